@@ -1,0 +1,76 @@
+# One word a chore, the same on every machine. `make check` needs nothing but Python and make.
+
+VENV ?= .venv
+PYTHON ?= python3
+
+bin := $(abspath $(VENV))/bin
+packages := fasternas nas search_spaces predictors
+
+# What the environment was made from, compared by content, since git does not keep file times.
+made_from := $(abspath $(VENV))/.made-from
+wanted := $(shell cat constraints.txt pyproject.toml | cksum)
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:  # tests that time must not share the cores with a type checker
+.PHONY: help setup check format fix lint types imports tests wheel clean
+
+help:  ## say what each word does
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# An environment that serves another clone, or holds a copy of this one, does not count as made.
+setup:  ## make $(VENV) with fasternas and its tools, unless it is there already
+	@if [ "$$(cat '$(made_from)' 2>/dev/null)" != '$(wanted)' ] \
+			|| ! cat '$(bin)'/../lib/*/site-packages/*fasternas.pth 2>/dev/null | grep -qxF '$(CURDIR)'; then \
+		set -ex; \
+		rm -f '$(made_from)'; \
+		test -x '$(bin)/pip' || $(PYTHON) -m venv '$(VENV)'; \
+		'$(bin)/pip' install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'; \
+		echo '$(wanted)' > '$(made_from)'; \
+	fi
+
+check: format lint types imports tests wheel  ## everything that must pass before a commit lands
+
+format: setup  ## is the code formatted? (`make fix` does it)
+	'$(bin)/ruff' format --check .
+
+fix: setup  ## format the code and mend what the linter can mend
+	'$(bin)/ruff' check --fix --exit-zero .
+	'$(bin)/ruff' format .
+
+lint: setup  ## ruff
+	'$(bin)/ruff' check .
+
+types: setup  ## mypy, strict, over source, tests and benchmarks
+	'$(bin)/mypy'
+
+imports: setup  ## do packages import downwards only?
+	'$(bin)/lint-imports' --no-logo
+
+tests: setup  ## pytest; more options by ARGS="-k pareto"
+	'$(bin)/pytest' $(ARGS)
+
+# The wheel is installed beside the environment and imported from a folder that is not this one.
+wheel: setup  ## build the wheel, check its contents, import everything from it
+	@set -e; \
+	room=$$(mktemp -d); trap 'rm -rf "$$room"' EXIT; \
+	'$(bin)/python' -m build --wheel --no-isolation --outdir "$$room" . > "$$room/log" 2>&1 \
+		|| { cat "$$room/log"; exit 1; }; \
+	'$(bin)/check-wheel-contents' "$$room"; \
+	'$(bin)/pip' install --disable-pip-version-check -q --no-deps --target "$$room/site" "$$room"/*.whl; \
+	for package in $(packages); do \
+		(cd $$package && find . -type f -not -name '*.pyc' | sort) > "$$room/source"; \
+		(cd "$$room/site/$$package" && find . -type f -not -name '*.pyc' | sort) > "$$room/packed"; \
+		diff "$$room/source" "$$room/packed" \
+			|| { echo "$$package: the wheel and the source hold different files."; exit 1; }; \
+		found=$$(cd "$$room" && PYTHONPATH="$$room/site" '$(bin)/python' -c \
+			"import $$package; print($$package.__file__)"); \
+		test "$$found" = "$$room/site/$$package/__init__.py" \
+			|| { echo "$$package came from $$found, not from the wheel."; exit 1; }; \
+	done; \
+	ls "$$room"/site/predictors/profiles/*/* > /dev/null; \
+	(cd "$$room" && PYTHONPATH="$$room/site" site/bin/fasternas --help > /dev/null); \
+	echo "The wheel holds $(packages) and their data, and works."
+
+clean:  ## remove what the chores left behind; $(VENV) stays
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""What to try next, on which machines, and what becomes of the winners; the command line."""

@@ -1,0 +1,118 @@
+"""Where evaluations run: here, or as tasks that Ray distributes over a machine or a cluster."""
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from nas.trial import Scores
+
+Evaluate = Callable[[Any], Scores]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one evaluation: scores, or the error in one line."""
+
+    number: int
+    scores: Scores | None
+    error: str | None = None
+
+
+class Pool(Protocol):
+    """Takes evaluations and hands their outcomes back as they finish."""
+
+    def submit(self, number: int, config: Any) -> None:
+        """Start evaluating a config."""
+
+    def next_finished(self) -> Outcome:
+        """Wait for some submitted evaluation to finish."""
+
+
+class InProcess:
+    """Evaluates in this process, one after another."""
+
+    def __init__(self, evaluate: Evaluate) -> None:
+        self._evaluate = evaluate
+        self._waiting: deque[tuple[int, Any]] = deque()
+
+    def submit(self, number: int, config: Any) -> None:
+        """Put the config in the queue."""
+        self._waiting.append((number, config))
+
+    def next_finished(self) -> Outcome:
+        """Evaluate the next config in the queue."""
+        number, config = self._waiting.popleft()
+        return evaluated(self._evaluate, number, config)
+
+
+class RayPool:
+    """Evaluates in Ray tasks of one core each; use as a context manager.
+
+    Joins the cluster at `address` ("HOST:PORT" or "auto"), or starts one on this machine and stops
+    it at the end. Ray's usage statistics and dashboard stay off.
+
+    Raises:
+        RuntimeError: if the cluster cannot be reached.
+    """
+
+    def __init__(self, evaluate: Evaluate, *, address: str | None = None) -> None:
+        self._evaluate = evaluate
+        self._address = address
+        self._running: dict[Any, int] = {}
+
+    def __enter__(self) -> "RayPool":
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Ray's future default; without it this version warns of a change on machines without GPU.
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        import ray
+
+        self._ray = ray
+        options: dict[str, Any] = {"address": self._address} if self._address else {
+            "include_dashboard": False, "num_cpus": len(os.sched_getaffinity(0))}  # fmt: skip
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise RuntimeError(f"Ray must be reachable, but is not: {_one_line(error)}") from error
+        self._task = ray.remote(num_cpus=1, max_retries=3)(evaluated)
+        self._reference = ray.put(self._evaluate)
+        return self
+
+    def submit(self, number: int, config: Any) -> None:
+        """Start a task; Ray restarts it where its worker or node dies."""
+        task = self._task.options(name=f"trial-{number}").remote(self._reference, number, config)
+        self._running[task] = number
+
+    def next_finished(self) -> Outcome:
+        """Wait for one of the tasks."""
+        (task,), _ = self._ray.wait(list(self._running), num_returns=1)
+        number = self._running.pop(task)
+        try:
+            outcome: Outcome = self._ray.get(task)
+        except self._ray.exceptions.RayError as error:
+            return Outcome(number, None, _one_line(error))
+        return outcome
+
+    def __exit__(self, *_: object) -> None:
+        self._running.clear()
+        self._ray.shutdown()
+
+
+def evaluated(evaluate: Evaluate, number: int, config: Any) -> Outcome:
+    """Evaluate a config; an error becomes part of the outcome, and so do scores that are none."""
+    try:
+        scores = evaluate(config)
+    except Exception as error:  # whatever a user's function raises ends its trial, not the search
+        return Outcome(number, None, _one_line(error))
+    if not isinstance(scores, Scores):
+        return Outcome(number, None, f"`evaluate` must return Scores, but returned {scores!r}.")
+    if not scores.valid:
+        return Outcome(number, None, f"The scores must be finite and positive, but got {scores}.")
+    return Outcome(number, scores)
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"

@@ -1,0 +1,132 @@
+"""The search loop: ask, check the latency, evaluate, tell, yield."""
+
+from collections.abc import Iterator
+from typing import Any, Protocol, TypeVar
+
+from nas.cluster import Evaluate, InProcess, Outcome, Pool
+from nas.feasible import Gate, PredictLatency, fastest
+from nas.searchers import SearcherName, generator, open_searcher
+from nas.trial import Trial
+from search_spaces.space import Genes, Space
+
+C = TypeVar("C")
+
+# Trial n is proposed knowing exactly trials 0..n-IN_FLIGHT, however long each takes and however
+# many run at once: so one seed gives one result on any number of machines.
+IN_FLIGHT = 8
+
+
+class Record(Protocol):
+    """Where outcomes are kept, so that a later run need not repeat them."""
+
+    def recall(self, number: int, genes: Genes) -> Outcome | None:
+        """Return the outcome kept for this trial, if there is one."""
+
+    def keep(self, genes: Genes, outcome: Outcome) -> None:
+        """Keep an outcome."""
+
+
+def search(  # noqa: PLR0913 - the one public entry, all options keyword-only
+    space: Space[C],
+    evaluate: Evaluate,
+    *,
+    trials: int = 200,
+    budget_ms: float | None = None,
+    seed: int = 0,
+    predict_latency: PredictLatency | None = None,
+    searcher: SearcherName = "guided",
+    pool: Pool | None = None,
+    record: Record | None = None,
+) -> Iterator[Trial[C]]:
+    """Search a space; yield each trial as soon as all before it are done. Stop with `break`.
+
+    Args:
+        space: the configs to choose from.
+        evaluate: `evaluate(config) -> Scores`; what it raises ends that trial as failed.
+        trials: how many configs to evaluate; fewer are where no more are found.
+        budget_ms: the latency that the upper end of a config's interval must meet.
+        seed: the same seed gives the same trials.
+        predict_latency: `predict_latency(configs) -> Prediction`, asked thousands of times before
+            one config is evaluated; configs that miss the budget are then never evaluated. None:
+            the searcher learns the latency from the trials.
+        searcher: guided (ours), nsga2, tpe, gp (Optuna's) or random.
+        pool: where evaluations run; None: in this process.
+        record: outcomes of an earlier run, which are used instead of evaluating again.
+
+    Raises:
+        ValueError: if `trials` or `budget_ms` is not positive, the searcher is unknown, or no
+            config is predicted to meet the budget; the message names the fastest config's latency.
+    """
+    _check(trials, budget_ms)
+    if predict_latency is not None and budget_ms is not None:
+        _check_reachable(space, predict_latency, budget_ms, seed)
+    proposer = open_searcher(
+        searcher, space, budget_ms=budget_ms, seed=seed, predict_latency=predict_latency
+    )
+    gate = Gate(space, predict_latency, budget_ms)
+    runner = _Runner(pool or InProcess(evaluate), record)
+    asked: list[tuple[Genes, C]] = []
+    for number in range(trials + IN_FLIGHT):
+        if number < trials and len(asked) == number:
+            genes = proposer.ask(number, gate.admit)
+            if genes is not None:
+                asked.append((genes, space.decode(genes)))
+                runner.start(number, *asked[number])
+        done = number - IN_FLIGHT + 1
+        if 0 <= done < len(asked):
+            genes, config = asked[done]
+            outcome = runner.finish(done)
+            proposer.tell(genes, outcome.scores)
+            yield _trial(config, outcome, budget_ms)
+
+
+class _Runner:
+    """Hands evaluations to the pool unless their outcome is on record; finishes them in order."""
+
+    def __init__(self, pool: Pool, record: Record | None) -> None:
+        self._pool = pool
+        self._record = record
+        self._genes: dict[int, Genes] = {}
+        self._finished: dict[int, Outcome] = {}
+
+    def start(self, number: int, genes: Genes, config: Any) -> None:
+        self._genes[number] = genes
+        known = self._record.recall(number, genes) if self._record else None
+        if known is None:
+            self._pool.submit(number, config)
+        else:
+            self._finished[number] = known
+
+    def finish(self, number: int) -> Outcome:
+        while number not in self._finished:
+            outcome = self._pool.next_finished()
+            self._finished[outcome.number] = outcome
+            if self._record:
+                self._record.keep(self._genes[outcome.number], outcome)
+        return self._finished.pop(number)
+
+
+def _trial(config: C, outcome: Outcome, budget_ms: float | None) -> Trial[C]:
+    scores = outcome.scores
+    feasible = scores is not None and (budget_ms is None or scores.upper_ms <= budget_ms)
+    return Trial(number=outcome.number, config=config, scores=scores, feasible=feasible,
+                 error=outcome.error)  # fmt: skip
+
+
+def _check(trials: int, budget_ms: float | None) -> None:
+    if not isinstance(trials, int) or trials < 1:
+        raise ValueError(f"`trials` must be a positive whole number, but got {trials!r}.")
+    if budget_ms is not None and not budget_ms > 0:
+        raise ValueError(f"`budget_ms` must be positive, but got {budget_ms:g} ms.")
+
+
+def _check_reachable(
+    space: Space[Any], predict: PredictLatency, budget_ms: float, seed: int
+) -> None:
+    config, _ = fastest(space, predict, generator(seed, -1))
+    upper_ms = float(predict([config]).high_ms[0])
+    if upper_ms > budget_ms:
+        raise ValueError(
+            f"`budget_ms` must be within reach of the space, but got {budget_ms:g} ms: the fastest "
+            f"config takes {upper_ms:.3g} ms (upper end, predicted). Raise the budget."
+        )

@@ -1,0 +1,41 @@
+"""One evaluated config and its scores: the record that searchers, studies and reports share."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What an evaluation found.
+
+    `accuracy` is any number of which more is better. `latency_high_ms` is the upper end of the
+    latency's interval where it has one; a budget is compared with that.
+    """
+
+    accuracy: float
+    latency_ms: float
+    latency_high_ms: float | None = None
+
+    @property
+    def upper_ms(self) -> float:
+        """The latency that must meet the budget."""
+        return self.latency_ms if self.latency_high_ms is None else self.latency_high_ms
+
+    @property
+    def valid(self) -> bool:
+        """Whether all numbers are finite and the latency is positive."""
+        return all(map(math.isfinite, (self.accuracy, self.upper_ms))) and self.latency_ms > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial(Generic[C]):
+    """One proposal and its outcome; `error` says why a trial without scores has none."""
+
+    number: int
+    config: C
+    scores: Scores | None
+    feasible: bool
+    error: str | None = None

@@ -1,0 +1,1 @@
+"""How good it is: cost, latency (measured or predicted) and accuracy before full training."""

@@ -1,0 +1,127 @@
+"""From a network to the file that is deployed and timed, checked against torch.
+
+Batch norm is folded into its convolution and PConv stays split + concat, the form that runtimes
+execute fastest; the batch is dynamic.
+"""
+
+import copy
+import logging
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from search_spaces.blocks import Block, Merging, Stem
+from search_spaces.fasternet import FasterNetConfig
+from search_spaces.network import FasterNet, build
+
+OPSET = 20  # the first with a Gelu operator, the last of the exporter that takes 0.2 s a network
+TOLERANCE = 1e-4  # largest difference from torch, relative to the largest output
+
+
+def network_to_time(config: FasterNetConfig) -> FasterNet:
+    """Build a network with fixed random weights; the same config gives the same artifact."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build(config).eval()
+
+
+def folded(network: FasterNet) -> FasterNet:
+    """Return a copy in evaluation mode whose batch norms are folded into their convolutions."""
+    network = copy.deepcopy(network).eval()
+    for module in network.modules():
+        if isinstance(module, Stem):
+            module.proj, module.norm = fuse_conv_bn_eval(module.proj, module.norm), nn.Identity()
+        elif isinstance(module, Merging):
+            module.reduction = fuse_conv_bn_eval(module.reduction, module.norm)
+            module.norm = nn.Identity()
+        elif isinstance(module, Block):
+            module.mlp[0] = fuse_conv_bn_eval(module.mlp[0], module.mlp[1])
+            module.mlp[1] = nn.Identity()
+    return network
+
+
+def export_onnx(network: FasterNet, path: Path) -> Path:
+    """Write the network as ONNX with input "image" [n, 3, h, w] and output "logits".
+
+    The file appears under its name only when it is whole and agrees with torch.
+
+    Raises:
+        RuntimeError: if ONNX Runtime's outputs differ from torch's by more than `TOLERANCE`.
+        OSError: if the file cannot be written.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    image = _example(network)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # the exporter announces its successor
+            torch.onnx.export(
+                folded(network), (image,), unfinished, dynamo=False, opset_version=OPSET,
+                input_names=["image"], output_names=["logits"],
+                dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
+            )  # fmt: skip
+        _refuse_difference(onnx_difference(network, unfinished), path)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path
+
+
+def export_torch(network: FasterNet, path: Path) -> Path:
+    """Write the network as a torch.export program, which runs eagerly in any torch.
+
+    Raises:
+        RuntimeError: if its outputs differ from the network's by more than `TOLERANCE`.
+        OSError: if the file cannot be written.
+    """
+    unfinished = path.with_name(f".{os.getpid()}.{path.name}")
+    image = _example(network)
+    logging.getLogger("torch.export").setLevel(logging.ERROR)
+    try:
+        with torch.no_grad():
+            program = torch.export.export(folded(network), (image,))
+            torch.export.save(program, unfinished)
+            ours = torch.export.load(unfinished).module()(image)
+            _refuse_difference(relative_difference(ours, network.eval()(image)), path)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path
+
+
+def onnx_difference(network: FasterNet, path: Path) -> float:
+    """Return the largest difference of ONNX Runtime's logits from torch's, relative to their size.
+
+    Two random images are used as one batch, so a batch that is not dynamic shows itself.
+    """
+    import onnxruntime
+
+    images = torch.cat([_example(network), _example(network).flip(-1)])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {"image": images.numpy()})
+    with torch.no_grad():
+        return relative_difference(torch.from_numpy(np.asarray(logits)), network.eval()(images))
+
+
+def relative_difference(ours: Tensor, reference: Tensor) -> float:
+    """max|ours - reference| / max|reference|."""
+    return float((ours - reference).abs().max() / reference.abs().max())
+
+
+def _example(network: FasterNet) -> Tensor:
+    size = network.config.resolution
+    return torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def _refuse_difference(difference: float, path: Path) -> None:
+    if not difference <= TOLERANCE:
+        raise RuntimeError(
+            f"The exported {path.name} must agree with torch to {TOLERANCE:.0e}, but differs by "
+            f"{difference:.1e}. Please report the config and the versions of torch and runtime."
+        )

@@ -1,0 +1,139 @@
+"""What a network costs before it runs anywhere: multiply-accumulates, parameters, bytes moved.
+
+Analytic, from the config's layers. These figures describe; they never rank (latency = FLOPs /
+FLOPS, arXiv 2303.03667, equation 1).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search_spaces.layers import BulkLayered, Layer, Layered
+
+BYTES = 4  # of a float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """The cost of one network at batch 1 in float32, or of n networks as arrays of shape [n].
+
+    `macs` are multiply-accumulates as deployed, batch norm folded; `macs_with_batch_norm` counts
+    two a normalised element besides, as fvcore does for a network in evaluation. `params` are
+    those that are trained. `memory_bytes` are the inputs, outputs and weights of every layer.
+    """
+
+    macs: int
+    macs_with_batch_norm: int
+    params: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCost:
+    """The cost of one kind of layer in all its repeats."""
+
+    name: str
+    repeat: int
+    macs: int
+    params: int
+    memory_bytes: int
+
+
+def cost(config: Layered) -> Cost:
+    """Return the cost of the config's network.
+
+    Raises:
+        TypeError: if the config has no `layers()` method.
+    """
+    _check_layered(config)
+    return _total(config.layers())
+
+
+def cost_by_layer(config: Layered) -> list[LayerCost]:
+    """Return the cost of each layer, in order; the blocks of a stage share one entry."""
+    _check_layered(config)
+    return [
+        LayerCost(name=layer.name, repeat=layer.repeat, macs=layer.macs,
+                  params=params(layer), memory_bytes=memory_bytes(layer))
+        for layer in config.layers()
+    ]  # fmt: skip
+
+
+def costs(configs: Sequence[Layered]) -> Cost:
+    """Return the costs of many configs at once, each an array of shape [n].
+
+    A million configs of one class that has `bulk_layers` take seconds.
+    """
+    totals = {f.name: np.zeros(len(configs), dtype=np.int64) for f in fields(Cost)}
+    for indices, layers in layers_in_groups(configs):
+        total = _total(layers)
+        for name, column in totals.items():
+            column[indices] = getattr(total, name)
+    return Cost(**totals)  # type: ignore[arg-type]
+
+
+def layers_in_groups(
+    configs: Sequence[Layered],
+) -> Iterator[tuple[NDArray[np.intp], Sequence[Layer]]]:
+    """Yield indices into `configs` and the layers of those networks, as arrays where possible."""
+    groups: dict[Any, list[int]] = defaultdict(list)
+    for i, config in enumerate(configs):
+        groups[_shape(config) or i].append(i)
+    for key, indices in groups.items():
+        members = [configs[i] for i in indices]
+        _check_layered(members[0])
+        layers = members[0].layers() if isinstance(key, int) else _bulk_layers(members)
+        yield np.array(indices), layers
+
+
+def params(layer: Layer) -> int:
+    """Parameters of all repeats; a batch norm has two for each channel, the deployed bias one."""
+    return layer.weights + layer.repeat * layer.norm * layer.c_out
+
+
+def memory_bytes(layer: Layer) -> int:
+    """Bytes of input, output and weights of all repeats; a split moves all its channels."""
+    positions = layer.height * layer.width
+    c_out = layer.c_in if layer.op == "split_concat" else layer.c_out
+    operands = 2 if layer.op == "add" else 1
+    activations = operands * layer.c_in * positions + c_out * layer.out_positions
+    return BYTES * (layer.repeat * activations + layer.weights)
+
+
+def _total(layers: Sequence[Layer]) -> Cost:
+    macs = sum(layer.macs for layer in layers)
+    normalised = sum(
+        layer.repeat * layer.c_out * layer.out_positions for layer in layers if layer.norm
+    )
+    return Cost(
+        macs=macs, macs_with_batch_norm=macs + 2 * normalised,
+        params=sum(params(layer) for layer in layers),
+        memory_bytes=sum(memory_bytes(layer) for layer in layers),
+    )  # fmt: skip
+
+
+def _shape(config: Layered) -> Any:
+    """What configs must have in common to share one array: class and lengths of tuples."""
+    if not isinstance(config, BulkLayered):
+        return None
+    values = vars(config).values()
+    return type(config), tuple(len(v) for v in values if isinstance(v, tuple))
+
+
+def _bulk_layers(configs: Sequence[Any]) -> Sequence[Layer]:
+    names = vars(configs[0])
+    columns = {name: np.array([getattr(config, name) for config in configs]) for name in names}
+    layers: Sequence[Layer] = type(configs[0]).bulk_layers(columns)
+    return layers
+
+
+def _check_layered(config: object) -> None:
+    if not isinstance(config, Layered):
+        raise TypeError(
+            f"`config` must have a layers() method to be costed, but got {config!r}. "
+            "Give its class one that returns `Layer` records."
+        )

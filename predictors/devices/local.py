@@ -1,0 +1,187 @@
+"""This machine as a device: exports the networks and times them in fresh processes."""
+
+import hashlib
+import json
+import os
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from predictors.devices import runner
+from predictors.devices.references import reference_latency
+from predictors.runtimes import find_runtime
+from predictors.timing import Measurement, Source, estimate, ratios, settled
+from search_spaces.fasternet import FASTERNET, FasterNetConfig
+
+GROUP = 8  # networks in memory at once
+ROUNDS = (8, 24)  # fewest, most rounds in a process
+DISCARD, REPEATS = 1, 5  # inferences of a block
+MAX_WARM_UP = 20  # blocks
+
+
+class LocalDevice:
+    """The processor of this machine.
+
+    With one thread the clock is the process's CPU time, which other programs on the machine do not
+    lengthen; with more it is the wall.
+
+    Raises:
+        ValueError: if the runtime is unknown or there are more threads than cores.
+    """
+
+    source: Source = "measured"
+
+    def __init__(self, name: str, *, runtime: str, threads: int) -> None:
+        cores = len(os.sched_getaffinity(0))
+        if threads > cores:
+            raise ValueError(f"`threads` must be at most the {cores} cores of this machine, but "
+                             f"got {threads}.")  # fmt: skip
+        self.name = name
+        self.threads = threads
+        self._runtime = find_runtime(runtime)
+
+    @property
+    def runtime(self) -> str:
+        """The runtime's name."""
+        return self._runtime.name
+
+    @property
+    def description(self) -> str:
+        """One line on the processor and the runtime."""
+        return (f"{processor_name()}, {self._runtime.name} {self._runtime.version}, "
+                f"{self.threads} thread(s): measured")  # fmt: skip
+
+    def measure(self, config: FasterNetConfig) -> Measurement:
+        """Return the latency of one network."""
+        return next(self.measure_each([config]))
+
+    def measure_each(
+        self, configs: Sequence[FasterNetConfig], *, processes: int = 3
+    ) -> Iterator[Measurement]:
+        """Yield the latency of each network, in order.
+
+        Raises:
+            RuntimeError: if the process that times them dies.
+        """
+        for start in range(0, len(configs), GROUP):
+            yield from self._measure_group(configs[start : start + GROUP], processes)
+
+    def _measure_group(
+        self, configs: Sequence[FasterNetConfig], processes: int
+    ) -> Iterator[Measurement]:
+        with tempfile.TemporaryDirectory(prefix="fasternas-") as folder:
+            networks = [FASTERNET["t0"], *configs]  # the reference comes first
+            files = [self._runtime.export(config, Path(folder) / f"{i}{self._runtime.suffix}")
+                     for i, config in enumerate(networks)]  # fmt: skip
+            sizes = [config.resolution for config in networks]
+            sessions = [self._time(files, sizes, seed) for seed in range(processes)]
+            hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+        reference = [blocks[0] for blocks, _ in sessions]
+        nominal_ms = reference_latency(self._key(), reference)
+        context = {"clock": self._clock, "reference_ms": nominal_ms, "machine": processor_name(),
+                   "runtime_version": self._runtime.version, **sessions[0][1]}  # fmt: skip
+        for i in range(1, len(networks)):
+            blocks = [timed[i] for timed, _ in sessions]
+            yield self._judge(blocks, reference, nominal_ms, {**context, "artifact": hashes[i]})
+
+    def _judge(
+        self, blocks: list[list[float]], reference: list[list[float]], nominal_ms: float,
+        context: dict[str, Any],
+    ) -> Measurement:  # fmt: skip
+        found = estimate([ratios(b, r) for b, r in zip(blocks, reference, strict=True)])
+        return Measurement(
+            median_ms=found.median * nominal_ms, low_ms=found.low * nominal_ms,
+            high_ms=found.high * nominal_ms, unstable=found.unstable, source="measured",
+            device=self.name, runtime=self.runtime, threads=self.threads,
+            samples_ms=tuple(tuple(b) for b in blocks), context=context,
+        )  # fmt: skip
+
+    @property
+    def _clock(self) -> str:
+        return "cpu_ms" if self.threads == 1 else "wall_ms"
+
+    def _key(self) -> dict[str, str | int]:
+        return {"machine": processor_name(), "runtime": self._runtime.name,
+                "version": self._runtime.version, "threads": self.threads}  # fmt: skip
+
+    def _time(
+        self, files: list[Path], sizes: list[int], seed: int
+    ) -> tuple[list[list[float]], dict[str, Any]]:
+        """Time all files in one fresh process; return block medians [file][round], and context."""
+        with RunnerProcess() as process:
+            ready = process.ask({"load": [str(f) for f in files], "runtime": self._runtime.name,
+                                 "threads": self.threads, "resolutions": sizes})  # fmt: skip
+            self._warm_up(process)
+            rng = random.Random(seed)
+            timed: list[list[float]] = [[] for _ in files]
+            while len(timed[0]) < ROUNDS[0] or (len(timed[0]) < ROUNDS[1] and _unstable(timed)):
+                for i in rng.sample(range(len(files)), len(files)):
+                    timed[i].append(self._block(process, i))
+        return timed, ready["ready"]
+
+    def _warm_up(self, process: "RunnerProcess") -> None:
+        blocks: list[float] = []
+        while not settled(blocks) and len(blocks) < MAX_WARM_UP:
+            blocks.append(self._block(process, 0))
+
+    def _block(self, process: "RunnerProcess", index: int) -> float:
+        answer = process.ask({"time": index, "discard": DISCARD, "repeats": REPEATS})
+        samples = sorted(answer[self._clock])
+        return float(samples[len(samples) // 2])
+
+
+class RunnerProcess:
+    """A fresh process that runs `runner.py`; ends with the `with` block."""
+
+    def __enter__(self) -> "RunnerProcess":
+        self._errors = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen(
+            [sys.executable, "-u", runner.__file__],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
+        )  # fmt: skip
+        return self
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Send one request and return its answer.
+
+        Raises:
+            RuntimeError: if the process died instead of answering.
+        """
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        except (OSError, json.JSONDecodeError):
+            self._errors.seek(0)
+            reason = self._errors.read().strip().splitlines()[-1:] or ["it said nothing"]
+            raise RuntimeError(
+                f"The process that times the networks died: {reason[0]}. "
+                "Is there enough memory for them?"
+            ) from None
+        return answer
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+
+def _unstable(timed: list[list[float]]) -> bool:
+    return any(estimate([ratios(blocks, timed[0])]).unstable for blocks in timed[1:])
+
+
+def processor_name() -> str:
+    """The processor's name as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

@@ -1,0 +1,51 @@
+"""A device that is not at hand: latencies predicted from the bundled profile of a board."""
+
+from collections.abc import Iterator, Sequence
+
+from predictors.profile import load_profile
+from predictors.timing import Measurement, Source
+from search_spaces.fasternet import FasterNetConfig
+
+
+class ProfiledDevice:
+    """The Raspberry Pi 5 of the bundled profile; every latency is marked predicted.
+
+    Raises:
+        ValueError: if the profile has no such runtime or number of threads.
+    """
+
+    source: Source = "predicted"
+
+    def __init__(self, name: str, *, runtime: str, threads: int) -> None:
+        if runtime != "onnxruntime":
+            raise ValueError(
+                f"`runtime` must be onnxruntime for the profile of the Raspberry Pi 5, but got "
+                f"{runtime!r}. Other runtimes need the board itself."
+            )
+        self.name = name
+        self.runtime = runtime
+        self.threads = threads
+        self._profile = load_profile("raspberry_pi_5")
+        self._profile.latency_ms((), threads=threads)  # refuses the threads it does not know
+
+    @property
+    def description(self) -> str:
+        """One line on the board and the error."""
+        error = self._profile.rates(self.threads).error
+        return (f"{self._profile.board}, {self._profile.runtime}, {self.threads} thread(s): "
+                f"predicted from a profile, +-{error:.0%}")  # fmt: skip
+
+    def measure(self, config: FasterNetConfig) -> Measurement:
+        """Return the predicted latency; the interval is the profile's stated error."""
+        mean, low, high = self._profile.latency_ms(config.layers(), threads=self.threads)
+        return Measurement(
+            median_ms=float(mean), low_ms=float(low), high_ms=float(high), source="predicted",
+            device=self.name, runtime=self.runtime, threads=self.threads,
+            context={"profile": self._profile.name, "source": self._profile.source},
+        )  # fmt: skip
+
+    def measure_each(
+        self, configs: Sequence[FasterNetConfig], *, processes: int = 3
+    ) -> Iterator[Measurement]:
+        """Yield the predicted latency of each network; a profile needs no repeated processes."""
+        return (self.measure(config) for config in configs)

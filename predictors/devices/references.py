@@ -1,0 +1,55 @@
+"""The reference model's latency on this machine, kept so that every run speaks of the same ms.
+
+The reference is timed once for each machine, runtime, version and number of threads; later runs
+multiply their ratios by that figure, so the machine's drift does not enter their latencies.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+
+
+def reference_latency(
+    key: Mapping[str, str | int], processes: Sequence[Sequence[float]]
+) -> float:
+    """Return the reference's latency in ms: the one kept for `key`, or the median of these blocks.
+
+    Where the cache cannot be written, the latency holds for this run alone.
+    """
+    file = _folder() / f"reference-{_digest(key)}.json"
+    kept = _read(file)
+    if kept is not None:
+        return kept
+    latency_ms = median(block for blocks in processes for block in blocks)
+    _keep(file, {**key, "reference": "t0", "latency_ms": latency_ms})
+    return latency_ms
+
+
+def _folder() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "fasternas"
+
+
+def _digest(key: Mapping[str, str | int]) -> str:
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _read(file: Path) -> float | None:
+    try:
+        latency_ms = json.loads(file.read_text())["latency_ms"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return float(latency_ms) if latency_ms > 0 else None
+
+
+def _keep(file: Path, entry: Mapping[str, object]) -> None:
+    unfinished = file.with_suffix(f".{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(json.dumps(entry, indent=2) + "\n")
+        unfinished.replace(file)
+    except OSError:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Bundled device profiles, one folder each: measured tables and what was fitted to them."""

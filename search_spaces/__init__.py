@@ -1,0 +1,1 @@
+"""What may be built: spaces of configs, the FasterNet family and its torch network."""

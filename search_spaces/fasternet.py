@@ -1,0 +1,169 @@
+"""FasterNet (arXiv 2303.03667) as a config: its named sizes and the layers of its network."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+from search_spaces.layers import Layer
+
+Activation = Literal["gelu", "relu"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FasterNetConfig:
+    """One FasterNet. The tuples have one entry for each stage, of which there may be any number.
+
+    Raises:
+        ValueError: if a number is not positive, a tuple has the wrong length, a partial ratio is
+            not in (0, 1], or the image is too small for the strides.
+    """
+
+    widths: tuple[int, ...]  # channels c
+    depths: tuple[int, ...]  # blocks
+    partial_ratios: tuple[float, ...] = (0.25, 0.25, 0.25, 0.25)  # r: PConv convolves r*c channels
+    expansions: tuple[float, ...] = (2.0, 2.0, 2.0, 2.0)  # hidden channels of a block over c
+    resolution: int = 224  # pixels, square
+    stem_stride: int = 4  # the stem is a convolution with kernel = stride
+    head_width: int = 1280  # channels between the pooling and the classifier
+    activation: Activation = "relu"
+    classes: int = 1000
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def partial_widths(self) -> tuple[int, ...]:
+        """Channels that PConv convolves in each stage, c_p = floor(r*c) as in timm."""
+        return tuple(
+            _floor(w * r) for w, r in zip(self.widths, self.partial_ratios, strict=True)
+        )
+
+    @property
+    def hidden_widths(self) -> tuple[int, ...]:
+        """Channels between the two 1x1 convolutions of a block, floor(expansion*c) as in timm."""
+        return tuple(_floor(w * e) for w, e in zip(self.widths, self.expansions, strict=True))
+
+    def layers(self) -> tuple[Layer, ...]:
+        """Return the layers of the deployed network; the blocks of a stage share one record."""
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        return tuple(layer for layer in _layers(columns, len(self.widths)) if layer.repeat)
+
+    @classmethod
+    def bulk_layers(cls, fields: Mapping[str, Any]) -> tuple[Layer, ...]:
+        """Return the layers of n networks at once, each number an array of shape [n].
+
+        `fields` maps a field's name to an array of shape [n], or [n, stages] where it is a tuple.
+        """
+        per_stage = ("widths", "depths", "partial_ratios", "expansions")
+        columns = {k: v.T if k in per_stage else v for k, v in fields.items()}
+        return tuple(_layers(columns, len(columns["widths"])))
+
+
+def _layers(config: Mapping[str, Any], stages: int) -> list[Layer]:
+    """The layer formula, in arithmetic that holds for numbers and for arrays alike."""
+    height = config["resolution"] // config["stem_stride"]
+    gelu = (config["activation"] == "gelu") * 1
+    layers = [
+        Layer(name="stem", op="conv", c_in=3, c_out=config["widths"][0], norm=True,
+              kernel=config["stem_stride"], stride=config["stem_stride"],
+              height=config["resolution"], width=config["resolution"])
+    ]  # fmt: skip
+    for i in range(stages):
+        if i > 0:
+            layers.append(
+                Layer(name=f"stages.{i}.merging", op="conv", kernel=2, stride=2, norm=True,
+                      c_in=config["widths"][i - 1], c_out=config["widths"][i],
+                      height=height, width=height)
+            )  # fmt: skip
+            height = height // 2
+        layers += _block_layers(config, i, height, gelu)
+    return layers + _head_layers(config, height, gelu)
+
+
+def _block_layers(config: Mapping[str, Any], i: int, height: Any, gelu: int) -> list[Layer]:
+    """The layers of stage i: x + Conv1x1(act(BN(Conv1x1(PConv3x3(x)))))."""
+    c, n = config["widths"][i], config["depths"][i]
+    c_p, hidden = _floor(c * config["partial_ratios"][i]), _floor(c * config["expansions"][i])
+    name = f"stages.{i}.block"
+    at: dict[str, Any] = {"height": height, "width": height}
+    return [
+        Layer(name=f"{name}.split_concat", op="split_concat", c_in=c, c_out=c_p,
+              repeat=n * (c_p != c), **at),
+        Layer(name=f"{name}.pconv", op="conv", c_in=c_p, c_out=c_p, kernel=3, repeat=n, **at),
+        Layer(name=f"{name}.expand", op="conv", c_in=c, c_out=hidden, norm=True, repeat=n, **at),
+        Layer(name=f"{name}.gelu", op="gelu", c_in=hidden, c_out=hidden, repeat=n * gelu, **at),
+        Layer(name=f"{name}.relu", op="relu", c_in=hidden, c_out=hidden,
+              repeat=n * (1 - gelu), **at),
+        Layer(name=f"{name}.project", op="conv", c_in=hidden, c_out=c, repeat=n, **at),
+        Layer(name=f"{name}.add", op="add", c_in=c, c_out=c, repeat=n, **at),
+    ]  # fmt: skip
+
+
+def _head_layers(config: Mapping[str, Any], height: int, gelu: int) -> list[Layer]:
+    """The layers of the head: Linear(act(Conv1x1(pool(x))))."""
+    c, head = config["widths"][-1], config["head_width"]
+    vector: dict[str, Any] = {"height": 1, "width": 1}
+    return [
+        Layer(name="head.pool", op="pool", c_in=c, c_out=c, height=height, width=height),
+        Layer(name="head.conv", op="conv", c_in=c, c_out=head, **vector),
+        Layer(name="head.gelu", op="gelu", c_in=head, c_out=head, repeat=gelu, **vector),
+        Layer(name="head.relu", op="relu", c_in=head, c_out=head, repeat=1 - gelu, **vector),
+        Layer(name="head.classifier", op="linear", c_in=head, c_out=config["classes"], **vector),
+    ]
+
+
+def _floor(x: Any) -> Any:
+    """floor(x) for numbers and arrays, forgiving the rounding of ratios such as 1/3."""
+    floor = (x + 1e-6) // 1
+    return int(floor) if isinstance(floor, float) else floor
+
+
+def _check(config: FasterNetConfig) -> None:
+    stages = len(config.widths)
+    if stages == 0:
+        raise ValueError("`widths` must have an entry for each stage, but got none.")
+    for name in ("widths", "depths", "partial_ratios", "expansions"):
+        values = getattr(config, name)
+        if not isinstance(values, tuple) or len(values) != stages:
+            raise ValueError(f"`{name}` must be a tuple with one entry for each of the {stages} "
+                             f"stages of `widths`, but got {values!r}.")  # fmt: skip
+        number = int if name in ("widths", "depths") else (int, float)
+        if not all(isinstance(v, number) and not isinstance(v, bool) and v > 0 for v in values):
+            raise ValueError(f"`{name}` must hold positive numbers only, but got {values!r}.")
+    if any(r > 1 for r in config.partial_ratios) or 0 in config.partial_widths:
+        raise ValueError(f"`partial_ratios` must be at most 1 and leave PConv at least one "
+                         f"channel, but got {config.partial_ratios} of {config.widths}.")  # fmt: skip
+    if 0 in config.hidden_widths:
+        raise ValueError("`expansions` must leave at least one hidden channel, but got "
+                         f"{config.expansions} of {config.widths}.")  # fmt: skip
+    _check_whole(config, stages)
+
+
+def _check_whole(config: FasterNetConfig, stages: int) -> None:
+    for name in ("resolution", "stem_stride", "head_width", "classes"):
+        value = getattr(config, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"`{name}` must be a positive whole number, but got {value!r}.")
+    if config.activation not in get_args(Activation):
+        raise ValueError(f"`activation` must be gelu or relu, but got {config.activation!r}.")
+    total_stride = config.stem_stride * 2 ** (stages - 1)
+    if config.resolution < total_stride:
+        raise ValueError(f"`resolution` must be at least the total stride of {total_stride} "
+                         f"pixels, but got {config.resolution}. Use fewer stages.")  # fmt: skip
+
+
+def _named(base: int, depths: tuple[int, ...], activation: Activation) -> FasterNetConfig:
+    return FasterNetConfig(
+        widths=(base, 2 * base, 4 * base, 8 * base), depths=depths, activation=activation
+    )
+
+
+FASTERNET: Mapping[str, FasterNetConfig] = {
+    "t0": _named(40, (1, 2, 8, 2), "gelu"),
+    "t1": _named(64, (1, 2, 8, 2), "gelu"),
+    "t2": _named(96, (1, 2, 8, 2), "relu"),
+    "s": _named(128, (1, 2, 13, 2), "relu"),
+    "m": _named(144, (3, 4, 18, 3), "relu"),
+    "l": _named(192, (3, 4, 18, 3), "relu"),
+}
+"""The published sizes T0 to L (table 1 of the paper); drop path belongs to training, not here."""

@@ -1,0 +1,225 @@
+"""A search space is a config class with some of its fields left open.
+
+    space = Space(Config, kernel=oneof(3, 5, 7), widths=each(oneof(16, 32), oneof(32, 64)))
+
+Searchers see genes only, a tuple of small ints, one for each `oneof`; everything downstream sees
+plain configs. `decode` and `encode` are the bridge.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from random import Random
+from typing import Any, Generic, TypeVar
+
+C = TypeVar("C")
+Genes = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One value out of several."""
+
+    choices: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        if not self.choices:
+            raise ValueError("`oneof` must have at least one choice, but got none. Name a value.")
+        if any(value in self.choices[:i] for i, value in enumerate(self.choices)):
+            raise ValueError(
+                f"`oneof` must have distinct choices, but got {self.choices}. Remove the repeats."
+            )
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the choices are numbers, so that neighbours in the list are alike."""
+        return all(isinstance(c, (int, float)) and not isinstance(c, bool) for c in self.choices)
+
+    def __repr__(self) -> str:
+        return f"oneof({', '.join(map(repr, self.choices))})"
+
+
+@dataclass(frozen=True)
+class Each:
+    """A tuple whose items are chosen independently."""
+
+    items: tuple[OneOf, ...]
+
+    def __repr__(self) -> str:
+        return f"each({', '.join(map(repr, self.items))})"
+
+
+def oneof(*choices: Any) -> OneOf:
+    """Leave a field open: one of these values. Give numbers in ascending order."""
+    return OneOf(choices)
+
+
+def each(*items: OneOf) -> Each:
+    """Leave a tuple field open: one choice for each item."""
+    for item in items:
+        if not isinstance(item, OneOf):
+            raise TypeError(f"`each` must be given oneof(...) items, but got {item!r}.")
+    return Each(items)
+
+
+class Space(Generic[C]):
+    """All the configs that the open fields of a frozen dataclass allow.
+
+    Args:
+        config_class: a frozen dataclass.
+        fields: for a field of that class, `oneof(...)`, `each(...)` or a fixed value. A field
+            that is not named keeps its default.
+
+    Raises:
+        TypeError: if `config_class` is not a frozen dataclass.
+        ValueError: if a field is unknown, or has neither choices nor a default.
+    """
+
+    def __init__(self, config_class: type[C], /, **fields: Any) -> None:
+        _check_fields(config_class, fields)
+        self.config_class = config_class
+        self.fields: Mapping[str, Any] = fields
+        self.genes: tuple[OneOf, ...] = tuple(g for _, g in _leaves(fields))
+        self.names: tuple[str, ...] = tuple(name for name, _ in _leaves(fields))
+
+    @property
+    def cardinalities(self) -> tuple[int, ...]:
+        """The number of choices of each gene."""
+        return tuple(len(gene.choices) for gene in self.genes)
+
+    @property
+    def size(self) -> int:
+        """The number of configs."""
+        return math.prod(self.cardinalities)
+
+    @property
+    def size_by_field(self) -> dict[str, int]:
+        """The number of choices that each open field contributes; their product is `size`."""
+        open_fields = {k: v for k, v in self.fields.items() if isinstance(v, (OneOf, Each))}
+        return {k: math.prod(len(g.choices) for _, g in _leaves({k: v}))
+                for k, v in open_fields.items()}  # fmt: skip
+
+    def random_genes(self, rng: Random) -> Genes:
+        """Draw genes uniformly."""
+        return tuple(rng.randrange(n) for n in self.cardinalities)
+
+    def sample(self, rng: Random) -> C:
+        """Draw a config uniformly."""
+        return self.decode(self.random_genes(rng))
+
+    def decode(self, genes: Sequence[int]) -> C:
+        """Return the config that the genes spell.
+
+        Raises:
+            ValueError: if there are too many or too few genes, or one is out of range.
+        """
+        self._check_genes(genes)
+        remaining = iter(genes)
+        values = {name: _choose(node, remaining) for name, node in self.fields.items()}
+        return self.config_class(**values)
+
+    def encode(self, config: C) -> Genes:
+        """Return the genes that spell the config.
+
+        Raises:
+            ValueError: if the config is not in the space; the message names the field.
+        """
+        return tuple(
+            gene for name in self._field_names() for gene in self._encode_field(config, name)
+        )
+
+    def __contains__(self, config: object) -> bool:
+        if not isinstance(config, self.config_class):
+            return False
+        try:
+            self.encode(config)
+        except ValueError:
+            return False
+        return True
+
+    def replace(self, **fields: Any) -> "Space[C]":
+        """Return the space with some fields opened, narrowed or fixed."""
+        return Space(self.config_class, **{**self.fields, **fields})
+
+    def __repr__(self) -> str:
+        lines = "".join(f"\n    {name}={node!r}," for name, node in self.fields.items())
+        return f"Space({self.config_class.__name__},{lines}\n)"
+
+    def _field_names(self) -> list[str]:
+        """The fields that were named, then those that keep their defaults."""
+        assert is_dataclass(self.config_class)
+        return [*self.fields, *(f.name for f in fields(self.config_class)
+                                if f.init and f.name not in self.fields)]  # fmt: skip
+
+    def _encode_field(self, config: C, name: str) -> list[int]:
+        value = getattr(config, name)
+        node = self.fields[name] if name in self.fields else _default(self.config_class, name)
+        if isinstance(node, Each):
+            if not isinstance(value, tuple) or len(value) != len(node.items):
+                raise _not_in_space(name, value, node)
+            return [_index(f"{name}[{i}]", v, n)
+                    for i, (v, n) in enumerate(zip(value, node.items, strict=True))]  # fmt: skip
+        if isinstance(node, OneOf):
+            return [_index(name, value, node)]
+        if value != node:
+            raise _not_in_space(name, value, node)
+        return []
+
+    def _check_genes(self, genes: Sequence[int]) -> None:
+        if len(genes) != len(self.genes):
+            raise ValueError(
+                f"`genes` must have {len(self.genes)} entries, but got {len(genes)}: {genes!r}."
+            )
+        for name, gene, n in zip(self.names, genes, self.cardinalities, strict=True):
+            if not 0 <= gene < n:
+                raise ValueError(f"The gene of `{name}` must be in 0..{n - 1}, but got {gene}.")
+
+
+def _leaves(nodes: Mapping[str, Any]) -> list[tuple[str, OneOf]]:
+    """The open choices in gene order, each with its name."""
+    found: list[tuple[str, OneOf]] = []
+    for name, node in nodes.items():
+        if isinstance(node, OneOf):
+            found.append((name, node))
+        elif isinstance(node, Each):
+            found.extend((f"{name}[{i}]", item) for i, item in enumerate(node.items))
+    return found
+
+
+def _choose(node: Any, genes: Any) -> Any:
+    if isinstance(node, Each):
+        return tuple(item.choices[next(genes)] for item in node.items)
+    return node.choices[next(genes)] if isinstance(node, OneOf) else node
+
+
+def _index(name: str, value: Any, node: OneOf) -> int:
+    for i, choice in enumerate(node.choices):
+        if choice == value:
+            return i
+    raise _not_in_space(name, value, node)
+
+
+def _not_in_space(name: str, value: Any, node: Any) -> ValueError:
+    return ValueError(f"`{name}` must be {node!r} in this space, but got {value!r}.")
+
+
+def _default(config_class: type, name: str) -> Any:
+    field = next(f for f in fields(config_class) if f.name == name)
+    return field.default_factory() if field.default_factory is not MISSING else field.default
+
+
+def _check_fields(config_class: Any, given: Mapping[str, Any]) -> None:
+    if not is_dataclass(config_class) or not config_class.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        raise TypeError(
+            f"`config_class` must be a frozen dataclass, but got {config_class!r}. "
+            "Decorate it with @dataclass(frozen=True)."
+        )
+    known = {f.name: f for f in fields(config_class) if f.init}
+    for name in given:
+        if name not in known:
+            raise ValueError(f"`{name}` must be a field of {config_class.__name__}, "
+                             f"which has {', '.join(known)}.")  # fmt: skip
+    for name, f in known.items():
+        if name not in given and f.default is MISSING and f.default_factory is MISSING:
+            raise ValueError(f"`{name}` of {config_class.__name__} has no default, so the space "
+                             "must give it choices or a value.")  # fmt: skip

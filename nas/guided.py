@@ -100,7 +100,9 @@ class GuidedSearcher:
             child = changed(self._space, child, rng)
         return child
 
-    def _improvement(self, candidates: list[Genes], front: list[tuple[float, float, Genes]]) -> Array:
+    def _improvement(
+        self, candidates: list[Genes], front: list[tuple[float, float, Genes]]
+    ) -> Array:
         """Expected hypervolume improvement of each candidate; 0 where it misses the budget."""
         if not candidates:
             return np.zeros(0)
@@ -128,8 +130,11 @@ class GuidedSearcher:
 
     def _front(self) -> list[tuple[float, float, Genes]]:
         """The front (latency, accuracy, genes) of results and, at their means, of pending ones."""
-        points = [(s.latency_ms, s.accuracy, g) for s, g in zip(self._scores, self._genes, strict=True)
-                  if self._budget_ms is None or s.upper_ms <= self._budget_ms]  # fmt: skip
+        points = [
+            (s.latency_ms, s.accuracy, genes)
+            for s, genes in zip(self._scores, self._genes, strict=True)
+            if self._budget_ms is None or s.upper_ms <= self._budget_ms
+        ]
         if self._pending and self._accuracy is not None:
             latency, _ = self._latencies(self._pending)
             mean, _ = self._accuracy.predict(self._inputs(self._pending))

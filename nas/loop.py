@@ -1,11 +1,11 @@
 """The search loop: ask, check the latency, evaluate, tell, yield."""
 
 from collections.abc import Iterator
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from nas.cluster import Evaluate, InProcess, Outcome, Pool
 from nas.feasible import Gate, PredictLatency, fastest
-from nas.searchers import SearcherName, generator, open_searcher
+from nas.searchers import Searcher, SearcherName, generator, open_searcher
 from nas.trial import Trial
 from search_spaces.space import Genes, Space
 
@@ -38,7 +38,7 @@ def search(  # noqa: PLR0913 - the one public entry, all options keyword-only
     pool: Pool | None = None,
     record: Record | None = None,
 ) -> Iterator[Trial[C]]:
-    """Search a space; yield each trial as soon as all before it are done. Stop with `break`.
+    """Search a space; return an iterator over the trials, in order. Stop with `break`.
 
     Args:
         space: the configs to choose from.
@@ -46,9 +46,8 @@ def search(  # noqa: PLR0913 - the one public entry, all options keyword-only
         trials: how many configs to evaluate; fewer are where no more are found.
         budget_ms: the latency that the upper end of a config's interval must meet.
         seed: the same seed gives the same trials.
-        predict_latency: `predict_latency(configs) -> Prediction`, asked thousands of times before
-            one config is evaluated; configs that miss the budget are then never evaluated. None:
-            the searcher learns the latency from the trials.
+        predict_latency: `predict_latency(configs) -> Prediction`, asked for thousands before one
+            is evaluated; what misses the budget never is. None: learned from the trials.
         searcher: guided (ours), nsga2, tpe, gp (Optuna's) or random.
         pool: where evaluations run; None: in this process.
         record: outcomes of an earlier run, which are used instead of evaluating again.
@@ -64,46 +63,53 @@ def search(  # noqa: PLR0913 - the one public entry, all options keyword-only
         searcher, space, budget_ms=budget_ms, seed=seed, predict_latency=predict_latency
     )
     gate = Gate(space, predict_latency, budget_ms)
-    runner = _Runner(pool or InProcess(evaluate), record)
-    asked: list[tuple[Genes, C]] = []
+    runner = _Runner(space, pool or InProcess(evaluate), record)
+    return _trials(trials, proposer, gate, runner, budget_ms)
+
+
+def _trials(
+    trials: int, proposer: Searcher, gate: Gate, runner: "_Runner[C]", budget_ms: float | None
+) -> Iterator[Trial[C]]:
+    asked: list[Genes] = []
     for number in range(trials + IN_FLIGHT):
         if number < trials and len(asked) == number:
             genes = proposer.ask(number, gate.admit)
             if genes is not None:
-                asked.append((genes, space.decode(genes)))
-                runner.start(number, *asked[number])
+                asked.append(genes)
+                runner.start(number, genes)
         done = number - IN_FLIGHT + 1
         if 0 <= done < len(asked):
-            genes, config = asked[done]
-            outcome = runner.finish(done)
-            proposer.tell(genes, outcome.scores)
+            config, outcome = runner.finish(done)
+            proposer.tell(asked[done], outcome.scores)
             yield _trial(config, outcome, budget_ms)
 
 
-class _Runner:
+class _Runner(Generic[C]):
     """Hands evaluations to the pool unless their outcome is on record; finishes them in order."""
 
-    def __init__(self, pool: Pool, record: Record | None) -> None:
+    def __init__(self, space: Space[C], pool: Pool, record: Record | None) -> None:
+        self._space = space
         self._pool = pool
         self._record = record
-        self._genes: dict[int, Genes] = {}
+        self._started: dict[int, tuple[Genes, C]] = {}
         self._finished: dict[int, Outcome] = {}
 
-    def start(self, number: int, genes: Genes, config: Any) -> None:
-        self._genes[number] = genes
+    def start(self, number: int, genes: Genes) -> None:
+        config = self._space.decode(genes)
+        self._started[number] = (genes, config)
         known = self._record.recall(number, genes) if self._record else None
         if known is None:
             self._pool.submit(number, config)
         else:
             self._finished[number] = known
 
-    def finish(self, number: int) -> Outcome:
+    def finish(self, number: int) -> tuple[C, Outcome]:
         while number not in self._finished:
             outcome = self._pool.next_finished()
             self._finished[outcome.number] = outcome
             if self._record:
-                self._record.keep(self._genes[outcome.number], outcome)
-        return self._finished.pop(number)
+                self._record.keep(self._started[outcome.number][0], outcome)
+        return self._started.pop(number)[1], self._finished.pop(number)
 
 
 def _trial(config: C, outcome: Outcome, budget_ms: float | None) -> Trial[C]:

@@ -9,6 +9,7 @@ import logging
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,13 +36,11 @@ def folded(network: FasterNet) -> FasterNet:
     network = copy.deepcopy(network).eval()
     for module in network.modules():
         if isinstance(module, Stem):
-            module.proj, module.norm = fuse_conv_bn_eval(module.proj, module.norm), nn.Identity()
+            module.proj, module.norm = _fused(module.proj, module.norm)
         elif isinstance(module, Merging):
-            module.reduction = fuse_conv_bn_eval(module.reduction, module.norm)
-            module.norm = nn.Identity()
+            module.reduction, module.norm = _fused(module.reduction, module.norm)
         elif isinstance(module, Block):
-            module.mlp[0] = fuse_conv_bn_eval(module.mlp[0], module.mlp[1])
-            module.mlp[1] = nn.Identity()
+            module.mlp[0], module.mlp[1] = _fused(module.mlp[0], module.mlp[1])
     return network
 
 
@@ -112,6 +111,10 @@ def onnx_difference(network: FasterNet, path: Path) -> float:
 def relative_difference(ours: Tensor, reference: Tensor) -> float:
     """max|ours - reference| / max|reference|."""
     return float((ours - reference).abs().max() / reference.abs().max())
+
+
+def _fused(conv: Any, norm: Any) -> tuple[nn.Conv2d, nn.Identity]:
+    return fuse_conv_bn_eval(conv, norm), nn.Identity()
 
 
 def _example(network: FasterNet) -> Tensor:

@@ -1,4 +1,4 @@
-"""Configs as rows of numbers, for regression: from their layers where they have them, else genes."""
+"""Configs as rows of numbers for regression: from their layers if they have them, else genes."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

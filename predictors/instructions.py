@@ -158,7 +158,7 @@ def relative_fit(columns: Iterable[Any], target: NDArray[Any]) -> NDArray[np.flo
 
     Nearest by the sum of squared relative errors, so that small targets count as much as large.
     """
-    from scipy.optimize import nnls  # type: ignore[import-untyped]
+    from scipy.optimize import nnls
 
     matrix = np.stack([np.broadcast_to(column, target.shape) for column in columns], axis=1)
     weights: NDArray[np.float64] = nnls(matrix / target[:, None], np.ones(len(target)))[0]

@@ -95,7 +95,7 @@ def _fit_form(
 
 def _inflation(predictor: LatencyPredictor, configs: Sequence[Any], latencies: Array) -> float:
     """The quantile of held-out errors, in predicted deviations (split conformal, 1604.04173)."""
-    scores = []
+    scores: list[float] = []
     for held_out in _folds(len(latencies)):
         kept = np.setdiff1d(np.arange(len(latencies)), held_out)
         fold = _fit_form(predictor.space, predictor.form, [configs[i] for i in kept],
@@ -123,8 +123,8 @@ def _inputs(form: Form, space: Space[Any], configs: Sequence[Any], table: Array)
 def _trend(form: Form, table: Array, coefficients: Array) -> Array:
     combined: Array = table @ coefficients[1:] + coefficients[0]
     if form == "multiplicative":
-        return np.exp(combined)
-    return np.maximum(combined, coefficients[0] * 1e-3 + 1e-9)
+        return np.asarray(np.exp(combined))
+    return np.asarray(np.maximum(combined, coefficients[0] * 1e-3 + 1e-9))
 
 
 def _fit_trend(form: Form, table: Array, latencies: Array) -> Array:
@@ -156,14 +156,13 @@ def _ridge_log(table: Array, latencies: Array) -> Array:
 
 
 def _ridge(rows: Array, targets: Array) -> Array:
-    penalty = _RIDGE * np.eye(rows.shape[1])
-    penalty[0, 0] = 0.0
-    solution: Array = np.linalg.solve(rows.T @ rows + penalty, rows.T @ targets)
+    penalty = np.diag([0.0, *[_RIDGE] * (rows.shape[1] - 1)])
+    solution: Array = np.asarray(np.linalg.solve(rows.T @ rows + penalty, rows.T @ targets), float)
     return solution
 
 
 def _cross_validated_error(form: Form, table: Array, latencies: Array) -> float:
-    errors = []
+    errors: list[float] = []
     for held_out in _folds(len(latencies)):
         kept = np.setdiff1d(np.arange(len(latencies)), held_out)
         coefficients = _fit_trend(form, table[kept], latencies[kept])

@@ -76,14 +76,22 @@ class Profile:
         Raises:
             ValueError: if the profile has no rates for that many threads.
         """
+        rates = self.rates_for(threads)
+        total, fma = self.instructions(layers)
+        mean = rates.ms_per_fma * fma + rates.ms_per_other * (total - fma)
+        return mean, mean * (1 - rates.interval), mean * (1 + rates.interval)
+
+    def rates_for(self, threads: int) -> Rates:
+        """Return the rates for that many threads.
+
+        Raises:
+            ValueError: if the profile has none.
+        """
         if threads not in self.rates:
             known = " or ".join(str(n) for n in sorted(self.rates))
             raise ValueError(f"`threads` must be {known}, but got {threads!r}. The profile "
                              "holds no other rates; measure on the board itself.")  # fmt: skip
-        rates = self.rates[threads]
-        total, fma = self.instructions(layers)
-        mean = rates.ms_per_fma * fma + rates.ms_per_other * (total - fma)
-        return mean, mean * (1 - rates.interval), mean * (1 + rates.interval)
+        return self.rates[threads]
 
 
 def profile_names() -> tuple[str, ...]:

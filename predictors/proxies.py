@@ -33,7 +33,9 @@ def naswot(network: FasterNet, *, batch: int = 16, seed: int = 0) -> float:
 
 
 @contextmanager
-def _hooked(network: nn.Module, kinds: tuple[type, ...], hook: Callable[..., None]) -> Iterator[None]:
+def _hooked(
+    network: nn.Module, kinds: tuple[type, ...], hook: Callable[..., None]
+) -> Iterator[None]:
     handles = [m.register_forward_pre_hook(hook) for m in network.modules() if isinstance(m, kinds)]
     try:
         yield

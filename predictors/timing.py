@@ -109,9 +109,7 @@ def settled(block_ms: Sequence[float], *, window: int = 3) -> bool:
 
 def _sampling_error(processes: Sequence[Sequence[float]]) -> float:
     """Relative standard error of the median over all rounds, from the deviation within each."""
-    deviations = [
-        abs(ratio / median(rounds) - 1) for rounds in processes for ratio in rounds
-    ]
+    deviations = [abs(ratio / median(rounds) - 1) for rounds in processes for ratio in rounds]
     sigma = 1.4826 * median(deviations)  # of a normal distribution with this deviation
     return 1.2533 * sigma / math.sqrt(len(deviations))  # the median's error, sqrt(pi/2) a mean's
 

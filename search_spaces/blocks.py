@@ -21,7 +21,7 @@ class PConv(nn.Module):
 
     def __init__(self, c: int, c_p: int) -> None:
         super().__init__()
-        self.sizes = (c_p, c - c_p)
+        self.sizes = [c_p, c - c_p]
         self.partial_conv3 = nn.Conv2d(c_p, c_p, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class Stem(nn.Module):
     def __init__(self, c_in: int, c_out: int, stride: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(c_in, c_out, stride, stride, bias=False)
-        self.norm = nn.BatchNorm2d(c_out)
+        self.norm: nn.Module = nn.BatchNorm2d(c_out)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.proj(x))  # type: ignore[no-any-return]
@@ -81,7 +81,7 @@ class Merging(nn.Module):
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
         self.reduction = nn.Conv2d(c_in, c_out, 2, 2, bias=False)
-        self.norm = nn.BatchNorm2d(c_out)
+        self.norm: nn.Module = nn.BatchNorm2d(c_out)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.reduction(x))  # type: ignore[no-any-return]

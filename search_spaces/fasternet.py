@@ -34,9 +34,7 @@ class FasterNetConfig:
     @property
     def partial_widths(self) -> tuple[int, ...]:
         """Channels that PConv convolves in each stage, c_p = floor(r*c) as in timm."""
-        return tuple(
-            _floor(w * r) for w, r in zip(self.widths, self.partial_ratios, strict=True)
-        )
+        return tuple(_floor(w * r) for w, r in zip(self.widths, self.partial_ratios, strict=True))
 
     @property
     def hidden_widths(self) -> tuple[int, ...]:
@@ -132,7 +130,7 @@ def _check(config: FasterNetConfig) -> None:
             raise ValueError(f"`{name}` must hold positive numbers only, but got {values!r}.")
     if any(r > 1 for r in config.partial_ratios) or 0 in config.partial_widths:
         raise ValueError(f"`partial_ratios` must be at most 1 and leave PConv at least one "
-                         f"channel, but got {config.partial_ratios} of {config.widths}.")  # fmt: skip
+                         f"channel, but got {config.partial_ratios}.")  # fmt: skip
     if 0 in config.hidden_widths:
         raise ValueError("`expansions` must leave at least one hidden channel, but got "
                          f"{config.expansions} of {config.widths}.")  # fmt: skip

@@ -71,4 +71,4 @@ class BulkLayered(Protocol):
 
     @classmethod
     def bulk_layers(cls, fields: Mapping[str, Any]) -> Sequence[Layer]:
-        """Return the layers of n networks, given each config field as an array of shape [n, ...]."""
+        """Return the layers of n networks, given every field as an array of shape [n, ...]."""

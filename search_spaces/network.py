@@ -57,7 +57,7 @@ def from_timm_weights(config: FasterNetConfig, weights: Mapping[str, Tensor]) ->
         have, want = (tuple(w[name].shape) if name in w else None for w in (weights, own))
         if have != want:
             raise ValueError(f"The weight {name!r} must have shape {want} for this config, but "
-                             f"got {have}. Use the config that these weights belong to.")  # fmt: skip
+                             f"got {have}. Use the config of these weights.")  # fmt: skip
     network.load_state_dict(dict(weights))
     return network
 

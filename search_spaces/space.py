@@ -209,7 +209,8 @@ def _default(config_class: type, name: str) -> Any:
 
 
 def _check_fields(config_class: Any, given: Mapping[str, Any]) -> None:
-    if not is_dataclass(config_class) or not config_class.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+    parameters = getattr(config_class, "__dataclass_params__", None)
+    if parameters is None or not parameters.frozen:
         raise TypeError(
             f"`config_class` must be a frozen dataclass, but got {config_class!r}. "
             "Decorate it with @dataclass(frozen=True)."

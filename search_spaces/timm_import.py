@@ -8,6 +8,7 @@ here uses those operators. Declaring their signatures lets both packages import.
 import importlib
 import sys
 from types import ModuleType
+from typing import Any
 
 # The declarations live as long as the Library objects, hence the module-level list.
 _declared: list[object] = []
@@ -29,9 +30,7 @@ def import_timm() -> ModuleType:
 def _declare_operators() -> None:
     import torch
 
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    library.define(
-        "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-    )
+    library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    for operator in ("nms", "qnms"):
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _declared.append(library)

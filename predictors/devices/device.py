@@ -4,6 +4,7 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+from predictors.latency import Prediction
 from predictors.timing import Measurement, Source
 from search_spaces.fasternet import FasterNetConfig
 
@@ -45,6 +46,13 @@ class Device(Protocol):
         """Yield the latency of each network, in order, timed beside one another in groups.
 
         `processes` fresh processes time each group; more make the interval narrower.
+        """
+
+    def predict(self, configs: Sequence[FasterNetConfig]) -> Prediction:
+        """Return latencies without timing anything.
+
+        Raises:
+            RuntimeError: if the device knows none: its source is "measured".
         """
 
 

@@ -8,13 +8,13 @@ import random
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from predictors.devices import runner
 from predictors.devices.references import reference_latency
+from predictors.latency import Prediction
 from predictors.runtimes import find_runtime
 from predictors.timing import Measurement, Source, estimate, ratios, settled
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
@@ -71,6 +71,10 @@ class LocalDevice:
         """
         for start in range(0, len(configs), GROUP):
             yield from self._measure_group(configs[start : start + GROUP], processes)
+
+    def predict(self, configs: Sequence[FasterNetConfig]) -> Prediction:
+        """This device is timed; fit a `LatencyPredictor` to its measurements."""
+        raise RuntimeError(f"`device` must be a profile to predict, but {self.name} is measured.")
 
     def _measure_group(
         self, configs: Sequence[FasterNetConfig], processes: int
@@ -153,7 +157,8 @@ class RunnerProcess:
         Raises:
             RuntimeError: if the process died instead of answering.
         """
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()

@@ -2,6 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
+from predictors.cost import layers_in_groups
+from predictors.latency import Prediction
 from predictors.profile import load_profile
 from predictors.timing import Measurement, Source
 from search_spaces.fasternet import FasterNetConfig
@@ -26,14 +30,14 @@ class ProfiledDevice:
         self.runtime = runtime
         self.threads = threads
         self._profile = load_profile("raspberry_pi_5")
-        self._profile.latency_ms((), threads=threads)  # refuses the threads it does not know
+        self._rates = self._profile.rates_for(threads)
 
     @property
     def description(self) -> str:
         """One line on the board and the error."""
-        error = self._profile.rates(self.threads).error
-        return (f"{self._profile.board}, {self._profile.runtime}, {self.threads} thread(s): "
-                f"predicted from a profile, +-{error:.0%}")  # fmt: skip
+        return (f"{self._profile.board}, {self._profile.runtime} "
+                f"{self._profile.runtime_version}, {self.threads} thread(s): predicted from a "
+                f"profile, +-{self._rates.interval:.0%}")  # fmt: skip
 
     def measure(self, config: FasterNetConfig) -> Measurement:
         """Return the predicted latency; the interval is the profile's stated error."""
@@ -49,3 +53,12 @@ class ProfiledDevice:
     ) -> Iterator[Measurement]:
         """Yield the predicted latency of each network; a profile needs no repeated processes."""
         return (self.measure(config) for config in configs)
+
+    def predict(self, configs: Sequence[FasterNetConfig]) -> Prediction:
+        """Return the predicted latencies of many networks at once."""
+        mean, low, high = (np.zeros(len(configs)) for _ in range(3))
+        for indices, layers in layers_in_groups(configs):
+            mean[indices], low[indices], high[indices] = self._profile.latency_ms(
+                layers, threads=self.threads
+            )
+        return Prediction(mean, low, high)

@@ -12,9 +12,7 @@ from pathlib import Path
 from statistics import median
 
 
-def reference_latency(
-    key: Mapping[str, str | int], processes: Sequence[Sequence[float]]
-) -> float:
+def reference_latency(key: Mapping[str, str | int], processes: Sequence[Sequence[float]]) -> float:
     """Return the reference's latency in ms: the one kept for `key`, or the median of these blocks.
 
     Where the cache cannot be written, the latency holds for this run alone.

@@ -1,0 +1,121 @@
+"""How well latency is predicted from 50 measured networks: ours beside ridge on one-hot choices.
+
+    python benchmarks/latency_predictor.py [--device cpu] [--limit-ms 60]
+
+The predictor chooses the networks that it is fitted to; the others are drawn at random from the
+`fasternet` space, those over the limit left out. Prints a table and writes
+benchmarks/results/latency_predictor.json. Timings are kept beside it, so that a run resumes.
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import kendalltau, spearmanr
+
+from nas import journal
+from nas.study import read_measurements
+from predictors.calibration import next_batch
+from predictors.cost import cost
+from predictors.devices.device import Device, open_device
+from predictors.features import one_hot
+from predictors.latency import LatencyPredictor
+from search_spaces.catalogue import SPACES
+from search_spaces.fasternet import FASTERNET, FasterNetConfig
+
+RESULTS = Path(__file__).parent / "results"
+SPACE = SPACES["fasternet"]
+FIT, TEST = 50, 60
+
+
+def main() -> None:
+    """Measure, fit, compare, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--limit-ms", type=float, default=60.0)
+    options = parser.parse_args()
+    device = open_device(options.device)
+    folder = RESULTS / f"latency_predictor-{device.name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    fit = _fit_set(folder / "fit", device, options.limit_ms)
+    test = _test_set(folder / "test", device, options.limit_ms)
+    rows = {"ours": _ours(fit, test), "ridge on one-hot choices": _ridge(fit, test)}
+    for name, row in rows.items():
+        print(f"{name:26}" + "".join(f"  {key} {value:.4g}" for key, value in row.items()))
+    result = {"device": device.description, "limit_ms": options.limit_ms, "fitted": len(fit),
+              "tested": len(test), "predictors": rows}  # fmt: skip
+    (RESULTS / f"latency_predictor-{device.name}.json").write_text(json.dumps(result, indent=2))
+
+
+def _fit_set(folder: Path, device: Device, limit_ms: float) -> list[tuple[Any, float]]:
+    known = _timed(folder)
+    if not known:
+        _time(folder, device, [FASTERNET["t0"]])
+    while batch := next_batch(SPACE, _timed(folder), limit_ms=limit_ms, total=FIT, seed=0):
+        _time(folder, device, batch)
+    return _timed(folder)
+
+
+def _test_set(folder: Path, device: Device, limit_ms: float) -> list[tuple[Any, float]]:
+    """Random networks; the guess of 10 GMACs a second only saves timing what is far too slow."""
+    rng = random.Random(1)
+    while len(found := [pair for pair in _timed(folder) if pair[1] <= limit_ms]) < TEST:
+        drawn: list[FasterNetConfig] = []
+        while len(drawn) < 8:
+            config = SPACE.sample(rng)
+            if cost(config).macs / 1e7 <= 4 * limit_ms:
+                drawn.append(config)
+        known = {config for config, _ in _timed(folder)}
+        _time(folder, device, [config for config in drawn if config not in known])
+    return found[:TEST]
+
+
+def _time(folder: Path, device: Device, configs: Sequence[FasterNetConfig]) -> None:
+    from dataclasses import asdict
+
+    folder.mkdir(exist_ok=True)
+    for config, measured in zip(configs, device.measure_each(configs), strict=True):
+        entry = {"config": asdict(config), "measurement": asdict(measured)}
+        journal.append(folder / "measurements.jsonl", [entry])
+        print(f"{len(_timed(folder))} timed, {measured.median_ms:.3g} ms", flush=True)
+
+
+def _timed(folder: Path) -> list[tuple[Any, float]]:
+    return [(config, m.median_ms) for config, m in read_measurements(folder).items()]
+
+
+def _ours(fit: list[tuple[Any, float]], test: list[tuple[Any, float]]) -> dict[str, float]:
+    predictor = LatencyPredictor.fit(SPACE, [c for c, _ in fit], [ms for _, ms in fit])
+    prediction = predictor.predict([c for c, _ in test])
+    truth = np.array([ms for _, ms in test])
+    inside = (prediction.low_ms <= truth) & (truth <= prediction.high_ms)
+    width = prediction.high_ms / prediction.low_ms
+    return {**_agreement(prediction.mean_ms, truth), "90 % interval covers %": 100 * inside.mean(),
+            "interval high/low": float(np.median(width))}  # fmt: skip
+
+
+def _ridge(fit: list[tuple[Any, float]], test: list[tuple[Any, float]]) -> dict[str, float]:
+    """Ridge regression of the logarithm, its penalty chosen by generalised cross-validation."""
+    from sklearn.linear_model import RidgeCV
+
+    model = RidgeCV(alphas=np.logspace(-3, 3, 25))
+    model.fit(one_hot(SPACE, [c for c, _ in fit]), np.log([ms for _, ms in fit]))
+    predicted = np.exp(model.predict(one_hot(SPACE, [c for c, _ in test])))
+    return _agreement(predicted, np.array([ms for _, ms in test]))
+
+
+def _agreement(predicted: Any, truth: Any) -> dict[str, float]:
+    error = 100 * np.abs(predicted / truth - 1)
+    return {
+        "Spearman": float(spearmanr(predicted, truth).statistic),
+        "Kendall": float(kendalltau(predicted, truth).statistic),
+        "MAPE %": float(error.mean()), "max %": float(error.max()),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""fasternas: from a latency budget on a real device to a Pareto front of FasterNet variants.
+
+    import fasternas as fn
+
+Names load on first use, so that importing this package imports neither torch nor Ray.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nas.loop import search as search
+    from nas.pareto import hypervolume as hypervolume, pareto_front as pareto_front
+    from nas.trial import Scores as Scores, Trial as Trial
+    from predictors.accuracy import ProxyEstimator as ProxyEstimator
+    from predictors.cost import Cost as Cost, cost as cost, cost_by_layer as cost_by_layer
+    from predictors.devices.device import Device as Device, open_device as open_device
+    from predictors.latency import (
+        LatencyPredictor as LatencyPredictor,
+        Prediction as Prediction,
+    )
+    from predictors.timing import Measurement as Measurement
+    from search_spaces.catalogue import SPACES as SPACES
+    from search_spaces.fasternet import (
+        FASTERNET as FASTERNET,
+        FasterNetConfig as FasterNetConfig,
+    )
+    from search_spaces.formats import load_config as load_config, save_config as save_config
+    from search_spaces.layers import Layer as Layer
+    from search_spaces.network import (
+        build as build,
+        from_timm_weights as from_timm_weights,
+        to_timm_weights as to_timm_weights,
+    )
+    from search_spaces.space import Space as Space, each as each, oneof as oneof
+
+_HOMES = {
+    "nas.loop": ("search",),
+    "nas.pareto": ("hypervolume", "pareto_front"),
+    "nas.trial": ("Scores", "Trial"),
+    "predictors.accuracy": ("ProxyEstimator",),
+    "predictors.cost": ("Cost", "cost", "cost_by_layer"),
+    "predictors.devices.device": ("Device", "open_device"),
+    "predictors.latency": ("LatencyPredictor", "Prediction"),
+    "predictors.timing": ("Measurement",),
+    "search_spaces.catalogue": ("SPACES",),
+    "search_spaces.fasternet": ("FASTERNET", "FasterNetConfig"),
+    "search_spaces.formats": ("load_config", "save_config"),
+    "search_spaces.layers": ("Layer",),
+    "search_spaces.network": ("build", "from_timm_weights", "to_timm_weights"),
+    "search_spaces.space": ("Space", "each", "oneof"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("fasternas")
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module 'fasternas' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(name for names in _HOMES.values() for name in names)

@@ -1,0 +1,26 @@
+"""A network of a study with everything that is known of it: what tables and plots show."""
+
+from dataclasses import dataclass
+
+from predictors.accuracy import AccuracyKind
+from predictors.timing import Measurement
+from search_spaces.fasternet import FasterNetConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A config, its accuracy or score, its latency with interval and source, and its cost.
+
+    `on_front` marks the networks that the study recommends, `feasible` those whose interval's
+    upper end meets the budget.
+    """
+
+    name: str
+    config: FasterNetConfig
+    accuracy: float
+    accuracy_kind: AccuracyKind
+    latency: Measurement
+    macs: int
+    params: int
+    feasible: bool
+    on_front: bool = False

@@ -1,0 +1,168 @@
+"""The command line: parses, calls, prints, and turns errors into one line. Nothing else."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from nas.quantities import parse_duration_ms
+
+DESCRIPTION = "From a latency budget on a real device to a Pareto front of FasterNet variants."
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code: 0, 2 for bad input, 130 when interrupted."""
+    given = _with_negative_values(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(given)
+    try:
+        return int(options.command(options))
+    except KeyboardInterrupt:
+        print("fasternas: interrupted; what was finished is kept.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+    except (ValueError, TypeError, RuntimeError, OSError, MemoryError) as error:
+        if options.debug:
+            raise
+        print(f"fasternas: error: {_one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="fasternas", description=DESCRIPTION)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_search(commands)
+    show = _add(commands, "show", _show, "print the front of a run")
+    show.add_argument("run", metavar="RUN", help="a folder that `fasternas search` wrote")
+    show.add_argument("--all", action="store_true", help="every network, not the front alone")
+    show.add_argument("--repair", action="store_true", help="drop a last line that was cut off")
+    _add_json(show)
+    measure = _add(commands, "measure", _measure, "print the latency of networks on a device")
+    measure.add_argument("configs", metavar="CONFIG", nargs="+",
+                         help="a config file, or a named size: t0, t1, t2, s, m, l")  # fmt: skip
+    _add_device(measure)
+    _add_json(measure)
+    _add_json(_add(commands, "spaces", _spaces, "list the search spaces"))
+    _add_json(_add(commands, "devices", _devices, "list the devices"))
+    return parser
+
+
+def _add_search(commands: Any) -> None:
+    search = _add(commands, "search", _search, "search a space for the best networks in a budget")
+    search.add_argument("--budget", required=True, type=_duration, metavar="TIME",
+                        help="the latency to keep, such as 10ms, 0.5s or 800us")  # fmt: skip
+    _add_device(search)
+    search.add_argument("--space", default="fasternet", help="see `fasternas spaces`")
+    search.add_argument("--trials", type=int, default=200, help="networks to score (200)")
+    search.add_argument("--searcher", default="guided",
+                        help="guided (ours), nsga2, tpe, gp or random")  # fmt: skip
+    search.add_argument("--seed", type=int, default=0, help="same seed, same trials (0)")
+    search.add_argument("--resolution", type=_numbers, default=(), metavar="PX[,PX...]",
+                        help="the image sizes to choose from")  # fmt: skip
+    search.add_argument("--activation", type=_words, default=(), metavar="A[,A]",
+                        help="relu, gelu or relu,gelu (the space's own)")  # fmt: skip
+    search.add_argument("--classes", type=int, help="outputs of the classifier (the space's own)")
+    search.add_argument("--out", metavar="DIR", help="the run folder (runs/DEVICE-BUDGET)")
+    search.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    search.add_argument("--repair", action="store_true", help="drop a last line that was cut off")
+    search.add_argument("--ray", metavar="HOST:PORT", help="a running Ray cluster, or auto")
+    _add_json(search)
+
+
+def _add(
+    commands: Any, name: str, command: Callable[[argparse.Namespace], int], text: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=f"{text[0].upper()}{text[1:]}."
+    )
+    parser.set_defaults(command=command)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="cpu", help="see `fasternas devices` (cpu)")
+    parser.add_argument("--runtime", default="onnxruntime", help="onnxruntime or torch")
+    parser.add_argument("--threads", type=int, default=1, help="threads of one inference (1)")
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _search(options: argparse.Namespace) -> int:
+    from nas.cli_commands import run_search
+
+    return run_search(options)
+
+
+def _show(options: argparse.Namespace) -> int:
+    from nas.cli_commands import run_show
+
+    return run_show(options)
+
+
+def _measure(options: argparse.Namespace) -> int:
+    from nas.cli_commands import run_measure
+
+    return run_measure(options)
+
+
+def _spaces(options: argparse.Namespace) -> int:
+    from nas.cli_commands import run_spaces
+
+    return run_spaces(options)
+
+
+def _devices(options: argparse.Namespace) -> int:
+    from nas.cli_commands import run_devices
+
+    return run_devices(options)
+
+
+def _duration(text: str) -> float:
+    try:
+        return parse_duration_ms(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in _words(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be numbers like 192,224, but got {text!r}."
+        ) from None
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _with_negative_values(arguments: Sequence[str]) -> list[str]:
+    """Join `--budget -3ms` into one word, which argparse would take for two options."""
+    joined: list[str] = []
+    for argument in arguments:
+        negative = argument[:1] == "-" and argument[1:2].isdigit()
+        if negative and joined and joined[-1].startswith("--") and "=" not in joined[-1]:
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{where}."
+    if isinstance(error, MemoryError):
+        return "there is not enough memory. Use fewer threads or smaller networks."
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,182 @@
+"""What the commands do, apart from the parser so that `--help` loads nothing else."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from nas.options import SearchOptions
+from nas.quantities import format_ms
+from predictors.devices.device import HOW_TO_ATTACH, Device, device_names, open_device
+from predictors.timing import Measurement
+from search_spaces.catalogue import SPACES
+from search_spaces.fasternet import FASTERNET, FasterNetConfig
+from search_spaces.formats import load_config
+
+
+def run_search(arguments: argparse.Namespace) -> int:
+    """`fasternas search`: calibrate, search, verify; print the front."""
+    from nas import report
+    from nas.run import resume_run, start_run
+
+    options = SearchOptions(
+        device=arguments.device, budget_ms=arguments.budget, space=arguments.space,
+        runtime=arguments.runtime, threads=arguments.threads, trials=arguments.trials,
+        seed=arguments.seed, searcher=arguments.searcher, resolutions=arguments.resolution,
+        activations=arguments.activation, classes=arguments.classes,
+    )  # fmt: skip
+    folder = _folder(arguments)
+    if arguments.repair:
+        _repair(folder)
+    run = resume_run(folder, options) if arguments.resume else start_run(folder, options)
+    print(f"{run.device.description}; {folder}", file=sys.stderr)
+    try:
+        _show_progress(run.steps(ray_address=arguments.ray))
+        front = report.write_report(run)
+    finally:
+        run.close()
+    if arguments.json:
+        print(json.dumps(report.rows(front), indent=2))
+        return 0
+    _print_table(*report.table(front))
+    for line in report.closing_words(run, front):
+        print(line, file=sys.stderr)
+    return 0
+
+
+def run_show(arguments: argparse.Namespace) -> int:
+    """`fasternas show`: print the front, or every network, of a run."""
+    from nas import report
+    from nas.run import resume_run
+
+    folder = Path(arguments.run)
+    if arguments.repair:
+        _repair(folder)
+    run = resume_run(folder)
+    candidates = [c for c in run.candidates() if c.on_front or arguments.all]
+    run.close()
+    if arguments.json:
+        print(json.dumps(report.rows(candidates), indent=2))
+        return 0
+    _print_table(*report.table(candidates))
+    if run.device.source == "predicted":
+        print(HOW_TO_ATTACH, file=sys.stderr)
+    return 0
+
+
+def run_measure(arguments: argparse.Namespace) -> int:
+    """`fasternas measure`: print the latency of some configs."""
+    configs = [_config(name) for name in arguments.configs]
+    device = open_device(arguments.device, runtime=arguments.runtime, threads=arguments.threads)
+    measured = list(_watched(device.measure_each(configs), len(configs), "timing", device))
+    if arguments.json:
+        print(json.dumps([_record(name, m) for name, m in
+                          zip(arguments.configs, measured, strict=True)], indent=2))  # fmt: skip
+        return 0
+    cells = [[name, format_ms(m.median_ms), f"{format_ms(m.low_ms)} - {format_ms(m.high_ms)}",
+              m.source + (", unstable" if m.unstable else "")]
+             for name, m in zip(arguments.configs, measured, strict=True)]  # fmt: skip
+    _print_table(["network", "latency ms", "interval", "source"], cells)
+    print(device.description, file=sys.stderr)
+    if device.source == "predicted":
+        print(HOW_TO_ATTACH, file=sys.stderr)
+    return 0
+
+
+def run_spaces(arguments: argparse.Namespace) -> int:
+    """`fasternas spaces`: list the spaces with their fields."""
+    if arguments.json:
+        print(json.dumps([{"name": name, "size": space.size, "size_by_field": space.size_by_field}
+                          for name, space in SPACES.items()], indent=2))  # fmt: skip
+        return 0
+    for name, space in SPACES.items():
+        print(f"{name}: {space.size:.2g} configs\n{space!r}\n")
+    return 0
+
+
+def run_devices(arguments: argparse.Namespace) -> int:
+    """`fasternas devices`: list the devices."""
+    devices = [open_device(name) for name in device_names()]
+    if arguments.json:
+        print(json.dumps([{"name": d.name, "source": d.source, "runtime": d.runtime,
+                           "description": d.description} for d in devices], indent=2))  # fmt: skip
+        return 0
+    _print_table(["device", "what it is"], [[d.name, d.description] for d in devices])
+    return 0
+
+
+def _folder(arguments: argparse.Namespace) -> Path:
+    """The run folder: as given, or named by device and budget and, for a new run, not taken."""
+    if arguments.out:
+        return Path(arguments.out)
+    first = Path("runs") / f"{arguments.device}-{arguments.budget:g}ms"
+    if arguments.resume:
+        return first
+    numbered = (first.with_name(f"{first.name}-{i}") for i in count(2))
+    return first if not first.exists() else next(path for path in numbered if not path.exists())
+
+
+def _repair(folder: Path) -> None:
+    from nas import journal
+    from nas.study import MEASUREMENTS, TRIALS
+
+    for name in (TRIALS, MEASUREMENTS):
+        journal.repair(folder / name)
+
+
+def _config(name: str) -> FasterNetConfig:
+    return FASTERNET[name] if name in FASTERNET else load_config(Path(name))
+
+
+def _record(name: str, m: Measurement) -> dict[str, Any]:
+    return {"name": name, "median_ms": m.median_ms, "low_ms": m.low_ms, "high_ms": m.high_ms,
+            "source": m.source, "unstable": m.unstable, "device": m.device, "runtime": m.runtime,
+            "threads": m.threads, "context": m.context}  # fmt: skip
+
+
+def _show_progress(steps: Iterable[Any]) -> None:
+    """Draw a bar for each phase on a terminal; elsewhere print a line now and then."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description:>22}"), BarColumn(), MofNCompleteColumn(),
+               TimeRemainingColumn(), TextColumn("{task.fields[best]}"))  # fmt: skip
+    bars: dict[str, Any] = {}
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        for step in steps:
+            if step.phase not in bars:
+                bars[step.phase] = progress.add_task(step.phase, total=step.total, best="")
+            shown = {"best": step.best} if step.best else {}
+            progress.update(bars[step.phase], completed=step.done, total=step.total, **shown)
+            if not console.is_terminal and (step.best or step.done == step.total):
+                words = f"{step.phase}: {step.done} of {step.total}"
+                print(f"{words}; {step.best}" if step.best else words, file=sys.stderr)
+
+
+def _watched(
+    measurements: Iterator[Measurement], total: int, phase: str, device: Device
+) -> Iterator[Measurement]:
+    for done, measurement in enumerate(measurements, start=1):
+        if sys.stderr.isatty():
+            print(f"\r{phase} on {device.name}: {done} of {total}", end="", file=sys.stderr)
+        yield measurement
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+
+
+def _print_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+    for row in (header, ["-" * width for width in widths], *cells):
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )

@@ -1,0 +1,67 @@
+"""What a study knows of its networks: the trials' scores joined with the latest latencies."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from nas.candidate import Candidate
+from nas.cluster import Outcome
+from nas.pareto import pareto_front
+from nas.trial import Scores, Trial
+from predictors.accuracy import AccuracyKind
+from predictors.cost import costs
+from predictors.devices.device import Device
+from predictors.latency import Prediction
+from predictors.timing import Measurement
+from search_spaces.fasternet import FasterNetConfig
+
+
+def candidates_of(
+    outcomes: Sequence[tuple[FasterNetConfig, Outcome]],
+    latencies: Mapping[FasterNetConfig, Measurement],
+    *,
+    budget_ms: float,
+    accuracy_kind: AccuracyKind,
+) -> list[Candidate]:
+    """Return every network with scores, the fastest first, the front marked."""
+    scored = [(config, o) for config, o in outcomes if o.scores and config in latencies]
+    total = costs([config for config, _ in scored])
+    found = [
+        Candidate(
+            name=f"trial-{outcome.number:04d}", config=config,
+            accuracy=outcome.scores.accuracy, accuracy_kind=accuracy_kind,
+            latency=latencies[config], feasible=latencies[config].meets(budget_ms),
+            macs=int(total.macs[i]), params=int(total.params[i]),  # type: ignore[index]
+        )
+        for i, (config, outcome) in enumerate(scored) if outcome.scores
+    ]  # fmt: skip
+    on_front = {trial.config for trial in pareto_front(map(_as_trial, found))}
+    marked = [replace(c, on_front=c.config in on_front) for c in found]
+    return sorted(marked, key=lambda c: c.latency.median_ms)
+
+
+def predicted(
+    prediction: Prediction, configs: Sequence[FasterNetConfig], device: Device
+) -> dict[FasterNetConfig, Measurement]:
+    """Return a prediction as latencies that are marked predicted."""
+    rows = zip(configs, prediction.mean_ms, prediction.low_ms, prediction.high_ms, strict=True)
+    return {
+        config: Measurement(median_ms=float(mean), low_ms=float(low), high_ms=float(high),
+                            source="predicted", device=device.name, runtime=device.runtime,
+                            threads=device.threads)
+        for config, mean, low, high in rows
+    }  # fmt: skip
+
+
+def best_of(candidates: Sequence[Candidate]) -> str:
+    """Say in a few words what has been found."""
+    front = [c for c in candidates if c.on_front]
+    if not front:
+        return "nothing within the budget yet"
+    best = front[-1]
+    return (f"{len(front)} on the front, best {best.accuracy:.4g} in "
+            f"{best.latency.median_ms:.3g} ms")  # fmt: skip
+
+
+def _as_trial(candidate: Candidate) -> Trial[FasterNetConfig]:
+    scores = Scores(accuracy=candidate.accuracy, latency_ms=candidate.latency.median_ms)
+    return Trial(number=0, config=candidate.config, scores=scores, feasible=candidate.feasible)

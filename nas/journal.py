@@ -1,0 +1,61 @@
+"""Append-only files of one JSON object a line, which a full disk or a kill cannot spoil."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def append(path: Path, entries: list[dict[str, Any]]) -> None:
+    """Append entries, all of them or none, and wait until they are on the disk.
+
+    Raises:
+        OSError: if they cannot be written; the file then ends where it did before.
+    """
+    text = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in entries)
+    with path.open("ab") as file:
+        end = file.seek(0, os.SEEK_END)
+        try:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:
+            os.truncate(path, end)
+            raise
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return all entries; none where there is no file.
+
+    Raises:
+        ValueError: if a line is cut off or is not a JSON object; the message says which.
+        OSError: if the file cannot be read.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    if lines[-1]:
+        raise ValueError(
+            f"{path} ends in the middle of line {len(lines)}. Every entry before it is whole: "
+            "repeat with --repair to drop the cut line."
+        )
+    return [_parsed(line, path, number) for number, line in enumerate(lines[:-1], start=1)]
+
+
+def repair(path: Path) -> None:
+    """Drop a last line that was cut off."""
+    if path.exists():
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+
+
+def _parsed(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        entry = None
+    if not isinstance(entry, dict):
+        raise ValueError(
+            f"Line {number} of {path} must be a JSON object, but is {line[:40]!r}. "
+            "Restore the file, or delete that line to lose that entry only."
+        )
+    return entry

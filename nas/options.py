@@ -1,0 +1,70 @@
+"""The options of `fasternas search`, as the run folder keeps them."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from nas.searchers import SearcherName
+from search_spaces.catalogue import SPACES
+from search_spaces.fasternet import FasterNetConfig
+from search_spaces.space import Space, oneof
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """What a study asks; two runs with equal options on one machine are one study.
+
+    Raises:
+        ValueError: if the space is unknown or a number is out of range.
+    """
+
+    device: str
+    budget_ms: float
+    space: str = "fasternet"
+    runtime: str = "onnxruntime"
+    threads: int = 1
+    trials: int = 200
+    seed: int = 0
+    searcher: SearcherName = "guided"
+    accuracy: str = "proxy"
+    resolutions: tuple[int, ...] = ()  # empty: the space's own
+    activations: tuple[str, ...] = ()  # empty: the space's own
+    classes: int | None = None  # None: the space's own
+
+    def __post_init__(self) -> None:
+        if self.space not in SPACES:
+            raise ValueError(f"`space` must be one of {', '.join(SPACES)}, but got {self.space!r}.")
+        if self.trials < 1:
+            raise ValueError(f"`trials` must be at least 1, but got {self.trials}.")
+        if not self.budget_ms > 0:
+            raise ValueError(f"`budget` must be positive, but got {self.budget_ms:g} ms.")
+
+    def open_space(self) -> Space[FasterNetConfig]:
+        """Return the space with the fields that the options open, narrow or fix."""
+        space: Space[FasterNetConfig] = SPACES[self.space]
+        changes: dict[str, Any] = {}
+        if self.resolutions:
+            changes["resolution"] = oneof(*sorted(self.resolutions))
+        if self.activations:
+            changes["activation"] = oneof(*self.activations)
+        if self.classes:
+            changes["classes"] = self.classes
+        return space.replace(**changes)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the options as JSON values."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "SearchOptions":
+        """Return the options that `as_json` spelled.
+
+        Raises:
+            ValueError: if a value is missing or unknown.
+        """
+        try:
+            fields: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+            }
+            return cls(**fields)
+        except TypeError as error:
+            raise ValueError(f"The options in run.json must be whole, but {error}.") from None

@@ -1,0 +1,35 @@
+"""Quantities as people write them."""
+
+import re
+
+_UNITS_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+
+
+def parse_duration_ms(text: str) -> float:
+    """Return a duration such as 10ms, 0.5s or 800us in milliseconds.
+
+    Raises:
+        ValueError: if the text is no positive number with one of these units.
+    """
+    match = re.fullmatch(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([a-z\u00b5]*)\s*", text)
+    if match is None:
+        raise ValueError(f"must be a duration such as 10ms, 0.5s or 800us, but got {text!r}.")
+    number, unit = float(match[1]), match[2].replace("\u00b5", "u")  # the micro sign
+    if unit not in _UNITS_MS:
+        raise ValueError(f"must end in us, ms or s, as in 10ms, but got {text!r}.")
+    if not 0 < number < float("inf"):
+        raise ValueError(f"must be positive, but got {text!r}.")
+    return number * _UNITS_MS[unit]
+
+
+def format_ms(ms: float) -> str:
+    """Return a latency with three significant figures, without its unit."""
+    return f"{ms:.3g}" if ms < 100 else f"{ms:.0f}"
+
+
+def format_count(number: float) -> str:
+    """Return a count in K, M or G with three significant figures."""
+    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "K")):
+        if number >= limit:
+            return f"{number / limit:.3g} {suffix}"
+    return f"{number:.0f}"

@@ -1,0 +1,250 @@
+"""One study from its options to its front: calibrate the device, search, verify the front."""
+
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from nas.candidate import Candidate
+from nas.cluster import RayPool
+from nas.fronts import best_of, candidates_of, predicted
+from nas.loop import search
+from nas.options import SearchOptions
+from nas.study import TRIALS, Study, read_run, write_run
+from nas.trial import Scores
+from predictors.accuracy import AccuracyEstimator, ProxyEstimator
+from predictors.calibration import next_batch
+from predictors.cost import cost
+from predictors.devices.device import Device, open_device
+from predictors.latency import LatencyPredictor, Prediction
+from predictors.timing import Measurement
+from search_spaces.fasternet import FASTERNET, FasterNetConfig
+from search_spaces.space import OneOf, Space
+
+Phase = Literal["calibrating the device", "searching", "verifying the front"]
+
+CALIBRATION = 49  # networks timed before the search
+CALIBRATION_PROCESSES = 2  # the predictor averages over networks what one measurement misses
+VERIFY_ROUNDS = 6
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a phase is; `best` says in words what has been found."""
+
+    phase: Phase
+    done: int
+    total: int
+    best: str = ""
+
+
+@dataclass(frozen=True)
+class _Evaluate:
+    """Scores a config: its latency is predicted, its accuracy estimated."""
+
+    device: Device
+    predictor: LatencyPredictor | None
+    estimator: AccuracyEstimator
+
+    def __call__(self, config: FasterNetConfig) -> Scores:
+        predict = self.predictor.predict if self.predictor else self.device.predict
+        latency = predict([config])
+        return Scores(accuracy=self.estimator(config), latency_ms=float(latency.mean_ms[0]),
+                      latency_high_ms=float(latency.high_ms[0]))  # fmt: skip
+
+
+class Run:
+    """A run folder at work; close it when done."""
+
+    def __init__(self, folder: Path, options: SearchOptions, device: Device) -> None:
+        self.folder = folder
+        self.options = options
+        self.device = device
+        self.space: Space[FasterNetConfig] = options.open_space()
+        self.estimator: AccuracyEstimator = ProxyEstimator(seed=options.seed)
+        self.study = Study(folder, self.space, options.budget_ms)
+
+    def steps(self, *, ray_address: str | None = None) -> Iterator[Progress]:
+        """Do everything that is not done yet.
+
+        Raises:
+            ValueError: if no config of the space meets the budget.
+        """
+        yield from self._calibrate()
+        yield from self._search(ray_address)
+        yield from self._verify()
+
+    def candidates(self) -> list[Candidate]:
+        """Every network with scores; its latency is measured or, so far, predicted."""
+        outcomes = self.study.outcomes()
+        configs = [config for config, _ in outcomes]
+        latencies = self.study.measurements
+        predictor = self._predictor(len(latencies))
+        if predictor is not None or self.device.source == "predicted":
+            prediction = predictor.predict(configs) if predictor else self.device.predict(configs)
+            latencies = {**predicted(prediction, configs, self.device), **latencies}
+        return candidates_of(outcomes, latencies, budget_ms=self.options.budget_ms,
+                             accuracy_kind=self.estimator.kind)  # fmt: skip
+
+    def named(self) -> list[Candidate]:
+        """FasterNet T0 to L on this device, as far as their latency is known."""
+        sizes = self._sizes()
+        known = dict(self.study.measurements)
+        if self.device.source == "predicted":
+            configs = list(sizes.values())
+            known = dict(zip(configs, self.device.measure_each(configs), strict=True))
+        return [
+            Candidate(name=name, config=config, accuracy=self.estimator(config),
+                      accuracy_kind=self.estimator.kind, latency=known[config],
+                      macs=cost(config).macs, params=cost(config).params,
+                      feasible=known[config].meets(self.options.budget_ms))
+            for name, config in sizes.items() if config in known
+        ]  # fmt: skip
+
+    def calibration(self) -> tuple[Prediction, list[Measurement]] | None:
+        """Return what was predicted for the networks timed after calibrating, and what was timed.
+
+        The predictor had not seen them. None where the device is not timed or none were.
+        """
+        later = list(self.study.measurements.items())[CALIBRATION:]
+        predictor = self._predictor(CALIBRATION)
+        if predictor is None or not later:
+            return None
+        return predictor.predict([config for config, _ in later]), [m for _, m in later]
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self.study.close()
+
+    def _calibrate(self) -> Iterator[Progress]:
+        """Time the networks from which latency is learned."""
+        if self.device.source == "predicted":
+            return
+        measured = self.study.measurements
+        self._measure([self._sizes()["t0"]], CALIBRATION_PROCESSES)
+        while len(measured) < CALIBRATION:
+            timed = [(config, m.median_ms) for config, m in measured.items()]
+            batch = next_batch(self.space, timed, limit_ms=self.options.budget_ms,
+                               total=CALIBRATION, seed=self.options.seed)  # fmt: skip
+            for config, measurement in zip(
+                batch, self.device.measure_each(batch, processes=CALIBRATION_PROCESSES), strict=True
+            ):
+                self.study.keep_measurement(config, measurement)
+                yield Progress("calibrating the device", len(measured), CALIBRATION)
+            if not batch:
+                return
+
+    def _search(self, ray_address: str | None) -> Iterator[Progress]:
+        predictor = self._predictor(CALIBRATION)
+        evaluate = _Evaluate(self.device, predictor, self.estimator)
+        with RayPool(evaluate, address=ray_address) as pool:
+            trials = search(
+                self.space, evaluate, trials=self.options.trials, seed=self.options.seed,
+                budget_ms=self.options.budget_ms, searcher=self.options.searcher, pool=pool,
+                predict_latency=predictor.predict if predictor else self.device.predict,
+                record=self.study,
+            )  # fmt: skip
+            for trial in trials:
+                best = best_of(self.candidates()) if trial.number % 10 == 9 else ""
+                yield Progress("searching", trial.number + 1, self.options.trials, best)
+
+    def _verify(self) -> Iterator[Progress]:
+        """Time the front, and what takes the place of those that miss the budget."""
+        if self.device.source == "predicted":
+            return
+        for _ in range(VERIFY_ROUNDS):
+            front = [c for c in self.candidates() if c.on_front]
+            waiting = [c.config for c in front if c.latency.source == "predicted"]
+            if not waiting:
+                break
+            verified = len(front) - len(waiting)
+            for config, measurement in zip(waiting, self.device.measure_each(waiting), strict=True):
+                verified += 1
+                self.study.keep_measurement(config, measurement)
+                yield Progress("verifying the front", verified, len(front))
+        self._measure(list(self._sizes().values()), processes=1)
+
+    def _measure(self, configs: list[FasterNetConfig], processes: int) -> None:
+        new = [config for config in configs if config not in self.study.measurements]
+        for config, measurement in zip(
+            new, self.device.measure_each(new, processes=processes), strict=True
+        ):
+            self.study.keep_measurement(config, measurement)
+
+    def _predictor(self, count: int) -> LatencyPredictor | None:
+        """Fit to the first `count` measurements; None where there are too few."""
+        timed = list(self.study.measurements.items())[:count]
+        if self.device.source == "predicted" or len(timed) < 8:
+            return None
+        return LatencyPredictor.fit(self.space, [c for c, _ in timed],
+                                    [m.median_ms for _, m in timed])  # fmt: skip
+
+    def _sizes(self) -> dict[str, FasterNetConfig]:
+        """T0 to L with the resolution and classes of the space."""
+        fields = self.space.fields
+        resolution = fields.get("resolution", 224)
+        if isinstance(resolution, OneOf):
+            resolution = max(resolution.choices)
+        classes = fields.get("classes", 1000)
+        return {name: replace(config, resolution=resolution, classes=classes)
+                for name, config in FASTERNET.items()}  # fmt: skip
+
+
+def start_run(folder: Path, options: SearchOptions) -> Run:
+    """Begin a study in a new folder, or in one without a study; nothing is left if that fails.
+
+    Raises:
+        ValueError: if an option is wrong or the folder holds a study.
+        OSError: if the folder cannot be written.
+    """
+    device = open_device(options.device, runtime=options.runtime, threads=options.threads)
+    if (folder / TRIALS).exists():
+        raise ValueError(
+            f"`out` must be a new folder, but {folder} holds a study. "
+            "Continue that one with --resume or name another folder."
+        )
+    made = [p for p in (folder, *folder.parents) if not p.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_run(folder, {"options": options.as_json(), "machine": machine_facts(device)})
+        return Run(folder, options, device)
+    except OSError:
+        (folder / TRIALS).unlink(missing_ok=True)
+        for path in made:
+            if path.exists():
+                path.rmdir()
+        raise
+
+
+def resume_run(folder: Path, options: SearchOptions | None = None) -> Run:
+    """Go on with the study of a folder; `options`, if given, must be its own.
+
+    More `trials` than it was begun with extend it.
+
+    Raises:
+        ValueError: if the folder holds no study, another one, or a corrupt file.
+    """
+    stored = read_run(folder)
+    kept = SearchOptions.from_json(stored["options"])
+    if options is not None:
+        for name, value in kept.as_json().items():
+            given = options.as_json()[name]
+            if name != "trials" and given != value:
+                raise ValueError(f"`out` must hold this study, but the one in {folder} has {name} "
+                                 f"{value}, not {given}. Name another folder.")  # fmt: skip
+        kept = replace(kept, trials=max(kept.trials, options.trials))
+    device = open_device(kept.device, runtime=kept.runtime, threads=kept.threads)
+    return Run(folder, kept, device)
+
+
+def machine_facts(device: Device) -> dict[str, Any]:
+    """Return what is needed to know the machine and the software again."""
+    packages = ("fasternas", "torch", "onnxruntime", "optuna", "ray", "numpy")
+    return {
+        "device": device.description, "platform": platform.platform(),
+        "python": platform.python_version(), "cores": os.cpu_count(),
+        "versions": {package: version(package) for package in packages},
+    }  # fmt: skip

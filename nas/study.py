@@ -1,0 +1,179 @@
+"""A study on disk: what was asked, every trial and every measurement, in files that only grow.
+
+run.json            the options, versions and machine: everything needed to repeat the study
+study.journal       the trials, an Optuna journal (optuna-dashboard opens it)
+measurements.jsonl  the latencies that were timed
+"""
+
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Generator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import optuna
+from optuna.storages.journal import BaseJournalBackend
+
+from nas import journal
+from nas.cluster import Outcome
+from nas.searchers import distributions
+from nas.trial import Scores
+from predictors.timing import Measurement
+from search_spaces.fasternet import FasterNetConfig
+from search_spaces.space import Genes, Space
+
+C = TypeVar("C")
+
+RUN, TRIALS, MEASUREMENTS = "run.json", "study.journal", "measurements.jsonl"
+_NAME = "fasternas"
+
+
+class Study:
+    """The trials and measurements of one run folder, which one process at a time may hold.
+
+    Raises:
+        RuntimeError: if another process holds the folder.
+        ValueError: if a file in it is corrupt.
+        OSError: if it cannot be read or written.
+    """
+
+    def __init__(self, folder: Path, space: Space[FasterNetConfig], budget_ms: float) -> None:
+        logging.getLogger("optuna").setLevel(logging.ERROR)
+        self.folder = folder
+        self._space = space
+        self._budget_ms = budget_ms
+        self._lock = _locked(folder / TRIALS)
+        journal.read(folder / TRIALS)  # says which line is corrupt, as Optuna does not
+        self._study = optuna.create_study(
+            storage=optuna.storages.JournalStorage(_Backend(folder / TRIALS)), study_name=_NAME,
+            directions=["maximize", "minimize"], load_if_exists=True,
+        )  # fmt: skip
+        self._known = dict(self._outcomes())
+        self.measurements = read_measurements(folder)
+
+    def recall(self, number: int, genes: Genes) -> Outcome | None:
+        """Return what was recorded for these genes, if anything."""
+        known = self._known.get(genes)
+        return None if known is None else Outcome(number, known.scores, known.error)
+
+    def keep(self, genes: Genes, outcome: Outcome) -> None:
+        """Record an outcome."""
+        self._known[genes] = outcome
+        names = distributions(self._space)
+        attributes: dict[str, Any] = {"number": outcome.number, "genes": list(genes)}
+        if outcome.scores is None:
+            state, values, excess = optuna.trial.TrialState.FAIL, None, None
+            attributes["error"] = outcome.error
+        else:
+            scores = outcome.scores
+            state = optuna.trial.TrialState.COMPLETE
+            values = [scores.accuracy, scores.latency_ms]
+            excess = {"budget": scores.upper_ms - self._budget_ms}
+            attributes["latency_high_ms"] = scores.latency_high_ms
+        self._study.add_trial(optuna.trial.create_trial(
+            state=state, values=values, params=dict(zip(names, genes, strict=True)),
+            distributions=names, user_attrs=attributes, constraints=excess,
+        ))  # fmt: skip
+
+    def keep_measurement(self, config: FasterNetConfig, measurement: Measurement) -> None:
+        """Record a latency."""
+        entry = {"config": asdict(config), "measurement": asdict(measurement)}
+        journal.append(self.folder / MEASUREMENTS, [entry])
+        self.measurements[config] = measurement
+
+    def outcomes(self) -> list[tuple[FasterNetConfig, Outcome]]:
+        """Every recorded trial, in the order of their numbers."""
+        decoded = [(self._space.decode(genes), outcome) for genes, outcome in self._known.items()]
+        return sorted(decoded, key=lambda pair: pair[1].number)
+
+    def close(self) -> None:
+        """Let another process have the folder."""
+        self._lock.close()
+
+    def _outcomes(self) -> Generator[tuple[Genes, Outcome], None, None]:
+        for trial in self._study.trials:
+            scores = None
+            if trial.state == optuna.trial.TrialState.COMPLETE:
+                accuracy, latency_ms = trial.values
+                scores = Scores(accuracy=accuracy, latency_ms=latency_ms,
+                                latency_high_ms=trial.user_attrs["latency_high_ms"])  # fmt: skip
+            number, error = trial.user_attrs["number"], trial.user_attrs.get("error")
+            yield tuple(trial.user_attrs["genes"]), Outcome(number, scores, error)
+
+
+class _Backend(BaseJournalBackend):
+    """Optuna's journal kept by `nas.journal`: appends are whole, and the folder is locked once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        yield from journal.read(self._path)[log_number_from:]
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        journal.append(self._path, logs)
+
+
+def write_run(folder: Path, run: Mapping[str, Any]) -> None:
+    """Write run.json beside and rename it."""
+    unfinished = folder / f".{RUN}.{os.getpid()}"
+    try:
+        unfinished.write_text(json.dumps(run, indent=2) + "\n")
+        unfinished.replace(folder / RUN)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Return what run.json says.
+
+    Raises:
+        ValueError: if the folder holds no study, or run.json is corrupt.
+    """
+    try:
+        run = json.loads((folder / RUN).read_text())
+    except FileNotFoundError:
+        raise ValueError(
+            f"`run` must be a folder that `fasternas search` wrote, but {folder} has no {RUN}."
+        ) from None
+    except ValueError:
+        run = None
+    if not isinstance(run, dict) or not isinstance(run.get("options"), dict):
+        raise ValueError(f"{folder / RUN} must be a JSON object with `options`. Restore the file.")
+    return run
+
+
+def read_measurements(folder: Path) -> dict[FasterNetConfig, Measurement]:
+    """Return the latencies that were timed."""
+    found: dict[FasterNetConfig, Measurement] = {}
+    for number, entry in enumerate(journal.read(folder / MEASUREMENTS), start=1):
+        try:
+            config = FasterNetConfig(**{k: _tuples(v) for k, v in entry["config"].items()})
+            found[config] = Measurement(**{k: _tuples(v) for k, v in entry["measurement"].items()})
+        except (KeyError, TypeError, AttributeError):
+            raise ValueError(
+                f"Line {number} of {folder / MEASUREMENTS} must hold a config and a measurement. "
+                "Restore the file, or delete that line to measure again."
+            ) from None
+    return found
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _locked(path: Path) -> Any:
+    """Open the file and hold it; the system lets go of it when the process ends, however."""
+    file = path.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise RuntimeError(
+            f"The study in {path.parent} must be free, but another process works on it. "
+            "Wait for it or choose another folder."
+        ) from None
+    return file

@@ -1,0 +1,269 @@
+"""Configs in other forms: our YAML files, the authors' yaml keys, timm's keyword arguments.
+
+The authors and timm know one ratio and one expansion for all stages, and widths that double. A
+config that cannot be said like that is refused, never rounded.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from reprlib import repr as brief
+from typing import Any
+
+from search_spaces.fasternet import FASTERNET, FasterNetConfig
+
+VERSION = 1  # of our YAML, the value of its key `fasternas`
+
+_FLOATS = ("partial_ratios", "expansions")
+_PER_STAGE = ("widths", "depths", *_FLOATS)
+
+# What both constructors take where nothing is said, and what else a FasterNetConfig can be.
+_DEFAULTS = {
+    "embed_dim": 96, "depths": (1, 2, 8, 2), "mlp_ratio": 2.0, "n_div": 4, "patch_size": 4,
+    "feature_dim": 1280, "num_classes": 1000,
+}  # fmt: skip
+_FIXED = {"in_chans": 3, "patch_norm": True, "layer_scale_init_value": 0}
+_TIMM_FIXED = {"merge_size": 2, "global_pool": "avg"}
+_TIMM_TRAINING = ("drop_rate", "drop_path_rate", "pconv_fw_type", "device", "dtype")
+
+
+def load_config(path: str | Path) -> FasterNetConfig:
+    """Read a config from a YAML file of ours or of FasterNet's authors.
+
+    Raises:
+        ValueError: if the file does not hold a config; the message is one line that names it.
+        OSError: if the file cannot be read.
+    """
+    try:
+        given = _read_yaml(Path(path))
+        theirs = "embed_dim" in given and "fasternas" not in given
+        return from_authors_yaml(given) if theirs else _from_own_yaml(given)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+
+
+def save_config(config: FasterNetConfig, path: str | Path, *, comment: str = "") -> None:
+    """Write a config as YAML, below a comment; the file appears under its name when it is whole.
+
+    Raises:
+        OSError: if the file cannot be written; then nothing is left behind.
+    """
+    import yaml
+
+    path = Path(path)
+    fields = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
+    body = yaml.safe_dump({"fasternas": VERSION, **fields}, sort_keys=False,
+                          default_flow_style=None)  # fmt: skip
+    head = "".join(f"# {line}".rstrip() + "\n" for line in comment.splitlines())
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(head + body, encoding="utf-8")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def from_authors_yaml(given: Mapping[str, Any]) -> FasterNetConfig:
+    """Return the config that the keys of the authors' yaml files spell.
+
+    `image_size` is the resolution. What is not about the architecture is passed over, as the
+    authors' own code does, and so are their defaults taken. The number of classes, which they
+    take from the data set, may be given as `num_classes`.
+
+    Raises:
+        ValueError: if a FasterNetConfig cannot say it; the message names the key.
+    """
+    given = {"image_size": 224, "act_layer": "RELU", "norm_layer": "BN", **_DEFAULTS, **given}
+    same = {"patch_stride": given["patch_size"], "patch_size2": 2, "patch_stride2": 2}
+    _refuse_others(given, {**_FIXED, "norm_layer": "BN", **same})
+    return _from_uniform(given, _whole(given, "image_size"))
+
+
+def to_authors_yaml(config: FasterNetConfig) -> dict[str, Any]:
+    """Return the keys of the authors' yaml files that are about the architecture.
+
+    Raises:
+        ValueError: if they cannot say this config; the message names the field.
+    """
+    uniform = _to_uniform(config, "the authors' yaml")
+    return {
+        "model_name": "fasternet", "image_size": config.resolution, **uniform,
+        "depths": list(config.depths), "patch_stride": config.stem_stride, "patch_size2": 2,
+        "patch_stride2": 2, "layer_scale_init_value": 0, "norm_layer": "BN",
+        "act_layer": config.activation.upper(),
+    }  # fmt: skip
+
+
+def from_timm(arguments: Mapping[str, Any], *, resolution: int = 224) -> FasterNetConfig:
+    """Return the config of `timm.models.fasternet.FasterNet(**arguments)`.
+
+    `act_layer` may also be a string. The arguments do not say the `resolution`.
+
+    Raises:
+        ValueError: if a FasterNetConfig cannot say it; the message names the argument.
+    """
+    given = {"act_layer": "relu", "norm_layer": "BatchNorm2d", **_DEFAULTS, **arguments}
+    fixed = {**_FIXED, **_TIMM_FIXED, "norm_layer": "batchnorm2d"}
+    _refuse_unknown(given, (*_DEFAULTS, *fixed, "act_layer", *_TIMM_TRAINING))
+    given |= {"norm_layer": _layer_name(given["norm_layer"])}
+    given |= {name: _side(given[name]) for name in ("patch_size", "merge_size") if name in given}
+    _refuse_others(given, fixed)
+    return _from_uniform(given, resolution)
+
+
+def to_timm(config: FasterNetConfig) -> dict[str, Any]:
+    """Return the keyword arguments with which timm builds the config's network.
+
+    Any of timm's `fasternet_*` takes them too, to override its own: `create_model("fasternet_t0",
+    **to_timm(config))`. They do not say the resolution.
+
+    Raises:
+        ValueError: if they cannot say this config; the message names the field.
+    """
+    uniform = _to_uniform(config, "timm")
+    from search_spaces.blocks import activation  # imports torch
+
+    return {**uniform, "merge_size": 2, "act_layer": type(activation(config.activation))}
+
+
+def from_timm_name(name: str) -> FasterNetConfig:
+    """Return the config of a timm model such as `fasternet_t0` or `timm/fasternet_t0.in1k`.
+
+    Raises:
+        ValueError: if timm has no FasterNet of that name.
+    """
+    known = {f"fasternet_{size}": config for size, config in FASTERNET.items()}
+    model = name.rpartition("/")[2].partition(".")[0]
+    if model not in known:
+        raise ValueError(f"`name` must be one of {', '.join(known)}, but got {name!r}.")
+    return known[model]
+
+
+def _read_yaml(path: Path) -> dict[Any, Any]:
+    import yaml
+
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"The file must be YAML, but: {error}") from error
+    if not isinstance(given, dict):
+        raise ValueError(f"The file must hold a mapping of keys to values, but holds a "
+                         f"{type(given).__name__}. Write one `key: value` a line.")  # fmt: skip
+    return given
+
+
+def _from_own_yaml(given: Mapping[Any, Any]) -> FasterNetConfig:
+    version = given.get("fasternas")
+    if type(version) is not int or version < 1:
+        raise ValueError(f"`fasternas` must be the version of the format, but got {version!r}. "
+                         f"Begin the file with `fasternas: {VERSION}`.")  # fmt: skip
+    if version > VERSION:
+        raise ValueError(f"`fasternas` must be at most {VERSION}, the format that this version "
+                         f"reads, but got {version}. Update fasternas.")  # fmt: skip
+    _refuse_unknown(given, ("fasternas", *FasterNetConfig.__dataclass_fields__))
+    for name in ("widths", "depths"):
+        if name not in given:
+            raise ValueError(f"`{name}` must be given, but is not there. Add `{name}: [...]` "
+                             "with an entry for each stage.")  # fmt: skip
+    fields: dict[str, Any] = {
+        name: _stages(name, value) if name in _PER_STAGE else value
+        for name, value in given.items()
+        if name != "fasternas"
+    }
+    return FasterNetConfig(**fields)
+
+
+def _from_uniform(given: Mapping[str, Any], resolution: int) -> FasterNetConfig:
+    """Build the config from the keys that the authors and timm share."""
+    depths, ratio = _stages("depths", given["depths"]), given["mlp_ratio"]
+    stages = len(depths)
+    if type(ratio) not in (int, float) or not 0 < ratio < float("inf"):
+        raise ValueError(f"`mlp_ratio` must be a positive number, but got {ratio!r}.")
+    activation: Any = _layer_name(given["act_layer"])
+    if activation not in ("gelu", "relu"):
+        raise ValueError(f"`act_layer` must be GELU or ReLU, but got {given['act_layer']!r}.")
+    config = FasterNetConfig(
+        widths=tuple(_whole(given, "embed_dim") * 2**i for i in range(stages)), depths=depths,
+        partial_ratios=(1 / _whole(given, "n_div"),) * stages, expansions=(float(ratio),) * stages,
+        resolution=resolution, stem_stride=_whole(given, "patch_size"),
+        head_width=_whole(given, "feature_dim"), activation=activation,
+        classes=_whole(given, "num_classes"),
+    )  # fmt: skip
+    _refuse_rounding(config)
+    return config
+
+
+def _to_uniform(config: FasterNetConfig, target: str) -> dict[str, Any]:
+    """Return the keys that the authors and timm share."""
+    for name in ("partial_ratios", "expansions"):
+        values = getattr(config, name)
+        if len(set(values)) > 1:
+            raise ValueError(f"`{name}` must be the same in all stages to be said to {target}, "
+                             f"but got {values}. Save the config with `save_config`.")  # fmt: skip
+    if any(wide != config.widths[0] * 2**i for i, wide in enumerate(config.widths)):
+        raise ValueError(f"`widths` must double from stage to stage to be said to {target}, but "
+                         f"got {config.widths}. Save the config with `save_config`.")  # fmt: skip
+    ratio = config.partial_ratios[0]
+    n_div = round(1 / ratio)
+    if 1 / n_div != ratio:
+        raise ValueError(f"`partial_ratios` must be 1/n_div with a whole n_div to be said to "
+                         f"{target}, but got {ratio}; the nearest is {1 / n_div}.")  # fmt: skip
+    _refuse_rounding(config)
+    return {
+        "embed_dim": config.widths[0], "depths": config.depths, "mlp_ratio": config.expansions[0],
+        "n_div": n_div, "patch_size": config.stem_stride, "feature_dim": config.head_width,
+        "num_classes": config.classes,
+    }  # fmt: skip
+
+
+def _refuse_rounding(config: FasterNetConfig) -> None:
+    """Refuse what both of them round down although it is whole, such as 40 * 2.55."""
+    for c, hidden, ratio in zip(config.widths, config.hidden_widths, config.expansions,
+                                strict=True):  # fmt: skip
+        if hidden != int(c * ratio):
+            raise ValueError(f"`expansions` must give timm {hidden} hidden channels of {c}, but "
+                             f"got {ratio}: int({c} * {ratio}) is {int(c * ratio)}. "
+                             "Choose another expansion.")  # fmt: skip
+
+
+def _refuse_others(given: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+    for name, value in fixed.items():
+        if given.get(name, value) != value:
+            raise ValueError(f"`{name}` must be {value!r} in a FasterNetConfig, but got "
+                             f"{given[name]!r}. No other is supported.")  # fmt: skip
+
+
+def _refuse_unknown(given: Iterable[Any], known: tuple[str, ...]) -> None:
+    for key in given:
+        if key not in known:
+            raise ValueError(f"The keys must be among {', '.join(known)}, but got {key!r}. "
+                             "Remove or rename it.")  # fmt: skip
+
+
+def _whole(given: Mapping[str, Any], name: str) -> int:
+    value = given[name]
+    if type(value) is not int or value < 1:
+        raise ValueError(f"`{name}` must be a positive whole number, but got {value!r}.")
+    return value
+
+
+def _stages(name: str, values: Any) -> tuple[Any, ...]:
+    if not isinstance(values, list | tuple) or any(isinstance(v, list | dict) for v in values):
+        raise ValueError(f"`{name}` must be a list of numbers with an entry for each stage, but "
+                         f"got {brief(values)}.")  # fmt: skip
+    return tuple(float(v) if name in _FLOATS and type(v) is int else v for v in values)
+
+
+def _side(value: Any) -> Any:
+    """The side of a square that may be given as a pair."""
+    pair = isinstance(value, tuple | list) and len(value) == 2
+    return value[0] if pair and value[0] == value[1] else value
+
+
+def _layer_name(layer: Any) -> str:
+    """The lower-case name of a layer: a string, a class, or a partial that changes no result."""
+    if isinstance(layer, partial) and not layer.args and set(layer.keywords) <= {"inplace"}:
+        layer = layer.func
+    return (layer.__name__ if isinstance(layer, type) else str(layer)).lower()

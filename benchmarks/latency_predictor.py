@@ -11,6 +11,7 @@ import argparse
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,12 @@ def main() -> None:
         print(f"{name:26}" + "".join(f"  {key} {value:.4g}" for key, value in row.items()))
     result = {"device": device.description, "limit_ms": options.limit_ms, "fitted": len(fit),
               "tested": len(test), "predictors": rows}  # fmt: skip
-    (RESULTS / f"latency_predictor-{device.name}.json").write_text(json.dumps(result, indent=2))
+    results = RESULTS / f"latency_predictor-{device.name}.json"
+    results.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def _fit_set(folder: Path, device: Device, limit_ms: float) -> list[tuple[Any, float]]:
-    known = _timed(folder)
-    if not known:
+    if not _timed(folder):
         _time(folder, device, [FASTERNET["t0"]])
     while batch := next_batch(SPACE, _timed(folder), limit_ms=limit_ms, total=FIT, seed=0):
         _time(folder, device, batch)
@@ -75,8 +76,6 @@ def _test_set(folder: Path, device: Device, limit_ms: float) -> list[tuple[Any, 
 
 
 def _time(folder: Path, device: Device, configs: Sequence[FasterNetConfig]) -> None:
-    from dataclasses import asdict
-
     folder.mkdir(exist_ok=True)
     for config, measured in zip(configs, device.measure_each(configs), strict=True):
         entry = {"config": asdict(config), "measurement": asdict(measured)}
@@ -94,8 +93,8 @@ def _ours(fit: list[tuple[Any, float]], test: list[tuple[Any, float]]) -> dict[s
     truth = np.array([ms for _, ms in test])
     inside = (prediction.low_ms <= truth) & (truth <= prediction.high_ms)
     width = prediction.high_ms / prediction.low_ms
-    return {**_agreement(prediction.mean_ms, truth), "90 % interval covers %": 100 * inside.mean(),
-            "interval high/low": float(np.median(width))}  # fmt: skip
+    return {**_agreement(prediction.mean_ms, truth), "covers": float(100 * inside.mean()),
+            "interval_ratio": float(np.median(width))}  # fmt: skip
 
 
 def _ridge(fit: list[tuple[Any, float]], test: list[tuple[Any, float]]) -> dict[str, float]:
@@ -111,9 +110,9 @@ def _ridge(fit: list[tuple[Any, float]], test: list[tuple[Any, float]]) -> dict[
 def _agreement(predicted: Any, truth: Any) -> dict[str, float]:
     error = 100 * np.abs(predicted / truth - 1)
     return {
-        "Spearman": float(spearmanr(predicted, truth).statistic),
-        "Kendall": float(kendalltau(predicted, truth).statistic),
-        "MAPE %": float(error.mean()), "max %": float(error.max()),
+        "spearman": float(spearmanr(predicted, truth).statistic),
+        "kendall": float(kendalltau(predicted, truth).statistic),
+        "mape": float(error.mean()), "max": float(error.max()),
     }  # fmt: skip
 
 

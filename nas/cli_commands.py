@@ -20,7 +20,7 @@ from search_spaces.formats import load_config
 def run_search(arguments: argparse.Namespace) -> int:
     """`fasternas search`: calibrate, search, verify; print the front."""
     from nas import report
-    from nas.run import resume_run, start_run
+    from nas.folders import give_up, resume_run, start_run
 
     options = SearchOptions(
         device=arguments.device, budget_ms=arguments.budget, space=arguments.space,
@@ -36,6 +36,9 @@ def run_search(arguments: argparse.Namespace) -> int:
     try:
         _show_progress(run.steps(ray_address=arguments.ray))
         front = report.write_report(run)
+    except ValueError:
+        give_up(run)
+        raise
     finally:
         run.close()
     if arguments.json:
@@ -50,7 +53,7 @@ def run_search(arguments: argparse.Namespace) -> int:
 def run_show(arguments: argparse.Namespace) -> int:
     """`fasternas show`: print the front, or every network, of a run."""
     from nas import report
-    from nas.run import resume_run
+    from nas.folders import resume_run
 
     folder = Path(arguments.run)
     if arguments.repair:
@@ -128,7 +131,12 @@ def _repair(folder: Path) -> None:
 
 
 def _config(name: str) -> FasterNetConfig:
-    return FASTERNET[name] if name in FASTERNET else load_config(Path(name))
+    if name in FASTERNET:
+        return FASTERNET[name]
+    if not Path(name).exists():
+        raise ValueError(f"`config` must be a file or one of {', '.join(FASTERNET)}, but got "
+                         f"{name!r}, which is neither.")  # fmt: skip
+    return load_config(Path(name))
 
 
 def _record(name: str, m: Measurement) -> dict[str, Any]:

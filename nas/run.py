@@ -1,24 +1,26 @@
 """One study from its options to its front: calibrate the device, search, verify the front."""
 
-import os
-import platform
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from random import Random
+from typing import Literal
+
+import numpy as np
 
 from nas.candidate import Candidate
 from nas.cluster import RayPool
+from nas.feasible import fastest
 from nas.fronts import best_of, candidates_of, predicted
 from nas.loop import search
 from nas.options import SearchOptions
-from nas.study import TRIALS, Study, read_run, write_run
+from nas.study import Study
 from nas.trial import Scores
 from predictors.accuracy import AccuracyEstimator, ProxyEstimator
 from predictors.calibration import next_batch
-from predictors.cost import cost
-from predictors.devices.device import Device, open_device
+from predictors.cost import cost, costs
+from predictors.devices.device import Device
 from predictors.latency import LatencyPredictor, Prediction
 from predictors.timing import Measurement
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
@@ -29,6 +31,7 @@ Phase = Literal["calibrating the device", "searching", "verifying the front"]
 CALIBRATION = 49  # networks timed before the search
 CALIBRATION_PROCESSES = 2  # the predictor averages over networks what one measurement misses
 VERIFY_ROUNDS = 6
+NEAR = 3.0  # budgets: how far out the named sizes get a score
 
 
 @dataclass(frozen=True)
@@ -90,26 +93,34 @@ class Run:
                              accuracy_kind=self.estimator.kind)  # fmt: skip
 
     def named(self) -> list[Candidate]:
-        """FasterNet T0 to L on this device, as far as their latency is known."""
+        """FasterNet T0 to L on this device, as far as their latency is known.
+
+        Those far beyond the budget, which no plot shows, get no score: it would take a minute.
+        """
         sizes = self._sizes()
         known = dict(self.study.measurements)
         if self.device.source == "predicted":
             configs = list(sizes.values())
             known = dict(zip(configs, self.device.measure_each(configs), strict=True))
         return [
-            Candidate(name=name, config=config, accuracy=self.estimator(config),
+            Candidate(name=name, config=config, accuracy=self._accuracy(config, known[config]),
                       accuracy_kind=self.estimator.kind, latency=known[config],
                       macs=cost(config).macs, params=cost(config).params,
                       feasible=known[config].meets(self.options.budget_ms))
             for name, config in sizes.items() if config in known
         ]  # fmt: skip
 
+    def _accuracy(self, config: FasterNetConfig, latency: Measurement) -> float:
+        near = latency.median_ms <= NEAR * self.options.budget_ms
+        return self.estimator(config) if near else math.nan
+
     def calibration(self) -> tuple[Prediction, list[Measurement]] | None:
         """Return what was predicted for the networks timed after calibrating, and what was timed.
 
         The predictor had not seen them. None where the device is not timed or none were.
         """
-        later = list(self.study.measurements.items())[CALIBRATION:]
+        timed = list(self.study.measurements.items())[CALIBRATION:]
+        later = [(config, m) for config, m in timed if config in self.space]
         predictor = self._predictor(CALIBRATION)
         if predictor is None or not later:
             return None
@@ -124,7 +135,8 @@ class Run:
         if self.device.source == "predicted":
             return
         measured = self.study.measurements
-        self._measure([self._sizes()["t0"]], CALIBRATION_PROCESSES)
+        yield Progress("calibrating the device", len(measured), CALIBRATION)
+        self._check_reachable()
         while len(measured) < CALIBRATION:
             timed = [(config, m.median_ms) for config, m in measured.items()]
             batch = next_batch(self.space, timed, limit_ms=self.options.budget_ms,
@@ -136,6 +148,18 @@ class Run:
                 yield Progress("calibrating the device", len(measured), CALIBRATION)
             if not batch:
                 return
+
+    def _check_reachable(self) -> None:
+        """Time T0 and the smallest config, which must meet the budget."""
+        smallest, _ = fastest(self.space, _macs, Random(self.options.seed))
+        self._measure([self._sizes()["t0"], smallest], CALIBRATION_PROCESSES)
+        found = self.study.measurements[smallest]
+        if found.low_ms > self.options.budget_ms:
+            raise ValueError(
+                f"`budget` must be within reach of the space, but got "
+                f"{self.options.budget_ms:g} ms: the fastest config takes {found.median_ms:.3g} ms "
+                f"[{found.low_ms:.3g}, {found.high_ms:.3g}]. Raise the budget."
+            )
 
     def _search(self, ray_address: str | None) -> Iterator[Progress]:
         predictor = self._predictor(CALIBRATION)
@@ -193,58 +217,7 @@ class Run:
                 for name, config in FASTERNET.items()}  # fmt: skip
 
 
-def start_run(folder: Path, options: SearchOptions) -> Run:
-    """Begin a study in a new folder, or in one without a study; nothing is left if that fails.
-
-    Raises:
-        ValueError: if an option is wrong or the folder holds a study.
-        OSError: if the folder cannot be written.
-    """
-    device = open_device(options.device, runtime=options.runtime, threads=options.threads)
-    if (folder / TRIALS).exists():
-        raise ValueError(
-            f"`out` must be a new folder, but {folder} holds a study. "
-            "Continue that one with --resume or name another folder."
-        )
-    made = [p for p in (folder, *folder.parents) if not p.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_run(folder, {"options": options.as_json(), "machine": machine_facts(device)})
-        return Run(folder, options, device)
-    except OSError:
-        (folder / TRIALS).unlink(missing_ok=True)
-        for path in made:
-            if path.exists():
-                path.rmdir()
-        raise
-
-
-def resume_run(folder: Path, options: SearchOptions | None = None) -> Run:
-    """Go on with the study of a folder; `options`, if given, must be its own.
-
-    More `trials` than it was begun with extend it.
-
-    Raises:
-        ValueError: if the folder holds no study, another one, or a corrupt file.
-    """
-    stored = read_run(folder)
-    kept = SearchOptions.from_json(stored["options"])
-    if options is not None:
-        for name, value in kept.as_json().items():
-            given = options.as_json()[name]
-            if name != "trials" and given != value:
-                raise ValueError(f"`out` must hold this study, but the one in {folder} has {name} "
-                                 f"{value}, not {given}. Name another folder.")  # fmt: skip
-        kept = replace(kept, trials=max(kept.trials, options.trials))
-    device = open_device(kept.device, runtime=kept.runtime, threads=kept.threads)
-    return Run(folder, kept, device)
-
-
-def machine_facts(device: Device) -> dict[str, Any]:
-    """Return what is needed to know the machine and the software again."""
-    packages = ("fasternas", "torch", "onnxruntime", "optuna", "ray", "numpy")
-    return {
-        "device": device.description, "platform": platform.platform(),
-        "python": platform.python_version(), "cores": os.cpu_count(),
-        "versions": {package: version(package) for package in packages},
-    }  # fmt: skip
+def _macs(configs: Sequence[FasterNetConfig]) -> Prediction:
+    """MACs in place of a latency: enough to find the smallest config."""
+    macs = np.asarray(costs(configs).macs, dtype=float)
+    return Prediction(macs, macs, macs)

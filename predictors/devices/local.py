@@ -21,7 +21,8 @@ from search_spaces.fasternet import FASTERNET, FasterNetConfig
 
 GROUP = 8  # networks in memory at once
 ROUNDS = (8, 24)  # fewest, most rounds in a process
-DISCARD, REPEATS = 1, 5  # inferences of a block
+DISCARD, REPEATS = 1, (5, 50)  # inferences of a block: untimed; fewest and most timed
+BLOCK_MS = 20.0  # a block of a fast network has as many inferences as fit
 MAX_WARM_UP = 20  # blocks
 
 
@@ -122,20 +123,21 @@ class LocalDevice:
             ready = process.ask({"load": [str(f) for f in files], "runtime": self._runtime.name,
                                  "threads": self.threads, "resolutions": sizes})  # fmt: skip
             self._warm_up(process)
+            repeats = [_repeats(self._block(process, i, REPEATS[0])) for i in range(len(files))]
             rng = random.Random(seed)
             timed: list[list[float]] = [[] for _ in files]
             while len(timed[0]) < ROUNDS[0] or (len(timed[0]) < ROUNDS[1] and _unstable(timed)):
                 for i in rng.sample(range(len(files)), len(files)):
-                    timed[i].append(self._block(process, i))
+                    timed[i].append(self._block(process, i, repeats[i]))
         return timed, ready["ready"]
 
     def _warm_up(self, process: "RunnerProcess") -> None:
         blocks: list[float] = []
         while not settled(blocks) and len(blocks) < MAX_WARM_UP:
-            blocks.append(self._block(process, 0))
+            blocks.append(self._block(process, 0, REPEATS[0]))
 
-    def _block(self, process: "RunnerProcess", index: int) -> float:
-        answer = process.ask({"time": index, "discard": DISCARD, "repeats": REPEATS})
+    def _block(self, process: "RunnerProcess", index: int, repeats: int) -> float:
+        answer = process.ask({"time": index, "discard": DISCARD, "repeats": repeats})
         samples = sorted(answer[self._clock])
         return float(samples[len(samples) // 2])
 
@@ -176,6 +178,11 @@ class RunnerProcess:
         self._process.kill()
         self._process.communicate()
         self._errors.close()
+
+
+def _repeats(inference_ms: float) -> int:
+    fewest, most = REPEATS
+    return min(max(round(BLOCK_MS / inference_ms), fewest), most)
 
 
 def _unstable(timed: list[list[float]]) -> bool:

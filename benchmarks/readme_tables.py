@@ -1,0 +1,61 @@
+"""Write the benchmarks' figures into README.md, between the marks that name them.
+
+    python benchmarks/readme_tables.py [--check]
+
+`--check` writes nothing and fails where README.md differs from benchmarks/results.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def main() -> None:
+    """Fill the tables in or compare them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    readme = ROOT / "README.md"
+    before = readme.read_text()
+    after = filled(before)
+    if options.check and after != before:
+        sys.exit("README.md must hold the figures of benchmarks/results: run this without --check.")
+    if not options.check:
+        readme.write_text(after)
+
+
+def filled(text: str) -> str:
+    """Return the text with every table made anew from its result file."""
+    for name, table in TABLES.items():
+        content = table(json.loads((RESULTS / f"{name}.json").read_text()))
+        block = f"<!-- {name} -->\n{content}\n<!-- end -->"
+        before, rest = text.split(f"<!-- {name} -->", 1)
+        text = before + block + rest.split("<!-- end -->", 1)[1]
+    return text
+
+
+def _latency_predictor(result: dict[str, Any]) -> str:
+    lines = [
+        f"Fitted to {result['fitted']} measured networks of the `fasternet` space under "
+        f"{result['limit_ms']:.0f} ms, judged on {result['tested']} random others, all timed by "
+        f"`benchmarks/latency_predictor.py` ({result['device']}):",
+        "", "| predictor | Spearman | Kendall | mean error | largest | 90 % interval covers |",
+        "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for name, row in result["predictors"].items():
+        covers = f"{row['covers']:.0f} %" if "covers" in row else "-"
+        lines.append(f"| {name} | {row['spearman']:.3f} | {row['kendall']:.3f} | "
+                     f"{row['mape']:.1f} % | {row['max']:.0f} % | {covers} |")  # fmt: skip
+    return "\n".join(lines)
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"latency_predictor-cpu": _latency_predictor}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Run folders: begun, gone on with, given up."""
+
+import os
+import platform
+from contextlib import suppress
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from nas.options import SearchOptions
+from nas.run import Run
+from nas.study import MEASUREMENTS, RUN, TRIALS, read_run, write_run
+from predictors.devices.device import Device, open_device
+
+
+def start_run(folder: Path, options: SearchOptions) -> Run:
+    """Begin a study in a new folder, or in one without a study; nothing is left if that fails.
+
+    Raises:
+        ValueError: if an option is wrong or the folder holds a study.
+        OSError: if the folder cannot be written.
+    """
+    device = open_device(options.device, runtime=options.runtime, threads=options.threads)
+    if (folder / TRIALS).exists():
+        raise ValueError(
+            f"`out` must be a new folder, but {folder} holds a study. "
+            "Continue that one with --resume or name another folder."
+        )
+    made = [p for p in (folder, *folder.parents) if not p.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_run(folder, {"options": options.as_json(), "machine": machine_facts(device)})
+        return Run(folder, options, device)
+    except OSError:
+        (folder / TRIALS).unlink(missing_ok=True)
+        for path in made:
+            if path.exists():
+                path.rmdir()
+        raise
+
+
+def resume_run(folder: Path, options: SearchOptions | None = None) -> Run:
+    """Go on with the study of a folder; `options`, if given, must be its own.
+
+    More `trials` than it was begun with extend it.
+
+    Raises:
+        ValueError: if the folder holds no study, another one, or a corrupt file.
+    """
+    stored = read_run(folder)
+    kept = SearchOptions.from_json(stored["options"])
+    if options is not None:
+        for name, value in kept.as_json().items():
+            given = options.as_json()[name]
+            if name != "trials" and given != value:
+                raise ValueError(f"`out` must hold this study, but the one in {folder} has {name} "
+                                 f"{value}, not {given}. Name another folder.")  # fmt: skip
+        kept = replace(kept, trials=max(kept.trials, options.trials))
+    device = open_device(kept.device, runtime=kept.runtime, threads=kept.threads)
+    return Run(folder, kept, device)
+
+
+def machine_facts(device: Device) -> dict[str, Any]:
+    """Return what is needed to know the machine and the software again."""
+    packages = ("fasternas", "torch", "onnxruntime", "optuna", "ray", "numpy")
+    return {
+        "device": device.description, "platform": platform.platform(),
+        "python": platform.python_version(), "cores": os.cpu_count(),
+        "versions": {package: version(package) for package in packages},
+    }  # fmt: skip
+
+
+def give_up(run: Run) -> None:
+    """Remove the run's files if it has no trials, and its folder if nothing else is in it."""
+    if run.study.outcomes():
+        return
+    for name in (RUN, TRIALS, MEASUREMENTS):
+        (run.folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # other files stay
+        run.folder.rmdir()

@@ -1,0 +1,180 @@
+"""FasterNet's named sizes, its two spaces and the layers that everything is computed from."""
+
+from dataclasses import fields, replace
+from itertools import product
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from predictors.cost import cost, costs
+from search_spaces.catalogue import SPACES
+from search_spaces.fasternet import FASTERNET, FasterNetConfig
+from search_spaces.layers import BulkLayered, Layer, Layered
+
+T0 = FASTERNET["t0"]
+
+# Parameters of timm 1.0.31's fasternet_*; multiply-accumulates at 224 px as fvcore counts them, in
+# evaluation and with batch norm folded. The first two, rounded, are table 1 of arXiv 2303.03667.
+PUBLISHED = {
+    "t0": (3_905_500, 338_041_280, 335_438_400),
+    "t1": (7_595_368, 854_701_568, 850_536_960),
+    "t2": (14_982_888, 1_910_619_392, 1_904_372_480),
+    "s": (31_181_032, 4_560_126_976, 4_549_790_720),
+    "m": (53_521_464, 8_741_525_888, 8_721_994_880),
+    "l": (93_465_192, 15_520_500_224, 15_494_458_880),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_named_sizes_cost_what_is_published(name: str) -> None:
+    found = cost(FASTERNET[name])
+    assert (found.params, found.macs_with_batch_norm, found.macs) == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_named_sizes_are_in_the_space(name: str) -> None:
+    assert FASTERNET[name] in SPACES["fasternet"]
+
+
+def test_there_are_six_named_sizes() -> None:
+    assert list(FASTERNET) == list(PUBLISHED)
+
+
+def test_the_space_is_large_and_reaches_down_to_small_networks() -> None:
+    space = SPACES["fasternet"]
+    assert space.size > 1e12
+    smallest = space.decode((0,) * len(space.genes))
+    assert smallest.resolution == 224
+    assert cost(smallest).macs <= 17e6
+
+
+def test_most_networks_for_small_images_have_2_to_60_million_macs() -> None:
+    space, rng = SPACES["fasternet-32"], Random(0)
+    macs = np.asarray(costs([space.sample(rng) for _ in range(4000)]).macs)
+    assert np.mean((macs >= 2e6) & (macs <= 60e6)) >= 0.75
+    assert {c for gene, c in _choices("fasternet-32") if gene == "stem_stride"} == {1, 2}
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_partial_convolutions_have_multiples_of_four_channels(name: str) -> None:
+    odd = set()
+    for stage in range(4):
+        widths, ratios = (
+            [c for gene, c in _choices(name) if gene == f"{field}[{stage}]"]
+            for field in ("widths", "partial_ratios")
+        )
+        products = [(width, width * ratio) for width, ratio in product(widths, ratios)]
+        odd |= {(width, c_p) for width, c_p in products if c_p % 4}
+    assert odd == ({(40, 10.0)} if name == "fasternet" else set())  # T0 as it was published
+
+
+def _choices(space: str) -> list[tuple[str, Any]]:
+    names, genes = SPACES[space].names, SPACES[space].genes
+    return [(name, c) for name, gene in zip(names, genes, strict=True) for c in gene.choices]
+
+
+def test_layers_follow_the_network() -> None:
+    small = FasterNetConfig(
+        widths=(8, 20), depths=(1, 2), partial_ratios=(0.5, 1.0), expansions=(2.0, 1.5),
+        resolution=32, stem_stride=2, head_width=64, activation="gelu", classes=10,
+    )  # fmt: skip
+    first, second = "stages.0.block", "stages.1.block"
+    shown = [(x.name, x.c_in, x.c_out, x.height, x.repeat) for x in small.layers()]
+    assert shown == [
+        ("stem", 3, 8, 32, 1),
+        (f"{first}.split_concat", 8, 4, 16, 1),
+        (f"{first}.pconv", 4, 4, 16, 1),
+        (f"{first}.expand", 8, 16, 16, 1),
+        (f"{first}.gelu", 16, 16, 16, 1),
+        (f"{first}.project", 16, 8, 16, 1),
+        (f"{first}.add", 8, 8, 16, 1),
+        ("stages.1.merging", 8, 20, 16, 1),
+        (f"{second}.pconv", 20, 20, 8, 2),  # nothing to split off where r = 1
+        (f"{second}.expand", 20, 30, 8, 2),
+        (f"{second}.gelu", 30, 30, 8, 2),
+        (f"{second}.project", 30, 20, 8, 2),
+        (f"{second}.add", 20, 20, 8, 2),
+        ("head.pool", 20, 20, 8, 1),
+        ("head.conv", 20, 64, 1, 1),
+        ("head.gelu", 64, 64, 1, 1),
+        ("head.classifier", 64, 10, 1, 1),
+    ]
+
+
+def test_relu_stands_where_gelu_stood() -> None:
+    names = [x.name.replace("gelu", "relu") for x in T0.layers()]
+    assert [x.name for x in replace(T0, activation="relu").layers()] == names
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_layers_of_many_are_the_layers_of_each(name: str) -> None:
+    rng = Random(1)
+    configs = [SPACES[name].sample(rng) for _ in range(200)]
+    columns = {f.name: np.array([getattr(c, f.name) for c in configs]) for f in fields(T0)}
+    bulk = FasterNetConfig.bulk_layers(columns)
+    for i, config in enumerate(configs):
+        picked = [_of_network(layer, i) for layer in bulk]
+        assert tuple(layer for layer in picked if layer.repeat) == config.layers()
+
+
+def _of_network(layer: Layer, i: int) -> Layer:
+    """The record of the i-th network in a record of arrays."""
+    values = {f.name: getattr(layer, f.name) for f in fields(Layer)}
+    return Layer(**{k: v[i].item() if isinstance(v, np.ndarray) else v for k, v in values.items()})
+
+
+def test_the_config_promises_its_layers_by_protocol() -> None:
+    assert isinstance(T0, Layered)
+    assert isinstance(FasterNetConfig, BulkLayered)
+
+
+def test_widths_are_floored_as_timm_does() -> None:
+    odd = replace(T0, widths=(42, 84, 168, 336), partial_ratios=(1 / 8,) * 4, expansions=(2.7,) * 4)
+    assert odd.partial_widths == (5, 10, 21, 42)
+    assert odd.hidden_widths == (113, 226, 453, 907)
+
+
+def test_a_ratio_that_rounds_below_a_whole_number_still_gives_it() -> None:
+    thirds = replace(T0, widths=(48, 93, 186, 372), partial_ratios=(1 / 3,) * 4)
+    assert thirds.partial_widths == (16, 31, 62, 124)
+
+
+@pytest.mark.parametrize("stages", [1, 3, 6])
+def test_there_may_be_any_number_of_stages(stages: int) -> None:
+    config = FasterNetConfig(
+        widths=(16,) * stages, depths=(1,) * stages, partial_ratios=(0.25,) * stages,
+        expansions=(2.0,) * stages,
+    )  # fmt: skip
+    assert sum(layer.name.endswith("pconv") for layer in config.layers()) == stages
+    assert cost(config).params > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"widths": ()}, "`widths` must have an entry for each stage, but got none"),
+        ({"widths": [40, 80, 160, 320]}, r"`widths` must be a tuple .*, but got \[40"),
+        ({"widths": (40, 80, 160)}, "`depths` must be a tuple with one entry for each of the 3"),
+        ({"widths": (40, 80, 160, 0)}, "`widths` must hold positive numbers only"),
+        ({"widths": (40, 80, 160, 320.0)}, "`widths` must hold positive numbers only"),
+        ({"depths": (1, 2, -8, 2)}, r"`depths` must hold positive .* got \(1, 2, -8, 2\)"),
+        ({"depths": (1, 2, 8, True)}, "`depths` must hold positive numbers only"),
+        ({"partial_ratios": (0.25,)}, "`partial_ratios` must be a tuple with one entry for each"),
+        ({"partial_ratios": (0.25, 0.25, 0.25, 1.5)}, "`partial_ratios` must be at most 1"),
+        ({"partial_ratios": (0.01,) * 4}, "`partial_ratios` must .* at least one channel"),
+        ({"partial_ratios": ("1/4",) * 4}, "`partial_ratios` must hold positive numbers only"),
+        ({"expansions": (2.0, 2.0, 2.0, float("nan"))}, "`expansions` must hold positive"),
+        ({"expansions": (0.01,) * 4}, "`expansions` must leave at least one hidden channel"),
+        ({"resolution": 31}, "`resolution` must be at least the total stride of 32 .* got 31"),
+        ({"resolution": 224.0}, r"`resolution` must be a positive whole number, but got 224\.0"),
+        ({"stem_stride": 0}, "`stem_stride` must be a positive whole number, but got 0"),
+        ({"head_width": True}, "`head_width` must be a positive whole number, but got True"),
+        ({"classes": "ten"}, "`classes` must be a positive whole number, but got 'ten'"),
+        ({"activation": "silu"}, "`activation` must be gelu or relu, but got 'silu'"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(T0, **change)

@@ -1,0 +1,156 @@
+"""The torch network equals timm's, weight by weight and bit by bit."""
+
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from predictors.cost import cost
+from search_spaces.blocks import DropPath, PConv
+from search_spaces.catalogue import SPACES
+from search_spaces.fasternet import FASTERNET, FasterNetConfig
+from search_spaces.network import FasterNet, build, from_timm_weights, to_timm_weights
+from search_spaces.timm_import import import_timm
+
+CUSTOM: dict[str, Any] = {
+    "embed_dim": 24, "depths": (2, 1, 3), "mlp_ratio": 3, "n_div": 2, "patch_size": 2,
+    "feature_dim": 200, "num_classes": 7, "act_layer": nn.GELU,
+}  # fmt: skip
+CUSTOM_CONFIG = FasterNetConfig(
+    widths=(24, 48, 96), depths=(2, 1, 3), partial_ratios=(0.5,) * 3, expansions=(3.0,) * 3,
+    resolution=64, stem_stride=2, head_width=200, activation="gelu", classes=7,
+)  # fmt: skip
+SMALL = FasterNetConfig(
+    widths=(8, 20), depths=(1, 2), partial_ratios=(0.5, 1.0), expansions=(2.0, 1.5),
+    resolution=16, stem_stride=1, head_width=16, classes=4,
+)  # fmt: skip
+
+
+def _timm(name: str) -> nn.Module:
+    timm = import_timm()
+    fasternet = timm.models.fasternet.FasterNet
+    theirs = fasternet(**CUSTOM) if name == "custom" else timm.create_model(f"fasternet_{name}")
+    generator = torch.Generator().manual_seed(1)
+    for buffer in theirs.buffers():  # a batch norm that has seen nothing would hide mistakes
+        if buffer.is_floating_point():
+            buffer.uniform_(0.5, 2.0, generator=generator)
+    network: nn.Module = theirs.eval()
+    return network
+
+
+@pytest.mark.parametrize("name", ["t0", "t1", "t2", "custom"])
+def test_outputs_are_timms_to_the_last_bit(name: str) -> None:
+    theirs = _timm(name)
+    config = CUSTOM_CONFIG if name == "custom" else FASTERNET[name]
+    ours = from_timm_weights(config, theirs.state_dict()).eval()
+    size = config.resolution
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected, logits = theirs(images), ours(images)
+    assert logits.shape == (2, config.classes)
+    assert expected.std() > 0
+    assert torch.equal(logits, expected)
+
+
+def test_weights_return_to_timm_unchanged() -> None:
+    theirs = _timm("custom").state_dict()
+    back = to_timm_weights(from_timm_weights(CUSTOM_CONFIG, theirs))
+    assert back.keys() == theirs.keys()
+    assert all(torch.equal(back[name], theirs[name]) for name in theirs)
+    _timm("custom").load_state_dict(back, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: {k: v for k, v in w.items() if k != "classifier.bias"},
+         r"'classifier\.bias' must have shape \(4,\) for this config, but got None"),
+        (lambda w: {**w, "norm.weight": torch.ones(3)},
+         r"'norm\.weight' must have shape None for this config, but got \(3,\)"),
+        (lambda w: {**w, "conv_head.weight": torch.ones(16, 21, 1, 1)},
+         r"'conv_head\.weight' must have shape \(16, 20, 1, 1\) .* got \(16, 21, 1, 1\)"),
+    ],
+    ids=["missing", "left over", "other shape"],
+)  # fmt: skip
+def test_weights_of_another_network_are_refused(
+    change: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        from_timm_weights(SMALL, change(to_timm_weights(build(SMALL))))
+
+
+TIMM_PARAMETERS = {"s": 31_181_032, "m": 53_521_464, "l": 93_465_192}
+
+
+@pytest.mark.parametrize("name", TIMM_PARAMETERS)
+def test_large_sizes_have_timms_parameters(name: str) -> None:
+    assert _parameters(FASTERNET[name]) == TIMM_PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_costed_parameters_are_the_networks(name: str) -> None:
+    rng = Random(4)
+    for _ in range(40):
+        config = SPACES[name].sample(rng)
+        assert cost(config).params == _parameters(config)
+
+
+def _parameters(config: FasterNetConfig) -> int:
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build(config).parameters())
+
+
+def test_a_seed_gives_one_network() -> None:
+    torch.manual_seed(5)
+    first = build(SMALL).state_dict()
+    torch.manual_seed(5)
+    assert all(torch.equal(v, first[k]) for k, v in build(SMALL).state_dict().items())
+
+
+def test_weights_start_as_the_paper_says() -> None:
+    network = build(CUSTOM_CONFIG)
+    assert network.conv_head.weight.std().item() == pytest.approx(0.02, rel=0.03)
+    assert network.classifier.weight.std().item() == pytest.approx(0.02, rel=0.1)
+    assert not network.classifier.bias.any()
+
+
+def test_drop_path_rises_linearly_over_all_blocks() -> None:
+    assert _rates(build(CUSTOM_CONFIG, drop_path=0.25)) == pytest.approx([i / 20 for i in range(6)])
+    assert _rates(build(CUSTOM_CONFIG)) == [0.0] * 6
+    one_block = FasterNetConfig(widths=(8,), depths=(1,), partial_ratios=(0.5,), expansions=(1.0,))
+    assert _rates(build(one_block, drop_path=0.3)) == [0.0]
+
+
+def _rates(network: FasterNet) -> list[float]:
+    return [module.p for module in network.modules() if isinstance(module, DropPath)]
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
+def test_a_drop_path_out_of_range_is_refused(rate: float) -> None:
+    with pytest.raises(ValueError, match=r"`drop_path` must be in \[0, 1\), but got"):
+        build(SMALL, drop_path=rate)
+
+
+def test_drop_path_drops_whole_samples_in_training_only() -> None:
+    drop, x = DropPath(0.2), torch.ones(4000, 2, 3, 3)
+    torch.manual_seed(0)
+    kept = drop(x)
+    assert set(kept.unique().tolist()) == {0.0, 1.25}
+    assert torch.equal(kept[:, :1, :1, :1].expand_as(x), kept)
+    assert kept.mean().item() == pytest.approx(1.0, abs=0.05)
+    assert torch.equal(drop.eval()(x), x)
+
+
+def test_partial_convolution_leaves_the_other_channels_alone() -> None:
+    x = torch.randn(1, 8, 5, 5, generator=torch.Generator().manual_seed(0))
+    y = PConv(8, 2)(x)
+    assert torch.equal(y[:, 2:], x[:, 2:])
+    assert not torch.equal(y[:, :2], x[:, :2])
+    assert PConv(8, 8)(x).shape == x.shape
+
+
+def test_importing_timm_again_gives_the_same_module() -> None:
+    assert import_timm() is import_timm()

@@ -1,0 +1,312 @@
+import errno
+import math
+import random
+import struct
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation, Text
+
+from nas.candidate import Candidate
+from nas.plots import calibration_figure, front_figure, plot_calibration, plot_front
+from predictors.accuracy import AccuracyKind
+from predictors.cost import cost
+from predictors.latency import Prediction
+from predictors.timing import Measurement, Source
+from search_spaces.catalogue import SPACES
+from search_spaces.fasternet import FASTERNET
+
+DEVICE = "Intel(R) Xeon(R) Processor @ 2.10GHz, onnxruntime 1.31.1, 1 thread(s)"
+T0_TO_L_MS = (9.05, 19.3, 38.8, 95.0, 187.0, 330.0)
+
+
+def _latency(ms: float, source: Source = "measured") -> Measurement:
+    return Measurement(median_ms=ms, low_ms=0.97 * ms, high_ms=1.03 * ms, source=source,
+                       device="cpu", runtime="onnxruntime", threads=1)  # fmt: skip
+
+
+def _candidates(
+    n: int, *, budget_ms: float | None = 10.0, source: Source = "measured",
+    kind: AccuracyKind = "proxy", front: Source | None = None,
+) -> list[Candidate]:  # fmt: skip
+    """Small networks as a search finds them; `front` is the source of the front's latencies."""
+    rng, space = random.Random(n), SPACES["fasternet"]
+    found = []
+    for i in range(n):
+        power = rng.choice((2, 3, 5))
+        config = space.decode([int(k * rng.random() ** power) for k in space.cardinalities])
+        total = cost(config)
+        ms = 0.4 + total.macs / 30e6 * rng.lognormvariate(0, 0.15)
+        if budget_ms and ms > 1.3 * budget_ms:  # a search looks where the budget allows
+            ms = budget_ms * rng.uniform(0.5, 1.05)
+        latency = _latency(ms, source)
+        score = 190 + 8 * math.log(ms) + rng.gauss(0, 4)
+        found.append(
+            Candidate(name=f"trial-{i:04d}", config=config, accuracy=score, accuracy_kind=kind,
+                      latency=latency, macs=total.macs, params=total.params,
+                      feasible=budget_ms is None or latency.meets(budget_ms))
+        )  # fmt: skip
+    return _with_front(found, front or source)
+
+
+def _with_front(candidates: Sequence[Candidate], source: Source) -> list[Candidate]:
+    marked, best = [], -math.inf
+    for c in sorted(candidates, key=lambda c: c.latency.median_ms):
+        if c.feasible and c.accuracy > best:
+            best = c.accuracy
+            c = replace(c, on_front=True, latency=replace(c.latency, source=source))
+        marked.append(c)
+    return marked
+
+
+def _named(source: Source = "measured", kind: AccuracyKind = "proxy") -> list[Candidate]:
+    return [
+        Candidate(name=name, config=config, accuracy=214 + 6.0 * i, accuracy_kind=kind,
+                  latency=_latency(ms, source), macs=cost(config).macs,
+                  params=cost(config).params, feasible=ms < 10)
+        for i, ((name, config), ms) in enumerate(zip(FASTERNET.items(), T0_TO_L_MS, strict=True))
+    ]  # fmt: skip
+
+
+def _figure(
+    candidates: Sequence[Candidate],
+    named: Sequence[Candidate] | None = None,
+    budget_ms: float | None = 10.0,
+) -> Figure:
+    named = _named() if named is None else named
+    return front_figure(candidates, named=named, budget_ms=budget_ms, device=DEVICE)
+
+
+def _texts(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]
+
+
+def _legend(figure: Figure) -> list[str]:
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
+def _faces(figure: Figure, label: str) -> set[tuple[float, float, float]]:
+    """The colours inside the markers of all the scatters with this label."""
+    dots: Any = [c for c in figure.axes[0].collections if c.get_label() == label]
+    return {to_rgb(face) for scatter in dots for face in scatter.get_facecolor()}
+
+
+def _prediction(n: int = 40) -> tuple[Prediction, list[Measurement]]:
+    rng = np.random.default_rng(0)
+    true = np.exp(rng.uniform(0.1, 2.5, n))
+    mean = true * np.exp(rng.normal(0, 0.04, n))
+    return Prediction(mean, mean * 0.93, mean * 1.07), [_latency(float(ms)) for ms in true]
+
+
+def _plot(path: Path) -> None:
+    plot_front(path, _candidates(30), named=_named(), budget_ms=10.0, device=DEVICE)
+
+
+def _check_png(path: Path) -> None:
+    content = path.read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    assert struct.unpack(">II", content[16:24]) == (1920, 1080)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_both_plots_are_slides_and_nothing_else_is_left_in_the_folder(tmp_path: Path) -> None:
+    for name in ("front", "calibration"):
+        (tmp_path / name).mkdir()
+    _plot(tmp_path / "front" / "pareto.png")
+    _check_png(tmp_path / "front" / "pareto.png")
+    path = tmp_path / "calibration" / "calibration.png"
+    path.write_text("of a run before")
+    plot_calibration(path, *_prediction(), device=DEVICE)
+    _check_png(path)
+
+
+def test_where_the_plot_cannot_be_written_nothing_is_left(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="missing"):
+        _plot(tmp_path / "missing" / "pareto.png")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "pareto.png").mkdir()  # no file can be renamed over it
+    with pytest.raises(OSError, match=r"pareto\.png"):
+        _plot(tmp_path / "pareto.png")
+    assert list(tmp_path.iterdir()) == [tmp_path / "pareto.png"]
+
+
+def test_a_full_disk_leaves_the_plot_of_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(path: Path, content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(content[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "pareto.png"
+    path.write_text("before")
+    monkeypatch.setattr(Path, "write_bytes", fill)
+    with pytest.raises(OSError, match="No space left"):
+        _plot(path)
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_score_is_never_called_an_accuracy() -> None:
+    figure = _figure(_candidates(30))
+    assert figure.axes[0].get_ylabel() == "training-free score (NASWOT)"
+    assert not [text for text in _texts(figure) if "accuracy" in text.lower()]
+    trained = _figure(_candidates(30, kind="trained"), _named(kind="trained"))
+    assert trained.axes[0].get_ylabel() == "top-1 accuracy in %"
+
+
+def test_scores_and_accuracies_do_not_mix() -> None:
+    with pytest.raises(ValueError, match="`candidates` and `named` must all have a score or all"):
+        _figure(_candidates(30, kind="trained"), _named(kind="proxy"))
+
+
+def test_predicted_latencies_are_hollow_and_said_aloud() -> None:
+    figure = _figure(_candidates(60, source="predicted"), _named("predicted"))
+    assert "predicted, not measured" in _legend(figure)
+    assert "Latencies PREDICTED, not measured" in _texts(figure)
+    assert figure.axes[0].get_xlabel() == "predicted latency in ms"
+    assert any(text.endswith("predicted to stay within 10 ms") for text in _texts(figure))
+    assert "T1 19.3 ms (predicted)" in "\n".join(_texts(figure))
+    for label in ("Pareto front", "other networks", "FasterNet T0 to L"):
+        assert _faces(figure, label) == {(1.0, 1.0, 1.0)}
+
+
+def test_measured_latencies_are_filled_and_nothing_is_called_predicted() -> None:
+    figure = _figure(_candidates(60))
+    assert not [text for text in _texts(figure) if "predicted" in text.lower()]
+    assert "95 % interval" in _legend(figure)
+    for label in ("Pareto front", "other networks", "FasterNet T0 to L"):
+        assert len(_faces(figure, label)) == 1
+        assert (1.0, 1.0, 1.0) not in _faces(figure, label)
+
+
+def test_a_measured_front_among_predicted_networks_is_told_apart() -> None:
+    figure = _figure(_candidates(60, source="predicted", front="measured"))
+    assert _faces(figure, "other networks") == {(1.0, 1.0, 1.0)}
+    assert _faces(figure, "Pareto front") == {to_rgb("#0072B2")}
+    assert "predicted, not measured" in _legend(figure)
+    assert "Every latency on the front is measured" in _texts(figure)
+
+
+def test_a_front_measured_in_part_says_how_much_is_predicted() -> None:
+    candidates = _candidates(60)
+    first = next(c for c in candidates if c.on_front)
+    latency = replace(first.latency, source="predicted")
+    mixed = [replace(c, latency=latency) if c is first else c for c in candidates]
+    count = sum(c.on_front for c in candidates)
+    texts = _texts(_figure(mixed))
+    assert f"1 of {count} latencies PREDICTED, not measured" in texts
+    assert f"{count} networks within 10 ms" in texts
+
+
+def test_unstable_timings_are_marked() -> None:
+    candidates = _candidates(30)
+    assert "unstable timing" not in _legend(_figure(candidates))
+    unstable = [replace(c, latency=replace(c.latency, unstable=True)) for c in candidates]
+    assert "unstable timing" in _legend(_figure(unstable))
+
+
+def test_a_size_far_over_the_budget_is_noted_and_does_not_squash_the_front() -> None:
+    figure = _figure(_candidates(60))
+    assert figure.axes[0].get_xlim()[1] == pytest.approx(16)
+    (note,) = [text for text in _texts(figure) if text.startswith("beyond the right edge")]
+    assert note.splitlines()[1:] == ["T1 19.3 ms", "T2 38.8 ms", "S 95 ms", "M 187 ms", "L 330 ms"]
+    assert "T0" in _texts(figure)
+    assert "budget 10 ms" in _texts(figure)
+
+
+def test_latency_is_logarithmic_from_a_decade_on_and_its_ticks_are_plain() -> None:
+    wide = _figure(_candidates(60))
+    wide.draw_without_rendering()
+    assert wide.axes[0].get_xscale() == "log"
+    assert {"2", "5", "10"} <= {label.get_text() for label in wide.axes[0].get_xticklabels()}
+    narrow = [c for c in _candidates(60) if c.latency.median_ms > 4]
+    assert _figure(_with_front(narrow, "measured")).axes[0].get_xscale() == "linear"
+
+
+def test_without_a_front_the_title_says_how_far_the_fastest_is() -> None:
+    far = [replace(c, feasible=False, on_front=False) for c in _candidates(30)]
+    fastest = far[0].latency.median_ms
+    figure = _figure(far, budget_ms=0.1)
+    assert f"No network within 0.1 ms; the fastest so far takes {fastest:.3g} ms" in _texts(figure)
+
+
+@pytest.mark.parametrize("n", [1, 80, 300])
+def test_no_label_covers_another(n: int) -> None:
+    figure = _figure(_candidates(n), budget_ms=40.0)
+    figure.draw_without_rendering()
+    notes: Any = [t for t in figure.axes[0].texts if isinstance(t, Annotation)]
+    boxes = [Text.get_window_extent(text) for text in notes]
+    assert len(boxes) >= 5  # the budget, T0 to T2, and one of the front
+    assert not [pair for pair in combinations(boxes, 2) if pair[0].overlaps(pair[1])]
+    assert all(0 <= box.x0 < box.x1 <= 1920 and 0 <= box.y0 < box.y1 <= 1080 for box in boxes)
+
+
+EQUAL = _with_front([replace(c, latency=_latency(5.0)) for c in _candidates(12)], "measured")
+SAME = [replace(c, accuracy=200.0, on_front=True) for c in EQUAL]
+UNSCORED = [replace(c, accuracy=-math.inf) for c in _candidates(2)]
+ODD = [replace(c, name="$a$ long _name^ of a network's \\config{") for c in _candidates(5)]
+
+
+@pytest.mark.parametrize(("budget_ms", "named"), [(None, []), (10, _named()), (0.01, _named())])
+@pytest.mark.parametrize(
+    "candidates",
+    [[], _candidates(1), EQUAL, SAME, UNSCORED, ODD,
+     [replace(c, on_front=False) for c in _candidates(20)]],
+    ids=["none", "one", "equal latencies", "all the same", "no scores", "odd names", "no front"],
+)  # fmt: skip
+def test_every_edge_case_can_be_drawn(
+    candidates: list[Candidate], budget_ms: float | None, named: list[Candidate]
+) -> None:
+    figure = _figure(candidates, named, budget_ms)
+    figure.draw_without_rendering()
+    left, right = figure.axes[0].get_xlim()
+    assert 0 <= left < right < math.inf
+
+
+def test_the_calibration_says_its_median_error_and_coverage() -> None:
+    measured = [_latency(ms) for ms in (1.0, 2.0, 4.0, 8.0)]
+    mean = np.array([1.02, 2.08, 4.24, 6.0])
+    figure = calibration_figure(Prediction(mean, mean * 0.9, mean * 1.1), measured, device=DEVICE)
+    (corner,) = [text for text in _texts(figure) if text.startswith("median absolute error")]
+    assert corner.splitlines() == ["median absolute error 5 %", "90 % interval covers 75 %",
+                                   "4 networks"]  # fmt: skip
+    axes = figure.axes[0]
+    assert axes.get_xlim() == axes.get_ylim()
+    assert (axes.get_xscale(), axes.get_yscale(), axes.get_aspect()) == ("log", "log", 1.0)
+    none = np.array([])
+    empty = calibration_figure(Prediction(none, none, none), [], device=DEVICE)
+    assert "No prediction has met a measurement yet" in _texts(empty)
+
+
+def test_a_calibration_compares_the_same_networks_and_only_with_a_clock() -> None:
+    prediction, measured = _prediction()
+    with pytest.raises(ValueError, match="`measured` must have one latency for each prediction"):
+        calibration_figure(prediction, measured[1:], device=DEVICE)
+    profile = [replace(m, source="predicted") for m in measured]
+    with pytest.raises(ValueError, match="`measured` must come from a clock"):
+        calibration_figure(prediction, profile, device=DEVICE)
+
+
+def test_a_users_settings_neither_change_the_plot_nor_are_changed() -> None:
+    with mpl.rc_context({"font.size": 40, "axes.facecolor": "black"}):
+        figure = _figure(_candidates(5))
+        assert mpl.rcParams["font.size"] == 40
+    assert to_rgb(figure.axes[0].get_facecolor()) == (1.0, 1.0, 1.0)
+
+
+def test_importing_the_plots_loads_no_matplotlib_and_drawing_no_pyplot() -> None:
+    code = ("import sys, nas.plots; assert 'matplotlib' not in sys.modules; "
+            "nas.plots.front_figure([], named=[], budget_ms=1.0, device=''); "
+            "assert 'matplotlib.pyplot' not in sys.modules")  # fmt: skip
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.feasible import PredictLatency, changed
-from nas.searchers import Admit, generator
+from nas.searcher import Admit, generator
 from nas.trial import Scores
 from predictors.features import scaled_genes
 from predictors.gaussian_process import GaussianProcess, fit_gaussian_process

@@ -5,7 +5,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from nas.cluster import Evaluate, InProcess, Outcome, Pool
 from nas.feasible import Gate, PredictLatency, fastest
-from nas.searchers import Searcher, SearcherName, generator, open_searcher
+from nas.searcher import Searcher, generator
+from nas.searchers import SearcherName, open_searcher
 from nas.trial import Trial
 from search_spaces.space import Genes, Space
 

@@ -33,7 +33,7 @@ def calibration_title(prediction: Prediction, measured: Sequence[Measurement]) -
     if not measured:
         return "No prediction has met a measurement yet"
     error = 100 * np.median(_errors(prediction, _medians(measured)))
-    return f"Half of the predicted latencies are within {error:.2g} %"
+    return f"Half of the predicted latencies are within {error:.1f} %"
 
 
 def draw_calibration(axes: "Axes", prediction: Prediction, measured: Sequence[Measurement]) -> None:
@@ -50,8 +50,8 @@ def draw_calibration(axes: "Axes", prediction: Prediction, measured: Sequence[Me
     _draw_networks(axes, prediction, measured, x)
     covered = np.mean((prediction.low_ms <= x) & (x <= prediction.high_ms))
     error = np.median(_errors(prediction, x))
-    axes.text(0.04, 0.96, f"median absolute error {100 * error:.2g} %\n{100 * COVERAGE:.0f} % "
-              f"interval covers {100 * covered:.0f} %\n{len(measured)} networks",
+    axes.text(0.04, 0.96, f"median absolute error {100 * error:.1f} %\n{100 * COVERAGE:.0f} % "
+              f"interval covers {100 * covered:.0f} %\nnetworks: {len(measured)}",
               transform=axes.transAxes, va="top", fontsize=11, linespacing=1.4, zorder=5,
               bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8})  # fmt: skip
 

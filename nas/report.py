@@ -10,7 +10,7 @@ from nas.candidate import Candidate
 from nas.plots import plot_calibration, plot_front
 from nas.quantities import format_count, format_ms
 from nas.run import Run
-from predictors.devices.device import HOW_TO_ATTACH
+from predictors.devices.device import HOW_TO_ATTACH, threads_of
 from search_spaces.formats import save_config
 
 COLUMNS = ("config", "accuracy", "accuracy_kind", "latency_ms", "low_ms", "high_ms", "source",
@@ -74,7 +74,9 @@ def closing_words(run: Run, front: Sequence[Candidate]) -> list[str]:
     if run.device.source == "predicted":
         lines.append(HOW_TO_ATTACH)
     if any(c.accuracy_kind == "proxy" for c in front):
-        lines.append("The score is training-free (NASWOT): it ranks, it is no accuracy.")
+        lines.append(
+            "The score is training-free (T0 has 100, T2 200): it ranks, it is no accuracy."
+        )
     return lines
 
 
@@ -82,7 +84,7 @@ def _sentence(c: Candidate) -> str:
     kind = "training-free score" if c.accuracy_kind == "proxy" else "accuracy"
     return (f"{kind} {c.accuracy:.5g}; {c.latency.median_ms:.4g} ms "
             f"[{c.latency.low_ms:.4g}, {c.latency.high_ms:.4g}] {c.latency.source} on "
-            f"{c.latency.device}, {c.latency.runtime}, {c.latency.threads} thread(s)")  # fmt: skip
+            f"{c.latency.device}, {c.latency.runtime}, {threads_of(c.latency.threads)}")  # fmt: skip
 
 
 def _csv(front: Sequence[Candidate]) -> str:

@@ -19,7 +19,7 @@ from optuna.storages.journal import BaseJournalBackend
 
 from nas import journal
 from nas.cluster import Outcome
-from nas.searchers import distributions
+from nas.samplers import distributions
 from nas.trial import Scores
 from predictors.timing import Measurement
 from search_spaces.fasternet import FasterNetConfig

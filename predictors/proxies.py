@@ -3,57 +3,40 @@
 Each is a function of a network that leaves it bit-identical.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import copy
+import math
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from search_spaces.network import FasterNet
 
+_PIXELS = 64  # the flow through a network hardly depends on the image's size, its cost does
 
-def naswot(network: FasterNet, *, batch: int = 16, seed: int = 0) -> float:
-    """Score by how differently random images switch the activations (arXiv 2006.04647).
 
-    log|det K|, where K counts for each two of `batch` random images the activations that are on
-    in both or off in both (eq. 2). "On" means a positive input, so ReLU and GELU count alike.
+def log_synflow(network: FasterNet) -> float:
+    """Score by the synaptic flow through all weights (arXiv 2006.05467, equations 1 and 2).
+
+    log sum |theta dR/dtheta|, where R sums the outputs for an image of ones, with the weights'
+    magnitudes and without batch norm or activations: it sees only how layers are connected.
     """
-    size = network.config.resolution
-    images = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
-    kernel = torch.zeros(batch, batch, dtype=torch.float64)
-
-    def count(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        on = (inputs[0] > 0).flatten(1).float()
-        off = 1.0 - on
-        kernel.add_((on @ on.T + off @ off.T).double())
-
-    with _hooked(network, (nn.ReLU, nn.GELU), count), _training_statistics(network):
-        network(images)
-    return float(torch.linalg.slogdet(kernel).logabsdet)
-
-
-@contextmanager
-def _hooked(
-    network: nn.Module, kinds: tuple[type, ...], hook: Callable[..., None]
-) -> Iterator[None]:
-    handles = [m.register_forward_pre_hook(hook) for m in network.modules() if isinstance(m, kinds)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    linear = copy.deepcopy(network).double().eval()
+    for parent in linear.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, (nn.BatchNorm2d, nn.GELU, nn.ReLU)):
+                setattr(parent, name, nn.Identity())
+    for weight in linear.parameters():
+        weight.requires_grad_().data.abs_()
+    size = min(network.config.resolution, _PIXELS)
+    with torch.enable_grad():
+        linear(torch.ones(1, 3, size, size, dtype=torch.float64)).sum().backward()
+    return math.log(sum(_flow(weight) for weight in linear.parameters()))
 
 
-@contextmanager
-def _training_statistics(network: nn.Module) -> Iterator[None]:
-    """Normalise by the batch's own statistics, without a trace of them in the network."""
-    state = {k: v.clone() for k, v in network.named_buffers()}
-    training = network.training
-    network.train()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        network.train(training)
-        for name, buffer in network.named_buffers():
-            buffer.copy_(state[name])
+def log_parameters(network: FasterNet) -> float:
+    """Score by the number of parameters; a plain count that is hard to beat."""
+    return math.log(sum(weight.numel() for weight in network.parameters()))
+
+
+def _flow(weight: nn.Parameter) -> float:
+    return 0.0 if weight.grad is None else float((weight * weight.grad).detach().abs().sum())

@@ -75,6 +75,11 @@ def open_device(name: str, *, runtime: str = "onnxruntime", threads: int = 1) ->
     return _OPENERS[name](name, runtime, threads)
 
 
+def threads_of(threads: int) -> str:
+    """Say how many threads."""
+    return "one thread" if threads == 1 else f"{threads} threads"
+
+
 def device_names() -> tuple[str, ...]:
     """The names that `open_device` knows."""
     return tuple(_OPENERS)

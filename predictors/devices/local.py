@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from predictors.devices import runner
+from predictors.devices.device import threads_of
 from predictors.devices.references import reference_latency
 from predictors.latency import Prediction
 from predictors.runtimes import find_runtime
@@ -56,7 +57,7 @@ class LocalDevice:
     def description(self) -> str:
         """One line on the processor and the runtime."""
         return (f"{processor_name()}, {self._runtime.name} {self._runtime.version}, "
-                f"{self.threads} thread(s): measured")  # fmt: skip
+                f"{threads_of(self.threads)}: measured")  # fmt: skip
 
     def measure(self, config: FasterNetConfig) -> Measurement:
         """Return the latency of one network."""

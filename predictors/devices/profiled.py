@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from predictors.cost import layers_in_groups
+from predictors.devices.device import threads_of
 from predictors.latency import Prediction
 from predictors.profile import load_profile
 from predictors.timing import Measurement, Source
@@ -36,8 +37,8 @@ class ProfiledDevice:
     def description(self) -> str:
         """One line on the board and the error."""
         return (f"{self._profile.board}, {self._profile.runtime} "
-                f"{self._profile.runtime_version}, {self.threads} thread(s): predicted from a "
-                f"profile, +-{self._rates.interval:.0%}")  # fmt: skip
+                f"{self._profile.runtime_version}, {threads_of(self.threads)}: predicted from a "
+                f"profile, \u00b1{self._rates.interval:.0%}")  # fmt: skip
 
     def measure(self, config: FasterNetConfig) -> Measurement:
         """Return the predicted latency; the interval is the profile's stated error."""

@@ -1,0 +1,312 @@
+"""Every searcher keeps the promises of `search()`, on a space that is not FasterNet's."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+from random import Random
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+from nas.cluster import Outcome, evaluated
+from nas.feasible import PredictLatency, all_genes
+from nas.loop import IN_FLIGHT, search
+from nas.pareto import hypervolume
+from nas.searchers import SearcherName
+from nas.trial import Scores, Trial
+from predictors.latency import Prediction
+from search_spaces.space import Genes, Space, each, oneof
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A config with ordered and unordered fields, of which the code knows nothing."""
+
+    op: str
+    depth: int
+    widths: tuple[int, ...]
+    residual: bool = True
+
+
+SPACE: Space[Cell] = Space(
+    Cell,
+    op=oneof("conv", "pool", "skip"),
+    depth=oneof(1, 2, 3, 4, 6, 8),
+    widths=each(
+        oneof(8, 16, 24, 32, 48, 64), oneof(8, 16, 32, 64, 96), oneof(16, 32, 64, 128)
+    ),
+    residual=oneof(*(False, True)),
+)  # fmt: skip
+SMALL: Space[Cell] = Space(Cell, op=oneof("conv", "pool"), depth=oneof(2, 3, 4, 6, 8),
+                           widths=each(oneof(24), oneof(16, 64)))  # fmt: skip
+BUDGET_MS = 8.0
+FACTORS = {"conv": (1.0, 1.0), "pool": (0.45, 0.8), "skip": (0.2, 0.5)}  # of time, of accuracy
+
+# Enough for each to propose from what it has learned, which it knows IN_FLIGHT trials late.
+TRIALS: dict[SearcherName, int] = {"guided": 22, "nsga2": 34, "tpe": 22, "gp": 19, "random": 22}
+MODES = [(name, known) for name in get_args(SearcherName) for known in (True, False)]
+every_searcher = pytest.mark.parametrize(
+    ("searcher", "known"), MODES, ids=[f"{s}-{'known' if k else 'learned'}" for s, k in MODES]
+)
+
+
+def latency_ms(cell: Cell) -> float:
+    return 0.3 + cell.depth * sum(cell.widths) * FACTORS[cell.op][0] / 40
+
+
+def evaluate(cell: Cell) -> Scores:
+    a, b, c = cell.widths
+    capacity = math.log(a * b**1.5 * c) + math.log(cell.depth) * (2 if cell.residual else 1)
+    lopsided = 0.3 * (math.log2(b / a) - 1) ** 2 + 0.2 * (math.log2(c / b) - 1) ** 2
+    too_deep = 0 if cell.residual else 0.08 * cell.depth**2
+    accuracy = 60 + 2 * FACTORS[cell.op][1] * capacity - lopsided - too_deep
+    return Scores(accuracy=accuracy, latency_ms=latency_ms(cell))
+
+
+def predict(cells: Any) -> Prediction:
+    mean = np.array([latency_ms(cell) for cell in cells])
+    return Prediction(mean, 0.97 * mean, 1.03 * mean)
+
+
+class ShuffledPool:
+    """Hands outcomes back in any order, as a cluster does."""
+
+    def __init__(self, evaluate: Callable[[Any], Scores], seed: int) -> None:
+        self._evaluate = evaluate
+        self._rng = Random(seed)
+        self._waiting: list[tuple[int, Any]] = []
+
+    def submit(self, number: int, config: Any) -> None:
+        self._waiting.append((number, config))
+
+    def next_finished(self) -> Outcome:
+        waiting = self._waiting.pop(self._rng.randrange(len(self._waiting)))
+        return evaluated(self._evaluate, *waiting)
+
+
+class Counted:
+    """Evaluates and counts."""
+
+    def __init__(self) -> None:
+        self.cells: list[Cell] = []
+
+    def __call__(self, cell: Cell) -> Scores:
+        self.cells.append(cell)
+        return evaluate(cell)
+
+
+class Memory:
+    """A record that is no file."""
+
+    def __init__(self) -> None:
+        self.kept: dict[Genes, Outcome] = {}
+
+    def recall(self, number: int, genes: Genes) -> Outcome | None:
+        known = self.kept.get(genes)
+        return Outcome(number, known.scores, known.error) if known else None
+
+    def keep(self, genes: Genes, outcome: Outcome) -> None:
+        assert genes not in self.kept
+        self.kept[genes] = outcome
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Optuna's Gaussian process is small: more threads only wait for one another."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def start(
+    searcher: SearcherName, *, known: bool, evaluate: Callable[[Any], Any] = evaluate,
+    **options: Any,
+) -> Iterator[Trial[Cell]]:  # fmt: skip
+    options = {"trials": TRIALS[searcher], "budget_ms": BUDGET_MS, **options}
+    predict_latency: PredictLatency | None = predict if known else None
+    return search(options.pop("space", SPACE), evaluate, searcher=searcher,
+                  predict_latency=predict_latency, **options)  # fmt: skip
+
+
+@cache
+def undisturbed(searcher: SearcherName, *, known: bool) -> list[Trial[Cell]]:
+    return list(start(searcher, known=known))
+
+
+def refuse(cell: Cell) -> Scores:
+    raise AssertionError(f"{cell} is on record and must not be evaluated")
+
+
+@every_searcher
+def test_trials_are_numbered_new_scored_and_judged(searcher: SearcherName, *, known: bool) -> None:
+    trials = undisturbed(searcher, known=known)
+    assert [trial.number for trial in trials] == list(range(TRIALS[searcher]))
+    assert len({trial.config for trial in trials}) == len(trials)
+    for trial in trials:
+        assert trial.config in SPACE
+        assert trial.scores == evaluate(trial.config)
+        assert trial.error is None
+        assert trial.feasible == (latency_ms(trial.config) <= BUDGET_MS)
+        assert not known or latency_ms(trial.config) * 1.03 <= BUDGET_MS
+
+
+@every_searcher
+def test_one_seed_gives_one_result_in_whatever_order_evaluations_end(
+    searcher: SearcherName, *, known: bool
+) -> None:
+    pool = ShuffledPool(evaluate, seed=5)
+    assert list(start(searcher, known=known, pool=pool)) == undisturbed(searcher, known=known)
+
+
+@every_searcher
+def test_another_seed_gives_another_result(searcher: SearcherName, *, known: bool) -> None:
+    trials = list(start(searcher, known=known, seed=1, trials=5))
+    assert trials != undisturbed(searcher, known=known)[:5]
+
+
+@every_searcher
+def test_what_is_on_record_is_not_evaluated_again(searcher: SearcherName, *, known: bool) -> None:
+    record, counted, half = Memory(), Counted(), TRIALS[searcher] - 11
+    pool = ShuffledPool(evaluate, seed=7)
+    broken_off = list(islice(start(searcher, known=known, pool=pool, record=record), half))
+    resumed = list(start(searcher, known=known, record=record, evaluate=counted))
+    assert resumed == undisturbed(searcher, known=known)
+    assert resumed[:half] == broken_off
+    assert len(record.kept) == len(resumed)
+    assert len(counted.cells) <= 11
+    again = start(searcher, known=known, record=record, evaluate=refuse)
+    assert list(again) == resumed
+
+
+NOTHING: Any = None
+FAULTS: dict[int, Any] = {  # by the first width
+    8: None, 16: 7.0, 24: Scores(accuracy=NOTHING, latency_ms=1),
+    32: Scores(accuracy=math.nan, latency_ms=1), 48: Scores(accuracy=1, latency_ms=0),
+    64: Scores(accuracy=1, latency_ms=1, latency_high_ms=math.inf),
+}  # fmt: skip
+
+
+@every_searcher
+def test_a_failed_evaluation_ends_its_trial_and_not_the_search(
+    searcher: SearcherName, *, known: bool
+) -> None:
+    def fragile(cell: Cell) -> Any:
+        if cell.op == "conv":
+            raise LookupError("no such\nlayer")
+        return FAULTS[cell.widths[0]] if cell.op == "pool" else evaluate(cell)
+
+    trials = list(start(searcher, known=known, evaluate=fragile))
+    assert len(trials) == TRIALS[searcher]
+    assert len({trial.config for trial in trials}) == len(trials)
+    words = {"conv": "LookupError: no such"}
+    for trial in trials:
+        failed = trial.config.op != "skip"
+        assert (trial.scores is None) == (trial.error is not None) == failed
+        assert words.get(trial.config.op, "") in (trial.error or "")
+        assert "\n" not in (trial.error or "")
+        assert not (failed and trial.feasible)
+
+
+@every_searcher
+def test_a_search_in_which_everything_fails_ends(searcher: SearcherName, *, known: bool) -> None:
+    trials = list(start(searcher, known=known, evaluate=lambda _: 1 / 0))
+    assert [trial.error for trial in trials] == ["ZeroDivisionError: division by zero"] * len(
+        trials
+    )
+    assert len(trials) == TRIALS[searcher]
+
+
+@every_searcher
+def test_a_small_space_is_searched_to_its_last_config(
+    searcher: SearcherName, *, known: bool
+) -> None:
+    trials = list(start(searcher, known=known, space=SMALL, trials=500))
+    possible = {SMALL.decode(genes) for genes in all_genes(SMALL)}
+    if known:
+        possible = {cell for cell in possible if latency_ms(cell) * 1.03 <= BUDGET_MS}
+    assert 10 < len(possible) <= 20
+    assert {trial.config for trial in trials} == possible
+    assert len(trials) == len(possible)
+
+
+@pytest.mark.parametrize("searcher", get_args(SearcherName))
+def test_a_space_of_one_config_has_one_trial(searcher: SearcherName) -> None:
+    fixed: Space[Cell] = Space(Cell, op="conv", depth=2, widths=(8, 8, 16))
+    single: Space[Cell] = fixed.replace(depth=oneof(2))
+    for space in (single, fixed):
+        (trial,) = start(searcher, known=False, space=space)
+        assert trial.config == Cell("conv", 2, (8, 8, 16))
+
+
+@pytest.mark.parametrize("searcher", ["guided", "tpe"])
+def test_results_without_any_differences_are_survived(searcher: SearcherName) -> None:
+    same = Scores(accuracy=0.0, latency_ms=1.0)
+    trials = list(start(searcher, known=False, evaluate=lambda _: same, budget_ms=None))
+    assert len(trials) == TRIALS[searcher]
+    assert all(trial.feasible for trial in trials)
+
+
+def test_a_shorter_search_is_the_beginning_of_a_longer_one() -> None:
+    assert list(start("guided", known=True, trials=18)) == undisturbed("guided", known=True)[:18]
+
+
+def test_breaking_off_evaluates_no_more_than_was_in_flight() -> None:
+    counted = Counted()
+    for trial in start("random", known=True, evaluate=counted):
+        if trial.number == 3:
+            break
+    assert 4 <= len(counted.cells) <= 3 + IN_FLIGHT
+
+
+def test_the_budget_is_compared_with_the_upper_end_of_the_interval() -> None:
+    def uncertain(cell: Cell) -> Scores:
+        return Scores(accuracy=1.0, latency_ms=1.0, latency_high_ms=latency_ms(cell))
+
+    trials = list(start("random", known=False, evaluate=uncertain))
+    assert {t.feasible for t in trials} == {True, False}
+    assert all(t.feasible == (latency_ms(t.config) <= BUDGET_MS) for t in trials)
+
+
+def test_guided_search_finds_what_random_search_misses() -> None:
+    every = [evaluate(SPACE.decode(genes)) for genes in all_genes(SPACE)]
+    space = [Trial(number=i, config=i, scores=s, feasible=s.latency_ms * 1.03 <= BUDGET_MS)
+             for i, s in enumerate(every)]  # fmt: skip
+    reference = (60.0, BUDGET_MS)
+    best = hypervolume(space, reference=reference)
+    for seed in (0, 1):
+        found = {
+            searcher: hypervolume(start(searcher, known=True, trials=60, seed=seed),
+                                  reference=reference) / best
+            for searcher in get_args(SearcherName)[::4]
+        }  # fmt: skip
+        assert found["guided"] > 0.97
+        assert 1 - found["guided"] < (1 - found["random"]) / 4
+
+
+def test_a_budget_out_of_reach_names_the_latency_of_the_fastest() -> None:
+    message = r"`budget_ms` .* got 0\.4 ms: the fastest config takes 0\.474 ms .*Raise the budget"
+    with pytest.raises(ValueError, match=message):
+        start("guided", known=True, budget_ms=0.4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trials": 0}, r"`trials` must be a positive whole number, but got 0\."),
+        ({"trials": -1}, r"`trials` must be a positive whole number, but got -1\."),
+        ({"trials": 2.5}, r"`trials` must be a positive whole number, but got 2\.5\."),
+        ({"budget_ms": 0}, r"`budget_ms` must be positive, but got 0 ms\."),
+        ({"budget_ms": -3}, r"`budget_ms` must be positive, but got -3 ms\."),
+        ({"budget_ms": math.nan}, r"`budget_ms` must be positive, but got nan ms\."),
+        ({"searcher": "tpa"}, r"`searcher` must be one of guided, .*random, but got 'tpa'\."),
+    ],
+)
+def test_bad_arguments_are_refused_at_the_call(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        search(SPACE, evaluate, **options)

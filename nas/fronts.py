@@ -1,5 +1,6 @@
 """What a study knows of its networks: the trials' scores joined with the latest latencies."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -14,6 +15,8 @@ from predictors.latency import Prediction
 from predictors.timing import Measurement
 from search_spaces.fasternet import FasterNetConfig
 
+APART = 0.07  # the width of a measured interval
+
 
 def candidates_of(
     outcomes: Sequence[tuple[FasterNetConfig, Outcome]],
@@ -21,8 +24,13 @@ def candidates_of(
     *,
     budget_ms: float,
     accuracy_kind: AccuracyKind,
+    measured_only: bool,
 ) -> list[Candidate]:
-    """Return every network with scores, the fastest first, the front marked."""
+    """Return every network with scores and a latency, the fastest first, the front marked.
+
+    The front is thinned: of networks that are closer in latency than a measurement can tell apart,
+    the most accurate stays. With `measured_only`, no predicted latency can be on it.
+    """
     scored = [(config, o) for config, o in outcomes if o.scores and config in latencies]
     total = costs([config for config, _ in scored])
     found = [
@@ -34,9 +42,21 @@ def candidates_of(
         )
         for i, (config, outcome) in enumerate(scored) if outcome.scores
     ]  # fmt: skip
-    on_front = {trial.config for trial in pareto_front(map(_as_trial, found))}
+    eligible = [c for c in found if c.latency.source == "measured" or not measured_only]
+    on_front = {trial.config for trial in thinned(pareto_front(map(_as_trial, eligible)))}
     marked = [replace(c, on_front=c.config in on_front) for c in found]
     return sorted(marked, key=lambda c: c.latency.median_ms)
+
+
+def thinned(front: Sequence[Trial[FasterNetConfig]]) -> list[Trial[FasterNetConfig]]:
+    """Return the members of a front that are at least `APART` faster than the next one kept."""
+    kept: list[Trial[FasterNetConfig]] = []
+    for trial in reversed(front):
+        assert trial.scores is not None
+        limit = kept[-1].scores.latency_ms if kept and kept[-1].scores else math.inf
+        if trial.scores.latency_ms <= limit / (1 + APART):
+            kept.append(trial)
+    return kept[::-1]
 
 
 def predicted(

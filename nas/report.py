@@ -84,7 +84,8 @@ def _sentence(c: Candidate) -> str:
     kind = "training-free score" if c.accuracy_kind == "proxy" else "accuracy"
     return (f"{kind} {c.accuracy:.5g}; {c.latency.median_ms:.4g} ms "
             f"[{c.latency.low_ms:.4g}, {c.latency.high_ms:.4g}] {c.latency.source} on "
-            f"{c.latency.device}, {c.latency.runtime}, {threads_of(c.latency.threads)}")  # fmt: skip
+            f"{c.latency.device}, {c.latency.runtime}, "
+            f"{threads_of(c.latency.threads)}")  # fmt: skip
 
 
 def _csv(front: Sequence[Candidate]) -> str:

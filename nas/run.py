@@ -80,17 +80,21 @@ class Run:
         yield from self._search(ray_address)
         yield from self._verify()
 
-    def candidates(self) -> list[Candidate]:
-        """Every network with scores; its latency is measured or, so far, predicted."""
+    def candidates(self, *, searching: bool = False) -> list[Candidate]:
+        """Every network with scores, its latency measured or predicted; the front is marked.
+
+        Once networks of the front have been timed, only such are on it, unless `searching`.
+        """
         outcomes = self.study.outcomes()
         configs = [config for config, _ in outcomes]
         latencies = self.study.measurements
+        verified = len(latencies) > CALIBRATION and not searching
         predictor = self._predictor(len(latencies))
         if predictor is not None or self.device.source == "predicted":
             prediction = predictor.predict(configs) if predictor else self.device.predict(configs)
             latencies = {**predicted(prediction, configs, self.device), **latencies}
         return candidates_of(outcomes, latencies, budget_ms=self.options.budget_ms,
-                             accuracy_kind=self.estimator.kind)  # fmt: skip
+                             accuracy_kind=self.estimator.kind, measured_only=verified)  # fmt: skip
 
     def named(self) -> list[Candidate]:
         """FasterNet T0 to L on this device, as far as their latency is known.
@@ -172,7 +176,7 @@ class Run:
                 record=self.study,
             )  # fmt: skip
             for trial in trials:
-                best = best_of(self.candidates()) if trial.number % 10 == 9 else ""
+                best = best_of(self.candidates(searching=True)) if trial.number % 10 == 9 else ""
                 yield Progress("searching", trial.number + 1, self.options.trials, best)
 
     def _verify(self) -> Iterator[Progress]:
@@ -180,7 +184,7 @@ class Run:
         if self.device.source == "predicted":
             return
         for _ in range(VERIFY_ROUNDS):
-            front = [c for c in self.candidates() if c.on_front]
+            front = [c for c in self.candidates(searching=True) if c.on_front]
             waiting = [c.config for c in front if c.latency.source == "predicted"]
             if not waiting:
                 break

@@ -219,7 +219,7 @@ def _to_uniform(config: FasterNetConfig, target: str) -> dict[str, Any]:
 
 
 def _refuse_rounding(config: FasterNetConfig) -> None:
-    """Refuse what both of them round down although it is whole, such as 40 * 2.55."""
+    """Refuse what both of them round down although it is whole, such as 100 * 1.15."""
     for c, hidden, ratio in zip(config.widths, config.hidden_widths, config.expansions,
                                 strict=True):  # fmt: skip
         if hidden != int(c * ratio):

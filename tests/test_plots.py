@@ -149,7 +149,7 @@ def test_a_full_disk_leaves_the_plot_of_before(
 
 def test_a_score_is_never_called_an_accuracy() -> None:
     figure = _figure(_candidates(30), _named())
-    assert figure.axes[0].get_ylabel() == "training-free score (NASWOT)"
+    assert figure.axes[0].get_ylabel() == "training-free score (T0 = 100, T2 = 200)"
     assert not [text for text in _texts(figure) if "accuracy" in text.lower()]
     trained = _figure(_candidates(30, kind="trained"), _named(kind="trained"))
     assert trained.axes[0].get_ylabel() == "top-1 accuracy in %"

@@ -1,0 +1,245 @@
+"""Devices answer with latencies: this machine times real files, a profile predicts."""
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from predictors.devices.device import Device, device_names, open_device
+from predictors.devices.local import LocalDevice, RunnerProcess
+from predictors.devices.profiled import ProfiledDevice
+from predictors.devices.references import reference_latency
+from predictors.timing import Measurement
+from search_spaces.catalogue import SPACES
+from search_spaces.fasternet import FASTERNET, FasterNetConfig
+
+TINY = FasterNetConfig(
+    widths=(8, 16), depths=(1, 1), partial_ratios=(0.5, 0.25), expansions=(2.0, 2.0),
+    resolution=32, head_width=32, classes=10,
+)  # fmt: skip
+LARGER = FasterNetConfig(
+    widths=(64, 128), depths=(4, 4), partial_ratios=(1.0, 1.0), expansions=(4.0, 4.0),
+    resolution=32, head_width=32, classes=10, stem_stride=2,
+)  # fmt: skip
+KEY: dict[str, str | int] = {"machine": "here", "threads": 1}
+BLOCKS = [[3.0, 2.0], [4.0]]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache and a folder for temporary files that are this test's own, and no ARM machine."""
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    return tmp_path / "cache"
+
+
+def _check(measurement: Measurement, device: Device) -> None:
+    assert 0 < measurement.low_ms < measurement.median_ms < measurement.high_ms
+    assert measurement.source == device.source == "measured"
+    assert (measurement.device, measurement.runtime) == (device.name, device.runtime)
+    assert measurement.threads == 1
+    assert all(len(rounds) >= 8 for rounds in measurement.samples_ms)
+    assert all(ms > 0 for rounds in measurement.samples_ms for ms in rounds)
+    context = measurement.context
+    assert context["clock"] == "cpu_ms"
+    assert context["reference_ms"] > 0
+    assert context["runtime_version"] in device.description
+    assert len(context["artifact"]) == 64
+    json.dumps(context)
+
+
+def test_onnxruntime_times_networks_in_order_and_keeps_the_reference(
+    cache: Path, tmp_path: Path
+) -> None:
+    device = open_device("cpu")
+    small, large = device.measure_each([TINY, LARGER], processes=2)
+    for measurement in (small, large):
+        _check(measurement, device)
+        assert len(measurement.samples_ms) == 2
+    assert large.median_ms > 3 * small.median_ms
+    assert small.context["artifact"] != large.context["artifact"]
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+    (file,) = (cache / "fasternas").iterdir()
+    kept = json.loads(file.read_text())
+    assert kept["latency_ms"] == small.context["reference_ms"]
+    file.write_text(json.dumps({**kept, "latency_ms": kept["latency_ms"] * 1000}))
+    (again,) = device.measure_each([LARGER], processes=1)
+    assert again.median_ms > 100 * large.median_ms
+    assert again.context["artifact"] == large.context["artifact"]
+
+
+def test_torch_is_a_second_runtime() -> None:
+    device = open_device("cpu", runtime="torch")
+    (measurement,) = device.measure_each([TINY], processes=1)
+    _check(measurement, device)
+    assert measurement.runtime == "torch"
+
+
+def test_nothing_to_time_takes_no_time() -> None:
+    assert list(open_device("cpu").measure_each([])) == []
+
+
+def _runners() -> list[int]:
+    """The processes of ours that time networks."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            command = (folder / "cmdline").read_text()
+        except OSError:
+            continue
+        if int(parent) == os.getpid() and "runner.py" in command:
+            found.append(int(folder.name))
+    return found
+
+
+def _kill_the_next_runner() -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        for pid in _runners():
+            time.sleep(0.3)
+            os.kill(pid, signal.SIGKILL)
+            return
+        time.sleep(0.01)
+
+
+def test_a_runner_that_is_killed_is_one_line(tmp_path: Path) -> None:
+    killer = threading.Thread(target=_kill_the_next_runner)
+    killer.start()
+    message = r"^The process that times the networks died: .*\. Is there enough memory for them\?$"
+    with pytest.raises(RuntimeError, match=message) as caught:
+        open_device("cpu").measure(TINY)
+    killer.join()
+    assert "\n" not in str(caught.value)
+    assert list((tmp_path / "scratch").iterdir()) == []
+    assert _runners() == []
+
+
+def test_what_a_runner_died_of_is_told_in_one_line() -> None:
+    request = {"load": ["gone.onnx"], "runtime": "onnxruntime", "threads": 1, "resolutions": [32]}
+    with (
+        RunnerProcess() as process,
+        pytest.raises(RuntimeError, match=r"died: .*gone\.onnx") as caught,
+    ):
+        process.ask(request)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_reference_is_the_median_of_the_blocks_once_and_for_all(cache: Path) -> None:
+    assert reference_latency(KEY, BLOCKS) == 3.0
+    assert reference_latency(KEY, [[50.0]]) == 3.0
+    assert reference_latency({**KEY, "threads": 2}, [[50.0]]) == 50.0
+    assert len(list((cache / "fasternas").iterdir())) == 2
+
+
+def test_a_cache_that_cannot_be_a_folder_is_done_without(cache: Path) -> None:
+    cache.write_text("this is a file")
+    assert reference_latency(KEY, BLOCKS) == 3.0
+    assert reference_latency(KEY, [[50.0]]) == 50.0
+    assert cache.read_text() == "this is a file"
+
+
+@pytest.fixture
+def read_only(cache: Path) -> Iterator[Path]:
+    """The cache on a file system that cannot be written."""
+    cache.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(cache)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a read-only file system is not permitted here.")
+    yield cache
+    subprocess.run(["umount", str(cache)], check=True)
+
+
+def test_a_cache_on_a_read_only_disk_is_done_without(read_only: Path) -> None:
+    assert reference_latency(KEY, BLOCKS) == 3.0
+    assert list(read_only.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "{}", "[]", "null", '"\u00b5"', '{"latency_ms": -1}', '{"latency_ms": NaN}',
+     '{"latency_ms": Infinity}', '{"latency_ms": "fast"}', '{"latency_ms": null}', "\0"],
+)  # fmt: skip
+def test_a_spoilt_cache_is_replaced(cache: Path, content: str) -> None:
+    reference_latency(KEY, [[9.0]])
+    (file,) = (cache / "fasternas").iterdir()
+    file.write_text(content)
+    assert reference_latency(KEY, BLOCKS) == 3.0
+    assert json.loads(file.read_text())["latency_ms"] == 3.0
+
+
+def test_this_machine_predicts_nothing() -> None:
+    with pytest.raises(RuntimeError, match="must be a profile to predict, but cpu is measured"):
+        open_device("cpu").predict([TINY])
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_profile_predicts_many_as_it_measures_one(threads: int) -> None:
+    device = open_device("arm", threads=threads)
+    assert isinstance(device, ProfiledDevice)
+    rng = Random(0)
+    configs = [space.sample(rng) for space in SPACES.values() for _ in range(20)]
+    configs += [TINY, *FASTERNET.values()]
+    prediction = device.predict(configs)
+    assert len(prediction.mean_ms) == len(configs)
+    for i, measurement in enumerate(device.measure_each(configs)):
+        assert measurement == device.measure(configs[i])
+        assert measurement.median_ms == pytest.approx(prediction.mean_ms[i], rel=1e-12)
+        assert measurement.low_ms == pytest.approx(prediction.low_ms[i], rel=1e-12)
+        assert measurement.high_ms == pytest.approx(prediction.high_ms[i], rel=1e-12)
+        assert measurement.low_ms < measurement.median_ms < measurement.high_ms
+        assert measurement.source == device.source == "predicted"
+        assert measurement.threads == threads
+
+
+def test_a_profile_predicts_nothing_of_nothing() -> None:
+    assert open_device("arm").predict([]).mean_ms.shape == (0,)
+
+
+def test_on_an_arm_machine_arm_is_that_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    device = open_device("arm")
+    assert isinstance(device, LocalDevice)
+    assert (device.name, device.source) == ("arm", "measured")
+
+
+def test_every_listed_device_opens_and_describes_itself_in_one_line() -> None:
+    for name in device_names():
+        device = open_device(name)
+        assert device.name == name
+        assert device.source in device.description
+        assert "\n" not in device.description
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("gpu", {}, r"`device` must be one of cpu, arm, but got 'gpu'\."),
+        ("", {}, r"`device` must be one of cpu, arm, but got ''\."),
+        ("cpu", {"runtime": "tflite"}, "`runtime` must be one of onnxruntime, torch, but got"),
+        ("arm", {"runtime": "torch"}, "`runtime` must be onnxruntime for the profile"),
+        ("arm", {"threads": 3}, r"`threads` must be 1 or 4, but got 3\."),
+        ("arm", {"threads": 0}, r"`threads` must be a positive whole number, but got 0\."),
+        ("cpu", {"threads": -1}, r"`threads` must be a positive whole number, but got -1\."),
+        ("cpu", {"threads": 1.5}, r"`threads` must be a positive whole number, but got 1\.5\."),
+        ("cpu", {"threads": 4097}, r"`threads` must be at most the \d+ cores .* but got 4097\."),
+    ],
+)
+def test_what_no_device_is_or_has_is_refused(
+    name: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        open_device(name, **options)

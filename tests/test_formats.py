@@ -1,0 +1,297 @@
+"""Configs survive the way through YAML, the authors' keys and timm's, or are refused."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import yaml
+from torch import nn
+
+from search_spaces.catalogue import SPACES
+from search_spaces.fasternet import FASTERNET, Activation, FasterNetConfig
+from search_spaces.formats import (
+    from_authors_yaml,
+    from_timm,
+    from_timm_name,
+    load_config,
+    save_config,
+    to_authors_yaml,
+    to_timm,
+)
+from search_spaces.network import from_timm_weights
+from search_spaces.timm_import import import_timm
+
+T0 = FASTERNET["t0"]
+
+# cfg/fasternet_t2.yaml of github.com/JierunChen/FasterNet, its training options shortened.
+AUTHORS_T2 = """\
+strategy: ddp
+image_size: 224
+multi_scale: !!str 192_280   # image_size 192 before epoch 280
+model_name: fasternet
+mlp_ratio: 2
+embed_dim: 96
+depths: [1, 2, 8, 2]
+feature_dim: 1280
+patch_size: 4
+patch_stride: 4
+patch_size2: 2
+patch_stride2: 2
+layer_scale_init_value: 0 # no layer scale
+drop_path_rate: 0.05
+norm_layer:  BN
+act_layer: RELU
+n_div: 4
+mixup: 0.1
+"""
+
+
+def _uniform(seed: int) -> FasterNetConfig:
+    """A random config that the authors and timm can say."""
+    rng = Random(seed)
+    stages, width = rng.randint(1, 5), rng.randint(8, 99)
+    activation: Activation = rng.choice(("gelu", "relu"))
+    return FasterNetConfig(
+        widths=tuple(width * 2**i for i in range(stages)), activation=activation,
+        depths=tuple(rng.randint(1, 20) for _ in range(stages)),
+        partial_ratios=(1 / rng.randint(1, 8),) * stages,
+        expansions=(rng.choice((1.0, 1.5, 2.0, 3.25, 4.0)),) * stages,
+        resolution=rng.randint(64, 320), stem_stride=rng.choice((1, 2, 4)),
+        head_width=rng.randint(1, 2000), classes=rng.randint(1, 2000),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_yaml_files_give_back_what_was_saved(name: str, tmp_path: Path) -> None:
+    rng, path = Random(1), tmp_path / "config.yaml"
+    for _ in range(30):
+        config = SPACES[name].sample(rng)
+        save_config(config, path)
+        assert load_config(path) == config
+    assert [p.name for p in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_yaml_files_keep_every_bit_of_a_ratio(tmp_path: Path) -> None:
+    odd = replace(T0, partial_ratios=(1 / 3, 0.1, 1 / 7, 1.0), expansions=(1e-1, 1.1, 1e5, 2))
+    save_config(odd, tmp_path / "odd.yaml")
+    again = load_config(str(tmp_path / "odd.yaml"))
+    assert again == odd
+    assert all(isinstance(v, float) for v in (*again.partial_ratios, *again.expansions))
+
+
+def test_a_saved_file_is_short_yaml_below_its_comment(tmp_path: Path) -> None:
+    save_config(T0, tmp_path / "t0.yaml", comment="29.9 ms\npredicted")
+    lines = (tmp_path / "t0.yaml").read_text(encoding="utf-8").splitlines()
+    assert lines[:4] == ["# 29.9 ms", "# predicted", "fasternas: 1", "widths: [40, 80, 160, 320]"]
+    assert len(lines) == 12
+    assert load_config(tmp_path / "t0.yaml") == T0
+
+
+def test_a_file_by_hand_may_leave_out_what_has_a_default(tmp_path: Path) -> None:
+    (tmp_path / "t2.yaml").write_text(
+        "fasternas: 1\ndepths: [1, 2, 8, 2]\nwidths: [96, 192, 384, 768]\nexpansions: [2, 2, 2, 2]"
+    )
+    assert load_config(tmp_path / "t2.yaml") == FASTERNET["t2"]
+
+
+OURS = "fasternas: 1\nwidths: [40, 80]\ndepths: [1, 2]\npartial_ratios: [1, 1]\nexpansions: [1, 1]"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("widths: [40, 80", r"The file must be YAML, but: while parsing a flow sequence .*line 1"),
+        ("a: !!python/object:os.system {}", "The file must be YAML, but: could not determine"),
+        ("a: \x00", "The file must be YAML, but: unacceptable character"),
+        ("a: 2020-99-99", "The file must be YAML, but: month must be in"),
+        ("a: " + "[" * 1000, "The file must be YAML, but: maximum recursion depth exceeded"),
+        ("", "must hold a mapping of keys to values, but holds a NoneType"),
+        ("- 40\n- 80", "must hold a mapping of keys to values, but holds a list"),
+        (OURS[13:], "`fasternas` must be the version .* but got None. Begin the file with"),
+        (OURS.replace("1", "true", 1), "`fasternas` must be the version .* but got True"),
+        (OURS.replace("1", "'1'", 1), "`fasternas` must be the version .* but got '1'"),
+        (OURS.replace("1", "2", 1), "`fasternas` must be at most 1, .* got 2. Update fasternas"),
+        (
+            OURS + "\nwdths: 1",
+            "The keys must be among fasternas, widths, depths,.*, but got 'wdths'",
+        ),
+        (OURS + "\n7: 1", "The keys must be among .*, but got 7"),
+        ("fasternas: 1\ndepths: [1]", "`widths` must be given, but is not there. Add `widths: "),
+        ("fasternas: 1\nwidths: [8]", "`depths` must be given, but is not there"),
+        (OURS.replace("[40, 80]", "40"), "`widths` must be a list of numbers .* but got 40"),
+        (OURS.replace("[40, 80]", "[[40], 80]"), r"`widths` must be a list .* got \[\[40\], 80\]"),
+        (OURS.replace("[40, 80]", "['40', 80]"), "`widths` must hold positive numbers only"),
+        (OURS.replace("[1, 1]", "['1', 1]"), r"`partial_ratios` must hold .* got \('1', 1\.0\)"),
+        (OURS.replace("[1, 1]", "[yes, 1]"), "`partial_ratios` must hold positive numbers only"),
+        (OURS.replace("[1, 1]", "[1, 1, 1]"), "`partial_ratios` must be a tuple with one entry"),
+        (
+            OURS + "\nresolution: '224'",
+            "`resolution` must be a positive whole number, but got '224'",
+        ),
+        (OURS + "\nactivation: [relu]", "`activation` must be gelu or relu"),
+        (AUTHORS_T2.replace("BN", "LN"), "`norm_layer` must be 'BN' .* but got 'LN'"),
+    ],
+    ids=range(24),
+)
+def test_a_file_that_holds_no_config_is_refused_in_one_line(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"broken\.yaml: .*{message}") as refusal:
+        load_config(path)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_file_that_cannot_be_read_says_so(tmp_path: Path) -> None:
+    (tmp_path / "weights.yaml").write_bytes(b"\x80\x02\xff")
+    with pytest.raises(ValueError, match=r"weights\.yaml: The file must be YAML, but: 'utf-8'"):
+        load_config(tmp_path / "weights.yaml")
+    with pytest.raises(FileNotFoundError, match=r"absent\.yaml"):
+        load_config(tmp_path / "absent.yaml")
+    with pytest.raises(IsADirectoryError):
+        load_config(tmp_path)
+
+
+def test_a_failed_save_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "config.yaml"
+    save_config(T0, path)
+
+    def full(self: Path, *_: object, **__: object) -> None:
+        self.touch()  # the file is there, its content is not
+        raise OSError(28, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_config(FASTERNET["l"], path)
+    assert [p.name for p in tmp_path.iterdir()] == ["config.yaml"]
+    assert load_config(path) == T0
+    monkeypatch.undo()
+    with pytest.raises(FileNotFoundError):
+        save_config(T0, tmp_path / "absent" / "config.yaml")
+
+
+def test_the_authors_files_are_recognised(tmp_path: Path) -> None:
+    (tmp_path / "fasternet_t2.yaml").write_text(AUTHORS_T2, encoding="utf-8")
+    assert load_config(tmp_path / "fasternet_t2.yaml") == FASTERNET["t2"]
+
+
+def test_what_the_authors_leave_out_is_their_default() -> None:
+    assert from_authors_yaml({"embed_dim": 96, "n_div": 4}) == FASTERNET["t2"]
+
+
+ROUNDED = r"`expansions` must give timm 115 hidden .* of 100, .* int\(100 \* 1\.15\) is 114"
+
+
+def test_the_way_through_others_and_back_changes_nothing() -> None:
+    for config in (*FASTERNET.values(), *map(_uniform, range(60))):
+        written = yaml.safe_load(yaml.safe_dump(to_authors_yaml(config)))
+        assert from_authors_yaml(written) == config
+        assert from_timm(to_timm(config), resolution=config.resolution) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"partial_ratios": (0.25, 0.25, 0.25, 0.5)}, "`partial_ratios` must be the same in all"),
+        ({"partial_ratios": (0.3,) * 4}, r"`partial_ratios` must be 1/n_div .* is 0\.333"),
+        ({"expansions": (2.0, 2.0, 3.0, 2.0)}, "`expansions` must be the same in all stages"),
+        ({"widths": (100, 200, 400, 800), "expansions": (1.15,) * 4}, ROUNDED),
+        ({"widths": (40, 80, 160, 256)}, r"`widths` must double .* got \(40, 80, 160, 256\)"),
+    ],
+)
+def test_what_others_cannot_say_is_refused(change: dict[str, Any], message: str) -> None:
+    config = replace(T0, **change)
+    for write in (to_authors_yaml, to_timm):
+        with pytest.raises(ValueError, match=message):
+            write(config)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"norm_layer": "LN"}, "`norm_layer` must be 'BN' in a FasterNetConfig, but got 'LN'"),
+        ({"layer_scale_init_value": 1e-6}, "`layer_scale_init_value` must be 0"),
+        ({"patch_stride": 2}, "`patch_stride` must be 4"),
+        ({"patch_size2": 3}, "`patch_size2` must be 2"),
+        ({"patch_norm": False}, "`patch_norm` must be True"),
+        ({"act_layer": "SILU"}, "`act_layer` must be GELU or ReLU, but got 'SILU'"),
+        ({"n_div": 2.5}, r"`n_div` must be a positive whole number, but got 2\.5"),
+        ({"embed_dim": "96"}, "`embed_dim` must be a positive whole number, but got '96'"),
+        ({"depths": 3}, "`depths` must be a list of numbers with an entry for each stage"),
+        ({"mlp_ratio": "2"}, "`mlp_ratio` must be a positive number, but got '2'"),
+        ({"mlp_ratio": float("inf")}, "`mlp_ratio` must be a positive number, but got inf"),
+        ({"mlp_ratio": 1.15, "embed_dim": 100}, ROUNDED),
+        ({"image_size": "224"}, "`image_size` must be a positive whole number, but got '224'"),
+        ({"image_size": 31}, "`resolution` must be at least the total stride"),
+        ({"num_classes": 0}, "`num_classes` must be a positive whole number, but got 0"),
+    ],
+)
+def test_authors_yaml_that_is_no_config_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        from_authors_yaml({**yaml.safe_load(AUTHORS_T2), **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"norm_layer": nn.InstanceNorm2d}, "`norm_layer` must be 'batchnorm2d'"),
+        ({"layer_scale_init_value": 0.1}, "`layer_scale_init_value` must be 0"),
+        ({"merge_size": (2, 3)}, r"`merge_size` must be 2 .* got \(2, 3\)"),
+        ({"patch_size": (4, 2)}, r"`patch_size` must be a positive whole .* got \(4, 2\)"),
+        ({"in_chans": 4}, "`in_chans` must be 3"),
+        ({"global_pool": "max"}, "`global_pool` must be 'avg'"),
+        ({"act_layer": partial(nn.GELU, approximate="tanh")}, "`act_layer` must be GELU or ReLU"),
+        ({"act_layer": nn.SiLU}, "`act_layer` must be GELU or ReLU"),
+        ({"embed_dims": 40}, "The keys must be among embed_dim, .* but got 'embed_dims'"),
+    ],
+)
+def test_timm_arguments_that_are_no_config_are_refused(
+    change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        from_timm(change)
+
+
+def test_timm_arguments_may_be_said_in_several_ways() -> None:
+    for gelu in ("GELU", "gelu", nn.GELU, partial(nn.GELU)):
+        arguments = {"embed_dim": 40, "act_layer": gelu, "patch_size": (4, 4), "merge_size": 2,
+                     "norm_layer": nn.BatchNorm2d, "drop_path_rate": 0.1}  # fmt: skip
+        assert from_timm(arguments) == T0
+    assert from_timm({"act_layer": partial(nn.ReLU, inplace=True)}) == FASTERNET["t2"]
+    assert from_timm({}) == FASTERNET["t2"]
+
+
+def test_timm_builds_the_network_that_the_arguments_say() -> None:
+    config = _uniform(3)
+    timm = import_timm()
+    for theirs in (
+        timm.models.fasternet.FasterNet(**to_timm(config)),
+        timm.create_model("fasternet_t0", **to_timm(config)),
+    ):
+        from_timm_weights(config, theirs.state_dict())  # refuses weights of another network
+        assert type(theirs.act).__name__.lower() == config.activation
+
+
+def test_timm_names_are_named_sizes() -> None:
+    for name in ("fasternet_t1", "fasternet_t1.in1k", "timm/fasternet_t1.in1k"):
+        assert from_timm_name(name) == FASTERNET["t1"]
+    with pytest.raises(ValueError, match=r"`name` must be one of fasternet_t0, .* got 'resnet50'"):
+        from_timm_name("resnet50")
+
+
+def test_reading_a_config_needs_no_torch(tmp_path: Path) -> None:
+    save_config(T0, tmp_path / "t0.yaml")
+    code = (
+        "import sys; from search_spaces.formats import load_config, to_authors_yaml\n"
+        "assert 'yaml' not in sys.modules\n"
+        "to_authors_yaml(load_config(sys.argv[1])); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "t0.yaml"], check=True)

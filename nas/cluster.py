@@ -70,8 +70,10 @@ class RayPool:
         import ray
 
         self._ray = ray
-        options: dict[str, Any] = {"address": self._address} if self._address else {
-            "include_dashboard": False, "num_cpus": len(os.sched_getaffinity(0))}  # fmt: skip
+        options: dict[str, Any] = {"address": self._address}
+        if self._address is None:  # "local": another cluster on this machine is not joined
+            options = {"address": "local", "include_dashboard": False,
+                       "num_cpus": len(os.sched_getaffinity(0))}  # fmt: skip
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         except (ConnectionError, RuntimeError, ValueError) as error:

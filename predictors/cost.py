@@ -7,6 +7,7 @@ FLOPS, arXiv 2303.03667, equation 1).
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -118,10 +119,15 @@ def _total(layers: Sequence[Layer]) -> Cost:
 
 def _shape(config: Layered) -> Any:
     """What configs must have in common to share one array: class and lengths of tuples."""
-    if not isinstance(config, BulkLayered):
+    if not _in_bulk(type(config)):
         return None
     values = vars(config).values()
     return type(config), tuple(len(v) for v in values if isinstance(v, tuple))
+
+
+@cache
+def _in_bulk(config_class: type) -> bool:
+    return issubclass(config_class, BulkLayered)
 
 
 def _bulk_layers(configs: Sequence[Any]) -> Sequence[Layer]:

@@ -81,11 +81,7 @@ class Space(Generic[C]):
         self.fields: Mapping[str, Any] = fields
         self.genes: tuple[OneOf, ...] = tuple(g for _, g in _leaves(fields))
         self.names: tuple[str, ...] = tuple(name for name, _ in _leaves(fields))
-
-    @property
-    def cardinalities(self) -> tuple[int, ...]:
-        """The number of choices of each gene."""
-        return tuple(len(gene.choices) for gene in self.genes)
+        self.cardinalities: tuple[int, ...] = tuple(len(gene.choices) for gene in self.genes)
 
     @property
     def size(self) -> int:

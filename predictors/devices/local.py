@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import platform
 import random
@@ -17,7 +18,7 @@ from predictors.devices.device import threads_of
 from predictors.devices.references import reference_latency
 from predictors.latency import Prediction
 from predictors.runtimes import find_runtime
-from predictors.timing import Measurement, Source, estimate, ratios, settled
+from predictors.timing import STEADY, Measurement, Source, estimate, ratios, settled
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 
 GROUP = 8  # networks in memory at once
@@ -25,6 +26,8 @@ ROUNDS = (8, 24)  # fewest, most rounds in a process
 DISCARD, REPEATS = 1, (5, 50)  # inferences of a block: untimed; fewest and most timed
 BLOCK_MS = 20.0  # a block of a fast network has as many inferences as fit
 MAX_WARM_UP = 20  # blocks
+
+Round = dict[int, float]  # block medians in ms by network; 0 is the reference
 
 
 class LocalDevice:
@@ -86,26 +89,28 @@ class LocalDevice:
             files = [self._runtime.export(config, Path(folder) / f"{i}{self._runtime.suffix}")
                      for i, config in enumerate(networks)]  # fmt: skip
             sizes = [config.resolution for config in networks]
-            sessions = [self._time(files, sizes, seed) for seed in range(processes)]
+            sessions = [self._time(files, sizes, seed, processes) for seed in range(processes)]
             hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-        reference = [blocks[0] for blocks, _ in sessions]
-        nominal_ms = reference_latency(self._key(), reference)
+        nominal_ms = reference_latency(
+            self._key(), [[timed[0] for timed in rounds] for rounds, _ in sessions]
+        )
         context = {"clock": self._clock, "reference_ms": nominal_ms, "machine": processor_name(),
                    "runtime_version": self._runtime.version, **sessions[0][1]}  # fmt: skip
         for i in range(1, len(networks)):
-            blocks = [timed[i] for timed, _ in sessions]
-            yield self._judge(blocks, reference, nominal_ms, {**context, "artifact": hashes[i]})
+            yield self._judge([rounds for rounds, _ in sessions], i,
+                              {**context, "artifact": hashes[i]})  # fmt: skip
 
     def _judge(
-        self, blocks: list[list[float]], reference: list[list[float]], nominal_ms: float,
-        context: dict[str, Any],
-    ) -> Measurement:  # fmt: skip
-        found = estimate([ratios(b, r) for b, r in zip(blocks, reference, strict=True)])
+        self, sessions: list[list[Round]], index: int, context: dict[str, Any]
+    ) -> Measurement:
+        found = estimate([_ratios(rounds, index) for rounds in sessions])
+        nominal_ms = context["reference_ms"]
         return Measurement(
             median_ms=found.median * nominal_ms, low_ms=found.low * nominal_ms,
             high_ms=found.high * nominal_ms, unstable=found.unstable, source="measured",
             device=self.name, runtime=self.runtime, threads=self.threads,
-            samples_ms=tuple(tuple(b) for b in blocks), context=context,
+            samples_ms=tuple(tuple(r[index] for r in rounds if index in r) for rounds in sessions),
+            context=context,
         )  # fmt: skip
 
     @property
@@ -117,20 +122,26 @@ class LocalDevice:
                 "version": self._runtime.version, "threads": self.threads}  # fmt: skip
 
     def _time(
-        self, files: list[Path], sizes: list[int], seed: int
-    ) -> tuple[list[list[float]], dict[str, Any]]:
-        """Time all files in one fresh process; return block medians [file][round], and context."""
+        self, files: list[Path], sizes: list[int], seed: int, processes: int
+    ) -> tuple[list[Round], dict[str, Any]]:
+        """Time all files in one fresh process; return the rounds, and context.
+
+        After the fewest rounds only networks whose ratio is still unsettled are timed further.
+        """
         with RunnerProcess() as process:
             ready = process.ask({"load": [str(f) for f in files], "runtime": self._runtime.name,
                                  "threads": self.threads, "resolutions": sizes})  # fmt: skip
             self._warm_up(process)
-            repeats = [_repeats(self._block(process, i, REPEATS[0])) for i in range(len(files))]
+            waiting = set(range(len(files)))
+            repeats = [_repeats(self._block(process, i, REPEATS[0])) for i in sorted(waiting)]
             rng = random.Random(seed)
-            timed: list[list[float]] = [[] for _ in files]
-            while len(timed[0]) < ROUNDS[0] or (len(timed[0]) < ROUNDS[1] and _unstable(timed)):
-                for i in rng.sample(range(len(files)), len(files)):
-                    timed[i].append(self._block(process, i, repeats[i]))
-        return timed, ready["ready"]
+            rounds: list[Round] = []
+            while waiting and len(rounds) < ROUNDS[1]:
+                order = rng.sample(sorted(waiting | {0}), len(waiting | {0}))
+                rounds.append({i: self._block(process, i, repeats[i]) for i in order})
+                if len(rounds) >= ROUNDS[0]:
+                    waiting = {i for i in waiting - {0} if _unsettled(rounds, i, processes)}
+        return rounds, ready["ready"]
 
     def _warm_up(self, process: "RunnerProcess") -> None:
         blocks: list[float] = []
@@ -186,8 +197,15 @@ def _repeats(inference_ms: float) -> int:
     return min(max(round(BLOCK_MS / inference_ms), fewest), most)
 
 
-def _unstable(timed: list[list[float]]) -> bool:
-    return any(estimate([ratios(blocks, timed[0])]).unstable for blocks in timed[1:])
+def _ratios(rounds: list[Round], index: int) -> list[float]:
+    """Divide a network's blocks by the reference's of the same rounds."""
+    timed = [blocks for blocks in rounds if index in blocks]
+    return ratios([blocks[index] for blocks in timed], [blocks[0] for blocks in timed])
+
+
+def _unsettled(rounds: list[Round], index: int, processes: int) -> bool:
+    """Whether this many such processes together would still be unstable."""
+    return estimate([_ratios(rounds, index)]).half_width > STEADY * math.sqrt(processes)
 
 
 def processor_name() -> str:

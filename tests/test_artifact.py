@@ -1,0 +1,187 @@
+"""What is exported is what torch computes, in the form that runtimes execute fastest."""
+
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from predictors import artifact
+from predictors.artifact import (
+    TOLERANCE,
+    export_onnx,
+    export_torch,
+    folded,
+    network_to_time,
+    onnx_difference,
+    relative_difference,
+)
+from search_spaces.catalogue import SPACES
+from search_spaces.fasternet import FasterNetConfig
+from search_spaces.network import FasterNet, build
+
+SMALL = FasterNetConfig(
+    widths=(8, 20), depths=(1, 2), partial_ratios=(0.5, 1.0), expansions=(2.0, 1.5),
+    resolution=16, stem_stride=2, head_width=16, activation="gelu", classes=5,
+)  # fmt: skip
+EXPORTS = [(export_onnx, ".onnx"), (export_torch, ".pt2")]
+Export = Callable[[FasterNet, Path], Path]
+
+
+def _trained(config: FasterNetConfig) -> FasterNet:
+    """A network whose batch norms have seen something, so that folding them matters."""
+    network, generator = network_to_time(config), torch.Generator().manual_seed(1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for values in (module.weight, module.bias, module.running_mean, module.running_var):
+                assert values is not None
+                values.data.uniform_(0.5, 2.0, generator=generator)
+    return network
+
+
+def _random_config(name: str, seed: int) -> FasterNetConfig:
+    config: FasterNetConfig = SPACES[name].sample(Random(seed))
+    return config
+
+
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("seed", range(4))
+def test_onnx_computes_what_torch_computes(name: str, seed: int, tmp_path: Path) -> None:
+    network = _trained(_random_config(name, seed))
+    path = export_onnx(network, tmp_path / "network.onnx")
+    assert onnx_difference(network, path) < TOLERANCE
+    operators = {node.op_type for node in onnx.load(path).graph.node}
+    assert not operators & {"ScatterND", "BatchNormalization", "Slice", "Reshape"}
+    assert [p.name for p in tmp_path.iterdir()] == ["network.onnx"]
+
+
+def test_onnx_takes_any_batch(tmp_path: Path) -> None:
+    network = _trained(SMALL)
+    path = export_onnx(network, tmp_path / "network.onnx")
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (image,), (logits,) = session.get_inputs(), session.get_outputs()
+    assert (image.name, image.shape) == ("image", ["batch", 3, 16, 16])
+    assert (logits.name, logits.shape) == ("logits", ["batch", 5])
+    for batch in (1, 3, 8):
+        images = torch.randn(batch, 3, 16, 16, generator=torch.Generator().manual_seed(batch))
+        (found,) = session.run(None, {"image": images.numpy()})
+        with torch.no_grad():
+            assert relative_difference(torch.from_numpy(found), network(images)) < TOLERANCE
+
+
+def test_onnx_holds_gelu_as_one_operator_and_pconv_as_split_and_concat(tmp_path: Path) -> None:
+    model = onnx.load(export_onnx(network_to_time(SMALL), tmp_path / "network.onnx"))
+    operators = [node.op_type for node in model.graph.node]
+    assert {kind: operators.count(kind) for kind in ("Gelu", "Split", "Concat", "Add")} == {
+        "Gelu": 4, "Split": 1, "Concat": 1, "Add": 3,
+    }  # fmt: skip
+
+
+def test_the_torch_program_computes_what_the_network_computes(tmp_path: Path) -> None:
+    network = _trained(SMALL)
+    path = export_torch(network, tmp_path / "network.pt2")
+    images = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        found = torch.export.load(path).module()(images)
+        assert relative_difference(found, network(images)) < TOLERANCE
+    assert [p.name for p in tmp_path.iterdir()] == ["network.pt2"]
+
+
+def test_a_config_gives_the_same_file_again(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    first = export_onnx(network_to_time(SMALL), tmp_path / "first.onnx").read_bytes()
+    torch.manual_seed(2)
+    assert export_onnx(network_to_time(SMALL), tmp_path / "second.onnx").read_bytes() == first
+
+
+def test_making_the_network_leaves_the_random_numbers_alone() -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    network_to_time(SMALL)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_folding_leaves_the_network_as_it_was() -> None:
+    network = _trained(SMALL).train()
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    other = folded(network)
+    assert network.training
+    assert not other.training
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in other.modules())
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+
+
+def test_exporting_leaves_the_network_as_it_was(tmp_path: Path) -> None:
+    network = _trained(SMALL).train()
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    for export, suffix in EXPORTS:
+        export(network, tmp_path / f"network{suffix}")
+    assert network.training
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+
+
+@pytest.mark.parametrize(("export", "suffix"), EXPORTS, ids=["onnx", "torch"])
+def test_an_export_that_computes_something_else_is_refused(
+    export: Export, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(network: FasterNet) -> FasterNet:
+        network = folded(network)
+        network.classifier.bias.data[2] += 1e-3
+        return network
+
+    monkeypatch.setattr(artifact, "folded", wrong)
+    with pytest.raises(RuntimeError, match=rf"network\{suffix} must agree with torch to 1e-04"):
+        export(_trained(SMALL), tmp_path / f"network{suffix}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_output_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    network = network_to_time(SMALL)
+    network.classifier.bias.data.fill_(float("nan"))
+    with pytest.raises(RuntimeError, match="must agree with torch to 1e-04, but differs by nan"):
+        export_onnx(network, tmp_path / "network.onnx")
+
+
+@pytest.mark.parametrize(("export", "suffix"), EXPORTS, ids=["onnx", "torch"])
+def test_where_no_file_can_be_none_is_left(export: Export, suffix: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder", encoding="utf-8")
+    for folder in ("absent", "file"):
+        with pytest.raises(OSError, match=folder):
+            export(build(SMALL), tmp_path / folder / f"network{suffix}")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """Files end at 4 KB: the next byte is an error, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("full_disk")
+@pytest.mark.parametrize(("export", "suffix"), EXPORTS, ids=["onnx", "torch"])
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(
+    export: Export, suffix: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"network{suffix}"
+    path.write_text("old", encoding="utf-8")
+    with pytest.raises(OSError, match="File too large"):
+        export(build(SMALL), path)
+    assert path.read_text(encoding="utf-8") == "old"
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_differences_are_relative_to_the_largest_output() -> None:
+    reference: Any = torch.tensor([[1.0, -4.0]])
+    assert relative_difference(torch.tensor([[1.5, -4.0]]), reference) == pytest.approx(0.125)
+    assert np.isnan(relative_difference(torch.tensor([[float("nan"), 0.0]]), reference))

@@ -1,0 +1,160 @@
+"""The networks to time first cover what the budget allows, and are the same in every process."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from predictors.calibration import FIRST, HEADROOM, next_batch
+from predictors.devices.profiled import ProfiledDevice
+from predictors.latency import LatencyPredictor
+from search_spaces.catalogue import SPACES
+from search_spaces.fasternet import FASTERNET, FasterNetConfig
+from search_spaces.space import Space
+
+Timed = list[tuple[FasterNetConfig, float]]
+
+TOTAL = 49
+PROFILE = ProfiledDevice("arm", runtime="onnxruntime", threads=1)
+CASES = [("fasternet", 10.0), ("fasternet-32", 0.5), ("fasternet-32", 2.0)]
+every_case = pytest.mark.parametrize(
+    ("name", "limit_ms"), CASES, ids=[f"{name}-{ms:g}ms" for name, ms in CASES]
+)
+
+
+def _latencies(configs: Sequence[FasterNetConfig], noise: float = 0.0) -> list[float]:
+    """The latencies of a device that is always at hand; the noise is of each network, not drawn."""
+    exact = PROFILE.predict(configs).mean_ms
+    return [float(ms) * (1 + noise * Random(repr(c)).gauss(0, 1))
+            for c, ms in zip(configs, exact, strict=True)]  # fmt: skip
+
+
+def _start(space: Space[Any]) -> Timed:
+    fields = space.fields
+    first = replace(FASTERNET["t0"], resolution=fields["resolution"],
+                    classes=fields.get("classes", 1000))  # fmt: skip
+    return [(first, _latencies([first])[0])]
+
+
+def _batches(
+    name: str, limit_ms: float, *, timed: Timed | None = None, total: int = TOTAL, seed: int = 0,
+    noise: float = 0.0,
+) -> list[Timed]:  # fmt: skip
+    """Time batch after batch until there are none left."""
+    space = SPACES[name]
+    timed = list(timed or _start(space))
+    found = [list(timed)]
+    while batch := next_batch(space, timed, limit_ms=limit_ms, total=total, seed=seed):
+        found.append(list(zip(batch, _latencies(batch, noise), strict=True)))
+        timed += found[-1]
+        assert len(timed) <= total
+    return found
+
+
+@cache
+def _chosen(name: str, limit_ms: float) -> Timed:
+    return _all(_batches(name, limit_ms))
+
+
+def _all(batches: list[Timed]) -> Timed:
+    return [pair for batch in batches for pair in batch]
+
+
+def _within(space: Space[Any], limit_ms: float) -> tuple[list[Any], NDArray[np.float64]]:
+    """Networks of all sizes that meet the limit, drawn otherwise than by what is tested."""
+    rng = Random(99)
+    drawn = []
+    for _ in range(4000):
+        power = rng.uniform(1, 5)
+        genes = tuple(int(n * rng.random() ** power) for n in space.cardinalities)
+        drawn.append(space.decode(genes))
+    latencies = np.array(_latencies(drawn))
+    kept = np.flatnonzero(latencies <= limit_ms)[:300]
+    return [drawn[i] for i in kept], latencies[kept]
+
+
+@every_case
+@pytest.mark.parametrize("noise", [0.0, 0.02], ids=["exact", "noisy"])
+def test_there_are_as_many_as_asked_for_all_different(
+    name: str, limit_ms: float, noise: float
+) -> None:
+    batches = _batches(name, limit_ms, noise=noise)
+    assert [len(batch) for batch in batches] == [1, FIRST, TOTAL - FIRST - 1]
+    timed = _all(batches)
+    assert len({config for config, _ in timed}) == TOTAL
+    assert all(config in SPACES[name] for config, _ in timed[1:])
+
+
+@every_case
+def test_they_reach_from_the_smallest_to_the_limit(name: str, limit_ms: float) -> None:
+    latencies = np.array([ms for _, ms in _chosen(name, limit_ms)[1:]])
+    possible = _within(SPACES[name], limit_ms)[1]
+    assert latencies.min() <= np.quantile(possible, 0.05)
+    assert np.sum((latencies > 0.8 * limit_ms) & (latencies <= 1.2 * limit_ms)) >= 4
+    assert np.sum(latencies[FIRST:] <= limit_ms * HEADROOM * 1.1) == TOTAL - 1 - FIRST
+    assert np.sum(latencies <= limit_ms) >= TOTAL / 3
+
+
+@every_case
+def test_a_predictor_learns_more_from_them_than_from_random_networks(
+    name: str, limit_ms: float
+) -> None:
+    space = SPACES[name]
+    networks, latencies = _within(space, limit_ms)
+    rng = Random(1)
+    configs = [space.sample(rng) for _ in range(TOTAL)]
+    errors = []
+    for timed in (_chosen(name, limit_ms), zip(configs, _latencies(configs), strict=True)):
+        predictor = LatencyPredictor.fit(space, *map(list, zip(*timed, strict=True)))
+        mean = predictor.predict(networks).mean_ms
+        errors.append(float(np.quantile(np.abs(mean / latencies - 1), 0.9)))
+    assert errors[0] < errors[1]
+    assert errors[0] < 0.08
+
+
+def test_the_same_seed_chooses_the_same_and_another_seed_others() -> None:
+    first = _chosen("fasternet-32", 0.5)
+    assert _all(_batches("fasternet-32", 0.5)) == first
+    other = {config for config, _ in _all(_batches("fasternet-32", 0.5, seed=1))}
+    assert len(other & {config for config, _ in first}) < TOTAL / 2
+
+
+@pytest.mark.parametrize("stopped_at", [1, 9, FIRST + 1, 30, TOTAL])
+def test_what_was_interrupted_goes_on_to_the_same_networks(stopped_at: int) -> None:
+    timed = _chosen("fasternet", 10.0)
+    assert _all(_batches("fasternet", 10.0, timed=timed[:stopped_at])) == timed
+
+
+@pytest.mark.parametrize("total", [1, 12, FIRST + 1, FIRST + 2])
+def test_a_smaller_total_is_kept(total: int) -> None:
+    assert len(_all(_batches("fasternet-32", 1.0, total=total))) == total
+
+
+@pytest.mark.parametrize(("name", "limit_ms"), [("fasternet", 1.9), ("fasternet-32", 0.14)])
+def test_a_limit_that_few_networks_meet_still_gets_its_networks(name: str, limit_ms: float) -> None:
+    assert 0 < len(_within(SPACES[name], limit_ms)[0]) < 10
+    timed = _all(_batches(name, limit_ms))
+    assert len(timed) == TOTAL
+    assert np.median([ms for _, ms in timed[1:]]) < 3 * limit_ms
+
+
+def test_having_enough_asks_for_none() -> None:
+    timed = _all(_batches("fasternet-32", 1.0, total=FIRST + 1))
+    for total in (1, FIRST, FIRST + 1):
+        assert next_batch(SPACES["fasternet-32"], timed, limit_ms=1.0, total=total, seed=0) == []
+
+
+def test_nothing_measured_is_nothing_to_start_from() -> None:
+    with pytest.raises(ValueError, match=r"`measured` must hold one network to start from"):
+        next_batch(SPACES["fasternet"], [], limit_ms=10.0, total=TOTAL, seed=0)
+
+
+def test_a_latency_that_is_none_is_refused() -> None:
+    timed = [(config, 0.0) for config in FASTERNET.values()] * 3
+    with pytest.raises(ValueError, match=r"`latencies_ms` must be positive numbers"):
+        next_batch(SPACES["fasternet"], timed, limit_ms=10.0, total=TOTAL, seed=0)

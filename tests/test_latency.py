@@ -1,0 +1,207 @@
+"""The predictor learns latencies from a few dozen measurements and knows how far it is wrong."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.optimize import check_grad
+from scipy.stats import spearmanr
+
+from predictors.gaussian_process import _negative_posterior, fit_gaussian_process
+from predictors.latency import LatencyPredictor
+from search_spaces.catalogue import SPACES
+from search_spaces.fasternet import FasterNetConfig
+from search_spaces.space import Space, each, oneof
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A config that knows no layers."""
+
+    operators: tuple[str, ...]
+    channels: int = 16
+    squeeze: str = "none"
+
+
+CELLS = Space(
+    Cell,
+    operators=each(*[oneof("skip", "conv1", "conv3", "pool")] * 4),
+    channels=oneof(8, 16, 24, 32),
+    squeeze=oneof("none", "mean", "max"),
+)
+FASTERNETS = SPACES["fasternet"]
+_OPERATORS = {"skip": 0.0, "conv1": 0.4, "conv3": 1.9, "pool": 0.3}
+
+
+def _cell_ms(cell: Cell) -> float:
+    """A sum over the operators that grows with the channels, and a factor."""
+    work = sum(_OPERATORS[name] for name in cell.operators)
+    return (0.5 + work * (cell.channels / 16) ** 1.5) * (1.2 if cell.squeeze == "max" else 1.0)
+
+
+def _fasternet_ms(config: FasterNetConfig) -> float:
+    """Work of different speeds, and a penalty for narrow layers that no sum over them explains."""
+    rate = {"conv": 1e-8, "linear": 4e-8, "gelu": 0.0, "relu": 0.0, "pool": 0.0}
+    total = 0.3
+    for layer in config.layers():
+        total += rate.get(layer.op, 0.0) * layer.macs * (1 + 8 / layer.c_in) + 0.01 * layer.repeat
+        if layer.op in ("gelu", "split_concat", "add"):
+            total += 2e-6 * layer.repeat * layer.c_in * layer.height * layer.width
+    return total
+
+
+CASES: dict[str, tuple[Space[Any], Callable[[Any], float]]] = {
+    "layers": (FASTERNETS, _fasternet_ms),
+    "choices": (CELLS, _cell_ms),
+}
+
+
+def _data(case: str, number: int, *, seed: int, noise: float = 0.0) -> tuple[list[Any], Array]:
+    """Distinct random configs and their latencies, wrong by a factor of about 1 +- noise."""
+    space, formula = CASES[case]
+    rng, configs = Random(seed), dict[Any, None]()
+    while len(configs) < number:
+        configs[space.sample(rng)] = None
+    factors = np.exp(noise * np.random.default_rng(seed).standard_normal(number))
+    return list(configs), np.array([formula(c) for c in configs]) * factors
+
+
+@pytest.mark.parametrize(
+    ("case", "floor", "error"), [("layers", 0.99, 0.03), ("choices", 0.97, 0.08)]
+)
+def test_fifty_measurements_rank_the_rest(case: str, floor: float, error: float) -> None:
+    configs, latencies = _data(case, 50, seed=0)
+    predictor = LatencyPredictor.fit(CASES[case][0], configs, list(latencies))
+    others, truth = _data(case, 150, seed=1)
+    predicted = predictor.predict(others)
+    assert spearmanr(predicted.mean_ms, truth).statistic >= floor
+    assert np.mean(np.abs(predicted.mean_ms / truth - 1)) <= error
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_noisy_measurements_lie_in_the_intervals(case: str) -> None:
+    inside: list[bool] = []
+    for seed in range(3):
+        configs, latencies = _data(case, 50, seed=seed, noise=0.05)
+        predictor = LatencyPredictor.fit(CASES[case][0], configs, list(latencies))
+        others, measured = _data(case, 100, seed=seed + 10, noise=0.05)
+        predicted = predictor.predict(others)
+        inside.extend((predicted.low_ms <= measured) & (measured <= predicted.high_ms))
+    assert 0.8 <= np.mean(inside) <= 1.0
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_intervals_are_as_wide_as_the_noise(case: str) -> None:
+    widths = []
+    for noise in (0.01, 0.2):
+        configs, latencies = _data(case, 50, seed=0, noise=noise)
+        predicted = LatencyPredictor.fit(CASES[case][0], configs, list(latencies)).predict(configs)
+        assert np.all(predicted.low_ms > 0)
+        assert np.all(predicted.low_ms < predicted.mean_ms)
+        assert np.all(predicted.mean_ms < predicted.high_ms)
+        widths.append(float(np.median(predicted.high_ms / predicted.low_ms)))
+    assert widths[0] * 1.2 < widths[1]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_was_measured_is_predicted_closely(case: str) -> None:
+    configs, latencies = _data(case, 40, seed=0)
+    predicted = LatencyPredictor.fit(CASES[case][0], configs, list(latencies)).predict(configs)
+    assert np.mean(np.abs(predicted.mean_ms / latencies - 1)) < 0.02
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_eight_measurements_are_enough_to_start(case: str) -> None:
+    configs, latencies = _data(case, 8, seed=0)
+    predictor = LatencyPredictor.fit(CASES[case][0], configs, list(latencies))
+    others, truth = _data(case, 100, seed=1)
+    assert spearmanr(predictor.predict(others).mean_ms, truth).statistic > 0.5
+
+
+def test_fitting_is_deterministic() -> None:
+    configs, latencies = _data("choices", 20, seed=0, noise=0.05)
+    first, second = (LatencyPredictor.fit(CELLS, configs, list(latencies)) for _ in range(2))
+    assert np.array_equal(first.predict(configs).high_ms, second.predict(configs).high_ms)
+
+
+def test_latencies_that_are_all_equal_are_predicted_so() -> None:
+    configs, _ = _data("choices", 20, seed=0)
+    predicted = LatencyPredictor.fit(CELLS, configs, [3.0] * 20).predict(_data("choices", 50, seed=1)[0])
+    assert predicted.mean_ms == pytest.approx(np.full(50, 3.0), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("latencies", "message"),
+    [
+        ([1.0] * 19, "`latencies_ms` must have one entry for each of the 20 configs, but got 19"),
+        ([1.0] * 19 + [0.0], r"`latencies_ms` must be positive numbers, but got 0\.0"),
+        ([1.0] * 19 + [-2.0], r"`latencies_ms` must be positive numbers, but got -2\.0"),
+        ([1.0] * 19 + [float("nan")], "`latencies_ms` must be positive numbers, but got nan"),
+        ([1.0] * 19 + [float("inf")], "`latencies_ms` must be positive numbers, but got inf"),
+    ],
+)
+def test_latencies_that_are_none_are_refused(latencies: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LatencyPredictor.fit(CELLS, _data("choices", 20, seed=0)[0], latencies)
+
+
+def test_too_few_measurements_are_refused() -> None:
+    configs, latencies = _data("choices", 7, seed=0)
+    with pytest.raises(ValueError, match="`configs` must hold at least 8 measured networks, but"):
+        LatencyPredictor.fit(CELLS, configs, list(latencies))
+
+
+def test_a_config_outside_the_space_is_refused() -> None:
+    configs, latencies = _data("choices", 8, seed=0)
+    predictor = LatencyPredictor.fit(CELLS, configs, list(latencies))
+    with pytest.raises(ValueError, match=r"`channels` must be oneof\(8, 16, 24, 32\) in this space"):
+        predictor.predict([Cell(("skip",) * 4, channels=12)])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_gradient_of_the_posterior_is_its_slope(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, y = rng.standard_normal((15, 3)), rng.standard_normal(15)
+    theta = rng.normal(0.0, 0.5, 5)
+    _, gradient = _negative_posterior(theta, x, y)
+    error = check_grad(
+        lambda t: _negative_posterior(t, x, y)[0], lambda t: _negative_posterior(t, x, y)[1], theta
+    )
+    assert error <= 1e-5 * np.linalg.norm(gradient) + 1e-6
+
+
+def test_a_process_passes_through_its_points_and_doubts_what_is_far() -> None:
+    x = np.linspace(0.0, 3.0, 25)[:, None]
+    process = fit_gaussian_process(x, np.sin(2 * x[:, 0]))
+    mean, deviation = process.predict(np.array([[0.5], [1.7], [40.0]]))
+    assert mean[:2] == pytest.approx(np.sin([1.0, 3.4]), abs=0.01)
+    assert deviation[2] > 20 * deviation[:2].max()
+    assert process.noise < 0.05
+
+
+def test_a_process_tells_noise_from_signal() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0.0, 3.0, (120, 1))
+    process = fit_gaussian_process(x, np.sin(2 * x[:, 0]) + rng.normal(0.0, 0.3, 120))
+    assert process.noise == pytest.approx(0.3, rel=0.2)
+
+
+def test_a_process_can_keep_the_hyperparameters_of_another() -> None:
+    rng = np.random.default_rng(1)
+    x, y = rng.standard_normal((20, 2)), rng.standard_normal(20)
+    first = fit_gaussian_process(x, y)
+    again = fit_gaussian_process(x[:10], y[:10], start=first.hyperparameters, steps=0)
+    assert np.array_equal(again.hyperparameters, first.hyperparameters)
+
+
+def test_a_process_needs_points() -> None:
+    with pytest.raises(ValueError, match="`inputs` must have a row for each target, at least one"):
+        fit_gaussian_process(np.zeros((0, 2)), np.zeros(0))
+    with pytest.raises(ValueError, match="but got 3 and 2"):
+        fit_gaussian_process(np.zeros((3, 2)), np.zeros(2))

@@ -5,6 +5,7 @@ execute fastest; the batch is dynamic.
 """
 
 import copy
+import io
 import logging
 import os
 import warnings
@@ -53,21 +54,16 @@ def export_onnx(network: FasterNet, path: Path) -> Path:
         RuntimeError: if ONNX Runtime's outputs differ from torch's by more than `TOLERANCE`.
         OSError: if the file cannot be written.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    image = _example(network)
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # the exporter announces its successor
-            torch.onnx.export(
-                folded(network), (image,), unfinished, dynamo=False, opset_version=OPSET,
-                input_names=["image"], output_names=["logits"],
-                dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
-            )  # fmt: skip
-        _refuse_difference(onnx_difference(network, unfinished), path)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return path
+    model: Any = io.BytesIO()  # torch cannot be trusted with a full disk
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporter announces its successor
+        torch.onnx.export(
+            folded(network), (_example(network),), model, dynamo=False, opset_version=OPSET,
+            input_names=["image"], output_names=["logits"],
+            dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
+        )  # fmt: skip
+    _refuse_difference(onnx_difference(network, model.getvalue()), path)
+    return _written(model.getvalue(), path)
 
 
 def export_torch(network: FasterNet, path: Path) -> Path:
@@ -77,22 +73,16 @@ def export_torch(network: FasterNet, path: Path) -> Path:
         RuntimeError: if its outputs differ from the network's by more than `TOLERANCE`.
         OSError: if the file cannot be written.
     """
-    unfinished = path.with_name(f".{os.getpid()}.{path.name}")
-    image = _example(network)
+    image, saved = _example(network), io.BytesIO()
     logging.getLogger("torch.export").setLevel(logging.ERROR)
-    try:
-        with torch.no_grad():
-            program = torch.export.export(folded(network), (image,))
-            torch.export.save(program, unfinished)
-            ours = torch.export.load(unfinished).module()(image)
-            _refuse_difference(relative_difference(ours, network.eval()(image)), path)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return path
+    with torch.no_grad():
+        torch.export.save(torch.export.export(folded(network), (image,)), saved)
+        ours = torch.export.load(io.BytesIO(saved.getvalue())).module()(image)
+    _refuse_difference(relative_difference(ours, _logits(network, image)), path)
+    return _written(saved.getvalue(), path)
 
 
-def onnx_difference(network: FasterNet, path: Path) -> float:
+def onnx_difference(network: FasterNet, model: bytes | Path) -> float:
     """Return the largest difference of ONNX Runtime's logits from torch's, relative to their size.
 
     Two random images are used as one batch, so a batch that is not dynamic shows itself.
@@ -102,10 +92,9 @@ def onnx_difference(network: FasterNet, path: Path) -> float:
     images = torch.cat([_example(network), _example(network).flip(-1)])
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {"image": images.numpy()})
-    with torch.no_grad():
-        return relative_difference(torch.from_numpy(np.asarray(logits)), network.eval()(images))
+    return relative_difference(torch.from_numpy(np.asarray(logits)), _logits(network, images))
 
 
 def relative_difference(ours: Tensor, reference: Tensor) -> float:
@@ -113,8 +102,29 @@ def relative_difference(ours: Tensor, reference: Tensor) -> float:
     return float((ours - reference).abs().max() / reference.abs().max())
 
 
+def _written(content: bytes, path: Path) -> Path:
+    """Write beside and rename."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_bytes(content)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path
+
+
 def _fused(conv: Any, norm: Any) -> tuple[nn.Conv2d, nn.Identity]:
     return fuse_conv_bn_eval(conv, norm), nn.Identity()
+
+
+def _logits(network: FasterNet, images: Tensor) -> Tensor:
+    """The network's outputs in evaluation mode; the mode that it had stays."""
+    training = network.training
+    try:
+        with torch.no_grad():
+            return network.eval()(images)  # type: ignore[no-any-return]
+    finally:
+        network.train(training)
 
 
 def _example(network: FasterNet) -> Tensor:

@@ -35,14 +35,26 @@ def next_batch(
         raise ValueError("`measured` must hold one network to start from, but got none.")
     if len(measured) >= total:
         return []
-    rng = Random(f"{seed}/{len(measured) > FIRST}")
-    pool = [space.decode(_skewed(space, rng)) for _ in range(POOL)]
-    end = min(FIRST + 1, total) if len(measured) <= FIRST else total
+    # A batch follows from what was measured before it, so that half of one leads to the same rest.
+    first = len(measured) <= FIRST
+    before = measured[: 1 if first else FIRST + 1]
+    end = min(FIRST + 1, total) if first else total
+    batch = _batch(space, before, limit_ms, end - len(before), Random(f"{seed}/{first}"))
+    known = {config for config, _ in measured}
+    return [config for config in batch if config not in known][: end - len(measured)]
+
+
+def _batch(
+    space: Space[Any], measured: Sequence[tuple[Any, float]], limit_ms: float, n: int, rng: Random
+) -> list[Any]:
+    """Choose n networks under the limit, or near it where few are under it."""
     known = [config for config, _ in measured]
-    expected = _expected_ms(space, measured[: FIRST + 1], pool)
-    below = [c for c, ms in zip(pool, expected, strict=True) if ms <= HEADROOM * limit_ms]
-    fresh = list(dict.fromkeys(c for c in below if c not in known))
-    return _spread(known, fresh, end - len(measured))
+    pool = [space.decode(_skewed(space, rng)) for _ in range(POOL)]
+    fresh = list(dict.fromkeys(config for config in pool if config not in known))
+    expected = _expected_ms(space, measured, fresh)
+    cheapest = [fresh[i] for i in np.argsort(expected, kind="stable")]
+    within = int(np.sum(expected <= HEADROOM * limit_ms))
+    return _spread(known, cheapest[: max(within, 2 * n)], n)
 
 
 def _skewed(space: Space[Any], rng: Random) -> Genes:

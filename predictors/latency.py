@@ -18,6 +18,8 @@ Form = Literal["layers", "additive", "multiplicative"]
 COVERAGE = 0.9
 FOLDS = 10
 _RIDGE = 1e-2
+_NOISE = 0.005  # relative; no measurement is more exact
+_WIDEST = 2.3  # logarithm of the factor 10: an interval says no more than "unknown"
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class LatencyPredictor:
     def predict(self, configs: Sequence[Any]) -> Prediction:
         """Return mean and 90 % interval of each config's latency."""
         mean, deviation = self._log_latency(configs)
-        margin = self.inflation * deviation
+        margin = np.minimum(self.inflation * deviation, _WIDEST)
         return Prediction(np.exp(mean), np.exp(mean - margin), np.exp(mean + margin))
 
     def _log_latency(self, configs: Sequence[Any]) -> tuple[Array, Array]:
@@ -74,7 +76,8 @@ class LatencyPredictor:
         trend = _trend(self.form, table, self.coefficients)
         inputs = (_inputs(self.form, self.space, configs, table) - self.centre) / self.spread
         mean, deviation = self.residual.predict(inputs)
-        return np.log(trend) + mean, np.hypot(deviation, self.residual.noise)
+        noise = max(self.residual.noise, _NOISE)
+        return np.log(trend) + mean, np.hypot(deviation, noise)
 
 
 def _fit_form(
@@ -183,5 +186,6 @@ def _check(configs: Sequence[Any], latencies: Array) -> None:
     if len(configs) < 8:
         raise ValueError(f"`configs` must hold at least 8 measured networks, but got "
                          f"{len(configs)}. Measure more.")  # fmt: skip
-    if not np.all(np.isfinite(latencies) & (latencies > 0)):
-        raise ValueError(f"`latencies_ms` must be positive numbers, but got {latencies.min()}.")
+    wrong = latencies[~(np.isfinite(latencies) & (latencies > 0))]
+    if len(wrong):
+        raise ValueError(f"`latencies_ms` must be positive numbers, but got {wrong[0]}.")

@@ -25,9 +25,9 @@ class PConv(nn.Module):
         self.partial_conv3 = nn.Conv2d(c_p, c_p, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        convolved, untouched = torch.split(x, self.sizes, dim=1)
         if self.sizes[1] == 0:
-            return self.partial_conv3(convolved)  # type: ignore[no-any-return]
+            return self.partial_conv3(x)  # type: ignore[no-any-return]
+        convolved, untouched = torch.split(x, self.sizes, dim=1)
         return torch.cat((self.partial_conv3(convolved), untouched), dim=1)
 
 

@@ -77,7 +77,7 @@ def _test_set(folder: Path, device: Device, limit_ms: float) -> list[tuple[Any, 
 
 def _time(folder: Path, device: Device, configs: Sequence[FasterNetConfig]) -> None:
     folder.mkdir(exist_ok=True)
-    for config, measured in zip(configs, device.measure_each(configs), strict=True):
+    for config, measured in zip(configs, device.measure_each(configs, processes=2), strict=True):
         entry = {"config": asdict(config), "measurement": asdict(measured)}
         journal.append(folder / "measurements.jsonl", [entry])
         print(f"{len(_timed(folder))} timed, {measured.median_ms:.3g} ms", flush=True)

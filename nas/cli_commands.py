@@ -53,14 +53,13 @@ def run_search(arguments: argparse.Namespace) -> int:
 def run_show(arguments: argparse.Namespace) -> int:
     """`fasternas show`: print the front, or every network, of a run."""
     from nas import report
-    from nas.folders import resume_run
+    from nas.folders import read_only_run
 
     folder = Path(arguments.run)
     if arguments.repair:
         _repair(folder)
-    run = resume_run(folder)
+    run = read_only_run(folder)
     candidates = [c for c in run.candidates() if c.on_front or arguments.all]
-    run.close()
     if arguments.json:
         print(json.dumps(report.rows(candidates), indent=2))
         return 0

@@ -21,7 +21,7 @@ def start_run(folder: Path, options: SearchOptions) -> Run:
         ValueError: if an option is wrong or the folder holds a study.
         OSError: if the folder cannot be written.
     """
-    device = open_device(options.device, runtime=options.runtime, threads=options.threads)
+    device = _device_of(options)
     if (folder / TRIALS).exists():
         raise ValueError(
             f"`out` must be a new folder, but {folder} holds a study. "
@@ -40,25 +40,37 @@ def start_run(folder: Path, options: SearchOptions) -> Run:
         raise
 
 
-def resume_run(folder: Path, options: SearchOptions | None = None) -> Run:
-    """Go on with the study of a folder; `options`, if given, must be its own.
-
-    More `trials` than it was begun with extend it.
+def resume_run(folder: Path, options: SearchOptions) -> Run:
+    """Go on with the study of a folder; more `trials` than it was begun with extend it.
 
     Raises:
         ValueError: if the folder holds no study, another one, or a corrupt file.
     """
     stored = read_run(folder)
     kept = SearchOptions.from_json(stored["options"])
-    if options is not None:
-        for name, value in kept.as_json().items():
-            given = options.as_json()[name]
-            if name != "trials" and given != value:
-                raise ValueError(f"`out` must hold this study, but the one in {folder} has {name} "
-                                 f"{value}, not {given}. Name another folder.")  # fmt: skip
-        kept = replace(kept, trials=max(kept.trials, options.trials))
-    device = open_device(kept.device, runtime=kept.runtime, threads=kept.threads)
-    return Run(folder, kept, device)
+    for name, value in kept.as_json().items():
+        given = options.as_json()[name]
+        if name != "trials" and given != value:
+            raise ValueError(f"`out` must hold this study, but the one in {folder} has {name} "
+                             f"{value}, not {given}. Name another folder.")  # fmt: skip
+    extended = replace(kept, trials=max(kept.trials, options.trials))
+    if extended != kept:
+        write_run(folder, {**stored, "options": extended.as_json()})
+    return Run(folder, extended, _device_of(extended))
+
+
+def read_only_run(folder: Path) -> Run:
+    """Open the study of a folder to look at it, also while a search goes on.
+
+    Raises:
+        ValueError: if the folder holds no study or a corrupt file.
+    """
+    options = SearchOptions.from_json(read_run(folder)["options"])
+    return Run(folder, options, _device_of(options), reading=True)
+
+
+def _device_of(options: SearchOptions) -> Device:
+    return open_device(options.device, runtime=options.runtime, threads=options.threads)
 
 
 def machine_facts(device: Device) -> dict[str, Any]:

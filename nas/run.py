@@ -62,13 +62,15 @@ class _Evaluate:
 class Run:
     """A run folder at work; close it when done."""
 
-    def __init__(self, folder: Path, options: SearchOptions, device: Device) -> None:
+    def __init__(
+        self, folder: Path, options: SearchOptions, device: Device, *, reading: bool = False
+    ) -> None:
         self.folder = folder
         self.options = options
         self.device = device
         self.space: Space[FasterNetConfig] = options.open_space()
         self.estimator: AccuracyEstimator = ProxyEstimator(seed=options.seed)
-        self.study = Study(folder, self.space, options.budget_ms)
+        self.study = Study(folder, self.space, options.budget_ms, reading=reading)
 
     def steps(self, *, ray_address: str | None = None) -> Iterator[Progress]:
         """Do everything that is not done yet.

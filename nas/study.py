@@ -32,7 +32,9 @@ _NAME = "fasternas"
 
 
 class Study:
-    """The trials and measurements of one run folder, which one process at a time may hold.
+    """The trials and measurements of one run folder, which one process at a time may write.
+
+    One that is only `reading` changes nothing and waits for nobody.
 
     Raises:
         RuntimeError: if another process holds the folder.
@@ -40,17 +42,21 @@ class Study:
         OSError: if it cannot be read or written.
     """
 
-    def __init__(self, folder: Path, space: Space[FasterNetConfig], budget_ms: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        space: Space[FasterNetConfig],
+        budget_ms: float,
+        *,
+        reading: bool = False,
+    ) -> None:
         logging.getLogger("optuna").setLevel(logging.ERROR)
         self.folder = folder
         self._space = space
         self._budget_ms = budget_ms
-        self._lock = _locked(folder / TRIALS)
-        journal.read(folder / TRIALS)  # says which line is corrupt, as Optuna does not
-        self._study = optuna.create_study(
-            storage=optuna.storages.JournalStorage(_Backend(folder / TRIALS)), study_name=_NAME,
-            directions=["maximize", "minimize"], load_if_exists=True,
-        )  # fmt: skip
+        self._lock = None if reading else _locked(folder / TRIALS)
+        kept = journal.read(folder / TRIALS)  # says which line is corrupt, as Optuna does not
+        self._study = _opened(folder / TRIALS) if kept or not reading else None
         self._known = dict(self._outcomes())
         self.measurements = read_measurements(folder)
 
@@ -73,6 +79,7 @@ class Study:
             values = [scores.accuracy, scores.latency_ms]
             excess = {"budget": scores.upper_ms - self._budget_ms}
             attributes["latency_high_ms"] = scores.latency_high_ms
+        assert self._study is not None
         self._study.add_trial(optuna.trial.create_trial(
             state=state, values=values, params=dict(zip(names, genes, strict=True)),
             distributions=names, user_attrs=attributes, constraints=excess,
@@ -91,10 +98,11 @@ class Study:
 
     def close(self) -> None:
         """Let another process have the folder."""
-        self._lock.close()
+        if self._lock:
+            self._lock.close()
 
     def _outcomes(self) -> Generator[tuple[Genes, Outcome], None, None]:
-        for trial in self._study.trials:
+        for trial in self._study.trials if self._study else ():
             scores = None
             if trial.state == optuna.trial.TrialState.COMPLETE:
                 accuracy, latency_ms = trial.values
@@ -115,6 +123,16 @@ class _Backend(BaseJournalBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         journal.append(self._path, logs)
+
+
+def _opened(path: Path) -> optuna.Study:
+    """Load the study of a journal, or begin it there."""
+    storage = optuna.storages.JournalStorage(_Backend(path))
+    if storage.get_all_studies():
+        return optuna.load_study(storage=storage, study_name=_NAME)
+    return optuna.create_study(
+        storage=storage, study_name=_NAME, directions=["maximize", "minimize"]
+    )
 
 
 def write_run(folder: Path, run: Mapping[str, Any]) -> None:

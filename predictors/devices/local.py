@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from predictors.devices import runner
@@ -91,11 +92,11 @@ class LocalDevice:
             sizes = [config.resolution for config in networks]
             sessions = [self._time(files, sizes, seed, processes) for seed in range(processes)]
             hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-        nominal_ms = reference_latency(
-            self._key(), [[timed[0] for timed in rounds] for rounds, _ in sessions]
-        )
-        context = {"clock": self._clock, "reference_ms": nominal_ms, "machine": processor_name(),
-                   "runtime_version": self._runtime.version, **sessions[0][1]}  # fmt: skip
+        reference = [[timed[0] for timed in rounds] for rounds, _ in sessions]
+        context = {"clock": self._clock, "machine": processor_name(),
+                   "runtime_version": self._runtime.version,
+                   "reference_ms": reference_latency(self._key(), reference),
+                   "reference_now_ms": median(map(median, reference)), **sessions[0][1]}  # fmt: skip
         for i in range(1, len(networks)):
             yield self._judge([rounds for rounds, _ in sessions], i,
                               {**context, "artifact": hashes[i]})  # fmt: skip

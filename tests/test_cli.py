@@ -1,0 +1,276 @@
+"""Every command answers, and every mistake is one line, exit code 2 and nothing left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+import fasternas as fn
+from nas.cli import main
+from nas.cluster import Outcome
+from nas.folders import start_run
+from nas.options import SearchOptions
+from nas.trial import Scores
+
+PROGRAM = Path(sys.executable).with_name("fasternas")
+COMMANDS = ("search", "show", "measure", "spaces", "devices")
+SEARCH = ["search", "--device", "arm", "--budget", "10ms"]
+OPTIONS = SearchOptions(device="arm", budget_ms=10.0, trials=4)
+SIZES_MS = {"t0": 29.9, "t1": 69.9, "t2": 140.7}
+Streams = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path.parent / "cache"))
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(folder: Path) -> Path:
+    """A run folder with four trials, each better and slower than the one before."""
+    begun = start_run(folder / "run", OPTIONS)
+    for number in range(4):
+        genes = (number,) * 4 + (0,) * (len(begun.space.genes) - 4)
+        ms = fn.open_device("arm").measure(begun.space.decode(genes)).median_ms
+        scores = Scores(accuracy=50.0 + number, latency_ms=ms, latency_high_ms=1.03 * ms)
+        begun.study.keep(genes, Outcome(number, scores))
+    begun.close()
+    return folder / "run"
+
+
+def _call(arguments: Sequence[str | Path]) -> int:
+    try:
+        return main([str(argument) for argument in arguments])
+    except SystemExit as end:
+        return int(str(end.code))
+
+
+def _start(*arguments: str, stdout: int) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([PROGRAM, *arguments], text=True, timeout=120, check=False,
+                          stdout=stdout, stderr=subprocess.PIPE)  # fmt: skip
+
+
+def _contents(folder: Path) -> dict[str, bytes | None]:
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+            for path in sorted(folder.rglob("*"))}  # fmt: skip
+
+
+def _check_refusal(arguments: Sequence[str | Path], words: str, streams: Streams) -> None:
+    before = _contents(Path())
+    streams.readouterr()
+    assert _call(arguments) == 2
+    out, err = streams.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1, err
+    assert err.startswith("fasternas")
+    assert ": error: " in err
+    assert words in err
+    assert _contents(Path()) == before
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_is_printed_and_leaves_by_zero(command: str, capsys: Streams) -> None:
+    assert _call([*command.split(), "--help"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"usage: fasternas {command}".rstrip())
+    assert err == ""
+
+
+def test_the_program_is_installed_and_its_help_is_quick() -> None:
+    def seconds(*command: str | Path) -> float:
+        start = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        return time.perf_counter() - start
+
+    nothing = min(seconds(sys.executable, "-c", "pass") for _ in range(7))
+    assert min(seconds(PROGRAM, "--help") for _ in range(7)) < 5 * nothing
+
+
+def test_spaces_and_devices_are_listed(capsys: Streams) -> None:
+    assert _call(["spaces", "--json"]) == 0
+    spaces = {space["name"]: space for space in json.loads(capsys.readouterr().out)}
+    assert spaces.keys() == fn.SPACES.keys()
+    assert spaces["fasternet"]["size"] == fn.SPACES["fasternet"].size
+    assert _call(["devices", "--json"]) == 0
+    devices = {device["name"]: device for device in json.loads(capsys.readouterr().out)}
+    assert devices.keys() == {"cpu", "arm"}
+    assert devices["cpu"]["source"] == "measured"
+    for command, names in (("spaces", spaces), ("devices", devices)):
+        assert _call([command]) == 0
+        out, err = capsys.readouterr()
+        assert all(name in out for name in names)
+        assert err == ""
+
+
+@pytest.mark.skipif(os.uname().machine == "aarch64", reason="here `arm` is this machine.")
+def test_measure_predicts_the_named_sizes_on_arm(capsys: Streams) -> None:
+    assert _call(["measure", *SIZES_MS, "--device", "arm", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    rows = json.loads(out)
+    assert [row["name"] for row in rows] == list(SIZES_MS)
+    for row in rows:
+        assert row["median_ms"] == pytest.approx(SIZES_MS[row["name"]], rel=0.01)
+        assert row["low_ms"] < row["median_ms"] < row["high_ms"]
+        assert row["source"] == "predicted"
+        assert row["unstable"] is False
+        assert (row["device"], row["runtime"], row["threads"]) == ("arm", "onnxruntime", 1)
+    assert _call(["measure", *SIZES_MS, "--device", "arm"]) == 0
+    out, err = capsys.readouterr()
+    assert out.count("predicted") == len(SIZES_MS)
+    assert "predicted from a profile" in err
+
+
+def test_measure_takes_files_and_names(folder: Path, capsys: Streams) -> None:
+    fn.save_config(fn.FASTERNET["t1"], folder / "mine.yaml")
+    assert _call(["measure", "mine.yaml", "t1", "--device", "arm", "--threads", "4", "--json"]) == 0
+    mine, t1 = json.loads(capsys.readouterr().out)
+    assert mine.pop("name") == "mine.yaml"
+    assert t1.pop("name") == "t1"
+    assert mine == t1
+    assert t1["threads"] == 4
+
+
+def test_show_prints_the_front_or_all(run: Path, capsys: Streams) -> None:
+    before = _contents(run)
+    assert _call(["show", run, "--json"]) == 0
+    front = json.loads(capsys.readouterr().out)
+    assert 2 <= len(front) <= 4
+    assert all(row["source"] == "predicted" and row["high_ms"] <= 10 for row in front)
+    assert _call(["show", run, "--all", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 4
+    assert _call(["show", run]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2 + len(front)
+    assert "predicted from a profile" in err
+    assert _contents(run) == before
+
+
+MISTAKES: list[tuple[str, str]] = [
+    ("", "required: COMMAND"),
+    ("serch", "invalid choice: 'serch'"),
+    ("search", "required: --budget"),
+    ("search --budget -3ms", "must be positive, but got '-3ms'"),
+    ("search --budget=-3ms", "must be positive, but got '-3ms'"),
+    ("search --budget 0ms", "must be positive, but got '0ms'"),
+    ("search --budget 10", "must end in us, ms or s, as in 10ms, but got '10'"),
+    ("search --budget 10_parsecs", "but got '10 parsecs'"),
+    ("search --budget nanms", "but got 'nanms'"),
+    ("search --budget 1e999ms", "but got '1e999ms'"),
+    ("search --budget ten", "but got 'ten'"),
+    (" --device gpu", "`device` must be one of cpu, arm, but got 'gpu'"),
+    (" --device ../up", "`device` must be one of cpu, arm, but got '../up'"),
+    (" --space resnet", "`space` must be one of fasternet, fasternet-32, but got 'resnet'"),
+    (" --runtime tflite", "`runtime` must be onnxruntime"),
+    (" --device cpu --runtime tflite", "`runtime` must be one of onnxruntime, torch"),
+    (" --searcher luck", "`searcher` must be one of guided, nsga2, tpe, gp, random"),
+    (" --threads 3", "`threads` must be 1 or 4, but got 3"),
+    (" --threads 0", "`threads` must be a positive whole number, but got 0"),
+    (" --device cpu --threads 5000", "`threads` must be at most the "),
+    (" --trials 0", "`trials` must be at least 1, but got 0"),
+    (" --trials -5", "`trials` must be at least 1, but got -5"),
+    (" --seed x", "invalid int value: 'x'"),
+    (" --resolution 7", "`resolution` must be at least"),
+    (" --resolution 192,big", "must be numbers like 192,224, but got '192,big'"),
+    (" --resolution 224,224", "distinct"),
+    (" --activation swish", "`activation` must be gelu or relu, but got 'swish'"),
+    (" --classes 0", "`classes` must be a positive whole number, but got 0"),
+    (" --budget 0.5ms", "the fastest config takes "),
+    (" --ray nonsense", "Ray must be reachable"),
+    (" --resume", "has no run.json"),
+    (" --resume --out gone", "has no run.json"),
+    (" --out file", "file"),
+    (" --out file/run", "file"),
+    ("show gone", "must be a folder that `fasternas search` wrote, but gone has no run.json"),
+    ("show .", "has no run.json"),
+    ("show gone --repair", "has no run.json"),
+    ("show", "required: RUN"),
+    ("measure t9 --device arm", "'t9'"),
+    ("measure gone.yaml --device arm", "gone.yaml"),
+    ("measure . --device arm", "."),
+    ("measure file --device arm", "file"),
+    ("measure binary --device arm", "binary"),
+    ("measure wrong.yaml --device arm", "wrong.yaml: `widths`"),
+    ("measure t0 --device gpu", "`device` must be one of cpu, arm, but got 'gpu'"),
+    ("measure t0 --device arm --threads 3", "`threads` must be 1 or 4, but got 3"),
+    ("measure --device arm", "required: CONFIG"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "words"), MISTAKES, ids=[c or "-" for c, _ in MISTAKES])
+def test_a_mistake_is_one_line(folder: Path, command: str, words: str, capsys: Streams) -> None:
+    (folder / "file").write_text("this is no config")
+    (folder / "binary").write_bytes(bytes(range(256)))
+    (folder / "wrong.yaml").write_text("fasternas: 1\nwidths: [-8]\ndepths: [1]\n")
+    given = command.replace("10_parsecs", "10\0parsecs").split(" ")
+    arguments = [word.replace("\0", " ") for word in given if word]
+    _check_refusal([*SEARCH, *arguments] if command.startswith(" ") else arguments, words, capsys)
+
+
+@pytest.mark.parametrize("options", ["", "--seed 1", "--space fasternet-32", "--budget 11ms"])
+def test_a_folder_with_another_study_is_refused(run: Path, options: str, capsys: Streams) -> None:
+    words = f"must hold this study, but the one in {run} has " if options else "with --resume"
+    resume = ["--resume"] if options else []
+    _check_refusal([*SEARCH, "--out", run, *options.split(), *resume], words, capsys)
+
+
+@pytest.mark.parametrize("command", [["show"], [*SEARCH, "--trials", "4", "--resume", "--out"]],
+                         ids=["show", "resume"])  # fmt: skip
+@pytest.mark.parametrize("name", ["study.journal", "measurements.jsonl", "run.json"])
+@pytest.mark.parametrize("content", [b"{,}\n", b"[]\n", b"{}\n", b"\xff\0\n", b"{}{}\n", b'{"a":'])
+def test_a_corrupt_file_is_one_line(
+    run: Path, command: list[str], name: str, content: bytes, capsys: Streams
+) -> None:
+    file = run / name
+    file.write_bytes((file.read_bytes() if name == "study.journal" else b"") + content)
+    _check_refusal([*command, run], name, capsys)
+
+
+def test_a_line_that_was_cut_off_can_be_dropped(run: Path, capsys: Streams) -> None:
+    journal = run / "study.journal"
+    journal.write_bytes(journal.read_bytes()[:-9])
+    _check_refusal(["show", run, "--all", "--json"], "--repair", capsys)
+    assert _call(["show", run, "--all", "--json", "--repair"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 3
+    assert _call(["show", run, "--all", "--json"]) == 0
+
+
+def test_debug_shows_where_an_error_comes_from() -> None:
+    with pytest.raises(ValueError, match="`device` must be one of cpu, arm, but got 'gpu'"):
+        main(["measure", "t0", "--device", "gpu", "--debug"])
+
+
+def test_an_interruption_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: Streams) -> None:
+    def interrupted(_: object) -> int:
+        signal.raise_signal(signal.SIGINT)
+        return 0
+
+    monkeypatch.setattr("nas.cli_commands.run_spaces", interrupted)
+    assert _call(["spaces"]) == 130
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    finished = _start("devices", stdout=writing)
+    os.close(writing)
+    assert finished.stderr == ""
+
+
+def test_output_that_finds_no_room_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        finished = _start("devices", stdout=full.fileno())
+    assert finished.returncode == 2
+    assert finished.stderr == "fasternas: error: No space left on device.\n"

@@ -1,0 +1,243 @@
+"""The main job from end to end, through the program: it is killed, runs out of disk, and goes on."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+import fasternas as fn
+from nas import journal
+from nas.cli import main
+
+PROGRAM = Path(sys.executable).with_name("fasternas")
+TRIALS = 24
+SEARCH = ("search", "--device", "arm", "--budget", "10ms", "--trials", str(TRIALS), "--out")
+SMALL = ("search", "--device", "arm", "--space", "fasternet-32", "--budget", "2ms", "--trials", "8",
+         "--out")  # fmt: skip
+COLUMNS = ["config", "accuracy", "accuracy_kind", "latency_ms", "low_ms", "high_ms", "source",
+           "macs", "params"]  # fmt: skip
+Streams = pytest.CaptureFixture[str]
+
+pytestmark = pytest.mark.skipif(
+    os.uname().machine == "aarch64", reason="here `arm` is this machine, and takes longer."
+)
+
+
+@pytest.fixture(autouse=True)
+def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No cache, no cluster and no Ray session of anybody else."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+def _start(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, timeout=300,
+                          check=False)  # fmt: skip
+
+
+def _rows(run: Path) -> list[dict[str, str]]:
+    with (run / "pareto.csv").open(newline="") as file:
+        reader = csv.DictReader(file)
+        assert reader.fieldnames == COLUMNS
+        return list(reader)
+
+
+def _trials(run: Path) -> list[tuple[int, list[int], list[float]]]:
+    """Number, genes and scores of every trial in the journal, by number."""
+    entries = [e for e in journal.read(run / "study.journal") if "user_attrs" in e]
+    found = [(e["user_attrs"]["number"], e["user_attrs"]["genes"], e["values"]) for e in entries]
+    return sorted(found)
+
+
+def _check_front(run: Path, budget_ms: float, source: str) -> None:
+    """What the CSV says of the front agrees with its configs, and with the budget."""
+    rows = _rows(run)
+    latencies = [float(row["latency_ms"]) for row in rows]
+    accuracies = [float(row["accuracy"]) for row in rows]
+    assert rows
+    assert latencies == sorted(latencies)
+    assert accuracies == sorted(accuracies)
+    for row in rows:
+        assert (row["source"], row["accuracy_kind"]) == (source, "proxy")
+        assert 0 < float(row["low_ms"]) < float(row["latency_ms"]) < float(row["high_ms"])
+        assert float(row["high_ms"]) <= budget_ms
+        total = fn.cost(fn.load_config(run / row["config"]))
+        assert (int(row["macs"]), int(row["params"])) == (total.macs, total.params)
+    configs = {f"configs/{path.name}" for path in (run / "configs").iterdir()}
+    assert configs == {row["config"] for row in rows}
+
+
+def _check_picture(path: Path) -> None:
+    assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert path.stat().st_size > 20_000
+
+
+def _check_refusal(arguments: Sequence[str | Path], words: str, streams: Streams) -> None:
+    assert main([str(argument) for argument in arguments]) == 2
+    out, err = streams.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1, err
+    assert err.startswith("fasternas: error: ")
+    assert words in err
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> "subprocess.CompletedProcess[str]":
+    """A search that nothing happened to; `.args[-1]` is its folder."""
+    return _start(*SEARCH, tmp_path_factory.mktemp("runs") / "undisturbed")
+
+
+def test_a_search_hands_over_its_front(undisturbed: "subprocess.CompletedProcess[str]") -> None:
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    run = Path(undisturbed.args[-1])
+    _check_front(run, 10.0, "predicted")
+    assert len(_rows(run)) >= 3
+    arm = fn.open_device("arm")
+    for row in _rows(run):
+        again = arm.measure(fn.load_config(run / row["config"]))
+        assert float(row["latency_ms"]) == pytest.approx(again.median_ms)
+        assert float(row["high_ms"]) == pytest.approx(again.high_ms)
+    _check_picture(run / "pareto.png")
+    assert not (run / "calibration.png").exists()
+    assert [number for number, _, _ in _trials(run)] == list(range(TRIALS))
+    assert undisturbed.stdout.count("predicted") == len(_rows(run))
+    for words in ("searching: 24 of 24", "predicted from a profile", "To measure", "training-free"):
+        assert words in undisturbed.stderr
+    assert "Traceback" not in undisturbed.stderr
+
+
+def test_run_json_tells_how_to_repeat_it(undisturbed: "subprocess.CompletedProcess[str]") -> None:
+    kept = json.loads((Path(undisturbed.args[-1]) / "run.json").read_text())
+    options = kept["options"]
+    assert (options["device"], options["budget_ms"], options["threads"]) == ("arm", 10.0, 1)
+    assert (options["space"], options["searcher"]) == ("fasternet", "guided")
+    assert (options["trials"], options["seed"]) == (TRIALS, 0)
+    assert kept["machine"]["cores"] == os.cpu_count()
+    assert kept["machine"]["versions"]["fasternas"] == fn.__version__
+    assert {"torch", "onnxruntime", "ray", "optuna"} <= kept["machine"]["versions"].keys()
+
+
+def test_show_prints_the_same_front(
+    undisturbed: "subprocess.CompletedProcess[str]", capsys: Streams
+) -> None:
+    run = undisturbed.args[-1]
+    assert main(["show", str(run)]) == 0
+    assert capsys.readouterr().out == undisturbed.stdout
+    assert main(["show", str(run), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert [{k: str(v) for k, v in row.items()} for row in shown] == _rows(run)
+
+
+def _kill_at(run: Path, lines: int, seconds: float) -> None:
+    """Search until the journal has so many lines, a little longer, and then kill -9."""
+    resume = ["--resume"] if (run / "run.json").exists() else []
+    with subprocess.Popen([PROGRAM, *SEARCH, run, *resume], stdout=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, text=True) as process:  # fmt: skip
+        journal_file, end = run / "study.journal", time.monotonic() + 200
+        while process.poll() is None and time.monotonic() < end:
+            if journal_file.exists() and journal_file.read_bytes().count(b"\n") >= lines:
+                break
+            time.sleep(0.01)
+        time.sleep(seconds)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, process.communicate()[1]
+
+
+def test_killed_three_times_it_loses_and_repeats_nothing(
+    undisturbed: "subprocess.CompletedProcess[str]", tmp_path: Path
+) -> None:
+    run, rng = tmp_path / "killed", Random(time.time_ns())
+    kept: list[Any] = []
+    for first in (0, 5, 12):
+        moment = (first + rng.randrange(6), rng.uniform(0, 0.4))
+        _kill_at(run, *moment)
+        now = _trials(run)
+        assert all(trial in now for trial in kept), f"lost after a kill at {moment}"
+        kept = now
+    assert len(kept) < TRIALS
+    finished = _start(*SEARCH, run, "--resume")
+    assert finished.returncode == 0, finished.stderr
+    assert all(trial in _trials(run) for trial in kept)
+    assert _trials(run) == _trials(undisturbed.args[-1])
+    assert finished.stdout == undisturbed.stdout
+    assert _rows(run) == _rows(undisturbed.args[-1])
+    _check_picture(run / "pareto.png")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system is not permitted here.")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up_costs_the_last_trial_only(disk: Path) -> None:
+    run = disk / "run"
+    stopped = _start(*SMALL, run)
+    assert stopped.returncode == 2
+    assert stopped.stderr.splitlines()[-1] == "fasternas: error: No space left on device."
+    assert "Traceback" not in stopped.stderr
+    kept = _trials(run)
+    assert 1 <= len(kept) < 8
+    subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
+    finished = _start(*SMALL, run, "--resume")
+    assert finished.returncode == 0, finished.stderr
+    assert [number for number, _, _ in _trials(run)] == list(range(8))
+    assert all(trial in _trials(run) for trial in kept)
+
+
+def test_a_full_disk_is_one_line_and_nothing_is_left(disk: Path, capsys: Streams) -> None:
+    filler = disk / "filler"
+    with pytest.raises(OSError, match="No space left"):
+        filler.write_bytes(b"x" * 20_000)
+    _check_refusal([*SMALL, disk / "runs" / "mine"], "No space left on device", capsys)
+    assert list(disk.iterdir()) == [filler]
+
+
+def test_a_read_only_disk_is_one_line(disk: Path, capsys: Streams) -> None:
+    (disk / "run").mkdir()
+    (disk / "run" / "run.json").write_text("{}")
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    for run in (disk, disk / "new", disk / "runs" / "new"):
+        _check_refusal([*SMALL, run], "Read-only file system", capsys)
+    assert [path.name for path in disk.iterdir()] == ["run"]
+
+
+def test_this_machine_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Streams
+) -> None:
+    monkeypatch.setattr("nas.run.CALIBRATION", 12)
+    run = tmp_path / "cpu"
+    options = ("--space", "fasternet-32", "--budget", "2ms", "--trials", "16", "--out", str(run))
+    assert main(["search", "--device", "cpu", *options]) == 0
+    out, err = capsys.readouterr()
+    _check_front(run, 2.0, "measured")
+    for name in ("pareto.png", "calibration.png"):
+        _check_picture(run / name)
+    for phase in ("calibrating the device", "searching", "verifying the front"):
+        assert f"{phase}: " in err
+    assert out.count("measured") == len(_rows(run))
+    assert len(journal.read(run / "measurements.jsonl")) >= 12 + len(_rows(run))
+    assert main(["show", str(run)]) == 0
+    assert capsys.readouterr().out == out
+
+
+def test_a_budget_out_of_this_machines_reach_is_one_line(tmp_path: Path, capsys: Streams) -> None:
+    run = tmp_path / "runs" / "cpu"
+    options = ("--space", "fasternet-32", "--budget", "1us", "--out", run)
+    _check_refusal(["search", "--device", "cpu", *options], "the fastest config takes 0.", capsys)
+    assert not run.exists()

@@ -1,6 +1,7 @@
 """The command line: parses, calls, prints, and turns errors into one line. Nothing else."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -22,17 +23,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _with_negative_values(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(given)
     try:
-        return int(options.command(options))
+        code = int(options.command(options))
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         print("fasternas: interrupted; what was finished is kept.", file=sys.stderr)
         return 130
     except BrokenPipeError:
+        _let_go_of_output()
         return 0
     except (ValueError, TypeError, RuntimeError, OSError, MemoryError) as error:
         if options.debug:
             raise
+        if isinstance(error, OSError):
+            _let_go_of_output()
         print(f"fasternas: error: {_one_line(error)}", file=sys.stderr)
         return 2
+
+
+def _let_go_of_output() -> None:
+    """Keep Python from flushing, at its end, what could not be written before."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _parser() -> argparse.ArgumentParser:

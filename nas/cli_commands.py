@@ -32,11 +32,10 @@ def run_search(arguments: argparse.Namespace) -> int:
     if arguments.repair:
         _repair(folder)
     run = resume_run(folder, options) if arguments.resume else start_run(folder, options)
-    print(f"{run.device.description}; {folder}", file=sys.stderr)
     try:
-        _show_progress(run.steps(ray_address=arguments.ray))
+        _show_progress(run.steps(ray_address=arguments.ray), f"{run.device.description}; {folder}")
         front = report.write_report(run)
-    except ValueError:
+    except (ValueError, RuntimeError):
         give_up(run)
         raise
     finally:
@@ -144,8 +143,11 @@ def _record(name: str, m: Measurement) -> dict[str, Any]:
             "threads": m.threads, "context": m.context}  # fmt: skip
 
 
-def _show_progress(steps: Iterable[Any]) -> None:
-    """Draw a bar for each phase on a terminal; elsewhere print a line now and then."""
+def _show_progress(steps: Iterable[Any], heading: str) -> None:
+    """Draw a bar for each phase on a terminal; elsewhere print a line now and then.
+
+    The heading comes with the first step: an error before it stays the only line.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -161,6 +163,8 @@ def _show_progress(steps: Iterable[Any]) -> None:
     bars: dict[str, Any] = {}
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         for step in steps:
+            if not bars:
+                print(heading, file=sys.stderr)
             if step.phase not in bars:
                 bars[step.phase] = progress.add_task(step.phase, total=step.total, best="")
             shown = {"best": step.best} if step.best else {}

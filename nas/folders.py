@@ -13,6 +13,8 @@ from nas.run import Run
 from nas.study import MEASUREMENTS, RUN, TRIALS, read_run, write_run
 from predictors.devices.device import Device, open_device
 
+NOTHING = 2  # timings with which a run finds that its budget is out of reach
+
 
 def start_run(folder: Path, options: SearchOptions) -> Run:
     """Begin a study in a new folder, or in one without a study; nothing is left if that fails.
@@ -22,6 +24,7 @@ def start_run(folder: Path, options: SearchOptions) -> Run:
         OSError: if the folder cannot be written.
     """
     device = _device_of(options)
+    options.open_space()  # refuses wrong fields before anything is written
     if (folder / TRIALS).exists():
         raise ValueError(
             f"`out` must be a new folder, but {folder} holds a study. "
@@ -31,13 +34,15 @@ def start_run(folder: Path, options: SearchOptions) -> Run:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_run(folder, {"options": options.as_json(), "machine": machine_facts(device)})
-        return Run(folder, options, device)
+        run = Run(folder, options, device)
+        run.made = made
     except OSError:
         (folder / TRIALS).unlink(missing_ok=True)
         for path in made:
             if path.exists():
                 path.rmdir()
         raise
+    return run
 
 
 def resume_run(folder: Path, options: SearchOptions) -> Run:
@@ -84,10 +89,11 @@ def machine_facts(device: Device) -> dict[str, Any]:
 
 
 def give_up(run: Run) -> None:
-    """Remove the run's files if it has no trials, and its folder if nothing else is in it."""
-    if run.study.outcomes():
+    """Remove the files of a run that found nothing, and the folders that were made for it."""
+    if run.study.outcomes() or len(run.study.measurements) > NOTHING:
         return
     for name in (RUN, TRIALS, MEASUREMENTS):
         (run.folder / name).unlink(missing_ok=True)
-    with suppress(OSError):  # other files stay
-        run.folder.rmdir()
+    for path in run.made:
+        with suppress(OSError):  # somebody else's files stay
+            path.rmdir()

@@ -13,11 +13,12 @@ def append(path: Path, entries: list[dict[str, Any]]) -> None:
         OSError: if they cannot be written; the file then ends where it did before.
     """
     text = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in entries)
-    with path.open("ab") as file:
+    rest = memoryview(text.encode())
+    with path.open("ab", buffering=0) as file:  # a buffer would be written again on closing
         end = file.seek(0, os.SEEK_END)
         try:
-            file.write(text.encode())
-            file.flush()
+            while rest:
+                rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
         except OSError:
             os.truncate(path, end)
@@ -51,7 +52,7 @@ def repair(path: Path) -> None:
 def _parsed(line: bytes, path: Path, number: int) -> dict[str, Any]:
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         entry = None
     if not isinstance(entry, dict):
         raise ValueError(

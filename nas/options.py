@@ -1,7 +1,7 @@
 """The options of `fasternas search`, as the run folder keeps them."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 from nas.searchers import SearcherName
 from search_spaces.catalogue import SPACES
@@ -35,6 +35,9 @@ class SearchOptions:
             raise ValueError(f"`space` must be one of {', '.join(SPACES)}, but got {self.space!r}.")
         if self.trials < 1:
             raise ValueError(f"`trials` must be at least 1, but got {self.trials}.")
+        if self.searcher not in get_args(SearcherName):
+            raise ValueError(f"`searcher` must be one of {', '.join(get_args(SearcherName))}, but "
+                             f"got {self.searcher!r}.")  # fmt: skip
         if not self.budget_ms > 0:
             raise ValueError(f"`budget` must be positive, but got {self.budget_ms:g} ms.")
 
@@ -46,9 +49,15 @@ class SearchOptions:
             changes["resolution"] = oneof(*sorted(self.resolutions))
         if self.activations:
             changes["activation"] = oneof(*self.activations)
-        if self.classes:
+        if self.classes is not None:
             changes["classes"] = self.classes
-        return space.replace(**changes)
+        opened = space.replace(**changes)
+        for resolution in self.resolutions or (None,):  # refuses what no network could have
+            for activation in self.activations or (None,):
+                fixed = {"resolution": resolution, "activation": activation}
+                narrowed = {k: v for k, v in fixed.items() if v is not None}
+                opened.replace(**narrowed).decode((0,) * len(opened.replace(**narrowed).genes))
+        return opened
 
     def as_json(self) -> dict[str, Any]:
         """Return the options as JSON values."""

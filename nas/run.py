@@ -72,6 +72,9 @@ class Run:
         self.estimator: AccuracyEstimator = ProxyEstimator(seed=options.seed)
         self.study = Study(folder, self.space, options.budget_ms, reading=reading)
 
+        self._fitted: dict[int, LatencyPredictor] = {}  # by the number of measurements
+        self.made: list[Path] = []  # the folders that did not exist before, the deepest first
+
     def steps(self, *, ray_address: str | None = None) -> Iterator[Progress]:
         """Do everything that is not done yet.
 
@@ -209,8 +212,11 @@ class Run:
         timed = list(self.study.measurements.items())[:count]
         if self.device.source == "predicted" or len(timed) < 8:
             return None
-        return LatencyPredictor.fit(self.space, [c for c, _ in timed],
-                                    [m.median_ms for _, m in timed])  # fmt: skip
+        if len(timed) not in self._fitted:
+            self._fitted[len(timed)] = LatencyPredictor.fit(
+                self.space, [c for c, _ in timed], [m.median_ms for _, m in timed]
+            )
+        return self._fitted[len(timed)]
 
     def _sizes(self) -> dict[str, FasterNetConfig]:
         """T0 to L with the resolution and classes of the space."""

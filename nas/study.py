@@ -55,10 +55,14 @@ class Study:
         self._space = space
         self._budget_ms = budget_ms
         self._lock = None if reading else _locked(folder / TRIALS)
-        kept = journal.read(folder / TRIALS)  # says which line is corrupt, as Optuna does not
-        self._study = _opened(folder / TRIALS) if kept or not reading else None
-        self._known = dict(self._outcomes())
-        self.measurements = read_measurements(folder)
+        try:
+            kept = journal.read(folder / TRIALS)  # says which line is corrupt, as Optuna does not
+            self._study = _opened(folder / TRIALS) if kept or not reading else None
+            self._known = dict(self._outcomes())
+            self.measurements = read_measurements(folder)
+        except BaseException:
+            self.close()
+            raise
 
     def recall(self, number: int, genes: Genes) -> Outcome | None:
         """Return what was recorded for these genes, if anything."""
@@ -101,15 +105,11 @@ class Study:
         if self._lock:
             self._lock.close()
 
-    def _outcomes(self) -> Generator[tuple[Genes, Outcome], None, None]:
-        for trial in self._study.trials if self._study else ():
-            scores = None
-            if trial.state == optuna.trial.TrialState.COMPLETE:
-                accuracy, latency_ms = trial.values
-                scores = Scores(accuracy=accuracy, latency_ms=latency_ms,
-                                latency_high_ms=trial.user_attrs["latency_high_ms"])  # fmt: skip
-            number, error = trial.user_attrs["number"], trial.user_attrs.get("error")
-            yield tuple(trial.user_attrs["genes"]), Outcome(number, scores, error)
+    def _outcomes(self) -> list[tuple[Genes, Outcome]]:
+        try:
+            return [_outcome(trial) for trial in self._study.trials] if self._study else []
+        except (KeyError, TypeError, ValueError) as error:
+            raise _unreadable(self.folder / TRIALS, error) from None
 
 
 class _Backend(BaseJournalBackend):
@@ -127,11 +127,31 @@ class _Backend(BaseJournalBackend):
 
 def _opened(path: Path) -> optuna.Study:
     """Load the study of a journal, or begin it there."""
-    storage = optuna.storages.JournalStorage(_Backend(path))
-    if storage.get_all_studies():
-        return optuna.load_study(storage=storage, study_name=_NAME)
+    try:
+        storage = optuna.storages.JournalStorage(_Backend(path))
+        if storage.get_all_studies():
+            return optuna.load_study(storage=storage, study_name=_NAME)
+    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        raise _unreadable(path, error) from None
     return optuna.create_study(
         storage=storage, study_name=_NAME, directions=["maximize", "minimize"]
+    )
+
+
+def _outcome(trial: optuna.trial.FrozenTrial) -> tuple[Genes, Outcome]:
+    scores = None
+    if trial.state == optuna.trial.TrialState.COMPLETE:
+        accuracy, latency_ms = trial.values
+        scores = Scores(accuracy=accuracy, latency_ms=latency_ms,
+                        latency_high_ms=trial.user_attrs["latency_high_ms"])  # fmt: skip
+    number, error = trial.user_attrs["number"], trial.user_attrs.get("error")
+    return tuple(trial.user_attrs["genes"]), Outcome(number, scores, error)
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"{path} must be the journal of a fasternas study, but it has an entry that is none "
+        f"({type(error).__name__}: {error}). Restore the file."
     )
 
 

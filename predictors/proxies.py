@@ -30,7 +30,11 @@ def log_synflow(network: FasterNet) -> float:
     size = min(network.config.resolution, _PIXELS)
     with torch.enable_grad():
         linear(torch.ones(1, 3, size, size, dtype=torch.float64)).sum().backward()
-    return math.log(sum(_flow(weight) for weight in linear.parameters()))
+    flow = sum(_flow(weight) for weight in linear.parameters())
+    if not math.isfinite(flow):
+        raise ValueError(f"`network` must be shallower to have a synaptic flow, but with "
+                         f"{sum(network.config.depths)} blocks it overflows.")  # fmt: skip
+    return math.log(flow)
 
 
 def log_parameters(network: FasterNet) -> float:

@@ -8,6 +8,8 @@ from search_spaces.layers import Layer
 
 Activation = Literal["gelu", "relu"]
 
+_LARGEST = 2**31  # no network comes near; larger numbers overflow what computes with them
+
 
 @dataclass(frozen=True, kw_only=True)
 class FasterNetConfig:
@@ -117,16 +119,19 @@ def _floor(x: Any) -> Any:
 
 
 def _check(config: FasterNetConfig) -> None:
+    if not isinstance(config.widths, tuple) or not config.widths:
+        raise ValueError("`widths` must be a tuple with an entry for each stage, but got "
+                         f"{config.widths!r}.")  # fmt: skip
     stages = len(config.widths)
-    if stages == 0:
-        raise ValueError("`widths` must have an entry for each stage, but got none.")
     for name in ("widths", "depths", "partial_ratios", "expansions"):
         values = getattr(config, name)
         if not isinstance(values, tuple) or len(values) != stages:
             raise ValueError(f"`{name}` must be a tuple with one entry for each of the {stages} "
                              f"stages of `widths`, but got {values!r}.")  # fmt: skip
         number = int if name in ("widths", "depths") else (int, float)
-        if not all(isinstance(v, number) and not isinstance(v, bool) and v > 0 for v in values):
+        if not all(
+            isinstance(v, number) and not isinstance(v, bool) and 0 < v < _LARGEST for v in values
+        ):
             raise ValueError(f"`{name}` must hold positive numbers only, but got {values!r}.")
     if any(r > 1 for r in config.partial_ratios) or 0 in config.partial_widths:
         raise ValueError(f"`partial_ratios` must be at most 1 and leave PConv at least one "
@@ -140,7 +145,7 @@ def _check(config: FasterNetConfig) -> None:
 def _check_whole(config: FasterNetConfig, stages: int) -> None:
     for name in ("resolution", "stem_stride", "head_width", "classes"):
         value = getattr(config, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < _LARGEST:
             raise ValueError(f"`{name}` must be a positive whole number, but got {value!r}.")
     if config.activation not in get_args(Activation):
         raise ValueError(f"`activation` must be gelu or relu, but got {config.activation!r}.")

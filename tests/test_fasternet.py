@@ -154,7 +154,7 @@ def test_there_may_be_any_number_of_stages(stages: int) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"widths": ()}, "`widths` must have an entry for each stage, but got none"),
+        ({"widths": ()}, "`widths` must be a tuple with an entry for each stage"),
         ({"widths": [40, 80, 160, 320]}, r"`widths` must be a tuple .*, but got \[40"),
         ({"widths": (40, 80, 160)}, "`depths` must be a tuple with one entry for each of the 3"),
         ({"widths": (40, 80, 160, 0)}, "`widths` must hold positive numbers only"),

@@ -96,7 +96,8 @@ class LocalDevice:
         context = {"clock": self._clock, "machine": processor_name(),
                    "runtime_version": self._runtime.version,
                    "reference_ms": reference_latency(self._key(), reference),
-                   "reference_now_ms": median(map(median, reference)), **sessions[0][1]}  # fmt: skip
+                   "reference_now_ms": median(map(median, reference)),
+                   **sessions[0][1]}  # fmt: skip
         for i in range(1, len(networks)):
             yield self._judge([rounds for rounds, _ in sessions], i,
                               {**context, "artifact": hashes[i]})  # fmt: skip

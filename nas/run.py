@@ -31,7 +31,7 @@ Phase = Literal["calibrating the device", "searching", "verifying the front"]
 CALIBRATION = 49  # networks timed before the search
 CALIBRATION_PROCESSES = 2  # the predictor averages over networks what one measurement misses
 VERIFY_ROUNDS = 6
-NEAR = 3.0  # budgets: how far out the named sizes get a score
+NEAR, TIMED = 3.0, 10.0  # budgets: how far out the named sizes get a score, and are timed
 
 
 @dataclass(frozen=True)
@@ -94,23 +94,17 @@ class Run:
         configs = [config for config, _ in outcomes]
         latencies = self.study.measurements
         verified = len(latencies) > CALIBRATION and not searching
-        predictor = self._predictor(len(latencies))
-        if predictor is not None or self.device.source == "predicted":
-            prediction = predictor.predict(configs) if predictor else self.device.predict(configs)
-            latencies = {**predicted(prediction, configs, self.device), **latencies}
+        latencies = {**self._predicted(configs), **latencies}
         return candidates_of(outcomes, latencies, budget_ms=self.options.budget_ms,
                              accuracy_kind=self.estimator.kind, measured_only=verified)  # fmt: skip
 
     def named(self) -> list[Candidate]:
-        """FasterNet T0 to L on this device, as far as their latency is known.
+        """FasterNet T0 to L on this device: timed, or predicted where far beyond the budget.
 
-        Those far beyond the budget, which no plot shows, get no score: it would take a minute.
+        What no plot shows gets no score: it would take a minute.
         """
         sizes = self._sizes()
-        known = dict(self.study.measurements)
-        if self.device.source == "predicted":
-            configs = list(sizes.values())
-            known = dict(zip(configs, self.device.measure_each(configs), strict=True))
+        known = {**self._predicted(list(sizes.values())), **self.study.measurements}
         return [
             Candidate(name=name, config=config, accuracy=self._accuracy(config, known[config]),
                       accuracy_kind=self.estimator.kind, latency=known[config],
@@ -198,7 +192,10 @@ class Run:
                 verified += 1
                 self.study.keep_measurement(config, measurement)
                 yield Progress("verifying the front", verified, len(front))
-        self._measure(list(self._sizes().values()), processes=1)
+        sizes = list(self._sizes().values())
+        limit_ms = TIMED * self.options.budget_ms
+        near = [c for c, m in self._predicted(sizes).items() if m.median_ms <= limit_ms]
+        self._measure(near, processes=1)
 
     def _measure(self, configs: list[FasterNetConfig], processes: int) -> None:
         new = [config for config in configs if config not in self.study.measurements]
@@ -206,6 +203,14 @@ class Run:
             new, self.device.measure_each(new, processes=processes), strict=True
         ):
             self.study.keep_measurement(config, measurement)
+
+    def _predicted(self, configs: list[FasterNetConfig]) -> dict[FasterNetConfig, Measurement]:
+        """Latencies by all that is known so far; none before there is a predictor."""
+        predictor = self._predictor(len(self.study.measurements))
+        if predictor is None and self.device.source == "measured":
+            return {}
+        prediction = predictor.predict(configs) if predictor else self.device.predict(configs)
+        return predicted(prediction, configs, self.device)
 
     def _predictor(self, count: int) -> LatencyPredictor | None:
         """Fit to the first `count` measurements; None where there are too few."""

@@ -23,7 +23,7 @@ from predictors.timing import STEADY, Measurement, Source, estimate, ratios, set
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 
 GROUP = 8  # networks in memory at once
-ROUNDS = (8, 24)  # fewest, most rounds in a process
+ROUNDS = (8, 20)  # fewest, most rounds in a process
 DISCARD, REPEATS = 1, (5, 50)  # inferences of a block: untimed; fewest and most timed
 BLOCK_MS = 20.0  # a block of a fast network has as many inferences as fit
 MAX_WARM_UP = 20  # blocks

@@ -45,14 +45,17 @@ def start_run(folder: Path, options: SearchOptions) -> Run:
     return run
 
 
-def resume_run(folder: Path, options: SearchOptions) -> Run:
+def resume_run(folder: Path, options: SearchOptions | None = None) -> Run:
     """Go on with the study of a folder; more `trials` than it was begun with extend it.
+
+    `options`, if given, must otherwise be its own.
 
     Raises:
         ValueError: if the folder holds no study, another one, or a corrupt file.
     """
     stored = read_run(folder)
     kept = SearchOptions.from_json(stored["options"])
+    options = options or kept
     for name, value in kept.as_json().items():
         given = options.as_json()[name]
         if name != "trials" and given != value:

@@ -19,12 +19,14 @@ from nas import journal
 from nas.cli import main
 from nas.cluster import Outcome
 from nas.folders import resume_run
+from nas.options import SearchOptions
 
 PROGRAM = Path(sys.executable).with_name("fasternas")
 TRIALS = 24
 SEARCH = ("search", "--device", "arm", "--budget", "10ms", "--trials", str(TRIALS), "--out")
 SMALL = ("search", "--device", "arm", "--space", "fasternet-32", "--budget", "2ms", "--trials", "8",
          "--out")  # fmt: skip
+SMALL_OPTIONS = SearchOptions(device="arm", space="fasternet-32", budget_ms=2.0, trials=8)
 COLUMNS = ["config", "accuracy", "accuracy_kind", "latency_ms", "low_ms", "high_ms", "source",
            "macs", "params"]  # fmt: skip
 Streams = pytest.CaptureFixture[str]
@@ -196,7 +198,7 @@ def test_a_disk_that_fills_up_costs_the_last_trial_only(disk: Path) -> None:
     kept = [number for number, _, _ in _trials(run)]
     assert 1 <= len(kept) < 8
     subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
-    resumed = resume_run(run)
+    resumed = resume_run(run, SMALL_OPTIONS)
     assert [outcome.number for _, outcome in resumed.study.outcomes()] == kept
     resumed.study.keep((0,) * len(resumed.space.genes), Outcome(8, None, "kept now"))
     resumed.close()

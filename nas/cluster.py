@@ -106,11 +106,12 @@ def evaluated(evaluate: Evaluate, number: int, config: Any) -> Outcome:
     """Evaluate a config; an error becomes part of the outcome, and so do scores that are none."""
     try:
         scores = evaluate(config)
+        valid = isinstance(scores, Scores) and scores.valid
     except Exception as error:  # whatever a user's function raises ends its trial, not the search
         return Outcome(number, None, _one_line(error))
     if not isinstance(scores, Scores):
         return Outcome(number, None, f"`evaluate` must return Scores, but returned {scores!r}.")
-    if not scores.valid:
+    if not valid:
         return Outcome(number, None, f"The scores must be finite and positive, but got {scores}.")
     return Outcome(number, scores)
 

@@ -109,6 +109,8 @@ def neighbours(space: Space[Any], genes: Genes) -> list[Genes]:
 
 def changed(space: Space[Any], genes: Genes, rng: Random) -> Genes:
     """Return the genes with one of them drawn anew."""
+    if not genes:
+        return genes
     i = rng.randrange(len(genes))
     return (*genes[:i], rng.randrange(space.cardinalities[i]), *genes[i + 1 :])
 

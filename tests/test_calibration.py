@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from predictors.calibration import FIRST, HEADROOM, next_batch
 from predictors.devices.profiled import ProfiledDevice
-from predictors.latency import LatencyPredictor
+from predictors.features import layer_features
 from search_spaces.catalogue import SPACES
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.space import Space
@@ -78,16 +78,25 @@ def _within(space: Space[Any], limit_ms: float) -> tuple[list[Any], NDArray[np.f
     return [drawn[i] for i in kept], latencies[kept]
 
 
+def _distances(networks: list[Any], timed: list[Any]) -> NDArray[np.float64]:
+    """How far each network is from the nearest that was timed, in the kinds of its work."""
+    work = np.log1p(layer_features([*networks, *timed]))
+    work /= np.where(work.std(axis=0) > 0, work.std(axis=0), 1)
+    near, far = np.split(work, [len(networks)])
+    distances: NDArray[np.float64] = np.linalg.norm(near[:, None] - far[None], axis=2).min(axis=1)
+    return distances
+
+
 @every_case
-@pytest.mark.parametrize("noise", [0.0, 0.02], ids=["exact", "noisy"])
-def test_there_are_as_many_as_asked_for_all_different(
-    name: str, limit_ms: float, noise: float
-) -> None:
-    batches = _batches(name, limit_ms, noise=noise)
-    assert [len(batch) for batch in batches] == [1, FIRST, TOTAL - FIRST - 1]
-    timed = _all(batches)
-    assert len({config for config, _ in timed}) == TOTAL
+def test_there_are_as_many_as_asked_for_all_different(name: str, limit_ms: float) -> None:
+    timed = _chosen(name, limit_ms)
+    assert len({config for config, _ in timed}) == len(timed) == TOTAL
     assert all(config in SPACES[name] for config, _ in timed[1:])
+
+
+def test_they_come_in_two_batches_whatever_the_noise() -> None:
+    batches = _batches("fasternet-32", 2.0, noise=0.02)
+    assert [len(batch) for batch in batches] == [1, FIRST, TOTAL - FIRST - 1]
 
 
 @every_case
@@ -101,36 +110,32 @@ def test_they_reach_from_the_smallest_to_the_limit(name: str, limit_ms: float) -
 
 
 @every_case
-def test_a_predictor_learns_more_from_them_than_from_random_networks(
+def test_whatever_meets_the_limit_is_nearer_to_them_than_to_random_networks(
     name: str, limit_ms: float
 ) -> None:
-    space = SPACES[name]
-    networks, latencies = _within(space, limit_ms)
     rng = Random(1)
-    configs = [space.sample(rng) for _ in range(TOTAL)]
-    errors = []
-    for timed in (_chosen(name, limit_ms), zip(configs, _latencies(configs), strict=True)):
-        predictor = LatencyPredictor.fit(space, *map(list, zip(*timed, strict=True)))
-        mean = predictor.predict(networks).mean_ms
-        errors.append(float(np.quantile(np.abs(mean / latencies - 1), 0.9)))
-    assert errors[0] < errors[1]
-    assert errors[0] < 0.08
+    chosen = [config for config, _ in _chosen(name, limit_ms)]
+    networks, _ = _within(SPACES[name], limit_ms)
+    drawn = [SPACES[name].sample(rng) for _ in range(TOTAL)]
+    assert np.mean(_distances(networks, chosen)) < 0.8 * np.mean(_distances(networks, drawn))
+    assert np.max(_distances(networks, chosen)) < np.max(_distances(networks, drawn))
 
 
 def test_the_same_seed_chooses_the_same_and_another_seed_others() -> None:
-    first = _chosen("fasternet-32", 0.5)
-    assert _all(_batches("fasternet-32", 0.5)) == first
-    other = {config for config, _ in _all(_batches("fasternet-32", 0.5, seed=1))}
-    assert len(other & {config for config, _ in first}) < TOTAL / 2
+    first, again, other = (
+        _all(_batches("fasternet-32", 0.5, total=FIRST + 1, seed=seed)) for seed in (0, 0, 1)
+    )
+    assert first == again == _chosen("fasternet-32", 0.5)[: FIRST + 1]
+    assert len({c for c, _ in first} & {c for c, _ in other}) < FIRST / 2
 
 
-@pytest.mark.parametrize("stopped_at", [1, 9, FIRST + 1, 30, TOTAL])
+@pytest.mark.parametrize("stopped_at", [1, 9, 30])
 def test_what_was_interrupted_goes_on_to_the_same_networks(stopped_at: int) -> None:
-    timed = _chosen("fasternet", 10.0)
-    assert _all(_batches("fasternet", 10.0, timed=timed[:stopped_at])) == timed
+    timed = _chosen("fasternet-32", 0.5)
+    assert _all(_batches("fasternet-32", 0.5, timed=timed[:stopped_at])) == timed
 
 
-@pytest.mark.parametrize("total", [1, 12, FIRST + 1, FIRST + 2])
+@pytest.mark.parametrize("total", [1, 12, FIRST + 1])
 def test_a_smaller_total_is_kept(total: int) -> None:
     assert len(_all(_batches("fasternet-32", 1.0, total=total))) == total
 

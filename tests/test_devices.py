@@ -32,7 +32,7 @@ LARGER = FasterNetConfig(
     resolution=32, head_width=32, classes=10, stem_stride=2,
 )  # fmt: skip
 KEY: dict[str, str | int] = {"machine": "here", "threads": 1}
-BLOCKS = [[3.0, 2.0], [4.0]]
+BLOCKS = [[3.0, 2.0, 4.0]]
 
 
 @pytest.fixture(autouse=True)

@@ -1,23 +1,49 @@
-"""What the README shows works as it stands."""
+"""The README's Python runs as it stands, block after block, as a reader would paste it."""
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.M | re.S)
+FENCED = re.compile(
+    r"^(?P<indent> *)```python\n(?P<code>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE
+)
 
 
-def test_the_readme_has_examples() -> None:
-    assert len(BLOCKS) >= 3
+def _blocks(text: str) -> list[tuple[int, str]]:
+    """The Python blocks, each with the number of its first line."""
+    return [(text.count("\n", 0, found.start("code")) + 1, found["code"])
+            for found in FENCED.finditer(text)]  # fmt: skip
 
 
-def test_the_examples_run_one_after_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    namespace: dict[str, object] = {"__name__": "readme"}
-    for block in BLOCKS:
-        exec(compile(block, str(README), "exec"), namespace)
-    assert "predicted" in capsys.readouterr().out
+    blocks = _blocks(README.read_text(encoding="utf-8"))
+    assert blocks, "The README has no ```python block."
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    for line, code in blocks:
+        # Blank lines in front, so that a traceback names the README's own line.
+        exec(compile("\n" * (line - 1) + code, str(README), "exec"), namespace)
+
+
+def test_no_block_of_the_readme_is_left_open() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert text.count("```") % 2 == 0
+    assert len(_blocks(text)) == len(re.findall(r"^ *```(?:python|py)\b", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        ("```\nx = 1\n```\n", []),
+        ("```python\nx = 1\n```\n", [(2, "x = 1\n")]),
+        ("a\n\n```python\nx = 1\n```\nb\n```sh\nls\n```\n```python\ny = 2\n\nz = 3\n```\n",
+         [(4, "x = 1\n"), (11, "y = 2\n\nz = 3\n")]),
+    ],
+)  # fmt: skip
+def test_blocks_are_found_where_they_are(text: str, expected: list[tuple[int, str]]) -> None:
+    assert _blocks(text) == expected

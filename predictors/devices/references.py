@@ -6,8 +6,10 @@ multiply their ratios by that figure, so the machine's drift does not enter thei
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
@@ -38,10 +40,10 @@ def _digest(key: Mapping[str, str | int]) -> str:
 
 def _read(file: Path) -> float | None:
     try:
-        latency_ms = json.loads(file.read_text())["latency_ms"]
-    except (OSError, ValueError, KeyError):
+        latency_ms = float(json.loads(file.read_text())["latency_ms"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return float(latency_ms) if latency_ms > 0 else None
+    return latency_ms if 0 < latency_ms < math.inf else None
 
 
 def _keep(file: Path, entry: Mapping[str, object]) -> None:
@@ -51,4 +53,5 @@ def _keep(file: Path, entry: Mapping[str, object]) -> None:
         unfinished.write_text(json.dumps(entry, indent=2) + "\n")
         unfinished.replace(file)
     except OSError:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink()

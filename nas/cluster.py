@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,11 +76,16 @@ class RayPool:
             options = {"address": "local", "include_dashboard": False,
                        "num_cpus": len(os.sched_getaffinity(0))}  # fmt: skip
         try:
+            _knock(self._address)
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise RuntimeError(f"Ray must be reachable, but is not: {_one_line(error)}") from error
         self._task = ray.remote(num_cpus=1, max_retries=3)(evaluated)
-        self._reference = ray.put(self._evaluate)
+        try:
+            self._reference = ray.put(self._evaluate)
+        except BaseException:
+            ray.shutdown()
+            raise
         return self
 
     def submit(self, number: int, config: Any) -> None:
@@ -100,6 +106,13 @@ class RayPool:
     def __exit__(self, *_: object) -> None:
         self._running.clear()
         self._ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Find at once what Ray takes a minute to find: that nobody listens at HOST:PORT."""
+    host, separator, port = (address or "").rpartition(":")
+    if separator:
+        socket.create_connection((host, int(port)), timeout=5).close()
 
 
 def evaluated(evaluate: Evaluate, number: int, config: Any) -> Outcome:

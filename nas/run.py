@@ -138,8 +138,8 @@ class Run:
         if self.device.source == "predicted":
             return
         measured = self.study.measurements
-        yield Progress("calibrating the device", len(measured), CALIBRATION)
         self._check_reachable()
+        yield Progress("calibrating the device", len(measured), CALIBRATION)
         while len(measured) < CALIBRATION:
             timed = [(config, m.median_ms) for config, m in measured.items()]
             batch = next_batch(self.space, timed, limit_ms=self.options.budget_ms,

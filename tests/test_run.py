@@ -38,7 +38,8 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No cache, no cluster and no Ray session of anybody else."""
+    """No cache and no cluster of anybody else; here, timings that are short and imprecise."""
+    monkeypatch.setattr("predictors.devices.local.ROUNDS", (8, 8))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
@@ -226,7 +227,6 @@ def test_this_machine_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Streams
 ) -> None:
     monkeypatch.setattr("nas.run.CALIBRATION", 12)
-    monkeypatch.setattr("predictors.devices.local.ROUNDS", (8, 8))
     run = tmp_path / "cpu"
     options = ("--space", "fasternet-32", "--budget", "2ms", "--trials", "16", "--out", str(run))
     assert main(["search", "--device", "cpu", *options]) == 0

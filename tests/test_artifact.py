@@ -1,7 +1,7 @@
 """What is exported is what torch computes, in the form that runtimes execute fastest."""
 
-import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -159,23 +159,16 @@ def test_where_no_file_can_be_none_is_left(export: Export, suffix: str, tmp_path
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.fixture
-def full_disk() -> Iterator[None]:
-    """Files end at 4 KB: the next byte is an error, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-@pytest.mark.usefixtures("full_disk")
 @pytest.mark.parametrize(("export", "suffix"), EXPORTS, ids=["onnx", "torch"])
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(
-    export: Export, suffix: str, tmp_path: Path
+    export: Export,
+    suffix: str,
+    tmp_path: Path,
+    files_end_at: Callable[[int], AbstractContextManager[None]],
 ) -> None:
     path = tmp_path / f"network{suffix}"
     path.write_text("old", encoding="utf-8")
-    with pytest.raises(OSError, match="File too large"):
+    with files_end_at(4096), pytest.raises(OSError, match="File too large"):
         export(build(SMALL), path)
     assert path.read_text(encoding="utf-8") == "old"
     assert [p.name for p in tmp_path.iterdir()] == [path.name]

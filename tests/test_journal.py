@@ -2,12 +2,10 @@
 
 import errno
 import json
-import resource
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import pytest
 
 from nas.journal import append, read, repair
 
+FilesEndAt = Callable[[int], AbstractContextManager[None]]
 ENTRY: dict[str, Any] = {"name": "t0", "values": [1.5, None, "\u00b5s"], "more": {"a": True}}
 LONG = {"text": "x" * 3000}
 
@@ -22,19 +21,6 @@ LONG = {"text": "x" * 3000}
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "study.journal"
-
-
-@contextmanager
-def _files_end_at(size: int) -> Iterator[None]:
-    """Let the system refuse to write a file beyond `size` bytes, as a full disk would."""
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.fixture
@@ -91,12 +77,12 @@ def test_what_is_no_json_is_refused_and_leaves_nothing(path: Path) -> None:
 @pytest.mark.parametrize("room", [0, 1, 20, 500, 2999])
 @pytest.mark.parametrize("entries", [[LONG], [ENTRY, LONG, ENTRY], [LONG] * 5], ids=len)
 def test_a_refused_write_leaves_the_file_as_it_was(
-    path: Path, entries: list[dict[str, Any]], room: int
+    path: Path, entries: list[dict[str, Any]], room: int, files_end_at: FilesEndAt
 ) -> None:
     append(path, [ENTRY])
     before = path.read_bytes()
     with (
-        _files_end_at(len(before) + room),
+        files_end_at(len(before) + room),
         pytest.raises(OSError, match="File too large") as caught,
     ):
         append(path, entries)

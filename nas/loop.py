@@ -20,8 +20,8 @@ IN_FLIGHT = 8
 class Record(Protocol):
     """Where outcomes are kept, so that a later run need not repeat them."""
 
-    def recall(self, number: int, genes: Genes) -> Outcome | None:
-        """Return the outcome kept for this trial, if there is one."""
+    def recall(self, number: int) -> tuple[Genes, Outcome] | None:
+        """Return what was evaluated as this trial and its outcome, if any was kept."""
 
     def keep(self, genes: Genes, outcome: Outcome) -> None:
         """Keep an outcome."""
@@ -74,7 +74,8 @@ def _trials(
     asked: list[Genes] = []
     for number in range(trials + IN_FLIGHT):
         if number < trials and len(asked) == number:
-            genes = proposer.ask(number, gate.admit)
+            known = runner.recall(number)
+            genes = proposer.ask(number, gate.admit if known is None else gate.admits(known[0]))
             if genes is not None:
                 asked.append(genes)
                 runner.start(number, genes)
@@ -95,14 +96,17 @@ class _Runner(Generic[C]):
         self._started: dict[int, tuple[Genes, C]] = {}
         self._finished: dict[int, Outcome] = {}
 
+    def recall(self, number: int) -> tuple[Genes, Outcome] | None:
+        return self._record.recall(number) if self._record else None
+
     def start(self, number: int, genes: Genes) -> None:
         config = self._space.decode(genes)
         self._started[number] = (genes, config)
-        known = self._record.recall(number, genes) if self._record else None
+        known = self.recall(number)
         if known is None:
             self._pool.submit(number, config)
         else:
-            self._finished[number] = known
+            self._finished[number] = known[1]
 
     def finish(self, number: int) -> tuple[C, Outcome]:
         while number not in self._finished:

@@ -191,10 +191,10 @@ def _draw_networks(axes: "Axes", view: View) -> None:
     if any(c.latency.source == "predicted" for c in view.shown):
         axes.scatter([], [], s=38, facecolors="white", edgecolors=_INK, linewidths=1.5,
                      label="predicted, not measured")  # fmt: skip
-    unstable = [c for c in view.shown if c.latency.unstable]
+    unstable = [c for c in (*view.front, *view.named) if c.latency.unstable]
     if unstable:
         axes.scatter([c.latency.median_ms for c in unstable], [c.accuracy for c in unstable],
-                     s=120, marker="x", color=_UNSTABLE, linewidths=1.8, zorder=5.5,
+                     s=60, marker="x", color=_UNSTABLE, linewidths=1.2, zorder=5.5,
                      label="unstable timing")  # fmt: skip
 
 

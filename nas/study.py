@@ -58,20 +58,19 @@ class Study:
         try:
             kept = journal.read(folder / TRIALS)  # says which line is corrupt, as Optuna does not
             self._study = _opened(folder / TRIALS) if kept or not reading else None
-            self._known = dict(self._outcomes())
+            self._known = {outcome.number: (genes, outcome) for genes, outcome in self._outcomes()}
             self.measurements = read_measurements(folder)
         except BaseException:
             self.close()
             raise
 
-    def recall(self, number: int, genes: Genes) -> Outcome | None:
-        """Return what was recorded for these genes, if anything."""
-        known = self._known.get(genes)
-        return None if known is None else Outcome(number, known.scores, known.error)
+    def recall(self, number: int) -> tuple[Genes, Outcome] | None:
+        """Return what was evaluated as this trial and its outcome, if it was recorded."""
+        return self._known.get(number)
 
     def keep(self, genes: Genes, outcome: Outcome) -> None:
         """Record an outcome."""
-        self._known[genes] = outcome
+        self._known[outcome.number] = (genes, outcome)
         names = distributions(self._space)
         attributes: dict[str, Any] = {"number": outcome.number, "genes": list(genes)}
         if outcome.scores is None:
@@ -97,8 +96,8 @@ class Study:
 
     def outcomes(self) -> list[tuple[FasterNetConfig, Outcome]]:
         """Every recorded trial, in the order of their numbers."""
-        decoded = [(self._space.decode(genes), outcome) for genes, outcome in self._known.items()]
-        return sorted(decoded, key=lambda pair: pair[1].number)
+        return [(self._space.decode(genes), outcome)
+                for _, (genes, outcome) in sorted(self._known.items())]  # fmt: skip
 
     def close(self) -> None:
         """Let another process have the folder."""

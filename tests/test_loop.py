@@ -99,15 +99,14 @@ class Memory:
     """A record that is no file."""
 
     def __init__(self) -> None:
-        self.kept: dict[Genes, Outcome] = {}
+        self.kept: dict[int, tuple[Genes, Outcome]] = {}
 
-    def recall(self, number: int, genes: Genes) -> Outcome | None:
-        known = self.kept.get(genes)
-        return Outcome(number, known.scores, known.error) if known else None
+    def recall(self, number: int) -> tuple[Genes, Outcome] | None:
+        return self.kept.get(number)
 
     def keep(self, genes: Genes, outcome: Outcome) -> None:
-        assert genes not in self.kept
-        self.kept[genes] = outcome
+        assert outcome.number not in self.kept
+        self.kept[outcome.number] = (genes, outcome)
 
 
 @pytest.fixture(autouse=True)
@@ -297,3 +296,13 @@ def test_a_budget_out_of_reach_names_the_latency_of_the_fastest() -> None:
 def test_bad_arguments_are_refused_at_the_call(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         search(SPACE, evaluate, **options)
+
+
+@pytest.mark.parametrize("searcher", ["guided", "nsga2", "random"])
+def test_recorded_trials_hold_though_others_would_be_proposed(searcher: SearcherName) -> None:
+    record, again = Memory(), Counted()
+    once = list(start(searcher, known=True, record=record, seed=1, trials=12))
+    twice = list(start(searcher, known=True, record=record, evaluate=again, seed=2, trials=16))
+    assert twice[:12] == once
+    assert len(again.cells) == 4
+    assert len({trial.config for trial in twice}) == 16

@@ -67,12 +67,12 @@ def test_what_was_kept_is_known_at_once_and_after_reopening(study: Study) -> Non
     again.close()
 
 
-def test_outcomes_are_recalled_by_what_was_evaluated(study: Study) -> None:
+def test_outcomes_are_recalled_with_what_was_evaluated(study: Study) -> None:
     study.close()
     again = _open(study.folder)
-    assert again.recall(0, GENES[0]) == OUTCOMES[0]
-    assert again.recall(7, GENES[2]) == Outcome(7, None, OUTCOMES[2].error)
-    assert again.recall(0, GENES[5]) is None
+    assert again.recall(OUTCOMES[0].number) == (GENES[0], OUTCOMES[0])
+    assert again.recall(OUTCOMES[2].number) == (GENES[2], OUTCOMES[2])
+    assert again.recall(99) is None
     again.close()
 
 

@@ -24,7 +24,8 @@ from nas import journal
 from nas.study import read_measurements
 from predictors.calibration import next_batch
 from predictors.cost import cost
-from predictors.devices.device import Device, open_device
+from predictors.devices.device import Device
+from predictors.devices.registry import open_device
 from predictors.features import one_hot
 from predictors.latency import LatencyPredictor
 from search_spaces.catalogue import SPACES

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from nas.trial import Scores as Scores, Trial as Trial
     from predictors.accuracy import ProxyEstimator as ProxyEstimator
     from predictors.cost import Cost as Cost, cost as cost, cost_by_layer as cost_by_layer
-    from predictors.devices.device import Device as Device, open_device as open_device
+    from predictors.devices.device import Device as Device
+    from predictors.devices.registry import open_device as open_device
     from predictors.latency import (
         LatencyPredictor as LatencyPredictor,
         Prediction as Prediction,
@@ -41,7 +42,8 @@ _HOMES = {
     "nas.trial": ("Scores", "Trial"),
     "predictors.accuracy": ("ProxyEstimator",),
     "predictors.cost": ("Cost", "cost", "cost_by_layer"),
-    "predictors.devices.device": ("Device", "open_device"),
+    "predictors.devices.device": ("Device",),
+    "predictors.devices.registry": ("open_device",),
     "predictors.latency": ("LatencyPredictor", "Prediction"),
     "predictors.timing": ("Measurement",),
     "search_spaces.catalogue": ("SPACES",),

@@ -61,8 +61,24 @@ def _parser() -> argparse.ArgumentParser:
     _add_device(measure)
     _add_json(measure)
     _add_json(_add(commands, "spaces", _spaces, "list the search spaces"))
-    _add_json(_add(commands, "devices", _devices, "list the devices"))
+    _add_devices(commands)
     return parser
+
+
+def _add_devices(commands: Any) -> None:
+    devices = _add(commands, "devices", _devices, "list the devices, or add, check, remove a board")
+    _add_json(devices)
+    actions = devices.add_subparsers(dest="action", metavar="ACTION")
+    _add_json(_add(actions, "list", _devices, "list the devices"))
+    add = _add(actions, "add", _devices, "register a board that is reached over SSH")
+    add.add_argument("name", metavar="NAME", help="what to call it")
+    add.add_argument("--ssh", required=True, metavar="USER@HOST[:PORT]", help="where it is")
+    add.add_argument("--runtime", default="onnxruntime", help="onnxruntime or torch")
+    add.add_argument("--threads", type=int, default=1, help="threads of one inference (1)")
+    add.add_argument("--cores", type=_cores, default=(), metavar="0-3",
+                     help="the cores to run on (the last ones)")  # fmt: skip
+    for name, text in {"check": "ask a board what it is", "remove": "forget a board"}.items():
+        _add(actions, name, _devices, text).add_argument("name", metavar="NAME", help="its name")
 
 
 def _add_search(commands: Any) -> None:
@@ -100,8 +116,10 @@ def _add(
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="see `fasternas devices` (cpu)")
-    parser.add_argument("--runtime", default="onnxruntime", help="onnxruntime or torch")
-    parser.add_argument("--threads", type=int, default=1, help="threads of one inference (1)")
+    parser.add_argument("--runtime", help="onnxruntime or torch (as registered, or onnxruntime)")
+    parser.add_argument(
+        "--threads", type=int, help="threads of one inference (as registered, or 1)"
+    )
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
@@ -133,7 +151,7 @@ def _spaces(options: argparse.Namespace) -> int:
 
 
 def _devices(options: argparse.Namespace) -> int:
-    from nas.cli_commands import run_devices
+    from nas.cli_devices import run_devices
 
     return run_devices(options)
 
@@ -152,6 +170,19 @@ def _numbers(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(
             f"must be numbers like 192,224, but got {text!r}."
         ) from None
+
+
+def _cores(text: str) -> tuple[int, ...]:
+    """Read 0-3 or 0,2."""
+    try:
+        ends = [[int(end) for end in word.split("-", 1)] for word in _words(text)]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be cores like 0-3 or 0,2, but got {text!r}."
+        ) from None
+    return tuple(
+        sorted({core for first, *last in ends for core in range(first, (last or [first])[0] + 1)})
+    )
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -3,14 +3,16 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+from nas.cli_table import print_table
 from nas.options import SearchOptions
 from nas.quantities import format_ms
-from predictors.devices.device import HOW_TO_ATTACH, Device, device_names, open_device
+from predictors.devices.device import HOW_TO_ATTACH, Device
+from predictors.devices.registry import default_setting, open_device
 from predictors.timing import Measurement
 from search_spaces.catalogue import SPACES
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
@@ -22,9 +24,12 @@ def run_search(arguments: argparse.Namespace) -> int:
     from nas import report
     from nas.folders import give_up, resume_run, start_run
 
+    runtime, threads = default_setting(arguments.device)
     options = SearchOptions(
         device=arguments.device, budget_ms=arguments.budget, space=arguments.space,
-        runtime=arguments.runtime, threads=arguments.threads, trials=arguments.trials,
+        runtime=arguments.runtime or runtime,
+        threads=threads if arguments.threads is None else arguments.threads,
+        trials=arguments.trials,
         seed=arguments.seed, searcher=arguments.searcher, resolutions=arguments.resolution,
         activations=arguments.activation, classes=arguments.classes,
     )  # fmt: skip
@@ -43,7 +48,7 @@ def run_search(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(report.rows(front), indent=2))
         return 0
-    _print_table(*report.table(front))
+    print_table(*report.table(front))
     for line in report.closing_words(run, front):
         print(line, file=sys.stderr)
     return 0
@@ -62,7 +67,7 @@ def run_show(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(report.rows(candidates), indent=2))
         return 0
-    _print_table(*report.table(candidates))
+    print_table(*report.table(candidates))
     if run.device.source == "predicted":
         print(HOW_TO_ATTACH, file=sys.stderr)
     return 0
@@ -80,7 +85,7 @@ def run_measure(arguments: argparse.Namespace) -> int:
     cells = [[name, format_ms(m.median_ms), f"{format_ms(m.low_ms)} - {format_ms(m.high_ms)}",
               m.source + (", unstable" if m.unstable else "")]
              for name, m in zip(arguments.configs, measured, strict=True)]  # fmt: skip
-    _print_table(["network", "latency ms", "interval", "source"], cells)
+    print_table(["network", "latency ms", "interval", "source"], cells)
     print(device.description, file=sys.stderr)
     if device.source == "predicted":
         print(HOW_TO_ATTACH, file=sys.stderr)
@@ -95,17 +100,6 @@ def run_spaces(arguments: argparse.Namespace) -> int:
         return 0
     for name, space in SPACES.items():
         print(f"{name}: {space.size:.2g} configs\n{space!r}\n")
-    return 0
-
-
-def run_devices(arguments: argparse.Namespace) -> int:
-    """`fasternas devices`: list the devices."""
-    devices = [open_device(name) for name in device_names()]
-    if arguments.json:
-        print(json.dumps([{"name": d.name, "source": d.source, "runtime": d.runtime,
-                           "description": d.description} for d in devices], indent=2))  # fmt: skip
-        return 0
-    _print_table(["device", "what it is"], [[d.name, d.description] for d in devices])
     return 0
 
 
@@ -183,11 +177,3 @@ def _watched(
         yield measurement
     if sys.stderr.isatty():
         print(file=sys.stderr)
-
-
-def _print_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
-    for row in (header, ["-" * width for width in widths], *cells):
-        print(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        )

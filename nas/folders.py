@@ -11,7 +11,8 @@ from typing import Any
 from nas.options import SearchOptions
 from nas.run import Run
 from nas.study import MEASUREMENTS, RUN, TRIALS, read_run, write_run
-from predictors.devices.device import Device, open_device
+from predictors.devices.device import Device
+from predictors.devices.registry import open_device
 
 NOTHING = 2  # timings with which a run finds that its budget is out of reach
 

@@ -1,13 +1,9 @@
 """Devices answer with latencies: this machine times real files, a profile predicts."""
 
 import json
-import os
 import platform
-import signal
 import subprocess
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -15,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from predictors.devices.device import Device, device_names, open_device
-from predictors.devices.local import LocalDevice, RunnerProcess
+from predictors.devices.device import Device
 from predictors.devices.profiled import ProfiledDevice
 from predictors.devices.references import reference_latency
+from predictors.devices.registry import device_names, open_device
+from predictors.devices.timed import TimedDevice
 from predictors.timing import Measurement
 from search_spaces.catalogue import SPACES
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
@@ -42,7 +39,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "scratch").mkdir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
-    monkeypatch.setattr("predictors.devices.local.ROUNDS", (8, 8))
+    monkeypatch.setattr("predictors.devices.timed.ROUNDS", (8, 8))
     return tmp_path / "cache"
 
 
@@ -91,52 +88,6 @@ def test_torch_is_a_second_runtime() -> None:
 
 def test_nothing_to_time_takes_no_time() -> None:
     assert list(open_device("cpu").measure_each([])) == []
-
-
-def _runners() -> list[int]:
-    """The processes of ours that time networks."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
-            command = (folder / "cmdline").read_text()
-        except OSError:
-            continue
-        if int(parent) == os.getpid() and "runner.py" in command:
-            found.append(int(folder.name))
-    return found
-
-
-def _kill_the_next_runner() -> None:
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        for pid in _runners():
-            time.sleep(0.3)
-            os.kill(pid, signal.SIGKILL)
-            return
-        time.sleep(0.01)
-
-
-def test_a_runner_that_is_killed_is_one_line(tmp_path: Path) -> None:
-    killer = threading.Thread(target=_kill_the_next_runner)
-    killer.start()
-    message = r"^The process that times the networks died: .*\. Is there enough memory for them\?$"
-    with pytest.raises(RuntimeError, match=message) as caught:
-        open_device("cpu").measure(TINY)
-    killer.join()
-    assert "\n" not in str(caught.value)
-    assert list((tmp_path / "scratch").iterdir()) == []
-    assert _runners() == []
-
-
-def test_what_a_runner_died_of_is_told_in_one_line() -> None:
-    request = {"load": ["gone.onnx"], "runtime": "onnxruntime", "threads": 1, "resolutions": [32]}
-    with (
-        RunnerProcess() as process,
-        pytest.raises(RuntimeError, match=r"died: .*gone\.onnx") as caught,
-    ):
-        process.ask(request)
-    assert "\n" not in str(caught.value)
 
 
 def test_the_reference_is_the_median_of_the_blocks_once_and_for_all(cache: Path) -> None:
@@ -213,7 +164,7 @@ def test_a_profile_predicts_nothing_of_nothing() -> None:
 def test_on_an_arm_machine_arm_is_that_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     device = open_device("arm")
-    assert isinstance(device, LocalDevice)
+    assert isinstance(device, TimedDevice)
     assert (device.name, device.source) == ("arm", "measured")
 
 

@@ -1,7 +1,6 @@
-"""What every device can do, and how a device is found by its name."""
+"""What every device can do."""
 
-import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from predictors.latency import Prediction
@@ -9,8 +8,8 @@ from predictors.timing import Measurement, Source
 from search_spaces.fasternet import FasterNetConfig
 
 HOW_TO_ATTACH = (
-    "These latencies are predicted from a profile, not measured. To measure, run the same command "
-    "on the board itself: on an ARM machine `--device arm` times that machine."
+    "These latencies are predicted from a profile, not measured. To measure, attach a board with "
+    "`fasternas devices add NAME --ssh USER@HOST`: then `--device arm` is that board."
 )
 
 
@@ -56,47 +55,6 @@ class Device(Protocol):
         """
 
 
-def open_device(name: str, *, runtime: str = "onnxruntime", threads: int = 1) -> Device:
-    """Open a device by name.
-
-    `cpu` is this machine. `arm` is this machine where it is an ARM one, and otherwise a bundled
-    profile of the Raspberry Pi 5, whose latencies are predicted.
-
-    Raises:
-        ValueError: if there is no such device, runtime or number of threads on it.
-    """
-    if not isinstance(threads, int) or threads < 1:
-        raise ValueError(f"`threads` must be a positive whole number, but got {threads!r}.")
-    if name not in _OPENERS:
-        raise ValueError(
-            f"`device` must be one of {', '.join(_OPENERS)}, but got {name!r}. "
-            "`fasternas devices` describes them."
-        )
-    return _OPENERS[name](name, runtime, threads)
-
-
 def threads_of(threads: int) -> str:
     """Say how many threads."""
     return "one thread" if threads == 1 else f"{threads} threads"
-
-
-def device_names() -> tuple[str, ...]:
-    """The names that `open_device` knows."""
-    return tuple(_OPENERS)
-
-
-def _open_local(name: str, runtime: str, threads: int) -> Device:
-    from predictors.devices.local import LocalDevice
-
-    return LocalDevice(name, runtime=runtime, threads=threads)
-
-
-def _open_arm(name: str, runtime: str, threads: int) -> Device:
-    if platform.machine() in ("aarch64", "arm64"):
-        return _open_local(name, runtime, threads)
-    from predictors.devices.profiled import ProfiledDevice
-
-    return ProfiledDevice(name, runtime=runtime, threads=threads)
-
-
-_OPENERS: dict[str, Callable[[str, str, int], Device]] = {"cpu": _open_local, "arm": _open_arm}

@@ -1,0 +1,63 @@
+"""`fasternas devices`: list, add, check and remove what networks are timed on."""
+
+import argparse
+import json
+
+from nas.cli_table import print_table
+from predictors.devices.boards import Board, check_name, load_boards, save_boards, survey
+from predictors.devices.installation import with_runtime
+from predictors.devices.registry import device_names, open_device
+from predictors.devices.ssh import SITE, Address
+from predictors.runtimes import find_runtime
+
+
+def run_devices(arguments: argparse.Namespace) -> int:
+    """Do what was asked; without a word, list the devices."""
+    actions = {"list": _list, "add": _add, "check": _check, "remove": _remove}
+    actions[arguments.action or "list"](arguments)
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    devices = [open_device(name) for name in device_names()]
+    if arguments.json:
+        print(json.dumps([{"name": d.name, "source": d.source, "runtime": d.runtime,
+                           "description": d.description} for d in devices], indent=2))  # fmt: skip
+        return
+    print_table(["device", "what it is"], [[d.name, d.description] for d in devices])
+
+
+def _add(arguments: argparse.Namespace) -> None:
+    boards = load_boards()
+    check_name(arguments.name, device_names())
+    asked = Board(
+        name=arguments.name, ssh=str(Address.parse(arguments.ssh)),
+        runtime=find_runtime(arguments.runtime).name, threads=arguments.threads,
+        cores=arguments.cores,
+    )  # fmt: skip
+    found = with_runtime(asked)
+    asked.check_fits(found.number_of_cores)
+    save_boards({**boards, found.name: found})
+    print(f"{found.name}: {found.description}")
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    board = survey(_registered(arguments.name))
+    print(f"{board.name}: {board.description}")
+    if not board.version:
+        raise ValueError(f"{board.name} must have {board.runtime}, but it is not there any more. "
+                         "Remove the board and add it again.")  # fmt: skip
+
+
+def _remove(arguments: argparse.Namespace) -> None:
+    board = _registered(arguments.name)
+    save_boards({k: v for k, v in load_boards().items() if k != board.name})
+    print(f"{board.name} is forgotten. What was installed on it, if anything, is in {SITE}.")
+
+
+def _registered(name: str) -> Board:
+    boards = load_boards()
+    if name not in boards:
+        raise ValueError(f"`name` must be a registered board ({', '.join(boards) or 'none yet'}), "
+                         f"but got {name!r}. `fasternas devices add` registers one.")  # fmt: skip
+    return boards[name]

@@ -1,0 +1,178 @@
+"""The boards that the user has registered, in `~/.config/fasternas/devices.toml`."""
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from predictors.devices.connection import Connection, ConnectionLostError
+from predictors.devices.ssh import Address, remedy
+from predictors.devices.timed import Host, TimedDevice
+
+_NAME = re.compile(r"[A-Za-z][\w-]{0,40}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Board:
+    """A board: where it is, how networks are timed on it, and what it said that it is."""
+
+    name: str
+    ssh: str
+    runtime: str = "onnxruntime"
+    threads: int = 1
+    cores: tuple[int, ...] = ()  # to pin to; empty: the runner chooses
+    architecture: str = ""
+    machine: str = ""
+    version: str = ""  # of the runtime; empty: it is not there
+    python: str = ""
+    number_of_cores: int = 1
+    governor: str = ""
+    celsius: float | None = None
+    emulated: bool = False
+
+    @property
+    def description(self) -> str:
+        """One line on what it is."""
+        emulated = " (emulated)" if self.emulated else ""
+        heat = f", {self.celsius:.0f} \u00b0C" if self.celsius is not None else ""
+        governor = f", governor {self.governor}" if self.governor else ""
+        runtime = f"{self.runtime} {self.version}" if self.version else f"no {self.runtime}"
+        return (f"{self.machine or self.architecture}{emulated}, {self.architecture}, "
+                f"{self.number_of_cores} cores, Python {self.python}, {runtime}"
+                f"{governor}{heat}")  # fmt: skip
+
+    def check_fits(self, number_of_cores: int) -> None:
+        """Refuse threads and cores that a machine with so many cores does not have.
+
+        Raises:
+            ValueError: if there are not so many.
+        """
+        beyond = [core for core in self.cores if core >= number_of_cores]
+        if self.threads > number_of_cores or beyond:
+            raise ValueError(f"`threads` and `cores` must be among the {number_of_cores} cores of "
+                             f"{self.name}, but got {max([self.threads, *beyond])}.")  # fmt: skip
+
+    def open(self, name: str, *, runtime: str | None, threads: int | None) -> TimedDevice:
+        """Return it as a device; what is not given is as registered.
+
+        Raises:
+            ValueError: if it has not that runtime or so many cores.
+        """
+        if runtime not in (None, self.runtime):
+            raise ValueError(
+                f"`runtime` must be {self.runtime}, which {self.name} is registered with, but got "
+                f"{runtime!r}. Register the board once more by another name."
+            )
+        if threads is not None:
+            replace(self, threads=threads).check_fits(self.number_of_cores)
+        host = Host(command=Address.parse(self.ssh).command(), address=self.ssh,
+                    machine=self.machine or self.architecture, version=self.version,
+                    cores=self.cores or None, emulated=self.emulated)  # fmt: skip
+        return TimedDevice(name, host, runtime=self.runtime, threads=threads or self.threads)
+
+
+def survey(board: Board) -> Board:
+    """Connect to a board and return it with what it says of itself.
+
+    Raises:
+        RuntimeError: if it cannot be reached or says nothing sensible.
+    """
+    try:
+        with Connection(Address.parse(board.ssh).command()) as connection:
+            facts = connection.ask({"facts": board.runtime})["facts"]
+        return _with_facts(board, facts)
+    except ConnectionLostError as error:
+        raise RuntimeError(f"The board must be within reach, but {board.ssh} is not: {error}. "
+                           f"{remedy(str(error))}") from None  # fmt: skip
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise RuntimeError(f"The board must say what it is, but {board.ssh} answered something "
+                           "else. Is its Python 3.9 or newer?") from None  # fmt: skip
+
+
+def _with_facts(board: Board, facts: Mapping[str, Any]) -> Board:
+    architecture, kernel = _word(facts["machine"]), _word(facts.get("kernel"))
+    celsius = facts.get("celsius")
+    return Board(
+        name=board.name, ssh=board.ssh, runtime=board.runtime, threads=board.threads,
+        cores=board.cores, architecture=architecture, machine=_word(facts["processor"]),
+        version=_word(facts["runtime_version"]), python=_word(facts["python"]),
+        number_of_cores=int(facts["cores"]), governor=_word(facts.get("governor")),
+        celsius=None if celsius is None else float(celsius),
+        emulated=bool(kernel) and _family(kernel) != _family(architecture),
+    )  # fmt: skip
+
+
+def _word(value: object) -> str:
+    return "".join(c for c in str(value or "") if c.isprintable())[:100]
+
+
+def _family(machine: str) -> str:
+    return {"arm64": "aarch64", "amd64": "x86_64"}.get(machine, machine)
+
+
+def is_arm(board: Board) -> bool:
+    """Whether its processor is a 64-bit ARM one."""
+    return _family(board.architecture) == "aarch64"
+
+
+def load_boards() -> dict[str, Board]:
+    """Return the registered boards by name.
+
+    Raises:
+        ValueError: if the file is not what `save_boards` writes.
+    """
+    file = _file()
+    try:
+        tables = tomllib.loads(file.read_text(encoding="utf-8"))
+        return {name: _board(name, table) for name, table in tables.items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} must list boards as `fasternas devices add` writes them, but "
+                         f"{error}. Mend or delete it.") from None  # fmt: skip
+
+
+def _board(name: str, table: dict[str, Any]) -> Board:
+    Address.parse(table.get("ssh", ""))
+    return Board(name=name, **{**table, "cores": tuple(table.get("cores", ()))})
+
+
+def save_boards(boards: Mapping[str, Board]) -> None:
+    """Write the boards; the file is replaced as a whole."""
+    file = _file()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_suffix(f".{os.getpid()}")
+    try:
+        unfinished.write_text("\n".join(map(_table, boards.values())), encoding="utf-8")
+        unfinished.replace(file)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def _table(board: Board) -> str:
+    values = {k: v for k, v in asdict(board).items() if k != "name" and v not in (None, "", ())}
+    # JSON spells strings, numbers, booleans and lists as TOML does
+    lines = [f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in values.items()]
+    return "\n".join([f"[{board.name}]", *lines, ""])
+
+
+def check_name(name: str, taken: Mapping[str, object] | tuple[str, ...]) -> None:
+    """Refuse a name that no board can have.
+
+    Raises:
+        ValueError: if it is taken or is no word.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"`name` must be a word of letters, digits, - and _, but got {name!r}.")
+    if name in taken:
+        raise ValueError(f"`name` must be new, but got {name!r}, which is a device already.")
+
+
+def _file() -> Path:
+    config = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(config) / "fasternas" / "devices.toml"

@@ -1,0 +1,163 @@
+"""A conversation with `runner.py` on some machine: requests, answers, and what can go wrong."""
+
+import json
+import math
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from predictors.devices import runner
+
+SOURCE = Path(runner.__file__).read_text(encoding="utf-8")
+# Run by the other side's Python: it reads the runner's text from its input, then its requests.
+BOOTSTRAP = (
+    f"import sys;s=sys.stdin.buffer.read({len(SOURCE.encode())}).decode();"
+    "exec(compile(s,'runner','exec'),{'__name__':'__main__','SOURCE':s})"
+)
+ANSWER_S = 300.0  # the longest that a machine may take over one request
+LONGEST_ANSWER = 1_000_000  # bytes
+
+
+class ConnectionLostError(RuntimeError):
+    """The other side is gone, or what it says makes no sense; a new connection may do better."""
+
+
+class Connection:
+    """A running keeper (see `runner.py`), started by a command; ends with the `with` block.
+
+    Its answers are JSON and nothing else: whatever a hostile machine says, it runs no code here.
+
+    Raises:
+        ConnectionLostError: where the command cannot be started, or by `ask`.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
+                start_new_session=True,  # Ctrl-C is for us; the keeper ends with its input
+            )  # fmt: skip
+        except OSError as error:
+            raise ConnectionLostError(f"{command[0]}: {error.strerror}") from None
+        self._late = False
+        self._sent: set[str] = set()
+        self._greeting = SOURCE.encode()
+
+    def ask(self, request: dict[str, Any], *, more: bytes = b"") -> dict[str, Any]:
+        """Send a request, and the bytes that belong to it; return the answer.
+
+        Raises:
+            ConnectionLostError: if there is no answer in time, or none that can be understood.
+            RuntimeError: if the answer is an error, in the other side's words.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        line = b""
+        with self._deadline(), suppress(OSError):  # it is gone: the missing answer says so
+            self._process.stdin.write(self._greeting + json.dumps(request).encode() + b"\n")
+            self._process.stdin.write(more)
+            self._process.stdin.flush()
+            self._greeting = b""
+            line = self._process.stdout.readline(LONGEST_ANSWER)
+        return self._understood(line)
+
+    def keep(self, file: Path, digest: str) -> str:
+        """Send a file unless this connection has; return the name that it has over there."""
+        name = digest + file.suffix
+        if name not in self._sent:
+            data = file.read_bytes()
+            self.ask({"keep": name, "bytes": len(data)}, more=data)
+            self._sent.add(name)
+        return name
+
+    def close(self) -> None:
+        """End the keeper, which ends its timer and removes what it kept."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with suppress(OSError):  # what was not sent is of no use to a process that is gone
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        self._errors.close()
+
+    def __enter__(self) -> "Connection":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _deadline(self) -> Iterator[None]:
+        """Kill the process where it takes too long, so that reading from it ends."""
+
+        def end() -> None:
+            self._late = True
+            self._process.kill()
+
+        timer = threading.Timer(ANSWER_S, end)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _understood(self, line: bytes) -> dict[str, Any]:
+        if not line:
+            raise ConnectionLostError(self._last_words())
+        if not line.endswith(b"\n"):
+            self._process.kill()
+            raise ConnectionLostError(
+                f"it answered more than {LONGEST_ANSWER} bytes, or half a line"
+            )
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            self._process.kill()
+            raise ConnectionLostError(f"it answered no JSON object: {_printable(line)!r}")
+        if "died" in answer:
+            how = _printable(str(answer["died"]).encode())
+            raise ConnectionLostError(f"the process that times the networks died ({how})")
+        if "error" in answer:
+            raise RuntimeError(_printable(str(answer["error"]).encode()))
+        return answer
+
+    def _last_words(self) -> str:
+        if self._late:
+            return f"it did not answer within {ANSWER_S:g} s"
+        code = self._process.wait()
+        self._errors.seek(0)
+        said = [_printable(line) for line in self._errors.read(100_000).splitlines()]
+        words = [line for line in said if line]
+        return words[-1] if words else f"it ended with status {code}"
+
+
+def times_ms(answer: dict[str, Any], clock: str) -> list[float]:
+    """Return the times of a block, which a machine may have got wrong.
+
+    Raises:
+        ConnectionLostError: if they are no positive finite numbers.
+    """
+    values = answer.get(clock)
+    if not isinstance(values, list) or not values or not all(_is_time(v) for v in values):
+        raise ConnectionLostError(f"it answered no times in {clock}: {str(values)[:80]!r}")
+    return [float(value) for value in values]
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and value > 0
+
+
+def _printable(line: bytes) -> str:
+    text = line[:200].decode(errors="replace")
+    return "".join(c if c.isprintable() else " " for c in text).strip(" .")

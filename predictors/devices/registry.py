@@ -1,0 +1,77 @@
+"""How a device is found by its name."""
+
+import platform
+from collections.abc import Callable
+
+from predictors.devices.boards import Board, is_arm, load_boards, survey
+from predictors.devices.device import Device
+
+RUNTIME = "onnxruntime"
+
+
+def open_device(name: str, *, runtime: str | None = None, threads: int | None = None) -> Device:
+    """Open a device by name.
+
+    `cpu` is this machine. `arm` is this machine where it is an ARM one, else the first registered
+    board that is, else a bundled profile of the Raspberry Pi 5, whose latencies are predicted.
+    Other names are those of registered boards; `ssh://user@host:port` is one that is not.
+
+    What is not given is as registered, or ONNX Runtime on one thread.
+
+    Raises:
+        ValueError: if there is no such device, runtime or number of threads on it.
+        RuntimeError: if an address does not answer.
+    """
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise ValueError(f"`threads` must be a positive whole number, but got {threads!r}.")
+    if name.startswith("ssh://"):
+        found = survey(Board(name=name, ssh=name, runtime=runtime or RUNTIME))
+        return found.open(name, runtime=runtime, threads=threads)
+    board = _boards().get(name)
+    if board is not None:
+        return board.open(name, runtime=runtime, threads=threads)
+    if name not in _OPENERS:
+        raise ValueError(
+            f"`device` must be one of {', '.join(device_names())}, but got {name!r}. "
+            "`fasternas devices` describes them."
+        )
+    return _OPENERS[name](name, runtime or RUNTIME, threads or 1)
+
+
+def default_setting(name: str) -> tuple[str, int]:
+    """The runtime and the number of threads with which a device is opened unless told."""
+    board = _boards().get(name)
+    return (board.runtime, board.threads) if board else (RUNTIME, 1)
+
+
+def device_names() -> tuple[str, ...]:
+    """The names that `open_device` knows."""
+    return (*_OPENERS, *(name for name in _boards() if name not in _OPENERS))
+
+
+def _boards() -> dict[str, Board]:
+    """The registered boards; the first ARM one is `arm` too, unless this machine is one."""
+    boards = load_boards()
+    arm = next((board for board in boards.values() if is_arm(board)), None)
+    return {**boards, "arm": arm} if arm and not _here_is_arm() else boards
+
+
+def _here_is_arm() -> bool:
+    return platform.machine() in ("aarch64", "arm64")
+
+
+def _open_local(name: str, runtime: str, threads: int) -> Device:
+    from predictors.devices.local import open_local
+
+    return open_local(name, runtime=runtime, threads=threads)
+
+
+def _open_arm(name: str, runtime: str, threads: int) -> Device:
+    if _here_is_arm():
+        return _open_local(name, runtime, threads)
+    from predictors.devices.profiled import ProfiledDevice
+
+    return ProfiledDevice(name, runtime=runtime, threads=threads)
+
+
+_OPENERS: dict[str, Callable[[str, str, int], Device]] = {"cpu": _open_local, "arm": _open_arm}

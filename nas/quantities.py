@@ -1,25 +1,30 @@
 """Quantities as people write them."""
 
+import math
 import re
 
 _UNITS_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+_NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?"  # \d would take any script's digits
 
 
 def parse_duration_ms(text: str) -> float:
     """Return a duration such as 10ms, 0.5s or 800us in milliseconds.
 
     Raises:
-        ValueError: if the text is no positive number with one of these units.
+        ValueError: if the text is no positive, finite number with one of these units.
     """
-    match = re.fullmatch(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([a-z\u00b5]*)\s*", text)
+    match = re.fullmatch(rf"\s*({_NUMBER})\s*([a-z\u00b5]*)\s*", text)
     if match is None:
         raise ValueError(f"must be a duration such as 10ms, 0.5s or 800us, but got {text!r}.")
     number, unit = float(match[1]), match[2].replace("\u00b5", "u")  # the micro sign
     if unit not in _UNITS_MS:
         raise ValueError(f"must end in us, ms or s, as in 10ms, but got {text!r}.")
-    if not 0 < number < float("inf"):
+    ms = number * _UNITS_MS[unit]
+    if ms <= 0:
         raise ValueError(f"must be positive, but got {text!r}.")
-    return number * _UNITS_MS[unit]
+    if math.isinf(ms):
+        raise ValueError(f"must be finite, but got {text!r}. Give a smaller number.")
+    return ms
 
 
 def format_ms(ms: float) -> str:

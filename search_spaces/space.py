@@ -29,6 +29,12 @@ class OneOf:
             raise ValueError(
                 f"`oneof` must have distinct choices, but got {self.choices}. Remove the repeats."
             )
+        if _holds_choices(self.choices):
+            raise TypeError(f"`oneof` must have plain values as choices, but got {self.choices}. "
+                            "List them all; for a tuple of choices use each(...).")  # fmt: skip
+        if any(value != value for value in self.choices):
+            raise ValueError(f"`oneof` must have choices that equal themselves, but got "
+                             f"{self.choices}. Remove what is not a number.")  # fmt: skip
 
     @property
     def ordered(self) -> bool:
@@ -71,11 +77,12 @@ class Space(Generic[C]):
             that is not named keeps its default.
 
     Raises:
-        TypeError: if `config_class` is not a frozen dataclass.
+        TypeError: if `config_class` is not a frozen dataclass, or choices lie inside a value.
         ValueError: if a field is unknown, or has neither choices nor a default.
     """
 
     def __init__(self, config_class: type[C], /, **fields: Any) -> None:
+        _check_class(config_class)
         _check_fields(config_class, fields)
         self.config_class = config_class
         self.fields: Mapping[str, Any] = fields
@@ -120,15 +127,16 @@ class Space(Generic[C]):
         Raises:
             ValueError: if the config is not in the space; the message names the field.
         """
+        if not isinstance(config, self.config_class):
+            raise ValueError(f"`config` must be of class {self.config_class.__name__}, but "
+                             f"got {config!r}.")  # fmt: skip
         return tuple(
             gene for name in self._field_names() for gene in self._encode_field(config, name)
         )
 
     def __contains__(self, config: object) -> bool:
-        if not isinstance(config, self.config_class):
-            return False
         try:
-            self.encode(config)
+            self.encode(config)  # type: ignore[arg-type]
         except ValueError:
             return False
         return True
@@ -182,6 +190,18 @@ def _leaves(nodes: Mapping[str, Any]) -> list[tuple[str, OneOf]]:
     return found
 
 
+def _holds_choices(value: Any) -> bool:
+    """Whether choices lie somewhere in a value, where no gene would reach them."""
+    inside: Any = ()
+    if isinstance(value, (tuple, list)):
+        inside = value
+    elif isinstance(value, dict):
+        inside = value.values()
+    elif is_dataclass(value) and not isinstance(value, type):
+        inside = [getattr(value, f.name, None) for f in fields(value)]
+    return any(isinstance(item, (OneOf, Each)) or _holds_choices(item) for item in inside)
+
+
 def _choose(node: Any, genes: Any) -> Any:
     if isinstance(node, Each):
         return tuple(item.choices[next(genes)] for item in node.items)
@@ -204,18 +224,27 @@ def _default(config_class: type, name: str) -> Any:
     return field.default_factory() if field.default_factory is not MISSING else field.default
 
 
-def _check_fields(config_class: Any, given: Mapping[str, Any]) -> None:
+def _check_class(config_class: Any) -> None:
+    if not isinstance(config_class, type):
+        raise TypeError(f"`config_class` must be a class, but got {config_class!r}. "
+                        f"Give {type(config_class).__name__} itself.")  # fmt: skip
     parameters = getattr(config_class, "__dataclass_params__", None)
     if parameters is None or not parameters.frozen:
         raise TypeError(
             f"`config_class` must be a frozen dataclass, but got {config_class!r}. "
             "Decorate it with @dataclass(frozen=True)."
         )
+
+
+def _check_fields(config_class: Any, given: Mapping[str, Any]) -> None:
     known = {f.name: f for f in fields(config_class) if f.init}
-    for name in given:
+    for name, node in given.items():
         if name not in known:
             raise ValueError(f"`{name}` must be a field of {config_class.__name__}, "
                              f"which has {', '.join(known)}.")  # fmt: skip
+        if not isinstance(node, (OneOf, Each)) and _holds_choices(node):
+            raise TypeError(f"`{name}` must be oneof(...), each(...) or a plain value, but got "
+                            f"{node!r}. Use each(...) for a tuple of choices.")  # fmt: skip
     for name, f in known.items():
         if name not in given and f.default is MISSING and f.default_factory is MISSING:
             raise ValueError(f"`{name}` of {config_class.__name__} has no default, so the space "

@@ -148,6 +148,46 @@ def test_choices_must_be_there_and_differ() -> None:
         each(not_a_choice)
 
 
+@dataclass(frozen=True, slots=True)
+class Other:
+    """A config of another class, some of whose fields bear the same names."""
+
+    op: str = "conv"
+    inner: object = None
+
+
+def test_a_choice_must_equal_itself() -> None:
+    with pytest.raises(ValueError, match=r"`oneof` must have choices that equal .* got \(nan, nan"):
+        oneof(float("nan"), float("nan"))
+
+
+INNER = oneof(1, 2)
+
+
+@pytest.mark.parametrize(
+    "value", [INNER, each(INNER), (3, INNER), [(INNER,)], {"a": INNER}, Other(inner=INNER)]
+)
+def test_choices_inside_a_choice_or_a_value_are_refused(value: Any) -> None:
+    with pytest.raises(TypeError, match=r"`oneof` must have plain values as choices, but got \("):
+        oneof(value, 3)
+    if not isinstance(value, (OneOf, Each)):
+        with pytest.raises(
+            TypeError, match=r"`tags` must be oneof.* Use each\(\.\.\.\) for a tuple"
+        ):
+            SPACE.replace(tags=value)
+
+
+def test_values_may_hold_plain_values() -> None:
+    assert Space(Other, inner=oneof((1, 2), Other(), {"a": Other})).size == 3
+    assert Space(Other, inner=(1, Other())).decode(()) == Other(inner=(1, Other()))
+
+
+def test_a_config_of_another_class_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"`config` must be of class Cell, but got Other\("):
+        SPACE.encode(Other())  # type: ignore[arg-type]
+    assert Other() not in SPACE
+
+
 def test_fields_must_be_known_and_complete() -> None:
     with pytest.raises(ValueError, match="`kernels` must be a field of Cell, which has op, kernel"):
         Space(Cell, op="conv", kernels=oneof(3, 5))
@@ -166,6 +206,12 @@ class Mutable:
 def test_only_frozen_dataclasses_span_a_space(config_class: type) -> None:
     with pytest.raises(TypeError, match="`config_class` must be a frozen dataclass, but got"):
         Space(config_class)
+
+
+def test_a_config_in_place_of_its_class_is_refused() -> None:
+    config: Any = Cell("conv")
+    with pytest.raises(TypeError, match=r"`config_class` must be a class, .* Give Cell itself"):
+        Space(config)
 
 
 def test_the_pieces_are_plain_values() -> None:

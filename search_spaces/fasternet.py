@@ -5,19 +5,26 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from search_spaces.layers import Layer
+from search_spaces.wording import brief
 
 Activation = Literal["gelu", "relu"]
 
-_LARGEST = 2**31  # no network comes near; larger numbers overflow what computes with them
+_MOST_STAGES = 15
+# No network comes near; whatever is larger is a slip, and overflows what computes with it.
+_LARGEST = {
+    "widths": 2**16, "depths": 1000, "partial_ratios": 1, "expansions": 1000, "resolution": 2**14,
+    "stem_stride": 2**14, "head_width": 2**16, "classes": 10**7,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class FasterNetConfig:
-    """One FasterNet. The tuples have one entry for each stage, of which there may be any number.
+    """One FasterNet. The tuples have one entry for each stage, of which there may be 1 to 15.
 
     Raises:
-        ValueError: if a number is not positive, a tuple has the wrong length, a partial ratio is
-            not in (0, 1], or the image is too small for the strides.
+        ValueError: if a number is not positive or larger than any network's, a tuple has the
+            wrong length, a partial ratio is not in (0, 1], or the image is too small for the
+            strides.
     """
 
     widths: tuple[int, ...]  # channels c
@@ -119,40 +126,48 @@ def _floor(x: Any) -> Any:
 
 
 def _check(config: FasterNetConfig) -> None:
-    if not isinstance(config.widths, tuple) or not config.widths:
-        raise ValueError("`widths` must be a tuple with an entry for each stage, but got "
-                         f"{config.widths!r}.")  # fmt: skip
-    stages = len(config.widths)
+    if not isinstance(config.widths, tuple) or not 0 < len(config.widths) <= _MOST_STAGES:
+        raise ValueError("`widths` must be a tuple with an entry for each stage, of which there may "
+                         f"be 1 to {_MOST_STAGES}, but got {brief(config.widths)}.")  # fmt: skip
     for name in ("widths", "depths", "partial_ratios", "expansions"):
-        values = getattr(config, name)
-        if not isinstance(values, tuple) or len(values) != stages:
-            raise ValueError(f"`{name}` must be a tuple with one entry for each of the {stages} "
-                             f"stages of `widths`, but got {values!r}.")  # fmt: skip
-        number = int if name in ("widths", "depths") else (int, float)
-        if not all(
-            isinstance(v, number) and not isinstance(v, bool) and 0 < v < _LARGEST for v in values
-        ):
-            raise ValueError(f"`{name}` must hold positive numbers only, but got {values!r}.")
-    if any(r > 1 for r in config.partial_ratios) or 0 in config.partial_widths:
-        raise ValueError(f"`partial_ratios` must be at most 1 and leave PConv at least one "
-                         f"channel, but got {config.partial_ratios}.")  # fmt: skip
+        _check_stages(name, getattr(config, name), len(config.widths))
+    if 0 in config.partial_widths:
+        raise ValueError("`partial_ratios` must leave PConv at least one channel, but got "
+                         f"{brief(config.partial_ratios)} of {brief(config.widths)}.")  # fmt: skip
     if 0 in config.hidden_widths:
         raise ValueError("`expansions` must leave at least one hidden channel, but got "
-                         f"{config.expansions} of {config.widths}.")  # fmt: skip
-    _check_whole(config, stages)
-
-
-def _check_whole(config: FasterNetConfig, stages: int) -> None:
-    for name in ("resolution", "stem_stride", "head_width", "classes"):
-        value = getattr(config, name)
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < _LARGEST:
-            raise ValueError(f"`{name}` must be a positive whole number, but got {value!r}.")
-    if config.activation not in get_args(Activation):
-        raise ValueError(f"`activation` must be gelu or relu, but got {config.activation!r}.")
-    total_stride = config.stem_stride * 2 ** (stages - 1)
+                         f"{brief(config.expansions)} of {brief(config.widths)}.")  # fmt: skip
+    _check_whole(config)
+    total_stride = config.stem_stride * 2 ** (len(config.widths) - 1)
     if config.resolution < total_stride:
         raise ValueError(f"`resolution` must be at least the total stride of {total_stride} "
                          f"pixels, but got {config.resolution}. Use fewer stages.")  # fmt: skip
+
+
+def _check_stages(name: str, values: Any, stages: int) -> None:
+    if not isinstance(values, tuple) or len(values) != stages:
+        raise ValueError(f"`{name}` must be a tuple with one entry for each of the {stages} "
+                         f"stages of `widths`, but got {brief(values)}.")  # fmt: skip
+    number = int if name in ("widths", "depths") else (int, float)
+    if not all(isinstance(v, number) and not isinstance(v, bool) and v > 0 for v in values):
+        raise ValueError(f"`{name}` must hold positive numbers only, but got {brief(values)}.")
+    _check_size(name, max(values))
+
+
+def _check_whole(config: FasterNetConfig) -> None:
+    for name in ("resolution", "stem_stride", "head_width", "classes"):
+        value = getattr(config, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"`{name}` must be a positive whole number, but got {brief(value)}.")
+        _check_size(name, value)
+    if config.activation not in get_args(Activation):
+        raise ValueError(f"`activation` must be gelu or relu, but got {brief(config.activation)}.")
+
+
+def _check_size(name: str, value: float) -> None:
+    if value > _LARGEST[name]:
+        raise ValueError(f"`{name}` must be at most {_LARGEST[name]}, but got {brief(value)}. "
+                         "Choose a smaller one.")  # fmt: skip
 
 
 def _named(base: int, depths: tuple[int, ...], activation: Activation) -> FasterNetConfig:

@@ -164,6 +164,16 @@ def test_there_may_be_any_number_of_stages(stages: int) -> None:
         ({"partial_ratios": (0.25,)}, "`partial_ratios` must be a tuple with one entry for each"),
         ({"partial_ratios": (0.25, 0.25, 0.25, 1.5)}, "`partial_ratios` must be at most 1"),
         ({"partial_ratios": (0.01,) * 4}, "`partial_ratios` must .* at least one channel"),
+        ({"widths": (8,) * 16}, "`widths` must be a tuple .* of which there may be 1 to 15, but"),
+        ({"widths": (40, 80, 160, 65_537)}, "`widths` must be at most 65536, but got 65537"),
+        ({"depths": (1, 2, 1001, 2)}, "`depths` must be at most 1000, but got 1001"),
+        ({"expansions": (2.0, 2.0, float("inf"), 2.0)}, "`expansions` must be at most 1000, but"),
+        ({"resolution": 2_000_000_000}, "`resolution` must be at most 16384, but got 2000000000"),
+        ({"stem_stride": 2**31}, "`stem_stride` must be at most 16384, but got 2147483648"),
+        ({"head_width": 2**17}, "`head_width` must be at most 65536, but got 131072"),
+        ({"classes": 10_000_001}, "`classes` must be at most 10000000, but got 10000001"),
+        ({"classes": 10**100}, r"`classes` must be at most 10000000, but got 10+\.\.\.0+\. Choose"),
+        ({"activation": "r" * 10**6}, r"`activation` must be gelu or relu, but got 'r+\.\.\.r+'"),
         ({"partial_ratios": ("1/4",) * 4}, "`partial_ratios` must hold positive numbers only"),
         ({"expansions": (2.0, 2.0, 2.0, float("nan"))}, "`expansions` must hold positive"),
         ({"expansions": (0.01,) * 4}, "`expansions` must leave at least one hidden channel"),
@@ -176,5 +186,13 @@ def test_there_may_be_any_number_of_stages(stages: int) -> None:
     ],
 )
 def test_what_cannot_be_built_is_refused(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as refusal:
         replace(T0, **change)
+    assert len(str(refusal.value)) < 300
+
+
+def test_the_limits_themselves_are_allowed() -> None:
+    largest = FasterNetConfig(
+        widths=(2**16,) * 4, depths=(1000,) * 4, resolution=2**14, head_width=2**16, classes=10**7
+    )
+    assert cost(largest).macs > 0

@@ -77,7 +77,7 @@ def test_yaml_files_give_back_what_was_saved(name: str, tmp_path: Path) -> None:
 
 
 def test_yaml_files_keep_every_bit_of_a_ratio(tmp_path: Path) -> None:
-    odd = replace(T0, partial_ratios=(1 / 3, 0.1, 1 / 7, 1.0), expansions=(1e-1, 1.1, 1e5, 2))
+    odd = replace(T0, partial_ratios=(1 / 3, 0.1, 1 / 7, 1.0), expansions=(1e-1, 1.1, 1e2, 2))
     save_config(odd, tmp_path / "odd.yaml")
     again = load_config(str(tmp_path / "odd.yaml"))
     assert again == odd

@@ -127,8 +127,9 @@ def _floor(x: Any) -> Any:
 
 def _check(config: FasterNetConfig) -> None:
     if not isinstance(config.widths, tuple) or not 0 < len(config.widths) <= _MOST_STAGES:
-        raise ValueError("`widths` must be a tuple with an entry for each stage, of which there may "
-                         f"be 1 to {_MOST_STAGES}, but got {brief(config.widths)}.")  # fmt: skip
+        raise ValueError("`widths` must be a tuple with an entry for each stage, of which there "
+                         f"may be 1 to {_MOST_STAGES}, but got "
+                         f"{brief(config.widths)}.")  # fmt: skip
     for name in ("widths", "depths", "partial_ratios", "expansions"):
         _check_stages(name, getattr(config, name), len(config.widths))
     if 0 in config.partial_widths:

@@ -4,15 +4,15 @@ The authors and timm know one ratio and one expansion for all stages, and widths
 config that cannot be said like that is refused, never rounded.
 """
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from reprlib import repr as brief
 from typing import Any
 
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
+from search_spaces.wording import brief
 
 VERSION = 1  # of our YAML, the value of its key `fasternas`
 
@@ -25,6 +25,11 @@ _DEFAULTS = {
     "feature_dim": 1280, "num_classes": 1000,
 }  # fmt: skip
 _FIXED = {"in_chans": 3, "patch_norm": True, "layer_scale_init_value": 0}
+_AUTHORS_KEYS = (
+    "image_size", "act_layer", "norm_layer", "patch_stride", "patch_size2", "patch_stride2",
+    *_DEFAULTS, *_FIXED,
+)  # fmt: skip
+_AUTHORS_TRAINING = ("batch_size",)  # is no slip of the pen, although it looks like patch_size
 _TIMM_FIXED = {"merge_size": 2, "global_pool": "avg"}
 _TIMM_TRAINING = ("drop_rate", "drop_path_rate", "pconv_fw_type", "device", "dtype")
 
@@ -36,8 +41,10 @@ def load_config(path: str | Path) -> FasterNetConfig:
         ValueError: if the file does not hold a config; the message is one line that names it.
         OSError: if the file cannot be read.
     """
+    from search_spaces.yaml_files import read_mapping  # imports yaml
+
     try:
-        given = _read_yaml(Path(path))
+        given = read_mapping(Path(path))
         theirs = "embed_dim" in given and "fasternas" not in given
         return from_authors_yaml(given) if theirs else _from_own_yaml(given)
     except (ValueError, OverflowError) as error:
@@ -47,34 +54,28 @@ def load_config(path: str | Path) -> FasterNetConfig:
 def save_config(config: FasterNetConfig, path: str | Path, *, comment: str = "") -> None:
     """Write a config as YAML, below a comment; the file appears under its name when it is whole.
 
+    Characters of the comment that YAML does not allow are written as Python escapes them.
+
     Raises:
         OSError: if the file cannot be written; then nothing is left behind.
     """
-    import yaml
+    from search_spaces.yaml_files import write_mapping  # imports yaml
 
-    path = Path(path)
     fields = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
-    body = yaml.safe_dump({"fasternas": VERSION, **fields}, sort_keys=False,
-                          default_flow_style=None)  # fmt: skip
-    head = "".join(f"# {line}".rstrip() + "\n" for line in comment.splitlines())
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(head + body, encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_mapping(Path(path), {"fasternas": VERSION, **fields}, comment=comment)
 
 
 def from_authors_yaml(given: Mapping[str, Any]) -> FasterNetConfig:
     """Return the config that the keys of the authors' yaml files spell.
 
     `image_size` is the resolution. What is not about the architecture is passed over, as the
-    authors' own code does, and so are their defaults taken. The number of classes, which they
-    take from the data set, may be given as `num_classes`.
+    authors' own code does, unless it looks like a slip of the pen; and so are their defaults
+    taken. The number of classes, which they take from the data set, may be given as `num_classes`.
 
     Raises:
         ValueError: if a FasterNetConfig cannot say it; the message names the key.
     """
+    _refuse_slips(given)
     given = {"image_size": 224, "act_layer": "RELU", "norm_layer": "BN", **_DEFAULTS, **given}
     same = {"patch_stride": given["patch_size"], "patch_size2": 2, "patch_stride2": 2}
     _refuse_others(given, {**_FIXED, "norm_layer": "BN", **same})
@@ -141,27 +142,15 @@ def from_timm_name(name: str) -> FasterNetConfig:
     return known[model]
 
 
-def _read_yaml(path: Path) -> dict[Any, Any]:
-    import yaml
-
-    try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"The file must be YAML, but: {error}") from error
-    if not isinstance(given, dict):
-        raise ValueError(f"The file must hold a mapping of keys to values, but holds a "
-                         f"{type(given).__name__}. Write one `key: value` a line.")  # fmt: skip
-    return given
-
-
 def _from_own_yaml(given: Mapping[Any, Any]) -> FasterNetConfig:
     version = given.get("fasternas")
     if type(version) is not int or version < 1:
-        raise ValueError(f"`fasternas` must be the version of the format, but got {version!r}. "
-                         f"Begin the file with `fasternas: {VERSION}`.")  # fmt: skip
+        raise ValueError("`fasternas` must be the version of the format, but got "
+                         f"{brief(version)}. Begin the file with "
+                         f"`fasternas: {VERSION}`.")  # fmt: skip
     if version > VERSION:
         raise ValueError(f"`fasternas` must be at most {VERSION}, the format that this version "
-                         f"reads, but got {version}. Update fasternas.")  # fmt: skip
+                         f"reads, but got {brief(version)}. Update fasternas.")  # fmt: skip
     _refuse_unknown(given, ("fasternas", *FasterNetConfig.__dataclass_fields__))
     for name in ("widths", "depths"):
         if name not in given:
@@ -180,10 +169,10 @@ def _from_uniform(given: Mapping[str, Any], resolution: int) -> FasterNetConfig:
     depths, ratio = _stages("depths", given["depths"]), given["mlp_ratio"]
     stages = len(depths)
     if type(ratio) not in (int, float) or not 0 < ratio < float("inf"):
-        raise ValueError(f"`mlp_ratio` must be a positive number, but got {ratio!r}.")
+        raise ValueError(f"`mlp_ratio` must be a positive number, but got {brief(ratio)}.")
     activation: Any = _layer_name(given["act_layer"])
     if activation not in ("gelu", "relu"):
-        raise ValueError(f"`act_layer` must be GELU or ReLU, but got {given['act_layer']!r}.")
+        raise ValueError(f"`act_layer` must be GELU or ReLU, but got {brief(given['act_layer'])}.")
     config = FasterNetConfig(
         widths=tuple(_whole(given, "embed_dim") * 2**i for i in range(stages)), depths=depths,
         partial_ratios=(1 / _whole(given, "n_div"),) * stages, expansions=(float(ratio),) * stages,
@@ -232,20 +221,30 @@ def _refuse_others(given: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
     for name, value in fixed.items():
         if given.get(name, value) != value:
             raise ValueError(f"`{name}` must be {value!r} in a FasterNetConfig, but got "
-                             f"{given[name]!r}. No other is supported.")  # fmt: skip
+                             f"{brief(given[name])}. No other is supported.")  # fmt: skip
 
 
 def _refuse_unknown(given: Iterable[Any], known: tuple[str, ...]) -> None:
     for key in given:
         if key not in known:
-            raise ValueError(f"The keys must be among {', '.join(known)}, but got {key!r}. "
+            raise ValueError(f"The keys must be among {', '.join(known)}, but got {brief(key)}. "
                              "Remove or rename it.")  # fmt: skip
+
+
+def _refuse_slips(given: Iterable[Any]) -> None:
+    """Refuse what is almost a key of the authors; other keys of theirs are about training."""
+    for key in given:
+        if key in (*_AUTHORS_KEYS, *_AUTHORS_TRAINING):
+            continue
+        if near := get_close_matches(str(key)[:99].lower(), _AUTHORS_KEYS, n=1, cutoff=0.85):
+            raise ValueError(f"The keys must be the authors', but got {brief(key)}, which is close "
+                             f"to `{near[0]}`. Rename or remove it.")  # fmt: skip
 
 
 def _whole(given: Mapping[str, Any], name: str) -> int:
     value = given[name]
     if type(value) is not int or value < 1:
-        raise ValueError(f"`{name}` must be a positive whole number, but got {value!r}.")
+        raise ValueError(f"`{name}` must be a positive whole number, but got {brief(value)}.")
     return value
 
 
@@ -266,4 +265,5 @@ def _layer_name(layer: Any) -> str:
     """The lower-case name of a layer: a string, a class, or a partial that changes no result."""
     if isinstance(layer, partial) and not layer.args and set(layer.keywords) <= {"inplace"}:
         layer = layer.func
-    return (layer.__name__ if isinstance(layer, type) else str(layer)).lower()
+    name = layer.__name__ if isinstance(layer, type) else layer
+    return (name if isinstance(name, str) else brief(name)).lower()

@@ -39,7 +39,7 @@ def gene_features(space: Space[Any], configs: Sequence[Any]) -> Array:
 
 def scaled_genes(space: Space[Any], genes: Sequence[Genes]) -> Array:
     """Return genes scaled to [0, 1] where their choices are ordered, one-hot where not."""
-    table = np.array(genes, dtype=float)
+    table = _gene_table(space, genes)
     columns: list[Array] = []
     for i, gene in enumerate(space.genes):
         if gene.ordered:
@@ -51,10 +51,15 @@ def scaled_genes(space: Space[Any], genes: Sequence[Genes]) -> Array:
 
 def one_hot(space: Space[Any], configs: Sequence[Any]) -> Array:
     """Return one column for each choice of each gene, 1 where it was taken."""
-    genes = np.array([space.encode(config) for config in configs], dtype=float)
+    genes = _gene_table(space, [space.encode(config) for config in configs])
     columns = [column for i, n in enumerate(space.cardinalities)
                for column in _one_hot_columns(genes[:, i], n)]  # fmt: skip
     return np.stack(columns, axis=1)
+
+
+def _gene_table(space: Space[Any], genes: Sequence[Genes]) -> Array:
+    """Genes as rows, of shape [n, genes] even where n is 0."""
+    return np.array(genes, dtype=float).reshape(len(genes), len(space.genes))
 
 
 def _one_hot_columns(genes: Array, choices: int) -> list[Array]:

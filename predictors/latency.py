@@ -20,6 +20,7 @@ FOLDS = 10
 _RIDGE = 1e-2
 _NOISE = 0.01  # relative; no measurement is more exact
 _NORMAL = 1.645  # deviations to each side that hold 90 % of a normal distribution
+_LEAST_INFLATION = 1e-3  # errors that are all zero would make intervals without width
 _WIDEST = 2.3  # logarithm of the factor 10: an interval says no more than "unknown"
 
 
@@ -55,10 +56,12 @@ class LatencyPredictor:
         """Fit to the measured latencies of some configs; thirty to fifty that cover the space.
 
         Raises:
-            ValueError: if there are fewer than 8, or a latency is not a positive number.
+            ValueError: if there are fewer than 8, a latency is not a positive number, or neither
+                layers nor genes tell the configs apart.
         """
         latencies = np.asarray(latencies_ms, dtype=float)
         _check(configs, latencies)
+        _check_told_apart(space, configs)
         tables = {form: _table(form, space, configs) for form in _forms(configs)}
         errors = {form: _cross_validated_error(form, table, latencies)
                   for form, table in tables.items()}  # fmt: skip
@@ -110,7 +113,7 @@ def _inflation(predictor: LatencyPredictor, configs: Sequence[Any], latencies: A
                          latencies[kept], steps=20)  # fmt: skip
         mean, deviation = fold._log_latency([configs[i] for i in held_out])
         scores.extend(np.abs(np.log(latencies[held_out]) - mean) / deviation)
-    seen = float(np.quantile(scores, COVERAGE))
+    seen = max(float(np.quantile(scores, COVERAGE)), _LEAST_INFLATION)
     return seen - 0.5 * max(seen - _NORMAL, 0.0)
 
 
@@ -185,6 +188,9 @@ def _folds(n: int) -> list[NDArray[np.intp]]:
 
 
 def _check(configs: Sequence[Any], latencies: Array) -> None:
+    if latencies.ndim != 1:
+        raise ValueError(f"`latencies_ms` must be one number for each config, but got an array of "
+                         f"shape {latencies.shape}. Give the medians.")  # fmt: skip
     if len(configs) != len(latencies):
         raise ValueError(f"`latencies_ms` must have one entry for each of the {len(configs)} "
                          f"configs, but got {len(latencies)}.")  # fmt: skip
@@ -194,3 +200,9 @@ def _check(configs: Sequence[Any], latencies: Array) -> None:
     wrong = latencies[~(np.isfinite(latencies) & (latencies > 0))]
     if len(wrong):
         raise ValueError(f"`latencies_ms` must be positive numbers, but got {wrong[0]}.")
+
+
+def _check_told_apart(space: Space[Any], configs: Sequence[Any]) -> None:
+    if not space.genes and _forms(configs) != ("layers",):
+        raise ValueError("`space` must have an open field where its configs know no layers, but "
+                         "got one config only. Open a field with oneof(...).")  # fmt: skip

@@ -1,7 +1,7 @@
 """The predictor learns latencies from a few dozen measurements and knows how far it is wrong."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from random import Random
 from typing import Any
 
@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from predictors.gaussian_process import _negative_posterior, fit_gaussian_process
 from predictors.latency import LatencyPredictor
 from search_spaces.catalogue import SPACES
-from search_spaces.fasternet import FasterNetConfig
+from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.space import Space, each, oneof
 
 Array = NDArray[np.float64]
@@ -138,6 +138,44 @@ def test_latencies_that_are_all_equal_are_predicted_so() -> None:
     predictor = LatencyPredictor.fit(CELLS, configs, [3.0] * 20)
     predicted = predictor.predict(_data("choices", 50, seed=1)[0])
     assert predicted.mean_ms == pytest.approx(np.full(50, 3.0), rel=0.01)
+    assert np.all((predicted.low_ms < predicted.mean_ms) & (predicted.mean_ms < predicted.high_ms))
+
+
+def test_what_is_known_exactly_has_narrow_intervals_that_hold_it() -> None:
+    configs, _ = _data("choices", 100, seed=0)
+    others, _ = _data("choices", 300, seed=1)
+
+    def exact(cells: list[Cell]) -> list[float]:
+        return [sum(_OPERATORS[name] for name in c.operators) + c.channels / 8 for c in cells]
+
+    predicted = LatencyPredictor.fit(CELLS, configs, exact(configs)).predict(others)
+    truth = np.array(exact(others))
+    assert 0.85 <= np.mean((predicted.low_ms <= truth) & (truth <= predicted.high_ms)) <= 0.97
+    assert np.median(predicted.high_ms / predicted.low_ms) < 1.01
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_configs_have_no_predictions(case: str) -> None:
+    configs, latencies = _data(case, 8, seed=0)
+    predicted = LatencyPredictor.fit(CASES[case][0], configs, list(latencies)).predict([])
+    assert predicted.low_ms.shape == predicted.mean_ms.shape == predicted.high_ms.shape == (0,)
+
+
+def test_a_space_that_tells_no_configs_apart_is_refused() -> None:
+    cell = Cell(("skip",) * 4)
+    with pytest.raises(ValueError, match=r"`space` must have an open field .* with oneof\("):
+        LatencyPredictor.fit(Space(Cell, operators=cell.operators), [cell] * 8, [1.0] * 8)
+    t0 = FASTERNET["t0"]
+    fixed = Space(FasterNetConfig, **{f.name: getattr(t0, f.name) for f in fields(t0)})
+    predicted = LatencyPredictor.fit(fixed, [t0] * 8, [4.0, 5.0, 5.0, 6.0] * 2).predict([t0])
+    assert predicted.low_ms[0] < 5.0 < predicted.high_ms[0]
+
+
+@pytest.mark.parametrize("shape", [(), (20, 2), (20, 1)])
+def test_latencies_that_are_no_list_are_refused(shape: tuple[int, ...]) -> None:
+    latencies: Any = np.ones(shape)
+    with pytest.raises(ValueError, match=r"`latencies_ms` must be one number for each .* shape \("):
+        LatencyPredictor.fit(CELLS, _data("choices", 20, seed=0)[0], latencies)
 
 
 @pytest.mark.parametrize(

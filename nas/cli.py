@@ -1,9 +1,13 @@
 """The command line: parses, calls, prints, and turns errors into one line. Nothing else."""
 
 import argparse
+import errno
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from nas.quantities import parse_duration_ms
@@ -23,12 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _with_negative_values(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(given)
     try:
-        code = int(options.command(options))
-        sys.stdout.flush()
+        with _orderly_end():
+            code = int(options.command(options))
+        if sys.stdout is not None:  # closed by who called
+            sys.stdout.flush()
         return code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, _TerminatedError) as end:
         print("fasternas: interrupted; what was finished is kept.", file=sys.stderr)
-        return 130
+        return 128 + (signal.SIGTERM if isinstance(end, _TerminatedError) else signal.SIGINT)
     except BrokenPipeError:
         _let_go_of_output()
         return 0
@@ -39,6 +45,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _let_go_of_output()
         print(f"fasternas: error: {_one_line(error)}", file=sys.stderr)
         return 2
+
+
+class _TerminatedError(BaseException):
+    """The process was told to end."""
+
+
+@contextmanager
+def _orderly_end() -> Iterator[None]:
+    """Let SIGTERM unwind the stack, so that files and processes are cleaned up."""
+
+    def leave(*_: object) -> NoReturn:
+        raise _TerminatedError
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _let_go_of_output() -> None:
@@ -96,10 +123,14 @@ def _add_search(commands: Any) -> None:
     search.add_argument("--activation", type=_words, default=(), metavar="A[,A]",
                         help="relu, gelu or relu,gelu (the space's own)")  # fmt: skip
     search.add_argument("--classes", type=int, help="outputs of the classifier (the space's own)")
-    search.add_argument("--out", metavar="DIR", help="the run folder (runs/DEVICE-BUDGET)")
+    search.add_argument(
+        "--out", type=_word, metavar="DIR", help="the run folder (runs/DEVICE-BUDGET)"
+    )
     search.add_argument("--resume", action="store_true", help="go on with the run in the folder")
     search.add_argument("--repair", action="store_true", help="drop a last line that was cut off")
-    search.add_argument("--ray", metavar="HOST:PORT", help="a running Ray cluster, or auto")
+    search.add_argument(
+        "--ray", type=_ray_address, metavar="HOST:PORT", help="a running Ray cluster, or auto"
+    )
     _add_json(search)
 
 
@@ -186,7 +217,20 @@ def _cores(text: str) -> tuple[int, ...]:
 
 
 def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
+    return tuple(_word(word.strip()) for word in text.split(","))
+
+
+def _word(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty.")
+    return text
+
+
+def _ray_address(text: str) -> str:
+    _, colon, port = text.rpartition(":")
+    if colon and not (port.isascii() and port.isdigit() and int(port) < 2**16):
+        raise argparse.ArgumentTypeError(f"must be HOST:PORT or auto, but got {text!r}.")
+    return _word(text)
 
 
 def _with_negative_values(arguments: Sequence[str]) -> list[str]:
@@ -204,7 +248,9 @@ def _with_negative_values(arguments: Sequence[str]) -> list[str]:
 def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror}{where}."
+        full = error.filename and error.errno == errno.ENOSPC
+        advice = " Free some space; a search goes on with --resume." if full else ""
+        return f"{error.strerror}{where}.{advice}"
     if isinstance(error, MemoryError):
         return "there is not enough memory. Use fewer threads or smaller networks."
     return " ".join(str(error).split()) or type(error).__name__

@@ -34,9 +34,10 @@ def run_search(arguments: argparse.Namespace) -> int:
         activations=arguments.activation, classes=arguments.classes,
     )  # fmt: skip
     folder = _folder(arguments)
-    if arguments.repair:
-        _repair(folder)
-    run = resume_run(folder, options) if arguments.resume else start_run(folder, options)
+    if arguments.resume:
+        run = resume_run(folder, options, repair=arguments.repair)
+    else:
+        run = start_run(folder, options)
     try:
         _show_progress(run.steps(ray_address=arguments.ray), f"{run.device.description}; {folder}")
         front = report.write_report(run)
@@ -59,10 +60,7 @@ def run_show(arguments: argparse.Namespace) -> int:
     from nas import report
     from nas.folders import read_only_run
 
-    folder = Path(arguments.run)
-    if arguments.repair:
-        _repair(folder)
-    run = read_only_run(folder)
+    run = read_only_run(Path(arguments.run), repair=arguments.repair)
     candidates = [c for c in run.candidates() if c.on_front or arguments.all]
     if arguments.json:
         print(json.dumps(report.rows(candidates), indent=2))
@@ -105,7 +103,7 @@ def run_spaces(arguments: argparse.Namespace) -> int:
 
 def _folder(arguments: argparse.Namespace) -> Path:
     """The run folder: as given, or named by device and budget and, for a new run, not taken."""
-    if arguments.out:
+    if arguments.out is not None:
         return Path(arguments.out)
     first = Path("runs") / f"{arguments.device}-{arguments.budget:g}ms"
     if arguments.resume:
@@ -114,18 +112,10 @@ def _folder(arguments: argparse.Namespace) -> Path:
     return first if not first.exists() else next(path for path in numbered if not path.exists())
 
 
-def _repair(folder: Path) -> None:
-    from nas import journal
-    from nas.study import MEASUREMENTS, TRIALS
-
-    for name in (TRIALS, MEASUREMENTS):
-        journal.repair(folder / name)
-
-
 def _config(name: str) -> FasterNetConfig:
     if name in FASTERNET:
         return FASTERNET[name]
-    if not Path(name).exists():
+    if not Path(name).is_file():
         raise ValueError(f"`config` must be a file or one of {', '.join(FASTERNET)}, but got "
                          f"{name!r}, which is neither.")  # fmt: skip
     return load_config(Path(name))

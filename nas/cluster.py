@@ -2,9 +2,12 @@
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,11 +18,15 @@ Evaluate = Callable[[Any], Scores]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one evaluation: scores, or the error in one line."""
+    """What came of one evaluation: scores, or the error in one line.
+
+    `lost` says that the error was the cluster's, not the config's: trying again may end otherwise.
+    """
 
     number: int
     scores: Scores | None
     error: str | None = None
+    lost: bool = False
 
 
 class Pool(Protocol):
@@ -77,9 +84,14 @@ class RayPool:
                        "num_cpus": len(os.sched_getaffinity(0))}  # fmt: skip
         try:
             _knock(self._address)
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+            with _own_handler(signal.SIGTERM):
+                ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         except (OSError, RuntimeError, ValueError) as error:
-            raise RuntimeError(f"Ray must be reachable, but is not: {_one_line(error)}") from error
+            advice = ("Is it running there?" if self._address else
+                      "Can HOME and the folder for temporary files be written?")  # fmt: skip
+            raise RuntimeError(
+                f"Ray must be reachable, but is not: {_one_line(error)}. {advice}"
+            ) from error
         self._task = ray.remote(num_cpus=1, max_retries=3)(evaluated)
         try:
             self._reference = ray.put(self._evaluate)
@@ -100,12 +112,21 @@ class RayPool:
         try:
             outcome: Outcome = self._ray.get(task)
         except self._ray.exceptions.RayError as error:
-            return Outcome(number, None, _one_line(error))
+            return Outcome(number, None, _one_line(error), lost=True)
         return outcome
 
     def __exit__(self, *_: object) -> None:
         self._running.clear()
         self._ray.shutdown()
+
+
+@contextmanager
+def _own_handler(number: signal.Signals) -> Iterator[None]:
+    """Keep our handler of a signal: Ray puts one in its place that prints a native traceback."""
+    own = signal.getsignal(number)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(number, own)
 
 
 def _knock(address: str | None) -> None:
@@ -130,5 +151,8 @@ def evaluated(evaluate: Evaluate, number: int, config: Any) -> Outcome:
 
 
 def _one_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [""]
+    try:
+        lines = str(error).strip().splitlines() or [""]
+    except Exception:  # the class is the user's
+        lines = ["it has no text"]
     return f"{type(error).__name__}: {lines[0]}"

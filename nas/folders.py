@@ -8,10 +8,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from nas import journal
 from nas.options import SearchOptions
 from nas.run import Run
-from nas.study import MEASUREMENTS, RUN, TRIALS, read_run, write_run
+from nas.study import MEASUREMENTS, RUN, TRIALS, hold, read_run, write_run
 from predictors.devices.device import Device
+from predictors.devices.recorded import RecordedDevice
 from predictors.devices.registry import open_device
 
 NOTHING = 2  # timings with which a run finds that its budget is out of reach
@@ -26,56 +28,107 @@ def start_run(folder: Path, options: SearchOptions) -> Run:
     """
     device = _device_of(options)
     options.open_space()  # refuses wrong fields before anything is written
-    if (folder / TRIALS).exists():
-        raise ValueError(
-            f"`out` must be a new folder, but {folder} holds a study. "
-            "Continue that one with --resume or name another folder."
-        )
     made = [p for p in (folder, *folder.parents) if not p.exists()]
+    new = not (folder / TRIALS).exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        lock = hold(folder)
+        if not new:
+            raise ValueError(
+                f"`out` must be a new folder, but {folder} holds a study. "
+                "Continue that one with --resume or name another folder."
+            )
         write_run(folder, {"options": options.as_json(), "machine": machine_facts(device)})
-        run = Run(folder, options, device)
-        run.made = made
-    except OSError:
-        (folder / TRIALS).unlink(missing_ok=True)
-        for path in made:
-            if path.exists():
-                path.rmdir()
+        run = Run(folder, options, device, lock=lock)
+    except (OSError, RuntimeError, ValueError):
+        if new and lock is not None:  # then it is ours
+            (folder / TRIALS).unlink(missing_ok=True)
+        _remove_empty(made)
+        if lock is not None:
+            lock.close()
         raise
+    run.made = made
     return run
 
 
-def resume_run(folder: Path, options: SearchOptions | None = None) -> Run:
+def resume_run(folder: Path, options: SearchOptions | None = None, *, repair: bool = False) -> Run:
     """Go on with the study of a folder; more `trials` than it was begun with extend it.
 
-    `options`, if given, must otherwise be its own.
+    `options`, if given, must otherwise be its own. `repair` drops last lines that were cut off.
 
     Raises:
-        ValueError: if the folder holds no study, another one, or a corrupt file.
+        ValueError: if the folder holds no study, another one, one of another device, or a corrupt
+            file.
+        RuntimeError: if another process works on it.
     """
     stored = read_run(folder)
     kept = SearchOptions.from_json(stored["options"])
-    options = options or kept
+    extended = _extended(kept, options or kept, folder)
+    device = _device_of(extended)
+    _check_same(device, stored, folder)
+    lock = hold(folder)
+    try:
+        if repair:
+            _repair(folder)
+        if extended != kept:
+            write_run(folder, {**stored, "options": extended.as_json()})
+        return Run(folder, extended, device, lock=lock)
+    except BaseException:
+        lock.close()
+        raise
+
+
+def read_only_run(folder: Path, *, repair: bool = False) -> Run:
+    """Open the study of a folder to look at it, also while a search goes on, or elsewhere.
+
+    Raises:
+        ValueError: if the folder holds no study or a corrupt file.
+        RuntimeError: if it is to be repaired while another process works on it.
+    """
+    stored = read_run(folder)
+    options = SearchOptions.from_json(stored["options"])
+    if repair:
+        with hold(folder):
+            _repair(folder)
+    machine = stored.get("machine", {})
+    if machine.get("source") == "measured":
+        device: Device = RecordedDevice(
+            name=options.device, description=str(machine.get("device")), runtime=options.runtime,
+            threads=options.threads,
+        )  # fmt: skip
+    else:
+        device = _device_of(options)
+    return Run(folder, options, device, reading=True)
+
+
+def _extended(kept: SearchOptions, options: SearchOptions, folder: Path) -> SearchOptions:
+    """The options of the study with as many trials as either asks for."""
     for name, value in kept.as_json().items():
         given = options.as_json()[name]
         if name != "trials" and given != value:
             raise ValueError(f"`out` must hold this study, but the one in {folder} has {name} "
                              f"{value}, not {given}. Name another folder.")  # fmt: skip
-    extended = replace(kept, trials=max(kept.trials, options.trials))
-    if extended != kept:
-        write_run(folder, {**stored, "options": extended.as_json()})
-    return Run(folder, extended, _device_of(extended))
+    return replace(kept, trials=max(kept.trials, options.trials))
 
 
-def read_only_run(folder: Path) -> Run:
-    """Open the study of a folder to look at it, also while a search goes on.
+def _check_same(device: Device, stored: dict[str, Any], folder: Path) -> None:
+    """Refuse to mix latencies of two machines, or of two versions of a runtime."""
+    before = stored.get("machine", {}).get("device")
+    if device.source == "measured" and before not in (None, device.description):
+        raise ValueError(f"`device` must be the one that the study in {folder} was timed on "
+                         f"({before}), but is {device.description}. Begin another.")  # fmt: skip
 
-    Raises:
-        ValueError: if the folder holds no study or a corrupt file.
-    """
-    options = SearchOptions.from_json(read_run(folder)["options"])
-    return Run(folder, options, _device_of(options), reading=True)
+
+def _repair(folder: Path) -> None:
+    for name in (TRIALS, MEASUREMENTS):
+        journal.repair(folder / name)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for path in folders:
+        with suppress(OSError):  # somebody else's files stay
+            path.rmdir()
 
 
 def _device_of(options: SearchOptions) -> Device:
@@ -86,7 +139,7 @@ def machine_facts(device: Device) -> dict[str, Any]:
     """Return what is needed to know the machine and the software again."""
     packages = ("fasternas", "torch", "onnxruntime", "optuna", "ray", "numpy")
     return {
-        "device": device.description, "platform": platform.platform(),
+        "device": device.description, "source": device.source, "platform": platform.platform(),
         "python": platform.python_version(), "cores": os.cpu_count(),
         "versions": {package: version(package) for package in packages},
     }  # fmt: skip
@@ -98,6 +151,4 @@ def give_up(run: Run) -> None:
         return
     for name in (RUN, TRIALS, MEASUREMENTS):
         (run.folder / name).unlink(missing_ok=True)
-    for path in run.made:
-        with suppress(OSError):  # somebody else's files stay
-            path.rmdir()
+    _remove_empty(run.made)

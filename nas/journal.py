@@ -20,13 +20,15 @@ def append(path: Path, entries: list[dict[str, Any]]) -> None:
             while rest:
                 rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
-        except OSError:
+        except OSError as error:
             os.truncate(path, end)
-            raise
+            raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read(path: Path, *, growing: bool = False) -> list[dict[str, Any]]:
     """Return all entries; none where there is no file.
+
+    While another process appends to it (`growing`), a last line may be half there: it is left out.
 
     Raises:
         ValueError: if a line is cut off or is not a JSON object; the message says which.
@@ -35,7 +37,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")
-    if lines[-1]:
+    if lines[-1] and not growing:
         raise ValueError(
             f"{path} ends in the middle of line {len(lines)}. Every entry before it is whole: "
             "repeat with --repair to drop the cut line."

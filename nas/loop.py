@@ -112,7 +112,7 @@ class _Runner(Generic[C]):
         while number not in self._finished:
             outcome = self._pool.next_finished()
             self._finished[outcome.number] = outcome
-            if self._record:
+            if self._record and not outcome.lost:
                 self._record.keep(self._started[outcome.number][0], outcome)
         return self._started.pop(number)[1], self._finished.pop(number)
 

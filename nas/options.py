@@ -33,6 +33,8 @@ class SearchOptions:
     def __post_init__(self) -> None:
         if self.space not in SPACES:
             raise ValueError(f"`space` must be one of {', '.join(SPACES)}, but got {self.space!r}.")
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"`seed` must be in 0..{2**31 - 1}, but got {self.seed}.")
         if self.trials < 1:
             raise ValueError(f"`trials` must be at least 1, but got {self.trials}.")
         if self.searcher not in get_args(SearcherName):
@@ -70,6 +72,12 @@ class SearchOptions:
         Raises:
             ValueError: if a value is missing or unknown.
         """
+        wrong = [name for name, value in values.items() if not _is_option(name, value)]
+        if wrong:
+            raise ValueError(
+                f"The options in run.json must be as a search wrote them, but {wrong[0]} is "
+                f"{values[wrong[0]]!r:.60}. Restore the file."
+            )
         try:
             fields: dict[str, Any] = {
                 k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
@@ -77,3 +85,15 @@ class SearchOptions:
             return cls(**fields)
         except TypeError as error:
             raise ValueError(f"The options in run.json must be whole, but {error}.") from None
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "device": (str,), "budget_ms": (int, float), "space": (str,), "runtime": (str,),
+    "threads": (int,), "trials": (int,), "seed": (int,), "searcher": (str,), "accuracy": (str,),
+    "resolutions": (list,), "activations": (list,), "classes": (int, type(None)),
+}  # fmt: skip
+
+
+def _is_option(name: str, value: object) -> bool:
+    """Whether a value of run.json can be this option's; an unknown name is refused elsewhere."""
+    return not isinstance(value, bool) and isinstance(value, _KINDS.get(name, (object,)))

@@ -73,6 +73,8 @@ def closing_words(run: Run, front: Sequence[Candidate]) -> list[str]:
     lines = [f"{run.folder}/pareto.png, pareto.csv and configs/ hold the front."]
     if run.device.source == "predicted":
         lines.append(HOW_TO_ATTACH)
+    if failed := run.failed():
+        lines.append(f"{len(failed)} of {run.options.trials} trials failed; the first: {failed[0]}")
     if any(c.accuracy_kind == "proxy" for c in front):
         lines.append(
             "The score is training-free (T0 has 100, T2 200): it ranks, it is no accuracy."

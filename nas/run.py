@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
 
@@ -63,14 +63,15 @@ class Run:
     """A run folder at work; close it when done."""
 
     def __init__(
-        self, folder: Path, options: SearchOptions, device: Device, *, reading: bool = False
-    ) -> None:
+        self, folder: Path, options: SearchOptions, device: Device, *, reading: bool = False,
+        lock: IO[bytes] | None = None,
+    ) -> None:  # fmt: skip
         self.folder = folder
         self.options = options
         self.device = device
         self.space: Space[FasterNetConfig] = options.open_space()
         self.estimator: AccuracyEstimator = ProxyEstimator(seed=options.seed)
-        self.study = Study(folder, self.space, options.budget_ms, reading=reading)
+        self.study = Study(folder, self.space, options.budget_ms, reading=reading, lock=lock)
 
         self._fitted: dict[int, LatencyPredictor] = {}  # by the number of measurements
         self.made: list[Path] = []  # the folders that did not exist before, the deepest first
@@ -129,6 +130,11 @@ class Run:
             return None
         return predictor.predict([config for config, _ in later]), [m for _, m in later]
 
+    def failed(self) -> list[str]:
+        """Why trials failed, one line each."""
+        return [outcome.error or "" for _, outcome in self.study.outcomes()
+                if outcome.scores is None]  # fmt: skip
+
     def close(self) -> None:
         """Let go of the folder."""
         self.study.close()
@@ -177,6 +183,9 @@ class Run:
             for trial in trials:
                 best = best_of(self.candidates(searching=True)) if trial.number % 10 == 9 else ""
                 yield Progress("searching", trial.number + 1, self.options.trials, best)
+        failed = self.failed()
+        if len(failed) == len(self.study.outcomes()):
+            raise RuntimeError(f"Trials must succeed, but all {len(failed)} failed: {failed[0]}.")
 
     def _verify(self) -> Iterator[Progress]:
         """Time the front, and what takes the place of those that miss the budget."""

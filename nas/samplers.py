@@ -50,7 +50,7 @@ class OptunaSearcher:
             return
         excess = 0.0 if self._budget_ms is None else scores.upper_ms - self._budget_ms
         self._study.add_trial(optuna.trial.create_trial(
-            values=[scores.accuracy, scores.latency_ms],
+            values=[float(scores.accuracy), float(scores.latency_ms)],
             params=dict(zip(self._distributions, genes, strict=True)),
             distributions=self._distributions, system_attrs=attributes,
             constraints={"budget": excess},

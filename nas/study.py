@@ -12,7 +12,7 @@ import os
 from collections.abc import Generator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import optuna
 from optuna.storages.journal import BaseJournalBackend
@@ -49,17 +49,20 @@ class Study:
         budget_ms: float,
         *,
         reading: bool = False,
+        lock: IO[bytes] | None = None,
     ) -> None:
         logging.getLogger("optuna").setLevel(logging.ERROR)
         self.folder = folder
         self._space = space
         self._budget_ms = budget_ms
-        self._lock = None if reading else _locked(folder / TRIALS)
+        self._lock = lock if lock or reading else hold(folder)
+        growing = reading and _is_held(folder)
         try:
-            kept = journal.read(folder / TRIALS)  # says which line is corrupt, as Optuna does not
-            self._study = _opened(folder / TRIALS) if kept or not reading else None
+            # says which line is corrupt, as Optuna does not
+            kept = journal.read(folder / TRIALS, growing=growing)
+            self._study = _opened(folder / TRIALS, growing) if kept or not reading else None
             self._known = {outcome.number: (genes, outcome) for genes, outcome in self._outcomes()}
-            self.measurements = read_measurements(folder)
+            self.measurements = read_measurements(folder, growing=growing)
         except BaseException:
             self.close()
             raise
@@ -79,7 +82,7 @@ class Study:
         else:
             scores = outcome.scores
             state = optuna.trial.TrialState.COMPLETE
-            values = [scores.accuracy, scores.latency_ms]
+            values = [float(scores.accuracy), float(scores.latency_ms)]
             excess = {"budget": scores.upper_ms - self._budget_ms}
             attributes["latency_high_ms"] = scores.latency_high_ms
         assert self._study is not None
@@ -106,7 +109,10 @@ class Study:
 
     def _outcomes(self) -> list[tuple[Genes, Outcome]]:
         try:
-            return [_outcome(trial) for trial in self._study.trials] if self._study else []
+            found = [_outcome(trial) for trial in self._study.trials] if self._study else []
+            for genes, _ in found:
+                self._space.decode(genes)
+            return found
         except (KeyError, TypeError, ValueError) as error:
             raise _unreadable(self.folder / TRIALS, error) from None
 
@@ -114,20 +120,21 @@ class Study:
 class _Backend(BaseJournalBackend):
     """Optuna's journal kept by `nas.journal`: appends are whole, and the folder is locked once."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, growing: bool) -> None:  # noqa: FBT001
         self._path = path
+        self._growing = growing
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
-        yield from journal.read(self._path)[log_number_from:]
+        yield from journal.read(self._path, growing=self._growing)[log_number_from:]
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         journal.append(self._path, logs)
 
 
-def _opened(path: Path) -> optuna.Study:
+def _opened(path: Path, growing: bool) -> optuna.Study:  # noqa: FBT001
     """Load the study of a journal, or begin it there."""
     try:
-        storage = optuna.storages.JournalStorage(_Backend(path))
+        storage = optuna.storages.JournalStorage(_Backend(path, growing))
         if storage.get_all_studies():
             return optuna.load_study(storage=storage, study_name=_NAME)
     except (KeyError, TypeError, ValueError, AssertionError) as error:
@@ -141,7 +148,7 @@ def _outcome(trial: optuna.trial.FrozenTrial) -> tuple[Genes, Outcome]:
     scores = None
     if trial.state == optuna.trial.TrialState.COMPLETE:
         accuracy, latency_ms = trial.values
-        scores = Scores(accuracy=accuracy, latency_ms=latency_ms,
+        scores = Scores(accuracy=float(accuracy), latency_ms=float(latency_ms),
                         latency_high_ms=trial.user_attrs["latency_high_ms"])  # fmt: skip
     number, error = trial.user_attrs["number"], trial.user_attrs.get("error")
     return tuple(trial.user_attrs["genes"]), Outcome(number, scores, error)
@@ -172,7 +179,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     """
     try:
         run = json.loads((folder / RUN).read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ValueError(
             f"`run` must be a folder that `fasternas search` wrote, but {folder} has no {RUN}."
         ) from None
@@ -183,10 +190,10 @@ def read_run(folder: Path) -> dict[str, Any]:
     return run
 
 
-def read_measurements(folder: Path) -> dict[FasterNetConfig, Measurement]:
+def read_measurements(folder: Path, *, growing: bool = False) -> dict[FasterNetConfig, Measurement]:
     """Return the latencies that were timed."""
     found: dict[FasterNetConfig, Measurement] = {}
-    for number, entry in enumerate(journal.read(folder / MEASUREMENTS), start=1):
+    for number, entry in enumerate(journal.read(folder / MEASUREMENTS, growing=growing), start=1):
         try:
             config = FasterNetConfig(**{k: _tuples(v) for k, v in entry["config"].items()})
             found[config] = Measurement(**{k: _tuples(v) for k, v in entry["measurement"].items()})
@@ -202,15 +209,30 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def _locked(path: Path) -> Any:
-    """Open the file and hold it; the system lets go of it when the process ends, however."""
-    file = path.open("ab")
+def hold(folder: Path) -> IO[bytes]:
+    """Hold a folder's study; the system lets go of it when the process ends, however.
+
+    Raises:
+        RuntimeError: if another process holds it.
+    """
+    file = (folder / TRIALS).open("ab")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
         raise RuntimeError(
-            f"The study in {path.parent} must be free, but another process works on it. "
+            f"The study in {folder} must be free, but another process works on it. "
             "Wait for it or choose another folder."
         ) from None
     return file
+
+
+def _is_held(folder: Path) -> bool:
+    try:
+        with (folder / TRIALS).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -26,8 +26,9 @@ class Scores:
 
     @property
     def valid(self) -> bool:
-        """Whether all numbers are finite and the latency is positive."""
-        return all(map(math.isfinite, (self.accuracy, self.upper_ms))) and self.latency_ms > 0
+        """Whether all numbers are finite, the latency positive and its upper end not below it."""
+        numbers = (self.accuracy, self.latency_ms, self.upper_ms)
+        return all(map(math.isfinite, numbers)) and 0 < self.latency_ms <= self.upper_ms
 
 
 @dataclass(frozen=True, kw_only=True)

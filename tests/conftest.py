@@ -1,4 +1,4 @@
-"""What several tests need: a disk that is full."""
+"""What several tests need: a disk that is full, and none of the boards of who runs them."""
 
 import resource
 import signal
@@ -27,3 +27,9 @@ def _files_end_at(size: int) -> Iterator[None]:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.fixture(autouse=True)
+def no_boards(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The boards that the user has registered are not the tests'."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))

@@ -1,0 +1,63 @@
+"""What the other side answers is checked, and addresses are those of ssh."""
+
+import sys
+from typing import Any
+
+import pytest
+
+from predictors.devices import connection
+from predictors.devices.connection import BOOTSTRAP, Connection, ConnectionLostError, times_ms
+from predictors.devices.ssh import Address
+
+HERE = (sys.executable, "-uc", BOOTSTRAP)
+
+
+def test_an_answer_that_takes_too_long_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "ANSWER_S", 0.3)
+    with (
+        Connection(["sleep", "60"]) as silent,
+        pytest.raises(ConnectionLostError, match=r"did not answer within 0\.3 s"),
+    ):
+        silent.ask({"facts": "onnxruntime"})
+
+
+def test_what_a_runtime_says_is_one_line() -> None:
+    start = {"models": ["gone.onnx"], "runtime": "onnxruntime", "threads": 1, "resolutions": [32]}
+    with Connection(HERE) as keeper, pytest.raises(RuntimeError, match=r"gone\.onnx") as caught:
+        keeper.ask({"start": start})
+    assert "\n" not in str(caught.value)
+    assert not isinstance(caught.value, ConnectionLostError)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{}, {"cpu_ms": []}, {"cpu_ms": 3}, {"cpu_ms": [1.0, "2"]}, {"cpu_ms": [0.0]},
+     {"cpu_ms": [1.0, -5.0]}, {"cpu_ms": [float("nan")]}, {"cpu_ms": [float("inf")]}],
+)  # fmt: skip
+def test_times_of_a_clock_that_jumps_are_refused(answer: dict[str, Any]) -> None:
+    with pytest.raises(ConnectionLostError, match="it answered no times in cpu_ms"):
+        times_ms(answer, "cpu_ms")
+
+
+@pytest.mark.parametrize(
+    ("text", "command"),
+    [
+        ("pi", ["--", "pi"]),
+        ("me@10.0.0.3", ["-l", "me", "--", "10.0.0.3"]),
+        ("ssh://me@pi.local:2222", ["-p", "2222", "-l", "me", "--", "pi.local"]),
+        ("me@[fe80::1]:22", ["-p", "22", "-l", "me", "--", "fe80::1"]),
+    ],
+)
+def test_addresses_are_those_of_ssh(text: str, command: list[str]) -> None:
+    address = Address.parse(text)
+    found = list(address.command())
+    assert [word for word in found if not word.startswith("-o")][1:-1] == command
+    assert Address.parse(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-oProxyCommand=x", "a b", "me@-x", "http://x", "x:99999", "x;reboot", "a@b@c"]
+)
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="`ssh` must be an address such as"):
+        Address.parse(text)

@@ -1,0 +1,112 @@
+"""The gate before an evaluation: what it lets through, and what it makes of nonsense."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from nas.cluster import Outcome
+from nas.loop import search
+from nas.searchers import SearcherName
+from nas.trial import Scores
+from predictors.latency import Prediction
+from search_spaces.space import Genes, Space, oneof
+
+
+@dataclass(frozen=True)
+class Point:
+    """Two numbers."""
+
+    x: int = 0
+    y: int = 0
+
+
+SPACE = Space(Point, x=oneof(*range(20)), y=oneof(*range(20)))
+
+
+def _evaluate(point: Point) -> Scores:
+    return Scores(accuracy=point.x + point.y / 2, latency_ms=1 + point.x)
+
+
+class Memory:
+    """A record that is no file, and counts."""
+
+    def __init__(self) -> None:
+        self.kept: dict[int, tuple[Genes, Outcome]] = {}
+
+    def recall(self, number: int) -> tuple[Genes, Outcome] | None:
+        return self.kept.get(number)
+
+    def keep(self, genes: Genes, outcome: Outcome) -> None:
+        assert outcome.number not in self.kept
+        self.kept[outcome.number] = (genes, outcome)
+
+
+@pytest.mark.parametrize("searcher", ["guided", "nsga2", "tpe", "random"])
+def test_recorded_trials_hold_though_others_would_be_proposed(searcher: SearcherName) -> None:
+    record = Memory()
+    once = list(search(SPACE, _evaluate, searcher=searcher, record=record, seed=1, trials=15))
+    twice = list(search(SPACE, _evaluate, searcher=searcher, record=record, seed=2, trials=20))
+    assert twice[:15] == once
+    assert sorted(record.kept) == list(range(20))
+    assert len({trial.config for trial in twice}) == 20
+
+
+def test_what_the_cluster_lost_is_not_recorded() -> None:
+    class Flaky:
+        """Loses its first task, as a node that dies does."""
+
+        def __init__(self) -> None:
+            self._waiting: list[tuple[int, Point]] = []
+
+        def submit(self, number: int, config: Point) -> None:
+            self._waiting.append((number, config))
+
+        def next_finished(self) -> Outcome:
+            number, config = self._waiting.pop(0)
+            if number == 0:
+                return Outcome(number, None, "the node died", lost=True)
+            return Outcome(number, _evaluate(config))
+
+    record = Memory()
+    trials = list(search(SPACE, _evaluate, trials=5, record=record, pool=Flaky()))
+    assert trials[0].error == "the node died"
+    assert sorted(record.kept) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_prediction_that_is_no_number_is_refused(number: float) -> None:
+    def predict(points: Sequence[Point]) -> Prediction:
+        return Prediction(*[np.full(len(points), number)] * 3)
+
+    message = f"`predict_latency` must return finite latencies, but got {number}"
+    with pytest.raises(ValueError, match=message):
+        list(search(SPACE, _evaluate, trials=5, budget_ms=5.0, predict_latency=predict))
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        Scores(accuracy=1.0, latency_ms=float("inf"), latency_high_ms=3.0),
+        Scores(accuracy=1.0, latency_ms=10.0, latency_high_ms=-3.0),
+        Scores(accuracy=1.0, latency_ms=2.0, latency_high_ms=1.0),
+    ],
+)
+def test_scores_that_contradict_themselves_fail_their_trial(scores: Scores) -> None:
+    (trial,) = search(SPACE, lambda _: scores, trials=1, budget_ms=5.0)
+    assert trial.scores is None
+    assert not trial.feasible
+    assert "must be finite and positive" in str(trial.error)
+
+
+def test_an_error_without_text_fails_its_trial_only() -> None:
+    class SilentError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    def evaluate(_: Point) -> Scores:
+        raise SilentError
+
+    (trial,) = search(SPACE, evaluate, trials=1)
+    assert trial.error == "SilentError: it has no text"

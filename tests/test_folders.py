@@ -1,0 +1,143 @@
+"""A run folder belongs to one process, one study and one device."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nas.cli import main
+from nas.cluster import Outcome
+from nas.folders import read_only_run, resume_run, start_run
+from nas.options import SearchOptions
+from nas.report import closing_words
+from nas.study import TRIALS, hold
+from nas.trial import Scores
+
+PROGRAM = Path(sys.executable).with_name("fasternas")
+OPTIONS = SearchOptions(device="arm", budget_ms=10.0, trials=4)
+Streams = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a study of three trials, of which one failed."""
+    monkeypatch.chdir(tmp_path)
+    run = start_run(tmp_path / "run", OPTIONS)
+    for number in range(2):
+        genes = (number,) * 4 + (0,) * (len(run.space.genes) - 4)
+        run.study.keep(genes, Outcome(number, Scores(accuracy=50.0 + number, latency_ms=3.0)))
+    run.study.keep((1,) * len(run.space.genes), Outcome(2, None, "OSError: it broke"))
+    run.close()
+    return tmp_path / "run"
+
+
+def _change_run_json(folder: Path, part: str, **values: Any) -> None:
+    stored = json.loads((folder / "run.json").read_text())
+    stored[part].update(values)
+    (folder / "run.json").write_text(json.dumps(stored))
+
+
+def test_a_study_that_another_process_begins_is_left_alone(tmp_path: Path) -> None:
+    first = start_run(tmp_path / "run", OPTIONS)
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    other = SearchOptions(device="arm", budget_ms=20.0)
+    with pytest.raises(RuntimeError, match="another process works on it"):
+        start_run(tmp_path / "run", other)
+    with pytest.raises(RuntimeError, match="another process works on it"):
+        resume_run(tmp_path / "run", SearchOptions(device="arm", budget_ms=10.0, trials=9))
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+    assert (tmp_path / "run" / TRIALS).exists()
+    first.close()
+
+
+def test_only_who_holds_a_study_repairs_it(folder: Path, capsys: Streams) -> None:
+    with (folder / TRIALS).open("ab") as file:
+        file.write(b'{"half of a')
+    with hold(folder):
+        assert main(["show", str(folder), "--repair"]) == 2
+        assert "another process works on it" in capsys.readouterr().err
+        assert (folder / TRIALS).read_bytes().endswith(b"half of a")
+        # a line that is just being written is no fault
+        assert main(["show", str(folder)]) == 0
+    assert main(["show", str(folder)]) == 2
+    assert "repeat with --repair" in capsys.readouterr().err
+    assert main(["show", str(folder), "--repair"]) == 0
+    assert (folder / TRIALS).read_bytes().endswith(b"}\n")
+
+
+def test_a_measured_run_is_shown_on_any_machine(folder: Path, capsys: Streams) -> None:
+    _change_run_json(folder, "options", device="cpu", threads=4096)
+    _change_run_json(folder, "machine", source="measured", device="a large machine: measured")
+    assert main(["show", str(folder)]) == 0
+    assert "predicted from a profile" not in capsys.readouterr().err
+    assert read_only_run(folder).device.description == "a large machine: measured"
+
+
+def test_a_study_goes_on_only_where_it_was_timed(folder: Path) -> None:
+    _change_run_json(folder, "options", device="cpu")
+    _change_run_json(folder, "machine", source="measured", device="a large machine: measured")
+    with pytest.raises(ValueError, match=r"was timed on \(a large machine: measured\), but is"):
+        resume_run(folder)
+    with hold(folder):
+        pass  # the refused one let go of it
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("budget_ms", "10"), ("seed", [1]), ("trials", True), ("threads", 1.5), ("device", None)],
+)
+def test_options_of_another_kind_are_refused(folder: Path, name: str, value: object) -> None:
+    _change_run_json(folder, "options", **{name: value})
+    with pytest.raises(ValueError, match=rf"as a search wrote them, but {name} is .* Restore"):
+        resume_run(folder)
+
+
+def test_genes_of_another_space_are_refused_by_file(folder: Path) -> None:
+    _change_run_json(folder, "options", space="fasternet-32")
+    with pytest.raises(ValueError, match=r"study\.journal must be the journal of a fasternas"):
+        read_only_run(folder)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31, 10**30])
+def test_a_seed_out_of_range_is_refused(seed: int) -> None:
+    with pytest.raises(ValueError, match=f"`seed` must be in 0..2147483647, but got {seed}"):
+        SearchOptions(device="arm", budget_ms=10.0, seed=seed)
+
+
+def test_failed_trials_are_told(folder: Path) -> None:
+    run = read_only_run(folder)
+    assert run.failed() == ["OSError: it broke"]
+    words = closing_words(run, [])
+    assert "1 of 4 trials failed; the first: OSError: it broke" in words
+
+
+@pytest.mark.parametrize("words", ["--out=", "--resolution=,", "--activation=relu,", "--ray=x:y"])
+def test_an_empty_or_garbled_option_is_refused(words: str, capsys: Streams) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["search", "--budget", "10ms", "--device", "arm", words])
+    assert end.value.code == 2
+    assert "must" in capsys.readouterr().err
+
+
+def test_a_command_that_is_told_to_end_cleans_up(tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    process = subprocess.Popen(
+        [PROGRAM, "measure", "t0", "t1"], stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "TMPDIR": str(scratch), "XDG_CACHE_HOME": str(tmp_path / "cache")},
+    )  # fmt: skip
+    end = time.monotonic() + 60
+    while not list(scratch.glob("fasternas-*")):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert said.endswith("fasternas: interrupted; what was finished is kept.\n")
+    assert list(scratch.glob("fasternas-*")) == []

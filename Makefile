@@ -12,7 +12,7 @@ wanted := $(shell cat constraints.txt pyproject.toml | cksum)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # tests that time must not share the cores with a type checker
-.PHONY: help setup check format fix lint types imports tests wheel clean
+.PHONY: help setup check format fix lint types imports tests test-board wheel clean
 
 help:  ## say what each word does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,11 @@ imports: setup  ## do packages import downwards only?
 
 tests: setup  ## pytest; more options by ARGS="-k pareto"
 	'$(bin)/pytest' $(ARGS)
+
+BOARD ?= $(HOME)/.cache/fasternas-board
+test-board: setup  ## time networks on an emulated ARM board behind sshd (root, Debian; minutes)
+	PATH='$(bin)':"$$PATH" .ci/arm-board '$(BOARD)'
+	FASTERNAS_ARM_BOARD='$(BOARD)' '$(bin)/pytest' tests/test_arm_board.py $(ARGS)
 
 # The wheel is installed beside the environment and imported from a folder that is not this one.
 wheel: setup  ## build the wheel, check its contents, import everything from it

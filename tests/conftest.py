@@ -1,11 +1,14 @@
-"""What several tests need: a disk that is full, and none of the boards of who runs them."""
+"""What several tests need: a disk that is full, a board, none of the boards of who runs them."""
 
+import os
 import resource
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import pytest
+from loopback_sshd import SSHD, Server, running_sshd
 
 
 @pytest.fixture
@@ -33,3 +36,16 @@ def _files_end_at(size: int) -> Iterator[None]:
 def no_boards(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """The boards that the user has registered are not the tests'."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A running sshd, a cache of this test's own, and quick timing."""
+    if SSHD is None or os.getuid() != 0:
+        pytest.skip("OpenSSH's sshd is not installed here, or this is not root.")
+    with running_sshd() as server:
+        monkeypatch.setenv("FASTERNAS_SSH", f"ssh -F {server.folder}/ssh_config")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.setattr("predictors.devices.timed.ROUNDS", (8, 8))
+        monkeypatch.setattr("predictors.devices.timed.PAUSE_S", 0.1)
+        yield server

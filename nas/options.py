@@ -47,6 +47,11 @@ class SearchOptions:
         """Return the space with the fields that the options open, narrow or fix."""
         space: Space[FasterNetConfig] = SPACES[self.space]
         changes: dict[str, Any] = {}
+        for name in ("resolutions", "activations"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"`{name[:-1]}` must be distinct values, but got "
+                                 f"{','.join(map(str, values))}.")  # fmt: skip
         if self.resolutions:
             changes["resolution"] = oneof(*sorted(self.resolutions))
         if self.activations:

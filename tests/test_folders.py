@@ -141,3 +141,8 @@ def test_a_command_that_is_told_to_end_cleans_up(tmp_path: Path) -> None:
     assert process.returncode == 128 + signal.SIGTERM
     assert said.endswith("fasternas: interrupted; what was finished is kept.\n")
     assert list(scratch.glob("fasternas-*")) == []
+
+
+def test_a_resolution_given_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="`resolution` must be distinct values, but got 96,96"):
+        SearchOptions(device="arm", budget_ms=10.0, resolutions=(96, 96)).open_space()

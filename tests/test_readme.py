@@ -1,6 +1,8 @@
 """The README's Python runs as it stands, block after block, as a reader would paste it."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,11 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     for line, code in blocks:
         # Blank lines in front, so that a traceback names the README's own line.
         exec(compile("\n" * (line - 1) + code, str(README), "exec"), namespace)
+
+
+def test_the_tables_are_those_of_the_benchmarks() -> None:
+    program = README.parent / "benchmarks" / "readme_tables.py"
+    subprocess.run([sys.executable, program, "--check"], check=True)
 
 
 def test_no_block_of_the_readme_is_left_open() -> None:

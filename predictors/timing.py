@@ -1,8 +1,9 @@
 """From raw timings to a latency with an interval. Statistics only: this module knows no device.
 
 The machine's speed drifts by tens of percent within minutes, so a bare time means little. Every
-round times a block of each candidate and of a reference model; the drift divides out of their
-ratio, and a latency is that ratio times the reference's own latency.
+round times a block of each candidate and of two reference models, a small and a larger one; what
+slows a machine down slows them unequally, so a candidate between them is divided by a mean of both,
+weighted by where it lies. Its latency is that ratio times the same mean of their own latencies.
 """
 
 import math
@@ -18,8 +19,8 @@ STEADY = 0.02  # a measurement is unstable while the half-width of its sampling 
 # Between processes memory lies differently, and between times of day so does the machine's load:
 # the ratio of two networks moves by this much (relative standard deviation). What slows a machine
 # down slows unlike networks unequally, so the latter counts once more for each factor e between
-# the two: of networks timed six times within minutes on a shared host, those near the reference
-# moved by 0.9 %, those at 1/3 of its latency by 2.1 %, those at 1/7 by 3.5 %.
+# the two: of networks timed six times within minutes on a shared host against T0 alone, those near
+# it moved by 0.9 %, those at 1/3 of its latency by 2.1 %, those at 1/7 by 3.5 %.
 PROCESS_DEVIATION = 0.02
 WINDOW_DEVIATION = 0.012
 
@@ -74,6 +75,19 @@ def ratios(candidate_ms: Sequence[float], reference_ms: Sequence[float]) -> list
         raise ValueError(f"`candidate_ms` must have a block for each block of the reference, but "
                          f"got {len(candidate_ms)} and {len(reference_ms)}.")  # fmt: skip
     return [c / r for c, r in zip(candidate_ms, reference_ms, strict=True)]
+
+
+def nearness(candidate_ms: float, small_ms: float, large_ms: float) -> float:
+    """Where a latency lies between those of two references, on a logarithmic scale: 0 to 1."""
+    if not small_ms < large_ms:
+        return 1.0
+    position = math.log(candidate_ms / small_ms) / math.log(large_ms / small_ms)
+    return min(max(position, 0.0), 1.0)
+
+
+def blend(small_ms: float, large_ms: float, nearness: float) -> float:
+    """The reference of a network between two: their geometric mean, weighted by nearness."""
+    return float(small_ms ** (1 - nearness) * large_ms**nearness)
 
 
 def estimate(processes: Sequence[Sequence[float]]) -> Estimate:

@@ -52,7 +52,7 @@ def _check(measurement: Measurement, device: Device) -> None:
     assert all(ms > 0 for rounds in measurement.samples_ms for ms in rounds)
     context = measurement.context
     assert context["clock"] == "cpu_ms"
-    assert context["reference_ms"] > 0
+    assert all(ms > 0 for one in context["references"].values() for ms in one.values())
     assert context["runtime_version"] in device.description
     assert len(context["artifact"]) == 64
     json.dumps(context)
@@ -70,10 +70,12 @@ def test_onnxruntime_times_networks_in_order_and_keeps_the_reference(
     assert small.context["artifact"] != large.context["artifact"]
     assert list((tmp_path / "scratch").iterdir()) == []
 
-    (file,) = (cache / "fasternas").iterdir()
-    kept = json.loads(file.read_text())
-    assert kept["latency_ms"] == small.context["reference_ms"]
-    file.write_text(json.dumps({**kept, "latency_ms": kept["latency_ms"] * 1000}))
+    files = list((cache / "fasternas").iterdir())
+    assert len(files) == 2
+    for file in files:
+        kept = json.loads(file.read_text())
+        assert kept["latency_ms"] == small.context["references"][kept["reference"]]["kept_ms"]
+        file.write_text(json.dumps({**kept, "latency_ms": kept["latency_ms"] * 1000}))
     (again,) = device.measure_each([LARGER], processes=1)
     assert again.median_ms > 100 * large.median_ms
     assert again.context["artifact"] == large.context["artifact"]

@@ -11,7 +11,9 @@ from predictors.timing import (
     STEADY,
     Estimate,
     Measurement,
+    blend,
     estimate,
+    nearness,
     ratios,
     settled,
 )
@@ -116,6 +118,25 @@ def test_a_scaled_signal_gives_a_scaled_estimate() -> None:
 def test_networks_unlike_the_reference_are_known_less_well(ratio: float) -> None:
     like, unlike = estimate([[1.0] * 12] * 3), estimate([[ratio] * 12] * 3)
     assert math.log(unlike.high / ratio) > 2 * math.log(like.high)
+
+
+@pytest.mark.parametrize(
+    ("candidate_ms", "expected"), [(0.1, 0.0), (1.0, 0.0), (3.0, 0.5), (9.0, 1.0), (50.0, 1.0)]
+)
+def test_a_network_is_compared_with_what_is_like_it(candidate_ms: float, expected: float) -> None:
+    near = nearness(candidate_ms, 1.0, 9.0)
+    assert near == pytest.approx(expected)
+    assert blend(1.0, 9.0, near) == pytest.approx(min(max(candidate_ms, 1.0), 9.0))
+
+
+def test_what_slows_unlike_networks_unequally_divides_out_between_two_references() -> None:
+    quiet = 3.0 / blend(1.0, 9.0, 0.5)
+    contended = 3.0 * 1.06 / blend(1.0 * 1.1, 9.0 * 1.02, 0.5)  # the smaller, the more
+    assert contended == pytest.approx(quiet, rel=0.002)
+
+
+def test_references_of_one_speed_are_no_scale() -> None:
+    assert nearness(5.0, 9.0, 9.0) == nearness(5.0, 9.5, 9.0) == 1.0
 
 
 @pytest.mark.parametrize("processes", [[], [[]], [[1.0], []]])

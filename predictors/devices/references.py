@@ -25,7 +25,7 @@ def reference_latency(key: Mapping[str, str | int], processes: Sequence[Sequence
     if kept is not None:
         return kept
     latency_ms = min(median(blocks) for blocks in processes)
-    _keep(file, {**key, "reference": "t0", "latency_ms": latency_ms})
+    _keep(file, {**key, "latency_ms": latency_ms})
     return latency_ms
 
 

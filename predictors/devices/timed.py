@@ -17,7 +17,16 @@ from predictors.devices.references import reference_latency
 from predictors.devices.ssh import remedy
 from predictors.latency import Prediction
 from predictors.runtimes import find_runtime
-from predictors.timing import STEADY, Measurement, Source, estimate, ratios, settled
+from predictors.timing import (
+    STEADY,
+    Measurement,
+    Source,
+    blend,
+    estimate,
+    nearness,
+    ratios,
+    settled,
+)
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 
 GROUP = 8  # networks in memory at once
@@ -29,7 +38,14 @@ BLOCK_MS, REPEATS = 20.0, (5, 50)  # fewest and most timed
 MAX_WARM_UP = 20  # blocks
 ATTEMPTS, PAUSE_S = 3, 2.0  # connections tried for one group, and the pause between them
 
-Round = dict[int, float]  # block medians in ms by network; 0 is the reference
+SMALL = FasterNetConfig(
+    widths=(24, 48, 96, 192), depths=(1, 1, 2, 1), partial_ratios=(0.25, 0.25, 0.25, 0.25),
+    expansions=(2.0, 2.0, 2.0, 2.0), resolution=160, head_width=640, activation="relu",
+)  # fmt: skip
+REFERENCES = {"small": SMALL, "t0": FASTERNET["t0"]}  # timed in every round, at these places:
+BOTH = {0, 1}
+
+Round = dict[int, float]  # block medians in ms by network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +112,7 @@ class TimedDevice:
     def _measure_group(
         self, configs: Sequence[FasterNetConfig], processes: int
     ) -> Iterator[Measurement]:
-        networks = [FASTERNET["t0"], *configs]  # the reference comes first
+        networks = [*REFERENCES.values(), *configs]
         with tempfile.TemporaryDirectory(prefix="fasternas-") as folder:
             files = [self._runtime.export(config, Path(folder) / f"{i}{self._runtime.suffix}")
                      for i, config in enumerate(networks)]  # fmt: skip
@@ -105,13 +121,11 @@ class TimedDevice:
                      "cores": self._host.cores and list(self._host.cores),
                      "resolutions": [config.resolution for config in networks]}  # fmt: skip
             sessions = self._sessions(files, digests, start, processes)
-        reference = [[blocks[0] for blocks in rounds] for rounds, _ in sessions]
         context = {"clock": self._clock, "machine": self._host.machine,
                    "emulated": self._host.emulated, "runtime_version": self._host.version,
-                   "reference_ms": reference_latency(self._key(), reference),
-                   "reference_now_ms": median(map(median, reference)),
+                   "references": self._references([rounds for rounds, _ in sessions]),
                    **sessions[0][1]}  # fmt: skip
-        for i in range(1, len(networks)):
+        for i in range(len(REFERENCES), len(networks)):
             yield self._judge([rounds for rounds, _ in sessions], i,
                               {**context, "artifact": digests[i]})  # fmt: skip
 
@@ -142,8 +156,10 @@ class TimedDevice:
     def _judge(
         self, sessions: list[list[Round]], index: int, context: dict[str, Any]
     ) -> Measurement:
-        found = estimate([_ratios(rounds, index) for rounds in sessions])
-        nominal_ms = context["reference_ms"]
+        near = _nearness([blocks for rounds in sessions for blocks in rounds], index)
+        found = estimate([_ratios(rounds, index, near) for rounds in sessions])
+        small, large = (context["references"][name]["kept_ms"] for name in REFERENCES)
+        nominal_ms = blend(small, large, near)
         return Measurement(
             median_ms=found.median * nominal_ms, low_ms=found.low * nominal_ms,
             high_ms=found.high * nominal_ms, unstable=found.unstable, source="measured",
@@ -151,6 +167,15 @@ class TimedDevice:
             samples_ms=tuple(tuple(r[index] for r in rounds if index in r) for rounds in sessions),
             context=context,
         )  # fmt: skip
+
+    def _references(self, sessions: list[list[Round]]) -> dict[str, dict[str, float]]:
+        """The references' latencies as kept, which define our milliseconds, and as they are now."""
+        found = {}
+        for i, name in enumerate(REFERENCES):
+            timed = [[blocks[i] for blocks in rounds] for rounds in sessions]
+            kept = reference_latency({**self._key(), "reference": name}, timed)
+            found[name] = {"kept_ms": kept, "now_ms": median(map(median, timed))}
+        return found
 
     @property
     def _clock(self) -> str:
@@ -175,16 +200,16 @@ class TimedDevice:
         rng = random.Random(seed)
         rounds: list[Round] = []
         while waiting and len(rounds) < ROUNDS[1]:
-            order = rng.sample(sorted(waiting | {0}), len(waiting | {0}))
+            order = rng.sample(sorted(waiting | BOTH), len(waiting | BOTH))
             rounds.append({i: self._block(connection, i, sizes[i]) for i in order})
             if len(rounds) >= ROUNDS[0]:
-                waiting = {i for i in waiting - {0} if _unsettled(rounds, i, processes)}
+                waiting = {i for i in waiting - BOTH if _unsettled(rounds, i, processes)}
         return rounds, {key: bool(ready.get(key)) for key in ("pinned", "realtime")}
 
     def _warm_up(self, connection: Connection) -> None:
         blocks: list[float] = []
         while not settled(blocks) and len(blocks) < MAX_WARM_UP:
-            blocks.append(self._block(connection, 0))
+            blocks.append(self._block(connection, max(BOTH)))
 
     def _block(
         self,
@@ -207,12 +232,20 @@ def _block_size(inference_ms: float) -> tuple[int, int]:
     return as_fit(DISCARD_MS, *DISCARDS), as_fit(BLOCK_MS, *REPEATS)
 
 
-def _ratios(rounds: list[Round], index: int) -> list[float]:
-    """Divide a network's blocks by the reference's of the same rounds."""
+def _nearness(rounds: list[Round], index: int) -> float:
+    """How near to the larger reference a network lies."""
     timed = [blocks for blocks in rounds if index in blocks]
-    return ratios([blocks[index] for blocks in timed], [blocks[0] for blocks in timed])
+    return nearness(*(median(blocks[i] for blocks in timed) for i in (index, *sorted(BOTH))))
+
+
+def _ratios(rounds: list[Round], index: int, near: float) -> list[float]:
+    """Divide a network's blocks by those of its reference in the same rounds."""
+    timed = [blocks for blocks in rounds if index in blocks]
+    return ratios([blocks[index] for blocks in timed],
+                  [blend(blocks[0], blocks[1], near) for blocks in timed])  # fmt: skip
 
 
 def _unsettled(rounds: list[Round], index: int, processes: int) -> bool:
     """Whether this many such processes together would still be unstable."""
-    return estimate([_ratios(rounds, index)]).half_width > STEADY * math.sqrt(processes)
+    near = _nearness(rounds, index)
+    return estimate([_ratios(rounds, index, near)]).half_width > STEADY * math.sqrt(processes)

@@ -4,51 +4,31 @@ Batch norm is folded into its convolution and PConv stays split + concat, the fo
 execute fastest; the batch is dynamic.
 """
 
-import copy
 import io
 import logging
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from search_spaces.blocks import Block, Merging, Stem
-from search_spaces.fasternet import FasterNetConfig
-from search_spaces.network import FasterNet, build
+from predictors.folding import folded
+
+Batch = Literal["dynamic", "one"]
 
 OPSET = 20  # the first with a Gelu operator, the last of the exporter that takes 0.2 s a network
+DYNAMIC = {"image": {0: "batch"}, "logits": {0: "batch"}}
 TOLERANCE = 1e-4  # largest difference from torch, relative to the largest output
 
 
-def network_to_time(config: FasterNetConfig) -> FasterNet:
-    """Build a network with fixed random weights; the same config gives the same artifact."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return build(config).eval()
+def export_onnx(network: nn.Module, image: Tensor, path: Path, *, batch: Batch = "dynamic") -> Path:
+    """Write the network as ONNX with input "image" of shape [n, ...] and output "logits".
 
-
-def folded(network: FasterNet) -> FasterNet:
-    """Return a copy in evaluation mode whose batch norms are folded into their convolutions."""
-    network = copy.deepcopy(network).eval()
-    for module in network.modules():
-        if isinstance(module, Stem):
-            module.proj, module.norm = _fused(module.proj, module.norm)
-        elif isinstance(module, Merging):
-            module.reduction, module.norm = _fused(module.reduction, module.norm)
-        elif isinstance(module, Block):
-            module.mlp[0], module.mlp[1] = _fused(module.mlp[0], module.mlp[1])
-    return network
-
-
-def export_onnx(network: FasterNet, path: Path) -> Path:
-    """Write the network as ONNX with input "image" [n, 3, h, w] and output "logits".
-
-    The file appears under its name only when it is whole and agrees with torch.
+    `image` is an example of shape [1, ...]. The file appears under its name only when it is whole
+    and agrees with torch.
 
     Raises:
         RuntimeError: if ONNX Runtime's outputs differ from torch's by more than `TOLERANCE`.
@@ -58,38 +38,38 @@ def export_onnx(network: FasterNet, path: Path) -> Path:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter announces its successor
         torch.onnx.export(
-            folded(network), (_example(network),), model, dynamo=False, opset_version=OPSET,
+            folded(network, image), (image,), model, dynamo=False, opset_version=OPSET,
             input_names=["image"], output_names=["logits"],
-            dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
+            dynamic_axes=DYNAMIC if batch == "dynamic" else None,
         )  # fmt: skip
-    _refuse_difference(onnx_difference(network, model.getvalue()), path)
-    return _written(model.getvalue(), path)
+    images = torch.cat([image, image.flip(-1)]) if batch == "dynamic" else image
+    _refuse_difference(onnx_difference(network, images, model.getvalue()), path)
+    return written(model.getvalue(), path)
 
 
-def export_torch(network: FasterNet, path: Path) -> Path:
+def export_torch(network: nn.Module, image: Tensor, path: Path) -> Path:
     """Write the network as a torch.export program, which runs eagerly in any torch.
 
     Raises:
         RuntimeError: if its outputs differ from the network's by more than `TOLERANCE`.
         OSError: if the file cannot be written.
     """
-    image, saved = _example(network), io.BytesIO()
+    saved = io.BytesIO()
     logging.getLogger("torch.export").setLevel(logging.ERROR)
     with torch.no_grad():
-        torch.export.save(torch.export.export(folded(network), (image,)), saved)
+        torch.export.save(torch.export.export(folded(network, image), (image,)), saved)
         ours = torch.export.load(io.BytesIO(saved.getvalue())).module()(image)
     _refuse_difference(relative_difference(ours, _logits(network, image)), path)
-    return _written(saved.getvalue(), path)
+    return written(saved.getvalue(), path)
 
 
-def onnx_difference(network: FasterNet, model: bytes | Path) -> float:
+def onnx_difference(network: nn.Module, images: Tensor, model: bytes | Path) -> float:
     """Return the largest difference of ONNX Runtime's logits from torch's, relative to their size.
 
-    Two random images are used as one batch, so a batch that is not dynamic shows itself.
+    Two images show whether the batch is dynamic.
     """
     import onnxruntime
 
-    images = torch.cat([_example(network), _example(network).flip(-1)])
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -102,7 +82,7 @@ def relative_difference(ours: Tensor, reference: Tensor) -> float:
     return float((ours - reference).abs().max() / reference.abs().max())
 
 
-def _written(content: bytes, path: Path) -> Path:
+def written(content: bytes, path: Path) -> Path:
     """Write beside and rename."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -113,23 +93,15 @@ def _written(content: bytes, path: Path) -> Path:
     return path
 
 
-def _fused(conv: Any, norm: Any) -> tuple[nn.Conv2d, nn.Identity]:
-    return fuse_conv_bn_eval(conv, norm), nn.Identity()
-
-
-def _logits(network: FasterNet, images: Tensor) -> Tensor:
+def _logits(network: nn.Module, images: Tensor) -> Tensor:
     """The network's outputs in evaluation mode; the mode that it had stays."""
     training = network.training
     try:
         with torch.no_grad():
-            return network.eval()(images)  # type: ignore[no-any-return]
+            logits: Tensor = network.eval()(images)
+            return logits
     finally:
         network.train(training)
-
-
-def _example(network: FasterNet) -> Tensor:
-    size = network.config.resolution
-    return torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
 def _refuse_difference(difference: float, path: Path) -> None:

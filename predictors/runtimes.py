@@ -2,54 +2,69 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, get_args
 
-from search_spaces.fasternet import FasterNetConfig
+from predictors.models import Model
 
-RuntimeName = Literal["onnxruntime", "torch"]
+RuntimeName = Literal["onnxruntime", "torch", "torch-compiled"]
+Precision = Literal["fp32", "bf16", "int8"]
+Export = Callable[[Model, Path], Path]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """A runtime: `export(config, path)` writes the file that it loads."""
+    """A runtime at one precision: `export(model, path)` writes the file that it loads there."""
 
     name: RuntimeName
+    precision: Precision = "fp32"
     suffix: str
-    export: Callable[[FasterNetConfig, Path], Path]
+    export: Export
+    package: str  # that executes it
 
     @property
     def version(self) -> str:
-        """The installed version."""
-        return version(self.name)
+        """The installed version; empty where it is not installed."""
+        try:
+            return version(self.package)
+        except PackageNotFoundError:
+            return ""
 
 
-def find_runtime(name: str) -> Runtime:
-    """Return the runtime of that name.
+def find_runtime(name: str, precision: str = "fp32") -> Runtime:
+    """Return the runtime of that name, at that precision.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is none, or it has not that precision.
     """
-    for runtime in (_ONNXRUNTIME, _TORCH):
-        if runtime.name == name:
-            return runtime
-    raise ValueError(
-        f"`runtime` must be one of {', '.join(get_args(RuntimeName))}, but got {name!r}."
-    )
+    if name not in get_args(RuntimeName):
+        raise ValueError(
+            f"`runtime` must be one of {', '.join(get_args(RuntimeName))}, but got {name!r}."
+        )
+    offered = {runtime.precision: runtime for runtime in RUNTIMES if runtime.name == name}
+    if precision not in offered:
+        raise ValueError(f"`precision` must be one of {', '.join(offered)} in {name}, but got "
+                         f"{precision!r}.")  # fmt: skip
+    return offered[precision]
 
 
-def _export_onnx(config: FasterNetConfig, path: Path) -> Path:
-    from predictors.artifact import export_onnx, network_to_time
+def _export_onnx(model: Model, path: Path) -> Path:
+    from predictors.artifact import export_onnx, written
 
-    return export_onnx(network_to_time(config), path)
-
-
-def _export_torch(config: FasterNetConfig, path: Path) -> Path:
-    from predictors.artifact import export_torch, network_to_time
-
-    return export_torch(network_to_time(config), path)
+    if model.file is not None:
+        return written(model.file.read_bytes(), path)
+    return export_onnx(model.network(), model.image(), path, batch=model.batch)
 
 
-_ONNXRUNTIME = Runtime("onnxruntime", ".onnx", _export_onnx)
-_TORCH = Runtime("torch", ".pt2", _export_torch)
+def _export_torch(model: Model, path: Path) -> Path:
+    from predictors.artifact import export_torch
+
+    return export_torch(model.network(), model.image(), path)
+
+
+RUNTIMES: tuple[Runtime, ...] = (
+    Runtime(name="onnxruntime", suffix=".onnx", export=_export_onnx, package="onnxruntime"),
+    Runtime(name="torch", suffix=".pt2", export=_export_torch, package="torch"),
+    Runtime(name="torch-compiled", suffix=".pt2", export=_export_torch, package="torch"),
+)

@@ -1,9 +1,8 @@
-"""From raw timings to a latency with an interval. Statistics only: this module knows no device.
+"""From ratios of timings to a latency with an interval. Statistics only: knows no device.
 
-The machine's speed drifts by tens of percent within minutes, so a bare time means little. Every
-round times a block of each candidate and of two reference models, a small and a larger one; what
-slows a machine down slows them unequally, so a candidate between them is divided by a mean of both,
-weighted by where it lies. Its latency is that ratio times the same mean of their own latencies.
+A latency is the median ratio of a network to its reference (see `rounds.py`) times the reference's
+own latency. Its interval is as wide as what could have come out otherwise: in other rounds, in
+another process, at another time of day.
 """
 
 import math
@@ -24,6 +23,7 @@ STEADY = 0.02  # a measurement is unstable while the half-width of its sampling 
 # references all moved by 1 to 2 %, but by up to 4 % in a restless quarter of an hour.
 PROCESS_DEVIATION = 0.02
 WINDOW_DEVIATION = 0.016
+CONTRADICTION = 2.5 * PROCESS_DEVIATION  # between processes; by chance once in 500 measurements
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,7 @@ class Measurement:
     device: str
     runtime: str
     threads: int
+    precision: str = "fp32"
     unstable: bool = False
     samples_ms: tuple[tuple[float, ...], ...] = ()
     context: dict[str, Any] = field(default_factory=dict)
@@ -53,7 +54,11 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A ratio to the reference, with its 95 % interval; `half_width` is of the sampling alone."""
+    """A ratio to the reference, with its 95 % interval.
+
+    `half_width` is that of what more rounds would narrow, or, where processes contradict one
+    another, of both.
+    """
 
     median: float
     low: float
@@ -66,37 +71,12 @@ class Estimate:
         return not self.half_width <= STEADY
 
 
-def ratios(candidate_ms: Sequence[float], reference_ms: Sequence[float]) -> list[float]:
-    """Divide the drift out, round by round.
-
-    Raises:
-        ValueError: if the two have different lengths or are empty.
-    """
-    if len(candidate_ms) != len(reference_ms) or not candidate_ms:
-        raise ValueError(f"`candidate_ms` must have a block for each block of the reference, but "
-                         f"got {len(candidate_ms)} and {len(reference_ms)}.")  # fmt: skip
-    return [c / r for c, r in zip(candidate_ms, reference_ms, strict=True)]
-
-
-def nearness(candidate_ms: float, small_ms: float, large_ms: float) -> float:
-    """Where a latency lies between those of two references, on a logarithmic scale: 0 to 1."""
-    if not small_ms < large_ms:
-        return 1.0
-    position = math.log(candidate_ms / small_ms) / math.log(large_ms / small_ms)
-    return min(max(position, 0.0), 1.0)
-
-
-def blend(small_ms: float, large_ms: float, nearness: float) -> float:
-    """The reference of a network between two: their geometric mean, weighted by nearness."""
-    return float(small_ms ** (1 - nearness) * large_ms**nearness)
-
-
 def estimate(processes: Sequence[Sequence[float]]) -> Estimate:
     """Combine the ratios of all rounds in all processes into one ratio with its interval.
 
-    The median resists preempted and throttled blocks. Its sampling error comes from the rounds'
-    median absolute deviation; the interval adds, in quadrature, what differs from process to
-    process (as seen, but never below `PROCESS_DEVIATION`) and from hour to hour.
+    The median resists preempted and throttled blocks. To its sampling error the interval adds, in
+    quadrature, what differs from process to process (as seen, but never below `PROCESS_DEVIATION`)
+    and from hour to hour. Processes that contradict one another make the estimate unstable.
 
     Raises:
         ValueError: if a process has no rounds.
@@ -110,8 +90,9 @@ def estimate(processes: Sequence[Sequence[float]]) -> Estimate:
     between = max(PROCESS_DEVIATION, seen) / math.sqrt(len(medians))
     window = WINDOW_DEVIATION * (1 + abs(centre))
     error = 1.96 * math.hypot(sampling, between, window)
+    told = math.hypot(sampling, between) if seen > CONTRADICTION else sampling
     return Estimate(
-        math.exp(centre), math.exp(centre - error), math.exp(centre + error), 1.96 * sampling
+        math.exp(centre), math.exp(centre - error), math.exp(centre + error), 1.96 * told
     )
 
 
@@ -127,10 +108,23 @@ def settled(block_ms: Sequence[float], *, window: int = 3) -> bool:
 
 
 def _sampling_error(processes: Sequence[Sequence[float]]) -> float:
-    """Relative standard error of the median over all rounds, from the deviation within each."""
-    deviations = [abs(ratio / median(rounds) - 1) for rounds in processes for ratio in rounds]
-    sigma = 1.4826 * median(deviations)  # of a normal distribution with this deviation
-    return 1.2533 * sigma / math.sqrt(len(deviations))  # the median's error, sqrt(pi/2) a mean's
+    """Relative standard error of the median over all rounds, for whatever distribution they have.
+
+    From the distribution-free interval between two order statistics: of two speeds between which a
+    network flips, it spans both, however many rounds there are.
+    """
+    rounds = sorted(math.log(ratio) for process in processes for ratio in process)
+    n = len(rounds)
+    reach = 0.98 * math.sqrt(n)  # 1.96 binomial deviations of the median's rank
+    if reach > (n - 1) / 2:
+        return math.inf  # too few to tell
+    return (_at(rounds, (n - 1) / 2 + reach) - _at(rounds, (n - 1) / 2 - reach)) / (2 * 1.96)
+
+
+def _at(ordered: Sequence[float], rank: float) -> float:
+    """The value at a rank between two."""
+    below = math.floor(rank)
+    return ordered[below] + (rank - below) * (ordered[math.ceil(rank)] - ordered[below])
 
 
 def _small_sample(n: int) -> float:

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from predictors.devices import connection
-from predictors.devices.connection import BOOTSTRAP, Connection, ConnectionLostError, times_ms
+from predictors.devices.connection import TIMER, Connection, ConnectionLostError, times_ms
+from predictors.devices.runner.serving import BOOT
 from predictors.devices.ssh import Address
 
-HERE = (sys.executable, "-uc", BOOTSTRAP)
+HERE = (sys.executable, "-uc", BOOT)
 
 
 def test_an_answer_that_takes_too_long_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,9 +23,9 @@ def test_an_answer_that_takes_too_long_is_not_waited_for(monkeypatch: pytest.Mon
 
 
 def test_what_a_runtime_says_is_one_line() -> None:
-    start = {"models": ["gone.onnx"], "runtime": "onnxruntime", "threads": 1, "resolutions": [32]}
+    start = {"models": ["gone.onnx"], "runtime": "onnxruntime", "threads": 1, "shapes": [[3, 8, 8]]}
     with Connection(HERE) as keeper, pytest.raises(RuntimeError, match=r"gone\.onnx") as caught:
-        keeper.ask({"start": start})
+        keeper.ask({"start": start, "program": TIMER})
     assert "\n" not in str(caught.value)
     assert not isinstance(caught.value, ConnectionLostError)
 

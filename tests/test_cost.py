@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from predictors.artifact import folded
 from predictors.cost import BYTES, cost, cost_by_layer, costs, layers_in_groups
+from predictors.folding import folded
 from search_spaces.catalogue import SPACES
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.layers import Layer
@@ -74,7 +74,7 @@ def test_deployed_costs_are_fvcores_on_networks_with_folded_batch_norm(name: str
     rng = Random(2)
     for _ in range(10):
         config = replace(SPACES[name].sample(rng), resolution=32)
-        deployed = folded(_network(config))
+        deployed = folded(_network(config), torch.zeros(1, 3, 32, 32))
         assert _count_fast(deployed, 32) == (cost(config).macs, 0)
 
 

@@ -39,7 +39,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No cache and no cluster of anybody else; here, timings that are short and imprecise."""
-    monkeypatch.setattr("predictors.devices.timed.ROUNDS", (8, 8))
+    monkeypatch.setattr("predictors.devices.session.ROUNDS", (8, 8))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 

@@ -6,15 +6,13 @@ from random import Random
 
 import pytest
 
+from predictors.rounds import blend, nearness, ratios
 from predictors.timing import (
     PROCESS_DEVIATION,
     STEADY,
     Estimate,
     Measurement,
-    blend,
     estimate,
-    nearness,
-    ratios,
     settled,
 )
 

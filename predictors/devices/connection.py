@@ -1,4 +1,4 @@
-"""A conversation with `runner.py` on some machine: requests, answers, and what can go wrong."""
+"""A conversation with the keeper on some machine: requests, answers, and what can go wrong."""
 
 import json
 import math
@@ -10,16 +10,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from predictors.devices import runner
-
-SOURCE = Path(runner.__file__).read_text(encoding="utf-8")
-# Run by the other side's Python: it reads the runner's text from its input, then its requests.
-BOOTSTRAP = (
-    f"import sys;s=sys.stdin.buffer.read({len(SOURCE.encode())}).decode();"
-    "exec(compile(s,'runner','exec'),{'__name__':'__main__','SOURCE':s})"
-)
+RUNNER = Path(__file__).parent / "runner"
 ANSWER_S = 300.0  # the longest that a machine may take over one request
 LONGEST_ANSWER = 1_000_000  # bytes
+
+
+def program(*modules: str) -> str:
+    """Return modules of the runner as the line of text that `BOOT` reads."""
+    folder = "predictors.devices.runner"
+    return json.dumps([(f"{folder}.{name}", (RUNNER / f"{name}.py").read_text(encoding="utf-8"))
+                       for name in modules])  # fmt: skip
+
+
+KEEPER = program("serving", "machine", "keeper")
+TIMER = program("serving", "machine", "loaders", "timer")
 
 
 class ConnectionLostError(RuntimeError):
@@ -27,7 +31,7 @@ class ConnectionLostError(RuntimeError):
 
 
 class Connection:
-    """A running keeper (see `runner.py`), started by a command; ends with the `with` block.
+    """A running keeper (see `runner/`), started by a command; ends with the `with` block.
 
     Its answers are JSON and nothing else: whatever a hostile machine says, it runs no code here.
 
@@ -46,7 +50,7 @@ class Connection:
             raise ConnectionLostError(f"{command[0]}: {error.strerror}") from None
         self._late = False
         self._sent: set[str] = set()
-        self._greeting = SOURCE.encode()
+        self._greeting = KEEPER.encode() + b"\n"
 
     def ask(self, request: dict[str, Any], *, more: bytes = b"") -> dict[str, Any]:
         """Send a request, and the bytes that belong to it; return the answer.
@@ -152,6 +156,20 @@ def times_ms(answer: dict[str, Any], clock: str) -> list[float]:
     if not isinstance(values, list) or not values or not all(_is_time(v) for v in values):
         raise ConnectionLostError(f"it answered no times in {clock}: {str(values)[:80]!r}")
     return [float(value) for value in values]
+
+
+def flags(answer: dict[str, Any], name: str, count: int) -> list[bool]:
+    """Return what is said of each of so many samples; False of all where it makes no sense."""
+    values = answer.get(name)
+    if not isinstance(values, list) or len(values) != count:
+        return [False] * count
+    return [value == 1 for value in values]
+
+
+def number(answer: dict[str, Any], name: str) -> float | None:
+    """Return a positive number, or None where there is none."""
+    value = answer.get(name)
+    return float(value) if _is_time(value) and isinstance(value, int | float) else None
 
 
 def _is_time(value: object) -> bool:

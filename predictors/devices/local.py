@@ -3,8 +3,8 @@
 import os
 import sys
 
-from predictors.devices.connection import BOOTSTRAP
-from predictors.devices.runner import processor
+from predictors.devices.runner.machine import processor
+from predictors.devices.runner.serving import BOOT
 from predictors.devices.timed import Host, TimedDevice
 from predictors.runtimes import find_runtime
 
@@ -19,6 +19,6 @@ def open_local(name: str, *, runtime: str, threads: int) -> TimedDevice:
     if threads > cores:
         raise ValueError(f"`threads` must be at most the {cores} cores of this machine, but got "
                          f"{threads}.")  # fmt: skip
-    host = Host(command=(sys.executable, "-uc", BOOTSTRAP), machine=processor(),
+    host = Host(command=(sys.executable, "-uc", BOOT), machine=processor(),
                 version=find_runtime(runtime).version)  # fmt: skip
     return TimedDevice(name, host, runtime=runtime, threads=threads)

@@ -5,7 +5,7 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from predictors.devices.connection import BOOTSTRAP
+from predictors.devices.runner.serving import BOOT
 
 SITE = "~/.local/share/fasternas/site"  # on the board: what was installed for us
 LONGEST_S = 3600  # what a connection may take; where it is lost unseen, the keeper ends by then
@@ -68,7 +68,7 @@ class Address:
         port = ["-p", str(self.port)] if self.port else []
         user = ["-l", self.user] if self.user else []
         remote = (f"exec timeout -k 5 {LONGEST_S} env PYTHONPATH={SITE.replace('~', '$HOME')} "
-                  f"python3 -uc {shlex.quote(BOOTSTRAP)}")  # fmt: skip
+                  f"python3 -uc {shlex.quote(BOOT)}")  # fmt: skip
         ssh = shlex.split(os.environ.get("FASTERNAS_SSH", "ssh"))
         return (*ssh, *options, *port, *user, "--", self.host, remote)
 

@@ -1,0 +1,20 @@
+"""The programs that time models next to the hardware; they need Python, numpy and the runtime.
+
+They import nothing else of fasternas: these few files are all that reaches a board, as text (see
+`serving.py`), and nothing of them is written to its disk. They run as two processes. The keeper
+receives models, keeps them in a folder that goes when it does, and starts timers: fresh processes
+that each time the models. Requests are JSON objects, one a line, on standard input; each is
+answered by one line:
+
+    {"facts": package}                          -> {"facts": {...}}
+    {"keep": name, "bytes": n} and n raw bytes  -> {"kept": name}
+    {"install": [package, ...], "into": folder} -> {"installed": folder}
+    {"unpack": name, "into": folder}            -> {"installed": folder}
+    {"start": {"models": [...], "shapes": [...], "runtime": ..., "precision": ..., "threads": ...,
+               "cores": ..., "processor": ...}, "program": text}
+                                                -> {"ready": {"pinned": ..., "realtime": ...}}
+    {"time": index, "discard": n, "repeats": n} -> {"wall_ms": [...], "cpu_ms": [...], ...}
+
+What goes wrong is answered by {"error": one line}, or, where a timer died, by {"died": how}. Both
+processes end when their input ends, so nothing outlives a lost connection. Python 3.9 is enough.
+"""

@@ -1,0 +1,65 @@
+"""What a machine is and has, and how hot it is."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+
+def facts(package: str) -> dict[str, Any]:
+    """What the machine is and has, the package's version included; None where it does not tell."""
+    return {
+        "machine": platform.machine(),
+        "kernel": _line("/proc/sys/kernel/arch"),  # not the machine's: that one is emulated
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "runtime_version": _version(package),
+        "governor": _line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "memory_mb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
+        **heat(),
+    }
+
+
+def heat() -> dict[str, Any]:
+    """The first core's frequency and the first thermal zone's temperature; None if not told."""
+    kilohertz = _number("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
+    millidegrees = _number("/sys/class/thermal/thermal_zone0/temp")
+    return {"mhz": None if kilohertz is None else kilohertz / 1e3,
+            "celsius": None if millidegrees is None else millidegrees / 1e3}  # fmt: skip
+
+
+def processor() -> str:
+    """Return the board's or the processor's name."""
+    board = (_text("/proc/device-tree/model") or "").strip(" \0\n")
+    names = [line.split(":", 1)[1].strip() for line in (_text("/proc/cpuinfo") or "").splitlines()
+             if line.startswith("model name")]  # fmt: skip
+    return board or next(iter(names), "") or platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _number(file: str) -> float | None:
+    try:
+        return float(_line(file) or "")
+    except ValueError:
+        return None
+
+
+def _line(file: str) -> str | None:
+    return (_text(file) or "").strip() or None
+
+
+def _text(file: str) -> str | None:
+    try:
+        return Path(file).read_text()
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,67 @@
+"""The process that times single inferences of loaded models: a fresh one for each repetition."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from typing import Any
+
+from predictors.devices.runner.loaders import LOADERS, Inference
+from predictors.devices.runner.machine import heat
+from predictors.devices.runner.serving import serve
+
+
+class Timer:
+    """Holds loaded models and times single inferences of them."""
+
+    def __init__(self) -> None:
+        self._models: list[Inference] = []
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Answer one request."""
+        if "start" in request:
+            start = request["start"]
+            settled = _settle(start["threads"], start.get("cores"))
+            self._models = LOADERS[start["runtime"]](start)
+            return {"ready": settled}
+        return _time(self._models[request["time"]], request["discard"], request["repeats"])
+
+
+def _time(infer: Inference, discard: int, repeats: int) -> dict[str, Any]:
+    """Time one inference after another; `preempted` says of each whether others ran meanwhile."""
+    for _ in range(discard):
+        infer()
+    wall, cpu, preempted = [], [], []
+    for _ in range(repeats):
+        switches = _switches()
+        wall_start, cpu_start = time.perf_counter_ns(), time.process_time_ns()
+        infer()
+        cpu.append((time.process_time_ns() - cpu_start) / 1e6)
+        wall.append((time.perf_counter_ns() - wall_start) / 1e6)
+        preempted.append(int(_switches() > switches))
+    return {"wall_ms": wall, "cpu_ms": cpu, "preempted": preempted, **heat()}
+
+
+def _switches() -> int:
+    """How often a core was taken from this process against its will."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def _settle(threads: int, cores: list[int] | None) -> dict[str, bool]:
+    """Pin to the cores, or to as many as there are threads, at real-time priority if permitted."""
+    settled = {"pinned": False, "realtime": False}
+    try:
+        os.sched_setaffinity(0, cores or sorted(os.sched_getaffinity(0))[-threads:])
+        settled["pinned"] = True
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        settled["realtime"] = True
+    except (OSError, AttributeError):
+        pass  # not permitted, or not this system: the answer says so
+    return settled
+
+
+def main() -> None:
+    """Time what is asked for until the input ends."""
+    timer = Timer()
+    serve(lambda request, _: timer.answer(request))

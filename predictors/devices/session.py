@@ -1,0 +1,148 @@
+"""The timing of some models in one fresh process: which blocks, in which order, how many."""
+
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import geometric_mean
+from typing import Any
+
+from predictors.devices.connection import TIMER, Connection, flags, number, times_ms
+from predictors.rounds import LARGE, SMALL, Round, steady_rounds, unsettled
+from predictors.timing import settled
+
+ROUNDS = (8, 20)  # fewest, most rounds in a process
+# A block's untimed inferences bring the network back into the caches, which takes the longer the
+# more often it fits there.
+DISCARD_MS, DISCARDS = 12.0, (1, 25)  # fewest and most untimed
+BLOCK_MS, REPEATS = 20.0, (5, 50)  # fewest and most timed
+MAX_WARM_UP = 20  # blocks
+COOL_S, COOLINGS = 1.0, 5  # a pause where the machine is slowed down, and how many of them
+BOTH = {SMALL, LARGE}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """What one process timed, and how that came about.
+
+    `counts` are of samples, those preempted, those left out, rounds, and rounds left out.
+    """
+
+    rounds: Sequence[Round]
+    ready: dict[str, bool]  # pinned, realtime
+    counts: dict[str, int]
+    lowest_mhz: float | None
+    highest_celsius: float | None
+
+
+def clock_of(threads: int) -> str:
+    """The clock for so many threads.
+
+    With one it is the process's CPU time, which other programs on the machine do not lengthen;
+    with more it is the wall.
+    """
+    return "cpu_ms" if threads == 1 else "wall_ms"
+
+
+class SessionTimer:
+    """Times models in one fresh process; the first two are the references."""
+
+    def __init__(self, connection: Connection, start: dict[str, Any]) -> None:
+        self._connection = connection
+        self._start = start
+        self._clock = clock_of(start["threads"])
+        self._counts: Counter[str] = Counter()
+        self._mhz: list[float | None] = []  # by block
+        self._celsius: list[float | None] = []
+
+    def run(self, *, seed: int, processes: int) -> Session:
+        """Time until each network's ratio is settled, or for the most rounds.
+
+        After the fewest rounds only networks are timed further that so many processes like this
+        one would leave unstable. Rounds in which the machine was slowed down are left out.
+        """
+        ready = self._connection.ask({"start": self._start, "program": TIMER}).get("ready", {})
+        self._warm_up()
+        waiting = set(range(len(self._start["models"])))
+        sizes = [_block_size(self._block(i)) for i in sorted(waiting)]
+        rng = random.Random(seed)
+        rounds: list[Round] = []
+        slowest: list[float | None] = []  # frequency in each round
+        while waiting and len(rounds) < ROUNDS[1]:
+            order = rng.sample(sorted(waiting | BOTH), len(waiting | BOTH))
+            rounds.append({i: self._block(i, sizes[i]) for i in order})
+            slowest.append(min((v for v in self._mhz[-len(order) :] if v), default=None))
+            steady = self._cooled(rounds, slowest)
+            if len(steady) >= ROUNDS[0]:
+                waiting = {i for i in waiting - BOTH if unsettled(steady, i, processes=processes)}
+        return self._session(rounds, slowest, ready)
+
+    def _cooled(self, rounds: list[Round], mhz: list[float | None]) -> list[Round]:
+        """Return the rounds in which the machine was at its speed; pause where the last was not."""
+        steady = _steady(rounds, mhz)
+        slowed = bool(steady) and steady[-1] is not rounds[-1]
+        if slowed and self._counts["pauses"] < COOLINGS:
+            self._counts["pauses"] += 1
+            time.sleep(COOL_S)
+        return steady
+
+    def _session(
+        self, rounds: list[Round], mhz: list[float | None], ready: dict[str, Any]
+    ) -> Session:
+        steady = _steady(rounds, mhz)
+        kept = steady if len(steady) >= ROUNDS[0] else rounds  # too few: all, the median resists
+        self._counts.update(rounds=len(rounds), rounds_left_out=len(rounds) - len(kept))
+        return Session(
+            rounds=kept, ready={key: bool(ready.get(key)) for key in ("pinned", "realtime")},
+            counts=dict(self._counts),
+            lowest_mhz=min((v for v in self._mhz if v), default=None),
+            highest_celsius=max((v for v in self._celsius if v), default=None),
+        )  # fmt: skip
+
+    def _warm_up(self) -> None:
+        blocks: list[float] = []
+        while not settled(blocks) and len(blocks) < MAX_WARM_UP:
+            blocks.append(self._block(LARGE))
+
+    def _block(self, index: int, size: tuple[int, int] = (DISCARDS[0], REPEATS[0])) -> float:
+        """Time a block and return its median, without the samples that were preempted.
+
+        Where those are the most, none is left out: then there is nothing better.
+        """
+        discard, repeats = size
+        answer = self._connection.ask({"time": index, "discard": discard, "repeats": repeats})
+        samples = times_ms(answer, self._clock)
+        preempted = flags(answer, "preempted", len(samples))
+        whole = [ms for ms, taken in zip(samples, preempted, strict=True) if not taken]
+        kept = whole if 2 * len(whole) >= len(samples) else samples
+        self._counts.update(samples=len(samples), preempted=sum(preempted),
+                            left_out=len(samples) - len(kept))  # fmt: skip
+        self._mhz.append(number(answer, "mhz"))
+        self._celsius.append(number(answer, "celsius"))
+        return sorted(kept)[len(kept) // 2]
+
+
+def merged(sessions: Sequence[Session]) -> dict[str, Any]:
+    """Return what is to be known of all processes together."""
+    counts: Counter[str] = sum((Counter(s.counts) for s in sessions), Counter())
+    frequencies = [s.lowest_mhz for s in sessions if s.lowest_mhz]
+    temperatures = [s.highest_celsius for s in sessions if s.highest_celsius]
+    return {**sessions[0].ready, "counts": dict(counts),
+            "lowest_mhz": min(frequencies, default=None),
+            "highest_celsius": max(temperatures, default=None)}  # fmt: skip
+
+
+def _steady(rounds: list[Round], mhz: list[float | None]) -> list[Round]:
+    references = [geometric_mean([blocks[SMALL], blocks[LARGE]]) for blocks in rounds]
+    return [blocks for blocks, steady in zip(rounds, steady_rounds(references, mhz), strict=True)
+            if steady]  # fmt: skip
+
+
+def _block_size(inference_ms: float) -> tuple[int, int]:
+    """How many inferences of a block are not timed, and how many are."""
+
+    def as_fit(duration_ms: float, fewest: int, most: int) -> int:
+        return min(max(round(duration_ms / inference_ms), fewest), most)
+
+    return as_fit(DISCARD_MS, *DISCARDS), as_fit(BLOCK_MS, *REPEATS)

@@ -1,0 +1,71 @@
+"""Networks that are not ours: timm's by name, and ONNX files."""
+
+import json
+import logging
+from typing import Any
+
+from predictors.models import Model
+
+
+def timm_model(name: str) -> Model:
+    """Return a model of timm, its weights random; NAME@PX gives it another image size.
+
+    Models that are trained with more branches than they are deployed with have those merged. MACs
+    are fvcore's, batch norm folded; attention is counted as its two matrix products.
+
+    Raises:
+        ValueError: if timm has no such model, or none for that image size.
+    """
+    from search_spaces.timm_import import import_timm
+
+    timm = import_timm()
+    base, _, size = name.partition("@")
+    if not timm.is_model(base) or not (size.isdigit() or size == ""):
+        raise ValueError(f"`model` must be one of timm's, or one of them with @PX for another image "
+                         f"size, but got {name!r}. `timm.list_models()` names them.")  # fmt: skip
+    channels, *own = timm.get_pretrained_cfg(base).input_size
+    shape = (channels, int(size), int(size)) if size else (channels, *own)
+
+    def build() -> Any:
+        options = {"img_size": int(size)} if size and _fixed(timm, base) else {}
+        network = timm.create_model(base, pretrained=False, exportable=True, **options)
+        return timm.utils.reparameterize_model(network.eval())
+
+    model = Model(name=name, identity=json.dumps({"timm": name, "version": timm.__version__}),
+                  shape=shape, build=build, batch="one")  # fmt: skip
+    return _counted(model)
+
+
+def _fixed(timm: Any, name: str) -> bool:
+    """Whether a model is built for one image size."""
+    return bool(timm.get_pretrained_cfg(name).fixed_input_size)
+
+
+def _counted(model: Model) -> Model:
+    """Build it once to count it, which also finds out whether it takes its input."""
+    from dataclasses import replace
+
+    from fvcore.nn import FlopCountAnalysis
+
+    from predictors.folding import folded
+
+    network, image = model.network(), model.image()
+    params = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    try:
+        analysis = FlopCountAnalysis(folded(network, image), image)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ValueError(f"`model` must take an image of {model.shape[-1]} pixels, but {model.name} "
+                         f"does not: {error}.") from None  # fmt: skip
+    logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
+    return replace(model, macs=int(analysis.total()), params=params)
+
+
+def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
+    """Queries times keys, then weights times values."""
+    query, key, value = (item.type().sizes() for item in inputs[:3])
+    heads = 1
+    for size in query[:-2]:
+        heads *= size
+    return int(heads * query[-2] * key[-2] * (query[-1] + value[-1]))

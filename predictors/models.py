@@ -1,0 +1,78 @@
+"""What can be timed: a network, wherever it comes from."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from predictors.cost import cost
+from search_spaces.fasternet import FasterNetConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A network at batch 1: its torch module, or the ONNX file that it came as.
+
+    `identity` is JSON text that says which network it is. `shape` is that of one input without the
+    batch, for images (channels, height, width). `macs` are multiply-accumulates as deployed, batch
+    norm folded; `params` the parameters that are trained; None where they cannot be counted.
+    """
+
+    name: str
+    identity: str
+    shape: tuple[int, ...]
+    build: Callable[[], "nn.Module"] | None = None
+    file: Path | None = None
+    macs: int | None = None
+    params: int | None = None
+    batch: Literal["dynamic", "one"] = "dynamic"  # of what is exported
+
+    def network(self) -> "nn.Module":
+        """Build it in evaluation mode, with the same random weights every time.
+
+        Raises:
+            ValueError: if it came as a file.
+        """
+        import torch
+
+        if self.build is None:
+            raise ValueError(f"`runtime` must be one that takes ONNX files, since {self.name} came "
+                             "as one. Use onnxruntime or openvino.")  # fmt: skip
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return self.build().eval()
+
+    def image(self) -> "Tensor":
+        """Return a random input of shape [1, ...], the same every time."""
+        import torch
+
+        return torch.randn(1, *self.shape, generator=torch.Generator().manual_seed(0))
+
+
+def config_model(config: FasterNetConfig, *, name: str = "") -> Model:
+    """Return the network of a config."""
+    found = cost(config)
+
+    def build() -> "nn.Module":
+        from search_spaces.network import build
+
+        return build(config)
+
+    return Model(
+        name=name or "this config", identity=config_identity(config), build=build,
+        shape=(3, config.resolution, config.resolution), macs=found.macs, params=found.params,
+    )  # fmt: skip
+
+
+def config_identity(config: Any) -> str:
+    """Return what tells a config from others: its class and fields, as JSON."""
+    return json.dumps({type(config).__name__: asdict(config)}, sort_keys=True)
+
+
+def as_model(network: FasterNetConfig | Model) -> Model:
+    """Return what is to be timed as a model."""
+    return config_model(network) if isinstance(network, FasterNetConfig) else network

@@ -82,9 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--all", action="store_true", help="every network, not the front alone")
     show.add_argument("--repair", action="store_true", help="drop a last line that was cut off")
     _add_json(show)
-    measure = _add(commands, "measure", _measure, "print the latency of networks on a device")
-    measure.add_argument("configs", metavar="CONFIG", nargs="+",
-                         help="a config file, or a named size: t0, t1, t2, s, m, l")  # fmt: skip
+    measure = _add(commands, "measure", _measure, "print the latency of networks, and compare them")
+    measure.add_argument("networks", metavar="NETWORK", nargs="+",
+                         help="a config or ONNX file, t0 to l, or a model of timm")  # fmt: skip
     _add_device(measure)
     _add_json(measure)
     _add_json(_add(commands, "spaces", _spaces, "list the search spaces"))
@@ -170,7 +170,7 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _measure(options: argparse.Namespace) -> int:
-    from nas.cli_commands import run_measure
+    from nas.cli_measure import run_measure
 
     return run_measure(options)
 

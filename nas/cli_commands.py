@@ -3,20 +3,16 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from nas.cli_table import print_table
 from nas.options import SearchOptions
-from nas.quantities import format_ms
-from predictors.devices.device import HOW_TO_ATTACH, Device
-from predictors.devices.registry import default_setting, open_device
-from predictors.timing import Measurement
+from predictors.devices.device import HOW_TO_ATTACH
+from predictors.devices.registry import default_setting
 from search_spaces.catalogue import SPACES
-from search_spaces.fasternet import FASTERNET, FasterNetConfig
-from search_spaces.formats import load_config
 
 
 def run_search(arguments: argparse.Namespace) -> int:
@@ -71,25 +67,6 @@ def run_show(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def run_measure(arguments: argparse.Namespace) -> int:
-    """`fasternas measure`: print the latency of some configs."""
-    configs = [_config(name) for name in arguments.configs]
-    device = open_device(arguments.device, runtime=arguments.runtime, threads=arguments.threads)
-    measured = list(_watched(device.measure_each(configs), len(configs), "timing", device))
-    if arguments.json:
-        print(json.dumps([_record(name, m) for name, m in
-                          zip(arguments.configs, measured, strict=True)], indent=2))  # fmt: skip
-        return 0
-    cells = [[name, format_ms(m.median_ms), f"{format_ms(m.low_ms)} - {format_ms(m.high_ms)}",
-              m.source + (", unstable" if m.unstable else "")]
-             for name, m in zip(arguments.configs, measured, strict=True)]  # fmt: skip
-    print_table(["network", "latency ms", "interval", "source"], cells)
-    print(device.description, file=sys.stderr)
-    if device.source == "predicted":
-        print(HOW_TO_ATTACH, file=sys.stderr)
-    return 0
-
-
 def run_spaces(arguments: argparse.Namespace) -> int:
     """`fasternas spaces`: list the spaces with their fields."""
     if arguments.json:
@@ -110,21 +87,6 @@ def _folder(arguments: argparse.Namespace) -> Path:
         return first
     numbered = (first.with_name(f"{first.name}-{i}") for i in count(2))
     return first if not first.exists() else next(path for path in numbered if not path.exists())
-
-
-def _config(name: str) -> FasterNetConfig:
-    if name in FASTERNET:
-        return FASTERNET[name]
-    if not Path(name).is_file():
-        raise ValueError(f"`config` must be a file or one of {', '.join(FASTERNET)}, but got "
-                         f"{name!r}, which is neither.")  # fmt: skip
-    return load_config(Path(name))
-
-
-def _record(name: str, m: Measurement) -> dict[str, Any]:
-    return {"name": name, "median_ms": m.median_ms, "low_ms": m.low_ms, "high_ms": m.high_ms,
-            "source": m.source, "unstable": m.unstable, "device": m.device, "runtime": m.runtime,
-            "threads": m.threads, "context": m.context}  # fmt: skip
 
 
 def _show_progress(steps: Iterable[Any], heading: str) -> None:
@@ -156,14 +118,3 @@ def _show_progress(steps: Iterable[Any], heading: str) -> None:
             if not console.is_terminal and (step.best or step.done == step.total):
                 words = f"{step.phase}: {step.done} of {step.total}"
                 print(f"{words}; {step.best}" if step.best else words, file=sys.stderr)
-
-
-def _watched(
-    measurements: Iterator[Measurement], total: int, phase: str, device: Device
-) -> Iterator[Measurement]:
-    for done, measurement in enumerate(measurements, start=1):
-        if sys.stderr.isatty():
-            print(f"\r{phase} on {device.name}: {done} of {total}", end="", file=sys.stderr)
-        yield measurement
-    if sys.stderr.isatty():
-        print(file=sys.stderr)

@@ -1,10 +1,12 @@
-"""Networks that are not ours: timm's by name, and ONNX files."""
+"""Networks of timm, by name."""
 
 import json
-import logging
+import math
+from dataclasses import replace
 from typing import Any
 
 from predictors.models import Model
+from search_spaces.fasternet import FASTERNET
 
 
 def timm_model(name: str) -> Model:
@@ -21,8 +23,10 @@ def timm_model(name: str) -> Model:
     timm = import_timm()
     base, _, size = name.partition("@")
     if not timm.is_model(base) or not (size.isdigit() or size == ""):
-        raise ValueError(f"`model` must be one of timm's, or one of them with @PX for another image "
-                         f"size, but got {name!r}. `timm.list_models()` names them.")  # fmt: skip
+        raise ValueError(
+            f"`network` must be a config or ONNX file, one of {', '.join(FASTERNET)}, or a model "
+            f"of timm (NAME, or NAME@PX for another image size), but got {name!r}, which is none."
+        )
     channels, *own = timm.get_pretrained_cfg(base).input_size
     shape = (channels, int(size), int(size)) if size else (channels, *own)
 
@@ -43,29 +47,24 @@ def _fixed(timm: Any, name: str) -> bool:
 
 def _counted(model: Model) -> Model:
     """Build it once to count it, which also finds out whether it takes its input."""
-    from dataclasses import replace
-
     from fvcore.nn import FlopCountAnalysis
 
     from predictors.folding import folded
 
-    network, image = model.network(), model.image()
-    params = sum(p.numel() for p in network.parameters() if p.requires_grad)
     try:
+        network, image = model.network(), model.image()
         analysis = FlopCountAnalysis(folded(network, image), image)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise ValueError(f"`model` must take an image of {model.shape[-1]} pixels, but {model.name} "
-                         f"does not: {error}.") from None  # fmt: skip
-    logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
-    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        raise ValueError(f"`network` must take images of {model.shape[-1]} pixels, but {model.name} "
+                         f"does not: {str(error).splitlines()[0]}.") from None  # fmt: skip
+    for warn in (analysis.unsupported_ops_warnings, analysis.uncalled_modules_warnings):
+        warn(enabled=False)
     analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
+    params = sum(p.numel() for p in network.parameters() if p.requires_grad)
     return replace(model, macs=int(analysis.total()), params=params)
 
 
 def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
     """Queries times keys, then weights times values."""
     query, key, value = (item.type().sizes() for item in inputs[:3])
-    heads = 1
-    for size in query[:-2]:
-        heads *= size
-    return int(heads * query[-2] * key[-2] * (query[-1] + value[-1]))
+    return int(math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1]))

@@ -1,13 +1,14 @@
 """What can be timed: a network, wherever it comes from."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from predictors.cost import cost
 from search_spaces.fasternet import FasterNetConfig
+from search_spaces.layers import Layer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -29,6 +30,7 @@ class Model:
     file: Path | None = None
     macs: int | None = None
     params: int | None = None
+    layers: Sequence[Layer] = ()  # where they are known
     batch: Literal["dynamic", "one"] = "dynamic"  # of what is exported
 
     def network(self) -> "nn.Module":
@@ -65,6 +67,7 @@ def config_model(config: FasterNetConfig, *, name: str = "") -> Model:
     return Model(
         name=name or "this config", identity=config_identity(config), build=build,
         shape=(3, config.resolution, config.resolution), macs=found.macs, params=found.params,
+        layers=config.layers(),
     )  # fmt: skip
 
 

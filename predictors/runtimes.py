@@ -51,9 +51,10 @@ def find_runtime(name: str, precision: str = "fp32") -> Runtime:
 
 def _export_onnx(model: Model, path: Path) -> Path:
     from predictors.artifact import export_onnx, written
+    from predictors.onnx_files import deployed_bytes
 
     if model.file is not None:
-        return written(model.file.read_bytes(), path)
+        return written(deployed_bytes(model.file), path)
     return export_onnx(model.network(), model.image(), path, batch=model.batch)
 
 

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from predictors.rounds import blend, nearness, ratios
+from predictors.rounds import ratios
 from predictors.timing import (
     PROCESS_DEVIATION,
     STEADY,
@@ -118,36 +118,10 @@ def test_networks_unlike_the_reference_are_known_less_well(ratio: float) -> None
     assert math.log(unlike.high / ratio) > 2 * math.log(like.high)
 
 
-@pytest.mark.parametrize(
-    ("candidate_ms", "expected"), [(0.1, 0.0), (1.0, 0.0), (3.0, 0.5), (9.0, 1.0), (50.0, 1.0)]
-)
-def test_a_network_is_compared_with_what_is_like_it(candidate_ms: float, expected: float) -> None:
-    near = nearness(candidate_ms, 1.0, 9.0)
-    assert near == pytest.approx(expected)
-    assert blend(1.0, 9.0, near) == pytest.approx(min(max(candidate_ms, 1.0), 9.0))
-
-
-def test_what_slows_unlike_networks_unequally_divides_out_between_two_references() -> None:
-    quiet = 3.0 / blend(1.0, 9.0, 0.5)
-    contended = 3.0 * 1.06 / blend(1.0 * 1.1, 9.0 * 1.02, 0.5)  # the smaller, the more
-    assert contended == pytest.approx(quiet, rel=0.002)
-
-
-def test_references_of_one_speed_are_no_scale() -> None:
-    assert nearness(5.0, 9.0, 9.0) == nearness(5.0, 9.5, 9.0) == 1.0
-
-
 @pytest.mark.parametrize("processes", [[], [[]], [[1.0], []]])
 def test_an_estimate_needs_rounds(processes: Sequence[Sequence[float]]) -> None:
     with pytest.raises(ValueError, match="`processes` must hold at least one round each, but got"):
         estimate(processes)
-
-
-@pytest.mark.parametrize(("candidate", "reference"), [([], []), ([1.0], [1.0, 2.0])])
-def test_every_block_needs_its_reference(candidate: list[float], reference: list[float]) -> None:
-    message = rf"`candidate_ms` must have a block for .* got {len(candidate)} and {len(reference)}"
-    with pytest.raises(ValueError, match=message):
-        ratios(candidate, reference)
 
 
 @pytest.mark.parametrize("blocks", [[10, 8, 5, 5, 5, 5, 5, 5], [5] * 6, [5, 5, 5, 6, 6, 6]])

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from predictors.latency import Prediction
+from predictors.models import Model
 from predictors.timing import Measurement, Source
 from search_spaces.fasternet import FasterNetConfig
 
@@ -36,11 +37,11 @@ class Device(Protocol):
     def threads(self) -> int:
         """The number of threads of one inference."""
 
-    def measure(self, config: FasterNetConfig) -> Measurement:
+    def measure(self, network: FasterNetConfig | Model) -> Measurement:
         """Return the latency of one network."""
 
     def measure_each(
-        self, configs: Sequence[FasterNetConfig], *, processes: int = 3
+        self, networks: Sequence[FasterNetConfig | Model], *, processes: int = 3
     ) -> Iterator[Measurement]:
         """Yield the latency of each network, in order, timed beside one another in groups.
 

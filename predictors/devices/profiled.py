@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from predictors.cost import layers_in_groups
-from predictors.devices.device import threads_of
+from predictors.devices.device import HOW_TO_ATTACH, threads_of
 from predictors.latency import Prediction
+from predictors.models import Model, as_model
 from predictors.profile import load_profile
 from predictors.timing import Measurement, Source
 from search_spaces.fasternet import FasterNetConfig
@@ -40,9 +41,17 @@ class ProfiledDevice:
                 f"{self._profile.runtime_version}, {threads_of(self.threads)}: predicted from a "
                 f"profile, \u00b1{self._rates.interval:.0%}")  # fmt: skip
 
-    def measure(self, config: FasterNetConfig) -> Measurement:
-        """Return the predicted latency; the interval is the profile's stated error."""
-        mean, low, high = self._profile.latency_ms(config.layers(), threads=self.threads)
+    def measure(self, network: FasterNetConfig | Model) -> Measurement:
+        """Return the predicted latency; the interval is the profile's stated error.
+
+        Raises:
+            ValueError: if the network's layers are not known.
+        """
+        model = as_model(network)
+        if not model.layers:
+            raise ValueError(f"`network` must be a FasterNet for a profile to predict it, but got "
+                             f"{model.name}. {HOW_TO_ATTACH}")  # fmt: skip
+        mean, low, high = self._profile.latency_ms(model.layers, threads=self.threads)
         return Measurement(
             median_ms=float(mean), low_ms=float(low), high_ms=float(high), source="predicted",
             device=self.name, runtime=self.runtime, threads=self.threads,
@@ -50,10 +59,10 @@ class ProfiledDevice:
         )  # fmt: skip
 
     def measure_each(
-        self, configs: Sequence[FasterNetConfig], *, processes: int = 3
+        self, networks: Sequence[FasterNetConfig | Model], *, processes: int = 3
     ) -> Iterator[Measurement]:
         """Yield the predicted latency of each network; a profile needs no repeated processes."""
-        return (self.measure(config) for config in configs)
+        return (self.measure(network) for network in networks)
 
     def predict(self, configs: Sequence[FasterNetConfig]) -> Prediction:
         """Return the predicted latencies of many networks at once."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from predictors.latency import Prediction
+from predictors.models import Model
 from predictors.timing import Measurement, Source
 from search_spaces.fasternet import FasterNetConfig
 
@@ -18,12 +19,12 @@ class RecordedDevice:
     threads: int
     source: Source = "measured"
 
-    def measure(self, config: FasterNetConfig) -> Measurement:
+    def measure(self, network: FasterNetConfig | Model) -> Measurement:
         """This device is not here."""
-        return next(self.measure_each([config]))
+        return next(self.measure_each([network]))
 
     def measure_each(
-        self, configs: Sequence[FasterNetConfig], *, processes: int = 3
+        self, networks: Sequence[FasterNetConfig | Model], *, processes: int = 3
     ) -> Iterator[Measurement]:
         """This device is not here."""
         raise RuntimeError(f"The device must be at hand to measure, but only the record of "

@@ -1,0 +1,92 @@
+"""`fasternas measure`: the latency of networks on a device, side by side."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from nas.cli_table import print_table
+from nas.networks import find_network
+from nas.quantities import format_count, format_ms
+from predictors.comparison import compare
+from predictors.devices.device import HOW_TO_ATTACH, Device
+from predictors.devices.registry import open_device
+from predictors.models import Model
+from predictors.timing import Measurement
+
+Timed = tuple[Model, Measurement]
+
+
+def run_measure(arguments: argparse.Namespace) -> int:
+    """Time the networks, print a table, and compare the first with the others."""
+    models = [find_network(name) for name in arguments.networks]
+    device = open_device(arguments.device, runtime=arguments.runtime, threads=arguments.threads)
+    timed = list(zip(models, _watched(device, models), strict=True))
+    if arguments.json:
+        print(json.dumps([_record(model, m, timed[0]) for model, m in timed], indent=2))
+        return 0
+    print_table(["network", "latency ms", "interval", "source", "MACs", "GFLOPS", "params"],
+                [_cells(model, m) for model, m in timed])  # fmt: skip
+    (first, reference), *others = timed
+    for model, m in others:
+        print(compare(reference, m).words(first.name, model.name))
+    print(device.description, file=sys.stderr)
+    for remark in remarks([m for _, m in timed]):
+        print(remark, file=sys.stderr)
+    if device.source == "predicted":
+        print(HOW_TO_ATTACH, file=sys.stderr)
+    return 0
+
+
+def remarks(measurements: Sequence[Measurement]) -> list[str]:
+    """What is to be known of how the measurements came about, one line each."""
+    sessions = {m.context["session"]: m.context for m in measurements if "session" in m.context}
+    counts = [context["counts"] for context in sessions.values()]
+    found = []
+    if left_out := sum(c.get("left_out", 0) for c in counts):
+        found.append(f"{left_out} of {sum(c['samples'] for c in counts)} samples were preempted "
+                     "and left out.")  # fmt: skip
+    if left_out := sum(c.get("rounds_left_out", 0) for c in counts):
+        found.append(f"{left_out} of {sum(c['rounds'] for c in counts)} rounds, in which the "
+                     "machine was slowed down, were left out.")  # fmt: skip
+    if any(m.unstable for m in measurements):
+        found.append("unstable: +-2 % was not reached in the time that a measurement may take.")
+    return found
+
+
+def gflops(model: Model, measurement: Measurement) -> float | None:
+    """Achieved speed in 1e9 operations a second; a multiply-accumulate is two."""
+    return None if model.macs is None else 2e-6 * model.macs / measurement.median_ms
+
+
+def _cells(model: Model, m: Measurement) -> list[str]:
+    speed = gflops(model, m)
+    return [model.name, format_ms(m.median_ms), f"{format_ms(m.low_ms)} - {format_ms(m.high_ms)}",
+            m.source + (", unstable" if m.unstable else ""),
+            "-" if model.macs is None else format_count(model.macs),
+            "-" if speed is None else f"{speed:.3g}",
+            "-" if model.params is None else format_count(model.params)]  # fmt: skip
+
+
+def _record(model: Model, m: Measurement, first: Timed) -> dict[str, Any]:
+    record = {
+        "name": model.name, "median_ms": m.median_ms, "low_ms": m.low_ms, "high_ms": m.high_ms,
+        "source": m.source, "unstable": m.unstable, "device": m.device, "runtime": m.runtime,
+        "precision": m.precision, "threads": m.threads, "macs": model.macs,
+        "params": model.params, "gflops": gflops(model, m), "context": m.context,
+    }  # fmt: skip
+    if model is not first[0]:
+        found = compare(first[1], m)
+        record["times_the_first"] = {"ratio": found.ratio, "low": found.low, "high": found.high}
+    return record
+
+
+def _watched(device: Device, models: Sequence[Model]) -> Iterator[Measurement]:
+    """Time them, saying on a terminal how far it is."""
+    for done, measurement in enumerate(device.measure_each(models), start=1):
+        if sys.stderr.isatty():
+            print(f"\rtiming on {device.name}: {done} of {len(models)}", end="", file=sys.stderr)
+        yield measurement
+    if sys.stderr.isatty():
+        print(file=sys.stderr)

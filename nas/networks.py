@@ -1,0 +1,29 @@
+"""How the command line finds a network by what it is called."""
+
+from pathlib import Path
+
+from predictors.models import Model, config_model
+from search_spaces.fasternet import FASTERNET
+from search_spaces.formats import load_config
+
+
+def find_network(name: str) -> Model:
+    """Return a named size, the network of a config file or an ONNX file, or a model of timm.
+
+    Raises:
+        ValueError: if it is none of these, or the file is wrong.
+    """
+    if name in FASTERNET:
+        return config_model(FASTERNET[name], name=name)
+    path = Path(name)
+    if path.suffix == ".onnx" and path.is_file():
+        from predictors.onnx_files import onnx_model
+
+        return onnx_model(path)
+    if path.is_file():
+        return config_model(load_config(path), name=name)
+    if "/" in name or path.suffix in (".yaml", ".yml", ".onnx"):
+        raise ValueError(f"`network` must be a file that exists, but got {name!r}.")
+    from predictors.foreign import timm_model
+
+    return timm_model(name)

@@ -1,0 +1,76 @@
+"""Networks that were timed side by side are compared round by round; others as they are."""
+
+import math
+import re
+from random import Random
+
+import pytest
+
+from predictors.comparison import compare
+from predictors.timing import Measurement, Source
+
+ROUNDS, PROCESSES = 12, 3
+
+
+def _measurement(
+    true_ms: float, *, session: str | None = "a", seed: int = 0, drift: float = 0.0,
+    source: Source = "measured",
+) -> Measurement:  # fmt: skip
+    """A measurement of +-3 % whose blocks drift with the machine."""
+    rng = Random(seed)
+    samples = tuple(
+        tuple(true_ms * (1 + drift * n / ROUNDS) * math.exp(rng.gauss(0, 0.01))
+              for n in range(ROUNDS)) for _ in range(PROCESSES))  # fmt: skip
+    return Measurement(
+        median_ms=true_ms, low_ms=true_ms / 1.03, high_ms=true_ms * 1.03, source=source,
+        device="cpu", runtime="onnxruntime", threads=1, samples_ms=samples,
+        context={} if session is None else {"session": session},
+    )  # fmt: skip
+
+
+def test_what_is_clearly_faster_is_said_to_be() -> None:
+    found = compare(_measurement(10.0, seed=1), _measurement(12.7, seed=2))
+    assert found.sure
+    assert found.ratio == pytest.approx(1.27, rel=0.02)
+    assert found.low < 1.27 < found.high
+    expected = r"a is 1\.2\dx faster than b \(1\.\d\d to 1\.\d\d, 95 % sure\)\."
+    assert re.fullmatch(expected, found.words("a", "b"))
+
+
+def test_the_slower_first_is_said_the_other_way_round() -> None:
+    found = compare(_measurement(12.7, seed=1), _measurement(10.0, seed=2))
+    assert found.words("a", "b").startswith("b is 1.2")
+    assert "faster than a (1." in found.words("a", "b")
+
+
+def test_what_differs_by_less_than_its_interval_cannot_be_told_apart() -> None:
+    found = compare(_measurement(10.0, seed=1), _measurement(10.1, seed=2))
+    assert not found.sure
+    assert "cannot be told apart: b takes 1.0" in found.words("a", "b")
+
+
+def test_a_drift_that_both_were_in_divides_out() -> None:
+    found = compare(_measurement(10.0, drift=0.5, seed=1), _measurement(12.0, drift=0.5, seed=2))
+    assert found.ratio == pytest.approx(1.2, rel=0.01)
+
+
+def test_side_by_side_is_known_better_than_apart() -> None:
+    together = compare(_measurement(10.0, seed=1), _measurement(10.5, seed=2))
+    apart = compare(_measurement(10.0, seed=1), _measurement(10.5, session="b", seed=2))
+    for found in (together, apart):
+        assert found.ratio == pytest.approx(1.05, rel=0.01)
+    assert apart.high / apart.ratio == pytest.approx(1.03 ** math.sqrt(2), rel=1e-3)
+    assert together.high / together.low < apart.high / apart.low
+
+
+def test_the_one_that_was_timed_longer_is_compared_in_the_rounds_of_both() -> None:
+    first, second = _measurement(10.0, seed=1), _measurement(12.0, seed=2)
+    cut = tuple(rounds[:8] for rounds in second.samples_ms)
+    shorter = Measurement(**{**vars(second), "samples_ms": cut})
+    assert compare(first, shorter).ratio == pytest.approx(1.2, rel=0.02)
+
+
+def test_what_is_predicted_is_called_so() -> None:
+    predicted = _measurement(10.0, session=None, source="predicted")
+    found = compare(predicted, _measurement(20.0, session=None))
+    assert "faster than b (1.92 to 2.09, predicted)" in found.words("a", "b")

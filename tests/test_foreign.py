@@ -1,0 +1,163 @@
+"""Networks of timm and ONNX files: what they take and cost, and that they compute the same."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from nas.networks import find_network
+from predictors.cost import cost
+from predictors.folding import folded
+from predictors.foreign import timm_model
+from predictors.models import Model, config_model
+from predictors.onnx_files import deployed_bytes, onnx_model
+from predictors.runtimes import find_runtime
+from search_spaces.fasternet import FASTERNET, FasterNetConfig
+
+TINY = FasterNetConfig(
+    widths=(8, 16), depths=(1, 1), partial_ratios=(0.5, 0.5), expansions=(2.0, 2.0),
+    resolution=16, stem_stride=2, head_width=16, activation="relu", classes=5,
+)  # fmt: skip
+
+
+def test_timms_fasternet_costs_what_ours_does() -> None:
+    theirs, ours = timm_model("fasternet_t0"), cost(FASTERNET["t0"])
+    assert (theirs.shape, theirs.macs, theirs.params) == ((3, 224, 224), ours.macs, ours.params)
+
+
+@pytest.mark.parametrize(
+    ("name", "gmacs", "mparams"),
+    [("mobilenetv2_100", 0.30, 3.50), ("mobilevit_xxs", 0.41, 1.27), ("repvit_m0_9", 0.816, 5.07)],
+)
+def test_costs_are_those_that_are_published(name: str, gmacs: float, mparams: float) -> None:
+    model = timm_model(name)
+    assert model.macs == pytest.approx(gmacs * 1e9, rel=0.02)
+    assert model.params == pytest.approx(mparams * 1e6, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050@64", "mobilevit_xxs@64", "resnet10t@64"])
+def test_a_foreign_network_is_exported_as_it_computes(name: str, tmp_path: Path) -> None:
+    model = timm_model(name)
+    assert model.shape == (3, 64, 64)
+    file = find_runtime("onnxruntime").export(model, tmp_path / "foreign.onnx")  # verifies itself
+    assert "BatchNormalization" not in {node.op_type for node in onnx.load(file).graph.node}
+    again = onnx_model(file)
+    assert again.shape == model.shape
+    assert again.params == pytest.approx(model.params, rel=0.02)
+    assert again.macs == pytest.approx(model.macs, rel=0.02)  # pooling and such aside
+
+
+def test_a_norm_that_brings_an_activation_leaves_it_behind() -> None:
+    model = timm_model("mobilenetv2_100@32")
+    network, image = model.network(), model.image()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean = torch.rand(module.num_features)
+            module.running_var = 0.5 + torch.rand(module.num_features)
+    with torch.no_grad():
+        torch.testing.assert_close(folded(network, image)(image), network(image))
+
+
+@pytest.mark.parametrize("name", ["no_such_net", "resnet18@big", "t9", ""])
+def test_what_timm_does_not_have_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"`network` must be a config or ONNX file, one of t0"):
+        find_network(name)
+
+
+def test_an_image_size_that_a_network_cannot_take_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"`network` must take images of 10 pixels, but vit"):
+        timm_model("vit_tiny_patch16_224@10")
+
+
+def _export(path: Path, model: Model | None = None) -> Path:
+    return find_runtime("onnxruntime").export(model or config_model(TINY), path)
+
+
+def test_an_onnx_file_is_counted_like_its_config(tmp_path: Path) -> None:
+    model, ours = onnx_model(_export(tmp_path / "tiny.onnx")), cost(TINY)
+    pooling = sum(layer.macs for layer in TINY.layers() if layer.op == "pool")
+    assert (model.name, model.shape) == ("tiny.onnx", (3, 16, 16))
+    assert model.macs == ours.macs - pooling
+    weights = sum(layer.weights for layer in TINY.layers())
+    assert model.params == pytest.approx(weights, rel=0.01)  # equal ones are stored once
+
+
+def test_what_is_timed_of_a_file_is_the_file(tmp_path: Path) -> None:
+    file = _export(tmp_path / "tiny.onnx")
+    copy = _export(tmp_path / "copy.onnx", onnx_model(file))
+    assert copy.read_bytes() == file.read_bytes()
+
+
+def test_weights_that_lie_beside_a_file_come_along(tmp_path: Path) -> None:
+    file = _export(tmp_path / "tiny.onnx")
+    split = tmp_path / "split.onnx"
+    onnx.save_model(onnx.load(file), split, save_as_external_data=True, location="weights",
+                    size_threshold=0)  # fmt: skip
+    image = config_model(TINY).image().numpy()
+    expected, found = (
+        onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]).run(
+            None, {"image": image})[0]
+        for content in (file.read_bytes(), deployed_bytes(split)))  # fmt: skip
+    np.testing.assert_array_equal(found, expected)
+    assert onnx_model(split).macs == onnx_model(file).macs
+    (tmp_path / "weights").unlink()
+    with pytest.raises(ValueError, match=r"split\.onnx must be an ONNX file, but cannot be read"):
+        onnx_model(split)
+
+
+def _taking(*inputs: tuple[int, list[Any]]) -> bytes:
+    """A file that adds one to its first input."""
+    values = [helper.make_tensor_value_info(f"in{i}", kind, shape)
+              for i, (kind, shape) in enumerate(inputs)]  # fmt: skip
+    one = numpy_helper.from_array(np.ones(1, np.float32), "one")
+    graph = helper.make_graph([helper.make_node("Add", ["in0", "one"], ["out"])], "g", values,
+                              [helper.make_tensor_value_info("out", 1, None)], [one])  # fmt: skip
+    return bytes(helper.make_model(graph).SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"no protobuf at all", "must be an ONNX file, but cannot be read as one"),
+        (b"", "must be an ONNX file|must take one float32 input, but takes none"),
+        (_taking((TensorProto.INT64, [1, 3])), "must take one float32 input, but takes in0"),
+        (_taking((1, [1, 3]), (1, [1, 3])), "must take one float32 input, but takes in0, in1"),
+        (_taking((1, [8, 3, 32, 32])), r"a batch of one or any, .* but takes \[8, 3, 32, 32\]"),
+        (_taking((1, ["n", 3, "h", 32])), r"otherwise a fixed shape, but takes \['n', 3, 'h', 32"),
+    ],
+    ids=["garbage", "empty", "integers", "two", "batch", "size"],
+)
+def test_a_file_that_cannot_be_timed_is_refused(
+    content: bytes, message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "wrong.onnx"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        find_network(str(file))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_onnx_file_needs_a_runtime_that_takes_it(tmp_path: Path) -> None:
+    model = onnx_model(_export(tmp_path / "tiny.onnx"))
+    with pytest.raises(ValueError, match="one that takes ONNX files, since tiny"):
+        find_runtime("torch").export(model, tmp_path / "tiny.pt2")
+
+
+@pytest.mark.parametrize("name", ["gone.onnx", "gone.yaml", "folder/t0"])
+def test_a_file_that_is_not_there_is_said_to_be_missing(name: str) -> None:
+    with pytest.raises(ValueError, match=f"must be a file that exists, but got '{name}'"):
+        find_network(name)
+
+
+def test_finding_a_named_size_loads_no_timm() -> None:
+    code = "from nas.networks import find_network; find_network('t0'); import sys; " \
+           "print(sorted({'timm', 'torch', 'onnx'} & set(sys.modules)))"  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -2,11 +2,12 @@
 
 import argparse
 import json
+import sys
 
 from nas.cli_table import print_table
 from predictors.devices.boards import Board, check_name, load_boards, save_boards, survey
 from predictors.devices.installation import with_runtime
-from predictors.devices.registry import device_names, open_device
+from predictors.devices.registry import device_names, open_device, stored_devices
 from predictors.devices.ssh import SITE, Address
 from predictors.runtimes import find_runtime
 
@@ -20,11 +21,24 @@ def run_devices(arguments: argparse.Namespace) -> int:
 
 def _list(arguments: argparse.Namespace) -> None:
     devices = [open_device(name) for name in device_names()]
+    found = [{"name": d.name, "source": d.source, "runtime": d.runtime,
+              "description": d.description} for d in devices] + _stored()  # fmt: skip
     if arguments.json:
-        print(json.dumps([{"name": d.name, "source": d.source, "runtime": d.runtime,
-                           "description": d.description} for d in devices], indent=2))  # fmt: skip
+        print(json.dumps(found, indent=2))
         return
-    print_table(["device", "what it is"], [[d.name, d.description] for d in devices])
+    print_table(["device", "what it is"], [[d["name"], d["description"]] for d in found])
+
+
+def _stored() -> list[dict[str, str]]:
+    """The devices of which there are measurements only; a broken store does not hide the others."""
+    try:
+        holdings = stored_devices()
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return []
+    return [{"name": h.device, "source": "measured", "runtime": h.setting.runtime,
+             "description": f"stored: {h.count} measurements of {h.setting.description}, the last "
+             f"of {h.last[:10]}"} for h in holdings]  # fmt: skip
 
 
 def _add(arguments: argparse.Namespace) -> None:

@@ -1,35 +1,90 @@
-"""A device that is not here: what a run wrote down of the one that it was timed on."""
+"""A device that is not here: what was written down of the one that networks were timed on."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
+from predictors.devices.device import threads_of
+from predictors.devices.store import Store
 from predictors.latency import Prediction
-from predictors.models import Model
+from predictors.models import Model, as_model
 from predictors.timing import Measurement, Source
 from search_spaces.fasternet import FasterNetConfig
+
+Recall = Callable[[str], Measurement | None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedDevice:
-    """Stands for a device whose measurements are at hand; it can take no more."""
+    """Stands for a device whose measurements are at hand; it can take no more.
+
+    `recall` finds a measurement by the network's JSON; without it only the name is known.
+    """
 
     name: str
     description: str
     runtime: str
     threads: int
     source: Source = "measured"
+    recall: Recall | None = None
 
     def measure(self, network: FasterNetConfig | Model) -> Measurement:
-        """This device is not here."""
+        """Return what was measured of one network."""
         return next(self.measure_each([network]))
 
     def measure_each(
         self, networks: Sequence[FasterNetConfig | Model], *, processes: int = 3
     ) -> Iterator[Measurement]:
-        """This device is not here."""
-        raise RuntimeError(f"The device must be at hand to measure, but only the record of "
-                           f"{self.name} is. Open it by name.")  # fmt: skip
+        """Yield what was measured of each network, by however many processes.
+
+        Raises:
+            RuntimeError: if a network was not measured, or the measurements cannot be read.
+        """
+        if self.recall is None:
+            raise RuntimeError(f"The device must be at hand to measure, but only the record of "
+                               f"{self.name} is. Open it by name.")  # fmt: skip
+        for model in map(as_model, networks):
+            found = self.recall(model.identity)
+            if found is None:
+                raise RuntimeError(
+                    f"The network must be among those measured on {self.name}, but "
+                    f"{model.identity} is not. Search with the options and seed of the run that was exported, or "
+                    "measure it on the device and import that."
+                )
+            yield replace(found, device=self.name)
 
     def predict(self, configs: Sequence[FasterNetConfig]) -> Prediction:
         """This device was timed; fit a `LatencyPredictor` to its measurements."""
         raise RuntimeError(f"`device` must be a profile to predict, but {self.name} is measured.")
+
+
+def open_recorded(
+    name: str, *, runtime: str | None, threads: int | None, store: Store | None = None
+) -> RecordedDevice | None:
+    """Open a device whose measurements are stored; what is not given is as in most of them.
+
+    None where there are none of that name.
+
+    Raises:
+        ValueError: if there are none with that runtime or number of threads.
+        RuntimeError: if the store cannot be read.
+    """
+    store = store or Store()
+    holdings = store.holdings(name)
+    if not holdings:
+        return None
+    settings = [holding.setting for holding in holdings]
+    fitting = [s for s in settings if runtime in (None, s.runtime) and threads in (None, s.threads)]
+    if not fitting:
+        stored = ", ".join(dict.fromkeys(f"{s.runtime} on {threads_of(s.threads)}"
+                                         for s in settings))  # fmt: skip
+        asked = f"{runtime or 'any'} on {threads_of(threads) if threads else 'any'}"
+        raise ValueError(
+            f"`runtime` and `threads` must be those that {name} was measured with ({stored}), "
+            f"but got {asked}. Measure it so and import that."
+        )
+    setting = fitting[0]
+    return RecordedDevice(
+        name=name, description=f"{setting.description}: measured earlier", runtime=setting.runtime,
+        threads=setting.threads, recall=partial(store.find_network, name, setting=setting),
+    )  # fmt: skip

@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 from predictors.devices.boards import Board, is_arm, load_boards, survey
 from predictors.devices.device import Device
+from predictors.devices.recorded import open_recorded
+from predictors.devices.store import Holding, Store
 
 RUNTIME = "onnxruntime"
 
@@ -14,13 +16,15 @@ def open_device(name: str, *, runtime: str | None = None, threads: int | None = 
 
     `cpu` is this machine. `arm` is this machine where it is an ARM one, else the first registered
     board that is, else a bundled profile of the Raspberry Pi 5, whose latencies are predicted.
-    Other names are those of registered boards; `ssh://user@host:port` is one that is not.
+    Other names are those of registered boards; `ssh://user@host:port` is one that is not. What is
+    none of these is opened from stored measurements of a device of that name.
 
-    What is not given is as registered, or ONNX Runtime on one thread.
+    What is not given is as registered, or as in most of the stored measurements, or ONNX Runtime
+    on one thread.
 
     Raises:
         ValueError: if there is no such device, runtime or number of threads on it.
-        RuntimeError: if an address does not answer.
+        RuntimeError: if an address does not answer, or stored measurements cannot be read.
     """
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise ValueError(f"`threads` must be a positive whole number, but got {threads!r}.")
@@ -30,23 +34,41 @@ def open_device(name: str, *, runtime: str | None = None, threads: int | None = 
     board = _boards().get(name)
     if board is not None:
         return board.open(name, runtime=runtime, threads=threads)
-    if name not in _OPENERS:
-        raise ValueError(
-            f"`device` must be one of {', '.join(device_names())}, but got {name!r}. "
-            "`fasternas devices` describes them."
-        )
-    return _OPENERS[name](name, runtime or RUNTIME, threads or 1)
+    if name in _OPENERS:
+        return _OPENERS[name](name, runtime or RUNTIME, threads or 1)
+    recorded = open_recorded(name, runtime=runtime, threads=threads)
+    if recorded is not None:
+        return recorded
+    names = dict.fromkeys((*device_names(), *(holding.device for holding in stored_devices())))
+    raise ValueError(f"`device` must be one of {', '.join(names)}, but got {name!r}. "
+                     "`fasternas devices` describes them.")  # fmt: skip
 
 
 def default_setting(name: str) -> tuple[str, int]:
     """The runtime and the number of threads with which a device is opened unless told."""
     board = _boards().get(name)
-    return (board.runtime, board.threads) if board else (RUNTIME, 1)
+    if board is not None:
+        return board.runtime, board.threads
+    recorded = None if _is_live(name) else open_recorded(name, runtime=None, threads=None)
+    return (recorded.runtime, recorded.threads) if recorded else (RUNTIME, 1)
 
 
 def device_names() -> tuple[str, ...]:
-    """The names that `open_device` knows."""
+    """The names of this machine and of the boards."""
     return (*_OPENERS, *(name for name in _boards() if name not in _OPENERS))
+
+
+def stored_devices() -> list[Holding]:
+    """The stored measurements that `open_device` opens, for each device the most first.
+
+    Raises:
+        RuntimeError: if they cannot be read.
+    """
+    return [holding for holding in Store().holdings() if not _is_live(holding.device)]
+
+
+def _is_live(name: str) -> bool:
+    return name.startswith("ssh://") or name in device_names()
 
 
 def _boards() -> dict[str, Board]:

@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_json(measure)
     _add_json(_add(commands, "spaces", _spaces, "list the search spaces"))
     _add_devices(commands)
+    _add_measurements(commands)
     return parser
 
 
@@ -106,6 +107,22 @@ def _add_devices(commands: Any) -> None:
                      help="the cores to run on (the last ones)")  # fmt: skip
     for name, text in {"check": "ask a board what it is", "remove": "forget a board"}.items():
         _add(actions, name, _devices, text).add_argument("name", metavar="NAME", help="its name")
+
+
+def _add_measurements(commands: Any) -> None:
+    text = "list the measurements that are kept, or export, import some"
+    measurements = _add(commands, "measurements", _measurements, text)
+    _add_json(measurements)
+    actions = measurements.add_subparsers(dest="action", metavar="ACTION")
+    _add_json(_add(actions, "list", _measurements, "list the measurements that are kept"))
+    export = _add(actions, "export", _measurements, "write measurements into a file to hand on")
+    export.add_argument("file", metavar="FILE", type=_word, help="JSON lines; gzipped if *.gz")
+    export.add_argument("--run", metavar="RUN", help="those of this run folder")
+    export.add_argument("--device", metavar="NAME", help="those of this device")
+    importing = _add(actions, "import", _measurements, "take measurements from such a file")
+    importing.add_argument("file", metavar="FILE", help="what `export` wrote")
+    importing.add_argument("--as", dest="name", type=_word, metavar="NAME",
+                           help="make them a device of this name")  # fmt: skip
 
 
 def _add_search(commands: Any) -> None:
@@ -185,6 +202,12 @@ def _devices(options: argparse.Namespace) -> int:
     from nas.cli_devices import run_devices
 
     return run_devices(options)
+
+
+def _measurements(options: argparse.Namespace) -> int:
+    from nas.cli_measurements import run_measurements
+
+    return run_measurements(options)
 
 
 def _duration(text: str) -> float:

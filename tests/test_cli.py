@@ -19,7 +19,7 @@ from nas.options import SearchOptions
 from nas.trial import Scores
 
 PROGRAM = Path(sys.executable).with_name("fasternas")
-COMMANDS = ("search", "show", "measure", "spaces", "devices")
+COMMANDS = ("search", "show", "measure", "spaces", "devices", "measurements")
 SEARCH = ["search", "--device", "arm", "--budget", "10ms"]
 OPTIONS = SearchOptions(device="arm", budget_ms=10.0, trials=4)
 SIZES_MS = {"t0": 29.9, "t1": 69.9, "t2": 140.7}

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from nas.study import MEASUREMENTS, read_measurements, read_run
-from predictors.devices.entry import Entry, Key, Setting, in_utc, network_key
+from predictors.devices.entry import Entry, Key, Setting, in_utc
+from predictors.models import config_identity
 from predictors.timing import Measurement
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.wording import brief
@@ -95,12 +96,10 @@ def _entry(config: FasterNetConfig, m: Measurement, description: str, taken_at: 
     setting = Setting(
         runtime=m.runtime, version=m.context["runtime_version"], threads=m.threads,
         machine=m.context["machine"], emulated=m.context["emulated"],
-        precision=m.context.get("precision", "fp32"),
-        # Where a board is, a run does not know. Its name keeps it apart from this machine.
-        address="" if m.device == "cpu" else m.device,
+        precision=m.precision, address=m.context["address"],
     )  # fmt: skip
     return Entry(key=Key(artifact=m.context["artifact"], setting=setting), device=m.device,
-                 network=network_key(config), description=description, measurement=m,
+                 network=config_identity(config), description=description, measurement=m,
                  taken_at=taken_at)  # fmt: skip
 
 

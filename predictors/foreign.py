@@ -1,11 +1,10 @@
 """Networks of timm, by name."""
 
-import json
 import math
 from dataclasses import replace
 from typing import Any
 
-from predictors.models import Model
+from predictors.models import Model, identity
 from search_spaces.fasternet import FASTERNET
 
 
@@ -35,7 +34,7 @@ def timm_model(name: str) -> Model:
         network = timm.create_model(base, pretrained=False, exportable=True, **options)
         return timm.utils.reparameterize_model(network.eval())
 
-    model = Model(name=name, identity=json.dumps({"timm": name, "version": timm.__version__}),
+    model = Model(name=name, identity=identity("timm", {"name": name, "version": timm.__version__}),
                   shape=shape, build=build, batch="one")  # fmt: skip
     return _counted(model)
 
@@ -55,8 +54,9 @@ def _counted(model: Model) -> Model:
         network, image = model.network(), model.image()
         analysis = FlopCountAnalysis(folded(network, image), image)
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        raise ValueError(f"`network` must take images of {model.shape[-1]} pixels, but {model.name} "
-                         f"does not: {str(error).splitlines()[0]}.") from None  # fmt: skip
+        why = str(error).splitlines()[0]
+        raise ValueError(f"`network` must take images of {model.shape[-1]} pixels, but "
+                         f"{model.name} does not: {why}.") from None  # fmt: skip
     for warn in (analysis.unsupported_ops_warnings, analysis.uncalled_modules_warnings):
         warn(enabled=False)
     analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)

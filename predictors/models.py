@@ -1,7 +1,7 @@
 """What can be timed: a network, wherever it comes from."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 class Model:
     """A network at batch 1: its torch module, or the ONNX file that it came as.
 
-    `identity` is JSON text that says which network it is. `shape` is that of one input without the
-    batch, for images (channels, height, width). `macs` are multiply-accumulates as deployed, batch
-    norm folded; `params` the parameters that are trained; None where they cannot be counted.
+    `identity` is canonical JSON that says which network it is. `shape` is that of one input
+    without the batch, for images (channels, height, width). `macs` are multiply-accumulates as
+    deployed, batch norm folded; `params` the parameters that are trained; None where they cannot
+    be counted. `layers` are there where they are known.
     """
 
     name: str
@@ -30,7 +31,7 @@ class Model:
     file: Path | None = None
     macs: int | None = None
     params: int | None = None
-    layers: Sequence[Layer] = ()  # where they are known
+    layers: Sequence[Layer] = ()
     batch: Literal["dynamic", "one"] = "dynamic"  # of what is exported
 
     def network(self) -> "nn.Module":
@@ -72,8 +73,22 @@ def config_model(config: FasterNetConfig, *, name: str = "") -> Model:
 
 
 def config_identity(config: Any) -> str:
-    """Return what tells a config from others: its class and fields, as JSON."""
-    return json.dumps({type(config).__name__: asdict(config)}, sort_keys=True)
+    """Return what tells a config from others; equal ones have the same."""
+    return identity(type(config).__name__, asdict(config))
+
+
+def identity(kind: str, values: Mapping[str, Any]) -> str:
+    """Return canonical JSON of what a network is."""
+    whole = {name: _whole(value) for name, value in values.items()}
+    return json.dumps({**whole, "class": kind}, sort_keys=True, separators=(",", ":"),
+                      allow_nan=False)  # fmt: skip
+
+
+def _whole(value: Any) -> Any:
+    """Spell 2.0 and 2 alike, since configs with either are equal."""
+    if isinstance(value, list | tuple):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def as_model(network: FasterNetConfig | Model) -> Model:

@@ -1,12 +1,11 @@
 """ONNX files that somebody else exported: what they take, and what they cost."""
 
 import hashlib
-import json
 import math
 from pathlib import Path
 from typing import Any
 
-from predictors.models import Model
+from predictors.models import Model, identity
 
 
 def onnx_model(path: Path) -> Model:
@@ -28,7 +27,7 @@ def onnx_model(path: Path) -> Model:
         raise ValueError(f"{path} must be an ONNX file, but cannot be read as one: "
                          f"{str(error).splitlines()[0]}.") from None  # fmt: skip
     return Model(
-        name=path.name, identity=json.dumps({"onnx": hashlib.sha256(content).hexdigest()}),
+        name=path.name, identity=identity("onnx", {"sha256": hashlib.sha256(content).hexdigest()}),
         shape=shape, file=path, macs=_macs(graph),
         params=sum(math.prod(tensor.dims) for tensor in graph.initializer if len(tensor.dims)),
     )  # fmt: skip

@@ -34,8 +34,9 @@ def _files_end_at(size: int) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_boards(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The boards that the user has registered are not the tests'."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+    """The boards and measurements of who runs the tests are not theirs."""
+    for folder in ("config", "cache"):
+        monkeypatch.setenv(f"XDG_{folder.upper()}_HOME", str(tmp_path_factory.mktemp(folder)))
 
 
 @pytest.fixture

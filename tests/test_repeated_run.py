@@ -21,7 +21,7 @@ def test_a_run_is_repeated_elsewhere_from_its_measurements(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("predictors.devices.timed.ROUNDS", (8, 8))
+    monkeypatch.setattr("predictors.devices.session.ROUNDS", (8, 8))
     monkeypatch.setattr("nas.run.CALIBRATION", 10)
     for limit in ("TIMED", "NEAR"):  # the named sizes are neither timed nor scored
         monkeypatch.setattr(f"nas.run.{limit}", 0.0)
@@ -48,4 +48,4 @@ def test_a_run_is_repeated_elsewhere_from_its_measurements(
     assert capsys.readouterr().out == out
     resume_run(there).close()
     assert _call("measure", "t2", "--device", "lab") == 2
-    assert "must be among those measured on lab, but FasterNetConfig(" in capsys.readouterr().err
+    assert "must be among those measured on lab, but {" in capsys.readouterr().err

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from predictors.devices.entry import Entry, Key, Setting, network_key
+from predictors.devices.entry import Entry, Key, Setting
 from predictors.devices.store import Merged, Store
+from predictors.models import config_identity
 from predictors.timing import Measurement
 from search_spaces.fasternet import FASTERNET
 
 SETTING = Setting(runtime="onnxruntime", version="1.20", threads=1, machine="a processor")
-T0, T1 = network_key(FASTERNET["t0"]), network_key(FASTERNET["t1"])
+T0, T1 = config_identity(FASTERNET["t0"]), config_identity(FASTERNET["t1"])
 WRITER = """
 import sys
 from dataclasses import replace
@@ -97,8 +98,8 @@ def test_too_few_processes_are_not_enough_and_more_replace_them(store: Store) ->
 
 def test_equal_configs_have_one_text_and_others_another() -> None:
     whole = replace(FASTERNET["t0"], expansions=(2, 2, 2, 2))
-    assert network_key(whole) == T0
-    assert network_key(replace(whole, resolution=192)) != T0
+    assert config_identity(whole) == T0
+    assert config_identity(replace(whole, resolution=192)) != T0
     assert T0 != T1
     spelled = json.loads(T0)
     assert spelled["class"] == "FasterNetConfig"

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from predictors.devices.device import threads_of
+from predictors.models import identity
 from predictors.timing import Measurement
-from search_spaces.fasternet import FasterNetConfig
 from search_spaces.wording import brief
 
 _ARTIFACT = re.compile(r"[0-9a-f]{64}")
@@ -59,7 +59,7 @@ class Entry:
 
     key: Key
     device: str
-    network: str  # canonical JSON, from `network_key`
+    network: str  # the identity of its `Model`
     description: str  # of the device, one line
     measurement: Measurement
     taken_at: str = field(default_factory=lambda: in_utc(datetime.now(UTC)))
@@ -103,11 +103,6 @@ class Entry:
         )  # fmt: skip
 
 
-def network_key(config: FasterNetConfig) -> str:
-    """Say in canonical JSON what a network is: equal configs give equal texts."""
-    return _network({"class": type(config).__name__, **asdict(config)})
-
-
 def measurement_of(values: Any) -> Measurement:
     """Return the measurement that JSON spells.
 
@@ -142,15 +137,7 @@ def in_utc(moment: datetime) -> str:
 def _network(values: Any) -> str:
     if not isinstance(values, dict) or not isinstance(values.get("class"), str):
         raise _wrong("network", "an object with its `class`", values)
-    whole = {name: _whole(value) for name, value in values.items()}
-    return json.dumps(whole, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _whole(value: Any) -> Any:
-    """Spell 2.0 and 2 alike, since configs with either are equal."""
-    if isinstance(value, list | tuple):
-        return [_whole(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    return identity(values["class"], values)
 
 
 def _are_latencies(values: Any) -> bool:

@@ -48,8 +48,8 @@ class RecordedDevice:
             if found is None:
                 raise RuntimeError(
                     f"The network must be among those measured on {self.name}, but "
-                    f"{model.identity} is not. Search with the options and seed of the run that was exported, or "
-                    "measure it on the device and import that."
+                    f"{model.identity} is not. Search with the options and seed of the run that "
+                    "was exported, or measure it on the device and import that."
                 )
             yield replace(found, device=self.name)
 

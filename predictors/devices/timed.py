@@ -11,8 +11,8 @@ from statistics import median
 from typing import Any
 
 from predictors.devices.connection import Connection, ConnectionLostError
-from predictors.devices.device import threads_of
-from predictors.devices.references import reference_latency
+from predictors.devices.entry import Setting
+from predictors.devices.recall import Recall
 from predictors.devices.session import Session, SessionTimer, clock_of, merged
 from predictors.devices.ssh import remedy
 from predictors.latency import Prediction
@@ -47,8 +47,19 @@ class Host:
     emulated: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Artifact:
+    """What is timed of a network: its file, that file's SHA-256, and the shape that it takes."""
+
+    file: Path
+    digest: str
+    shape: tuple[int, ...]
+
+
 class TimedDevice:
     """A machine whose clock is read.
+
+    What it times goes to the user's store; with `reuse`, what is there already is not timed again.
 
     Raises:
         ValueError: if the runtime is unknown, or has not that precision.
@@ -57,12 +68,20 @@ class TimedDevice:
     source: Source = "measured"
 
     def __init__(
-        self, name: str, host: Host, *, runtime: str, threads: int, precision: str = "fp32"
-    ) -> None:
+        self, name: str, host: Host, *, runtime: str, threads: int, precision: str = "fp32",
+        reuse: bool = False,
+    ) -> None:  # fmt: skip
         self.name = name
         self.threads = threads
         self._host = host
         self._runtime = find_runtime(runtime, precision)
+        self._reuse = reuse
+        self._setting = Setting(
+            runtime=runtime, version=host.version, threads=threads, machine=host.machine,
+            address=host.address, emulated=host.emulated, precision=precision,
+        )  # fmt: skip
+        self._recall = Recall(device=name, description=self.description, setting=self._setting,
+                              references=tuple(REFERENCES))  # fmt: skip
 
     @property
     def runtime(self) -> str:
@@ -77,10 +96,7 @@ class TimedDevice:
     @property
     def description(self) -> str:
         """One line on the processor and the runtime."""
-        emulated = " (emulated: no latencies of the real processor)" if self._host.emulated else ""
-        precision = "" if self.precision == "fp32" else f", {self.precision}"
-        return (f"{self._host.machine}{emulated}, {self._runtime.name} {self._host.version}"
-                f"{precision}, {threads_of(self.threads)}: measured")  # fmt: skip
+        return f"{self._setting.description}: measured"
 
     def measure(self, network: FasterNetConfig | Model) -> Measurement:
         """Return the latency of one network."""
@@ -103,24 +119,45 @@ class TimedDevice:
         raise RuntimeError(f"`device` must be a profile to predict, but {self.name} is measured.")
 
     def _measure_group(self, group: Sequence[Model], processes: int) -> Iterator[Measurement]:
-        models = [*(config_model(config) for config in REFERENCES.values()), *group]
+        """Time a group, or recall what was timed before."""
         with tempfile.TemporaryDirectory(prefix="fasternas-") as folder:
-            files = [self._runtime.export(model, Path(folder) / f"{i}{self._runtime.suffix}")
-                     for i, model in enumerate(models)]  # fmt: skip
-            digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-            start = {"runtime": self._runtime.name, "precision": self._runtime.precision,
-                     "threads": self.threads, "cores": self._host.cores and list(self._host.cores),
-                     "shapes": [model.shape for model in models]}  # fmt: skip
-            sessions = self._sessions(files, digests, start, processes)
+            artifacts = [self._export(model, Path(folder) / str(i))
+                         for i, model in enumerate(group)]  # fmt: skip
+            known = {i: found for i, artifact in enumerate(artifacts)
+                     if (found := self._recalled(artifact, processes))}  # fmt: skip
+            new = [i for i in range(len(group)) if i not in known]
+            if new:
+                references = [self._export(config_model(config), Path(folder) / name)
+                              for name, config in REFERENCES.items()]  # fmt: skip
+                timed = self._timed([*references, *(artifacts[i] for i in new)], processes)
+                known |= dict(zip(new, timed, strict=True))
+        for i in new:
+            self._recall.keep(group[i], known[i])
+        yield from (known[i] for i in range(len(group)))
+
+    def _export(self, model: Model, path: Path) -> "_Artifact":
+        file = self._runtime.export(model, path.with_name(path.name + self._runtime.suffix))
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        return _Artifact(file=file, digest=digest, shape=model.shape)
+
+    def _recalled(self, artifact: "_Artifact", processes: int) -> Measurement | None:
+        return self._recall.find(artifact.digest, processes=processes) if self._reuse else None
+
+    def _timed(self, artifacts: Sequence["_Artifact"], processes: int) -> list[Measurement]:
+        """Time the files side by side; the first ones are the references."""
+        start = {"runtime": self._runtime.name, "precision": self._runtime.precision,
+                 "threads": self.threads, "cores": self._host.cores and list(self._host.cores),
+                 "shapes": [artifact.shape for artifact in artifacts]}  # fmt: skip
+        sessions = self._sessions(artifacts, start, processes)
         context = {"clock": clock_of(self.threads), "machine": self._host.machine,
-                   "emulated": self._host.emulated, "runtime_version": self._host.version,
-                   "session": secrets.token_hex(8), "references": self._references(sessions),
-                   **merged(sessions)}  # fmt: skip
-        for i in range(len(REFERENCES), len(models)):
-            yield self._judge(sessions, i, {**context, "artifact": digests[i]})
+                   "address": self._host.address, "emulated": self._host.emulated,
+                   "runtime_version": self._host.version, "session": secrets.token_hex(8),
+                   "references": self._references(sessions), **merged(sessions)}  # fmt: skip
+        return [self._judge(sessions, i, {**context, "artifact": artifact.digest})
+                for i, artifact in enumerate(artifacts) if i >= len(REFERENCES)]  # fmt: skip
 
     def _sessions(
-        self, files: list[Path], digests: list[str], start: dict[str, Any], processes: int
+        self, artifacts: Sequence["_Artifact"], start: dict[str, Any], processes: int
     ) -> list[Session]:
         """Time all files in so many fresh processes; begin again where the machine is lost."""
         reason = ""
@@ -129,8 +166,8 @@ class TimedDevice:
             try:
                 with Connection(self._host.command) as connection:
                     start["models"] = [
-                        connection.keep(file, digest) if self._host.address else str(file)
-                        for file, digest in zip(files, digests, strict=True)
+                        connection.keep(a.file, a.digest) if self._host.address else str(a.file)
+                        for a in artifacts
                     ]
                     return [SessionTimer(connection, start).run(seed=seed, processes=processes)
                             for seed in range(processes)]  # fmt: skip
@@ -154,7 +191,7 @@ class TimedDevice:
             median_ms=found.median * nominal_ms, low_ms=found.low * nominal_ms,
             high_ms=found.high * nominal_ms, unstable=found.unstable, source="measured",
             device=self.name, runtime=self.runtime, precision=self.precision,
-            threads=self.threads, context=context,
+            threads=self.threads, context={**context, "nearness": near},
             samples_ms=tuple(tuple(r[index] for r in s.rounds if index in r) for s in sessions),
         )  # fmt: skip
 
@@ -163,13 +200,6 @@ class TimedDevice:
         found = {}
         for i, name in enumerate(REFERENCES):
             timed = [[blocks[i] for blocks in s.rounds] for s in sessions]
-            kept = reference_latency({**self._key(), "reference": name}, timed)
+            kept = self._recall.kept_ms(name, timed)
             found[name] = {"kept_ms": kept, "now_ms": median(map(median, timed))}
         return found
-
-    def _key(self) -> dict[str, str | int]:
-        where = {"address": self._host.address} if self._host.address else {}
-        precision = {} if self.precision == "fp32" else {"precision": self.precision}
-        return {"machine": self._host.machine, "runtime": self._runtime.name,
-                "version": self._host.version, "threads": self.threads,
-                **precision, **where}  # fmt: skip

@@ -1,0 +1,175 @@
+"""Does a latency come out the same again? Every run times the same networks in fresh processes.
+
+    python benchmarks/repeatability.py [--device cpu] [--runs 40]
+
+One core is kept busy in every other run. Asks of the reported figures, and beside them of what
+plain loops over wall-clock times say in the same minutes:
+
+- how far the ratio of T0 to another network spreads over ten runs, (max - min) / median;
+- how often T0 and a network about 5 % slower are ranked right;
+- how often the stated 95 % intervals contain the long-run truth, the median of all other runs.
+
+Prints a table and writes benchmarks/results/repeatability-DEVICE.json. Runs are kept beside it,
+so that it goes on where it was stopped.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from nas import journal
+from predictors.comparison import compare
+from predictors.devices.device import Device
+from predictors.devices.registry import open_device
+from predictors.foreign import timm_model
+from predictors.models import Model, config_model
+from predictors.runtimes import find_runtime
+from predictors.timing import Measurement
+from search_spaces.fasternet import FASTERNET
+
+RESULTS = Path(__file__).parent / "results"
+T0 = FASTERNET["t0"]
+SLOWER = replace(T0, depths=(1, 2, 9, 2))
+FAST = replace(T0, widths=(32, 64, 128, 256), depths=(1, 1, 4, 1), resolution=160)
+TEN = 10  # runs that a spread is taken over
+PLAIN = """
+import json, sys, time
+import numpy, onnxruntime
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = 1
+session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+feed = {session.get_inputs()[0].name: numpy.zeros(json.loads(sys.argv[2]), "float32")}
+times = []
+for _ in range(110):
+    start = time.perf_counter()
+    session.run(None, feed)
+    times.append(1e3 * (time.perf_counter() - start))
+print(json.dumps(times[10:]))
+"""
+
+
+def main() -> None:
+    """Time, compare, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--runs", type=int, default=40)
+    options = parser.parse_args()
+    if options.runs < TEN:
+        parser.error(f"--runs must be at least {TEN}.")
+    device = open_device(options.device)
+    models = [config_model(T0, name="t0"), timm_model("mobilenetv2_100"),
+              config_model(SLOWER, name="slower"), config_model(FAST, name="fast")]  # fmt: skip
+    kept = RESULTS / f"repeatability-{device.name}" / "runs.jsonl"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    for number in range(len(journal.read(kept)), options.runs):
+        with _busy_core(busy=number % 2 == 1):
+            journal.append(kept, [_run(device, models)])
+        print(f"run {number + 1} of {options.runs}", flush=True)
+    runs = journal.read(kept)[: options.runs]
+    result = {"device": device.description, "runs": len(runs), **_findings(runs)}
+    print(json.dumps(result, indent=2))
+    results = RESULTS / f"repeatability-{device.name}.json"
+    results.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _run(device: Device, models: Sequence[Model]) -> dict[str, Any]:
+    measured = {m.name: asdict(found) for m, found in
+                zip(models, device.measure_each(models), strict=True)}  # fmt: skip
+    return {"measured": measured, "plain": _plain(models[:2]) if device.name == "cpu" else {}}
+
+
+def _plain(models: Sequence[Model]) -> dict[str, list[float]]:
+    """Wall-clock times of a hundred inferences in a loop, each network in a fresh process."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for model in models:
+            file = find_runtime("onnxruntime").export(model, Path(folder) / "plain.onnx")
+            shape = json.dumps([1, *model.shape])
+            done = subprocess.run([sys.executable, "-c", PLAIN, file, shape], check=True,
+                                  capture_output=True)  # fmt: skip
+            found[model.name] = json.loads(done.stdout)
+    return found
+
+
+@contextmanager
+def _busy_core(*, busy: bool) -> Iterator[None]:
+    """Keep a core busy with something else."""
+    if not busy:
+        yield
+        return
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _findings(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    ratios = {"reported": [_reported(run) for run in runs]}
+    if runs[0]["plain"]:
+        statistics: dict[str, Callable[[list[float]], float]] = {"median": median, "minimum": min}
+        ratios |= {f"plain {name} of wall-clock times": [_plain_ratio(run, of) for run in runs]
+                   for name, of in statistics.items()}  # fmt: skip
+    names = ("mobilenetv2_100", "slower", "fast")
+    covered = {name: _covered([_latency(run, name) for run in runs]) for name in names}
+    covered["ratio of slower to t0"] = _covered([_slower(run) for run in runs])
+    pairs = [_slower(run) for run in runs]
+    return {
+        "spread_percent": {name: _spread(values) for name, values in ratios.items()},
+        "slower_by_percent": 100 * (median(ratio for ratio, _, _ in pairs) - 1),
+        "ranked_right": sum(ratio > 1 for ratio, _, _ in pairs),
+        "ranked_right_and_sure": sum(low > 1 for _, low, _ in pairs),
+        "intervals_that_contain_the_truth": covered,
+        "interval_half_width_percent": {
+            name: 50 * median((high - low) / ms for ms, low, high in
+                              (_latency(run, name) for run in runs)) for name in names},
+    }  # fmt: skip
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    """The spread of each ten runs in succession: the median and the largest."""
+    tens = [values[i : i + TEN] for i in range(0, len(values), TEN)]
+    spreads = [100 * (max(ten) - min(ten)) / median(ten) for ten in tens if len(ten) == TEN]
+    return {"median": median(spreads), "largest": max(spreads)}
+
+
+def _covered(values: Sequence[tuple[float, float, float]]) -> str:
+    """How many intervals contain the median of all other runs."""
+    inside = 0
+    for i, (_, low, high) in enumerate(values):
+        truth = median(ms for j, (ms, _, _) in enumerate(values) if j != i)
+        inside += low <= truth <= high
+    return f"{inside} of {len(values)}"
+
+
+def _latency(run: dict[str, Any], name: str) -> tuple[float, float, float]:
+    found = run["measured"][name]
+    return found["median_ms"], found["low_ms"], found["high_ms"]
+
+
+def _slower(run: dict[str, Any]) -> tuple[float, float, float]:
+    t0, slower = (Measurement(**run["measured"][name]) for name in ("t0", "slower"))
+    found = compare(t0, slower)
+    return found.ratio, found.low, found.high
+
+
+def _reported(run: dict[str, Any]) -> float:
+    t0, other = (Measurement(**run["measured"][name]) for name in ("t0", "mobilenetv2_100"))
+    return compare(other, t0).ratio
+
+
+def _plain_ratio(run: dict[str, Any], of: Callable[[list[float]], float]) -> float:
+    return of(run["plain"]["t0"]) / of(run["plain"]["mobilenetv2_100"])
+
+
+if __name__ == "__main__":
+    main()

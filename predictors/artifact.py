@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from predictors.folding import folded
+from predictors.models import ONE_AT_A_TIME
 
 Batch = Literal["dynamic", "one"]
 
@@ -35,7 +36,7 @@ def export_onnx(network: nn.Module, image: Tensor, path: Path, *, batch: Batch =
         OSError: if the file cannot be written.
     """
     model: Any = io.BytesIO()  # torch cannot be trusted with a full disk
-    with warnings.catch_warnings(), torch.no_grad():
+    with ONE_AT_A_TIME, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter announces its successor
         torch.onnx.export(
             folded(network, image), (image,), model, dynamo=False, opset_version=OPSET,
@@ -56,7 +57,7 @@ def export_torch(network: nn.Module, image: Tensor, path: Path) -> Path:
     """
     saved = io.BytesIO()
     logging.getLogger("torch.export").setLevel(logging.ERROR)
-    with torch.no_grad():
+    with ONE_AT_A_TIME, torch.no_grad():
         torch.export.save(torch.export.export(folded(network, image), (image,)), saved)
         ours = torch.export.load(io.BytesIO(saved.getvalue())).module()(image)
     _refuse_difference(relative_difference(ours, _logits(network, image)), path)

@@ -1,6 +1,7 @@
 """What can be timed: a network, wherever it comes from."""
 
 import json
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,10 @@ from search_spaces.layers import Layer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+# Held while networks are built and exported: seeds, filters of warnings and the exporters' state
+# are the process's own, but the boards of a pool are each served by a thread.
+ONE_AT_A_TIME = threading.RLock()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +50,7 @@ class Model:
         if self.build is None:
             raise ValueError(f"`runtime` must be one that takes ONNX files, since {self.name} came "
                              "as one. Use onnxruntime or openvino.")  # fmt: skip
-        with torch.random.fork_rng(devices=[]):
+        with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return self.build().eval()
 

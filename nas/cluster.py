@@ -6,8 +6,8 @@ import signal
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -59,11 +59,8 @@ class InProcess:
 class RayPool:
     """Evaluates in Ray tasks of one core each; use as a context manager.
 
-    Joins the cluster at `address` ("HOST:PORT" or "auto"), or starts one on this machine and stops
-    it at the end. Ray's usage statistics and dashboard stay off.
-
     Raises:
-        RuntimeError: if the cluster cannot be reached.
+        RuntimeError: if the cluster cannot be reached (see `joined`).
     """
 
     def __init__(self, evaluate: Evaluate, *, address: str | None = None) -> None:
@@ -72,32 +69,11 @@ class RayPool:
         self._running: dict[Any, int] = {}
 
     def __enter__(self) -> "RayPool":
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        # Ray's future default; without it this version warns of a change on machines without GPU.
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        import ray
-
-        self._ray = ray
-        options: dict[str, Any] = {"address": self._address}
-        if self._address is None:  # "local": another cluster on this machine is not joined
-            options = {"address": "local", "include_dashboard": False,
-                       "num_cpus": len(os.sched_getaffinity(0))}  # fmt: skip
-        try:
-            _knock(self._address)
-            with _own_handler(signal.SIGTERM):
-                ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-        except (OSError, RuntimeError, ValueError) as error:
-            advice = ("Is it running there?" if self._address else
-                      "Can HOME and the folder for temporary files be written?")  # fmt: skip
-            raise RuntimeError(
-                f"Ray must be reachable, but is not: {_one_line(error)}. {advice}"
-            ) from error
-        self._task = ray.remote(num_cpus=1, max_retries=3)(evaluated)
-        try:
-            self._reference = ray.put(self._evaluate)
-        except BaseException:
-            ray.shutdown()
-            raise
+        with ExitStack() as stack:
+            self._ray = stack.enter_context(joined(self._address))
+            self._task = self._ray.remote(num_cpus=1, max_retries=3)(evaluated)
+            self._reference = self._ray.put(self._evaluate)
+            self._end = stack.pop_all()
         return self
 
     def submit(self, number: int, config: Any) -> None:
@@ -117,7 +93,47 @@ class RayPool:
 
     def __exit__(self, *_: object) -> None:
         self._running.clear()
-        self._ray.shutdown()
+        self._end.close()
+
+
+@contextmanager
+def joined(address: str | None, *, resources: Sequence[str] = ()) -> Iterator[Any]:
+    """Give Ray, connected to a cluster; within another such block it is that one's.
+
+    The cluster is the one at `address` ("HOST:PORT" or "auto"), or one that is started on this
+    machine, with one of each of the resources, and stopped at the end. Ray's usage statistics and
+    dashboard stay off.
+
+    Raises:
+        RuntimeError: if the cluster cannot be reached.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray's future default; without it this version warns of a change on machines without GPU.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield ray
+        return
+    options: dict[str, Any] = {"address": address}
+    if address is None:  # "local": another cluster on this machine is not joined
+        options = {"address": "local", "include_dashboard": False,
+                   "num_cpus": len(os.sched_getaffinity(0)),
+                   "resources": dict.fromkeys(resources, 1)}  # fmt: skip
+    try:
+        _knock(address)
+        with _own_handler(signal.SIGTERM):
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    except (OSError, RuntimeError, ValueError) as error:
+        advice = ("Is it running there?" if address else
+                  "Can HOME and the folder for temporary files be written?")  # fmt: skip
+        raise RuntimeError(
+            f"Ray must be reachable, but is not: {_one_line(error)}. {advice}"
+        ) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
 
 
 @contextmanager

@@ -163,7 +163,9 @@ def _add(
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="cpu", help="see `fasternas devices` (cpu)")
+    parser.add_argument(
+        "--device", default="cpu", help="see `fasternas devices` (cpu); boards of one kind: pi1,pi2"
+    )
     parser.add_argument("--runtime", help="onnxruntime or torch (as registered, or onnxruntime)")
     parser.add_argument(
         "--threads", type=int, help="threads of one inference (as registered, or 1)"

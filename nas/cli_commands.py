@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterable
 from itertools import count
@@ -11,6 +12,7 @@ from typing import Any
 from nas.cli_table import print_table
 from nas.options import SearchOptions
 from predictors.devices.device import HOW_TO_ATTACH
+from predictors.devices.pool import remarks_of
 from predictors.devices.registry import default_setting
 from search_spaces.catalogue import SPACES
 
@@ -18,14 +20,14 @@ from search_spaces.catalogue import SPACES
 def run_search(arguments: argparse.Namespace) -> int:
     """`fasternas search`: calibrate, search, verify; print the front."""
     from nas import report
-    from nas.folders import give_up, resume_run, start_run
+    from nas.folders import give_up, keep_remarks, resume_run, start_run
 
-    runtime, threads = default_setting(arguments.device)
+    runtime, threads = default_setting(
+        arguments.device, runtime=arguments.runtime, threads=arguments.threads
+    )
     options = SearchOptions(
         device=arguments.device, budget_ms=arguments.budget, space=arguments.space,
-        runtime=arguments.runtime or runtime,
-        threads=threads if arguments.threads is None else arguments.threads,
-        trials=arguments.trials,
+        runtime=runtime, threads=threads, trials=arguments.trials,
         seed=arguments.seed, searcher=arguments.searcher, resolutions=arguments.resolution,
         activations=arguments.activation, classes=arguments.classes,
     )  # fmt: skip
@@ -37,11 +39,14 @@ def run_search(arguments: argparse.Namespace) -> int:
     try:
         _show_progress(run.steps(ray_address=arguments.ray), f"{run.device.description}; {folder}")
         front = report.write_report(run)
+        keep_remarks(run)
     except (ValueError, RuntimeError):
         give_up(run)
         raise
     finally:
         run.close()
+    for remark in remarks_of(run.device):
+        print(remark, file=sys.stderr)
     if arguments.json:
         print(json.dumps(report.rows(front), indent=2))
         return 0
@@ -82,7 +87,8 @@ def _folder(arguments: argparse.Namespace) -> Path:
     """The run folder: as given, or named by device and budget and, for a new run, not taken."""
     if arguments.out is not None:
         return Path(arguments.out)
-    first = Path("runs") / f"{arguments.device}-{arguments.budget:g}ms"
+    device = re.sub(r"[^\w.@-]+", "-", arguments.device.replace("ssh://", "")).strip("-.")[:100]
+    first = Path("runs") / f"{device}-{arguments.budget:g}ms"
     if arguments.resume:
         return first
     numbered = (first.with_name(f"{first.name}-{i}") for i in count(2))

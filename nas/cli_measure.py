@@ -11,6 +11,7 @@ from nas.networks import find_network
 from nas.quantities import format_count, format_ms
 from predictors.comparison import compare
 from predictors.devices.device import HOW_TO_ATTACH, Device
+from predictors.devices.pool import remarks_of
 from predictors.devices.registry import open_device
 from predictors.models import Model
 from predictors.timing import Measurement
@@ -23,6 +24,8 @@ def run_measure(arguments: argparse.Namespace) -> int:
     models = [find_network(name) for name in arguments.networks]
     device = open_device(arguments.device, runtime=arguments.runtime, threads=arguments.threads)
     timed = list(zip(models, _watched(device, models), strict=True))
+    for remark in remarks_of(device):
+        print(remark, file=sys.stderr)
     if arguments.json:
         print(json.dumps([_record(model, m, timed[0]) for model, m in timed], indent=2))
         return 0
@@ -32,14 +35,14 @@ def run_measure(arguments: argparse.Namespace) -> int:
     for model, m in others:
         print(compare(reference, m).words(first.name, model.name))
     print(device.description, file=sys.stderr)
-    for remark in remarks([m for _, m in timed]):
+    for remark in how_measured([m for _, m in timed]):
         print(remark, file=sys.stderr)
     if device.source == "predicted":
         print(HOW_TO_ATTACH, file=sys.stderr)
     return 0
 
 
-def remarks(measurements: Sequence[Measurement]) -> list[str]:
+def how_measured(measurements: Sequence[Measurement]) -> list[str]:
     """What is to be known of how the measurements came about, one line each."""
     sessions = {m.context["session"]: m.context for m in measurements if "session" in m.context}
     counts = [context["counts"] for context in sessions.values()]

@@ -13,6 +13,7 @@ from nas.options import SearchOptions
 from nas.run import Run
 from nas.study import MEASUREMENTS, RUN, TRIALS, hold, read_run, write_run
 from predictors.devices.device import Device
+from predictors.devices.pool import remarks_of
 from predictors.devices.recorded import RecordedDevice
 from predictors.devices.registry import open_device
 
@@ -143,6 +144,14 @@ def machine_facts(device: Device) -> dict[str, Any]:
         "python": platform.python_version(), "cores": os.cpu_count(),
         "versions": {package: version(package) for package in packages},
     }  # fmt: skip
+
+
+def keep_remarks(run: Run) -> None:
+    """Write what the device had to say beside the facts of the machine; of resumed runs too."""
+    stored = read_run(run.folder)
+    remarks = list(dict.fromkeys([*stored.get("remarks", []), *remarks_of(run.device)]))
+    if remarks:
+        write_run(run.folder, {**stored, "remarks": remarks})
 
 
 def give_up(run: Run) -> None:

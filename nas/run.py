@@ -1,7 +1,7 @@
 """One study from its options to its front: calibrate the device, search, verify the front."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -16,6 +16,7 @@ from nas.fronts import best_of, candidates_of, predicted
 from nas.loop import search
 from nas.options import SearchOptions
 from nas.study import Study
+from nas.timing_tasks import through_ray
 from nas.trial import Scores
 from predictors.accuracy import AccuracyEstimator, ProxyEstimator
 from predictors.calibration import next_batch
@@ -48,13 +49,11 @@ class Progress:
 class _Evaluate:
     """Scores a config: its latency is predicted, its accuracy estimated."""
 
-    device: Device
-    predictor: LatencyPredictor | None
+    predict: Callable[[Sequence[FasterNetConfig]], Prediction]
     estimator: AccuracyEstimator
 
     def __call__(self, config: FasterNetConfig) -> Scores:
-        predict = self.predictor.predict if self.predictor else self.device.predict
-        latency = predict([config])
+        latency = self.predict([config])
         return Scores(accuracy=self.estimator(config), latency_ms=float(latency.mean_ms[0]),
                       latency_high_ms=float(latency.high_ms[0]))  # fmt: skip
 
@@ -82,9 +81,10 @@ class Run:
         Raises:
             ValueError: if no config of the space meets the budget.
         """
-        yield from self._calibrate()
-        yield from self._search(ray_address)
-        yield from self._verify()
+        with through_ray(self.device, ray_address) as self.device:
+            yield from self._calibrate()
+            yield from self._search(ray_address)
+            yield from self._verify()
 
     def candidates(self, *, searching: bool = False) -> list[Candidate]:
         """Every network with scores, its latency measured or predicted; the front is marked.
@@ -172,13 +172,13 @@ class Run:
 
     def _search(self, ray_address: str | None) -> Iterator[Progress]:
         predictor = self._predictor(CALIBRATION)
-        evaluate = _Evaluate(self.device, predictor, self.estimator)
+        predict = predictor.predict if predictor else self.device.predict
+        evaluate = _Evaluate(predict, self.estimator)
         with RayPool(evaluate, address=ray_address) as pool:
             trials = search(
                 self.space, evaluate, trials=self.options.trials, seed=self.options.seed,
                 budget_ms=self.options.budget_ms, searcher=self.options.searcher, pool=pool,
-                predict_latency=predictor.predict if predictor else self.device.predict,
-                record=self.study,
+                predict_latency=predict, record=self.study,
             )  # fmt: skip
             for trial in trials:
                 best = best_of(self.candidates(searching=True)) if trial.number % 10 == 9 else ""

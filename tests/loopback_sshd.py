@@ -9,8 +9,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.sshd: subprocess.Popen[bytes] | None = None
         self.world = folder / "world.sh"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -57,6 +58,15 @@ class Server:
                 continue
         return found
 
+    def dies(self) -> None:
+        """End the sshd and what runs in its world, as if it had been switched off."""
+        assert self.sshd is not None
+        self.sshd.kill()
+        self.sshd.wait()
+        for pid in self.keepers():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def _configure(self) -> None:
         f = self.folder
         (f / "authorized").write_text((f / "key.pub").read_text())
@@ -85,6 +95,7 @@ def running_sshd() -> Iterator[Server]:
     server = Server(Path(tempfile.mkdtemp(prefix="sshd-")))
     process = subprocess.Popen([SSHD, "-D", "-e", "-f", server.folder / "sshd_config"],
                                stderr=subprocess.DEVNULL)  # fmt: skip
+    server.sshd = process
     try:
         until(lambda: _listens(server.port))
         yield server
@@ -92,6 +103,15 @@ def running_sshd() -> Iterator[Server]:
         process.terminate()
         process.wait()
         shutil.rmtree(server.folder)
+
+
+def client_of(servers: Sequence[Server], file: Path) -> str:
+    """Write a configuration with which ssh reaches them all; return the command that uses it."""
+    keys = "".join(f"IdentityFile {server.folder}/key\n" for server in servers)
+    known = " ".join(f"{server.folder}/known" for server in servers)
+    file.write_text(f"Host *\n{keys}IdentitiesOnly yes\nUserKnownHostsFile {known}\n"
+                    "GlobalKnownHostsFile /dev/null\n")  # fmt: skip
+    return f"ssh -F {file}"
 
 
 def until(true: Callable[[], Any], seconds: float = 30.0) -> None:

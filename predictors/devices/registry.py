@@ -2,9 +2,12 @@
 
 import platform
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 from predictors.devices.boards import Board, is_arm, load_boards, survey
 from predictors.devices.device import Device
+from predictors.devices.pool import check_alike, open_pool
 from predictors.devices.recorded import open_recorded
 from predictors.devices.store import Holding, Store
 
@@ -16,7 +19,8 @@ def open_device(name: str, *, runtime: str | None = None, threads: int | None = 
 
     `cpu` is this machine. `arm` is this machine where it is an ARM one, else the first registered
     board that is, else a bundled profile of the Raspberry Pi 5, whose latencies are predicted.
-    Other names are those of registered boards; `ssh://user@host:port` is one that is not. What is
+    Other names are those of registered boards; `ssh://user@host:port` is one that is not. Several
+    boards of one kind, with commas between them, are one device: they share the networks. What is
     none of these is opened from stored measurements of a device of that name.
 
     What is not given is as registered, or as in most of the stored measurements, or ONNX Runtime
@@ -28,29 +32,41 @@ def open_device(name: str, *, runtime: str | None = None, threads: int | None = 
     """
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise ValueError(f"`threads` must be a positive whole number, but got {threads!r}.")
-    if name.startswith("ssh://"):
-        found = survey(Board(name=name, ssh=name, runtime=runtime or RUNTIME))
-        return found.open(name, runtime=runtime, threads=threads)
-    board = _boards().get(name)
+    if "," in name:
+        runtime, threads = default_setting(name, runtime=runtime, threads=threads)
+        boards = [_board_of_pool(part, runtime) for part in _parts(name)]
+        return open_pool(boards, runtime=runtime, threads=threads)
+    board = _board(name, runtime)
     if board is not None:
         return board.open(name, runtime=runtime, threads=threads)
     if name in _OPENERS:
         return _OPENERS[name](name, runtime or RUNTIME, threads or 1)
     recorded = open_recorded(name, runtime=runtime, threads=threads)
-    if recorded is not None:
-        return recorded
-    names = dict.fromkeys((*device_names(), *(holding.device for holding in stored_devices())))
-    raise ValueError(f"`device` must be one of {', '.join(names)}, but got {name!r}. "
-                     "`fasternas devices` describes them.")  # fmt: skip
+    if recorded is None:
+        raise _unknown(name)
+    return recorded
 
 
-def default_setting(name: str) -> tuple[str, int]:
-    """The runtime and the number of threads with which a device is opened unless told."""
-    board = _boards().get(name)
-    if board is not None:
-        return board.runtime, board.threads
-    recorded = None if _is_live(name) else open_recorded(name, runtime=None, threads=None)
-    return (recorded.runtime, recorded.threads) if recorded else (RUNTIME, 1)
+def default_setting(
+    name: str, *, runtime: str | None = None, threads: int | None = None
+) -> tuple[str, int]:
+    """The runtime and the number of threads with which a device is opened: as told, as registered.
+
+    Raises:
+        ValueError: if boards with commas between them are registered with different ones, or
+            nothing is stored of a device with those.
+    """
+    told: dict[str, object] = {"runtime": runtime, "threads": threads}
+    changes: dict[str, Any] = {key: value for key, value in told.items() if value is not None}
+    known = _boards()
+    boards = [replace(known[part], **changes) for part in _parts(name) if part in known]
+    if boards:
+        check_alike(boards)
+        return boards[0].runtime, boards[0].threads
+    live = "," in name or _is_live(name)
+    recorded = None if live else open_recorded(name, runtime=runtime, threads=threads)
+    default = (recorded.runtime, recorded.threads) if recorded else (RUNTIME, 1)
+    return runtime or default[0], default[1] if threads is None else threads
 
 
 def device_names() -> tuple[str, ...]:
@@ -68,7 +84,34 @@ def stored_devices() -> list[Holding]:
 
 
 def _is_live(name: str) -> bool:
-    return name.startswith("ssh://") or name in device_names()
+    return all(part.startswith("ssh://") or part in device_names() for part in _parts(name))
+
+
+def _parts(name: str) -> list[str]:
+    return [part.strip() for part in name.split(",")]
+
+
+def _board(name: str, runtime: str | None) -> Board | None:
+    """A registered board, or the one at an address; None where the name is neither."""
+    if name.startswith("ssh://"):
+        return survey(Board(name=name, ssh=name, runtime=runtime or RUNTIME))
+    return _boards().get(name)
+
+
+def _board_of_pool(name: str, runtime: str) -> Board:
+    board = _board(name, runtime)
+    if board is None and name in _OPENERS:
+        raise ValueError(f"`device` must name boards where it names several, but {name} is none. "
+                         "Name it alone.")  # fmt: skip
+    if board is None:
+        raise _unknown(name)
+    return board
+
+
+def _unknown(name: str) -> ValueError:
+    names = dict.fromkeys((*device_names(), *(holding.device for holding in stored_devices())))
+    return ValueError(f"`device` must be one of {', '.join(names)}, but got {name!r}. "
+                      "`fasternas devices` describes them.")  # fmt: skip
 
 
 def _boards() -> dict[str, Board]:

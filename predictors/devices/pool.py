@@ -1,0 +1,207 @@
+"""Boards of one kind as one device: networks are dealt out to them, and all of them time at once.
+
+Their latencies are on one scale, the pool's own milliseconds, kept as every device's are (see
+`references.py`): a network's ratio to the references is the board's, the references' latencies are
+those that the first board to answer kept. Boards that run the references unequally fast are named.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+from math import ceil
+from statistics import median, median_low
+from typing import Any, TypeVar
+
+from predictors.devices.boards import Board
+from predictors.devices.dealing import Worker, deal
+from predictors.devices.device import Device
+from predictors.devices.references import reference_latency
+from predictors.devices.ssh import Address
+from predictors.devices.timed import GROUP
+from predictors.latency import Prediction
+from predictors.models import Model
+from predictors.rounds import blend, nearness
+from predictors.timing import Measurement, Source
+from search_spaces.fasternet import FasterNetConfig
+
+DISAGREEMENT = 0.05  # between boards, in how fast they run a reference
+KIND: dict[str, Callable[[Board], object]] = {  # what boards of one kind share
+    "machine": lambda board: board.machine or board.architecture,
+    "runtime": lambda board: board.runtime,
+    "version": lambda board: board.version or "unknown",
+    "threads": lambda board: board.threads,
+    "processor": lambda board: "emulated" if board.emulated else "real",
+}
+
+Network = TypeVar("Network")
+Timer = Callable[[Device, Sequence[Any], int], list[Measurement]]
+
+
+def timed_here(place: Device, networks: Sequence[Any], processes: int) -> list[Measurement]:
+    """Time the networks on a board from this process."""
+    return list(place.measure_each(networks, processes=processes))
+
+
+class PooledDevice:
+    """Several boards of one kind; a board that is lost is left out while another is there.
+
+    `timers` say by board how it is timed, where not from this process.
+    """
+
+    source: Source = "measured"
+
+    def __init__(
+        self,
+        name: str,
+        places: Sequence[Device],
+        *,
+        timers: Mapping[str, Timer] | None = None,
+        remarks: Sequence[str] = (),
+    ) -> None:
+        self.name = name
+        self.places = tuple(places)
+        self.runtime, self.threads = places[0].runtime, places[0].threads
+        self._timers = dict(timers or {})
+        self._given_remarks = tuple(remarks)
+        self._workers = [Worker(name=place.name, work=partial(self._time, place))
+                         for place in places]  # fmt: skip
+        self._scale: dict[str, float] = {}  # the references' latencies in ms
+        self._seen: dict[str, dict[str, list[float]]] = {}  # ms by reference and board
+
+    @property
+    def description(self) -> str:
+        """One line: how many boards, and what each of them is."""
+        return f"{len(self.places)} boards: {self.places[0].description}"
+
+    @property
+    def remarks(self) -> list[str]:
+        """What went otherwise than expected, one sentence each."""
+        lost = [f"{w.name} dropped out, and the others timed its networks: {w.error}"
+                for w in self._workers if w.lost]  # fmt: skip
+        return [*self._given_remarks, *lost, *_disagreements(self._seen)]
+
+    def timed_by(self, timers: Mapping[str, Timer], *, remarks: Sequence[str]) -> "PooledDevice":
+        """Return the same boards, some of them timed in another way."""
+        return PooledDevice(self.name, self.places, timers=timers, remarks=remarks)
+
+    def measure(self, network: FasterNetConfig | Model) -> Measurement:
+        """Return the latency of one network, timed on one of the boards."""
+        return next(self.measure_each([network]))
+
+    def measure_each(
+        self, networks: Sequence[FasterNetConfig | Model], *, processes: int = 3
+    ) -> Iterator[Measurement]:
+        """Yield the latency of each network, in order; its context names its board.
+
+        Raises:
+            RuntimeError: if the last board is lost.
+        """
+        left = sum(not worker.lost for worker in self._workers)
+        shares = [(group, processes) for group in in_groups(networks, max(left, 1))]
+        for board, measurements in deal(shares, self._workers):
+            self._note(board, measurements[0].context["references"])
+            for measurement in measurements:
+                yield self._on_one_scale(board, measurement)
+
+    def predict(self, configs: Sequence[FasterNetConfig]) -> Prediction:
+        """These boards are timed; fit a `LatencyPredictor` to their measurements."""
+        raise RuntimeError(f"`device` must be a profile to predict, but {self.name} is measured.")
+
+    def _time(self, place: Device, share: tuple[Sequence[Any], int]) -> list[Measurement]:
+        return self._timers.get(place.name, timed_here)(place, *share)
+
+    def _note(self, board: str, references: Mapping[str, Mapping[str, float]]) -> None:
+        for name, latency in references.items():
+            self._seen.setdefault(name, {}).setdefault(board, []).append(latency["now_ms"])
+
+    def _on_one_scale(self, board: str, measurement: Measurement) -> Measurement:
+        references = measurement.context["references"]
+        own = {name: references[name]["kept_ms"] for name in ("small", "t0")}
+        if not self._scale:
+            key = self._key(measurement)
+            self._scale = {name: reference_latency({**key, "reference": name}, [[ms]])
+                           for name, ms in own.items()}  # fmt: skip
+        near = nearness(measurement.median_ms, own["small"], own["t0"])
+        factor = (blend(self._scale["small"], self._scale["t0"], near)
+                  / blend(own["small"], own["t0"], near))  # fmt: skip
+        return replace(
+            measurement, device=self.name, median_ms=factor * measurement.median_ms,
+            low_ms=factor * measurement.low_ms, high_ms=factor * measurement.high_ms,
+            context={**measurement.context, "board": board, "scale": factor},
+        )  # fmt: skip
+
+    def _key(self, measurement: Measurement) -> dict[str, str | int]:
+        context = measurement.context
+        boards = ",".join(sorted(place.name for place in self.places))
+        return {"machine": context["machine"], "runtime": self.runtime, "boards": boards,
+                "version": context["runtime_version"], "threads": self.threads,
+                "precision": measurement.precision}  # fmt: skip
+
+
+def open_pool(boards: Sequence[Board], *, runtime: str, threads: int) -> PooledDevice:
+    """Open boards of one kind as one device.
+
+    Raises:
+        ValueError: if they are not of one kind, or one is there twice.
+    """
+    check_alike([replace(board, threads=threads) for board in boards])
+    places = [board.open(board.name, runtime=runtime, threads=threads) for board in boards]
+    return PooledDevice(",".join(board.name for board in boards), places)
+
+
+def check_alike(boards: Sequence[Board]) -> None:
+    """Refuse boards of different kinds, and the same board twice.
+
+    Raises:
+        ValueError: naming what differs, or the board.
+    """
+    first, *others = boards
+    for board in others:
+        for trait, of in KIND.items():
+            if of(board) != of(first):
+                raise ValueError(
+                    f"`device` must name boards of one kind, but {trait} is {of(first)} on "
+                    f"{first.name} and {of(board)} on {board.name}. Search on each by itself."
+                )
+    found: dict[str, str] = {}
+    for board in boards:
+        address = str(Address.parse(board.ssh))
+        if address in found:
+            raise ValueError(f"`device` must name each board once, but {found[address]} and "
+                             f"{board.name} are both {address}. Leave one out.")  # fmt: skip
+        found[address] = board.name
+
+
+def in_groups(networks: Sequence[Network], places: int) -> list[Sequence[Network]]:
+    """Divide into groups of nearly one size, at most `GROUP`, so that no place stands idle."""
+    count = min(places * ceil(len(networks) / (places * GROUP)), len(networks))
+    ends = [len(networks) * i // count for i in range(count + 1)] if count else []
+    return [networks[start:end] for start, end in pairwise(ends)]
+
+
+def remarks_of(device: Device) -> list[str]:
+    """What a device has to say once it has been timed; only a pool has."""
+    return device.remarks if isinstance(device, PooledDevice) else []
+
+
+def _disagreements(seen: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
+    """Name the boards that run a reference slower or faster than the middle one of them."""
+    lines = []
+    for reference, by_board in seen.items():
+        typical = {board: median(ms) for board, ms in by_board.items()}
+        middle_ms = median_low(typical.values())
+        middle = next(board for board, ms in typical.items() if ms == middle_ms)
+        for board, ms in typical.items():
+            if abs(ms / middle_ms - 1) > DISAGREEMENT:
+                lines.append(f"{board} runs {_spelled(reference)} {_compared(ms / middle_ms)} than "
+                             f"{middle}; all latencies are on one scale.")  # fmt: skip
+    return lines
+
+
+def _spelled(reference: str) -> str:
+    return {"t0": "T0", "small": "the small reference"}.get(reference, reference)
+
+
+def _compared(ratio: float) -> str:
+    return f"{100 * abs(ratio - 1):.0f} % {'slower' if ratio > 1 else 'faster'}"

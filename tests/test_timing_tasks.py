@@ -1,0 +1,196 @@
+"""On a real Ray of two nodes boards are timed on the node that has them, one search at a time.
+
+The stand-ins are inner classes: Ray sends those by value, so its workers need not find this file.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loopback_sshd import until
+
+from nas.cluster import joined
+from nas.timing_tasks import through_ray, timed_in_task
+from predictors.devices.device import Device
+from predictors.devices.pool import PooledDevice, remarks_of
+from predictors.devices.registry import open_device
+from predictors.latency import Prediction
+from predictors.timing import Measurement, Source
+from search_spaces.fasternet import FasterNetConfig
+
+NETWORKS = [FasterNetConfig(
+    widths=(8, 16), depths=(1, 1), partial_ratios=(0.5, 0.25), expansions=(2.0, 2.0),
+    resolution=32, head_width=32, classes=10 + i,
+) for i in range(4)]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A head, and a node with the board b1; of one core each, without statistics and dashboard."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        from ray.cluster_utils import Cluster
+
+        arguments = {"num_cpus": 1, "include_dashboard": False}
+        started: Any = Cluster(initialize_head=True, head_node_args=arguments)
+        started.next_to_b1 = started.add_node(num_cpus=1, resources={"b1": 1})
+        yield started
+        started.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("predictors.devices.dealing.RETRY_S", 0.2)
+    monkeypatch.setattr("nas.timing_tasks.LOOK_S", 0.2)
+
+
+def _stand_in(board: str, time_one: Callable[[], Any]) -> Device:
+    """A board on which timing a network means calling a function; its context says what came."""
+
+    class StandIn:
+        name = board
+        description = "a stand-in: measured"
+        source: Source = "measured"
+        runtime = "onnxruntime"
+        threads = 1
+
+        def measure(self, config: FasterNetConfig) -> Measurement:
+            return next(self.measure_each([config]))
+
+        def measure_each(
+            self, configs: Sequence[FasterNetConfig], *, processes: int = 3
+        ) -> Iterator[Measurement]:
+            for config in configs:
+                context = {
+                    "references": {"small": {"kept_ms": 1.0, "now_ms": 1.0},
+                                   "t0": {"kept_ms": 4.0, "now_ms": 4.0}},
+                    "machine": "m", "runtime_version": "1", "said": time_one(),
+                    "classes": config.classes,
+                }  # fmt: skip
+                yield Measurement(median_ms=2, low_ms=1.9, high_ms=2.1, source="measured",
+                                  device=board, runtime="onnxruntime", threads=1,
+                                  context=context)  # fmt: skip
+
+        def predict(self, configs: Sequence[FasterNetConfig]) -> Prediction:
+            raise NotImplementedError
+
+    return StandIn()
+
+
+def _pool_of_two(folder: Path) -> PooledDevice:
+    """Boards b1 and b2 that wait for one another once, and say on which node that was."""
+
+    def of(board: str) -> Callable[[], str]:
+        def where() -> str:
+            import ray
+
+            (folder / board).touch()
+            end = time.monotonic() + 60
+            while len(list(folder.glob("b?"))) < 2 and time.monotonic() < end:
+                time.sleep(0.02)
+            return str(ray.get_runtime_context().get_node_id())
+
+        return where
+
+    return PooledDevice("b1,b2", [_stand_in("b1", of("b1")), _stand_in("b2", of("b2"))])
+
+
+def test_a_board_is_timed_on_the_node_that_has_it(cluster: Any, tmp_path: Path) -> None:
+    with through_ray(_pool_of_two(tmp_path), cluster.address) as device:
+        measured = list(device.measure_each(NETWORKS))
+    assert [m.context["classes"] for m in measured] == [c.classes for c in NETWORKS]
+    nodes = {m.context["board"]: m.context["said"] for m in measured}
+    assert nodes == {"b1": cluster.next_to_b1.node_id, "b2": cluster.head_node.node_id}
+    assert remarks_of(device) == [
+        "No node of the Ray cluster has the resource b2, so this process timed its networks."
+    ]
+
+
+def test_two_searches_never_time_on_one_board_at_once(cluster: Any, tmp_path: Path) -> None:
+    def alone() -> bool:
+        mark = tmp_path / "timing"
+        try:
+            mark.touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        time.sleep(0.1)
+        mark.unlink()
+        return True
+
+    found: list[Measurement] = []
+    with joined(cluster.address) as ray:
+        searches = [
+            threading.Thread(
+                target=lambda: found.extend(
+                    timed_in_task(ray, _stand_in("b1", alone), NETWORKS, 1)
+                )
+            )
+            for _ in range(2)
+        ]  # fmt: skip
+        for search in searches:
+            search.start()
+        for search in searches:
+            search.join()
+    assert [m.context["said"] for m in found] == [True] * 8
+
+
+def test_a_node_that_dies_takes_its_board_with_it(cluster: Any, tmp_path: Path) -> None:
+    node = cluster.add_node(num_cpus=1, resources={"b3": 1})
+
+    def hang() -> None:
+        (tmp_path / "b3").touch()
+        time.sleep(600)
+
+    def kill() -> None:
+        until((tmp_path / "b3").exists, 60)
+        cluster.remove_node(node, allow_graceful=False)
+
+    pool = PooledDevice("b1,b3", [_stand_in("b1", str), _stand_in("b3", hang)])
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with through_ray(pool, cluster.address) as device:
+        measured = list(device.measure_each(NETWORKS))
+        killer.join()
+        measured += device.measure_each(NETWORKS)  # its second chance
+    assert {m.context["board"] for m in measured} == {"b1"}
+    assert len(measured) == 2 * len(NETWORKS)
+    (remark,) = remarks_of(device)
+    assert remark.startswith("b3 dropped out, and the others timed its networks: The Ray node next")
+
+
+def test_an_error_of_a_board_is_told_in_its_own_words(cluster: Any) -> None:
+    def fail() -> None:
+        raise RuntimeError("The device must stay reachable, but is not.")
+
+    with (
+        through_ray(PooledDevice("b1", [_stand_in("b1", fail)]), cluster.address) as device,
+        pytest.raises(RuntimeError, match=r"^The device must stay reachable, but is not\.$"),
+    ):
+        device.measure(NETWORKS[0])
+
+
+def test_a_cluster_of_this_machine_has_all_boards(tmp_path: Path) -> None:
+    def where() -> Any:
+        import ray
+
+        context: Any = ray.get_runtime_context()
+        return context.get_assigned_resources()
+
+    address = "ssh://pi@10.0.0.3:22"
+    pool = PooledDevice(f"b1,{address}", [_stand_in("b1", where), _stand_in(address, where)])
+    with through_ray(pool, None) as device:
+        for measured in device.measure_each(NETWORKS):
+            assert measured.context["said"] == {measured.context["board"]: 1.0}
+    assert remarks_of(device) == []
+
+
+def test_what_is_no_pool_joins_no_cluster() -> None:
+    arm = open_device("arm")
+    with through_ray(arm, "127.0.0.1:1") as device:
+        assert device is arm

@@ -22,7 +22,7 @@ from predictors.devices.device import Device
 from predictors.devices.pool import PooledDevice, in_groups, remarks_of
 from predictors.devices.registry import default_setting, open_device
 from predictors.latency import Prediction
-from predictors.models import config_model
+from predictors.models import Model, config_model
 from predictors.runtimes import find_runtime
 from predictors.timing import Measurement, Source
 from search_spaces.fasternet import FasterNetConfig
@@ -150,18 +150,18 @@ def _stand_in(
         runtime = "onnxruntime"
         threads = 1
 
-        def measure(self, config: FasterNetConfig) -> Measurement:
-            return next(self.measure_each([config]))
+        def measure(self, network: FasterNetConfig | Model) -> Measurement:
+            return next(self.measure_each([network]))
 
         def measure_each(
-            self, configs: Sequence[FasterNetConfig], *, processes: int = 3
+            self, networks: Sequence[Any], *, processes: int = 3
         ) -> Iterator[Measurement]:
             before()
             references = {
                 "small": {"kept_ms": kept_ms, "now_ms": slower},
                 "t0": {"kept_ms": 4 * kept_ms, "now_ms": 4 * slower},
             }
-            for config in configs:
+            for config in networks:
                 yield Measurement(
                     median_ms=2 * kept_ms, low_ms=1.9 * kept_ms, high_ms=2.1 * kept_ms,
                     source="measured", device=self.name, runtime="onnxruntime", threads=1,

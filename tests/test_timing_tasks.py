@@ -18,6 +18,7 @@ from predictors.devices.device import Device
 from predictors.devices.pool import PooledDevice, remarks_of
 from predictors.devices.registry import open_device
 from predictors.latency import Prediction
+from predictors.models import Model
 from predictors.timing import Measurement, Source
 from search_spaces.fasternet import FasterNetConfig
 
@@ -60,13 +61,13 @@ def _stand_in(board: str, time_one: Callable[[], Any]) -> Device:
         runtime = "onnxruntime"
         threads = 1
 
-        def measure(self, config: FasterNetConfig) -> Measurement:
-            return next(self.measure_each([config]))
+        def measure(self, network: FasterNetConfig | Model) -> Measurement:
+            return next(self.measure_each([network]))
 
         def measure_each(
-            self, configs: Sequence[FasterNetConfig], *, processes: int = 3
+            self, networks: Sequence[Any], *, processes: int = 3
         ) -> Iterator[Measurement]:
-            for config in configs:
+            for config in networks:
                 context = {
                     "references": {"small": {"kept_ms": 1.0, "now_ms": 1.0},
                                    "t0": {"kept_ms": 4.0, "now_ms": 4.0}},

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -127,8 +128,7 @@ class TimedDevice:
                      if (found := self._recalled(artifact, processes))}  # fmt: skip
             new = [i for i in range(len(group)) if i not in known]
             if new:
-                references = [self._export(config_model(config), Path(folder) / name)
-                              for name, config in REFERENCES.items()]  # fmt: skip
+                references = [self._reference(name, Path(folder)) for name in REFERENCES]
                 timed = self._timed([*references, *(artifacts[i] for i in new)], processes)
                 known |= dict(zip(new, timed, strict=True))
         for i in new:
@@ -137,8 +137,12 @@ class TimedDevice:
 
     def _export(self, model: Model, path: Path) -> "_Artifact":
         file = self._runtime.export(model, path.with_name(path.name + self._runtime.suffix))
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        return _Artifact(file=file, digest=digest, shape=model.shape)
+        return _artifact(file, model)
+
+    def _reference(self, name: str, folder: Path) -> "_Artifact":
+        file = folder / f"{name}{self._runtime.suffix}"
+        file.write_bytes(_reference_file(self._runtime.name, self._runtime.precision, name))
+        return _artifact(file, config_model(REFERENCES[name]))
 
     def _recalled(self, artifact: "_Artifact", processes: int) -> Measurement | None:
         return self._recall.find(artifact.digest, processes=processes) if self._reuse else None
@@ -203,3 +207,17 @@ class TimedDevice:
             kept = self._recall.kept_ms(name, timed)
             found[name] = {"kept_ms": kept, "now_ms": median(map(median, timed))}
         return found
+
+
+def _artifact(file: Path, model: Model) -> _Artifact:
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    return _Artifact(file=file, digest=digest, shape=model.shape)
+
+
+@cache
+def _reference_file(runtime: str, precision: str, name: str) -> bytes:
+    """What a reference is exported to, once in a process: every group needs it."""
+    found = find_runtime(runtime, precision)
+    with tempfile.TemporaryDirectory(prefix="fasternas-") as folder:
+        model = config_model(REFERENCES[name])
+        return found.export(model, Path(folder) / f"{name}{found.suffix}").read_bytes()

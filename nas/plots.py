@@ -8,7 +8,9 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
+from nas.bench_row import Row
 from nas.candidate import Candidate
+from nas.plot_bench import draw_models, draw_operators, models_title, operators_title
 from nas.plot_calibration import calibration_title, draw_calibration
 from nas.plot_front import draw_front, front_title, sources, view_of
 from predictors.latency import Prediction
@@ -30,6 +32,9 @@ _STYLE = {
 _SIZE = (9.6, 5.4)  # inches: 1920 x 1080 pixels
 Box = tuple[float, float, float, float]  # left, bottom, width, height; fractions of the sheet
 _WIDE: Box = (0.095, 0.125, 0.62, 0.64)
+_HALVES: tuple[Box, Box] = ((0.075, 0.15, 0.41, 0.6), (0.575, 0.15, 0.41, 0.6))
+_TALL = (9.6, 10.2)  # for panels below one another
+_FLOORS: tuple[Box, Box] = ((0.075, 0.505, 0.905, 0.36), (0.075, 0.065, 0.905, 0.38))
 _SQUARE: Box = (0.095, 0.125, 0.7 * _SIZE[1] / _SIZE[0], 0.7)
 
 
@@ -64,6 +69,24 @@ def plot_calibration(
     _save(path, calibration_figure(prediction, measured, device=device))
 
 
+def plot_operators(path: Path, rows: Sequence[Row], *, device: str) -> None:
+    """Write the plot of the operators: latency of a layer and GFLOPS at each map size.
+
+    Raises:
+        OSError: if the file cannot be written; one of before is then as it was.
+    """
+    _save(path, operators_figure(rows, device=device))
+
+
+def plot_models(path: Path, rows: Sequence[Row], *, device: str) -> None:
+    """Write the plot of many networks: GFLOPS and latency against MACs (as the paper's figure 2).
+
+    Raises:
+        OSError: if the file cannot be written; one of before is then as it was.
+    """
+    _save(path, models_figure(rows, device=device))
+
+
 def front_figure(
     candidates: Sequence[Candidate],
     *,
@@ -95,6 +118,26 @@ def calibration_figure(
     return figure
 
 
+def operators_figure(rows: Sequence[Row], *, device: str) -> "Figure":
+    """Return the plot of the operators; `rows` have latencies."""
+    with _style():
+        figure = _slide(operators_title(rows), [device])
+        left, right = (figure.add_axes(box) for box in _HALVES)
+        draw_operators((left, right), rows)
+        _explain_above(left)
+    return figure
+
+
+def models_figure(rows: Sequence[Row], *, device: str) -> "Figure":
+    """Return the plot of many networks; `rows` have latencies."""
+    with _style():
+        figure = _slide(models_title(rows), [device], size=_TALL)
+        upper, lower = (figure.add_axes(box) for box in _FLOORS)
+        draw_models((upper, lower), rows)
+        _explain_above(upper)
+    return figure
+
+
 @contextmanager
 def _style() -> Iterator[None]:
     """Matplotlib's defaults with ours on top, whatever the user's own configuration says."""
@@ -105,18 +148,32 @@ def _style() -> Iterator[None]:
 
 
 def _sheet(title: str, below: Sequence[str], *, box: Box, aloud: bool) -> tuple["Figure", "Axes"]:
-    """A slide with a title, lines below it, the first of them aloud or not, and axes."""
+    """A slide with axes."""
+    figure = _slide(title, below, aloud=aloud)
+    return figure, figure.add_axes(box)
+
+
+def _slide(
+    title: str, below: Sequence[str], *, aloud: bool = False, size: tuple[float, float] = _SIZE
+) -> "Figure":
+    """A slide with a title and lines below it, the first of them aloud or not."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=_SIZE)
+    figure = Figure(figsize=size)
     FigureCanvasAgg(figure)
-    figure.text(0.025, 0.97, title, va="top", fontsize=19, fontweight="bold")
+    figure.text(0.025, _from_top(0.16, size[1]), title, va="top", fontsize=19, fontweight="bold")
     for i, line in enumerate(below):
         loud: dict[str, Any] = {"color": _ALARM, "fontweight": "bold"} if aloud and i == 0 else {}
-        figure.text(0.025, 0.89 - 0.045 * i, shorten(line, 108, placeholder=" ..."), va="center",
-                    fontsize=11.5, **loud)  # fmt: skip
-    return figure, figure.add_axes(box)
+        figure.text(0.025, _from_top(0.594 + 0.243 * i, size[1]),
+                    shorten(line, 108, placeholder=" ..."), va="center", fontsize=11.5,
+                    **loud)  # fmt: skip
+    return figure
+
+
+def _from_top(inches: float, height: float) -> float:
+    """Where on a sheet of that height, in inches, as a fraction from its foot."""
+    return 1 - inches / height
 
 
 def _explain(axes: "Axes", box: Box) -> None:
@@ -125,6 +182,15 @@ def _explain(axes: "Axes", box: Box) -> None:
     if handles:
         corner = (box[0] + box[2] + 0.01, box[1] + box[3] + 0.02)
         axes.figure.legend(handles, labels, loc="upper left", bbox_to_anchor=corner)
+
+
+def _explain_above(axes: "Axes") -> None:
+    """Put the legend in one line between the words and the axes."""
+    handles, labels = axes.get_legend_handles_labels()
+    height = axes.figure.bbox.height / axes.figure.dpi
+    corner = (0.015, _from_top(0.945, height))
+    axes.figure.legend(handles, labels, loc="center left", bbox_to_anchor=corner,
+                       ncols=len(labels), columnspacing=1.6, handletextpad=0.5)  # fmt: skip
 
 
 def _save(path: Path, figure: "Figure") -> None:

@@ -88,9 +88,25 @@ def _parser() -> argparse.ArgumentParser:
     _add_device(measure)
     _add_json(measure)
     _add_json(_add(commands, "spaces", _spaces, "list the search spaces"))
+    _add_bench(commands)
     _add_devices(commands)
     _add_measurements(commands)
     return parser
+
+
+def _add_bench(commands: Any) -> None:
+    bench = _add(commands, "bench", _bench, "time the paper's operators, or many networks")
+    topics = bench.add_subparsers(dest="topic", required=True, metavar="TOPIC")
+    operators = _add(topics, "operators", _bench, "Conv, GConv, DWConv and PConv at four map sizes")
+    models = _add(topics, "models", _bench, "FasterNet and its rivals, or the networks named")
+    models.add_argument("networks", metavar="NETWORK", nargs="*",
+                        help="t0 to l, a model of timm, NAME@PX, or a config file")  # fmt: skip
+    for parser in (operators, models):
+        _add_device(parser)
+        parser.add_argument(
+            "--out", type=_word, metavar="DIR", help="where results go (bench/DEVICE-TOPIC)"
+        )
+        _add_json(parser)
 
 
 def _add_devices(commands: Any) -> None:
@@ -192,6 +208,12 @@ def _measure(options: argparse.Namespace) -> int:
     from nas.cli_measure import run_measure
 
     return run_measure(options)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from nas.cli_bench import run_bench
+
+    return run_bench(options)
 
 
 def _spaces(options: argparse.Namespace) -> int:

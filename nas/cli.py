@@ -99,13 +99,10 @@ def _add_bench(commands: Any) -> None:
     topics = bench.add_subparsers(dest="topic", required=True, metavar="TOPIC")
     operators = _add(topics, "operators", _bench, "Conv, GConv, DWConv and PConv at four map sizes")
     models = _add(topics, "models", _bench, "FasterNet and its rivals, or the networks named")
-    models.add_argument("networks", metavar="NETWORK", nargs="*",
-                        help="t0 to l, a model of timm, NAME@PX, or a config file")  # fmt: skip
+    models.add_argument("networks", metavar="NETWORK", nargs="*", help="as measure takes, NAME@PX")
     for parser in (operators, models):
         _add_device(parser)
-        parser.add_argument(
-            "--out", type=_word, metavar="DIR", help="where results go (bench/DEVICE-TOPIC)"
-        )
+        parser.add_argument("--out", type=_word, metavar="DIR", help="the folder for results")
         _add_json(parser)
 
 

@@ -1,11 +1,10 @@
 """The operators that PConv is compared with (arXiv 2303.03667, table 1), as networks to time."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from predictors.models import Model
+from predictors.models import Model, identity
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,7 +42,7 @@ def _model(operator: Operator, shape: tuple[int, int, int]) -> Model:
 
     return Model(
         name=f"{operator.name} {c}x{height}x{width}", shape=shape, build=build,
-        identity=json.dumps({"operator": operator.name, "shape": shape, "layers": LAYERS}),
+        identity=identity("operator", {"name": operator.name, "shape": shape, "layers": LAYERS}),
         macs=weights * height * width, params=weights,
     )  # fmt: skip
 

@@ -93,9 +93,9 @@ def test_models_are_timed_written_and_not_timed_again(names: list[str], capsys: 
     header, _, tiny, wider = out.splitlines()
     assert header.split() == ["model", "latency", "ms", "95", "%", "interval", "source", "MACs",
                               "GFLOPS", "params"]  # fmt: skip
-    assert tiny.startswith("tiny ")
-    assert wider.startswith("wider ")
-    assert "1 of 2: tiny " in err
+    assert tiny.startswith("tiny.yaml ")
+    assert wider.startswith("wider.yaml ")
+    assert "1 of 2: tiny.yaml " in err
     assert "bench/cpu-models/models.png, .csv and .json hold the results." in err
 
     written = Path("bench/cpu-models")
@@ -120,7 +120,7 @@ def test_models_are_timed_written_and_not_timed_again(names: list[str], capsys: 
     assert main(["bench", "models", "tiny.yaml", "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out) == document["rows"][:1]
-    assert "1 of 1: tiny " in err
+    assert "1 of 1: tiny.yaml " in err
     assert "timed before and not again" in err
     assert len((written / JOURNAL).read_text().splitlines()) == 2
 
@@ -218,7 +218,7 @@ def test_networks_are_found_by_size_name_and_file_each_once(names: list[str]) ->
     tiny, t0, small, resnet, mobile = model_subjects(
         ["tiny.yaml", "t0", "t0@192", "resnet18@64", "mobilenetv3_small_050", "./tiny.yaml"]
     )
-    assert (tiny.kind, tiny.label, tiny.model.name) == ("FasterNet", "tiny", "tiny")
+    assert (tiny.kind, tiny.label, tiny.model.name) == ("FasterNet", "tiny", "tiny.yaml")
     assert (t0.kind, t0.label, t0.model.name) == ("FasterNet", "T0", "fasternet_t0")
     assert (small.label, small.model.shape) == ("T0@192", (3, 192, 192))
     assert (resnet.kind, resnet.label) == ("ResNet", "ResNet18@64")

@@ -44,7 +44,7 @@ def export_onnx(network: nn.Module, image: Tensor, path: Path, *, batch: Batch =
             dynamic_axes=DYNAMIC if batch == "dynamic" else None,
         )  # fmt: skip
     images = torch.cat([image, image.flip(-1)]) if batch == "dynamic" else image
-    _refuse_difference(onnx_difference(network, images, model.getvalue()), path)
+    refuse_difference(onnx_difference(network, images, model.getvalue()), path)
     return written(model.getvalue(), path)
 
 
@@ -60,7 +60,7 @@ def export_torch(network: nn.Module, image: Tensor, path: Path) -> Path:
     with ONE_AT_A_TIME, torch.no_grad():
         torch.export.save(torch.export.export(folded(network, image), (image,)), saved)
         ours = torch.export.load(io.BytesIO(saved.getvalue())).module()(image)
-    _refuse_difference(relative_difference(ours, _logits(network, image)), path)
+    refuse_difference(relative_difference(ours, logits_of(network, image)), path)
     return written(saved.getvalue(), path)
 
 
@@ -69,13 +69,18 @@ def onnx_difference(network: nn.Module, images: Tensor, model: bytes | Path) -> 
 
     Two images show whether the batch is dynamic.
     """
+    return relative_difference(onnx_logits(model, images), logits_of(network, images))
+
+
+def onnx_logits(model: bytes | Path, images: Tensor) -> Tensor:
+    """Return ONNX Runtime's outputs for images of shape [n, ...]; the first, if there are more."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    (logits,) = session.run(None, {"image": images.numpy()})
-    return relative_difference(torch.from_numpy(np.asarray(logits)), _logits(network, images))
+    logits = session.run(None, {session.get_inputs()[0].name: images.numpy()})[0]
+    return torch.from_numpy(np.asarray(logits))
 
 
 def relative_difference(ours: Tensor, reference: Tensor) -> float:
@@ -94,7 +99,7 @@ def written(content: bytes, path: Path) -> Path:
     return path
 
 
-def _logits(network: nn.Module, images: Tensor) -> Tensor:
+def logits_of(network: nn.Module, images: Tensor) -> Tensor:
     """The network's outputs in evaluation mode; the mode that it had stays."""
     training = network.training
     try:
@@ -105,9 +110,14 @@ def _logits(network: nn.Module, images: Tensor) -> Tensor:
         network.train(training)
 
 
-def _refuse_difference(difference: float, path: Path) -> None:
-    if not difference <= TOLERANCE:
+def refuse_difference(difference: float, path: Path, *, tolerance: float = TOLERANCE) -> None:
+    """Refuse outputs that differ from torch's by more than the tolerance, or are no numbers.
+
+    Raises:
+        RuntimeError: if they do.
+    """
+    if not difference <= tolerance:
         raise RuntimeError(
-            f"The exported {path.name} must agree with torch to {TOLERANCE:.0e}, but differs by "
+            f"The exported {path.name} must agree with torch to {tolerance:.0e}, but differs by "
             f"{difference:.1e}. Please report the config and the versions of torch and runtime."
         )

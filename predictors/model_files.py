@@ -1,0 +1,21 @@
+"""The ONNX file of a network in fp32, wherever the network comes from."""
+
+import tempfile
+from pathlib import Path
+
+from predictors.artifact import export_onnx, written
+from predictors.models import Model
+from predictors.onnx_files import deployed_bytes
+
+
+def write_onnx(model: Model, path: Path) -> Path:
+    """Write the network as ONNX, checked against torch; one that came as a file is copied."""
+    if model.file is not None:
+        return written(deployed_bytes(model.file), path)
+    return export_onnx(model.network(), model.image(), path, batch=model.batch)
+
+
+def onnx_bytes(model: Model) -> bytes:
+    """Return what `write_onnx` writes."""
+    with tempfile.TemporaryDirectory(prefix="fasternas-") as folder:
+        return write_onnx(model, Path(folder) / "network.onnx").read_bytes()

@@ -1,0 +1,91 @@
+"""In eight bits a network computes much the same, and all of it is in eight bits."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from predictors import quantization
+from predictors.models import Model, config_model
+from predictors.model_files import write_onnx
+from predictors.quantization import quantized, refuse_unlike
+from predictors.runtimes import find_runtime
+from search_spaces.fasternet import FasterNetConfig
+
+TINY = FasterNetConfig(
+    widths=(8, 16), depths=(1, 1), partial_ratios=(0.5, 0.25), expansions=(2.0, 2.0),
+    resolution=32, head_width=32, classes=10,
+)  # fmt: skip
+OTHER = FasterNetConfig(
+    widths=(12, 20, 32), depths=(1, 2, 1), partial_ratios=(0.5, 1.0, 0.25),
+    expansions=(2.0, 1.5, 3.0), resolution=48, stem_stride=2, head_width=24, activation="gelu",
+    classes=7,
+)  # fmt: skip
+
+
+def test_every_convolution_is_quantized_where_weights_are_equal(tmp_path: Path) -> None:
+    fp32 = write_onnx(config_model(OTHER), tmp_path / "fp32.onnx").read_bytes()
+    network = onnx.load_model_from_string(fp32)
+    convolutions = sum(node.op_type == "Conv" for node in network.graph.node)
+    assert any(node.op_type == "Identity" for node in network.graph.node)  # equal biases, shared
+
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(
+        quantized(fp32, (3, 48, 48)), options, providers=["CPUExecutionProvider"]
+    )
+    kinds = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    assert "Conv" not in kinds
+    assert kinds.count("QLinearConv") == convolutions
+
+
+def test_a_network_that_came_as_a_file_is_quantized_too(tmp_path: Path) -> None:
+    file = write_onnx(config_model(TINY), tmp_path / "theirs.onnx")
+    model = Model(name="theirs", identity="theirs", shape=(3, 32, 32), file=file)
+    for name in ("onnxruntime", "openvino"):
+        runtime = find_runtime(name, "int8")
+        found = runtime.export(model, tmp_path / f"{name}.onnx").read_bytes()
+        assert found == quantized(file.read_bytes(), model.shape)
+
+
+def test_quantizing_leaves_the_logs_alone(tmp_path: Path) -> None:
+    program = (
+        "import logging, sys; from pathlib import Path; from predictors.models import Model\n"
+        "from predictors.quantization import quantized\n"
+        "quantized(Path(sys.argv[1]).read_bytes(), (3, 32, 32)); print(logging.root.handlers)\n"
+        "logging.warning('heard')"
+    )
+    file = write_onnx(config_model(TINY), tmp_path / "network.onnx")
+    command = [sys.executable, "-c", program, str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    assert done.stderr == "WARNING:root:heard\n"
+
+
+@pytest.mark.parametrize("logits", [[1.0, -2.0, 3.0], [float("nan"), 2.0, 3.0]])
+def test_int8_that_has_nothing_to_do_with_fp32_is_refused(logits: list[float]) -> None:
+    with pytest.raises(RuntimeError, match=r"n\.onnx must compute in int8 much the same .* not"):
+        refuse_unlike(torch.tensor([logits]), torch.tensor([[1.0, 2.0, 3.0]]), Path("n.onnx"))
+
+
+def test_int8_whose_scales_are_wrong_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(model: bytes, shape: Sequence[int]) -> bytes:
+        network = onnx.load_model_from_string(quantized(model, shape))
+        for initializer in network.graph.initializer:
+            if initializer.name.endswith("_scale") and "classifier" not in initializer.name:
+                values = onnx.numpy_helper.to_array(initializer) / 100
+                initializer.CopyFrom(onnx.numpy_helper.from_array(values, initializer.name))
+        return bytes(network.SerializeToString())
+
+    monkeypatch.setattr(quantization, "quantized", wrong)
+    with pytest.raises(RuntimeError, match=r"must compute in int8 much the same as in fp32"):
+        find_runtime("onnxruntime", "int8").export(config_model(OTHER), tmp_path / "network.onnx")
+    assert not (tmp_path / "network.onnx").exists()

@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 
 from nas.quantities import parse_duration_ms
 
+RUNTIMES = "onnxruntime, openvino, ncnn, torch or torch-compiled"
+PRECISIONS = "fp32, bf16 or int8, what the runtime has"
 DESCRIPTION = "From a latency budget on a real device to a Pareto front of FasterNet variants."
 
 
@@ -114,7 +116,8 @@ def _add_devices(commands: Any) -> None:
     add = _add(actions, "add", _devices, "register a board that is reached over SSH")
     add.add_argument("name", metavar="NAME", help="what to call it")
     add.add_argument("--ssh", required=True, metavar="USER@HOST[:PORT]", help="where it is")
-    add.add_argument("--runtime", default="onnxruntime", help="onnxruntime or torch")
+    add.add_argument("--runtime", default="onnxruntime", help=RUNTIMES)
+    add.add_argument("--precision", default="fp32", help=PRECISIONS)
     add.add_argument("--threads", type=int, default=1, help="threads of one inference (1)")
     add.add_argument("--cores", type=_cores, default=(), metavar="0-3",
                      help="the cores to run on (the last ones)")  # fmt: skip
@@ -179,7 +182,9 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="cpu", help="see `fasternas devices` (cpu); boards of one kind: pi1,pi2"
     )
-    parser.add_argument("--runtime", help="onnxruntime or torch (as registered, or onnxruntime)")
+    parser.add_argument("--runtime", help=f"{RUNTIMES}, or auto: what is fastest "
+                                          "(as registered, or onnxruntime)")  # fmt: skip
+    parser.add_argument("--precision", help=f"{PRECISIONS} (as registered, or fp32)")
     parser.add_argument(
         "--threads", type=int, help="threads of one inference (as registered, or 1)"
     )

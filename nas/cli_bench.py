@@ -10,17 +10,18 @@ from nas.bench import bench, check_timed, in_order
 from nas.bench_report import Topic, bench_table, default_folder, write_bench
 from nas.bench_row import Row
 from nas.bench_subjects import Subject, model_subjects, operator_subjects
+from nas.cli_runtime import open_wanted
 from nas.cli_table import print_table
 from nas.folders import machine_facts
 from nas.quantities import format_ms
-from predictors.devices.registry import open_device
 from predictors.devices.timed import GROUP
+from search_spaces.fasternet import FASTERNET
 
 
 def run_bench(arguments: argparse.Namespace) -> int:
     """Time them, print a table, write the table and the plot into the folder."""
     topic: Topic = arguments.topic
-    device = open_device(arguments.device, runtime=arguments.runtime, threads=arguments.threads)
+    device = open_wanted(arguments, [FASTERNET["t0"]])
     check_timed(device)
     subjects = _subjects(arguments)
     folder = _folder(arguments)

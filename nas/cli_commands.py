@@ -9,12 +9,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from nas.cli_runtime import wanted_by
 from nas.cli_table import print_table
 from nas.options import SearchOptions
 from predictors.devices.device import HOW_TO_ATTACH
 from predictors.devices.pool import remarks_of
-from predictors.devices.registry import default_setting
 from search_spaces.catalogue import SPACES
+from search_spaces.fasternet import FASTERNET
 
 
 def run_search(arguments: argparse.Namespace) -> int:
@@ -22,16 +23,15 @@ def run_search(arguments: argparse.Namespace) -> int:
     from nas import report
     from nas.folders import give_up, keep_remarks, resume_run, start_run
 
-    runtime, threads = default_setting(
-        arguments.device, runtime=arguments.runtime, threads=arguments.threads
-    )
+    folder = _folder(arguments)
+    wanted = wanted_by(arguments, [FASTERNET["t0"]], run=folder if arguments.resume else None)
     options = SearchOptions(
         device=arguments.device, budget_ms=arguments.budget, space=arguments.space,
-        runtime=runtime, threads=threads, trials=arguments.trials,
+        runtime=wanted.runtime, precision=wanted.precision, threads=wanted.threads,
+        trials=arguments.trials,
         seed=arguments.seed, searcher=arguments.searcher, resolutions=arguments.resolution,
         activations=arguments.activation, classes=arguments.classes,
     )  # fmt: skip
-    folder = _folder(arguments)
     if arguments.resume:
         run = resume_run(folder, options, repair=arguments.repair)
     else:

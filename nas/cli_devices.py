@@ -44,10 +44,10 @@ def _stored() -> list[dict[str, str]]:
 def _add(arguments: argparse.Namespace) -> None:
     boards = load_boards()
     check_name(arguments.name, device_names())
+    runtime = find_runtime(arguments.runtime, arguments.precision)
     asked = Board(
-        name=arguments.name, ssh=str(Address.parse(arguments.ssh)),
-        runtime=find_runtime(arguments.runtime).name, threads=arguments.threads,
-        cores=arguments.cores,
+        name=arguments.name, ssh=str(Address.parse(arguments.ssh)), runtime=runtime.name,
+        precision=runtime.precision, threads=arguments.threads, cores=arguments.cores,
     )  # fmt: skip
     found = with_runtime(asked)
     asked.check_fits(found.number_of_cores)

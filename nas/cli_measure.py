@@ -6,13 +6,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from nas.cli_runtime import open_wanted
 from nas.cli_table import print_table
 from nas.networks import find_network
 from nas.quantities import format_count, format_ms
 from predictors.comparison import compare
 from predictors.devices.device import HOW_TO_ATTACH, Device
 from predictors.devices.pool import remarks_of
-from predictors.devices.registry import open_device
 from predictors.models import Model
 from predictors.timing import Measurement
 
@@ -22,7 +22,7 @@ Timed = tuple[Model, Measurement]
 def run_measure(arguments: argparse.Namespace) -> int:
     """Time the networks, print a table, and compare the first with the others."""
     models = [find_network(name) for name in arguments.networks]
-    device = open_device(arguments.device, runtime=arguments.runtime, threads=arguments.threads)
+    device = open_wanted(arguments, models)
     timed = list(zip(models, _watched(device, models), strict=True))
     for remark in remarks_of(device):
         print(remark, file=sys.stderr)

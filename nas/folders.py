@@ -96,7 +96,7 @@ def read_only_run(folder: Path, *, repair: bool = False) -> Run:
     if machine.get("source") == "measured":
         device: Device = RecordedDevice(
             name=options.device, description=str(machine.get("device")), runtime=options.runtime,
-            threads=options.threads,
+            precision=options.precision, threads=options.threads,
         )  # fmt: skip
     else:
         device = _device_of(options)
@@ -133,7 +133,8 @@ def _remove_empty(folders: list[Path]) -> None:
 
 
 def _device_of(options: SearchOptions) -> Device:
-    return open_device(options.device, runtime=options.runtime, threads=options.threads)
+    return open_device(options.device, runtime=options.runtime, precision=options.precision,
+                       threads=options.threads)  # fmt: skip
 
 
 def machine_facts(device: Device) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def predicted(
     return {
         config: Measurement(median_ms=float(mean), low_ms=float(low), high_ms=float(high),
                             source="predicted", device=device.name, runtime=device.runtime,
-                            threads=device.threads)
+                            precision=device.precision, threads=device.threads)
         for config, mean, low, high in rows
     }  # fmt: skip
 

@@ -21,6 +21,7 @@ class SearchOptions:
     budget_ms: float
     space: str = "fasternet"
     runtime: str = "onnxruntime"
+    precision: str = "fp32"
     threads: int = 1
     trials: int = 200
     seed: int = 0
@@ -94,8 +95,9 @@ class SearchOptions:
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "device": (str,), "budget_ms": (int, float), "space": (str,), "runtime": (str,),
-    "threads": (int,), "trials": (int,), "seed": (int,), "searcher": (str,), "accuracy": (str,),
-    "resolutions": (list,), "activations": (list,), "classes": (int, type(None)),
+    "precision": (str,), "threads": (int,), "trials": (int,), "seed": (int,), "searcher": (str,),
+    "accuracy": (str,), "resolutions": (list,), "activations": (list,),
+    "classes": (int, type(None)),
 }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,30 @@ def test_a_board_is_added_listed_checked_timed_and_removed(server: Server, capsy
     assert main(["devices", "remove", "pi"]) == 0
     assert load_boards() == {}
     assert "pi" not in device_names()
+
+
+def test_a_board_has_other_runtimes_too(
+    server: Server, capsys: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = ["devices", "add", "pi", "--ssh", server.address, "--precision", "int8"]
+    assert main(add) == 0
+    assert ", int8" in capsys.readouterr().out
+    device = open_device("pi")
+    assert (device.runtime, device.precision) == ("onnxruntime", "int8")
+    (measured,) = device.measure_each([TINY], processes=1)
+    assert measured.precision == "int8"
+    other = open_device("pi", runtime="torch", precision="fp32")
+    assert other.runtime == "torch"
+    assert version("torch") in other.description
+    assert main(["measure", "t0", "--device", "pi", "--runtime", "ncnn"]) == 2
+    assert (
+        "`precision` must be one of fp32, bf16 in ncnn, but got 'int8'" in capsys.readouterr().err
+    )
+
+    facts = "predictors.devices.boards.Board.package"
+    monkeypatch.setattr(facts, property(lambda board: f"no-{board.runtime}"))
+    with pytest.raises(ValueError, match="`runtime` must be installed on pi, but ncnn is not"):
+        open_device("pi", runtime="ncnn", precision="fp32")
 
 
 def test_an_address_is_a_device(server: Server) -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from predictors.devices.connection import Connection, ConnectionLostError
+from predictors.devices.device import Wanted
 from predictors.devices.ssh import Address, remedy
 from predictors.devices.timed import Host, TimedDevice
+from predictors.runtimes import find_runtime
 
 _NAME = re.compile(r"[A-Za-z][\w-]{0,40}")
 
@@ -23,6 +25,7 @@ class Board:
     name: str
     ssh: str
     runtime: str = "onnxruntime"
+    precision: str = "fp32"
     threads: int = 1
     cores: tuple[int, ...] = ()  # to pin to; empty: the runner chooses
     architecture: str = ""
@@ -40,10 +43,16 @@ class Board:
         emulated = " (emulated)" if self.emulated else ""
         heat = f", {self.celsius:.0f} \u00b0C" if self.celsius is not None else ""
         governor = f", governor {self.governor}" if self.governor else ""
+        precision = "" if self.precision == "fp32" else f", {self.precision}"
         runtime = f"{self.runtime} {self.version}" if self.version else f"no {self.runtime}"
         return (f"{self.machine or self.architecture}{emulated}, {self.architecture}, "
                 f"{self.number_of_cores} cores, Python {self.python}, {runtime}"
-                f"{governor}{heat}")  # fmt: skip
+                f"{precision}{governor}{heat}")  # fmt: skip
+
+    @property
+    def package(self) -> str:
+        """The package that executes networks on it."""
+        return find_runtime(self.runtime, self.precision).package
 
     def check_fits(self, number_of_cores: int) -> None:
         """Refuse threads and cores that a machine with so many cores does not have.
@@ -56,23 +65,33 @@ class Board:
             raise ValueError(f"`threads` and `cores` must be among the {number_of_cores} cores of "
                              f"{self.name}, but got {max([self.threads, *beyond])}.")  # fmt: skip
 
-    def open(self, name: str, *, runtime: str | None, threads: int | None) -> TimedDevice:
-        """Return it as a device; what is not given is as registered.
+    @property
+    def wanted(self) -> Wanted:
+        """How networks are timed on it."""
+        return Wanted(runtime=self.runtime, precision=self.precision, threads=self.threads)
+
+    def open(self, name: str, wanted: Wanted) -> TimedDevice:
+        """Return it as a device.
 
         Raises:
             ValueError: if it has not that runtime or so many cores.
+            RuntimeError: if it is to be asked for another runtime and cannot be reached.
         """
-        if runtime not in (None, self.runtime):
+        board = replace(self, runtime=wanted.runtime, precision=wanted.precision,
+                        threads=wanted.threads)  # fmt: skip
+        if board.package != self.package:
+            board = survey(board)
+        if not board.version:
             raise ValueError(
-                f"`runtime` must be {self.runtime}, which {self.name} is registered with, but got "
-                f"{runtime!r}. Register the board once more by another name."
+                f"`runtime` must be installed on {self.name}, but {board.runtime} is not. Install "
+                f"it by `fasternas devices add NAME --ssh {self.ssh} --runtime {board.runtime}`."
             )
-        if threads is not None:
-            replace(self, threads=threads).check_fits(self.number_of_cores)
+        if board.threads != self.threads:
+            board.check_fits(self.number_of_cores)
         host = Host(command=Address.parse(self.ssh).command(), address=self.ssh,
-                    machine=self.machine or self.architecture, version=self.version,
+                    machine=self.machine or self.architecture, version=board.version,
                     cores=self.cores or None, emulated=self.emulated)  # fmt: skip
-        return TimedDevice(name, host, runtime=self.runtime, threads=threads or self.threads)
+        return TimedDevice(name, host, wanted)
 
 
 def survey(board: Board) -> Board:
@@ -81,9 +100,10 @@ def survey(board: Board) -> Board:
     Raises:
         RuntimeError: if it cannot be reached or says nothing sensible.
     """
+    package = board.package
     try:
         with Connection(Address.parse(board.ssh).command()) as connection:
-            facts = connection.ask({"facts": board.runtime})["facts"]
+            facts = connection.ask({"facts": package})["facts"]
         return _with_facts(board, facts)
     except ConnectionLostError as error:
         raise RuntimeError(f"The board must be within reach, but {board.ssh} is not: {error}. "
@@ -97,10 +117,11 @@ def _with_facts(board: Board, facts: Mapping[str, Any]) -> Board:
     architecture, kernel = _word(facts["machine"]), _word(facts.get("kernel"))
     celsius = facts.get("celsius")
     return Board(
-        name=board.name, ssh=board.ssh, runtime=board.runtime, threads=board.threads,
-        cores=board.cores, architecture=architecture, machine=_word(facts["processor"]),
-        version=_word(facts["runtime_version"]), python=_word(facts["python"]),
-        number_of_cores=int(facts["cores"]), governor=_word(facts.get("governor")),
+        name=board.name, ssh=board.ssh, runtime=board.runtime, precision=board.precision,
+        threads=board.threads, cores=board.cores, architecture=architecture,
+        machine=_word(facts["processor"]), version=_word(facts["runtime_version"]),
+        python=_word(facts["python"]), number_of_cores=int(facts["cores"]),
+        governor=_word(facts.get("governor")),
         celsius=None if celsius is None else float(celsius),
         emulated=bool(kernel) and _family(kernel) != _family(architecture),
     )  # fmt: skip

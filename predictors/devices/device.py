@@ -1,6 +1,7 @@
 """What every device can do."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from predictors.latency import Prediction
@@ -12,6 +13,16 @@ HOW_TO_ATTACH = (
     "These latencies are predicted from a profile, not measured. To measure, attach a board with "
     "`fasternas devices add NAME --ssh USER@HOST`: then `--device arm` is that board."
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """How a device is to time; with `reuse`, what was measured before is not timed again."""
+
+    runtime: str = "onnxruntime"
+    precision: str = "fp32"
+    threads: int = 1
+    reuse: bool = False
 
 
 class Device(Protocol):
@@ -32,6 +43,10 @@ class Device(Protocol):
     @property
     def runtime(self) -> str:
         """The runtime that executes the networks."""
+
+    @property
+    def precision(self) -> str:
+        """The numbers that it computes with: fp32, bf16 or int8."""
 
     @property
     def threads(self) -> int:

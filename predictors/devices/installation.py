@@ -3,11 +3,13 @@
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from predictors.devices.boards import Board, survey
 from predictors.devices.connection import Connection, ConnectionLostError
 from predictors.devices.ssh import SITE, Address, remedy
+from predictors.runtimes import find_runtime
 
 
 def with_runtime(board: Board) -> Board:
@@ -22,14 +24,15 @@ def with_runtime(board: Board) -> Board:
     found = survey(board)
     if found.version:
         return found
+    wanted = list(find_runtime(board.runtime, board.precision).board_packages)
     try:
         with Connection(Address.parse(board.ssh).command()) as connection:
             try:
-                connection.ask({"install": ["numpy", board.runtime], "into": SITE})
+                connection.ask({"install": wanted, "into": SITE})
             except ConnectionLostError:
                 raise
             except RuntimeError as error:
-                _send_wheels(connection, found, reason=str(error))
+                _send_wheels(connection, found, wanted, reason=str(error))
     except ConnectionLostError as error:
         raise RuntimeError(f"The board must stay reachable, but {board.ssh} was lost while "
                            f"installing: {error}. {remedy(str(error))}") from None  # fmt: skip
@@ -40,16 +43,19 @@ def with_runtime(board: Board) -> Board:
     return installed
 
 
-def _send_wheels(connection: Connection, board: Board, *, reason: str) -> None:
-    """Fetch the wheels for that machine here and unpack them over there."""
+def _send_wheels(
+    connection: Connection, board: Board, wanted: Sequence[str], *, reason: str
+) -> None:
+    """Fetch the wheels of the wanted packages for that machine here and unpack them over there."""
     with tempfile.TemporaryDirectory(prefix="fasternas-") as folder:
-        platforms = [f"manylinux_2_{minor}_{board.architecture}" for minor in (28, 27, 17)]
+        libc = connection.ask({"facts": board.package}).get("facts", {}).get("libc")
+        platforms = [f"manylinux_2_{minor}_{board.architecture}" for minor in _minors(libc)]
         command = [sys.executable, "-m", "pip", "download", "-q", "--only-binary=:all:",
                    "--disable-pip-version-check", "--python-version", board.python,
                    "-d", folder]  # fmt: skip
         for tag in (*platforms, f"manylinux2014_{board.architecture}"):
             command += ["--platform", tag]
-        done = subprocess.run([*command, "numpy", board.runtime], capture_output=True, text=True,
+        done = subprocess.run([*command, *wanted], capture_output=True, text=True,
                               check=False)  # fmt: skip
         if done.returncode:
             said = done.stderr.strip().splitlines()[-1:] or ["pip said nothing"]
@@ -60,3 +66,10 @@ def _send_wheels(connection: Connection, board: Board, *, reason: str) -> None:
         for number, wheel in enumerate(sorted(Path(folder).glob("*.whl"))):
             name = connection.keep(wheel, f"wheel-{number}")
             connection.ask({"unpack": name, "into": SITE})
+
+
+def _minors(libc: object) -> range:
+    """The minor versions of glibc 2 whose wheels run there; of 2.28, if the board does not tell."""
+    major, _, minor = str(libc).partition(".")
+    known = major == "2" and minor.isascii() and minor.isdigit() and len(minor) == 2
+    return range(int(minor) if known else 28, 16, -1)

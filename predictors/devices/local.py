@@ -3,22 +3,27 @@
 import os
 import sys
 
+from predictors.devices.device import Wanted
 from predictors.devices.runner.machine import processor
 from predictors.devices.runner.serving import BOOT
 from predictors.devices.timed import Host, TimedDevice
 from predictors.runtimes import find_runtime
 
 
-def open_local(name: str, *, runtime: str, threads: int) -> TimedDevice:
+def open_local(name: str, wanted: Wanted) -> TimedDevice:
     """Open the processor of this machine.
 
     Raises:
-        ValueError: if the runtime is unknown or there are more threads than cores.
+        ValueError: if the runtime is unknown, has not that precision, or there are more threads
+            than cores.
+        RuntimeError: if the runtime is not installed.
     """
+    found = find_runtime(wanted.runtime, wanted.precision)
+    found.check_installed()
     cores = len(os.sched_getaffinity(0))
-    if threads > cores:
+    if wanted.threads > cores:
         raise ValueError(f"`threads` must be at most the {cores} cores of this machine, but got "
-                         f"{threads}.")  # fmt: skip
+                         f"{wanted.threads}.")  # fmt: skip
     host = Host(command=(sys.executable, "-uc", BOOT), machine=processor(),
-                version=find_runtime(runtime).version)  # fmt: skip
-    return TimedDevice(name, host, runtime=runtime, threads=threads)
+                version=found.version)  # fmt: skip
+    return TimedDevice(name, host, wanted)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from predictors.devices.boards import Board
 from predictors.devices.dealing import Worker, deal
-from predictors.devices.device import Device
+from predictors.devices.device import Device, Wanted
 from predictors.devices.references import reference_latency
 from predictors.devices.ssh import Address
 from predictors.devices.timed import GROUP
@@ -30,6 +30,7 @@ KIND: dict[str, Callable[[Board], object]] = {  # what boards of one kind share
     "machine": lambda board: board.machine or board.architecture,
     "runtime": lambda board: board.runtime,
     "version": lambda board: board.version or "unknown",
+    "precision": lambda board: board.precision,
     "threads": lambda board: board.threads,
     "processor": lambda board: "emulated" if board.emulated else "real",
 }
@@ -62,6 +63,7 @@ class PooledDevice:
         self.name = name
         self.places = tuple(places)
         self.runtime, self.threads = places[0].runtime, places[0].threads
+        self.precision = places[0].precision
         self._timers = dict(timers or {})
         self._given_remarks = tuple(remarks)
         self._workers = [Worker(name=place.name, work=partial(self._time, place))
@@ -139,14 +141,15 @@ class PooledDevice:
                 "precision": measurement.precision}  # fmt: skip
 
 
-def open_pool(boards: Sequence[Board], *, runtime: str, threads: int) -> PooledDevice:
+def open_pool(boards: Sequence[Board], wanted: Wanted) -> PooledDevice:
     """Open boards of one kind as one device.
 
     Raises:
         ValueError: if they are not of one kind, or one is there twice.
     """
-    check_alike([replace(board, threads=threads) for board in boards])
-    places = [board.open(board.name, runtime=runtime, threads=threads) for board in boards]
+    check_alike([replace(board, threads=wanted.threads, runtime=wanted.runtime,
+                         precision=wanted.precision) for board in boards])  # fmt: skip
+    places = [board.open(board.name, wanted) for board in boards]
     return PooledDevice(",".join(board.name for board in boards), places)
 
 

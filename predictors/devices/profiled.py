@@ -17,19 +17,22 @@ class ProfiledDevice:
     """The Raspberry Pi 5 of the bundled profile; every latency is marked predicted.
 
     Raises:
-        ValueError: if the profile has no such runtime or number of threads.
+        ValueError: if the profile has no such runtime, precision or number of threads.
     """
 
     source: Source = "predicted"
 
-    def __init__(self, name: str, *, runtime: str, threads: int) -> None:
-        if runtime != "onnxruntime":
-            raise ValueError(
-                f"`runtime` must be onnxruntime for the profile of the Raspberry Pi 5, but got "
-                f"{runtime!r}. Other runtimes need the board itself."
-            )
+    def __init__(self, name: str, *, runtime: str, threads: int, precision: str = "fp32") -> None:
+        for option, only, given in (("runtime", "onnxruntime", runtime),
+                                    ("precision", "fp32", precision)):  # fmt: skip
+            if given != only:
+                raise ValueError(
+                    f"`{option}` must be {only} for the profile of the Raspberry Pi 5, but got "
+                    f"{given!r}. Others need the board itself."
+                )
         self.name = name
         self.runtime = runtime
+        self.precision = precision
         self.threads = threads
         self._profile = load_profile("raspberry_pi_5")
         self._rates = self._profile.rates_for(threads)

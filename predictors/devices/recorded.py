@@ -25,6 +25,7 @@ class RecordedDevice:
     description: str
     runtime: str
     threads: int
+    precision: str = "fp32"
     source: Source = "measured"
     recall: Recall | None = None
 
@@ -59,14 +60,15 @@ class RecordedDevice:
 
 
 def open_recorded(
-    name: str, *, runtime: str | None, threads: int | None, store: Store | None = None
-) -> RecordedDevice | None:
+    name: str, *, runtime: str | None = None, threads: int | None = None,
+    precision: str | None = None, store: Store | None = None,
+) -> RecordedDevice | None:  # fmt: skip
     """Open a device whose measurements are stored; what is not given is as in most of them.
 
     None where there are none of that name.
 
     Raises:
-        ValueError: if there are none with that runtime or number of threads.
+        ValueError: if there are none with that runtime, precision or number of threads.
         RuntimeError: if the store cannot be read.
     """
     store = store or Store()
@@ -74,17 +76,20 @@ def open_recorded(
     if not holdings:
         return None
     settings = [holding.setting for holding in holdings]
-    fitting = [s for s in settings if runtime in (None, s.runtime) and threads in (None, s.threads)]
+    fitting = [s for s in settings if runtime in (None, s.runtime)
+               and threads in (None, s.threads) and precision in (None, s.precision)]  # fmt: skip
     if not fitting:
-        stored = ", ".join(dict.fromkeys(f"{s.runtime} on {threads_of(s.threads)}"
+        stored = ", ".join(dict.fromkeys(f"{s.runtime} in {s.precision} on {threads_of(s.threads)}"
                                          for s in settings))  # fmt: skip
-        asked = f"{runtime or 'any'} on {threads_of(threads) if threads else 'any'}"
+        asked = (f"{runtime or 'any'} in {precision or 'any'} on "
+                 f"{threads_of(threads) if threads else 'any'}")  # fmt: skip
         raise ValueError(
-            f"`runtime` and `threads` must be those that {name} was measured with ({stored}), "
+            f"`runtime`, `precision` and `threads` must be those that {name} was measured with ({stored}), "
             f"but got {asked}. Measure it so and import that."
         )
     setting = fitting[0]
     return RecordedDevice(
         name=name, description=f"{setting.description}: measured earlier", runtime=setting.runtime,
-        threads=setting.threads, recall=partial(store.find_network, name, setting=setting),
+        threads=setting.threads, precision=setting.precision,
+        recall=partial(store.find_network, name, setting=setting),
     )  # fmt: skip

@@ -6,15 +6,16 @@ from dataclasses import replace
 from typing import Any
 
 from predictors.devices.boards import Board, is_arm, load_boards, survey
-from predictors.devices.device import Device
+from predictors.devices.device import Device, Wanted
 from predictors.devices.pool import check_alike, open_pool
 from predictors.devices.recorded import open_recorded
 from predictors.devices.store import Holding, Store
 
-RUNTIME = "onnxruntime"
 
-
-def open_device(name: str, *, runtime: str | None = None, threads: int | None = None) -> Device:
+def open_device(
+    name: str, *, runtime: str | None = None, threads: int | None = None,
+    precision: str | None = None, reuse: bool = False,
+) -> Device:  # fmt: skip
     """Open a device by name.
 
     `cpu` is this machine. `arm` is this machine where it is an ARM one, else the first registered
@@ -24,49 +25,54 @@ def open_device(name: str, *, runtime: str | None = None, threads: int | None = 
     none of these is opened from stored measurements of a device of that name.
 
     What is not given is as registered, or as in most of the stored measurements, or ONNX Runtime
-    on one thread.
+    in fp32 on one thread. With `reuse`, what was measured before is not timed again.
 
     Raises:
-        ValueError: if there is no such device, runtime or number of threads on it.
-        RuntimeError: if an address does not answer, or stored measurements cannot be read.
+        ValueError: if there is no such device, or it has no such runtime, precision or number of
+            threads.
+        RuntimeError: if an address does not answer, the runtime is not installed, or stored
+            measurements cannot be read.
     """
-    if threads is not None and (not isinstance(threads, int) or threads < 1):
-        raise ValueError(f"`threads` must be a positive whole number, but got {threads!r}.")
-    if "," in name:
-        runtime, threads = default_setting(name, runtime=runtime, threads=threads)
-        boards = [_board_of_pool(part, runtime) for part in _parts(name)]
-        return open_pool(boards, runtime=runtime, threads=threads)
-    board = _board(name, runtime)
+    wanted = replace(wanted_of(name, runtime=runtime, threads=threads, precision=precision),
+                     reuse=reuse)  # fmt: skip
+    if len(_parts(name)) > 1:
+        return open_pool([_board_of_pool(part, wanted) for part in _parts(name)], wanted)
+    board = _board(name, wanted)
     if board is not None:
-        return board.open(name, runtime=runtime, threads=threads)
+        return board.open(name, wanted)
     if name in _OPENERS:
-        return _OPENERS[name](name, runtime or RUNTIME, threads or 1)
-    recorded = open_recorded(name, runtime=runtime, threads=threads)
+        return _OPENERS[name](name, wanted)
+    recorded = open_recorded(name, runtime=runtime, threads=threads, precision=precision)
     if recorded is None:
         raise _unknown(name)
     return recorded
 
 
-def default_setting(
-    name: str, *, runtime: str | None = None, threads: int | None = None
-) -> tuple[str, int]:
-    """The runtime and the number of threads with which a device is opened: as told, as registered.
+def wanted_of(
+    name: str, *, runtime: str | None = None, threads: int | None = None,
+    precision: str | None = None,
+) -> Wanted:  # fmt: skip
+    """How a device is opened: as told, else as registered, else as in most stored measurements.
 
     Raises:
-        ValueError: if boards with commas between them are registered with different ones, or
-            nothing is stored of a device with those.
+        ValueError: if boards with commas between them are registered differently, nothing is stored
+            of a device with those, or `threads` is no positive whole number.
     """
-    told: dict[str, object] = {"runtime": runtime, "threads": threads}
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise ValueError(f"`threads` must be a positive whole number, but got {threads!r}.")
+    told = {"runtime": runtime, "threads": threads, "precision": precision}
     changes: dict[str, Any] = {key: value for key, value in told.items() if value is not None}
     known = _boards()
     boards = [replace(known[part], **changes) for part in _parts(name) if part in known]
     if boards:
         check_alike(boards)
-        return boards[0].runtime, boards[0].threads
-    live = "," in name or _is_live(name)
-    recorded = None if live else open_recorded(name, runtime=runtime, threads=threads)
-    default = (recorded.runtime, recorded.threads) if recorded else (RUNTIME, 1)
-    return runtime or default[0], default[1] if threads is None else threads
+        return boards[0].wanted
+    if not _is_live(name) and runtime != "auto":
+        recorded = open_recorded(name, runtime=runtime, threads=threads, precision=precision)
+        if recorded is not None:
+            return Wanted(runtime=recorded.runtime, threads=recorded.threads,
+                          precision=recorded.precision)  # fmt: skip
+    return replace(Wanted(), **changes)
 
 
 def device_names() -> tuple[str, ...]:
@@ -91,15 +97,16 @@ def _parts(name: str) -> list[str]:
     return [part.strip() for part in name.split(",")]
 
 
-def _board(name: str, runtime: str | None) -> Board | None:
+def _board(name: str, wanted: Wanted) -> Board | None:
     """A registered board, or the one at an address; None where the name is neither."""
     if name.startswith("ssh://"):
-        return survey(Board(name=name, ssh=name, runtime=runtime or RUNTIME))
+        return survey(Board(name=name, ssh=name, runtime=wanted.runtime,
+                            precision=wanted.precision, threads=wanted.threads))  # fmt: skip
     return _boards().get(name)
 
 
-def _board_of_pool(name: str, runtime: str) -> Board:
-    board = _board(name, runtime)
+def _board_of_pool(name: str, wanted: Wanted) -> Board:
+    board = _board(name, wanted)
     if board is None and name in _OPENERS:
         raise ValueError(f"`device` must name boards where it names several, but {name} is none. "
                          "Name it alone.")  # fmt: skip
@@ -125,18 +132,19 @@ def _here_is_arm() -> bool:
     return platform.machine() in ("aarch64", "arm64")
 
 
-def _open_local(name: str, runtime: str, threads: int) -> Device:
+def _open_local(name: str, wanted: Wanted) -> Device:
     from predictors.devices.local import open_local
 
-    return open_local(name, runtime=runtime, threads=threads)
+    return open_local(name, wanted)
 
 
-def _open_arm(name: str, runtime: str, threads: int) -> Device:
+def _open_arm(name: str, wanted: Wanted) -> Device:
     if _here_is_arm():
-        return _open_local(name, runtime, threads)
+        return _open_local(name, wanted)
     from predictors.devices.profiled import ProfiledDevice
 
-    return ProfiledDevice(name, runtime=runtime, threads=threads)
+    return ProfiledDevice(name, runtime=wanted.runtime, threads=wanted.threads,
+                          precision=wanted.precision)  # fmt: skip
 
 
-_OPENERS: dict[str, Callable[[str, str, int], Device]] = {"cpu": _open_local, "arm": _open_arm}
+_OPENERS: dict[str, Callable[[str, Wanted], Device]] = {"cpu": _open_local, "arm": _open_arm}

@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any
 
 from predictors.devices.connection import Connection, ConnectionLostError
+from predictors.devices.device import Wanted
 from predictors.devices.entry import Setting
 from predictors.devices.recall import Recall
 from predictors.devices.session import Session, SessionTimer, clock_of, merged
@@ -60,7 +61,7 @@ class _Artifact:
 class TimedDevice:
     """A machine whose clock is read.
 
-    What it times goes to the user's store; with `reuse`, what is there already is not timed again.
+    What it times goes to the user's store; where reuse is wanted, what is there already is not timed again.
 
     Raises:
         ValueError: if the runtime is unknown, or has not that precision.
@@ -68,18 +69,16 @@ class TimedDevice:
 
     source: Source = "measured"
 
-    def __init__(
-        self, name: str, host: Host, *, runtime: str, threads: int, precision: str = "fp32",
-        reuse: bool = False,
-    ) -> None:  # fmt: skip
+    def __init__(self, name: str, host: Host, wanted: Wanted) -> None:
         self.name = name
-        self.threads = threads
+        self.threads = wanted.threads
         self._host = host
-        self._runtime = find_runtime(runtime, precision)
-        self._reuse = reuse
+        self._runtime = find_runtime(wanted.runtime, wanted.precision)
+        self._reuse = wanted.reuse
         self._setting = Setting(
-            runtime=runtime, version=host.version, threads=threads, machine=host.machine,
-            address=host.address, emulated=host.emulated, precision=precision,
+            runtime=wanted.runtime, version=host.version, threads=wanted.threads,
+            machine=host.machine, address=host.address, emulated=host.emulated,
+            precision=wanted.precision,
         )  # fmt: skip
         self._recall = Recall(device=name, description=self.description, setting=self._setting,
                               references=tuple(REFERENCES))  # fmt: skip

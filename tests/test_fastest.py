@@ -1,0 +1,88 @@
+"""`--runtime auto` times in every runtime that there is and takes the fastest."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nas.cli import main
+from nas.folders import read_only_run, start_run
+from nas.options import SearchOptions
+from predictors import runtimes
+from predictors.devices.fastest import fastest_runtime
+from predictors.runtimes import find_runtime
+from search_spaces.fasternet import FasterNetConfig
+from search_spaces.formats import save_config
+
+TINY = FasterNetConfig(
+    widths=(8, 16), depths=(1, 1), partial_ratios=(0.5, 0.25), expansions=(2.0, 2.0),
+    resolution=32, head_width=32, classes=10,
+)  # fmt: skip
+Streams = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache and a folder of this test's own, few rounds, fewer runtimes: OpenVINO is missing."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr("predictors.devices.session.ROUNDS", (2, 2))
+    few = [find_runtime(name) for name in ("torch", "onnxruntime", "openvino")]
+    monkeypatch.setattr("predictors.devices.fastest.runtimes_with", lambda _: few)
+    found = runtimes.installed_version
+    monkeypatch.setattr(runtimes, "installed_version",
+                        lambda name: "" if name == "openvino" else found(name))  # fmt: skip
+
+
+def test_the_fastest_runtime_is_the_one_that_takes_the_least_time() -> None:
+    choice = fastest_runtime("cpu", [TINY])
+    (first, least), *others = choice.latencies_ms.items()
+    assert choice.device.runtime == first
+    assert all(least <= ms for _, ms in others)
+    assert sorted(choice.latencies_ms) == ["onnxruntime", "torch"]
+    assert "`runtime` openvino must be installed here" in choice.refusals["openvino"]
+
+
+def test_of_a_profile_the_only_runtime_is_the_fastest() -> None:
+    choice = fastest_runtime("arm", [TINY])
+    assert choice.device.source == "predicted"
+    assert list(choice.latencies_ms) == ["onnxruntime"]
+
+
+def test_where_no_runtime_runs_the_first_error_is_told() -> None:
+    with pytest.raises(ValueError, match=r"`device` must be one of cpu, arm, but got 'gpu'"):
+        fastest_runtime("gpu", [TINY])
+
+
+def test_measure_says_what_each_runtime_takes(tmp_path: Path, capsys: Streams) -> None:
+    save_config(TINY, tmp_path / "tiny.yaml")
+    assert main(["measure", "tiny.yaml", "--runtime", "auto", "--json"]) == 0
+    said = capsys.readouterr()
+    (row,) = json.loads(said.out)
+    lines = said.err.splitlines()
+    assert lines[0].startswith("without openvino: `runtime` openvino must be installed here")
+    assert lines[1].startswith(f"runtimes: {row['runtime']} ")
+    assert lines[1].endswith(f" ms; took {row['runtime']}")
+    assert row["precision"] == "fp32"
+
+
+def test_a_search_keeps_the_runtime_that_was_chosen(tmp_path: Path, capsys: Streams) -> None:
+    search = ["search", "--device", "arm", "--budget", "10ms", "--trials", "2", "--out", "run",
+              "--runtime", "auto"]  # fmt: skip
+    assert main(search) == 0
+    assert "took onnxruntime" in capsys.readouterr().err
+    options = json.loads((tmp_path / "run" / "run.json").read_text())["options"]
+    assert (options["runtime"], options["precision"]) == ("onnxruntime", "fp32")
+    assert main([*search, "--resume"]) == 0
+    assert "took" not in capsys.readouterr().err
+
+
+def test_a_run_that_knows_no_precision_is_one_in_fp32(tmp_path: Path) -> None:
+    start_run(tmp_path / "run", SearchOptions(device="arm", budget_ms=10.0)).close()
+    file = tmp_path / "run" / "run.json"
+    stored = json.loads(file.read_text())
+    assert stored["options"].pop("precision") == "fp32"
+    file.write_text(json.dumps(stored))
+    run = read_only_run(tmp_path / "run")
+    assert run.options.precision == run.device.precision == "fp32"

@@ -12,6 +12,7 @@ from loopback_sshd import Server, kill_first, ssh_clients, until
 
 from nas.cli import main
 from predictors.devices.boards import load_boards
+from predictors.devices.installation import platform_tags
 from predictors.devices.registry import device_names, open_device
 from search_spaces.fasternet import FasterNetConfig
 
@@ -78,6 +79,13 @@ def test_a_board_has_other_runtimes_too(
     monkeypatch.setattr(facts, property(lambda board: f"no-{board.runtime}"))
     with pytest.raises(ValueError, match="`runtime` must be installed on pi, but ncnn is not"):
         open_device("pi", runtime="ncnn", precision="fp32")
+
+
+@pytest.mark.parametrize("libc", ["2.36", "2.28", None, "", "2.x", "2.999", "1.2", ["2"]])
+def test_wheels_are_those_that_the_c_library_of_the_board_takes(libc: object) -> None:
+    newest, *others = platform_tags("aarch64", libc)
+    assert newest == f"manylinux_2_{36 if libc == '2.36' else 28}_aarch64"
+    assert others[-2:] == ["manylinux_2_17_aarch64", "manylinux2014_aarch64"]
 
 
 def test_an_address_is_a_device(server: Server) -> None:

@@ -48,12 +48,12 @@ def _send_wheels(
 ) -> None:
     """Fetch the wheels of the wanted packages for that machine here and unpack them over there."""
     with tempfile.TemporaryDirectory(prefix="fasternas-") as folder:
-        libc = connection.ask({"facts": board.package}).get("facts", {}).get("libc")
-        platforms = [f"manylinux_2_{minor}_{board.architecture}" for minor in _minors(libc)]
+        facts = connection.ask({"facts": board.package}).get("facts")
+        libc = facts.get("libc") if isinstance(facts, dict) else None
         command = [sys.executable, "-m", "pip", "download", "-q", "--only-binary=:all:",
                    "--disable-pip-version-check", "--python-version", board.python,
                    "-d", folder]  # fmt: skip
-        for tag in (*platforms, f"manylinux2014_{board.architecture}"):
+        for tag in platform_tags(board.architecture, libc):
             command += ["--platform", tag]
         done = subprocess.run([*command, *wanted], capture_output=True, text=True,
                               check=False)  # fmt: skip
@@ -68,8 +68,13 @@ def _send_wheels(
             connection.ask({"unpack": name, "into": SITE})
 
 
-def _minors(libc: object) -> range:
-    """The minor versions of glibc 2 whose wheels run there; of 2.28, if the board does not tell."""
+def platform_tags(architecture: str, libc: object) -> list[str]:
+    """Return the tags of wheels that a machine takes, the newest first.
+
+    `libc` is what it says of its C library, such as "2.36"; glibc 2.28 where that makes no sense.
+    """
     major, _, minor = str(libc).partition(".")
     known = major == "2" and minor.isascii() and minor.isdigit() and len(minor) == 2
-    return range(int(minor) if known else 28, 16, -1)
+    minors = range(int(minor) if known else 28, 16, -1)
+    return [*(f"manylinux_2_{minor}_{architecture}" for minor in minors),
+            f"manylinux2014_{architecture}"]  # fmt: skip

@@ -15,6 +15,7 @@ def facts(package: str) -> dict[str, Any]:
         "machine": platform.machine(),
         "kernel": _line("/proc/sys/kernel/arch"),  # not the machine's: that one is emulated
         "processor": processor(),
+        "libc": platform.libc_ver()[1],  # which wheels run here depends on it
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "runtime_version": _version(package),

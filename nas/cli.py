@@ -10,7 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from nas.quantities import parse_duration_ms
+from nas.cli_arguments import (
+    cores,
+    duration_ms,
+    numbers,
+    ray_address,
+    with_negative_values,
+    word,
+    words,
+)
 
 RUNTIMES = "onnxruntime, openvino, ncnn, torch or torch-compiled"
 PRECISIONS = "fp32, bf16 or int8, what the runtime has"
@@ -26,7 +34,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code: 0, 2 for bad input, 130 when interrupted."""
-    given = _with_negative_values(sys.argv[1:] if arguments is None else arguments)
+    given = with_negative_values(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(given)
     try:
         with _orderly_end():
@@ -104,7 +112,7 @@ def _add_bench(commands: Any) -> None:
     models.add_argument("networks", metavar="NETWORK", nargs="*", help="as measure takes, NAME@PX")
     for parser in (operators, models):
         _add_device(parser)
-        parser.add_argument("--out", type=_word, metavar="DIR", help="the folder for results")
+        parser.add_argument("--out", type=word, metavar="DIR", help="the folder for results")
         _add_json(parser)
 
 
@@ -119,7 +127,7 @@ def _add_devices(commands: Any) -> None:
     add.add_argument("--runtime", default="onnxruntime", help=RUNTIMES)
     add.add_argument("--precision", default="fp32", help=PRECISIONS)
     add.add_argument("--threads", type=int, default=1, help="threads of one inference (1)")
-    add.add_argument("--cores", type=_cores, default=(), metavar="0-3",
+    add.add_argument("--cores", type=cores, default=(), metavar="0-3",
                      help="the cores to run on (the last ones)")  # fmt: skip
     for name, text in {"check": "ask a board what it is", "remove": "forget a board"}.items():
         _add(actions, name, _devices, text).add_argument("name", metavar="NAME", help="its name")
@@ -132,18 +140,18 @@ def _add_measurements(commands: Any) -> None:
     actions = measurements.add_subparsers(dest="action", metavar="ACTION")
     _add_json(_add(actions, "list", _measurements, "list the measurements that are kept"))
     export = _add(actions, "export", _measurements, "write measurements into a file to hand on")
-    export.add_argument("file", metavar="FILE", type=_word, help="JSON lines; gzipped if *.gz")
+    export.add_argument("file", metavar="FILE", type=word, help="JSON lines; gzipped if *.gz")
     export.add_argument("--run", metavar="RUN", help="those of this run folder")
     export.add_argument("--device", metavar="NAME", help="those of this device")
     importing = _add(actions, "import", _measurements, "take measurements from such a file")
     importing.add_argument("file", metavar="FILE", help="what `export` wrote")
-    importing.add_argument("--as", dest="name", type=_word, metavar="NAME",
+    importing.add_argument("--as", dest="name", type=word, metavar="NAME",
                            help="make them a device of this name")  # fmt: skip
 
 
 def _add_search(commands: Any) -> None:
     search = _add(commands, "search", _search, "search a space for the best networks in a budget")
-    search.add_argument("--budget", required=True, type=_duration, metavar="TIME",
+    search.add_argument("--budget", required=True, type=duration_ms, metavar="TIME",
                         help="the latency to keep, such as 10ms, 0.5s or 800us")  # fmt: skip
     _add_device(search)
     search.add_argument("--space", default="fasternet", help="see `fasternas spaces`")
@@ -151,18 +159,19 @@ def _add_search(commands: Any) -> None:
     search.add_argument("--searcher", default="guided",
                         help="guided (ours), nsga2, tpe, gp or random")  # fmt: skip
     search.add_argument("--seed", type=int, default=0, help="same seed, same trials (0)")
-    search.add_argument("--resolution", type=_numbers, default=(), metavar="PX[,PX...]",
+    search.add_argument("--resolution", type=numbers, default=(), metavar="PX[,PX...]",
                         help="the image sizes to choose from")  # fmt: skip
-    search.add_argument("--activation", type=_words, default=(), metavar="A[,A]",
+    search.add_argument("--activation", type=words, default=(), metavar="A[,A]",
                         help="relu, gelu or relu,gelu (the space's own)")  # fmt: skip
     search.add_argument("--classes", type=int, help="outputs of the classifier (the space's own)")
     search.add_argument(
-        "--out", type=_word, metavar="DIR", help="the run folder (runs/DEVICE-BUDGET)"
+        "--out", type=word, metavar="DIR", help="the run folder (runs/DEVICE-BUDGET)"
     )
     search.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    search.add_argument("--fresh", action="store_true", help="time anew what earlier runs timed")
     search.add_argument("--repair", action="store_true", help="drop a last line that was cut off")
     search.add_argument(
-        "--ray", type=_ray_address, metavar="HOST:PORT", help="a running Ray cluster, or auto"
+        "--ray", type=ray_address, metavar="HOST:PORT", help="a running Ray cluster, or auto"
     )
     _add_json(search)
 
@@ -234,64 +243,6 @@ def _measurements(options: argparse.Namespace) -> int:
     from nas.cli_measurements import run_measurements
 
     return run_measurements(options)
-
-
-def _duration(text: str) -> float:
-    try:
-        return parse_duration_ms(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in _words(text))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"must be numbers like 192,224, but got {text!r}."
-        ) from None
-
-
-def _cores(text: str) -> tuple[int, ...]:
-    """Read 0-3 or 0,2."""
-    try:
-        ends = [[int(end) for end in word.split("-", 1)] for word in _words(text)]
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"must be cores like 0-3 or 0,2, but got {text!r}."
-        ) from None
-    return tuple(
-        sorted({core for first, *last in ends for core in range(first, (last or [first])[0] + 1)})
-    )
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(_word(word.strip()) for word in text.split(","))
-
-
-def _word(text: str) -> str:
-    if not text:
-        raise argparse.ArgumentTypeError("must not be empty.")
-    return text
-
-
-def _ray_address(text: str) -> str:
-    _, colon, port = text.rpartition(":")
-    if colon and not (port.isascii() and port.isdigit() and int(port) < 2**16):
-        raise argparse.ArgumentTypeError(f"must be HOST:PORT or auto, but got {text!r}.")
-    return _word(text)
-
-
-def _with_negative_values(arguments: Sequence[str]) -> list[str]:
-    """Join `--budget -3ms` into one word, which argparse would take for two options."""
-    joined: list[str] = []
-    for argument in arguments:
-        negative = argument[:1] == "-" and argument[1:2].isdigit()
-        if negative and joined and joined[-1].startswith("--") and "=" not in joined[-1]:
-            joined[-1] += f"={argument}"
-        else:
-            joined.append(argument)
-    return joined
 
 
 def _one_line(error: BaseException) -> str:

@@ -33,9 +33,9 @@ def run_search(arguments: argparse.Namespace) -> int:
         activations=arguments.activation, classes=arguments.classes,
     )  # fmt: skip
     if arguments.resume:
-        run = resume_run(folder, options, repair=arguments.repair)
+        run = resume_run(folder, options, repair=arguments.repair, fresh=arguments.fresh)
     else:
-        run = start_run(folder, options)
+        run = start_run(folder, options, fresh=arguments.fresh)
     try:
         _show_progress(run.steps(ray_address=arguments.ray), f"{run.device.description}; {folder}")
         front = report.write_report(run)

@@ -20,14 +20,16 @@ from predictors.devices.registry import open_device
 NOTHING = 2  # timings with which a run finds that its budget is out of reach
 
 
-def start_run(folder: Path, options: SearchOptions) -> Run:
+def start_run(folder: Path, options: SearchOptions, *, fresh: bool = False) -> Run:
     """Begin a study in a new folder, or in one without a study; nothing is left if that fails.
+
+    What was measured before is not timed again, unless it is to be `fresh`.
 
     Raises:
         ValueError: if an option is wrong or the folder holds a study.
         OSError: if the folder cannot be written.
     """
-    device = _device_of(options)
+    device = _device_of(options, fresh=fresh)
     options.open_space()  # refuses wrong fields before anything is written
     made = [p for p in (folder, *folder.parents) if not p.exists()]
     new = not (folder / TRIALS).exists()
@@ -53,7 +55,9 @@ def start_run(folder: Path, options: SearchOptions) -> Run:
     return run
 
 
-def resume_run(folder: Path, options: SearchOptions | None = None, *, repair: bool = False) -> Run:
+def resume_run(
+    folder: Path, options: SearchOptions | None = None, *, repair: bool = False, fresh: bool = False
+) -> Run:
     """Go on with the study of a folder; more `trials` than it was begun with extend it.
 
     `options`, if given, must otherwise be its own. `repair` drops last lines that were cut off.
@@ -66,7 +70,7 @@ def resume_run(folder: Path, options: SearchOptions | None = None, *, repair: bo
     stored = read_run(folder)
     kept = SearchOptions.from_json(stored["options"])
     extended = _extended(kept, options or kept, folder)
-    device = _device_of(extended)
+    device = _device_of(extended, fresh=fresh)
     _check_same(device, stored, folder)
     lock = hold(folder)
     try:
@@ -132,9 +136,9 @@ def _remove_empty(folders: list[Path]) -> None:
             path.rmdir()
 
 
-def _device_of(options: SearchOptions) -> Device:
+def _device_of(options: SearchOptions, *, fresh: bool = False) -> Device:
     return open_device(options.device, runtime=options.runtime, precision=options.precision,
-                       threads=options.threads)  # fmt: skip
+                       threads=options.threads, reuse=not fresh)  # fmt: skip
 
 
 def machine_facts(device: Device) -> dict[str, Any]:

@@ -73,6 +73,10 @@ def closing_words(run: Run, front: Sequence[Candidate]) -> list[str]:
     lines = [f"{run.folder}/pareto.png, pareto.csv and configs/ hold the front."]
     if run.device.source == "predicted":
         lines.append(HOW_TO_ATTACH)
+    recalled = sum("recalled" in m.context for m in run.study.measurements.values())
+    if recalled:
+        lines.append(f"{recalled} of {len(run.study.measurements)} latencies were measured by "
+                     "earlier runs; --fresh times them again.")  # fmt: skip
     if failed := run.failed():
         lines.append(f"{len(failed)} of {run.options.trials} trials failed; the first: {failed[0]}")
     if any(c.accuracy_kind == "proxy" for c in front):

@@ -13,8 +13,8 @@ from predictors.artifact import (
     relative_difference,
     written,
 )
-from predictors.models import Model
 from predictors.model_files import onnx_bytes
+from predictors.models import Model
 from predictors.quantization import quantized, refuse_unlike
 
 TOLERANCES = {"fp32": TOLERANCE, "bf16": 5e-2}  # bf16 has 8 bits, a network some tens of layers

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from predictors.artifact import onnx_logits, written
-from predictors.models import Model
 from predictors.model_files import onnx_bytes
+from predictors.models import Model
 
 IMAGES = 4  # that the ranges of activations are taken from
 # Of the outputs with those in fp32. Rounding costs 0.01 with random weights, and so do sums that

@@ -18,9 +18,9 @@ from loopback_sshd import SSHD, Server, client_of, running_sshd, until
 from nas.cli import main
 from nas.cli_commands import _folder
 from predictors.devices.boards import Board, load_boards, save_boards
-from predictors.devices.device import Device
+from predictors.devices.device import Device, Wanted
 from predictors.devices.pool import PooledDevice, in_groups, remarks_of
-from predictors.devices.registry import default_setting, open_device
+from predictors.devices.registry import open_device, wanted_of
 from predictors.latency import Prediction
 from predictors.models import Model, config_model
 from predictors.runtimes import find_runtime
@@ -148,14 +148,13 @@ def _stand_in(
         description = "a stand-in: measured"
         source: Source = "measured"
         runtime = "onnxruntime"
+        precision = "fp32"
         threads = 1
 
         def measure(self, network: FasterNetConfig | Model) -> Measurement:
             return next(self.measure_each([network]))
 
-        def measure_each(
-            self, networks: Sequence[Any], *, processes: int = 3
-        ) -> Iterator[Measurement]:
+        def measure_each(self, networks: Any, *, processes: int = 3) -> Iterator[Measurement]:
             before()
             references = {
                 "small": {"kept_ms": kept_ms, "now_ms": slower},
@@ -258,10 +257,10 @@ def test_boards_that_make_no_pool_are_refused_in_one_line(
 
 def test_what_is_told_needs_not_be_registered() -> None:
     save_boards({"b1": BOARD, "b2": replace(BOARD, name="b2", ssh="ssh://10.0.0.2", threads=2)})
-    assert default_setting("b1,b2", threads=3) == ("onnxruntime", 3)
+    assert wanted_of("b1,b2", threads=3) == Wanted(threads=3)
     assert open_device("b1,b2", threads=3).threads == 3
     with pytest.raises(ValueError, match="threads is 1 on b1 and 2 on b2"):
-        default_setting("b1,b2")
+        wanted_of("b1,b2")
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from predictors import quantization
-from predictors.models import Model, config_model
 from predictors.model_files import write_onnx
+from predictors.models import Model, config_model
 from predictors.quantization import quantized, refuse_unlike
 from predictors.runtimes import find_runtime
 from search_spaces.fasternet import FasterNetConfig

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from test_store import SETTING, T1, entry
 
+from predictors.devices.device import Wanted
 from predictors.devices.entry import Key
 from predictors.devices.recorded import open_recorded
-from predictors.devices.registry import default_setting, open_device, stored_devices
+from predictors.devices.registry import open_device, stored_devices, wanted_of
 from predictors.devices.store import Store
 from search_spaces.fasternet import FASTERNET
 
@@ -40,12 +41,12 @@ def test_what_is_stored_in_several_settings_opens_in_that_of_most(store: Store) 
     other = replace(SETTING, threads=4)
     slow = replace(entry(3), key=Key(artifact="f" * 64, setting=other))
     store.merge([entry(1), entry(2, network=T1), slow], alias="lab")
-    assert default_setting("lab") == ("onnxruntime", 1)
+    assert wanted_of("lab") == Wanted()
     assert open_device("lab").threads == 1
     assert open_device("lab", threads=4).threads == 4
     with pytest.raises(RuntimeError, match="must be among those measured on lab"):
         open_device("lab", threads=4).measure(FASTERNET["t1"])
-    words = r"\(onnxruntime on one thread, onnxruntime on 4 threads\), but got torch on any"
+    words = r"\(onnxruntime in fp32 on one thread, .* on 4 threads\), but got torch in any on any"
     with pytest.raises(ValueError, match=words):
         open_device("lab", runtime="torch")
     with pytest.raises(ValueError, match="`threads` must be a positive whole number, but got 0"):
@@ -66,6 +67,6 @@ def test_a_broken_store_keeps_no_live_device_from_opening(store: Store) -> None:
     store.keep(entry(1))
     store.path.write_bytes(b"this is no database. " * 500)
     assert open_device("cpu").source == "measured"
-    assert default_setting("cpu") == ("onnxruntime", 1)
+    assert wanted_of("cpu") == Wanted()
     with pytest.raises(RuntimeError, match="not a database"):
         open_device("lab")

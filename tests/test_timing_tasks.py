@@ -59,6 +59,7 @@ def _stand_in(board: str, time_one: Callable[[], Any]) -> Device:
         description = "a stand-in: measured"
         source: Source = "measured"
         runtime = "onnxruntime"
+        precision = "fp32"
         threads = 1
 
         def measure(self, network: FasterNetConfig | Model) -> Measurement:

@@ -84,8 +84,8 @@ def open_recorded(
         asked = (f"{runtime or 'any'} in {precision or 'any'} on "
                  f"{threads_of(threads) if threads else 'any'}")  # fmt: skip
         raise ValueError(
-            f"`runtime`, `precision` and `threads` must be those that {name} was measured with ({stored}), "
-            f"but got {asked}. Measure it so and import that."
+            f"`runtime`, `precision` and `threads` must be those that {name} was measured with "
+            f"({stored}), but got {asked}. Measure it so and import that."
         )
     setting = fitting[0]
     return RecordedDevice(

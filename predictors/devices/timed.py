@@ -61,7 +61,8 @@ class _Artifact:
 class TimedDevice:
     """A machine whose clock is read.
 
-    What it times goes to the user's store; where reuse is wanted, what is there already is not timed again.
+    What it times goes to the user's store; where reuse is wanted, what is there already is not
+    timed again.
 
     Raises:
         ValueError: if the runtime is unknown, or has not that precision.

@@ -1,0 +1,69 @@
+"""How words of the command line become values; each raises argparse's error in one line."""
+
+import argparse
+from collections.abc import Sequence
+
+from nas.quantities import parse_duration_ms
+
+
+def duration_ms(text: str) -> float:
+    """Read 10ms, 0.5s or 800us."""
+    try:
+        return parse_duration_ms(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Read 192,224."""
+    try:
+        return tuple(int(part) for part in words(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be numbers like 192,224, but got {text!r}."
+        ) from None
+
+
+def cores(text: str) -> tuple[int, ...]:
+    """Read 0-3 or 0,2."""
+    try:
+        ends = [[int(end) for end in part.split("-", 1)] for part in words(text)]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be cores like 0-3 or 0,2, but got {text!r}."
+        ) from None
+    return tuple(
+        sorted({core for first, *last in ends for core in range(first, (last or [first])[0] + 1)})
+    )
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Read relu,gelu."""
+    return tuple(word(part.strip()) for part in text.split(","))
+
+
+def word(text: str) -> str:
+    """Refuse what is empty."""
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty.")
+    return text
+
+
+def ray_address(text: str) -> str:
+    """Read HOST:PORT or auto."""
+    _, colon, port = text.rpartition(":")
+    if colon and not (port.isascii() and port.isdigit() and int(port) < 2**16):
+        raise argparse.ArgumentTypeError(f"must be HOST:PORT or auto, but got {text!r}.")
+    return word(text)
+
+
+def with_negative_values(arguments: Sequence[str]) -> list[str]:
+    """Join `--budget -3ms` into one word, which argparse would take for two options."""
+    joined: list[str] = []
+    for argument in arguments:
+        negative = argument[:1] == "-" and argument[1:2].isdigit()
+        if negative and joined and joined[-1].startswith("--") and "=" not in joined[-1]:
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined

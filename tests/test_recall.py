@@ -1,0 +1,93 @@
+"""What was timed once is not timed again, and is on the scale of this machine."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from predictors.devices.device import Wanted
+from predictors.devices.local import open_local
+from predictors.devices.store import Store
+from predictors.timing import Measurement
+from search_spaces.fasternet import FasterNetConfig
+
+TINY = FasterNetConfig(
+    widths=(8, 16), depths=(1, 1), partial_ratios=(0.5, 0.25), expansions=(2.0, 2.0),
+    resolution=32, head_width=32, classes=10,
+)  # fmt: skip
+OTHER = replace(TINY, classes=11)
+
+
+@pytest.fixture
+def timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Measurement:
+    """What two processes found of a network; from now on none can be started."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("predictors.devices.session.ROUNDS", (8, 8))
+    (found,) = open_local("cpu", Wanted()).measure_each([TINY], processes=2)
+    monkeypatch.setattr("predictors.devices.timed.ATTEMPTS", 0)
+    return found
+
+
+def test_what_was_timed_is_recalled(timed: Measurement) -> None:
+    device = open_local("cpu", Wanted(reuse=True))
+    (found,) = device.measure_each([TINY], processes=2)
+    assert found == replace(timed, context={**timed.context, "recalled": True},
+                            samples_ms=found.samples_ms)  # fmt: skip
+    assert [list(rounds) for rounds in found.samples_ms] == [list(r) for r in timed.samples_ms]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "config", "processes"),
+    [
+        (Wanted(reuse=False), TINY, 2),
+        (Wanted(reuse=True), OTHER, 2),
+        (Wanted(reuse=True), TINY, 3),  # than it was timed by
+        (Wanted(reuse=True, threads=2), TINY, 2),
+        (Wanted(reuse=True, runtime="torch"), TINY, 2),
+        (Wanted(reuse=True, precision="int8"), TINY, 2),
+    ],
+)
+def test_anything_else_is_timed(
+    timed: Measurement, wanted: Wanted, config: FasterNetConfig, processes: int
+) -> None:
+    with pytest.raises(RuntimeError, match="The device must stay reachable"):
+        list(open_local("cpu", wanted).measure_each([config], processes=processes))
+
+
+def test_what_was_imported_is_brought_to_this_machines_scale(
+    timed: Measurement, tmp_path: Path
+) -> None:
+    """As if the references had been kept in a faster hour here than there."""
+    for file in (tmp_path / "cache" / "fasternas").glob("reference-*.json"):
+        kept = json.loads(file.read_text())
+        file.write_text(json.dumps({**kept, "latency_ms": kept["latency_ms"] / 2}))
+    (found,) = open_local("cpu", Wanted(reuse=True)).measure_each([TINY], processes=1)
+    for name in ("median_ms", "low_ms", "high_ms"):
+        assert getattr(found, name) == pytest.approx(getattr(timed, name) / 2)
+
+
+def test_where_no_references_are_kept_those_of_the_import_are(
+    timed: Measurement, tmp_path: Path
+) -> None:
+    files = list((tmp_path / "cache" / "fasternas").glob("reference-*.json"))
+    before = {file: json.loads(file.read_text())["latency_ms"] for file in files}
+    for file in files:
+        file.unlink()
+    (found,) = open_local("cpu", Wanted(reuse=True)).measure_each([TINY], processes=2)
+    assert found.median_ms == timed.median_ms
+    assert {file: json.loads(file.read_text())["latency_ms"] for file in files} == before
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"references": None}, {"references": {"small": {"kept_ms": 1.0}}}, {"nearness": "no"},
+     {"nearness": 7}, {"references": {"small": {"kept_ms": -1}, "t0": {"kept_ms": 2}}}],
+)  # fmt: skip
+def test_what_does_not_tell_its_scale_is_not_used(timed: Measurement, wrong: object) -> None:
+    (entry,) = Store().entries()
+    assert isinstance(wrong, dict)
+    context = {**entry.measurement.context, **wrong}
+    Store().keep(replace(entry, measurement=replace(entry.measurement, context=context)))
+    with pytest.raises(RuntimeError, match="The device must stay reachable"):
+        list(open_local("cpu", Wanted(reuse=True)).measure_each([TINY], processes=2))

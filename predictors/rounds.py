@@ -8,6 +8,7 @@ weighted by where it lies.
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from statistics import median
 
 from predictors.timing import STEADY, estimate
@@ -61,18 +62,25 @@ def unsettled(rounds: Sequence[Round], index: int, *, processes: int) -> bool:
     return not found.half_width <= STEADY * math.sqrt(processes)
 
 
-def steady_rounds(
-    reference_ms: Sequence[float], mhz: Sequence[float | None] | None = None
-) -> list[bool]:
-    """Say of each round whether the machine ran at its speed, not throttled or held up.
+def is_steady(reference_ms: Sequence[float], mhz: Sequence[float | None] = ()) -> bool:
+    """Say of the last round whether the machine ran at its speed, not throttled or held up.
 
-    Where the frequency is known, by that: it must be within 3 % of the highest. Else by the
-    reference: the median of its blocks around a round must be within 3 % of the fastest such. One
-    slow block is no throttling, and choosing rounds by it would bias the ratios.
+    Where the frequency is known, by that: it must be within 3 % of the highest so far. Else by the
+    reference: the median of its last blocks must be within 3 % of the fastest such median, or
+    within what its own noise explains. One slow block is no throttling, and choosing rounds by it
+    would bias the ratios.
     """
     if mhz and all(mhz):
         known = [value for value in mhz if value]
-        return [value >= (1 - DRIFT) * max(known) for value in known]
-    level = [median(reference_ms[max(i - 2, 0) : i + 3]) for i in range(len(reference_ms))]
-    fastest = sorted(level)[len(level) // 5] if level else 0.0  # not the luckiest
-    return [value <= (1 + DRIFT) * fastest for value in level]
+        return known[-1] >= (1 - DRIFT) * max(known)
+    levels = [median(reference_ms[max(i - 2, 0) : i + 1]) for i in range(len(reference_ms))]
+    fastest = sorted(levels)[len(levels) // 5]  # not the luckiest
+    return levels[-1] <= (1 + max(DRIFT, 2 * _noise(reference_ms))) * fastest
+
+
+def _noise(reference_ms: Sequence[float]) -> float:
+    """Relative deviation from block to block; slow drifts and steps do not count."""
+    if len(reference_ms) < 2:
+        return 0.0
+    steps = [abs(math.log(after / before)) for before, after in pairwise(reference_ms)]
+    return 1.4826 * median(steps) / math.sqrt(2)

@@ -89,7 +89,7 @@ def test_throttled_rounds_are_left_out_and_timed_again_after_a_pause(cool: list[
     found = _run(Machine(slowness=_throttled))
     assert len(found.rounds) == ROUNDS[0]
     assert found.counts["rounds_left_out"] >= 3
-    assert all(blocks[1] < 11 for blocks in found.rounds)
+    assert sum(blocks[1] > 11 for blocks in found.rounds) <= 1  # its onset
     assert cool
     assert set(cool) == {session.COOL_S}
 
@@ -99,7 +99,7 @@ def test_a_frequency_that_drops_is_seen_at_once(cool: list[float]) -> None:
     found = _run(Machine(mhz=lambda blocks: 1500.0 if 20 <= blocks < 29 else 2400.0, noise=0.02))
     assert found.counts["rounds_left_out"] in (3, 4)
     assert found.lowest_mhz == 1500
-    assert len(cool) == found.counts["rounds_left_out"]
+    assert len(cool) == session.COOLINGS
 
 
 def test_a_machine_that_never_settles_is_timed_for_the_most_rounds(cool: list[float]) -> None:

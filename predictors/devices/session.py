@@ -9,16 +9,16 @@ from statistics import geometric_mean
 from typing import Any
 
 from predictors.devices.connection import TIMER, Connection, flags, number, times_ms
-from predictors.rounds import LARGE, SMALL, Round, steady_rounds, unsettled
+from predictors.rounds import LARGE, SMALL, Round, is_steady, unsettled
 from predictors.timing import settled
 
-ROUNDS = (8, 20)  # fewest, most rounds in a process
+ROUNDS = (8, 24)  # fewest, most rounds in a process
 # A block's untimed inferences bring the network back into the caches, which takes the longer the
 # more often it fits there.
 DISCARD_MS, DISCARDS = 12.0, (1, 25)  # fewest and most untimed
 BLOCK_MS, REPEATS = 20.0, (5, 50)  # fewest and most timed
 MAX_WARM_UP = 20  # blocks
-COOL_S, COOLINGS = 1.0, 5  # a pause where the machine is slowed down, and how many of them
+COOL_S, COOLINGS = 1.0, 3  # a pause where the machine is slowed down, and how many of them
 BOTH = {SMALL, LARGE}
 
 
@@ -53,7 +53,8 @@ class SessionTimer:
         self._start = start
         self._clock = clock_of(start["threads"])
         self._counts: Counter[str] = Counter()
-        self._mhz: list[float | None] = []  # by block
+        self._mhz_of_blocks: list[float | None] = []
+        self._mhz: list[float | None] = []  # the slowest of each round
         self._celsius: list[float | None] = []
 
     def run(self, *, seed: int, processes: int) -> Session:
@@ -68,35 +69,36 @@ class SessionTimer:
         sizes = [_block_size(self._block(i)) for i in sorted(waiting)]
         rng = random.Random(seed)
         rounds: list[Round] = []
-        slowest: list[float | None] = []  # frequency in each round
+        steady: list[Round] = []
         while waiting and len(rounds) < ROUNDS[1]:
             order = rng.sample(sorted(waiting | BOTH), len(waiting | BOTH))
             rounds.append({i: self._block(i, sizes[i]) for i in order})
-            slowest.append(min((v for v in self._mhz[-len(order) :] if v), default=None))
-            steady = self._cooled(rounds, slowest)
+            if self._cooled(rounds, blocks=len(order)):
+                steady.append(rounds[-1])
             if len(steady) >= ROUNDS[0]:
                 waiting = {i for i in waiting - BOTH if unsettled(steady, i, processes=processes)}
-        return self._session(rounds, slowest, ready)
+        return self._session(rounds, steady, ready)
 
-    def _cooled(self, rounds: list[Round], mhz: list[float | None]) -> list[Round]:
-        """Return the rounds in which the machine was at its speed; pause where the last was not."""
-        steady = _steady(rounds, mhz)
-        slowed = bool(steady) and steady[-1] is not rounds[-1]
-        if slowed and self._counts["pauses"] < COOLINGS:
+    def _cooled(self, rounds: Sequence[Round], *, blocks: int) -> bool:
+        """Whether the machine was at its speed in the last round; where it was not, pause."""
+        slowest = min((v for v in self._mhz_of_blocks[-blocks:] if v), default=None)
+        self._mhz.append(slowest)
+        references = [geometric_mean([r[SMALL], r[LARGE]]) for r in rounds]
+        steady = is_steady(references, self._mhz)
+        if not steady and self._counts["pauses"] < COOLINGS:
             self._counts["pauses"] += 1
             time.sleep(COOL_S)
         return steady
 
     def _session(
-        self, rounds: list[Round], mhz: list[float | None], ready: dict[str, Any]
+        self, rounds: Sequence[Round], steady: Sequence[Round], ready: dict[str, Any]
     ) -> Session:
-        steady = _steady(rounds, mhz)
         kept = steady if len(steady) >= ROUNDS[0] else rounds  # too few: all, the median resists
         self._counts.update(rounds=len(rounds), rounds_left_out=len(rounds) - len(kept))
         return Session(
             rounds=kept, ready={key: bool(ready.get(key)) for key in ("pinned", "realtime")},
             counts=dict(self._counts),
-            lowest_mhz=min((v for v in self._mhz if v), default=None),
+            lowest_mhz=min((v for v in self._mhz_of_blocks if v), default=None),
             highest_celsius=max((v for v in self._celsius if v), default=None),
         )  # fmt: skip
 
@@ -118,7 +120,7 @@ class SessionTimer:
         kept = whole if 2 * len(whole) >= len(samples) else samples
         self._counts.update(samples=len(samples), preempted=sum(preempted),
                             left_out=len(samples) - len(kept))  # fmt: skip
-        self._mhz.append(number(answer, "mhz"))
+        self._mhz_of_blocks.append(number(answer, "mhz"))
         self._celsius.append(number(answer, "celsius"))
         return sorted(kept)[len(kept) // 2]
 
@@ -131,12 +133,6 @@ def merged(sessions: Sequence[Session]) -> dict[str, Any]:
     return {**sessions[0].ready, "counts": dict(counts),
             "lowest_mhz": min(frequencies, default=None),
             "highest_celsius": max(temperatures, default=None)}  # fmt: skip
-
-
-def _steady(rounds: list[Round], mhz: list[float | None]) -> list[Round]:
-    references = [geometric_mean([blocks[SMALL], blocks[LARGE]]) for blocks in rounds]
-    return [blocks for blocks, steady in zip(rounds, steady_rounds(references, mhz), strict=True)
-            if steady]  # fmt: skip
 
 
 def _block_size(inference_ms: float) -> tuple[int, int]:

@@ -74,9 +74,10 @@ class Estimate:
 def estimate(processes: Sequence[Sequence[float]]) -> Estimate:
     """Combine the ratios of all rounds in all processes into one ratio with its interval.
 
-    The median resists preempted and throttled blocks. To its sampling error the interval adds, in
-    quadrature, what differs from process to process (as seen, but never below `PROCESS_DEVIATION`)
-    and from hour to hour. Processes that contradict one another make the estimate unstable.
+    The median of a process's rounds resists preempted and throttled blocks, the trimmed mean of
+    the processes one that went wrong. To the sampling error the interval adds, in quadrature, what
+    differs from process to process (as seen, but never below `PROCESS_DEVIATION`) and from hour to
+    hour. Processes that contradict one another make the estimate unstable.
 
     Raises:
         ValueError: if a process has no rounds.
@@ -84,7 +85,7 @@ def estimate(processes: Sequence[Sequence[float]]) -> Estimate:
     if not processes or not all(processes):
         raise ValueError("`processes` must hold at least one round each, but got none.")
     medians = [math.log(median(rounds)) for rounds in processes]
-    centre = median(medians)
+    centre = _middle(medians)
     sampling = _sampling_error(processes)
     seen = pstdev(medians) * _small_sample(len(medians))
     between = max(PROCESS_DEVIATION, seen) / math.sqrt(len(medians))
@@ -119,6 +120,13 @@ def _sampling_error(processes: Sequence[Sequence[float]]) -> float:
     if reach > (n - 1) / 2:
         return math.inf  # too few to tell
     return (_at(rounds, (n - 1) / 2 + reach) - _at(rounds, (n - 1) / 2 - reach)) / (2 * 1.96)
+
+
+def _middle(values: Sequence[float]) -> float:
+    """The mean without the extremes, so that one process that went wrong does not count."""
+    ordered = sorted(values)
+    out = (len(ordered) - 1) // 2 if len(ordered) < 5 else 1
+    return fmean(ordered[out : len(ordered) - out])
 
 
 def _at(ordered: Sequence[float], rank: float) -> float:

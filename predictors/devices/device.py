@@ -9,6 +9,7 @@ from predictors.models import Model
 from predictors.timing import Measurement, Source
 from search_spaces.fasternet import FasterNetConfig
 
+PROCESSES = 7  # that time a network, unless told: one lies in memory otherwise than the next
 HOW_TO_ATTACH = (
     "These latencies are predicted from a profile, not measured. To measure, attach a board with "
     "`fasternas devices add NAME --ssh USER@HOST`: then `--device arm` is that board."
@@ -56,7 +57,7 @@ class Device(Protocol):
         """Return the latency of one network."""
 
     def measure_each(
-        self, networks: Sequence[FasterNetConfig | Model], *, processes: int = 3
+        self, networks: Sequence[FasterNetConfig | Model], *, processes: int = PROCESSES
     ) -> Iterator[Measurement]:
         """Yield the latency of each network, in order, timed beside one another in groups.
 

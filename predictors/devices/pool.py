@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from predictors.devices.boards import Board
 from predictors.devices.dealing import Worker, deal
-from predictors.devices.device import Device, Wanted
+from predictors.devices.device import PROCESSES, Device, Wanted
 from predictors.devices.references import reference_latency
 from predictors.devices.ssh import Address
 from predictors.devices.timed import GROUP
@@ -92,7 +92,7 @@ class PooledDevice:
         return next(self.measure_each([network]))
 
     def measure_each(
-        self, networks: Sequence[FasterNetConfig | Model], *, processes: int = 3
+        self, networks: Sequence[FasterNetConfig | Model], *, processes: int = PROCESSES
     ) -> Iterator[Measurement]:
         """Yield the latency of each network, in order; its context names its board.
 

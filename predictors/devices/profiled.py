@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from predictors.cost import layers_in_groups
-from predictors.devices.device import HOW_TO_ATTACH, threads_of
+from predictors.devices.device import HOW_TO_ATTACH, PROCESSES, threads_of
 from predictors.latency import Prediction
 from predictors.models import Model, as_model
 from predictors.profile import load_profile
@@ -62,7 +62,7 @@ class ProfiledDevice:
         )  # fmt: skip
 
     def measure_each(
-        self, networks: Sequence[FasterNetConfig | Model], *, processes: int = 3
+        self, networks: Sequence[FasterNetConfig | Model], *, processes: int = PROCESSES
     ) -> Iterator[Measurement]:
         """Yield the predicted latency of each network; a profile needs no repeated processes."""
         return (self.measure(network) for network in networks)

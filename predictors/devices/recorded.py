@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from predictors.devices.device import threads_of
+from predictors.devices.device import PROCESSES, threads_of
 from predictors.devices.store import Store
 from predictors.latency import Prediction
 from predictors.models import Model, as_model
@@ -34,7 +34,7 @@ class RecordedDevice:
         return next(self.measure_each([network]))
 
     def measure_each(
-        self, networks: Sequence[FasterNetConfig | Model], *, processes: int = 3
+        self, networks: Sequence[FasterNetConfig | Model], *, processes: int = PROCESSES
     ) -> Iterator[Measurement]:
         """Yield what was measured of each network, by however many processes.
 

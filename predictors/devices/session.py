@@ -12,7 +12,7 @@ from predictors.devices.connection import TIMER, Connection, flags, number, time
 from predictors.rounds import LARGE, SMALL, Round, is_steady, unsettled
 from predictors.timing import settled
 
-ROUNDS = (8, 24)  # fewest, most rounds in a process
+ROUNDS = (6, 12)  # fewest, most rounds in a process
 # A block's untimed inferences bring the network back into the caches, which takes the longer the
 # more often it fits there.
 DISCARD_MS, DISCARDS = 12.0, (1, 25)  # fewest and most untimed

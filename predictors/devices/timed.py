@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from predictors.devices.connection import Connection, ConnectionLostError
-from predictors.devices.device import Wanted
+from predictors.devices.device import PROCESSES, Wanted
 from predictors.devices.entry import Setting
 from predictors.devices.recall import Recall
 from predictors.devices.session import Session, SessionTimer, clock_of, merged
@@ -104,7 +104,7 @@ class TimedDevice:
         return next(self.measure_each([network]))
 
     def measure_each(
-        self, networks: Sequence[FasterNetConfig | Model], *, processes: int = 3
+        self, networks: Sequence[FasterNetConfig | Model], *, processes: int = PROCESSES
     ) -> Iterator[Measurement]:
         """Yield the latency of each network, in order.
 

@@ -12,13 +12,14 @@ from predictors.devices.connection import TIMER, Connection, flags, number, time
 from predictors.rounds import LARGE, SMALL, Round, is_steady, unsettled
 from predictors.timing import settled
 
-ROUNDS = (6, 12)  # fewest, most rounds in a process
+ROUNDS = (6, 8)  # fewest, most rounds in a process at the machine's own speed
+MOST_ROUNDS = 16  # with those in which it was slowed down
 # A block's untimed inferences bring the network back into the caches, which takes the longer the
 # more often it fits there.
 DISCARD_MS, DISCARDS = 12.0, (1, 25)  # fewest and most untimed
 BLOCK_MS, REPEATS = 20.0, (5, 50)  # fewest and most timed
 MAX_WARM_UP = 20  # blocks
-COOL_S, COOLINGS = 1.0, 3  # a pause where the machine is slowed down, and how many of them
+COOL_S, COOLINGS = 1.0, 1  # a pause where the machine is slowed down, and how many of them
 BOTH = {SMALL, LARGE}
 
 
@@ -70,7 +71,7 @@ class SessionTimer:
         rng = random.Random(seed)
         rounds: list[Round] = []
         steady: list[Round] = []
-        while waiting and len(rounds) < ROUNDS[1]:
+        while waiting and len(steady) < ROUNDS[1] and len(rounds) < MOST_ROUNDS:
             order = rng.sample(sorted(waiting | BOTH), len(waiting | BOTH))
             rounds.append({i: self._block(i, sizes[i]) for i in order})
             if self._cooled(rounds, blocks=len(order)):

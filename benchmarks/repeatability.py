@@ -7,7 +7,9 @@ plain loops over wall-clock times say in the same minutes:
 
 - how far the ratio of T0 to another network spreads over ten runs, (max - min) / median;
 - how often T0 and a network about 5 % slower are ranked right;
-- how often the stated 95 % intervals contain the long-run truth, the median of all other runs.
+- how often the stated 95 % intervals contain the long-run truth, the median of all other runs;
+- by how much the ratio of two networks differs from process to process, and, beyond that, from run
+  to run: what `predictors/timing.py` assumes of an interval.
 
 Prints a table and writes benchmarks/results/repeatability-DEVICE.json. Runs are kept beside it,
 so that it goes on where it was stopped.
@@ -15,6 +17,7 @@ so that it goes on where it was stopped.
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -22,7 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median, variance
 from typing import Any
 
 from nas import journal
@@ -31,6 +34,7 @@ from predictors.devices.device import Device
 from predictors.devices.registry import open_device
 from predictors.foreign import timm_model
 from predictors.models import Model, config_model
+from predictors.rounds import ratios
 from predictors.runtimes import find_runtime
 from predictors.timing import Measurement
 from search_spaces.fasternet import FASTERNET
@@ -53,6 +57,13 @@ for _ in range(110):
     session.run(None, feed)
     times.append(1e3 * (time.perf_counter() - start))
 print(json.dumps(times[10:]))
+"""
+
+BUSY = """
+import os
+parent = os.getppid()
+while os.getppid() == parent:
+    pass
 """
 
 
@@ -105,7 +116,7 @@ def _busy_core(*, busy: bool) -> Iterator[None]:
     if not busy:
         yield
         return
-    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    process = subprocess.Popen([sys.executable, "-c", BUSY])
     try:
         yield
     finally:
@@ -114,21 +125,22 @@ def _busy_core(*, busy: bool) -> Iterator[None]:
 
 
 def _findings(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    ratios = {"reported": [_reported(run) for run in runs]}
+    found = {"reported": [_reported(run) for run in runs]}
     if runs[0]["plain"]:
         statistics: dict[str, Callable[[list[float]], float]] = {"median": median, "minimum": min}
-        ratios |= {f"plain {name} of wall-clock times": [_plain_ratio(run, of) for run in runs]
+        found |= {f"plain {name} of wall-clock times": [_plain_ratio(run, of) for run in runs]
                    for name, of in statistics.items()}  # fmt: skip
     names = ("mobilenetv2_100", "slower", "fast")
     covered = {name: _covered([_latency(run, name) for run in runs]) for name in names}
     covered["ratio of slower to t0"] = _covered([_slower(run) for run in runs])
     pairs = [_slower(run) for run in runs]
     return {
-        "spread_percent": {name: _spread(values) for name, values in ratios.items()},
+        "spread_percent": {name: _spread(values) for name, values in found.items()},
         "slower_by_percent": 100 * (median(ratio for ratio, _, _ in pairs) - 1),
         "ranked_right": sum(ratio > 1 for ratio, _, _ in pairs),
         "ranked_right_and_sure": sum(low > 1 for _, low, _ in pairs),
         "intervals_that_contain_the_truth": covered,
+        "deviation_percent": {name: _deviations(runs, name) for name in names},
         "interval_half_width_percent": {
             name: 50 * median((high - low) / ms for ms, low, high in
                               (_latency(run, name) for run in runs)) for name in names},
@@ -149,6 +161,21 @@ def _covered(values: Sequence[tuple[float, float, float]]) -> str:
         truth = median(ms for j, (ms, _, _) in enumerate(values) if j != i)
         inside += low <= truth <= high
     return f"{inside} of {len(values)}"
+
+
+def _deviations(runs: Sequence[dict[str, Any]], name: str) -> dict[str, float]:
+    """Relative standard deviation of the ratio to T0 between processes and between runs."""
+    logs = [[math.log(median(ratios(*_even(rounds)))) for rounds in
+             zip(*(run["measured"][n]["samples_ms"] for n in (name, "t0")), strict=True)]
+            for run in runs]  # fmt: skip
+    within = fmean(variance(processes) for processes in logs)
+    between = variance([fmean(processes) for processes in logs]) - within / len(logs[0])
+    return {"processes": 100 * math.sqrt(within), "runs": 100 * math.sqrt(max(between, 0.0))}
+
+
+def _even(rounds: tuple[list[float], list[float]]) -> list[list[float]]:
+    """The rounds that both were timed in."""
+    return [ms[: min(map(len, rounds))] for ms in rounds]
 
 
 def _latency(run: dict[str, Any], name: str) -> tuple[float, float, float]:

@@ -104,7 +104,7 @@ def _inflation(predictor: LatencyPredictor, configs: Sequence[Any], latencies: A
     Each fold is fitted from nothing: hyperparameters that have seen the held-out networks would
     make the intervals too narrow. But networks that were chosen to lie far apart leave a hole
     when held out, and are missed by more than others: only half of what exceeds a normal
-    distribution's quantile counts (without that, nominal 90 % covered 94 to 98 %).
+    distribution's quantile counts.
     """
     scores: list[float] = []
     for held_out in _folds(len(latencies)):

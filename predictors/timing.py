@@ -16,14 +16,12 @@ Source = Literal["measured", "predicted"]
 CONFIDENCE = 0.95
 STEADY = 0.02  # a measurement is unstable while the half-width of its sampling interval is above
 # Between processes memory lies differently, and between times of day so does the machine's load:
-# the ratio of two networks moves by this much (relative standard deviation). What slows a machine
-# down slows unlike networks unequally, so the latter counts once more for each factor e between
-# the two: of networks timed six times within minutes on a shared host against T0 alone, those near
-# it moved by 0.9 %, those at 1/3 of its latency by 2.1 %, those at 1/7 by 3.5 %. Against two
-# references all moved by 1 to 2 %, but by up to 4 % in a restless quarter of an hour.
+# the ratio of two networks moves by this much (relative standard deviation), as far as
+# benchmarks/repeatability.py finds on a shared host. What slows a machine down slows unlike
+# networks unequally, so the latter counts once more for each factor e between the two.
 PROCESS_DEVIATION = 0.02
 WINDOW_DEVIATION = 0.016
-CONTRADICTION = 2.5 * PROCESS_DEVIATION  # between processes; by chance once in 500 measurements
+CONTRADICTION = 2.5 * PROCESS_DEVIATION  # between processes
 
 
 @dataclass(frozen=True, kw_only=True)

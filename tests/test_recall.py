@@ -1,6 +1,7 @@
 """What was timed once is not timed again, and is on the scale of this machine."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,14 +20,25 @@ TINY = FasterNetConfig(
 OTHER = replace(TINY, classes=11)
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Measurement]:
+    """A cache in which a network was timed by two processes, and what they found."""
+    cache = tmp_path_factory.mktemp("once")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        (found,) = open_local("cpu", Wanted()).measure_each([TINY], processes=2)
+    return cache, found
+
+
 @pytest.fixture
-def timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Measurement:
-    """What two processes found of a network; from now on none can be started."""
+def timed(
+    once: tuple[Path, Measurement], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Measurement:
+    """What was found; from here on no process can be started."""
+    shutil.copytree(once[0], tmp_path / "cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("predictors.devices.session.ROUNDS", (8, 8))
-    (found,) = open_local("cpu", Wanted()).measure_each([TINY], processes=2)
     monkeypatch.setattr("predictors.devices.timed.ATTEMPTS", 0)
-    return found
+    return once[1]
 
 
 def test_what_was_timed_is_recalled(timed: Measurement) -> None:

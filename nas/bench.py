@@ -12,12 +12,14 @@ from typing import Any
 from nas.bench_journal import keep_measurement, kept_measurements
 from nas.bench_row import Row
 from nas.bench_subjects import Subject
-from predictors.devices.device import Device
+from predictors.devices.device import PROCESSES, Device
 from predictors.devices.timed import GROUP
 from predictors.timing import Measurement
 
 
-def bench(subjects: Sequence[Subject], device: Device, folder: Path) -> Iterator[Row]:
+def bench(
+    subjects: Sequence[Subject], device: Device, folder: Path, *, processes: int = PROCESSES
+) -> Iterator[Row]:
     """Time the networks; the iterator yields a row for each, those first that the folder holds.
 
     Each measurement is appended to the folder's journal before its row is yielded; those of one
@@ -31,7 +33,8 @@ def bench(subjects: Sequence[Subject], device: Device, folder: Path) -> Iterator
         OSError: if the folder cannot be written.
     """
     check_timed(device)
-    return _rows(subjects, device, folder, kept_measurements(folder, device.description))
+    kept = kept_measurements(folder, device.description)
+    return _rows(subjects, device, folder, kept, processes)
 
 
 def check_timed(device: Device) -> None:
@@ -55,14 +58,15 @@ def in_order(rows: Sequence[Row], subjects: Sequence[Subject]) -> list[Row]:
 
 
 def _rows(
-    subjects: Sequence[Subject], device: Device, folder: Path, kept: Mapping[str, Measurement]
-) -> Iterator[Row]:
+    subjects: Sequence[Subject], device: Device, folder: Path, kept: Mapping[str, Measurement],
+    processes: int,
+) -> Iterator[Row]:  # fmt: skip
     for subject in subjects:
         if subject.model.identity in kept:
             yield Row(subject=subject, latency=kept[subject.model.identity], done=True)
     waiting = [subject for subject in subjects if subject.model.identity not in kept]
     with _made(folder):
-        for row in _time_each(waiting, device):
+        for row in _time_each(waiting, device, processes):
             if row.latency is not None:
                 keep_measurement(folder, device.description, row.subject.model, row.latency)
             yield row
@@ -81,12 +85,12 @@ def _made(folder: Path) -> Iterator[None]:
                 path.rmdir()
 
 
-def _time_each(subjects: Sequence[Subject], device: Device) -> Iterator[Row]:
+def _time_each(subjects: Sequence[Subject], device: Device, processes: int) -> Iterator[Row]:
     """Time group by group; of several networks in a group one at least must be possible."""
     for start in range(0, len(subjects), GROUP):
         group = subjects[start : start + GROUP]
         failed = []
-        for row in _time_beside(group, device):
+        for row in _time_beside(group, device, processes):
             failed += [row.failed] if row.failed else []
             yield row
         if len(failed) == len(group) > 1:
@@ -96,11 +100,11 @@ def _time_each(subjects: Sequence[Subject], device: Device) -> Iterator[Row]:
             )
 
 
-def _time_beside(group: Sequence[Subject], device: Device) -> Iterator[Row]:
+def _time_beside(group: Sequence[Subject], device: Device, processes: int) -> Iterator[Row]:
     """Time networks beside one another; where that fails each half, down to those that fail."""
     models: Sequence[Any] = [subject.model for subject in group]
     try:
-        found = list(device.measure_each(models))
+        found = list(device.measure_each(models, processes=processes))
     except Exception as error:  # exporters raise whatever they like
         reason = _reason(error)
     else:
@@ -111,8 +115,8 @@ def _time_beside(group: Sequence[Subject], device: Device) -> Iterator[Row]:
         yield Row(subject=group[0], failed=reason)
         return
     half = len(group) // 2
-    yield from _time_beside(group[:half], device)
-    yield from _time_beside(group[half:], device)
+    yield from _time_beside(group[:half], device, processes)
+    yield from _time_beside(group[half:], device, processes)
 
 
 def _reason(error: Exception) -> str:

@@ -9,7 +9,7 @@ from nas import journal
 from predictors.models import Model
 from predictors.timing import Measurement
 
-JOURNAL = "measurements.jsonl"
+JOURNAL = "bench.jsonl"
 
 
 def keep_measurement(folder: Path, device: str, model: Model, latency: Measurement) -> None:

@@ -14,6 +14,7 @@ from nas.cli_arguments import (
     cores,
     duration_ms,
     numbers,
+    positive,
     ray_address,
     with_negative_values,
     word,
@@ -96,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("networks", metavar="NETWORK", nargs="+",
                          help="a config or ONNX file, t0 to l, or a model of timm")  # fmt: skip
     _add_device(measure)
+    _add_processes(measure)
     _add_json(measure)
     _add_json(_add(commands, "spaces", _spaces, "list the search spaces"))
     _add_bench(commands)
@@ -112,6 +114,7 @@ def _add_bench(commands: Any) -> None:
     models.add_argument("networks", metavar="NETWORK", nargs="*", help="as measure takes, NAME@PX")
     for parser in (operators, models):
         _add_device(parser)
+        _add_processes(parser)
         parser.add_argument("--out", type=word, metavar="DIR", help="the folder for results")
         _add_json(parser)
 
@@ -197,6 +200,11 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=int, help="threads of one inference (as registered, or 1)"
     )
+
+
+def _add_processes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--processes", type=positive, default=7, metavar="N",
+                        help="fresh processes that time each network (7)")  # fmt: skip
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:

@@ -24,6 +24,13 @@ def numbers(text: str) -> tuple[int, ...]:
         ) from None
 
 
+def positive(text: str) -> int:
+    """Read a positive whole number."""
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"must be a positive whole number, but got {text!r}.")
+    return int(text)
+
+
 def cores(text: str) -> tuple[int, ...]:
     """Read 0-3 or 0,2."""
     try:

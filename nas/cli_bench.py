@@ -25,7 +25,7 @@ def run_bench(arguments: argparse.Namespace) -> int:
     check_timed(device)
     subjects = _subjects(arguments)
     folder = _folder(arguments)
-    coming = bench(subjects, device, folder)
+    coming = bench(subjects, device, folder, processes=arguments.processes)
     print(f"{len(subjects)} networks, {GROUP} at a time, on {device.description}; {folder}",
           file=sys.stderr)  # fmt: skip
     rows = list(_watched(coming, len(subjects)))
@@ -52,7 +52,7 @@ def _folder(arguments: argparse.Namespace) -> Path:
     if arguments.out is not None:
         return Path(arguments.out)
     threads = f"{arguments.threads}-threads" if arguments.threads else ""
-    chosen = [word for word in (arguments.runtime, threads) if word]
+    chosen = [word for word in (arguments.runtime, arguments.precision, threads) if word]
     return default_folder(arguments.topic, arguments.device, *chosen)
 
 

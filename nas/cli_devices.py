@@ -57,6 +57,7 @@ def _add(arguments: argparse.Namespace) -> None:
 
 def _check(arguments: argparse.Namespace) -> None:
     board = survey(_registered(arguments.name))
+    save_boards({**load_boards(), board.name: board})
     print(f"{board.name}: {board.description}")
     if not board.version:
         raise ValueError(f"{board.name} must have {board.runtime}, but it is not there any more. "

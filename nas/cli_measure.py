@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -23,7 +24,8 @@ def run_measure(arguments: argparse.Namespace) -> int:
     """Time the networks, print a table, and compare the first with the others."""
     models = [find_network(name) for name in arguments.networks]
     device = open_wanted(arguments, models)
-    timed = list(zip(models, _watched(device, models), strict=True))
+    measured = device.measure_each(models, processes=arguments.processes)
+    timed = list(zip(models, _watched(measured, device, len(models)), strict=True))
     for remark in remarks_of(device):
         print(remark, file=sys.stderr)
     if arguments.json:
@@ -45,13 +47,15 @@ def run_measure(arguments: argparse.Namespace) -> int:
 def how_measured(measurements: Sequence[Measurement]) -> list[str]:
     """What is to be known of how the measurements came about, one line each."""
     sessions = {m.context["session"]: m.context for m in measurements if "session" in m.context}
-    counts = [context["counts"] for context in sessions.values()]
+    counts: Counter[str] = Counter()
+    for context in sessions.values():
+        counts.update(context.get("counts", {}))
     found = []
-    if left_out := sum(c.get("left_out", 0) for c in counts):
-        found.append(f"{left_out} of {sum(c['samples'] for c in counts)} samples were preempted "
-                     "and left out.")  # fmt: skip
-    if left_out := sum(c.get("rounds_left_out", 0) for c in counts):
-        found.append(f"{left_out} of {sum(c['rounds'] for c in counts)} rounds, in which the "
+    if counts["left_out"]:
+        found.append(f"{counts['left_out']} of {counts['samples']} samples were preempted and "
+                     "left out.")  # fmt: skip
+    if counts["rounds_left_out"]:
+        found.append(f"{counts['rounds_left_out']} of {counts['rounds']} rounds, in which the "
                      "machine was slowed down, were left out.")  # fmt: skip
     if any(m.unstable for m in measurements):
         found.append("unstable: +-2 % was not reached in the time that a measurement may take.")
@@ -85,11 +89,11 @@ def _record(model: Model, m: Measurement, first: Timed) -> dict[str, Any]:
     return record
 
 
-def _watched(device: Device, models: Sequence[Model]) -> Iterator[Measurement]:
-    """Time them, saying on a terminal how far it is."""
-    for done, measurement in enumerate(device.measure_each(models), start=1):
+def _watched(measured: Iterator[Measurement], device: Device, total: int) -> Iterator[Measurement]:
+    """Say on a terminal how far the timing is."""
+    for done, measurement in enumerate(measured, start=1):
         if sys.stderr.isatty():
-            print(f"\rtiming on {device.name}: {done} of {len(models)}", end="", file=sys.stderr)
+            print(f"\rtiming on {device.name}: {done} of {total}", end="", file=sys.stderr)
         yield measurement
     if sys.stderr.isatty():
         print(file=sys.stderr)

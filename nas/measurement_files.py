@@ -97,6 +97,7 @@ def _entry(config: FasterNetConfig, m: Measurement, description: str, taken_at: 
         runtime=m.runtime, version=m.context["runtime_version"], threads=m.threads,
         machine=m.context["machine"], emulated=m.context["emulated"],
         precision=m.precision, address=m.context["address"],
+        cores=m.context.get("cores", ""),
     )  # fmt: skip
     return Entry(key=Key(artifact=m.context["artifact"], setting=setting), device=m.device,
                  network=config_identity(config), description=description, measurement=m,

@@ -21,7 +21,7 @@ from nas.trial import Scores
 from predictors.accuracy import AccuracyEstimator, ProxyEstimator
 from predictors.calibration import next_batch
 from predictors.cost import cost, costs
-from predictors.devices.device import Device
+from predictors.devices.device import PROCESSES, Device
 from predictors.latency import LatencyPredictor, Prediction
 from predictors.timing import Measurement
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
@@ -31,7 +31,7 @@ Phase = Literal["calibrating the device", "searching", "verifying the front"]
 
 CALIBRATION = 49  # networks timed before the search
 CALIBRATION_PROCESSES = 2  # the predictor averages over networks what one measurement misses
-VERIFY_ROUNDS = 6
+VERIFY_ROUNDS, VERIFY_PROCESSES = 6, PROCESSES
 NEAR, TIMED = 3.0, 10.0  # budgets: how far out the named sizes get a score, and are timed
 
 
@@ -197,7 +197,8 @@ class Run:
             if not waiting:
                 break
             verified = len(front) - len(waiting)
-            for config, measurement in zip(waiting, self.device.measure_each(waiting), strict=True):
+            measured = self.device.measure_each(waiting, processes=VERIFY_PROCESSES)
+            for config, measurement in zip(waiting, measured, strict=True):
                 verified += 1
                 self.study.keep_measurement(config, measurement)
                 yield Progress("verifying the front", verified, len(front))

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from nas.cluster import joined
+from predictors.devices.connection import DeviceLostError
 from predictors.devices.device import Device
 from predictors.devices.pool import PooledDevice, timed_here
 from predictors.timing import Measurement
@@ -62,6 +63,6 @@ def timed_in_task(
     return measured
 
 
-def _node_lost(board: str) -> RuntimeError:
-    return RuntimeError(f"The Ray node next to {board} must stay alive, but was lost. "
+def _node_lost(board: str) -> DeviceLostError:
+    return DeviceLostError(f"The Ray node next to {board} must stay alive, but was lost. "
                         "Start it again with the board as its resource.")  # fmt: skip

@@ -1,7 +1,7 @@
 """From a network to the file that is deployed and timed, checked against torch.
 
 Batch norm is folded into its convolution and PConv stays split + concat, the form that runtimes
-execute fastest; the batch is dynamic.
+execute fastest.
 """
 
 import io

@@ -7,6 +7,10 @@ from typing import Any
 
 from predictors.models import Model, identity
 
+Shapes = dict[str, list[Any]]
+UNCOUNTED = {"Attention", "ConvInteger", "Einsum", "FusedConv", "MatMulInteger",
+             "MultiHeadAttention", "QLinearConv", "QLinearMatMul"}  # fmt: skip
+
 
 def onnx_model(path: Path) -> Model:
     """Return the network of an ONNX file, which takes one float32 input at batch 1.
@@ -55,41 +59,49 @@ def _input_shape(graph: Any, path: Path) -> tuple[int, ...]:
     if len(inputs) != 1 or inputs[0].type.tensor_type.elem_type != 1:
         names = ", ".join(value.name for value in inputs) or "none"
         raise ValueError(f"{path} must take one float32 input, but takes {names}. Export it so.")
-    batch, *rest = (dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim)
-    if batch > 1 or not all(rest):
-        shape = [dim.dim_value or dim.dim_param for dim in inputs[0].type.tensor_type.shape.dim]
+    dims = inputs[0].type.tensor_type.shape.dim
+    if not dims or dims[0].dim_value > 1 or not all(dim.dim_value for dim in dims[1:]):
+        shape = [dim.dim_value or dim.dim_param for dim in dims]
         raise ValueError(f"{path} must take a batch of one or any, and otherwise a fixed shape, "
                          f"but takes {shape}. Export it so.")  # fmt: skip
-    return tuple(rest)
+    return tuple(dim.dim_value for dim in dims[1:])
 
 
 def _macs(graph: Any) -> int | None:
     """Multiply-accumulates of convolutions and matrix products at batch 1; None if unknown."""
-    shapes = {value.name: [dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim]
-              for value in (*graph.input, *graph.value_info, *graph.output)}  # fmt: skip
+    shapes = {value.name: _dims(value) for value in
+              (*graph.input, *graph.value_info, *graph.output)}  # fmt: skip
     shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    if any(node.op_type in UNCOUNTED for node in graph.node):
+        return None
     try:
         return sum(_NODE_MACS[node.op_type](node, shapes) for node in graph.node
                    if node.op_type in _NODE_MACS)  # fmt: skip
-    except (KeyError, IndexError):
+    except (KeyError, IndexError, TypeError):
         return None
 
 
-def _conv_macs(node: Any, shapes: dict[str, list[int]]) -> int:
+def _dims(value: Any) -> list[Any]:
+    """The shape at batch 1; None for what is not known."""
+    dims = [dim.dim_value or None for dim in value.type.tensor_type.shape.dim]
+    return [1 if i == 0 and size is None else size for i, size in enumerate(dims)]
+
+
+def _conv_macs(node: Any, shapes: Shapes) -> int:
     return math.prod(shapes[node.output[0]]) * math.prod(shapes[node.input[1]][1:])
 
 
-def _deconv_macs(node: Any, shapes: dict[str, list[int]]) -> int:
+def _deconv_macs(node: Any, shapes: Shapes) -> int:
     return math.prod(shapes[node.input[0]]) * math.prod(shapes[node.input[1]][1:])
 
 
-def _gemm_macs(node: Any, shapes: dict[str, list[int]]) -> int:
+def _gemm_macs(node: Any, shapes: Shapes) -> int:
     transposed = any(a.name == "transA" and a.i for a in node.attribute)
-    return math.prod(shapes[node.output[0]]) * shapes[node.input[0]][0 if transposed else 1]
+    return int(math.prod(shapes[node.output[0]]) * shapes[node.input[0]][0 if transposed else 1])
 
 
-def _matmul_macs(node: Any, shapes: dict[str, list[int]]) -> int:
-    return math.prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
+def _matmul_macs(node: Any, shapes: Shapes) -> int:
+    return int(math.prod(shapes[node.output[0]]) * shapes[node.input[0]][-1])
 
 
 _NODE_MACS = {"Conv": _conv_macs, "ConvTranspose": _deconv_macs, "Gemm": _gemm_macs,

@@ -88,7 +88,7 @@ def _refused(arguments: Sequence[str], words: str, streams: Streams) -> None:
 
 
 def test_models_are_timed_written_and_not_timed_again(names: list[str], capsys: Streams) -> None:
-    assert main(["bench", "models", *names]) == 0
+    assert main(["bench", "models", "--processes", "1", *names]) == 0
     out, err = capsys.readouterr()
     header, _, tiny, wider = out.splitlines()
     assert header.split() == ["model", "latency", "ms", "95", "%", "interval", "source", "MACs",
@@ -117,7 +117,7 @@ def test_models_are_timed_written_and_not_timed_again(names: list[str], capsys: 
         assert (record["kind"], record["resolution"], record["failed"]) == ("FasterNet", 32, "")
         assert row == {key: "" if value is None else str(value) for key, value in record.items()}
 
-    assert main(["bench", "models", "tiny.yaml", "--json"]) == 0
+    assert main(["bench", "models", "--processes", "1", "tiny.yaml", "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out) == document["rows"][:1]
     assert "1 of 1: tiny.yaml " in err
@@ -129,7 +129,7 @@ def test_operators_are_timed_with_their_latency_a_layer(
     monkeypatch: pytest.MonkeyPatch, capsys: Streams
 ) -> None:
     monkeypatch.setattr("predictors.operators.MAPS", ((32, 8, 8),))
-    assert main(["bench", "operators", "--out", "here"]) == 0
+    assert main(["bench", "operators", "--processes", "1", "--out", "here"]) == 0
     rows = _table(Path("here/operators.csv"))
     lines = capsys.readouterr().out.splitlines()
     assert [row["kind"] for row in rows] == ["Conv3x3", "GConv3x3", "DWConv3x3", "PConv3x3"]
@@ -149,7 +149,7 @@ def test_a_network_that_cannot_be_exported_is_reported_and_the_rest_goes_on(
 ) -> None:
     subjects = [_subject(config_model(TINY, name="tiny")), _subject(BROKEN)]
     monkeypatch.setattr("nas.cli_bench.model_subjects", lambda _: subjects)
-    assert main(["bench", "models", "--out", "out"]) == 0
+    assert main(["bench", "models", "--processes", "1", "--out", "out"]) == 0
     out, err = capsys.readouterr()
     assert "2 of 2: broken failed: cannot be run\n" in err
     assert "failed: cannot be run" in out.splitlines()[3]
@@ -165,7 +165,7 @@ def test_where_nothing_can_be_timed_one_line_says_why_and_nothing_is_left(
 ) -> None:
     other = replace(BROKEN, name="other", identity='{"broken": 2}')
     monkeypatch.setattr("nas.cli_bench.model_subjects", lambda _: [_subject(BROKEN)])
-    assert main(["bench", "models"]) == 2
+    assert main(["bench", "models", "--processes", "1"]) == 2
     assert "error: `network` must be one that cpu can run, but got broken: cannot be run" in (
         capsys.readouterr().err
     )
@@ -188,10 +188,10 @@ def test_what_is_wrong_is_said_in_one_line(folder: Path, capsys: Streams) -> Non
     _refused(["bench", "models", "no_such_network"], "'no_such_network'", capsys)
     (folder / "bad").mkdir()
     (folder / "bad" / JOURNAL).write_text('{"device": 1}\nno JSON\n')
-    _refused(["bench", "models", "t0", "--out", "bad"], "Line 2 of bad/measurements.jsonl must be "
+    _refused(["bench", "models", "t0", "--out", "bad"], "Line 2 of bad/bench.jsonl must be "
              "a JSON object", capsys)  # fmt: skip
     (folder / "bad" / JOURNAL).write_text("{}\n")
-    _refused(["bench", "models", "t0", "--out", "bad"], "Line 1 of bad/measurements.jsonl must be "
+    _refused(["bench", "models", "t0", "--out", "bad"], "Line 1 of bad/bench.jsonl must be "
              "a measurement, but is none", capsys)  # fmt: skip
 
 

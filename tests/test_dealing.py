@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from predictors.devices.connection import DeviceLostError
 from predictors.devices.dealing import Worker, deal
 
 
@@ -22,7 +23,7 @@ def _worker(name: str, work: Callable[[int], int] = _square) -> Worker[int, int]
 
 
 def _fails(times: int, before: Callable[[], object] = tuple) -> Callable[[int], int]:
-    left = [RuntimeError("it is gone")] * times
+    left = [DeviceLostError("it is gone")] * times
 
     def work(share: int) -> int:
         before()

@@ -57,7 +57,7 @@ def test_where_no_runtime_runs_the_first_error_is_told() -> None:
 
 def test_measure_says_what_each_runtime_takes(tmp_path: Path, capsys: Streams) -> None:
     save_config(TINY, tmp_path / "tiny.yaml")
-    assert main(["measure", "tiny.yaml", "--runtime", "auto", "--json"]) == 0
+    assert main(["measure", "tiny.yaml", "--runtime", "auto", "--processes", "1", "--json"]) == 0
     said = capsys.readouterr()
     (row,) = json.loads(said.out)
     lines = said.err.splitlines()

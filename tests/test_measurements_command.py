@@ -150,7 +150,7 @@ WRONG: list[tuple[Line, str]] = [
     ({"device": "\ud800"}, "`device` must be a line of text"),
     ({"device": ""}, "`device` must be a line of text, but got ''"),
     ({"device": "x" * 500}, "`device` must be a line of text"),
-    ({"runtime": "torch"}, "`measurement` must be of the same runtime and threads"),
+    ({"runtime": "torch"}, "`measurement` must be of the same runtime, precision and threads"),
     ({"taken_at": "yesterday"}, "`taken_at` must be an ISO time with its zone"),
     ({"taken_at": "2026-01-01T00:00:00"}, "`taken_at` must be an ISO time with its zone"),
     ({"taken_at": LATER}, "`taken_at` must be in the past"),

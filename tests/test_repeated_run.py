@@ -23,6 +23,7 @@ def test_a_run_is_repeated_elsewhere_from_its_measurements(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("predictors.devices.session.ROUNDS", (8, 8))
     monkeypatch.setattr("nas.run.CALIBRATION", 10)
+    monkeypatch.setattr("nas.run.VERIFY_PROCESSES", 2)
     for limit in ("TIMED", "NEAR"):  # the named sizes are neither timed nor scored
         monkeypatch.setattr(f"nas.run.{limit}", 0.0)
     options = ("--space", "fasternet-32", "--budget", "2ms", "--trials", "8", "--seed", "3")

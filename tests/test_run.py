@@ -229,6 +229,7 @@ def test_this_machine_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Streams
 ) -> None:
     monkeypatch.setattr("nas.run.CALIBRATION", 12)
+    monkeypatch.setattr("nas.run.VERIFY_PROCESSES", 2)
     monkeypatch.setattr("nas.run.TIMED", 1.0)  # the larger of the named sizes are not timed
     run = tmp_path / "cpu"
     options = ("--space", "fasternet-32", "--budget", "2ms", "--trials", "16", "--out", str(run))

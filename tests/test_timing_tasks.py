@@ -14,6 +14,7 @@ from loopback_sshd import until
 
 from nas.cluster import joined
 from nas.timing_tasks import through_ray, timed_in_task
+from predictors.devices.connection import DeviceLostError
 from predictors.devices.device import Device
 from predictors.devices.pool import PooledDevice, remarks_of
 from predictors.devices.registry import open_device
@@ -73,7 +74,7 @@ def _stand_in(board: str, time_one: Callable[[], Any]) -> Device:
                     "references": {"small": {"kept_ms": 1.0, "now_ms": 1.0},
                                    "t0": {"kept_ms": 4.0, "now_ms": 4.0}},
                     "machine": "m", "runtime_version": "1", "said": time_one(),
-                    "classes": config.classes,
+                    "classes": config.classes, "nearness": 0.5,
                 }  # fmt: skip
                 yield Measurement(median_ms=2, low_ms=1.9, high_ms=2.1, source="measured",
                                   device=board, runtime="onnxruntime", threads=1,
@@ -168,7 +169,7 @@ def test_a_node_that_dies_takes_its_board_with_it(cluster: Any, tmp_path: Path) 
 
 def test_an_error_of_a_board_is_told_in_its_own_words(cluster: Any) -> None:
     def fail() -> None:
-        raise RuntimeError("The device must stay reachable, but is not.")
+        raise DeviceLostError("The device must stay reachable, but is not.")
 
     with (
         through_ray(PooledDevice("b1", [_stand_in("b1", fail)]), cluster.address) as device,

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from predictors.devices.connection import Connection, ConnectionLostError
+from predictors.devices.connection import Connection, ConnectionLostError, number
 from predictors.devices.device import Wanted
 from predictors.devices.ssh import Address, remedy
 from predictors.devices.timed import Host, TimedDevice
@@ -86,8 +86,7 @@ class Board:
                 f"`runtime` must be installed on {self.name}, but {board.runtime} is not. Install "
                 f"it by `fasternas devices add NAME --ssh {self.ssh} --runtime {board.runtime}`."
             )
-        if board.threads != self.threads:
-            board.check_fits(self.number_of_cores)
+        board.check_fits(self.number_of_cores)
         host = Host(command=Address.parse(self.ssh).command(), address=self.ssh,
                     machine=self.machine or self.architecture, version=board.version,
                     cores=self.cores or None, emulated=self.emulated)  # fmt: skip
@@ -115,20 +114,25 @@ def survey(board: Board) -> Board:
 
 def _with_facts(board: Board, facts: Mapping[str, Any]) -> Board:
     architecture, kernel = _word(facts["machine"]), _word(facts.get("kernel"))
-    celsius = facts.get("celsius")
     return Board(
         name=board.name, ssh=board.ssh, runtime=board.runtime, precision=board.precision,
         threads=board.threads, cores=board.cores, architecture=architecture,
         machine=_word(facts["processor"]), version=_word(facts["runtime_version"]),
-        python=_word(facts["python"]), number_of_cores=int(facts["cores"]),
+        python=_word(facts["python"]), number_of_cores=_count(facts["cores"]),
         governor=_word(facts.get("governor")),
-        celsius=None if celsius is None else float(celsius),
+        celsius=number(facts, "celsius"),
         emulated=bool(kernel) and _family(kernel) != _family(architecture),
     )  # fmt: skip
 
 
 def _word(value: object) -> str:
     return "".join(c for c in str(value or "") if c.isprintable())[:100]
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or not 0 < value < 2**16:
+        raise ValueError(f"it has {str(value)[:20]} cores")
+    return value
 
 
 def _family(machine: str) -> str:

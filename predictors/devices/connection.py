@@ -1,11 +1,10 @@
 """A conversation with the keeper on some machine: requests, answers, and what can go wrong."""
 
 import json
-import math
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,10 @@ TIMER = program("serving", "machine", "loaders", "timer")
 
 class ConnectionLostError(RuntimeError):
     """The other side is gone, or what it says makes no sense; a new connection may do better."""
+
+
+class DeviceLostError(RuntimeError):
+    """A machine stays out of reach; another one may do what it was to do."""
 
 
 class Connection:
@@ -166,14 +169,14 @@ def flags(answer: dict[str, Any], name: str, count: int) -> list[bool]:
     return [value == 1 for value in values]
 
 
-def number(answer: dict[str, Any], name: str) -> float | None:
+def number(answer: Mapping[str, Any], name: str) -> float | None:
     """Return a positive number, or None where there is none."""
     value = answer.get(name)
-    return float(value) if _is_time(value) and isinstance(value, int | float) else None
+    return float(value) if _is_time(value) else None  # type: ignore[arg-type]
 
 
 def _is_time(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value) and value > 0
+    return type(value) in (int, float) and 1e-6 < value < 1e9  # type: ignore[operator]
 
 
 def _printable(line: bytes) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from predictors.devices.connection import DeviceLostError
+
 Share = TypeVar("Share")
 Result = TypeVar("Result")
 
@@ -15,7 +17,7 @@ CHANCES = 2  # failures in a row after which it is left out
 
 @dataclass(kw_only=True)
 class Worker(Generic[Share, Result]):
-    """Does one share at a time; raises RuntimeError where it, not the share, is to blame.
+    """Does one share at a time; raises DeviceLostError where it, not the share, is to blame.
 
     `failures` are those in a row, the last of them is `error`.
     """
@@ -23,7 +25,7 @@ class Worker(Generic[Share, Result]):
     name: str
     work: Callable[[Share], Result]
     failures: int = 0
-    error: RuntimeError | None = None
+    error: DeviceLostError | None = None
     busy: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -87,6 +89,14 @@ class _Table(Generic[Share, Result]):
         with worker.busy:  # it may still hold a share of an iteration that was given up
             while not worker.lost and (taken := self._take()) is not None:
                 self._work(worker, *taken)
+        self._leave(worker)
+
+    def _leave(self, worker: Worker[Share, Result]) -> None:
+        with self._changed:
+            self._workers -= 1
+            if worker.lost and not self._workers and self._error is None:
+                self._error = worker.error
+            self._changed.notify_all()
 
     def _take(self) -> tuple[int, Share] | None:
         with self._changed:
@@ -96,7 +106,7 @@ class _Table(Generic[Share, Result]):
     def _work(self, worker: Worker[Share, Result], number: int, share: Share) -> None:
         try:
             result = worker.work(share)
-        except RuntimeError as error:
+        except DeviceLostError as error:
             worker.failures, worker.error = worker.failures + 1, error
             self._give_back(worker, number, share)
         except Exception as error:  # it is raised where the results are awaited
@@ -110,8 +120,6 @@ class _Table(Generic[Share, Result]):
     def _give_back(self, worker: Worker[Share, Result], number: int, share: Share) -> None:
         with self._changed:
             self._shares.appendleft((number, share))
-            self._workers -= 1 if worker.lost else 0
-            self._error = None if self._workers else worker.error
             self._changed.notify_all()
             if not worker.lost:
                 self._changed.wait_for(lambda: self._closed, RETRY_S)

@@ -30,6 +30,7 @@ class Setting:
     machine: str  # one line on the hardware
     address: str = ""  # of a board behind SSH; empty: the machine that keeps the store
     emulated: bool = False
+    cores: str = ""  # to which it was pinned, such as 4,5; empty: the runner chose
     precision: str = "fp32"  # of the deployed file: fp32, int8, bf16
 
     @property
@@ -90,12 +91,14 @@ class Entry:
             threads=_threads(values), machine=_text(values, "machine"),
             address=_text(values, "address", may_be_empty=True),
             emulated=_flag(values, "emulated"), precision=_text(values, "precision"),
+            cores=_text({"cores": "", **values}, "cores", may_be_empty=True),
         )  # fmt: skip
         artifact, measurement = _text(values, "artifact"), measurement_of(values.get("measurement"))
         if not _ARTIFACT.fullmatch(artifact):
             raise _wrong("artifact", "a SHA-256 in lower-case hex", artifact)
-        if (measurement.runtime, measurement.threads) != (setting.runtime, setting.threads):
-            raise _wrong("measurement", "of the same runtime and threads", measurement.runtime)
+        own = (measurement.runtime, measurement.threads, measurement.precision)
+        if own != (setting.runtime, setting.threads, setting.precision):
+            raise _wrong("measurement", "of the same runtime, precision and threads", own)
         return cls(
             key=Key(artifact=artifact, setting=setting), device=_text(values, "device"),
             network=_network(values.get("network")), measurement=measurement,
@@ -121,12 +124,32 @@ def measurement_of(values: Any) -> Measurement:
         raise _wrong("samples_ms", "a list of lists of positive numbers", samples)
     if values.get("source") != "measured":
         raise _wrong("source", "measured", values.get("source"))
-    if not isinstance(values.get("context", {}), dict):
-        raise _wrong("context", "an object", values["context"])
-    json.dumps(values.get("context"), allow_nan=False)
+    _check_context(values.get("context", {}))
     _text(values, "device"), _text(values, "runtime"), _threads(values)
+    _text({"precision": "fp32", **values}, "precision")
     _flag({"unstable": False, **values}, "unstable")
     return Measurement(**{**values, "samples_ms": tuple(map(tuple, samples))})
+
+
+def _check_context(context: Any) -> None:
+    """Refuse a context whose entries, where there are any, are not what others rely on."""
+    if not isinstance(context, dict):
+        raise _wrong("context", "an object", context)
+    json.dumps(context, allow_nan=False)
+    references = context.get("references", {})
+    timed = references.values() if isinstance(references, dict) else [None]
+    counts = context.get("counts", {})
+    near = context.get("nearness", 0)
+    right = {
+        "references": all(isinstance(one, dict) and one.keys() >= {"kept_ms", "now_ms"}
+                          and _are_latencies(list(one.values())) for one in timed),
+        "counts": isinstance(counts, dict) and all(type(n) is int for n in counts.values()),
+        "nearness": type(near) in (int, float) and 0 <= near <= 1,
+        "session": isinstance(context.get("session", ""), str),
+    }  # fmt: skip
+    for name, fits in right.items():
+        if not fits:
+            raise _wrong(name, "as a measurement has it", context[name])
 
 
 def in_utc(moment: datetime) -> str:

@@ -16,12 +16,12 @@ from typing import Any, TypeVar
 from predictors.devices.boards import Board
 from predictors.devices.dealing import Worker, deal
 from predictors.devices.device import PROCESSES, Device, Wanted
+from predictors.devices.recall import on_scale
 from predictors.devices.references import reference_latency
 from predictors.devices.ssh import Address
 from predictors.devices.timed import GROUP
 from predictors.latency import Prediction
 from predictors.models import Model
-from predictors.rounds import blend, nearness
 from predictors.timing import Measurement, Source
 from search_spaces.fasternet import FasterNetConfig
 
@@ -102,7 +102,9 @@ class PooledDevice:
         left = sum(not worker.lost for worker in self._workers)
         shares = [(group, processes) for group in in_groups(networks, max(left, 1))]
         for board, measurements in deal(shares, self._workers):
-            self._note(board, measurements[0].context["references"])
+            fresh = next((m for m in measurements if "recalled" not in m.context), None)
+            if fresh is not None:
+                self._note(board, fresh.context["references"])
             for measurement in measurements:
                 yield self._on_one_scale(board, measurement)
 
@@ -124,14 +126,8 @@ class PooledDevice:
             key = self._key(measurement)
             self._scale = {name: reference_latency({**key, "reference": name}, [[ms]])
                            for name, ms in own.items()}  # fmt: skip
-        near = nearness(measurement.median_ms, own["small"], own["t0"])
-        factor = (blend(self._scale["small"], self._scale["t0"], near)
-                  / blend(own["small"], own["t0"], near))  # fmt: skip
-        return replace(
-            measurement, device=self.name, median_ms=factor * measurement.median_ms,
-            low_ms=factor * measurement.low_ms, high_ms=factor * measurement.high_ms,
-            context={**measurement.context, "board": board, "scale": factor},
-        )  # fmt: skip
+        scaled = on_scale(measurement, self._scale)
+        return replace(scaled, device=self.name, context={**scaled.context, "board": board})
 
     def _key(self, measurement: Measurement) -> dict[str, str | int]:
         context = measurement.context

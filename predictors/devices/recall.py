@@ -1,6 +1,6 @@
 """What a timed device asks the store for, and gives it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,28 +30,14 @@ class Recall:
         found = Store().find(Key(artifact=artifact, setting=self.setting), processes=processes)
         if found is None:
             return None
-        factor = self._to_own_scale(found)
-        if factor is None:
+        references: dict[str, Any] = found.context.get("references") or {}
+        told = "nearness" in found.context and set(self.references) <= references.keys()
+        if not told:
             return None
-        return replace(
-            found, device=self.device, median_ms=found.median_ms * factor,
-            low_ms=found.low_ms * factor, high_ms=found.high_ms * factor,
-            context={**found.context, "recalled": True},
-        )  # fmt: skip
-
-    def _to_own_scale(self, found: Measurement) -> float | None:
-        """Our milliseconds for each of those that it is in; None where it does not tell."""
-        references: Any = found.context.get("references")
-        near: Any = found.context.get("nearness")
-        try:
-            theirs = {name: float(references[name]["kept_ms"]) for name in self.references}
-            if min(theirs.values()) <= 0 or not 0 <= near <= 1:
-                return None
-        except (KeyError, TypeError, ValueError):
-            return None
-        ours = {name: self.kept_ms(name, [[ms]]) for name, ms in theirs.items()}
-        small, large = (ours[name] / theirs[name] for name in self.references)
-        return blend(small, large, near)
+        kept = {name: self.kept_ms(name, [[references[name]["kept_ms"]]])
+                for name in self.references}  # fmt: skip
+        found = on_scale(found, kept)
+        return replace(found, device=self.device, context={**found.context, "recalled": True})
 
     def keep(self, model: Model, measurement: Measurement) -> None:
         """Give it to the store."""
@@ -64,7 +50,20 @@ class Recall:
         setting = self.setting
         where = {"address": setting.address} if setting.address else {}
         precision = {} if setting.precision == "fp32" else {"precision": setting.precision}
+        where |= {"cores": setting.cores} if setting.cores else {}
         return reference_latency(
             {"machine": setting.machine, "runtime": setting.runtime, "version": setting.version,
              "threads": setting.threads, "reference": reference, **precision, **where}, processes,
         )  # fmt: skip
+
+
+def on_scale(found: Measurement, kept_ms: Mapping[str, float]) -> Measurement:
+    """Return a latency in the milliseconds in which the references take those; smaller first."""
+    references = found.context["references"]
+    small, large = (ms / references[name]["kept_ms"] for name, ms in kept_ms.items())
+    factor = blend(small, large, found.context["nearness"])
+    now = {name: {**references[name], "kept_ms": ms} for name, ms in kept_ms.items()}
+    return replace(
+        found, median_ms=found.median_ms * factor, low_ms=found.low_ms * factor,
+        high_ms=found.high_ms * factor, context={**found.context, "references": now},
+    )  # fmt: skip

@@ -11,7 +11,7 @@ from predictors.models import Model, as_model
 from predictors.timing import Measurement, Source
 from search_spaces.fasternet import FasterNetConfig
 
-Recall = Callable[[str], Measurement | None]
+Find = Callable[[str], Measurement | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class RecordedDevice:
     threads: int
     precision: str = "fp32"
     source: Source = "measured"
-    recall: Recall | None = None
+    recall: Find | None = None
 
     def measure(self, network: FasterNetConfig | Model) -> Measurement:
         """Return what was measured of one network."""

@@ -1,7 +1,7 @@
 """The reference model's latency on this machine, kept so that every run speaks of the same ms.
 
-The reference is timed once for each machine, runtime, version and number of threads; later runs
-multiply their ratios by that figure, so the machine's drift does not enter their latencies.
+Each reference is timed once for each setting (machine, runtime, version, precision, threads, ...);
+later runs multiply their ratios by that figure, so the machine's drift does not enter them.
 """
 
 import hashlib

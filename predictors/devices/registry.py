@@ -35,17 +35,19 @@ def open_device(
     """
     wanted = replace(wanted_of(name, runtime=runtime, threads=threads, precision=precision),
                      reuse=reuse)  # fmt: skip
+    recorded = None
+    if not _is_live(name):
+        recorded = open_recorded(name, runtime=runtime, threads=threads, precision=precision)
+    if recorded is not None:
+        return recorded
     if len(_parts(name)) > 1:
         return open_pool([_board_of_pool(part, wanted) for part in _parts(name)], wanted)
     board = _board(name, wanted)
     if board is not None:
         return board.open(name, wanted)
-    if name in _OPENERS:
-        return _OPENERS[name](name, wanted)
-    recorded = open_recorded(name, runtime=runtime, threads=threads, precision=precision)
-    if recorded is None:
+    if name not in _OPENERS:
         raise _unknown(name)
-    return recorded
+    return _OPENERS[name](name, wanted)
 
 
 def wanted_of(

@@ -23,6 +23,9 @@ COOL_S, COOLINGS = 1.0, 1  # a pause where the machine is slowed down, and how m
 BOTH = {SMALL, LARGE}
 
 
+HELD_UP = 1.2  # wall by CPU time from which a one-threaded inference counts as preempted
+
+
 @dataclass(frozen=True, kw_only=True)
 class Session:
     """What one process timed, and how that came about.
@@ -116,7 +119,7 @@ class SessionTimer:
         discard, repeats = size
         answer = self._connection.ask({"time": index, "discard": discard, "repeats": repeats})
         samples = times_ms(answer, self._clock)
-        preempted = flags(answer, "preempted", len(samples))
+        preempted = self._held_up(answer, len(samples))
         whole = [ms for ms, taken in zip(samples, preempted, strict=True) if not taken]
         kept = whole if 2 * len(whole) >= len(samples) else samples
         self._counts.update(samples=len(samples), preempted=sum(preempted),
@@ -124,6 +127,14 @@ class SessionTimer:
         self._mhz_of_blocks.append(number(answer, "mhz"))
         self._celsius.append(number(answer, "celsius"))
         return sorted(kept)[len(kept) // 2]
+
+    def _held_up(self, answer: dict[str, Any], count: int) -> list[bool]:
+        """Whether each inference was preempted: by the kernel's count, or by its two clocks."""
+        switched = flags(answer, "preempted", count)
+        if self._start["threads"] > 1 or len(answer.get("wall_ms") or ()) != count:
+            return switched
+        wall, cpu = times_ms(answer, "wall_ms"), times_ms(answer, "cpu_ms")
+        return [s or w > HELD_UP * c for s, w, c in zip(switched, wall, cpu, strict=True)]
 
 
 def merged(sessions: Sequence[Session]) -> dict[str, Any]:

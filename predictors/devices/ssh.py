@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from predictors.devices.runner.serving import BOOT
 
 SITE = "~/.local/share/fasternas/site"  # on the board: what was installed for us
-LONGEST_S = 3600  # what a connection may take; where it is lost unseen, the keeper ends by then
+LONGEST_S = 6 * 3600  # what a connection may take; where it is lost unseen, the keeper ends by then
 # An unknown host key, or a changed one, ends the connection; no password is asked for.
 _OPTIONS = {
     "BatchMode": "yes", "StrictHostKeyChecking": "yes", "ConnectTimeout": "10",

@@ -78,7 +78,10 @@ class Store:
         return None
 
     def keep(self, entry: Entry) -> None:
-        """Keep a measurement in place of one with the same key."""
+        """Keep a measurement in place of one with the same key that is no better known."""
+        known = self.find(entry.key, processes=entry.processes + 1)
+        if known is not None and not known.unstable:
+            return
         with suppress(RuntimeError, ValueError, TypeError), self._writing() as connection:
             connection.execute(_PUT, _row(entry))
 
@@ -116,10 +119,14 @@ class Store:
                         first=row["first"], last=row["last"]) for row in rows]  # fmt: skip
 
     def find_network(self, device: str, network: str, *, setting: Setting) -> Measurement | None:
-        """Return the newest measurement of a network, by its JSON, on a device of that name."""
-        rows = self._rows(f"SELECT measurement FROM measurements WHERE {_is(_SETTING)} "
+        """Return the newest measurement of a network, by its JSON, on a device of that name.
+
+        The setting's address does not count: of a pool, each board has its own.
+        """
+        kind = {name: value for name, value in asdict(setting).items() if name != "address"}
+        rows = self._rows(f"SELECT measurement FROM measurements WHERE {_is(kind)} "
                           "AND device = ? AND network = ? ORDER BY taken_at DESC, artifact, alias",
-                          (*astuple(setting), device, network))  # fmt: skip
+                          (*kind.values(), device, network))  # fmt: skip
         with self._readable():
             return measurement_of(json.loads(rows[0][0])) if rows else None
 

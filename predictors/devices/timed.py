@@ -11,14 +11,18 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from predictors.devices.connection import Connection, ConnectionLostError
+from predictors.devices.connection import (
+    Connection,
+    ConnectionLostError,
+    DeviceLostError,
+)
 from predictors.devices.device import PROCESSES, Wanted
 from predictors.devices.entry import Setting
 from predictors.devices.recall import Recall
 from predictors.devices.session import Session, SessionTimer, clock_of, merged
 from predictors.devices.ssh import remedy
 from predictors.latency import Prediction
-from predictors.models import Model, as_model, config_model
+from predictors.models import ONE_AT_A_TIME, Model, as_model, config_model
 from predictors.rounds import blend, nearness_in, ratios_in
 from predictors.runtimes import find_runtime
 from predictors.timing import Measurement, Source, estimate
@@ -79,7 +83,7 @@ class TimedDevice:
         self._setting = Setting(
             runtime=wanted.runtime, version=host.version, threads=wanted.threads,
             machine=host.machine, address=host.address, emulated=host.emulated,
-            precision=wanted.precision,
+            precision=wanted.precision, cores=",".join(map(str, host.cores or ())),
         )  # fmt: skip
         self._recall = Recall(device=name, description=self.description, setting=self._setting,
                               references=tuple(REFERENCES))  # fmt: skip
@@ -135,33 +139,43 @@ class TimedDevice:
             self._recall.keep(group[i], known[i])
         yield from (known[i] for i in range(len(group)))
 
-    def _export(self, model: Model, path: Path) -> "_Artifact":
-        file = self._runtime.export(model, path.with_name(path.name + self._runtime.suffix))
+    def _export(self, model: Model, path: Path) -> _Artifact:
+        """Export one network at a time: exporters change what belongs to the process."""
+        try:
+            with ONE_AT_A_TIME:
+                file = self._runtime.export(model, path.with_name(path.name + self._runtime.suffix))
+        except (ValueError, RuntimeError, OSError):
+            raise
+        except Exception as error:  # runtimes and quantizers have errors of all kinds
+            why = " ".join(str(error).split())[:300] or type(error).__name__
+            raise RuntimeError(f"`network` must be one that {self.runtime} in {self.precision} "
+                               f"takes, but {model.name} is not: {why}.") from None  # fmt: skip
         return _artifact(file, model)
 
-    def _reference(self, name: str, folder: Path) -> "_Artifact":
+    def _reference(self, name: str, folder: Path) -> _Artifact:
         file = folder / f"{name}{self._runtime.suffix}"
         file.write_bytes(_reference_file(self._runtime.name, self._runtime.precision, name))
         return _artifact(file, config_model(REFERENCES[name]))
 
-    def _recalled(self, artifact: "_Artifact", processes: int) -> Measurement | None:
+    def _recalled(self, artifact: _Artifact, processes: int) -> Measurement | None:
         return self._recall.find(artifact.digest, processes=processes) if self._reuse else None
 
-    def _timed(self, artifacts: Sequence["_Artifact"], processes: int) -> list[Measurement]:
+    def _timed(self, artifacts: Sequence[_Artifact], processes: int) -> list[Measurement]:
         """Time the files side by side; the first ones are the references."""
         start = {"runtime": self._runtime.name, "precision": self._runtime.precision,
                  "threads": self.threads, "cores": self._host.cores and list(self._host.cores),
                  "shapes": [artifact.shape for artifact in artifacts]}  # fmt: skip
         sessions = self._sessions(artifacts, start, processes)
         context = {"clock": clock_of(self.threads), "machine": self._host.machine,
-                   "address": self._host.address, "emulated": self._host.emulated,
+                   "address": self._host.address, "cores": self._setting.cores,
+                   "emulated": self._host.emulated,
                    "runtime_version": self._host.version, "session": secrets.token_hex(8),
                    "references": self._references(sessions), **merged(sessions)}  # fmt: skip
         return [self._judge(sessions, i, {**context, "artifact": artifact.digest})
                 for i, artifact in enumerate(artifacts) if i >= len(REFERENCES)]  # fmt: skip
 
     def _sessions(
-        self, artifacts: Sequence["_Artifact"], start: dict[str, Any], processes: int
+        self, artifacts: Sequence[_Artifact], start: dict[str, Any], processes: int
     ) -> list[Session]:
         """Time all files in so many fresh processes; begin again where the machine is lost."""
         reason = ""
@@ -169,6 +183,7 @@ class TimedDevice:
             time.sleep(PAUSE_S * attempt)
             try:
                 with Connection(self._host.command) as connection:
+                    self._check_version(connection)
                     start["models"] = [
                         connection.keep(a.file, a.digest) if self._host.address else str(a.file)
                         for a in artifacts
@@ -181,8 +196,20 @@ class TimedDevice:
                 raise RuntimeError(
                     f"The device must be able to run the networks, but {self.name} says: {error}."
                 ) from None
-        raise RuntimeError(f"The device must stay reachable, but {self.name} was lost {ATTEMPTS} "
-                           f"times: {reason}. {remedy(reason)}")  # fmt: skip
+        raise DeviceLostError(f"The device must stay reachable, but {self.name} was lost "
+                              f"{ATTEMPTS} times: {reason}. {remedy(reason)}")  # fmt: skip
+
+    def _check_version(self, connection: Connection) -> None:
+        """Refuse a board whose runtime is not the version that measurements are kept under."""
+        if not self._host.address:
+            return
+        found = connection.ask({"facts": self._runtime.package}).get("facts", {})
+        version = found.get("runtime_version") if isinstance(found, dict) else None
+        if version != self._host.version:
+            raise RuntimeError(
+                f"{self.runtime} is {str(version)[:40]} now and was {self._host.version} when the "
+                f"board was registered: `fasternas devices check` it"
+            )
 
     def _judge(
         self, sessions: Sequence[Session], index: int, context: dict[str, Any]

@@ -11,7 +11,7 @@ answered by one line:
     {"install": [package, ...], "into": folder} -> {"installed": folder}
     {"unpack": name, "into": folder}            -> {"installed": folder}
     {"start": {"models": [...], "shapes": [...], "runtime": ..., "precision": ..., "threads": ...,
-               "cores": ..., "processor": ...}, "program": text}
+               "cores": ...}, "program": text}
                                                 -> {"ready": {"pinned": ..., "realtime": ...}}
     {"time": index, "discard": n, "repeats": n} -> {"wall_ms": [...], "cpu_ms": [...], ...}
 

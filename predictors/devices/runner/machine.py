@@ -20,14 +20,15 @@ def facts(package: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "runtime_version": _version(package),
         "governor": _line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "memory_mb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
         **heat(),
     }
 
 
 def heat() -> dict[str, Any]:
-    """The first core's frequency and the first thermal zone's temperature; None if not told."""
-    kilohertz = _number("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
+    """The lowest frequency of our cores, the first zone's temperature; None where not told."""
+    told = [_number(f"/sys/devices/system/cpu/cpu{core}/cpufreq/scaling_cur_freq")
+            for core in os.sched_getaffinity(0)]  # fmt: skip
+    kilohertz = min((value for value in told if value), default=None)
     millidegrees = _number("/sys/class/thermal/thermal_zone0/temp")
     return {"mhz": None if kilohertz is None else kilohertz / 1e3,
             "celsius": None if millidegrees is None else millidegrees / 1e3}  # fmt: skip

@@ -20,6 +20,7 @@ from predictors.foreign import timm_model
 from predictors.models import Model, config_model
 from search_spaces.fasternet import FASTERNET
 
+PROCESSES = 3  # of the slowest pair, each takes minutes
 RESULTS = Path(__file__).parent / "results"
 PAPER = {"FasterNet-T0": 3.3, "FasterNet-L": 349.2 / 219.5}  # how often as fast on an i9-9900X
 
@@ -42,7 +43,7 @@ def main() -> None:
 
 def _row(device_name: str, runtime: str, pair: tuple[Model, Model]) -> dict[str, Any]:
     device = open_device(device_name, runtime=runtime)
-    ours, theirs = device.measure_each(pair)
+    ours, theirs = device.measure_each(pair, processes=PROCESSES)
     found = compare(ours, theirs)
     print(f"{runtime}: {found.words(pair[0].name, pair[1].name)}", flush=True)
     return {"device": device.description, "runtime": runtime, "ours": pair[0].name,

@@ -55,7 +55,40 @@ def _latency_predictor(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"latency_predictor-cpu": _latency_predictor}
+def _repeatability(result: dict[str, Any]) -> str:
+    lines = [
+        f"{result['runs']} runs in fresh processes, a core kept busy in every other one, by "
+        f"`benchmarks/repeatability.py` ({result['device']}):",
+        "", "| T0 against MobileNetV2, spread of ten runs | median | largest |", "|---|---|---|",
+    ]  # fmt: skip
+    lines += [f"| {name} | {spread['median']:.1f} % | {spread['largest']:.1f} % |"
+              for name, spread in result["spread_percent"].items()]  # fmt: skip
+    inside = ", ".join(f"{count} ({name})" for name, count in
+                       result["intervals_that_contain_the_truth"].items())  # fmt: skip
+    return "\n".join([
+        *lines, "",
+        f"Two networks {result['slower_by_percent']:.1f} % apart are ranked right in "
+        f"{result['ranked_right']} of {result['runs']} runs. 95 % intervals contain the long-run "
+        f"truth in {inside} runs.",
+    ])  # fmt: skip
+
+
+def _paper_ratios(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        f"By `benchmarks/paper_ratios.py` ({rows[0]['device'].split(',')[0]}, one thread):", "",
+        "| faster than | runtime | here, with 95 % interval | the paper |", "|---|---|---|---|",
+    ]  # fmt: skip
+    lines += [f"| {row['ours']} than {row['theirs']} | {row['runtime']} | {row['ratio']:.2f}x "
+              f"({row['low']:.2f} to {row['high']:.2f}) | {row['paper']:.1f}x |"
+              for row in rows]  # fmt: skip
+    return "\n".join(lines)
+
+
+TABLES: dict[str, Callable[[Any], str]] = {
+    "latency_predictor-cpu": _latency_predictor,
+    "repeatability-cpu": _repeatability,
+    "paper_ratios-cpu": _paper_ratios,
+}
 
 if __name__ == "__main__":
     main()

@@ -107,12 +107,14 @@ def settled(block_ms: Sequence[float], *, window: int = 3) -> bool:
 
 
 def _sampling_error(processes: Sequence[Sequence[float]]) -> float:
-    """Relative standard error of the median over all rounds, for whatever distribution they have.
+    """Relative standard error of the median, for whatever distribution the rounds have.
 
-    From the distribution-free interval between two order statistics: of two speeds between which a
-    network flips, it spans both, however many rounds there are.
+    From the distribution-free interval between two order statistics of their deviations within
+    each process: of two speeds between which a network flips, it spans both, however many rounds
+    there are.
     """
-    rounds = sorted(math.log(ratio) for process in processes for ratio in process)
+    rounds = sorted(math.log(ratio / median(process)) for process in processes
+                    for ratio in process)  # fmt: skip
     n = len(rounds)
     reach = 0.98 * math.sqrt(n)  # 1.96 binomial deviations of the median's rank
     if reach > (n - 1) / 2:

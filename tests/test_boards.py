@@ -1,17 +1,20 @@
 """Boards behind a real sshd on this machine: registered, timed, lost, and telling nonsense."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 from loopback_sshd import Server, kill_first, ssh_clients, until
 
 from nas.cli import main
-from predictors.devices.boards import load_boards
+from predictors.devices.boards import load_boards, save_boards
 from predictors.devices.installation import platform_tags
 from predictors.devices.registry import device_names, open_device
 from search_spaces.fasternet import FasterNetConfig
@@ -197,3 +200,38 @@ def test_a_spoilt_list_of_boards_is_one_line(
     said = capsys.readouterr().err
     assert "devices.toml must list boards" in said
     assert said.count("\n") == 1
+
+
+FACTS: dict[str, Any] = {
+    "machine": "aarch64", "processor": "a board", "cores": 4, "python": "3.11",
+    "runtime_version": "1.20", "celsius": 51.5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("celsius", [float("nan"), float("inf"), "hot", None, 10**400])
+def test_a_temperature_that_makes_no_sense_spoils_nothing(server: Server, celsius: object) -> None:
+    answer = json.dumps({"facts": {**FACTS, "celsius": celsius}})
+    server.becomes("", f"echo '{answer}'")
+    assert main(["devices", "add", "pi", "--ssh", server.address]) == 0
+    assert load_boards()["pi"].celsius is None
+    assert main(["devices"]) == 0
+
+
+@pytest.mark.parametrize("cores", ["Infinity", "1e999", "0", "true", "4.5", '"4"'])
+def test_cores_that_make_no_sense_are_one_line(server: Server, capsys: Streams, cores: str) -> None:
+    answer = json.dumps({"facts": {**FACTS, "cores": "CORES"}}).replace('"CORES"', cores)
+    server.becomes("", f"echo '{answer}'")
+    _refuse(server, "answered something else", capsys)
+
+
+def test_a_runtime_that_was_upgraded_is_noticed(server: Server, capsys: Streams) -> None:
+    """What is measured with one version must not be kept under another."""
+    assert main(["devices", "add", "pi", "--ssh", server.address]) == 0
+    boards = load_boards()
+    save_boards({"pi": replace(boards["pi"], version="1.0.0")})
+    with pytest.raises(
+        RuntimeError, match=r"was 1\.0\.0 when the board was registered: `fasternas"
+    ):
+        open_device("pi").measure(TINY)
+    assert main(["devices", "check", "pi"]) == 0
+    assert load_boards() == boards

@@ -94,6 +94,30 @@ def test_an_error_that_is_not_the_workers_is_raised_at_once() -> None:
         list(deal(range(4), [_worker("a", wrong)]))
 
 
+def test_a_share_that_nobody_can_do_costs_no_worker() -> None:
+    def work(share: int) -> int:
+        if share == 1:
+            raise RuntimeError("that network cannot be run")
+        return share**2
+
+    worker = _worker("a", work)
+    with pytest.raises(RuntimeError, match="that network cannot be run"):
+        list(deal([1, 2], [worker]))
+    assert not worker.lost
+    assert list(deal([2, 3], [worker])) == [("a", 4), ("a", 9)]
+
+
+def test_a_worker_lost_elsewhere_is_no_longer_waited_for() -> None:
+    """It is lost while a second dealing has counted on it; then the other one is, too."""
+    first, second = _worker("a", _fails(9)), _worker("b", _fails(9))
+    with pytest.raises(DeviceLostError, match="it is gone"):
+        list(deal([1, 2, 3], [first, second]))
+    assert first.lost
+    assert second.lost
+    with pytest.raises(DeviceLostError, match="it is gone"):
+        list(deal([1], [first, second]))
+
+
 def test_a_worker_that_is_busy_with_something_else_is_not_disturbed() -> None:
     begun, go = threading.Event(), threading.Event()
     held: list[int] = []

@@ -144,6 +144,41 @@ def test_a_file_that_cannot_be_timed_is_refused(
     assert "\n" not in str(caught.value)
 
 
+def _graph(op: str, shape: list[Any], weight: list[int]) -> bytes:
+    """A file of one operator with one weight."""
+    graph = helper.make_graph(
+        [helper.make_node(op, ["in0", "w"], ["out"])], "g",
+        [helper.make_tensor_value_info("in0", 1, shape)],
+        [helper.make_tensor_value_info("out", 1, None)],
+        [numpy_helper.from_array(np.ones(weight, np.float32), "w")])  # fmt: skip
+    return bytes(helper.make_model(graph).SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("op", "shape", "weight", "macs"),
+    [
+        ("Conv", ["n", 3, 8, 8], [4, 3, 3, 3], 4 * 27 * 36),
+        ("ConvTranspose", [1, 3, 8, 8], [3, 4, 2, 2], 3 * 64 * 16),
+        ("Gemm", [1, 5], [5, 7], 35),
+        ("MatMul", [1, 6, 5], [5, 7], 6 * 35),
+    ],
+)
+def test_operators_are_counted(
+    op: str, shape: list[Any], weight: list[int], macs: int, tmp_path: Path
+) -> None:
+    (tmp_path / "one.onnx").write_bytes(_graph(op, shape, weight))
+    assert onnx_model(tmp_path / "one.onnx").macs == macs
+
+
+def test_what_cannot_be_counted_is_unknown(tmp_path: Path) -> None:
+    """Integer convolutions are no zero."""
+    file = _export(tmp_path / "tiny.onnx")
+    model = onnx.load(file)
+    model.graph.node.append(helper.make_node("MatMulInteger", ["a", "b"], ["c"]))
+    onnx.save_model(model, file)
+    assert onnx_model(file).macs is None
+
+
 def test_an_onnx_file_needs_a_runtime_that_takes_it(tmp_path: Path) -> None:
     model = onnx_model(_export(tmp_path / "tiny.onnx"))
     with pytest.raises(ValueError, match="one that takes ONNX files, since tiny"):

@@ -93,6 +93,8 @@ def test_too_few_processes_are_not_enough_and_more_replace_them(store: Store) ->
     better = measurement(2.5, processes=3)
     store.keep(replace(kept, measurement=better))
     assert store.find(kept.key, processes=3) == better
+    store.keep(kept)  # which is less well known
+    assert store.find(kept.key, processes=3) == better
     assert len(store.entries()) == 1
 
 

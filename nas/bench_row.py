@@ -22,13 +22,8 @@ class Row:
 
     @property
     def gflops(self) -> float | None:
-        """Achieved speed in 10^9 operations a second: 2 * MACs / latency.
-
-        A multiply-accumulate is two operations, a multiplication and an addition; what the paper
-        (arXiv 2303.03667) calls FLOPs are MACs. None where either is unknown.
-        """
-        macs = self.subject.model.macs
-        return 2e-6 * macs / self.latency.median_ms if macs and self.latency else None
+        """Achieved speed in 10^9 operations a second; None where it is unknown."""
+        return self.subject.model.gflops(self.latency.median_ms) if self.latency else None
 
     def as_json(self) -> dict[str, Any]:
         """Return it flat, for JSON and CSV; None where something is unknown."""
@@ -36,8 +31,9 @@ class Row:
         return {
             "name": model.name, "kind": self.subject.kind,
             "shape": "x".join(map(str, model.shape)), "resolution": _resolution(model.shape),
-            "macs": model.macs, "params": model.params,
+            "batch": model.batch_size, "macs": model.macs, "params": model.params,
             **{name: getattr(latency, field, None) for name, field in _OF_LATENCY.items()},
+            "images_per_s": model.images_per_s(latency.median_ms) if latency else None,
             "gflops": self.gflops, "failed": self.failed,
         }  # fmt: skip
 

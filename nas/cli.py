@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("networks", metavar="NETWORK", nargs="+",
                          help="a config or ONNX file, t0 to l, or a model of timm")  # fmt: skip
     _add_device(measure)
-    _add_processes(measure)
+    _add_timing(measure)
     _add_json(measure)
     _add_json(_add(commands, "spaces", _spaces, "list the search spaces"))
     _add_bench(commands)
@@ -114,7 +114,7 @@ def _add_bench(commands: Any) -> None:
     models.add_argument("networks", metavar="NETWORK", nargs="*", help="as measure takes, NAME@PX")
     for parser in (operators, models):
         _add_device(parser)
-        _add_processes(parser)
+        _add_timing(parser)
         parser.add_argument("--out", type=word, metavar="DIR", help="the folder for results")
         _add_json(parser)
 
@@ -202,7 +202,9 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_processes(parser: argparse.ArgumentParser) -> None:
+def _add_timing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--batch", type=positive, default=1, metavar="N",
+                        help="images that one inference takes (1)")  # fmt: skip
     parser.add_argument("--processes", type=positive, default=7, metavar="N",
                         help="fresh processes that time each network (7)")  # fmt: skip
 

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from nas.bench import bench, check_timed, in_order
@@ -15,6 +16,7 @@ from nas.cli_table import print_table
 from nas.folders import machine_facts
 from nas.quantities import format_ms
 from predictors.devices.timed import GROUP
+from predictors.models import batched
 from search_spaces.fasternet import FASTERNET
 
 
@@ -43,16 +45,17 @@ def run_bench(arguments: argparse.Namespace) -> int:
 
 
 def _subjects(arguments: argparse.Namespace) -> Sequence[Subject]:
-    if arguments.topic == "operators":
-        return operator_subjects()
-    return model_subjects(arguments.networks)
+    operators = arguments.topic == "operators"
+    found = operator_subjects() if operators else model_subjects(arguments.networks)
+    return [replace(subject, model=batched(subject.model, arguments.batch)) for subject in found]
 
 
 def _folder(arguments: argparse.Namespace) -> Path:
     if arguments.out is not None:
         return Path(arguments.out)
     threads = f"{arguments.threads}-threads" if arguments.threads else ""
-    chosen = [word for word in (arguments.runtime, arguments.precision, threads) if word]
+    batch = f"batch-{arguments.batch}" if arguments.batch > 1 else ""
+    chosen = [word for word in (arguments.runtime, arguments.precision, threads, batch) if word]
     return default_folder(arguments.topic, arguments.device, *chosen)
 
 

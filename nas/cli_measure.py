@@ -14,7 +14,7 @@ from nas.quantities import format_count, format_ms
 from predictors.comparison import compare
 from predictors.devices.device import HOW_TO_ATTACH, Device
 from predictors.devices.pool import remarks_of
-from predictors.models import Model
+from predictors.models import Model, batched
 from predictors.timing import Measurement
 
 Timed = tuple[Model, Measurement]
@@ -22,7 +22,7 @@ Timed = tuple[Model, Measurement]
 
 def run_measure(arguments: argparse.Namespace) -> int:
     """Time the networks, print a table, and compare the first with the others."""
-    models = [find_network(name) for name in arguments.networks]
+    models = [batched(find_network(name), arguments.batch) for name in arguments.networks]
     device = open_wanted(arguments, models)
     measured = device.measure_each(models, processes=arguments.processes)
     timed = list(zip(models, _watched(measured, device, len(models)), strict=True))
@@ -31,8 +31,8 @@ def run_measure(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([_record(model, m, timed[0]) for model, m in timed], indent=2))
         return 0
-    print_table(["network", "latency ms", "interval", "source", "MACs", "GFLOPS", "params"],
-                [_cells(model, m) for model, m in timed])  # fmt: skip
+    print_table(["network", "latency ms", "interval", "images/s", "source", "MACs", "GFLOPS",
+                 "params"], [_cells(model, m) for model, m in timed])  # fmt: skip
     (first, reference), *others = timed
     for model, m in others:
         print(compare(reference, m).words(first.name, model.name))
@@ -62,14 +62,10 @@ def how_measured(measurements: Sequence[Measurement]) -> list[str]:
     return found
 
 
-def gflops(model: Model, measurement: Measurement) -> float | None:
-    """Achieved speed in 1e9 operations a second; a multiply-accumulate is two."""
-    return None if model.macs is None else 2e-6 * model.macs / measurement.median_ms
-
-
 def _cells(model: Model, m: Measurement) -> list[str]:
-    speed = gflops(model, m)
+    speed = model.gflops(m.median_ms)
     return [model.name, format_ms(m.median_ms), f"{format_ms(m.low_ms)} - {format_ms(m.high_ms)}",
+            format_count(model.images_per_s(m.median_ms)),
             m.source + (", unstable" if m.unstable else ""),
             "-" if model.macs is None else format_count(model.macs),
             "-" if speed is None else f"{speed:.3g}",
@@ -80,8 +76,9 @@ def _record(model: Model, m: Measurement, first: Timed) -> dict[str, Any]:
     record = {
         "name": model.name, "median_ms": m.median_ms, "low_ms": m.low_ms, "high_ms": m.high_ms,
         "source": m.source, "unstable": m.unstable, "device": m.device, "runtime": m.runtime,
-        "precision": m.precision, "threads": m.threads, "macs": model.macs,
-        "params": model.params, "gflops": gflops(model, m), "context": m.context,
+        "precision": m.precision, "threads": m.threads, "batch": model.batch_size,
+        "images_per_s": model.images_per_s(m.median_ms), "macs": model.macs,
+        "params": model.params, "gflops": model.gflops(m.median_ms), "context": m.context,
     }  # fmt: skip
     if model is not first[0]:
         found = compare(first[1], m)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from predictors.folding import folded
 from predictors.models import ONE_AT_A_TIME
 
-Batch = Literal["dynamic", "one"]
+Batch = Literal["dynamic", "fixed"]
 
 OPSET = 20  # the first with a Gelu operator, the last of the exporter that takes 0.2 s a network
 DYNAMIC = {"image": {0: "batch"}, "logits": {0: "batch"}}
@@ -28,8 +28,8 @@ TOLERANCE = 1e-4  # largest difference from torch, relative to the largest outpu
 def export_onnx(network: nn.Module, image: Tensor, path: Path, *, batch: Batch = "dynamic") -> Path:
     """Write the network as ONNX with input "image" of shape [n, ...] and output "logits".
 
-    `image` is an example of shape [1, ...]. The file appears under its name only when it is whole
-    and agrees with torch.
+    `image` is an example of shape [n, ...]; a fixed batch is its. The file appears under its name
+    only when it is whole and agrees with torch.
 
     Raises:
         RuntimeError: if ONNX Runtime's outputs differ from torch's by more than `TOLERANCE`.

@@ -53,6 +53,8 @@ def export_ncnn(model: Model, path: Path, *, precision: str, check: bool) -> Pat
         ValueError: if pnnx or ncnn cannot do this network, or its outputs differ from torch's.
         OSError: if the file cannot be written.
     """
+    if model.batch_size > 1:
+        raise _refusal(model, "it takes one image at a time")
     with tempfile.TemporaryDirectory(prefix="fasternas-") as folder:
         room = Path(folder)
         _convert(model, room)

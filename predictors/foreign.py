@@ -36,7 +36,7 @@ def timm_model(name: str) -> Model:
         return timm.utils.reparameterize_model(network.eval())
 
     model = Model(name=name, identity=identity("timm", {"name": name, "version": timm.__version__}),
-                  shape=shape, build=build, batch="one")  # fmt: skip
+                  shape=shape, build=build, batch="fixed")  # fmt: skip
     return _counted(model)
 
 

@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,12 +21,12 @@ ONE_AT_A_TIME = threading.RLock()
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A network at batch 1: its torch module, or the ONNX file that it came as.
+    """A network and how many inputs it takes at once: its torch module, or its ONNX file.
 
     `identity` is canonical JSON that says which network it is. `shape` is that of one input
-    without the batch, for images (channels, height, width). `macs` are multiply-accumulates as
-    deployed, batch norm folded; `params` the parameters that are trained; None where they cannot
-    be counted. `layers` are there where they are known.
+    without the batch, for images (channels, height, width). `macs` are multiply-accumulates for
+    one input as deployed, batch norm folded; `params` the parameters that are trained; None where
+    they cannot be counted. `layers` are there where they are known.
     """
 
     name: str
@@ -37,7 +37,8 @@ class Model:
     macs: int | None = None
     params: int | None = None
     layers: Sequence[Layer] = ()
-    batch: Literal["dynamic", "one"] = "dynamic"  # of what is exported
+    batch: Literal["dynamic", "fixed"] = "dynamic"  # of the file
+    batch_size: int = 1
 
     def network(self) -> "nn.Module":
         """Build it in evaluation mode, with the same random weights every time.
@@ -55,10 +56,23 @@ class Model:
             return self.build().eval()
 
     def image(self) -> "Tensor":
-        """Return a random input of shape [1, ...], the same every time."""
+        """Return a random input of shape [batch_size, ...], the same every time."""
         import torch
 
-        return torch.randn(1, *self.shape, generator=torch.Generator().manual_seed(0))
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(self.batch_size, *self.shape, generator=generator)
+
+    def gflops(self, latency_ms: float) -> float | None:
+        """Achieved speed in 10^9 operations a second: 2 * MACs / latency, None if unknown.
+
+        A multiply-accumulate is two operations, a multiplication and an addition; what the paper
+        (arXiv 2303.03667) calls FLOPs are MACs.
+        """
+        return 2e-6 * self.macs * self.batch_size / latency_ms if self.macs else None
+
+    def images_per_s(self, latency_ms: float) -> float:
+        """Throughput: inputs a second, where one batch follows another."""
+        return 1e3 * self.batch_size / latency_ms
 
 
 def config_model(config: FasterNetConfig, *, name: str = "") -> Model:
@@ -74,6 +88,17 @@ def config_model(config: FasterNetConfig, *, name: str = "") -> Model:
         name=name or "this config", identity=config_identity(config), build=build,
         shape=(3, config.resolution, config.resolution), macs=found.macs, params=found.params,
         layers=config.layers(),
+    )  # fmt: skip
+
+
+def batched(model: Model, batch_size: int) -> Model:
+    """Return the network that takes so many inputs at once."""
+    if batch_size == model.batch_size:
+        return model
+    values = json.loads(model.identity)
+    return replace(
+        model, name=f"{model.name} x{batch_size}", batch_size=batch_size,
+        identity=identity(values["class"], {**values, "batch": batch_size}),
     )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ def onnx_model(path: Path) -> Model:
     content = path.read_bytes()
     try:
         graph = onnx.shape_inference.infer_shapes(_whole(onnx, content, path)).graph
-        shape = _input_shape(graph, path)
+        batch, *shape = _input_shape(graph, path)
     except (OSError, ValueError):
         raise
     except Exception as error:  # protobuf's and onnx's own classes
@@ -32,7 +32,7 @@ def onnx_model(path: Path) -> Model:
                          f"{str(error).splitlines()[0]}.") from None  # fmt: skip
     return Model(
         name=path.name, identity=identity("onnx", {"sha256": hashlib.sha256(content).hexdigest()}),
-        shape=shape, file=path, macs=_macs(graph),
+        shape=tuple(shape), file=path, macs=_macs(graph), batch="fixed" if batch else "dynamic",
         params=sum(math.prod(tensor.dims) for tensor in graph.initializer if len(tensor.dims)),
     )  # fmt: skip
 
@@ -54,6 +54,7 @@ def _whole(onnx: Any, content: bytes, path: Path) -> Any:
 
 
 def _input_shape(graph: Any, path: Path) -> tuple[int, ...]:
+    """The shape of the input; a dynamic batch is 0."""
     weights = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in weights]
     if len(inputs) != 1 or inputs[0].type.tensor_type.elem_type != 1:
@@ -64,7 +65,7 @@ def _input_shape(graph: Any, path: Path) -> tuple[int, ...]:
         shape = [dim.dim_value or dim.dim_param for dim in dims]
         raise ValueError(f"{path} must take a batch of one or any, and otherwise a fixed shape, "
                          f"but takes {shape}. Export it so.")  # fmt: skip
-    return tuple(dim.dim_value for dim in dims[1:])
+    return tuple(dim.dim_value for dim in dims)
 
 
 def _macs(graph: Any) -> int | None:

@@ -1,6 +1,7 @@
 """The runtimes in which a network can be timed: how each gets its file, and its version."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -79,11 +80,11 @@ def installed_runtimes() -> tuple[RuntimeName, ...]:
 
 
 def installed_version(package: str) -> str:
-    """Return the version of a package; empty where it is not installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
+    """Return the version of a package, or of its build for GPUs; empty if neither is installed."""
+    for name in (package, f"{package}-gpu"):
+        with suppress(PackageNotFoundError):
+            return version(name)
+    return ""
 
 
 def _require(package: str, *, runtime: str, remedy: str) -> None:

@@ -22,7 +22,7 @@ def program(*modules: str) -> str:
 
 
 KEEPER = program("serving", "machine", "keeper")
-TIMER = program("serving", "machine", "loaders", "timer")
+TIMER = program("serving", "machine", "gpu", "loaders", "timer")
 
 
 class ConnectionLostError(RuntimeError):

@@ -18,11 +18,12 @@ def open_device(
 ) -> Device:  # fmt: skip
     """Open a device by name.
 
-    `cpu` is this machine. `arm` is this machine where it is an ARM one, else the first registered
-    board that is, else a bundled profile of the Raspberry Pi 5, whose latencies are predicted.
-    Other names are those of registered boards; `ssh://user@host:port` is one that is not. Several
-    boards of one kind, with commas between them, are one device: they share the networks. What is
-    none of these is opened from stored measurements of a device of that name.
+    `cpu` is this machine, `cuda` its NVIDIA GPU. `arm` is this machine where it is an ARM one,
+    else the first registered board that is, else a bundled profile of the Raspberry Pi 5, whose
+    latencies are predicted. Other names are those of registered boards; `ssh://user@host:port` is
+    one that is not. Several boards of one kind, with commas between them, are one device: they
+    share the networks. What is none of these is opened from stored measurements of a device of
+    that name.
 
     What is not given is as registered, or as in most of the stored measurements, or ONNX Runtime
     in fp32 on one thread. With `reuse`, what was measured before is not timed again.
@@ -78,8 +79,11 @@ def wanted_of(
 
 
 def device_names() -> tuple[str, ...]:
-    """The names of this machine and of the boards."""
-    return (*_OPENERS, *(name for name in _boards() if name not in _OPENERS))
+    """The names of this machine, of its GPU, if it has one, and of the boards."""
+    from predictors.devices.cuda import gpu_name
+
+    here = [name for name in _OPENERS if name != "cuda" or gpu_name()]
+    return (*here, *(name for name in _boards() if name not in _OPENERS))
 
 
 def stored_devices() -> list[Holding]:
@@ -140,6 +144,12 @@ def _open_local(name: str, wanted: Wanted) -> Device:
     return open_local(name, wanted)
 
 
+def _open_cuda(name: str, wanted: Wanted) -> Device:
+    from predictors.devices.cuda import open_cuda
+
+    return open_cuda(name, wanted)
+
+
 def _open_arm(name: str, wanted: Wanted) -> Device:
     if _here_is_arm():
         return _open_local(name, wanted)
@@ -149,4 +159,6 @@ def _open_arm(name: str, wanted: Wanted) -> Device:
                           precision=wanted.precision)  # fmt: skip
 
 
-_OPENERS: dict[str, Callable[[str, Wanted], Device]] = {"cpu": _open_local, "arm": _open_arm}
+_OPENERS: dict[str, Callable[[str, Wanted], Device]] = {
+    "cpu": _open_local, "cuda": _open_cuda, "arm": _open_arm,
+}  # fmt: skip

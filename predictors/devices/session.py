@@ -3,7 +3,7 @@
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import geometric_mean
 from typing import Any
@@ -40,13 +40,15 @@ class Session:
     highest_celsius: float | None
 
 
-def clock_of(threads: int) -> str:
-    """The clock for so many threads.
+def clock_of(start: Mapping[str, Any]) -> str:
+    """The clock for what is started so.
 
-    With one it is the process's CPU time, which other programs on the machine do not lengthen;
-    with more it is the wall.
+    With one thread it is the process's CPU time, which other programs on the machine do not
+    lengthen; with more it is the wall. A GPU is timed by its own events where torch records them.
     """
-    return "cpu_ms" if threads == 1 else "wall_ms"
+    if start.get("processor") == "cuda":
+        return "event_ms" if start["runtime"] in ("torch", "torch-compiled") else "wall_ms"
+    return "cpu_ms" if start["threads"] == 1 else "wall_ms"
 
 
 class SessionTimer:
@@ -55,7 +57,7 @@ class SessionTimer:
     def __init__(self, connection: Connection, start: dict[str, Any]) -> None:
         self._connection = connection
         self._start = start
-        self._clock = clock_of(start["threads"])
+        self._clock = clock_of(start)
         self._counts: Counter[str] = Counter()
         self._mhz_of_blocks: list[float | None] = []
         self._mhz: list[float | None] = []  # the slowest of each round
@@ -131,7 +133,7 @@ class SessionTimer:
     def _held_up(self, answer: dict[str, Any], count: int) -> list[bool]:
         """Whether each inference was preempted: by the kernel's count, or by its two clocks."""
         switched = flags(answer, "preempted", count)
-        if self._start["threads"] > 1 or len(answer.get("wall_ms") or ()) != count:
+        if self._clock != "cpu_ms" or len(answer.get("wall_ms") or ()) != count:
             return switched
         wall, cpu = times_ms(answer, "wall_ms"), times_ms(answer, "cpu_ms")
         return [s or w > HELD_UP * c for s, w, c in zip(switched, wall, cpu, strict=True)]

@@ -51,11 +51,12 @@ class Host:
     version: str  # of the runtime
     cores: tuple[int, ...] | None = None  # to pin to; None: it chooses
     emulated: bool = False
+    processor: str = "cpu"  # that computes: cpu or cuda
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Artifact:
-    """What is timed of a network: its file, that file's SHA-256, and the shape that it takes."""
+    """What is timed of a network: its file, a SHA-256 of that and of a batch, and the input."""
 
     file: Path
     digest: str
@@ -163,10 +164,11 @@ class TimedDevice:
     def _timed(self, artifacts: Sequence[_Artifact], processes: int) -> list[Measurement]:
         """Time the files side by side; the first ones are the references."""
         start = {"runtime": self._runtime.name, "precision": self._runtime.precision,
-                 "threads": self.threads, "cores": self._host.cores and list(self._host.cores),
+                 "processor": self._host.processor, "threads": self.threads,
+                 "cores": self._host.cores and list(self._host.cores),
                  "shapes": [artifact.shape for artifact in artifacts]}  # fmt: skip
         sessions = self._sessions(artifacts, start, processes)
-        context = {"clock": clock_of(self.threads), "machine": self._host.machine,
+        context = {"clock": clock_of(start), "machine": self._host.machine,
                    "address": self._host.address, "cores": self._setting.cores,
                    "emulated": self._host.emulated,
                    "runtime_version": self._host.version, "session": secrets.token_hex(8),
@@ -237,8 +239,9 @@ class TimedDevice:
 
 
 def _artifact(file: Path, model: Model) -> _Artifact:
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    return _Artifact(file=file, digest=digest, shape=model.shape)
+    batch = f"batch {model.batch_size}" if model.batch_size > 1 else ""
+    digest = hashlib.sha256(file.read_bytes() + batch.encode()).hexdigest()
+    return _Artifact(file=file, digest=digest, shape=(model.batch_size, *model.shape))
 
 
 @cache

@@ -10,8 +10,8 @@ answered by one line:
     {"keep": name, "bytes": n} and n raw bytes  -> {"kept": name}
     {"install": [package, ...], "into": folder} -> {"installed": folder}
     {"unpack": name, "into": folder}            -> {"installed": folder}
-    {"start": {"models": [...], "shapes": [...], "runtime": ..., "precision": ..., "threads": ...,
-               "cores": ...}, "program": text}
+    {"start": {"models": [...], "shapes": [...], "runtime": ..., "precision": ...,
+               "processor": ..., "threads": ..., "cores": ...}, "program": text}
                                                 -> {"ready": {"pinned": ..., "realtime": ...}}
     {"time": index, "discard": n, "repeats": n} -> {"wall_ms": [...], "cpu_ms": [...], ...}
 

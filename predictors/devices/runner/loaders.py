@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Callable
 from typing import Any
 
-Inference = Callable[[], object]
+from predictors.devices.runner.gpu import PROVIDER, Inference, bound, is_wanted, placed
 
 
 def _load_onnxruntime(start: dict[str, Any]) -> list[Inference]:
@@ -18,11 +18,14 @@ def _load_onnxruntime(start: dict[str, Any]) -> list[Inference]:
     options.intra_op_num_threads = start["threads"]
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    provider = PROVIDER if is_wanted(start) else "CPUExecutionProvider"
     generator = np.random.default_rng(0)
 
     def load(path: str, shape: list[int]) -> Inference:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        image = generator.standard_normal((1, *shape), dtype=np.float32)
+        session = onnxruntime.InferenceSession(path, options, providers=[provider])
+        image = generator.standard_normal(shape, dtype=np.float32)
+        if is_wanted(start):
+            return bound(session, image)
         feed = {session.get_inputs()[0].name: image}
         return lambda: session.run(None, feed)
 
@@ -44,12 +47,12 @@ def _load_openvino(start: dict[str, Any]) -> list[Inference]:
 
     def load(path: str, shape: list[int]) -> Inference:
         network = core.read_model(path)
-        network.reshape([1, *shape])  # a batch that it does not know costs time
+        network.reshape(shape)  # a batch that it does not know costs time
         compiled = core.compile_model(network, "CPU", settings)
         if bf16 and compiled.get_property("INFERENCE_PRECISION_HINT") != openvino.Type.bf16:
             raise RuntimeError("this processor has no bf16")
         request = compiled.create_infer_request()
-        image = generator.standard_normal((1, *shape), dtype=np.float32)
+        image = generator.standard_normal(shape, dtype=np.float32)
         request.set_input_tensor(openvino.Tensor(image))
         return lambda: request.infer()
 
@@ -72,7 +75,7 @@ def _load_ncnn(start: dict[str, Any]) -> list[Inference]:
             zipfile.ZipFile(path).extractall(folder)
             if net.load_param(f"{folder}/network.param") or net.load_model(f"{folder}/network.bin"):
                 raise RuntimeError("ncnn cannot load the network")
-        array = generator.standard_normal(shape, dtype=np.float32)
+        array = generator.standard_normal(shape[1:], dtype=np.float32)
         image = ncnn.Mat(array).clone()  # before, it only borrows the array
 
         def infer() -> object:
@@ -93,9 +96,8 @@ def _load_torch(start: dict[str, Any]) -> list[Inference]:
     compiled = start["runtime"] == "torch-compiled"
 
     def load(path: str, shape: list[int]) -> Inference:
-        network: Any = torch.export.load(path).module()
+        network, image = placed(torch.export.load(path), torch.randn(shape), start)
         network = torch.compile(network) if compiled else network
-        image = torch.randn(1, *shape)
         network(image)  # where it is compiled, now
         return lambda: network(image)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import resource
 import time
+from collections.abc import Callable
 from typing import Any
 
-from predictors.devices.runner.loaders import LOADERS, Inference
+from predictors.devices.runner.gpu import Inference, event_ms, is_wanted
+from predictors.devices.runner.loaders import LOADERS
 from predictors.devices.runner.machine import heat
 from predictors.devices.runner.serving import serve
 
@@ -17,6 +19,7 @@ class Timer:
 
     def __init__(self) -> None:
         self._models: list[Inference] = []
+        self._call: Callable[[Inference], float] = _call
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Answer one request."""
@@ -24,23 +27,30 @@ class Timer:
             start = request["start"]
             settled = _settle(start["threads"], start.get("cores"))
             self._models = LOADERS[start["runtime"]](start)
+            events = is_wanted(start) and start["runtime"].startswith("torch")
+            self._call = event_ms if events else _call
             return {"ready": settled}
-        return _time(self._models[request["time"]], request["discard"], request["repeats"])
+        return self._time(self._models[request["time"]], request["discard"], request["repeats"])
+
+    def _time(self, infer: Inference, discard: int, repeats: int) -> dict[str, Any]:
+        """Time one inference after another; `preempted`: did others take the core meanwhile?"""
+        for _ in range(discard):
+            infer()
+        wall, cpu, events, preempted = [], [], [], []
+        for _ in range(repeats):
+            switches = _switches()
+            wall_start, cpu_start = time.perf_counter_ns(), time.process_time_ns()
+            events.append(self._call(infer))
+            cpu.append((time.process_time_ns() - cpu_start) / 1e6)
+            wall.append((time.perf_counter_ns() - wall_start) / 1e6)
+            preempted.append(int(_switches() > switches))
+        return {"wall_ms": wall, "cpu_ms": cpu, "event_ms": events, "preempted": preempted,
+                **heat()}  # fmt: skip
 
 
-def _time(infer: Inference, discard: int, repeats: int) -> dict[str, Any]:
-    """Time one inference after another; `preempted` says of each whether others ran meanwhile."""
-    for _ in range(discard):
-        infer()
-    wall, cpu, preempted = [], [], []
-    for _ in range(repeats):
-        switches = _switches()
-        wall_start, cpu_start = time.perf_counter_ns(), time.process_time_ns()
-        infer()
-        cpu.append((time.process_time_ns() - cpu_start) / 1e6)
-        wall.append((time.perf_counter_ns() - wall_start) / 1e6)
-        preempted.append(int(_switches() > switches))
-    return {"wall_ms": wall, "cpu_ms": cpu, "preempted": preempted, **heat()}
+def _call(infer: Inference) -> float:
+    infer()
+    return 0.0  # no time by events
 
 
 def _switches() -> int:

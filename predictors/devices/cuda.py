@@ -1,0 +1,43 @@
+"""The NVIDIA GPU of this machine as a device: the first, unless CUDA_VISIBLE_DEVICES says."""
+
+import subprocess
+import sys
+from functools import cache
+
+from predictors.devices.device import Wanted
+from predictors.devices.runner.serving import BOOT
+from predictors.devices.timed import Host, TimedDevice
+from predictors.runtimes import find_runtime
+
+RUNTIMES = ("onnxruntime", "torch", "torch-compiled")  # that run on it, in fp32
+QUERY = ("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+
+
+def open_cuda(name: str, wanted: Wanted) -> TimedDevice:
+    """Open the GPU of this machine.
+
+    Raises:
+        ValueError: if the runtime, at that precision, does not run on it.
+        RuntimeError: if there is no GPU, or the runtime is not installed.
+    """
+    found = find_runtime(wanted.runtime, wanted.precision)
+    if wanted.runtime not in RUNTIMES or wanted.precision != "fp32":
+        raise ValueError(f"`runtime` must be one of {', '.join(RUNTIMES)}, in fp32, on a GPU, but "
+                         f"got {wanted.runtime} in {wanted.precision}.")  # fmt: skip
+    if not gpu_name():
+        raise RuntimeError("`device` cuda must be an NVIDIA GPU of this machine, but nvidia-smi "
+                           "finds none. Install its driver, or use --device cpu.")  # fmt: skip
+    found.check_installed()
+    host = Host(command=(sys.executable, "-uc", BOOT), machine=gpu_name(), version=found.version,
+                processor="cuda")  # fmt: skip
+    return TimedDevice(name, host, wanted)
+
+
+@cache
+def gpu_name() -> str:
+    """Return what the driver calls the first GPU; empty where there is none."""
+    try:
+        done = subprocess.run(QUERY, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return next(iter(done.stdout.splitlines()), "").strip()

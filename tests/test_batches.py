@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from nas.cli import main
 from predictors.devices.registry import open_device
@@ -37,15 +38,18 @@ def test_throughput_and_speed_are_of_the_whole_batch() -> None:
     assert replace(one, macs=None).gflops(2.0) is None
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "torch"])
-def test_a_larger_batch_takes_longer(runtime: str, tmp_path: Path,
-                                     monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_a_larger_batch_takes_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     one = config_model(TINY)
-    latency, of_many = open_device("cpu", runtime=runtime).measure_each([one, batched(one, 32)],
-                                                                        processes=1)  # fmt: skip
+    latency, of_many = open_device("cpu").measure_each([one, batched(one, 32)], processes=1)
     assert of_many.median_ms > 2 * latency.median_ms
     assert of_many.context["artifact"] != latency.context["artifact"]
+
+
+def test_a_program_of_torch_takes_its_batch(tmp_path: Path) -> None:
+    four = batched(config_model(TINY), 4)
+    file = find_runtime("torch").export(four, tmp_path / "four.pt2")
+    assert torch.export.load(file).module()(four.image()).shape == (4, 10)
 
 
 def test_what_takes_one_image_refuses_more(tmp_path: Path) -> None:

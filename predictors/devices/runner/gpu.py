@@ -49,9 +49,10 @@ def event_ms(infer: Inference) -> float:
     """Time one inference by events that the GPU records, from an idle GPU to its end."""
     import torch
 
-    begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    begun.record()  # type: ignore[no-untyped-call]
+    cuda: Any = torch.cuda
+    begun, ended = (cuda.Event(enable_timing=True) for _ in range(2))
+    begun.record()
     infer()
-    ended.record()  # type: ignore[no-untyped-call]
-    ended.synchronize()  # type: ignore[no-untyped-call]
-    return float(begun.elapsed_time(ended))  # type: ignore[no-untyped-call]
+    ended.record()
+    ended.synchronize()
+    return float(begun.elapsed_time(ended))

@@ -32,12 +32,17 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")
 
+    def print_help(self, file: Any = None) -> None:
+        """Print it, or raise what argparse would swallow: OSError where it finds no room."""
+        print(self.format_help(), end="", file=file, flush=True)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code: 0, 2 for bad input, 130 when interrupted."""
     given = with_negative_values(sys.argv[1:] if arguments is None else arguments)
-    options = _parser().parse_args(given)
+    options = argparse.Namespace(debug=False, json=False)
     try:
+        _parser().parse_args(given, options)
         with _orderly_end():
             code = int(options.command(options))
         if sys.stdout is not None:  # closed by who called
@@ -186,7 +191,7 @@ def _add(
         name, help=text, description=f"{text[0].upper()}{text[1:]}."
     )
     parser.set_defaults(command=command)
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    _add_flag(parser, "--debug", "show the traceback of an error")
     return parser
 
 
@@ -210,7 +215,12 @@ def _add_timing(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    _add_flag(parser, "--json", "print JSON")
+
+
+def _add_flag(parser: argparse.ArgumentParser, name: str, text: str) -> None:
+    """Add a flag of a command and of its actions: their default must not undo what was given."""
+    parser.add_argument(name, action="store_true", default=argparse.SUPPRESS, help=text)
 
 
 def _search(options: argparse.Namespace) -> int:

@@ -119,6 +119,15 @@ def test_spaces_and_devices_are_listed(capsys: Streams) -> None:
         assert err == ""
 
 
+@pytest.mark.parametrize("command", ["devices", "measurements"])
+def test_a_flag_counts_before_and_after_an_action(command: str, capsys: Streams) -> None:
+    for words in ([command, "--json", "list"], [command, "list", "--json"]):
+        assert _call(words) == 0
+        assert isinstance(json.loads(capsys.readouterr().out), list)
+    with pytest.raises(ValueError, match="must be a registered board"):
+        main(["devices", "--debug", "check", "gone"])
+
+
 @pytest.mark.skipif(os.uname().machine == "aarch64", reason="here `arm` is this machine.")
 def test_measure_predicts_the_named_sizes_on_arm(capsys: Streams) -> None:
     assert _call(["measure", *SIZES_MS, "--device", "arm", "--json"]) == 0
@@ -277,8 +286,13 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     assert finished.stderr == ""
 
 
-def test_output_that_finds_no_room_is_one_line() -> None:
+@pytest.mark.parametrize("words", ["devices", "--help", "bench models --help"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_finds_no_room_is_one_line(
+    words: str, unbuffered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     with Path("/dev/full").open("w") as full:
-        finished = _start("devices", stdout=full.fileno())
+        finished = _start(*words.split(), stdout=full.fileno())
     assert finished.returncode == 2
     assert finished.stderr == "fasternas: error: No space left on device.\n"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nas.networks import find_network
-from predictors.models import Model, config_model
+from predictors.models import Model
 from search_spaces.fasternet import FASTERNET
 
 # Those of the paper's figure 2 that timm has, and what has come since. Each with its family and
@@ -64,21 +64,13 @@ def model_subjects(names: Sequence[str]) -> list[Subject]:
 
 def _subject(name: str) -> Subject:
     base, at, size = name.partition("@")
-    model = _network(name)
+    model = find_network(name)
+    if base in FASTERNET:  # called as timm calls it, among models of timm
+        model = replace(model, name=f"fasternet_{name}")
     if base not in MODELS and '"FasterNetConfig"' in model.identity:
         return Subject(model=model, kind="FasterNet", label=Path(name).stem)
     kind, label = MODELS.get(base, (_family(base), Path(base).stem))
     return Subject(model=model, kind=kind, label=label + at + size)
-
-
-def _network(name: str) -> Model:
-    """Find a network as `fasternas measure` does; FasterNet's sizes have other image sizes too."""
-    base, _, size = name.partition("@")
-    if base in FASTERNET and (size.isdigit() or name == base):
-        config = FASTERNET[base]
-        sized = replace(config, resolution=int(size)) if size else config
-        return config_model(sized, name=f"fasternet_{name}")
-    return find_network(name)
 
 
 def _family(name: str) -> str:

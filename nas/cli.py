@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_json(show)
     measure = _add(commands, "measure", _measure, "print the latency of networks, and compare them")
     measure.add_argument("networks", metavar="NETWORK", nargs="+",
-                         help="a config or ONNX file, t0 to l, or a model of timm")  # fmt: skip
+                         help="a config or ONNX file, t0 to l, a timm model, NAME@PX")  # fmt: skip
     _add_device(measure)
     _add_timing(measure)
     _add_json(measure)

@@ -1,5 +1,6 @@
 """How the command line finds a network by what it is called."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from predictors.models import Model, config_model
@@ -10,11 +11,16 @@ from search_spaces.formats import load_config
 def find_network(name: str) -> Model:
     """Return a named size, the network of a config file or an ONNX file, or a model of timm.
 
+    A size and a model of timm may be followed by @ and the image size, as in t0@192.
+
     Raises:
-        ValueError: if it is none of these, or the file is wrong.
+        ValueError: if it is none of these, the file is wrong, or the image is too small.
     """
-    if name in FASTERNET:
-        return config_model(FASTERNET[name], name=name)
+    base, at, pixels = name.partition("@")
+    if base in FASTERNET and (pixels.isdecimal() or not at):
+        config = FASTERNET[base]
+        sized = replace(config, resolution=int(pixels)) if at else config
+        return config_model(sized, name=name)
     path = Path(name)
     if path.suffix == ".onnx" and path.is_file():
         from predictors.onnx_files import onnx_model

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,18 @@ def test_a_norm_that_brings_an_activation_leaves_it_behind() -> None:
         torch.testing.assert_close(folded(network, image)(image), network(image))
 
 
-@pytest.mark.parametrize("name", ["no_such_net", "resnet18@big", "t9", ""])
+@pytest.mark.parametrize("name", ["no_such_net", "resnet18@big", "t9", "", "t0@", "t0@big"])
 def test_what_timm_does_not_have_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"`network` must be a config or ONNX file, one of t0"):
         find_network(name)
+
+
+def test_a_named_size_takes_another_image_size() -> None:
+    model = find_network("t0@192")
+    assert (model.name, model.shape) == ("t0@192", (3, 192, 192))
+    assert model.macs == cost(replace(FASTERNET["t0"], resolution=192)).macs
+    with pytest.raises(ValueError, match="`resolution` must be at least the total stride of 32"):
+        find_network("t0@10")
 
 
 def test_an_image_size_that_a_network_cannot_take_is_refused() -> None:

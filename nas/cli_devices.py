@@ -56,7 +56,7 @@ def _add(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    board = survey(_registered(arguments.name))
+    board = survey(_registered(arguments.name), load=True)
     save_boards({**load_boards(), board.name: board})
     print(f"{board.name}: {board.description}")
     if not board.version:

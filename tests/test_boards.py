@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from nas.cli import main
 from predictors.devices.boards import load_boards, save_boards
 from predictors.devices.installation import platform_tags
 from predictors.devices.registry import device_names, open_device
+from predictors.devices.runner import keeper
+from predictors.devices.ssh import SITE
 from search_spaces.fasternet import FasterNetConfig
 
 TINY = FasterNetConfig(
@@ -200,6 +203,46 @@ def test_a_spoilt_list_of_boards_is_one_line(
     said = capsys.readouterr().err
     assert "devices.toml must list boards" in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("raise ImportError('libgomp.so.1: no\\033[2J such file')",
+         "ImportError: libgomp.so.1: no[2J such file"),
+        ("import os\nos.kill(os.getpid(), 4)", "SIGILL"),
+        ("raise SystemExit(3)", "it says nothing"),
+    ],
+    ids=["import", "signal", "exit"],
+)  # fmt: skip
+def test_a_runtime_that_is_there_but_does_not_load_is_one_line(
+    server: Server, capsys: Streams, module: str, words: str
+) -> None:
+    assert main(["devices", "add", "pi", "--ssh", server.address]) == 0
+    before = load_boards()
+    broken = server.folder / "home" / SITE.removeprefix("~/") / "onnxruntime.py"
+    broken.parent.mkdir(parents=True)
+    broken.write_text(module)
+    capsys.readouterr()
+    for arguments in (["check", "pi"], ["add", "other", "--ssh", server.address]):
+        assert main(["devices", *arguments]) == 2
+        said = capsys.readouterr().err
+        name, installed = arguments[1], version("onnxruntime")
+        assert f"onnxruntime must load on {name}, but {installed} there does not: {words}." in said
+        assert said.count("\n") == 1
+    assert load_boards() == before
+    assert open_device(server.address).source == "measured"  # facts alone load nothing
+
+
+def test_a_runtime_that_takes_for_ever_to_load_is_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "LOAD_S", 0)
+    found = keeper.Keeper(tmp_path).answer({"facts": "onnxruntime", "load": True}, BytesIO())
+    assert found["facts"]["trouble"] == "it takes over 0 s"
+    monkeypatch.undo()
+    found = keeper.Keeper(tmp_path).answer({"facts": "numpy", "load": True}, BytesIO())
+    assert found["facts"]["trouble"] == ""
 
 
 FACTS: dict[str, Any] = {

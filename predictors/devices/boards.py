@@ -93,23 +93,29 @@ class Board:
         return TimedDevice(name, host, wanted)
 
 
-def survey(board: Board) -> Board:
+def survey(board: Board, *, load: bool = False) -> Board:
     """Connect to a board and return it with what it says of itself.
 
+    `load` has the board load its runtime once, if that is there: what is installed may not work.
+
     Raises:
-        RuntimeError: if it cannot be reached or says nothing sensible.
+        RuntimeError: if it cannot be reached, says nothing sensible, or the runtime does not load.
     """
-    package = board.package
+    request = {"facts": board.package, **({"load": True} if load else {})}
     try:
         with Connection(Address.parse(board.ssh).command()) as connection:
-            facts = connection.ask({"facts": package})["facts"]
-        return _with_facts(board, facts)
+            facts = connection.ask(request)["facts"]
+        found, trouble = _with_facts(board, facts), _word(facts.get("trouble"), longest=300)
     except ConnectionLostError as error:
         raise RuntimeError(f"The board must be within reach, but {board.ssh} is not: {error}. "
                            f"{remedy(str(error))}") from None  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError):
         raise RuntimeError(f"The board must say what it is, but {board.ssh} answered something "
                            "else. Is its Python 3.9 or newer?") from None  # fmt: skip
+    if trouble:
+        raise RuntimeError(f"{board.runtime} must load on {board.name}, but {found.version} there "
+                           f"does not: {trouble.rstrip('.')}. Install it there anew.")  # fmt: skip
+    return found
 
 
 def _with_facts(board: Board, facts: Mapping[str, Any]) -> Board:
@@ -125,8 +131,8 @@ def _with_facts(board: Board, facts: Mapping[str, Any]) -> Board:
     )  # fmt: skip
 
 
-def _word(value: object) -> str:
-    return "".join(c for c in str(value or "") if c.isprintable())[:100]
+def _word(value: object, *, longest: int = 100) -> str:
+    return "".join(c for c in str(value or "") if c.isprintable())[:longest]
 
 
 def _count(value: object) -> int:

@@ -19,9 +19,9 @@ def with_runtime(board: Board) -> Board:
     and sent over. Nothing outside `SITE` is touched.
 
     Raises:
-        RuntimeError: if the board is out of reach or neither way works.
+        RuntimeError: if the board is out of reach, neither way works, or the runtime does not load.
     """
-    found = survey(board)
+    found = survey(board, load=True)
     if found.version:
         return found
     wanted = list(find_runtime(board.runtime, board.precision).board_packages)
@@ -36,7 +36,7 @@ def with_runtime(board: Board) -> Board:
     except ConnectionLostError as error:
         raise RuntimeError(f"The board must stay reachable, but {board.ssh} was lost while "
                            f"installing: {error}. {remedy(str(error))}") from None  # fmt: skip
-    installed = survey(board)
+    installed = survey(board, load=True)
     if not installed.version:
         raise RuntimeError(f"The board must have {board.runtime}, but what was installed there "
                            "does not load. Install it by hand.")  # fmt: skip

@@ -6,7 +6,7 @@ receives models, keeps them in a folder that goes when it does, and starts timer
 that each time the models. Requests are JSON objects, one a line, on standard input; each is
 answered by one line:
 
-    {"facts": package}                          -> {"facts": {...}}
+    {"facts": package, "load": true or absent}  -> {"facts": {...}}
     {"keep": name, "bytes": n} and n raw bytes  -> {"kept": name}
     {"install": [package, ...], "into": folder} -> {"installed": folder}
     {"unpack": name, "into": folder}            -> {"installed": folder}

@@ -17,6 +17,7 @@ from predictors.devices.runner.machine import facts
 from predictors.devices.runner.serving import BOOT, serve
 
 PREFIX = "fasternas-keeper-"  # of a keeper's folder, before its process number
+LOAD_S = 120  # the longest that importing a runtime may take, from the slowest card
 
 
 class Keeper:
@@ -29,7 +30,7 @@ class Keeper:
     def answer(self, request: dict[str, Any], more: BinaryIO) -> dict[str, Any]:
         """Answer one request; `more` holds the bytes that follow it."""
         if "facts" in request:
-            return {"facts": facts(request["facts"])}
+            return {"facts": self._facts(request["facts"], load=request.get("load", False))}
         if "keep" in request:
             return self._keep(request["keep"], request["bytes"], more)
         if "install" in request:
@@ -49,6 +50,29 @@ class Keeper:
             self._timer.kill()
             self._timer.communicate()
             self._timer = None
+
+    def _facts(self, package: str, *, load: bool) -> dict[str, Any]:
+        """What the machine is; with `load` also `trouble`: why the package does not load."""
+        found = facts(package)
+        if load and found["runtime_version"]:
+            found["trouble"] = self._trouble(package)
+        return found
+
+    def _trouble(self, package: str) -> str:
+        """Import a package in a process of its own, which it may end; return what went wrong."""
+        try:
+            done = subprocess.run([sys.executable, "-c", f"import {package}"], timeout=LOAD_S,
+                                  stdin=subprocess.DEVNULL, capture_output=True,
+                                  env=self._environment())  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return f"it takes over {LOAD_S} s"
+        if done.returncode < 0:
+            return signal.Signals(-done.returncode).name
+        said = done.stderr.decode(errors="replace").strip().splitlines() or ["it says nothing"]
+        return said[-1] if done.returncode else ""
+
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "TMPDIR": str(self._folder)}  # runtimes leave things there
 
     def _keep(self, name: str, size: int, more: BinaryIO) -> dict[str, Any]:
         data = more.read(size)  # even where it cannot be kept: the next request follows it
@@ -70,7 +94,7 @@ class Keeper:
     def _start(self, program: str) -> None:
         self._timer = subprocess.Popen(
             [sys.executable, "-uc", BOOT], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env={**os.environ, "TMPDIR": str(self._folder)},  # runtimes leave things there
+            env=self._environment(),
         )  # fmt: skip
         assert self._timer.stdin is not None
         self._timer.stdin.write(program.encode() + b"\n")

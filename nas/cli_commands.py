@@ -13,7 +13,6 @@ from nas.cli_runtime import wanted_by
 from nas.cli_table import print_table
 from nas.options import SearchOptions
 from predictors.devices.device import HOW_TO_ATTACH
-from predictors.devices.pool import remarks_of
 from search_spaces.catalogue import SPACES
 from search_spaces.fasternet import FASTERNET
 
@@ -45,7 +44,7 @@ def run_search(arguments: argparse.Namespace) -> int:
         raise
     finally:
         run.close()
-    for remark in remarks_of(run.device):
+    for remark in run.device.remarks:
         print(remark, file=sys.stderr)
     if arguments.json:
         print(json.dumps(report.rows(front), indent=2))

@@ -13,7 +13,6 @@ from nas.networks import find_network
 from nas.quantities import format_count, format_ms
 from predictors.comparison import compare
 from predictors.devices.device import HOW_TO_ATTACH, Device
-from predictors.devices.pool import remarks_of
 from predictors.models import Model, batched
 from predictors.timing import Measurement
 
@@ -26,7 +25,7 @@ def run_measure(arguments: argparse.Namespace) -> int:
     device = open_wanted(arguments, models)
     measured = device.measure_each(models, processes=arguments.processes)
     timed = list(zip(models, _watched(measured, device, len(models)), strict=True))
-    for remark in remarks_of(device):
+    for remark in device.remarks:
         print(remark, file=sys.stderr)
     if arguments.json:
         print(json.dumps([_record(model, m, timed[0]) for model, m in timed], indent=2))
@@ -87,10 +86,13 @@ def _record(model: Model, m: Measurement, first: Timed) -> dict[str, Any]:
 
 
 def _watched(measured: Iterator[Measurement], device: Device, total: int) -> Iterator[Measurement]:
-    """Say on a terminal how far the timing is."""
-    for done, measurement in enumerate(measured, start=1):
-        if sys.stderr.isatty():
-            print(f"\rtiming on {device.name}: {done} of {total}", end="", file=sys.stderr)
-        yield measurement
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
+    """Say on a terminal how far the timing is; what comes next has a line of its own."""
+    begun = False
+    try:
+        for done, measurement in enumerate(measured, start=1):
+            if begun := sys.stderr.isatty():
+                print(f"\rtiming on {device.name}: {done} of {total}", end="", file=sys.stderr)
+            yield measurement
+    finally:
+        if begun:
+            print(file=sys.stderr)

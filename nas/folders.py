@@ -13,7 +13,6 @@ from nas.options import SearchOptions
 from nas.run import Run
 from nas.study import MEASUREMENTS, RUN, TRIALS, hold, read_run, write_run
 from predictors.devices.device import Device
-from predictors.devices.pool import remarks_of
 from predictors.devices.recorded import RecordedDevice
 from predictors.devices.registry import open_device
 
@@ -154,7 +153,7 @@ def machine_facts(device: Device) -> dict[str, Any]:
 def keep_remarks(run: Run) -> None:
     """Write what the device had to say beside the facts of the machine; of resumed runs too."""
     stored = read_run(run.folder)
-    remarks = list(dict.fromkeys([*stored.get("remarks", []), *remarks_of(run.device)]))
+    remarks = list(dict.fromkeys([*stored.get("remarks", []), *run.device.remarks]))
     if remarks:
         write_run(run.folder, {**stored, "remarks": remarks})
 

@@ -201,3 +201,8 @@ def test_what_no_device_is_or_has_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         open_device(name, **options)
+
+
+def test_only_what_is_timed_has_remarks() -> None:
+    for name in ("cpu", "arm"):
+        assert list(open_device(name).remarks) == []

@@ -19,7 +19,7 @@ from nas.cli import main
 from nas.cli_commands import _folder
 from predictors.devices.boards import Board, load_boards, save_boards
 from predictors.devices.device import Device, Wanted
-from predictors.devices.pool import PooledDevice, in_groups, remarks_of
+from predictors.devices.pool import PooledDevice, in_groups
 from predictors.devices.registry import open_device, wanted_of
 from predictors.latency import Prediction
 from predictors.models import Model, config_model
@@ -94,7 +94,7 @@ def test_a_board_that_dies_is_left_out(
     killer.join()
     assert [m.context["artifact"] for m in measured] == _digests(tmp_path)
     assert {m.context["board"] for m in measured} == {"b1", "b3"}
-    remark = next(line for line in remarks_of(device) if "dropped out" in line)
+    remark = next(line for line in device.remarks if "dropped out" in line)
     assert remark.startswith("b2 dropped out, and the others timed its networks: The device must")
     assert "Connection refused. Is sshd running on that port?" in remark
 
@@ -150,7 +150,7 @@ def _stand_in(
         source: Source = "measured"
         runtime = "onnxruntime"
         precision = "fp32"
-        threads = 1
+        threads, remarks = 1, ()
 
         def measure(self, network: FasterNetConfig | Model) -> Measurement:
             return next(self.measure_each([network]))
@@ -241,7 +241,7 @@ BOARD = Board(name="b1", ssh="ssh://10.0.0.1", machine="Raspberry Pi 5", version
         ({"version": "1.21"}, "version is 1.20 on b1 and 1.21 on b2"),
         ({"threads": 2}, "threads is 1 on b1 and 2 on b2"),
         ({"emulated": True}, "processor is real on b1 and emulated on b2"),
-        ({"ssh": "ssh://10.0.0.1"}, "must name each board once, but b1 and b2 are both ssh://10."),
+        ({"ssh": "ssh://10.0.0.1:22"}, "must name each board once, but b1 and b2 are both ssh:"),
     ],
 )
 @pytest.mark.parametrize("command", [["measure", "t0"], ["search", "--budget", "9ms"]])

@@ -16,7 +16,7 @@ from nas.cluster import joined
 from nas.timing_tasks import through_ray, timed_in_task
 from predictors.devices.connection import DeviceLostError
 from predictors.devices.device import Device
-from predictors.devices.pool import PooledDevice, remarks_of
+from predictors.devices.pool import PooledDevice
 from predictors.devices.registry import open_device
 from predictors.latency import Prediction
 from predictors.models import Model
@@ -62,6 +62,7 @@ def _stand_in(board: str, time_one: Callable[[], Any]) -> Device:
         runtime = "onnxruntime"
         precision = "fp32"
         threads = 1
+        remarks = ()
 
         def measure(self, network: FasterNetConfig | Model) -> Measurement:
             return next(self.measure_each([network]))
@@ -110,7 +111,7 @@ def test_a_board_is_timed_on_the_node_that_has_it(cluster: Any, tmp_path: Path) 
     assert [m.context["classes"] for m in measured] == [c.classes for c in NETWORKS]
     nodes = {m.context["board"]: m.context["said"] for m in measured}
     assert nodes == {"b1": cluster.next_to_b1.node_id, "b2": cluster.head_node.node_id}
-    assert remarks_of(device) == [
+    assert device.remarks == [
         "No node of the Ray cluster has the resource b2, so this process timed its networks."
     ]
 
@@ -163,7 +164,7 @@ def test_a_node_that_dies_takes_its_board_with_it(cluster: Any, tmp_path: Path) 
         measured += device.measure_each(NETWORKS)  # its second chance
     assert {m.context["board"] for m in measured} == {"b1"}
     assert len(measured) == 2 * len(NETWORKS)
-    (remark,) = remarks_of(device)
+    (remark,) = device.remarks
     assert remark.startswith("b3 dropped out, and the others timed its networks: The Ray node next")
 
 
@@ -190,7 +191,7 @@ def test_a_cluster_of_this_machine_has_all_boards(tmp_path: Path) -> None:
     with through_ray(pool, None) as device:
         for measured in device.measure_each(NETWORKS):
             assert measured.context["said"] == {measured.context["board"]: 1.0}
-    assert remarks_of(device) == []
+    assert device.remarks == []
 
 
 def test_what_is_no_pool_joins_no_cluster() -> None:

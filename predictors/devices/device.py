@@ -38,6 +38,10 @@ class Device(Protocol):
         """One line: the hardware, the runtime and how far its latencies can be trusted."""
 
     @property
+    def remarks(self) -> Sequence[str]:
+        """What went otherwise than expected while it timed, one sentence each."""
+
+    @property
     def source(self) -> Source:
         """Whether its latencies are measured or predicted."""
 

@@ -18,7 +18,7 @@ from predictors.devices.dealing import Worker, deal
 from predictors.devices.device import PROCESSES, Device, Wanted
 from predictors.devices.recall import on_scale
 from predictors.devices.references import reference_latency
-from predictors.devices.ssh import Address
+from predictors.devices.ssh import PORT, Address
 from predictors.devices.timed import GROUP
 from predictors.latency import Prediction
 from predictors.models import Model
@@ -165,7 +165,8 @@ def check_alike(boards: Sequence[Board]) -> None:
                 )
     found: dict[str, str] = {}
     for board in boards:
-        address = str(Address.parse(board.ssh))
+        given = Address.parse(board.ssh)
+        address = str(replace(given, port=given.port or PORT))
         if address in found:
             raise ValueError(f"`device` must name each board once, but {found[address]} and "
                              f"{board.name} are both {address}. Leave one out.")  # fmt: skip
@@ -177,11 +178,6 @@ def in_groups(networks: Sequence[Network], places: int) -> list[Sequence[Network
     count = min(places * ceil(len(networks) / (places * GROUP)), len(networks))
     ends = [len(networks) * i // count for i in range(count + 1)] if count else []
     return [networks[start:end] for start, end in pairwise(ends)]
-
-
-def remarks_of(device: Device) -> list[str]:
-    """What a device has to say once it has been timed; only a pool has."""
-    return device.remarks if isinstance(device, PooledDevice) else []
 
 
 def _disagreements(seen: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:

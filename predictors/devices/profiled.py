@@ -21,6 +21,7 @@ class ProfiledDevice:
     """
 
     source: Source = "predicted"
+    remarks: Sequence[str] = ()
 
     def __init__(self, name: str, *, runtime: str, threads: int, precision: str = "fp32") -> None:
         for option, only, given in (("runtime", "onnxruntime", runtime),

@@ -27,6 +27,7 @@ class RecordedDevice:
     threads: int
     precision: str = "fp32"
     source: Source = "measured"
+    remarks: Sequence[str] = ()
     recall: Find | None = None
 
     def measure(self, network: FasterNetConfig | Model) -> Measurement:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from predictors.devices.runner.serving import BOOT
 
 SITE = "~/.local/share/fasternas/site"  # on the board: what was installed for us
+PORT = 22  # where none is named
 LONGEST_S = 6 * 3600  # what a connection may take; where it is lost unseen, the keeper ends by then
 # An unknown host key, or a changed one, ends the connection; no password is asked for.
 _OPTIONS = {

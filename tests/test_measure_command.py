@@ -1,0 +1,26 @@
+"""What `fasternas measure` says on a terminal."""
+
+import pytest
+
+from nas.cli import main
+from predictors.devices.recorded import RecordedDevice
+from predictors.timing import Measurement
+
+
+def test_an_error_on_a_terminal_has_a_line_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(_: str) -> Measurement:
+        if not done:
+            done.append(1)
+            return Measurement(median_ms=2.0, low_ms=1.9, high_ms=2.1, source="measured",
+                               device="lab", threads=1, runtime="onnxruntime")  # fmt: skip
+        raise RuntimeError("it broke")
+
+    done: list[int] = []
+    device = RecordedDevice(name="lab", description="a lab", runtime="onnxruntime", threads=1,
+                            recall=broken)  # fmt: skip
+    monkeypatch.setattr("nas.cli_measure.open_wanted", lambda *_: device)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert main(["measure", "t0", "t1"]) == 2
+    assert capsys.readouterr().err == ("\rtiming on lab: 1 of 2\nfasternas: error: it broke\n")

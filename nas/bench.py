@@ -12,6 +12,7 @@ from typing import Any
 from nas.bench_journal import keep_measurement, kept_measurements
 from nas.bench_row import Row
 from nas.bench_subjects import Subject
+from predictors.devices.connection import DeviceLostError, OverwhelmedError
 from predictors.devices.device import PROCESSES, Device
 from predictors.devices.timed import GROUP
 from predictors.timing import Measurement
@@ -28,8 +29,8 @@ def bench(
 
     Raises:
         ValueError: if the device's latencies are not measured, or the journal is corrupt.
-        RuntimeError: while iterating, if of several networks in a group none can be timed: then it
-            is the device that fails.
+        RuntimeError: while iterating, if the device is out of reach, or of several networks in a
+            group none can be timed: then it is the device that fails.
         OSError: if the folder cannot be written.
     """
     check_timed(device)
@@ -105,6 +106,10 @@ def _time_beside(group: Sequence[Subject], device: Device, processes: int) -> It
     models: Sequence[Any] = [subject.model for subject in group]
     try:
         found = list(device.measure_each(models, processes=processes))
+    except OverwhelmedError as error:  # by one of them, it may be
+        reason = _reason(error)
+    except DeviceLostError:
+        raise
     except Exception as error:  # exporters raise whatever they like
         reason = _reason(error)
     else:

@@ -29,8 +29,16 @@ class ConnectionLostError(RuntimeError):
     """The other side is gone, or what it says makes no sense; a new connection may do better."""
 
 
+class TimerDiedError(ConnectionLostError):
+    """The process that times is gone, its machine is not: a network may have been too much."""
+
+
 class DeviceLostError(RuntimeError):
     """A machine stays out of reach; another one may do what it was to do."""
+
+
+class OverwhelmedError(DeviceLostError):
+    """A machine is there, but its timers keep dying: other networks may do better."""
 
 
 class Connection:
@@ -134,7 +142,7 @@ class Connection:
             raise ConnectionLostError(f"it answered no JSON object: {_printable(line)!r}")
         if "died" in answer:
             how = _printable(str(answer["died"]).encode())
-            raise ConnectionLostError(f"the process that times the networks died ({how})")
+            raise TimerDiedError(f"the process that times the networks died ({how})")
         if "error" in answer:
             raise RuntimeError(_printable(str(answer["error"]).encode()))
         return answer

@@ -15,6 +15,8 @@ from predictors.devices.connection import (
     Connection,
     ConnectionLostError,
     DeviceLostError,
+    OverwhelmedError,
+    TimerDiedError,
 )
 from predictors.devices.device import PROCESSES, Wanted
 from predictors.devices.entry import Setting
@@ -74,6 +76,7 @@ class TimedDevice:
     """
 
     source: Source = "measured"
+    remarks: Sequence[str] = ()
 
     def __init__(self, name: str, host: Host, wanted: Wanted) -> None:
         self.name = name
@@ -180,7 +183,7 @@ class TimedDevice:
         self, artifacts: Sequence[_Artifact], start: dict[str, Any], processes: int
     ) -> list[Session]:
         """Time all files in so many fresh processes; begin again where the machine is lost."""
-        reason = ""
+        reason, lost = "", DeviceLostError
         for attempt in range(ATTEMPTS):
             time.sleep(PAUSE_S * attempt)
             try:
@@ -192,14 +195,16 @@ class TimedDevice:
                     ]
                     return [SessionTimer(connection, start).run(seed=seed, processes=processes)
                             for seed in range(processes)]  # fmt: skip
+            except TimerDiedError as error:
+                reason, lost = str(error), OverwhelmedError
             except ConnectionLostError as error:
-                reason = str(error)
+                reason, lost = str(error), DeviceLostError
             except RuntimeError as error:
                 raise RuntimeError(
                     f"The device must be able to run the networks, but {self.name} says: {error}."
                 ) from None
-        raise DeviceLostError(f"The device must stay reachable, but {self.name} was lost "
-                              f"{ATTEMPTS} times: {reason}. {remedy(reason)}")  # fmt: skip
+        raise lost(f"The device must stay reachable, but {self.name} was lost {ATTEMPTS} times: "
+                   f"{reason}. {remedy(reason)}")  # fmt: skip
 
     def _check_version(self, connection: Connection) -> None:
         """Refuse a board whose runtime is not the version that measurements are kept under."""

@@ -1,0 +1,85 @@
+"""What becomes of a benchmark whose board is lost, or whose network ends the process that times."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from loopback_sshd import Server
+
+from nas.bench import bench
+from nas.bench_journal import JOURNAL
+from nas.bench_subjects import Subject
+from nas.cli import main
+from predictors.devices.connection import TIMER
+from predictors.devices.registry import open_device
+from predictors.devices.timed import ATTEMPTS
+from predictors.models import Model, config_model
+from search_spaces.fasternet import FasterNetConfig
+from search_spaces.formats import save_config
+
+TINY = FasterNetConfig(
+    widths=(8, 16), depths=(1, 1), partial_ratios=(0.5, 0.25), expansions=(2.0, 2.0),
+    resolution=32, head_width=32, classes=10,
+)  # fmt: skip
+Streams = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a small network to work in, and quick timing."""
+    monkeypatch.setattr("predictors.devices.session.ROUNDS", (8, 8))
+    monkeypatch.chdir(tmp_path)
+    save_config(TINY, tmp_path / "tiny.yaml")
+    return tmp_path
+
+
+def _subject(model: Model) -> Subject:
+    return Subject(model=model, kind="FasterNet", label=model.name)
+
+
+def _table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_board_that_is_lost_ends_it_at_once_and_what_was_timed_stays(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: Streams
+) -> None:
+    assert main(["devices", "add", "pi", "--ssh", server.address]) == 0
+    command = ["bench", "models", "--device", "pi", "--processes", "1", "--out", "out"]
+    assert main([*command, "tiny.yaml"]) == 0
+    before = _table(Path("out/models.csv"))
+    server.dies()
+    tried: list[int] = []
+    monkeypatch.setattr("predictors.devices.timed.time.sleep", lambda _: tried.append(1))
+    capsys.readouterr()
+    assert main([*command, "tiny.yaml", "t0", "t1"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].startswith("fasternas: error: The device must stay reachable, but pi was lost")
+    assert "tiny.yaml" in said[-2]  # nothing was said of the others
+    assert len(tried) == ATTEMPTS  # no halves
+    assert _table(Path("out/models.csv")) == before
+    assert len(Path("out", JOURNAL).read_text().splitlines()) == 1
+
+
+def test_a_network_that_kills_its_timer_is_reported_and_the_rest_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = open_device("cpu")
+    monkeypatch.setattr("predictors.devices.timed.PAUSE_S", 0)
+    model = config_model(replace(TINY, classes=11), name="tiny")
+    fatal = config_model(replace(TINY, resolution=64), name="fatal")
+    code, fatal_code = (
+        json.dumps(text)[1:-1]
+        for text in ("    def load(path: str, shape: list[int]) -> Inference:\n        session",
+                     "    def load(path: str, shape: list[int]) -> Inference:\n"
+                     "        if shape[-1] == 64: os.abort()\n        session")
+    )  # fmt: skip
+    assert TIMER.count(code) == 1
+    program = TIMER.replace(code, fatal_code).replace("import tempfile", "import os, tempfile")
+    monkeypatch.setattr("predictors.devices.session.TIMER", program)
+    tiny, row = bench([_subject(model), _subject(fatal)], device, folder / "out", processes=1)
+    assert tiny.latency is not None
+    assert "the process that times the networks died (SIGABRT)" in row.failed

@@ -23,6 +23,7 @@ Batch = Literal["dynamic", "fixed"]
 OPSET = 20  # the first with a Gelu operator, the last of the exporter that takes 0.2 s a network
 DYNAMIC = {"image": {0: "batch"}, "logits": {0: "batch"}}
 TOLERANCE = 1e-4  # largest difference from torch, relative to the largest output
+TOLERANCES = {"fp32": TOLERANCE, "bf16": 5e-2}  # bf16 has 8 bits, a network some tens of layers
 
 
 def export_onnx(network: nn.Module, image: Tensor, path: Path, *, batch: Batch = "dynamic") -> Path:

@@ -17,11 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from predictors.artifact import TOLERANCE, logits_of, relative_difference, written
+from predictors.artifact import TOLERANCES, logits_of, relative_difference, written
 from predictors.folding import folded
 from predictors.models import Model
-
-TOLERANCES = {"fp32": TOLERANCE, "bf16": 5e-2}  # bf16 has 8 bits, a network some tens of layers
 
 # Run by a process of its own in a folder with the network and its input: ncnn ends the process
 # with what it cannot run. Packages are found as they are here.

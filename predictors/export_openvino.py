@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from predictors.artifact import (
-    TOLERANCE,
+    TOLERANCES,
     onnx_logits,
     refuse_difference,
     relative_difference,
@@ -16,8 +16,6 @@ from predictors.artifact import (
 from predictors.model_files import onnx_bytes
 from predictors.models import Model
 from predictors.quantization import quantized, refuse_unlike
-
-TOLERANCES = {"fp32": TOLERANCE, "bf16": 5e-2}  # bf16 has 8 bits, a network some tens of layers
 
 
 def export_openvino(model: Model, path: Path, *, precision: str, check: bool) -> Path:

@@ -132,6 +132,19 @@ def test_only_the_command_line_prints(path: Path) -> None:
     assert may_print or "print" not in names
 
 
+def test_what_is_settled_is_spelled_in_one_place() -> None:
+    places: dict[str, list[str]] = {}
+    for path in PACKAGED:
+        for node in ast.walk(_tree(path)):
+            table = isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)
+            table = table and ast.unparse(node).split(" ")[0].isupper()
+            variable = isinstance(node, ast.Constant) and re.match(r"XDG_\w+$", str(node.value))
+            if table or variable:
+                places.setdefault(ast.unparse(node), []).append(_name(path))
+    assert places
+    assert {what: where for what, where in places.items() if len(where) > 1} == {}
+
+
 @pytest.mark.parametrize("statement", LIGHT_STATEMENTS)
 def test_nothing_heavy_is_imported_before_it_is_needed(statement: str) -> None:
     finished = _run(statement)

@@ -13,6 +13,7 @@ from predictors.devices.connection import Connection, ConnectionLostError, numbe
 from predictors.devices.device import Wanted
 from predictors.devices.ssh import Address, remedy
 from predictors.devices.timed import Host, TimedDevice
+from predictors.devices.user_folders import config_folder
 from predictors.runtimes import find_runtime
 
 _NAME = re.compile(r"[A-Za-z][\w-]{0,40}")
@@ -205,5 +206,4 @@ def check_name(name: str, taken: Mapping[str, object] | tuple[str, ...]) -> None
 
 
 def _file() -> Path:
-    config = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(config) / "fasternas" / "devices.toml"
+    return config_folder() / "devices.toml"

@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
+from predictors.devices.user_folders import cache_folder
+
 
 def reference_latency(key: Mapping[str, str | int], processes: Sequence[Sequence[float]]) -> float:
     """Return the reference's latency in ms: the one kept for `key`, or that of these blocks.
@@ -20,18 +22,13 @@ def reference_latency(key: Mapping[str, str | int], processes: Sequence[Sequence
     The fastest process's median stands for the machine: others were held up by something.
     Where the cache cannot be written, the latency holds for this run alone.
     """
-    file = _folder() / f"reference-{_digest(key)}.json"
+    file = cache_folder() / f"reference-{_digest(key)}.json"
     kept = _read(file)
     if kept is not None:
         return kept
     latency_ms = min(median(blocks) for blocks in processes)
     _keep(file, {**key, "latency_ms": latency_ms})
     return latency_ms
-
-
-def _folder() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "fasternas"
 
 
 def _digest(key: Mapping[str, str | int]) -> str:

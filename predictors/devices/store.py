@@ -1,7 +1,6 @@
 """Measurements kept in a database, so that no network is timed twice in the same setting."""
 
 import json
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -11,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from predictors.devices.entry import Entry, Key, Setting, measurement_of
+from predictors.devices.user_folders import cache_folder
 from predictors.timing import Measurement
 
 VERSION = 1  # of the table
@@ -34,8 +34,7 @@ def _is(columns: Iterable[str]) -> str:
 
 
 def _default_path() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "fasternas" / "measurements.db"
+    return cache_folder() / "measurements.db"
 
 
 @dataclass(frozen=True, kw_only=True)

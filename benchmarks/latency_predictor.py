@@ -21,6 +21,7 @@ import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
 from nas import journal
+from nas.bench_report import plain_name
 from nas.study import read_measurements
 from predictors.calibration import next_batch
 from predictors.cost import cost
@@ -43,7 +44,7 @@ def main() -> None:
     parser.add_argument("--limit-ms", type=float, default=60.0)
     options = parser.parse_args()
     device = open_device(options.device)
-    folder = RESULTS / f"latency_predictor-{device.name}"
+    folder = RESULTS / plain_name("latency_predictor", device.name)
     folder.mkdir(parents=True, exist_ok=True)
     fit = _fit_set(folder / "fit", device, options.limit_ms)
     test = _test_set(folder / "test", device, options.limit_ms)
@@ -53,7 +54,7 @@ def main() -> None:
         print(f"{name:42}" + "".join(f"  {key} {value:.4g}" for key, value in row.items()))
     result = {"device": device.description, "limit_ms": options.limit_ms, "fitted": len(fit),
               "tested": len(test), "predictors": rows}  # fmt: skip
-    results = RESULTS / f"latency_predictor-{device.name}.json"
+    results = folder.with_name(f"{folder.name}.json")
     results.write_text(json.dumps(result, indent=2) + "\n")
 
 

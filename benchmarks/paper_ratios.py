@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from nas.bench_report import plain_name
 from predictors.comparison import compare
 from predictors.devices.registry import open_device
 from predictors.foreign import timm_model
@@ -37,7 +38,7 @@ def main() -> None:
     ]  # fmt: skip
     rows = [_row(options.device, runtime, pair)
             for pair in pairs for runtime in ("torch", "onnxruntime")]  # fmt: skip
-    results = RESULTS / f"paper_ratios-{options.device}.json"
+    results = RESULTS / f"{plain_name('paper_ratios', options.device)}.json"
     results.write_text(json.dumps(rows, indent=2) + "\n")
 
 

@@ -12,10 +12,11 @@ plain loops over wall-clock times say in the same minutes:
   to run: what `predictors/timing.py` assumes of an interval.
 
 Prints a table and writes benchmarks/results/repeatability-DEVICE.json. Runs are kept beside it,
-so that it goes on where it was stopped.
+so that it goes on where it was stopped; runs of another device, version or protocol are refused.
 """
 
 import argparse
+import hashlib
 import json
 import math
 import subprocess
@@ -24,11 +25,14 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean, median, variance
 from typing import Any
 
 from nas import journal
+from nas.bench_report import plain_name
+from predictors import timing
 from predictors.comparison import compare
 from predictors.devices.device import Device
 from predictors.devices.registry import open_device
@@ -40,6 +44,8 @@ from predictors.timing import Measurement
 from search_spaces.fasternet import FASTERNET
 
 RESULTS = Path(__file__).parent / "results"
+PREDICTORS = Path(timing.__file__).parent
+PROTOCOL = ("timing.py", "rounds.py", "devices/session.py", "devices/timed.py")
 T0 = FASTERNET["t0"]
 SLOWER = replace(T0, depths=(1, 2, 9, 2))
 FAST = replace(T0, widths=(32, 64, 128, 256), depths=(1, 1, 4, 1), resolution=160)
@@ -72,23 +78,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--runs", type=int, default=40)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the folder for results")
     options = parser.parse_args()
     if options.runs < TEN:
         parser.error(f"--runs must be at least {TEN}.")
     device = open_device(options.device)
+    kept = options.out / plain_name("repeatability", device.name) / "runs.jsonl"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    made_by = _made_by(device)
+    if any(run.get("made_by") != made_by for run in journal.read(kept)):
+        parser.error(f"{kept} must hold runs of this device and protocol, but holds others. Name "
+                     "another folder by --out or delete that file.")  # fmt: skip
     models = [config_model(T0, name="t0"), timm_model("mobilenetv2_100"),
               config_model(SLOWER, name="slower"), config_model(FAST, name="fast")]  # fmt: skip
-    kept = RESULTS / f"repeatability-{device.name}" / "runs.jsonl"
-    kept.parent.mkdir(parents=True, exist_ok=True)
     for number in range(len(journal.read(kept)), options.runs):
         with _busy_core(busy=number % 2 == 1):
-            journal.append(kept, [_run(device, models)])
+            journal.append(kept, [{"made_by": made_by, **_run(device, models)}])
         print(f"run {number + 1} of {options.runs}", flush=True)
     runs = journal.read(kept)[: options.runs]
     result = {"device": device.description, "runs": len(runs), **_findings(runs)}
     print(json.dumps(result, indent=2))
-    results = RESULTS / f"repeatability-{device.name}.json"
+    results = kept.parent.with_name(f"{kept.parent.name}.json")
     results.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _made_by(device: Device) -> dict[str, str]:
+    """What runs must share to be compared: the device, the package and the protocol's source."""
+    source = b"".join((PREDICTORS / name).read_bytes() for name in PROTOCOL)
+    return {"device": device.description, "fasternas": version("fasternas"),
+            "protocol": hashlib.sha256(source).hexdigest()}  # fmt: skip
 
 
 def _run(device: Device, models: Sequence[Model]) -> dict[str, Any]:

@@ -19,7 +19,12 @@ _PLOTS = {"operators": plot_operators, "models": plot_models}
 
 def default_folder(topic: Topic, device: str, *setting: str) -> Path:
     """bench/DEVICE-TOPIC, with the setting between; without signs that some disks refuse."""
-    return Path("bench") / re.sub(r"[^\w.]+", "-", "-".join((device, *setting, topic))).strip("-.")
+    return Path("bench") / plain_name(device, *setting, topic)
+
+
+def plain_name(*words: str) -> str:
+    """Return the words joined as the name of a file, without signs that some disks refuse."""
+    return re.sub(r"[^\w.]+", "-", "-".join(words)).strip("-.")
 
 
 def write_bench(folder: Path, topic: Topic, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:

@@ -5,13 +5,14 @@ those, so latencies of different groups, and of runs on different days, are comp
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from nas.bench_journal import keep_measurement, kept_measurements
 from nas.bench_row import Row
 from nas.bench_subjects import Subject
+from nas.new_folders import make_folders, remove_empty
 from predictors.devices.connection import DeviceLostError, OverwhelmedError
 from predictors.devices.device import PROCESSES, Device
 from predictors.devices.timed import GROUP
@@ -76,14 +77,11 @@ def _rows(
 @contextmanager
 def _made(folder: Path) -> Iterator[None]:
     """Make a folder, before minutes are spent on what it could not hold; drop it if it is empty."""
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    made = make_folders(folder)
     try:
         yield
     finally:
-        for path in made:
-            with suppress(OSError):  # something is in it
-                path.rmdir()
+        remove_empty(made)
 
 
 def _time_each(subjects: Sequence[Subject], device: Device, processes: int) -> Iterator[Row]:

@@ -2,13 +2,13 @@
 
 import os
 import platform
-from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from nas import journal
+from nas.new_folders import make_folders, remove_empty
 from nas.options import SearchOptions
 from nas.run import Run
 from nas.study import MEASUREMENTS, RUN, TRIALS, hold, read_run, write_run
@@ -30,9 +30,8 @@ def start_run(folder: Path, options: SearchOptions, *, fresh: bool = False) -> R
     """
     device = _device_of(options, fresh=fresh)
     options.open_space()  # refuses wrong fields before anything is written
-    made = [p for p in (folder, *folder.parents) if not p.exists()]
     new = not (folder / TRIALS).exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    made = make_folders(folder)
     lock = None
     try:
         lock = hold(folder)
@@ -46,7 +45,7 @@ def start_run(folder: Path, options: SearchOptions, *, fresh: bool = False) -> R
     except (OSError, RuntimeError, ValueError):
         if new and lock is not None:  # then it is ours
             (folder / TRIALS).unlink(missing_ok=True)
-        _remove_empty(made)
+        remove_empty(made)
         if lock is not None:
             lock.close()
         raise
@@ -129,12 +128,6 @@ def _repair(folder: Path) -> None:
         journal.repair(folder / name)
 
 
-def _remove_empty(folders: list[Path]) -> None:
-    for path in folders:
-        with suppress(OSError):  # somebody else's files stay
-            path.rmdir()
-
-
 def _device_of(options: SearchOptions, *, fresh: bool = False) -> Device:
     return open_device(options.device, runtime=options.runtime, precision=options.precision,
                        threads=options.threads, reuse=not fresh)  # fmt: skip
@@ -164,4 +157,4 @@ def give_up(run: Run) -> None:
         return
     for name in (RUN, TRIALS, MEASUREMENTS):
         (run.folder / name).unlink(missing_ok=True)
-    _remove_empty(run.made)
+    remove_empty(run.made)

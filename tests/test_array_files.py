@@ -1,0 +1,271 @@
+"""Arrays of images: .npz files, IDX folders and scikit-learn's digits, good and bad."""
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from predictors.datasets import load_data
+
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+RNG = np.random.default_rng(0)
+
+
+def _images(count: int, *, size: tuple[int, ...] = (8, 8, 3)) -> np.ndarray[Any, Any]:
+    return RNG.integers(0, 256, (count, *size), dtype=np.uint8)
+
+
+def _arrays(**changes: Any) -> dict[str, Any]:
+    """20 training and 6 test images of two classes; None takes an array away."""
+    arrays = {"x_train": _images(20), "y_train": np.arange(20) % 2,
+              "x_test": _images(6), "y_test": np.arange(6) % 2, **changes}  # fmt: skip
+    return {name: array for name, array in arrays.items() if array is not None}
+
+
+def _npz(folder: Path, **changes: Any) -> str:
+    path = folder / "data.npz"
+    np.savez(path, **_arrays(**changes))
+    return str(path)
+
+
+def test_an_npz_is_read_as_it_is(tmp_path: Path) -> None:
+    arrays = _arrays()
+    np.savez_compressed(tmp_path / "data.npz", **arrays)
+    data = load_data(str(tmp_path / "data.npz"))
+    assert (data.classes, data.resolution, data.channels) == (("0", "1"), 8, 3)
+    assert data.test is not None
+    assert np.array_equal(data.test.pixels(range(6)), arrays["x_test"])
+    assert np.array_equal(data.test.labels, arrays["y_test"])
+    assert np.array_equal(data.train.pixels([0, 5]), arrays["x_train"][data.train.rows[[0, 5]]])
+    assert data.train.labels.dtype == np.int64
+    assert [len(data.train), len(data.validation)] == [18, 2]
+    assert data.mean == pytest.approx((data.train.pixels(range(18)) / 255).mean(axis=(0, 1, 2)))
+
+
+def test_a_validation_split_of_the_npz_is_kept(tmp_path: Path) -> None:
+    data = load_data(_npz(tmp_path, x_val=_images(4), y_val=[0, 1, 1, 0]))
+    assert [len(data.train), len(data.validation)] == [20, 4]
+    assert data.validation.labels.tolist() == [0, 1, 1, 0]
+    assert data.remarks == ()
+
+
+def test_without_test_arrays_there_is_no_test(tmp_path: Path) -> None:
+    assert load_data(_npz(tmp_path, x_test=None, y_test=None)).test is None
+
+
+def test_images_without_channels_have_one(tmp_path: Path) -> None:
+    grey = {"x_train": _images(20, size=(8, 8)), "x_test": _images(6, size=(8, 8))}
+    data = load_data(_npz(tmp_path, **grey))
+    assert data.channels == len(data.std) == 1
+    assert data.train.pixels([0]).shape == (1, 8, 8, 1)
+
+
+def test_arrays_that_are_not_square_give_their_centre_and_any_size(tmp_path: Path) -> None:
+    wide = np.zeros((20, 8, 12, 3), dtype=np.uint8)
+    wide[:, :, 2:10] = 200
+    path = _npz(tmp_path, x_train=wide, x_test=wide[:6])
+    assert load_data(path).train.pixels([3]).tolist() == np.full((1, 8, 8, 3), 200).tolist()
+    for size in (4, 12):
+        pixels = load_data(path, resolution=size).train.pixels([3, 4])
+        assert pixels.shape == (2, size, size, 3)
+        assert np.all(pixels == 200)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "shown"),
+    [
+        (np.arange(20) % 3 + 1, ("1", "2", "3"), "1, 2, 3"),
+        (np.array([0, 1, 3, 7])[np.arange(20) % 4], ("0", "1", "3", "7"), "0, 1, ... 7"),
+        (np.array(["dog", "cat"])[np.arange(20) % 2], ("cat", "dog"), "cat, dog"),
+        (np.array([b"dog", b"cat"])[np.arange(20) % 2], ("cat", "dog"), "cat, dog"),
+        (np.array([-1, 1])[np.arange(20) % 2], ("-1", "1"), "-1, 1"),
+    ],
+)
+def test_labels_that_are_not_0_to_n_are_numbered_and_remarked_on(
+    tmp_path: Path, labels: np.ndarray[Any, Any], classes: tuple[str, ...], shown: str
+) -> None:
+    data = load_data(_npz(tmp_path, y_train=labels, y_test=labels[:6]))
+    assert data.classes == classes
+    assert data.remarks[0] == f"The labels {shown} were numbered 0 to {len(classes) - 1}."
+    assert data.test is not None
+    plain = [label.decode() if isinstance(label, bytes) else str(label) for label in labels[:6]]
+    assert [data.classes[label] for label in data.test.labels] == plain
+
+
+def test_labels_may_be_a_column(tmp_path: Path) -> None:
+    data = load_data(_npz(tmp_path, y_train=np.arange(20).reshape(20, 1) % 2))
+    assert sorted(data.train.labels.tolist()) == [0] * 9 + [1] * 9
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x_train": None}, "must hold the arrays .*, but .*data.npz lacks x_train. Save them"),
+        ({"y_test": None}, "must hold the arrays .*, but .*data.npz lacks y_test"),
+        ({"x_val": _images(4)}, "must hold the arrays .*, but .*data.npz lacks y_val"),
+        ({"x_train": _images(20) / 255}, "in uint8, but got float64 in train. Scale"),
+        ({"x_train": _images(20, size=(3, 8, 8))}, r"but got \[20, 3, 8, 8\] in train. Put the ch"),
+        ({"x_train": _images(20, size=(192,))}, r"3 channels, but got \[20, 192\] in train"),
+        ({"x_train": _images(0), "y_train": []}, r"3 channels, but got \[0, 8, 8, 3\] in train"),
+        ({"x_test": _images(6, size=(9, 8, 3))},
+         r"of one shape, but got \[8, 8, 3\] in train and \[9, 8, 3\] in test. Make them alike"),
+        ({"y_train": np.arange(19) % 2}, "but got 20 images and 19 labels in train. Check"),
+        ({"y_train": np.zeros(20)}, "whole numbers or text, but got float64 in train. Convert"),
+        ({"y_train": np.eye(20, dtype=int)}, r"got labels of shape \[20, 20\] in train. Give"),
+        ({"y_train": np.zeros(20, dtype=int), "y_test": np.zeros(6, dtype=int)},
+         r"must have two classes or more, but got 1 \(0\)"),
+        ({"y_test": np.arange(6)}, r"test with \['2', '3', '4', '5'\], which train has not. Label"),
+        ({"y_test": np.array(["0", "1"] * 3)}, "classes of train in every split, but got test"),
+        ({"y_train": np.array([0, 1] * 10, dtype=object)}, "cannot: Object arrays cannot be load"),
+    ],
+)  # fmt: skip
+def test_bad_arrays_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^`data` .*{message}"):
+        load_data(_npz(tmp_path, **changes))
+
+
+def _truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _damaged(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[200:260] = bytes(60)
+    path.write_bytes(content)
+
+
+def _replaced(path: Path) -> None:
+    path.write_text("no archive", encoding="utf-8")
+
+
+def _emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _single_array(path: Path) -> None:
+    np.save(path.with_suffix(".npy"), np.zeros(3))
+    path.with_suffix(".npy").rename(path)
+
+
+@pytest.mark.parametrize("spoil", [_truncated, _damaged, _replaced, _emptied, _single_array])
+def test_a_corrupt_npz_is_refused_in_one_line(
+    tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    path = _npz(tmp_path)
+    spoil(Path(path))
+    with pytest.raises(ValueError, match=r"^`data` must be a file that can be read, but .* cannot"):
+        load_data(path)
+
+
+def _idx(path: Path, array: np.ndarray[Any, Any], *, compress: bool) -> None:
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, dtype=">u4").tobytes()
+    content = header + array.tobytes()
+    if compress:
+        path = path.with_name(f"{path.name}.gz")
+    path.write_bytes(gzip.compress(content) if compress else content)
+
+
+def _idx_folder(folder: Path, *, compress: bool = False) -> Path:
+    for stem, count in (("train", 20), ("t10k", 6)):
+        images, labels = _images(count, size=(8, 8)), (np.arange(count) % 2).astype(np.uint8)
+        _idx(folder / f"{stem}-images-idx3-ubyte", images, compress=compress)
+        _idx(folder / f"{stem}-labels-idx1-ubyte", labels, compress=compress)
+    return folder
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_idx_folders_are_read_plain_and_compressed(tmp_path: Path, *, compress: bool) -> None:
+    data = load_data(str(_idx_folder(tmp_path, compress=compress)))
+    assert (data.classes, data.resolution, data.channels) == (("0", "1"), 8, 1)
+    assert data.test is not None
+    assert [len(data.train), len(data.validation), len(data.test)] == [18, 2, 6]
+    assert data.test.labels.tolist() == [0, 1, 0, 1, 0, 1]
+
+
+def test_idx_pixels_keep_their_place(tmp_path: Path) -> None:
+    _idx_folder(tmp_path)
+    images = _images(20, size=(5, 7))
+    _idx(tmp_path / "train-images-idx3-ubyte", images, compress=False)
+    _idx(tmp_path / "t10k-images-idx3-ubyte", images[:6], compress=False)
+    data = load_data(str(tmp_path))
+    assert data.test is not None
+    assert np.array_equal(data.test.pixels(range(6))[..., 0], images[:6, :, 1:6])
+
+
+def test_fashion_mnist_of_debian_is_read() -> None:
+    if not FASHION.is_dir():
+        pytest.skip("Debian's dataset-fashion-mnist is not installed here.")
+    data = load_data(str(FASHION))
+    assert data.test is not None
+    assert [len(data.train), len(data.validation), len(data.test)] == [54_000, 6_000, 10_000]
+    assert (data.resolution, data.channels, len(data.classes)) == (28, 1, 10)
+    assert data.mean == pytest.approx((0.2860,), abs=0.002)  # as is published
+    assert data.std == pytest.approx((0.3530,), abs=0.002)
+    assert np.bincount(data.validation.labels).tolist() == [600] * 10
+
+
+def _other_magic(folder: Path) -> None:
+    (folder / "train-images-idx3-ubyte").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 0]))
+
+
+def _too_short(folder: Path) -> None:
+    _truncated(folder / "train-images-idx3-ubyte")
+
+
+def _no_labels(folder: Path) -> None:
+    (folder / "train-labels-idx1-ubyte").unlink()
+
+
+def _no_test_labels(folder: Path) -> None:
+    (folder / "t10k-labels-idx1-ubyte").unlink()
+
+
+def _short_gz(folder: Path) -> None:
+    compressed = folder / "train-images-idx3-ubyte.gz"
+    compressed.write_bytes(gzip.compress(_images(20).tobytes())[:-50])
+
+
+def _no_gz(folder: Path) -> None:
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(b"no gzip")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_other_magic, "begins with 00000801 and not with 00000803. Get the file again"),
+        (_too_short, "has 1,180 bytes where 20 x 8 x 8 were announced. Get the file again"),
+        (_no_labels, "lacks train-labels-idx1-ubyte. Add that file, or its .gz"),
+        (_no_test_labels, "lacks t10k-labels-idx1-ubyte. Add that file"),
+        (_short_gz, "train-images-idx3-ubyte.gz cannot: Compressed file ended"),
+        (_no_gz, "train-images-idx3-ubyte.gz cannot: Not a gzipped file"),
+    ],
+)
+def test_bad_idx_folders_are_refused(
+    tmp_path: Path, spoil: Callable[[Path], None], message: str
+) -> None:
+    spoil(_idx_folder(tmp_path))
+    with pytest.raises(ValueError, match=f"^`data` .*{message}"):
+        load_data(str(tmp_path))
+
+
+def test_digits_have_a_test_split_that_no_seed_changes() -> None:
+    one, other = load_data("digits", seed=1), load_data("digits", seed=2)
+    assert one.test is not None
+    assert other.test is not None
+    assert [len(one.train), len(one.validation), len(one.test)] == [1295, 143, 359]
+    assert np.array_equal(one.test.rows, other.test.rows)
+    assert not np.array_equal(one.validation.rows, other.validation.rows)
+    rows = [*one.train.rows, *one.validation.rows, *one.test.rows]
+    assert sorted(rows) == list(range(1797))
+
+
+def test_digits_are_enlarged_by_repeating_pixels() -> None:
+    data = load_data("digits")
+    assert (data.resolution, data.channels, len(data.classes)) == (32, 1, 10)
+    pixels = data.train.pixels(range(100))
+    assert pixels.max() == 255
+    small = pixels[:, ::4, ::4]
+    assert np.array_equal(small.repeat(4, axis=1).repeat(4, axis=2), pixels)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from networks import TINY
 
 from nas.cli import main
 from predictors.devices.registry import open_device
@@ -12,12 +13,6 @@ from predictors.model_files import write_onnx
 from predictors.models import batched, config_model
 from predictors.onnx_files import onnx_model
 from predictors.runtimes import find_runtime
-from search_spaces.fasternet import FasterNetConfig
-
-TINY = FasterNetConfig(
-    widths=(8, 16), depths=(1, 1), partial_ratios=(0.5, 0.25), expansions=(2.0, 2.0),
-    resolution=32, head_width=32, classes=10,
-)  # fmt: skip
 
 
 def test_a_batch_makes_another_network_of_it() -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from networks import TINY
 from torch import Tensor, nn
 
 from nas import bench_subjects
@@ -20,13 +21,8 @@ from nas.cli import main
 from predictors.devices.registry import open_device
 from predictors.models import Model, config_model
 from predictors.timing import Measurement
-from search_spaces.fasternet import FasterNetConfig
 from search_spaces.formats import save_config
 
-TINY = FasterNetConfig(
-    widths=(8, 16), depths=(1, 1), partial_ratios=(0.5, 0.25), expansions=(2.0, 2.0),
-    resolution=32, head_width=32, classes=10,
-)  # fmt: skip
 WIDER = replace(TINY, widths=(16, 32))
 MEASURED = Measurement(
     median_ms=2.0, low_ms=1.9, high_ms=2.1, source="measured", device="cpu", threads=1,

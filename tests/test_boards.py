@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from loopback_sshd import Server, kill_first, ssh_clients, until
+from networks import LARGER, TINY
 
 from nas.cli import main
 from predictors.devices.boards import load_boards, save_boards
@@ -20,16 +21,7 @@ from predictors.devices.installation import platform_tags
 from predictors.devices.registry import device_names, open_device
 from predictors.devices.runner import keeper
 from predictors.devices.ssh import SITE
-from search_spaces.fasternet import FasterNetConfig
 
-TINY = FasterNetConfig(
-    widths=(8, 16), depths=(1, 1), partial_ratios=(0.5, 0.25), expansions=(2.0, 2.0),
-    resolution=32, head_width=32, classes=10,
-)  # fmt: skip
-LARGER = FasterNetConfig(
-    widths=(64, 128), depths=(4, 4), partial_ratios=(1.0, 1.0), expansions=(4.0, 4.0),
-    resolution=32, head_width=32, classes=10, stem_stride=2,
-)  # fmt: skip
 Streams = pytest.CaptureFixture[str]
 
 

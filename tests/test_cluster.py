@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray_nodes import two_nodes
 
 from nas.cluster import InProcess, Outcome, RayPool, evaluated
 from nas.loop import search
@@ -26,17 +27,9 @@ Evaluate = Callable[[Any], Any]
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A head and a second node of one core each, without statistics and dashboard."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        from ray.cluster_utils import Cluster
-
-        arguments = {"num_cpus": 1, "include_dashboard": False}
-        started: Any = Cluster(initialize_head=True, head_node_args=arguments)
-        started.add_node(num_cpus=1)
+    """A head and a second node of one core each."""
+    with two_nodes() as started:
         yield started
-        started.shutdown()
 
 
 def _outcomes(address: str, evaluate: Evaluate, configs: list[Any]) -> list[Outcome]:

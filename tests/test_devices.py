@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from networks import LARGER, TINY
 
 from predictors.devices.device import Device
 from predictors.devices.profiled import ProfiledDevice
@@ -18,16 +19,8 @@ from predictors.devices.registry import device_names, open_device
 from predictors.devices.timed import TimedDevice
 from predictors.timing import Measurement
 from search_spaces.catalogue import SPACES
-from search_spaces.fasternet import FASTERNET, FasterNetConfig
+from search_spaces.fasternet import FASTERNET
 
-TINY = FasterNetConfig(
-    widths=(8, 16), depths=(1, 1), partial_ratios=(0.5, 0.25), expansions=(2.0, 2.0),
-    resolution=32, head_width=32, classes=10,
-)  # fmt: skip
-LARGER = FasterNetConfig(
-    widths=(64, 128), depths=(4, 4), partial_ratios=(1.0, 1.0), expansions=(4.0, 4.0),
-    resolution=32, head_width=32, classes=10, stem_stride=2,
-)  # fmt: skip
 KEY: dict[str, str | int] = {"machine": "here", "threads": 1}
 BLOCKS = [[3.0, 2.0, 4.0]]
 

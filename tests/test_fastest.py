@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from networks import TINY
 
 from nas.cli import main
 from nas.folders import read_only_run, start_run
@@ -11,13 +12,8 @@ from nas.options import SearchOptions
 from predictors import runtimes
 from predictors.devices.fastest import fastest_runtime
 from predictors.runtimes import find_runtime
-from search_spaces.fasternet import FasterNetConfig
 from search_spaces.formats import save_config
 
-TINY = FasterNetConfig(
-    widths=(8, 16), depths=(1, 1), partial_ratios=(0.5, 0.25), expansions=(2.0, 2.0),
-    resolution=32, head_width=32, classes=10,
-)  # fmt: skip
 Streams = pytest.CaptureFixture[str]
 
 

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from records import Memory
 
 from nas.cluster import Outcome
 from nas.loop import search
 from nas.searchers import SearcherName
 from nas.trial import Scores
 from predictors.latency import Prediction
-from search_spaces.space import Genes, Space, oneof
+from search_spaces.space import Space, oneof
 
 
 @dataclass(frozen=True)
@@ -27,20 +28,6 @@ SPACE = Space(Point, x=oneof(*range(20)), y=oneof(*range(20)))
 
 def _evaluate(point: Point) -> Scores:
     return Scores(accuracy=point.x + point.y / 2, latency_ms=1 + point.x)
-
-
-class Memory:
-    """A record that is no file, and counts."""
-
-    def __init__(self) -> None:
-        self.kept: dict[int, tuple[Genes, Outcome]] = {}
-
-    def recall(self, number: int) -> tuple[Genes, Outcome] | None:
-        return self.kept.get(number)
-
-    def keep(self, genes: Genes, outcome: Outcome) -> None:
-        assert outcome.number not in self.kept
-        self.kept[outcome.number] = (genes, outcome)
 
 
 @pytest.mark.parametrize("searcher", ["guided", "nsga2", "tpe", "random"])

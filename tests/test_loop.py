@@ -11,6 +11,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from records import Memory
 
 from nas.cluster import Outcome, evaluated
 from nas.feasible import PredictLatency, all_genes
@@ -19,7 +20,7 @@ from nas.pareto import hypervolume
 from nas.searchers import SearcherName
 from nas.trial import Scores, Trial
 from predictors.latency import Prediction
-from search_spaces.space import Genes, Space, each, oneof
+from search_spaces.space import Space, each, oneof
 
 
 @dataclass(frozen=True)
@@ -93,20 +94,6 @@ class Counted:
     def __call__(self, cell: Cell) -> Scores:
         self.cells.append(cell)
         return evaluate(cell)
-
-
-class Memory:
-    """A record that is no file."""
-
-    def __init__(self) -> None:
-        self.kept: dict[int, tuple[Genes, Outcome]] = {}
-
-    def recall(self, number: int) -> tuple[Genes, Outcome] | None:
-        return self.kept.get(number)
-
-    def keep(self, genes: Genes, outcome: Outcome) -> None:
-        assert outcome.number not in self.kept
-        self.kept[outcome.number] = (genes, outcome)
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import os
 import threading
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -14,23 +14,18 @@ from typing import Any
 
 import pytest
 from loopback_sshd import SSHD, Server, client_of, running_sshd, until
+from networks import TINY
+from stand_ins import stand_in
 
 from nas.cli import main
 from nas.cli_commands import _folder
 from predictors.devices.boards import Board, load_boards, save_boards
-from predictors.devices.device import Device, Wanted
+from predictors.devices.device import Wanted
 from predictors.devices.pool import PooledDevice, in_groups
 from predictors.devices.registry import open_device, wanted_of
-from predictors.latency import Prediction
-from predictors.models import Model, config_model
+from predictors.models import config_model
 from predictors.runtimes import find_runtime
-from predictors.timing import Measurement, Source
-from search_spaces.fasternet import FasterNetConfig
 
-TINY = FasterNetConfig(
-    widths=(8, 16), depths=(1, 1), partial_ratios=(0.5, 0.25), expansions=(2.0, 2.0),
-    resolution=32, head_width=32, classes=10,
-)  # fmt: skip
 NETWORKS = [replace(TINY, classes=10 + i) for i in range(6)]
 POOL = "b1,b2,b3"
 Streams = pytest.CaptureFixture[str]
@@ -139,42 +134,6 @@ def test_boards_that_are_all_dead_are_one_line(boards: list[Server], capsys: Str
     assert said.count("\n") == 1
 
 
-def _stand_in(
-    board: str, *, slower: float = 1.0, kept_ms: float = 1.0, before: Callable[[], Any] = tuple
-) -> Device:
-    """A board that times nothing: every network takes twice the kept reference."""
-
-    class StandIn:
-        name = board
-        description = "a stand-in: measured"
-        source: Source = "measured"
-        runtime = "onnxruntime"
-        precision = "fp32"
-        threads, remarks = 1, ()
-
-        def measure(self, network: FasterNetConfig | Model) -> Measurement:
-            return next(self.measure_each([network]))
-
-        def measure_each(self, networks: Any, *, processes: int = 3) -> Iterator[Measurement]:
-            before()
-            references = {
-                "small": {"kept_ms": kept_ms, "now_ms": slower},
-                "t0": {"kept_ms": 4 * kept_ms, "now_ms": 4 * slower},
-            }
-            for config in networks:
-                yield Measurement(
-                    median_ms=2 * kept_ms, low_ms=1.9 * kept_ms, high_ms=2.1 * kept_ms,
-                    source="measured", device=self.name, runtime="onnxruntime", threads=1,
-                    context={"references": references, "machine": "m", "runtime_version": "1",
-                             "classes": config.classes, "nearness": 0.5},
-                )  # fmt: skip
-
-        def predict(self, configs: Sequence[FasterNetConfig]) -> Prediction:
-            raise NotImplementedError
-
-    return StandIn()
-
-
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -183,8 +142,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def _pool_of_stand_ins(**of_the_last: float) -> PooledDevice:
     """Boards of which each takes one share before any finishes."""
     before = threading.Barrier(3, timeout=30).wait
-    return PooledDevice(POOL, [_stand_in("b1", before=before), _stand_in("b2", before=before),
-                               _stand_in("b3", before=before, **of_the_last)])  # fmt: skip
+    return PooledDevice(POOL, [stand_in("b1", before), stand_in("b2", before),
+                               stand_in("b3", before, **of_the_last)])  # fmt: skip
 
 
 @pytest.mark.usefixtures("cache")
@@ -214,7 +173,7 @@ def test_latencies_of_all_boards_are_on_the_scale_of_the_first_to_answer() -> No
             (1.9 * scale_ms, 2.0 * scale_ms, 2.1 * scale_ms)
         )
         assert m.context["references"]["t0"]["kept_ms"] == 4 * scale_ms
-    later = PooledDevice("b3,b2,b1", [_stand_in(name, kept_ms=7.0) for name in own_ms])
+    later = PooledDevice("b3,b2,b1", [stand_in(name, kept_ms=7.0) for name in own_ms])
     assert later.measure(TINY).median_ms == pytest.approx(2.0 * scale_ms)  # it is kept
 
 
@@ -281,7 +240,7 @@ def test_what_is_no_board_is_refused(name: str, words: str) -> None:
 
 def test_a_pool_is_measured_and_predicts_nothing() -> None:
     with pytest.raises(RuntimeError, match=r"must be a profile to predict, but b1,b2 is measured"):
-        PooledDevice("b1,b2", [_stand_in("b1"), _stand_in("b2")]).predict([TINY])
+        PooledDevice("b1,b2", [stand_in("b1"), stand_in("b2")]).predict([TINY])
 
 
 @pytest.mark.parametrize(

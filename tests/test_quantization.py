@@ -9,27 +9,17 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from networks import IRREGULAR, TINY
 
 from predictors import quantization
 from predictors.model_files import write_onnx
 from predictors.models import Model, config_model
 from predictors.quantization import quantized, refuse_unlike
 from predictors.runtimes import find_runtime
-from search_spaces.fasternet import FasterNetConfig
-
-TINY = FasterNetConfig(
-    widths=(8, 16), depths=(1, 1), partial_ratios=(0.5, 0.25), expansions=(2.0, 2.0),
-    resolution=32, head_width=32, classes=10,
-)  # fmt: skip
-OTHER = FasterNetConfig(
-    widths=(12, 20, 32), depths=(1, 2, 1), partial_ratios=(0.5, 1.0, 0.25),
-    expansions=(2.0, 1.5, 3.0), resolution=48, stem_stride=2, head_width=24, activation="gelu",
-    classes=7,
-)  # fmt: skip
 
 
 def test_every_convolution_is_quantized_where_weights_are_equal(tmp_path: Path) -> None:
-    fp32 = write_onnx(config_model(OTHER), tmp_path / "fp32.onnx").read_bytes()
+    fp32 = write_onnx(config_model(IRREGULAR), tmp_path / "fp32.onnx").read_bytes()
     network = onnx.load_model_from_string(fp32)
     convolutions = sum(node.op_type == "Conv" for node in network.graph.node)
     assert any(node.op_type == "Identity" for node in network.graph.node)  # equal biases, shared
@@ -87,5 +77,7 @@ def test_int8_whose_scales_are_wrong_is_not_written(
 
     monkeypatch.setattr(quantization, "quantized", wrong)
     with pytest.raises(RuntimeError, match=r"must compute in int8 much the same as in fp32"):
-        find_runtime("onnxruntime", "int8").export(config_model(OTHER), tmp_path / "network.onnx")
+        find_runtime("onnxruntime", "int8").export(
+            config_model(IRREGULAR), tmp_path / "network.onnx"
+        )
     assert not (tmp_path / "network.onnx").exists()

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from networks import TINY
 
 from predictors.devices.device import Wanted
 from predictors.devices.local import open_local
@@ -13,10 +14,6 @@ from predictors.devices.store import Store
 from predictors.timing import Measurement
 from search_spaces.fasternet import FasterNetConfig
 
-TINY = FasterNetConfig(
-    widths=(8, 16), depths=(1, 1), partial_ratios=(0.5, 0.25), expansions=(2.0, 2.0),
-    resolution=32, head_width=32, classes=10,
-)  # fmt: skip
 OTHER = replace(TINY, classes=11)
 
 

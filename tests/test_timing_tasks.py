@@ -1,47 +1,36 @@
 """On a real Ray of two nodes boards are timed on the node that has them, one search at a time.
 
-The stand-ins are inner classes: Ray sends those by value, so its workers need not find this file.
+Ray sends inner functions by value, so its workers need not find this file.
 """
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from loopback_sshd import until
+from networks import TINY
+from ray_nodes import two_nodes
+from stand_ins import stand_in
 
 from nas.cluster import joined
 from nas.timing_tasks import through_ray, timed_in_task
 from predictors.devices.connection import DeviceLostError
-from predictors.devices.device import Device
 from predictors.devices.pool import PooledDevice
 from predictors.devices.registry import open_device
-from predictors.latency import Prediction
-from predictors.models import Model
-from predictors.timing import Measurement, Source
-from search_spaces.fasternet import FasterNetConfig
+from predictors.timing import Measurement
 
-NETWORKS = [FasterNetConfig(
-    widths=(8, 16), depths=(1, 1), partial_ratios=(0.5, 0.25), expansions=(2.0, 2.0),
-    resolution=32, head_width=32, classes=10 + i,
-) for i in range(4)]  # fmt: skip
+NETWORKS = [replace(TINY, classes=10 + i) for i in range(4)]
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A head, and a node with the board b1; of one core each, without statistics and dashboard."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        from ray.cluster_utils import Cluster
-
-        arguments = {"num_cpus": 1, "include_dashboard": False}
-        started: Any = Cluster(initialize_head=True, head_node_args=arguments)
-        started.next_to_b1 = started.add_node(num_cpus=1, resources={"b1": 1})
+    """A head, and a node with the board b1."""
+    with two_nodes(resources={"b1": 1}) as started:
         yield started
-        started.shutdown()
 
 
 @pytest.fixture(autouse=True)
@@ -50,41 +39,6 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("predictors.devices.dealing.RETRY_S", 0.2)
     monkeypatch.setattr("nas.timing_tasks.LOOK_S", 0.2)
-
-
-def _stand_in(board: str, time_one: Callable[[], Any]) -> Device:
-    """A board on which timing a network means calling a function; its context says what came."""
-
-    class StandIn:
-        name = board
-        description = "a stand-in: measured"
-        source: Source = "measured"
-        runtime = "onnxruntime"
-        precision = "fp32"
-        threads = 1
-        remarks = ()
-
-        def measure(self, network: FasterNetConfig | Model) -> Measurement:
-            return next(self.measure_each([network]))
-
-        def measure_each(
-            self, networks: Sequence[Any], *, processes: int = 3
-        ) -> Iterator[Measurement]:
-            for config in networks:
-                context = {
-                    "references": {"small": {"kept_ms": 1.0, "now_ms": 1.0},
-                                   "t0": {"kept_ms": 4.0, "now_ms": 4.0}},
-                    "machine": "m", "runtime_version": "1", "said": time_one(),
-                    "classes": config.classes, "nearness": 0.5,
-                }  # fmt: skip
-                yield Measurement(median_ms=2, low_ms=1.9, high_ms=2.1, source="measured",
-                                  device=board, runtime="onnxruntime", threads=1,
-                                  context=context)  # fmt: skip
-
-        def predict(self, configs: Sequence[FasterNetConfig]) -> Prediction:
-            raise NotImplementedError
-
-    return StandIn()
 
 
 def _pool_of_two(folder: Path) -> PooledDevice:
@@ -102,7 +56,7 @@ def _pool_of_two(folder: Path) -> PooledDevice:
 
         return where
 
-    return PooledDevice("b1,b2", [_stand_in("b1", of("b1")), _stand_in("b2", of("b2"))])
+    return PooledDevice("b1,b2", [stand_in("b1", of("b1")), stand_in("b2", of("b2"))])
 
 
 def test_a_board_is_timed_on_the_node_that_has_it(cluster: Any, tmp_path: Path) -> None:
@@ -110,7 +64,7 @@ def test_a_board_is_timed_on_the_node_that_has_it(cluster: Any, tmp_path: Path) 
         measured = list(device.measure_each(NETWORKS))
     assert [m.context["classes"] for m in measured] == [c.classes for c in NETWORKS]
     nodes = {m.context["board"]: m.context["said"] for m in measured}
-    assert nodes == {"b1": cluster.next_to_b1.node_id, "b2": cluster.head_node.node_id}
+    assert nodes == {"b1": cluster.second.node_id, "b2": cluster.head_node.node_id}
     assert device.remarks == [
         "No node of the Ray cluster has the resource b2, so this process timed its networks."
     ]
@@ -132,7 +86,7 @@ def test_two_searches_never_time_on_one_board_at_once(cluster: Any, tmp_path: Pa
         searches = [
             threading.Thread(
                 target=lambda: found.extend(
-                    timed_in_task(ray, _stand_in("b1", alone), NETWORKS, 1)
+                    timed_in_task(ray, stand_in("b1", alone), NETWORKS, 1)
                 )
             )
             for _ in range(2)
@@ -155,7 +109,7 @@ def test_a_node_that_dies_takes_its_board_with_it(cluster: Any, tmp_path: Path) 
         until((tmp_path / "b3").exists, 60)
         cluster.remove_node(node, allow_graceful=False)
 
-    pool = PooledDevice("b1,b3", [_stand_in("b1", str), _stand_in("b3", hang)])
+    pool = PooledDevice("b1,b3", [stand_in("b1", str), stand_in("b3", hang)])
     killer = threading.Thread(target=kill)
     killer.start()
     with through_ray(pool, cluster.address) as device:
@@ -173,7 +127,7 @@ def test_an_error_of_a_board_is_told_in_its_own_words(cluster: Any) -> None:
         raise DeviceLostError("The device must stay reachable, but is not.")
 
     with (
-        through_ray(PooledDevice("b1", [_stand_in("b1", fail)]), cluster.address) as device,
+        through_ray(PooledDevice("b1", [stand_in("b1", fail)]), cluster.address) as device,
         pytest.raises(RuntimeError, match=r"^The device must stay reachable, but is not\.$"),
     ):
         device.measure(NETWORKS[0])
@@ -187,7 +141,7 @@ def test_a_cluster_of_this_machine_has_all_boards(tmp_path: Path) -> None:
         return context.get_assigned_resources()
 
     address = "ssh://pi@10.0.0.3:22"
-    pool = PooledDevice(f"b1,{address}", [_stand_in("b1", where), _stand_in(address, where)])
+    pool = PooledDevice(f"b1,{address}", [stand_in("b1", where), stand_in(address, where)])
     with through_ray(pool, None) as device:
         for measured in device.measure_each(NETWORKS):
             assert measured.context["said"] == {measured.context["board"]: 1.0}

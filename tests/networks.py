@@ -1,0 +1,18 @@
+"""Networks that are quick to export and to time."""
+
+from search_spaces.fasternet import FasterNetConfig
+
+TINY = FasterNetConfig(
+    widths=(8, 16), depths=(1, 1), partial_ratios=(0.5, 0.25), expansions=(2.0, 2.0),
+    resolution=32, head_width=32, classes=10,
+)  # fmt: skip
+LARGER = FasterNetConfig(
+    widths=(64, 128), depths=(4, 4), partial_ratios=(1.0, 1.0), expansions=(4.0, 4.0),
+    resolution=32, head_width=32, classes=10, stem_stride=2,
+)  # fmt: skip
+# Odd widths, three stages and GELU, where TINY has the usual.
+IRREGULAR = FasterNetConfig(
+    widths=(12, 20, 32), depths=(1, 2, 1), partial_ratios=(0.5, 1.0, 0.25),
+    expansions=(2.0, 1.5, 3.0), resolution=48, stem_stride=2, head_width=24, activation="gelu",
+    classes=7,
+)  # fmt: skip

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from loopback_sshd import SSHD, Server, running_sshd
 
+from nas.cluster import Evaluate, InProcess
+
 
 @pytest.fixture
 def files_end_at() -> Callable[[int], AbstractContextManager[None]]:
@@ -40,6 +42,18 @@ def no_boards(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 @pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluate trials in this process: Ray and its workers take ten seconds to start."""
+
+    @contextmanager
+    def in_process(evaluate: Evaluate, *, address: str | None) -> Iterator[InProcess]:
+        assert address is None
+        yield InProcess(evaluate)
+
+    monkeypatch.setattr("nas.run.RayPool", in_process)
+
+
+@pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A running sshd, a cache of this test's own, and quick timing."""
     if SSHD is None or os.getuid() != 0:
@@ -47,6 +61,6 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     with running_sshd() as server:
         monkeypatch.setenv("FASTERNAS_SSH", f"ssh -F {server.folder}/ssh_config")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        monkeypatch.setattr("predictors.devices.session.ROUNDS", (8, 8))
+        monkeypatch.setattr("predictors.devices.session.ROUNDS", (6, 6))
         monkeypatch.setattr("predictors.devices.timed.PAUSE_S", 0.1)
         yield server

@@ -63,6 +63,7 @@ def test_measure_says_what_each_runtime_takes(tmp_path: Path, capsys: Streams) -
     assert row["precision"] == "fp32"
 
 
+@pytest.mark.usefixtures("without_ray")
 def test_a_search_keeps_the_runtime_that_was_chosen(tmp_path: Path, capsys: Streams) -> None:
     search = ["search", "--device", "arm", "--budget", "10ms", "--trials", "2", "--out", "run",
               "--runtime", "auto"]  # fmt: skip

@@ -37,7 +37,7 @@ def boards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Ser
     if SSHD is None or os.getuid() != 0:
         pytest.skip("OpenSSH's sshd is not installed here, or this is not root.")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("predictors.devices.session.ROUNDS", (8, 8))
+    monkeypatch.setattr("predictors.devices.session.ROUNDS", (6, 6))
     monkeypatch.setattr("predictors.devices.timed.PAUSE_S", 0.1)
     monkeypatch.setattr("predictors.devices.dealing.RETRY_S", 0.2)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -98,7 +98,7 @@ def test_a_search_outlives_one_of_its_boards(
     boards: list[Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Streams
 ) -> None:
     monkeypatch.setattr("nas.run.CALIBRATION", 8)
-    monkeypatch.setattr("nas.run.VERIFY_PROCESSES", 2)
+    monkeypatch.setattr("nas.run.VERIFY_PROCESSES", 1)
     monkeypatch.setattr("nas.run.CALIBRATION_PROCESSES", 1)
     monkeypatch.setattr("nas.run.TIMED", 0.1)  # the named sizes are not timed
     monkeypatch.chdir(tmp_path)

@@ -15,15 +15,16 @@ def _call(*arguments: str) -> int:
     return main(arguments)
 
 
+@pytest.mark.usefixtures("without_ray")
 def test_a_run_is_repeated_elsewhere_from_its_measurements(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Streams
 ) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("predictors.devices.session.ROUNDS", (8, 8))
+    monkeypatch.setattr("predictors.devices.session.ROUNDS", (6, 6))
     monkeypatch.setattr("nas.run.CALIBRATION", 10)
-    monkeypatch.setattr("nas.run.VERIFY_PROCESSES", 2)
+    monkeypatch.setattr("nas.run.CALIBRATION_PROCESSES", 1)
+    monkeypatch.setattr("nas.run.VERIFY_PROCESSES", 1)
     for limit in ("TIMED", "NEAR"):  # the named sizes are neither timed nor scored
         monkeypatch.setattr(f"nas.run.{limit}", 0.0)
     options = ("--space", "fasternet-32", "--budget", "2ms", "--trials", "8", "--seed", "3")

@@ -39,7 +39,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No cache and no cluster of anybody else; here, timings that are short and imprecise."""
-    monkeypatch.setattr("predictors.devices.session.ROUNDS", (8, 8))
+    monkeypatch.setattr("predictors.devices.session.ROUNDS", (6, 6))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
@@ -229,7 +229,8 @@ def test_this_machine_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Streams
 ) -> None:
     monkeypatch.setattr("nas.run.CALIBRATION", 12)
-    monkeypatch.setattr("nas.run.VERIFY_PROCESSES", 2)
+    monkeypatch.setattr("nas.run.CALIBRATION_PROCESSES", 1)
+    monkeypatch.setattr("nas.run.VERIFY_PROCESSES", 1)
     monkeypatch.setattr("nas.run.TIMED", 1.0)  # the larger of the named sizes are not timed
     run = tmp_path / "cpu"
     options = ("--space", "fasternet-32", "--budget", "2ms", "--trials", "16", "--out", str(run))

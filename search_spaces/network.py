@@ -24,7 +24,7 @@ class FasterNet(nn.Module):
         self.conv_head = nn.Conv2d(config.widths[-1], config.head_width, 1, bias=False)
         self.act = activation(config.activation)
         self.classifier = nn.Linear(config.head_width, config.classes)
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stages(self.patch_embed(x))
@@ -52,19 +52,36 @@ def from_timm_weights(config: FasterNetConfig, weights: Mapping[str, Tensor]) ->
         ValueError: if a weight is missing, left over or of another shape.
     """
     network = build(config)
-    own = network.state_dict()
+    check_weights(network.state_dict(), weights)
+    network.load_state_dict(dict(weights))
+    return network
+
+
+def check_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """Refuse weights for a network whose own weights have other names or shapes.
+
+    Raises:
+        ValueError: if a weight is missing, left over or of another shape.
+    """
     for name in own.keys() | weights.keys():
         have, want = (tuple(w[name].shape) if name in w else None for w in (weights, own))
         if have != want:
             raise ValueError(f"The weight {name!r} must have shape {want} for this config, but "
                              f"got {have}. Use the config of these weights.")  # fmt: skip
-    network.load_state_dict(dict(weights))
-    return network
 
 
 def to_timm_weights(network: FasterNet) -> dict[str, Tensor]:
     """Return the weights under the names of timm's FasterNet; the tensors are shared."""
     return dict(network.state_dict())
+
+
+def initialise(module: nn.Module) -> None:
+    """Truncated normal with deviation 0.02 for convolutions and linear layers, bias 0."""
+    if not isinstance(module, (nn.Conv2d, nn.Linear)):
+        return
+    nn.init.trunc_normal_(module.weight, std=0.02)
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
 
 
 def _stages(config: FasterNetConfig, drop_path: float) -> list[Stage]:
@@ -78,12 +95,3 @@ def _stages(config: FasterNetConfig, drop_path: float) -> list[Stage]:
               [Block(c, c_p, hidden, config.activation, next(rates)) for _ in range(depth)])
         for c, c_p, hidden, depth, downsample in shapes
     ]  # fmt: skip
-
-
-def _initialise(module: nn.Module) -> None:
-    """Truncated normal with deviation 0.02 for convolutions and linear layers, bias 0."""
-    if not isinstance(module, (nn.Conv2d, nn.Linear)):
-        return
-    nn.init.trunc_normal_(module.weight, std=0.02)
-    if module.bias is not None:
-        nn.init.zeros_(module.bias)

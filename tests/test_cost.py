@@ -25,7 +25,7 @@ def _leave_weights_undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Build fast: nobody looks at the weights here."""
     for kind in (nn.Conv2d, nn.Linear):
         monkeypatch.setattr(kind, "reset_parameters", lambda _: None)
-    monkeypatch.setattr("search_spaces.network._initialise", lambda _: None)
+    monkeypatch.setattr("search_spaces.network.initialise", lambda _: None)
 
 
 def _network(config: FasterNetConfig) -> FasterNet:

@@ -1,0 +1,253 @@
+"""The elastic FasterNet: one set of weights for every config of a space.
+
+A config's network is a corner of the largest one: the first channels, hidden units and blocks, and
+the corner [:c_p, :c_p] of each PConv's kernel, as in slimmable networks (arXiv 1812.08928) and
+once-for-all (arXiv 1908.09791). Only the stem is not sliced: each stem stride has one of its own.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import zip_longest
+from random import Random
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from search_spaces.blocks import Stage, Stem
+from search_spaces.elastic import ACTIVATE, run_conv, run_stage, run_stem, stage_shapes
+from search_spaces.fasternet import FasterNetConfig
+from search_spaces.layers import Layered
+from search_spaces.network import FasterNet, build, check_weights, initialise
+from search_spaces.space import Each, Genes, OneOf, Space
+
+L = TypeVar("L", bound=Layered)
+
+_STARTS = 8  # a climb from one config may end where only two changes at once are valid
+_TRIES = 10_000  # draws of a valid config
+
+
+class Supernet(nn.Module):
+    """The largest FasterNet of a space, of which every config's network is a part.
+
+    It is initialised from torch's global generator, as `build` does. Activation and stem stride
+    are those of the config; the resolution is that of the images.
+
+    Args:
+        space: any space of `FasterNetConfig`.
+
+    Raises:
+        TypeError: if the space is one of other configs.
+    """
+
+    def __init__(self, space: Space[FasterNetConfig]) -> None:
+        super().__init__()
+        if space.config_class is not FasterNetConfig:
+            raise TypeError(f"`space` must hold configs of class FasterNetConfig, but holds "
+                            f"{space.config_class.__name__}. Train its networks one by "
+                            "one.")  # fmt: skip
+        self.space = space
+        largest = _largest(space)
+        network = build(largest)
+        self.patch_embeds = nn.ModuleDict(
+            {str(s): Stem(3, largest.widths[0], s) for s in _choices(space, "stem_stride")}
+        )
+        self.stages = network.stages
+        # Where spaces hold several numbers of stages, any of several stages may be the last.
+        last_width = max(widths[-1] for widths in _tuples(space, "widths"))
+        self.conv_head = nn.Conv2d(last_width, largest.head_width, 1, bias=False)
+        self.classifier = network.classifier
+        self.patch_embeds.apply(initialise)
+        self.conv_head.apply(initialise)
+
+    def forward(self, images: Tensor, config: FasterNetConfig) -> Tensor:
+        """Run the config's network: images [n, 3, height, width] to logits [n, classes].
+
+        In training, batch norms use the batch and keep no statistics. In evaluation they use the
+        shared statistics, which fit only the config whose weights were loaded last: score a
+        config of a trained supernet with `recalibrated`.
+
+        Raises:
+            ValueError: if the config is not in the space.
+        """
+        self.space.encode(config)
+        x = run_stem(images, self._stem(config), config.widths[0])
+        for stage, shape in zip(self.stages, stage_shapes(config), strict=False):
+            x = run_stage(x, cast(Stage, stage), shape)
+        x = run_conv(F.adaptive_avg_pool2d(x, 1), self.conv_head, config.head_width)
+        weight = self.classifier.weight[: config.classes, : config.head_width]
+        x = ACTIVATE[config.activation](x).flatten(1)
+        return F.linear(x, weight, self.classifier.bias[: config.classes])
+
+    def weights_of(self, config: FasterNetConfig) -> dict[str, Tensor]:
+        """Return a copy of the config's weights: the state dict of `build(config)`.
+
+        Raises:
+            ValueError: if the config is not in the space.
+        """
+        return {name: weight.clone(memory_format=torch.contiguous_format)
+                for name, weight in self._corners(config).items()}  # fmt: skip
+
+    def load_weights(self, config: FasterNetConfig, weights: Mapping[str, Tensor]) -> None:
+        """Put the weights of a config's network, or of timm's of that shape, into their places.
+
+        Batch-norm statistics are among them; every weight that the config does not use stays.
+
+        Raises:
+            ValueError: if the config is not in the space, or a weight is missing, left over or of
+                another shape; then nothing has changed.
+        """
+        corners = self._corners(config)
+        check_weights(corners, weights)
+        for name, corner in corners.items():
+            corner.copy_(weights[name])
+
+    def recalibrated(self, config: FasterNetConfig, batches: Iterable[Tensor]) -> FasterNet:
+        """Return the config's network in evaluation mode, its batch norms calibrated anew.
+
+        Their statistics become the plain mean over the batches, image tensors [n, 3, height,
+        width] on the supernet's device. The network shares no memory with the supernet.
+
+        Raises:
+            ValueError: if the config is not in the space, or there is no batch.
+        """
+        network = _undrawn(config)
+        network.load_state_dict(self.weights_of(config), assign=True)
+        _recalibrate(network, batches)
+        return network.eval()
+
+    def _stem(self, config: FasterNetConfig) -> Stem:
+        return cast(Stem, self.patch_embeds[str(config.stem_stride)])
+
+    def _corners(self, config: FasterNetConfig) -> dict[str, Tensor]:
+        """The config's weights, under the names of `build(config)`, as views without gradient."""
+        self.space.encode(config)
+        own, stem = self.state_dict(), f"patch_embeds.{config.stem_stride}."
+        return {
+            name: own[name.replace("patch_embed.", stem, 1)][tuple(map(slice, weight.shape))]
+            for name, weight in _undrawn(config).state_dict().items()
+        }
+
+
+def sandwich(space: Space[L], rng: Random, count: int) -> list[L]:
+    """Return the configs of one training step (the sandwich rule, arXiv 1903.05134, section 3.2).
+
+    The largest, the smallest, then `count - 2` random ones. Size is multiply-accumulates; what
+    does not change it, such as the activation, is drawn.
+
+    Raises:
+        ValueError: if `count` is below 2, or hardly any config of the space is valid.
+    """
+    if count < 2:
+        raise ValueError(f"`count` must be at least 2, for the largest config and the smallest, "
+                         f"but got {count}.")  # fmt: skip
+    anything = tuple(tuple(range(n)) for n in space.cardinalities)
+    options = [*_extremes(space), *[anything] * (count - 2)]
+    return [space.decode(_draw(space, o, rng)) for o in options]
+
+
+def _undrawn(config: FasterNetConfig) -> FasterNet:
+    """The network without memory for its weights: names and shapes."""
+    with torch.device("meta"):
+        return build(config)
+
+
+def _recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a cumulative mean
+    network.train()
+    with torch.no_grad():
+        for images in batches:
+            network(images)
+    if norms[0].num_batches_tracked == 0:
+        raise ValueError("`batches` must hold at least one batch of images, but holds none. "
+                         "Give some training images.")  # fmt: skip
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+def _choices(space: Space[Any], name: str) -> tuple[Any, ...]:
+    """The values that a field may take, where they are not chosen stage by stage."""
+    node = space.fields.get(name, getattr(space.config_class, name, None))  # or its default
+    return node.choices if isinstance(node, OneOf) else (node,)
+
+
+def _tuples(space: Space[Any], name: str) -> Sequence[tuple[Any, ...]]:
+    """The values of a field with an entry for each stage; of `each(...)` only the largest."""
+    node = space.fields.get(name)
+    if isinstance(node, Each):
+        return [tuple(max(item.choices) for item in node.items)]
+    return _choices(space, name)
+
+
+def _largest(space: Space[FasterNetConfig]) -> FasterNetConfig:
+    """The maximum of everything, in each stage. It need not be in the space."""
+    per_stage = {
+        name: [max(values) for values in zip_longest(*_tuples(space, name), fillvalue=0)]
+        for name in ("widths", "depths", "partial_ratios", "expansions")
+    }
+    stages = min(map(len, per_stage.values()))
+    fields: dict[str, Any] = {name: tuple(column[:stages]) for name, column in per_stage.items()}
+    fields |= {name: max(_choices(space, name)) for name in ("head_width", "classes")}
+    # Neither is a matter of the weights below; with these there may be any number of stages.
+    return FasterNetConfig(**fields, stem_stride=1, resolution=2 ** (stages - 1))
+
+
+@lru_cache(maxsize=8)
+def _extremes(space: Space[Layered]) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    """For the largest config and for the smallest, the choices of each gene that tie."""
+    anything, rng = [range(n) for n in space.cardinalities], Random(0)
+    starts = [_draw(space, anything, rng) for _ in range(_STARTS)]
+    found = []
+    for sign in (1, -1):
+        ends = [_climb(space, start, sign) for start in starts]
+        best = max(ends, key=lambda genes: sign * (_macs(space, genes) or 0))
+        found.append(_ties(space, best))
+    return tuple(found)
+
+
+def _climb(space: Space[Layered], genes: Genes, sign: int) -> Genes:
+    """Set each gene to what gives the most (or with sign -1, fewest) MACs, until none changes."""
+    while True:
+        before = genes
+        for i in range(len(genes)):
+            sizes = {g: sign * n for g in _variants(space, genes, i) if (n := _macs(space, g))}
+            genes = max(sizes, key=sizes.__getitem__)
+        if genes == before:
+            return genes
+
+
+def _ties(space: Space[Layered], genes: Genes) -> tuple[tuple[int, ...], ...]:
+    """The choices of each gene that leave the MACs as they are."""
+    size = _macs(space, genes)
+    return tuple(
+        tuple(g[i] for g in _variants(space, genes, i) if _macs(space, g) == size)
+        for i in range(len(genes))
+    )
+
+
+def _variants(space: Space[Any], genes: Genes, i: int) -> list[Genes]:
+    return [(*genes[:i], choice, *genes[i + 1 :]) for choice in range(space.cardinalities[i])]
+
+
+@lru_cache(maxsize=2**14)  # climbs end on the same configs
+def _macs(space: Space[Layered], genes: Genes) -> int | None:
+    """Multiply-accumulates of the config, or none where the genes spell no valid one."""
+    try:
+        return sum(layer.macs for layer in space.decode(genes).layers())
+    except ValueError:
+        return None
+
+
+def _draw(space: Space[Any], options: Sequence[Sequence[int]], rng: Random) -> Genes:
+    """Draw genes out of the options until they spell a valid config."""
+    for _ in range(_TRIES):
+        genes = tuple(rng.choice(choices) for choices in options)
+        if _macs(space, genes) is not None:
+            return genes
+    raise ValueError(f"`space` must have valid configs, but {_TRIES} random ones were not. "
+                     "Give fields that fit each other.")  # fmt: skip

@@ -1,0 +1,90 @@
+"""A network is trained by a recipe, in one go or in pieces."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from networks import TINY
+
+from predictors.datasets import ImageData, load_data
+from predictors.training import DivergedError, Recipe, Training, accuracy
+from search_spaces.network import build
+
+RECIPE = Recipe(epochs=3, batch_size=16, flip=False)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
+    """Ten classes of noise, each about a colour of its own."""
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 256, (10, 1, 1, 3))
+    labels = np.arange(400) % 10
+    images = np.clip(colours[labels] + rng.normal(0, 40, (400, 32, 32, 3)), 0, 255)
+    file = tmp_path_factory.mktemp("data") / "colours.npz"
+    np.savez(file, x_train=images.astype(np.uint8), y_train=labels)
+    return load_data(str(file))
+
+
+def _training(data: ImageData, recipe: Recipe = RECIPE) -> Training:
+    torch.manual_seed(recipe.seed)
+    return Training(build(TINY), data, recipe)
+
+
+def test_a_network_learns(data: ImageData) -> None:
+    training = _training(data)
+    before = accuracy(training.network, data.validation, data)
+    epochs = [training.run_epoch() for _ in range(3)]
+    assert [epoch.number for epoch in epochs] == [1, 2, 3]
+    assert epochs[2].loss < epochs[1].loss < epochs[0].loss
+    assert epochs[2].accuracy > before + 30
+    assert epochs[2].accuracy == accuracy(training.network, data.validation, data)
+
+
+def test_stopped_and_gone_on_with_it_comes_to_the_same_weights(
+    data: ImageData, tmp_path: Path
+) -> None:
+    whole = _training(data)
+    epochs = [whole.run_epoch() for _ in range(3)]
+    first = _training(data)
+    assert first.run_epoch() == epochs[0]
+    torch.save(first.state(), tmp_path / "state.pt")
+    torch.manual_seed(99)
+    second = Training(build(TINY), data, RECIPE)
+    second.load_state(torch.load(tmp_path / "state.pt"))
+    assert [second.run_epoch(), second.run_epoch()] == epochs[1:]
+    for name, weight in whole.network.state_dict().items():
+        assert torch.equal(weight, second.network.state_dict()[name]), name
+
+
+def test_the_seed_decides_the_order_of_images(data: ImageData) -> None:
+    losses = {_training(data, replace(RECIPE, seed=0)).run_epoch().loss for _ in range(2)}
+    assert len(losses) == 1
+    torch.manual_seed(0)
+    other = Training(build(TINY), data, replace(RECIPE, seed=1)).run_epoch().loss
+    assert other not in losses
+
+
+def test_after_the_last_epoch_there_is_none(data: ImageData) -> None:
+    training = _training(data, replace(RECIPE, epochs=1))
+    training.run_epoch()
+    assert training.done == 1
+    with pytest.raises(RuntimeError, match="`epochs` are done: 1"):
+        training.run_epoch()
+
+
+def test_a_loss_that_is_no_number_ends_it(data: ImageData) -> None:
+    training = _training(data, replace(RECIPE, learning_rate=1e9))
+    with pytest.raises(DivergedError, match=r"must stay a number, but is .* Use a smaller"):
+        [training.run_epoch() for _ in range(3)]
+
+
+def test_biases_and_norms_are_not_decayed(data: ImageData) -> None:
+    state = _training(data).state()
+    decays = [group["weight_decay"] for group in state["optimizer"]["param_groups"]]
+    assert decays == [RECIPE.weight_decay, 0.0]
+    saved = io.BytesIO()
+    torch.save(state, saved)
+    assert torch.load(io.BytesIO(saved.getvalue()), weights_only=True).keys() == state.keys()

@@ -1,6 +1,5 @@
 """Training one network by a fixed recipe, epoch by epoch; it can stop after each and go on."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import fmean
@@ -13,20 +12,7 @@ from torch.nn import functional as F
 from predictors.datasets import ImageData
 from predictors.image_batches import augmented, batches
 from predictors.images import Images
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """AdamW with decoupled weight decay (arXiv 1711.05101), a warm-up, then a cosine to 0."""
-
-    epochs: int = 8
-    batch_size: int = 64
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.05
-    label_smoothing: float = 0.1
-    warm_up: float = 0.15  # share of all steps
-    flip: bool = True  # left and right are alike in these images
-    seed: int = 0
+from predictors.recipe import Recipe, parameter_groups, steps_of, warm_cosine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,21 +28,32 @@ class DivergedError(RuntimeError):
     """The loss is no number any more."""
 
 
+Loss = Callable[[Tensor, Tensor, int], Tensor]  # of images, labels and the number of the step
+
+
 class Training:
     """A network on its way through a recipe; `state` and `load_state` carry it elsewhere.
 
-    The same network, data and recipe give the same weights, stopped in between or not.
+    The same network, data and recipe give the same weights, stopped in between or not. The loss is
+    the cross entropy and the judge the accuracy on the validation split, unless others are given.
     """
 
-    def __init__(self, network: nn.Module, data: ImageData, recipe: Recipe) -> None:
+    def __init__(
+        self, network: nn.Module, data: ImageData, recipe: Recipe, *, loss: Loss | None = None,
+        judge: Callable[[], float] | None = None,
+    ) -> None:  # fmt: skip
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._data = data
         self._recipe = recipe
+        self._loss = loss or self._cross_entropy
+        self._judge = judge or self._accuracy
         self._done = 0
-        self._optimizer = torch.optim.AdamW(_groups(network, recipe), lr=recipe.learning_rate)
-        steps = recipe.epochs * max(len(data.train) // recipe.batch_size, 1)
+        self._optimizer = torch.optim.AdamW(
+            parameter_groups(network, recipe), lr=recipe.learning_rate
+        )
+        steps = steps_of(recipe, len(data.train))
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
-            self._optimizer, _warm_cosine(steps, recipe.warm_up)
+            self._optimizer, warm_cosine(steps, recipe.warm_up)
         )
 
     @property
@@ -78,8 +75,14 @@ class Training:
         losses = [self._step(augmented(images, rng=rng, flip=self._recipe.flip), labels)
                   for images, labels in self._batches(rng)]  # fmt: skip
         self._done += 1
-        right = accuracy(self.network, self._data.validation, self._data)
-        return Epoch(number=self._done, loss=fmean(losses), accuracy=right)
+        return Epoch(number=self._done, loss=fmean(losses), accuracy=self._judge())
+
+    def _accuracy(self) -> float:
+        return accuracy(self.network, self._data.validation, self._data)
+
+    def _cross_entropy(self, images: Tensor, labels: Tensor, _: int) -> Tensor:
+        return F.cross_entropy(self.network(images), labels,
+                               label_smoothing=self._recipe.label_smoothing)  # fmt: skip
 
     def _batches(self, rng: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         size = self._recipe.batch_size
@@ -102,8 +105,7 @@ class Training:
     def _step(self, images: Tensor, labels: Tensor) -> float:
         self._optimizer.zero_grad(set_to_none=True)
         images = images.contiguous(memory_format=torch.channels_last)  # a quarter faster on CPUs
-        loss = F.cross_entropy(self.network(images), labels,
-                               label_smoothing=self._recipe.label_smoothing)  # fmt: skip
+        loss = self._loss(images, labels, self._schedule.last_epoch)
         if not torch.isfinite(loss):
             raise DivergedError(
                 f"The loss must stay a number, but is {loss.item()} in epoch {self._done + 1}. "
@@ -124,21 +126,3 @@ def accuracy(network: nn.Module, images: Images, data: ImageData) -> float:
             batch = batch.contiguous(memory_format=torch.channels_last)
             right += int((network(batch).argmax(1) == labels).sum())
     return 100 * right / len(images)
-
-
-def _groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Decay matrices and kernels; leave biases and norms."""
-    weights = list(network.parameters())
-    return [{"params": [w for w in weights if w.ndim > 1], "weight_decay": recipe.weight_decay},
-            {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0}]  # fmt: skip
-
-
-def _warm_cosine(steps: int, warm_up: float) -> Callable[[int], float]:
-    warm = max(round(warm_up * steps), 1)
-
-    def factor(step: int) -> float:
-        if step < warm:
-            return (step + 1) / warm
-        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(steps - warm, 1)))
-
-    return factor

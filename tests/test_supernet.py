@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from search_spaces.catalogue import SPACES
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.network import FasterNet, build
+from search_spaces.sandwich import sandwich
 from search_spaces.space import Space, each, oneof
-from search_spaces.supernet import Supernet, sandwich
+from search_spaces.supernet import Supernet
 from search_spaces.timm_import import import_timm
 
 TINY = Space(

@@ -10,7 +10,8 @@ import torch
 from networks import TINY
 
 from predictors.datasets import ImageData, load_data
-from predictors.training import DivergedError, Recipe, Training, accuracy
+from predictors.recipe import Recipe
+from predictors.training import DivergedError, Training, accuracy
 from search_spaces.network import build
 
 RECIPE = Recipe(epochs=3, batch_size=16, flip=False)

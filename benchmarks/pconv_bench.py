@@ -1,0 +1,244 @@
+"""PConv-Bench: PConv networks that were really trained, all by one recipe, and timed.
+
+    python benchmarks/pconv_bench.py --data images.npz            trains; goes on where it ended
+    python benchmarks/pconv_bench.py --data images.npz --latency  times what was chosen so far
+
+Some networks are spread over the space, the others are neighbours of the front of those; some are
+trained from several seeds, which shows how far accuracies differ by chance. Each is trained in a
+Ray task of one core. Timing wants a machine that does nothing else, so it is a run of its own,
+wanted once after the first networks and once at the end. All of it goes to
+benchmarks/results/pconv_bench-DATA/: trainings.jsonl, latencies.jsonl and, from both, table.csv.
+"""
+
+import argparse
+import csv
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from nas import journal
+from nas.cluster import joined
+from nas.pareto import pareto_front
+from nas.trial import Scores, Trial
+from predictors.cost import cost
+from predictors.datasets import ImageData, load_data
+from predictors.devices.registry import open_device
+from predictors.recipe import Recipe
+from predictors.training import Training
+from search_spaces.catalogue import SPACES
+from search_spaces.network import build
+from search_spaces.space import Genes, Space
+
+RESULTS = Path(__file__).parent / "results"
+PROCESSES = 3  # that time each network
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Which networks are trained, and how often."""
+
+    space: str = "fasternet-32"
+    spread: int = 96  # networks spread over the space, by their MACs
+    near: int = 64  # neighbours of the front of those
+    seeded: int = 32  # of all these, trained from `seeds` seeds
+    seeds: int = 3
+    least_macs: float = 1.5e6
+    most_macs: float = 25e6
+
+
+def main() -> None:
+    """Train, or time, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, help="as `fasternas search --data` takes it")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--latency", action="store_true", help="time networks, train none")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="trainings at once")
+    parser.add_argument("--minutes", type=float, default=math.inf,
+                        help="begin no training after so long")  # fmt: skip
+    options = parser.parse_args()
+    folder = RESULTS / f"pconv_bench-{Path(options.data).stem}"
+    folder.mkdir(parents=True, exist_ok=True)
+    plan = Plan()
+    if options.latency:
+        _time_all(folder, plan, options.device)
+    else:
+        _train_all(folder, plan, options)
+    _write_table(folder, plan)
+
+
+def planned(
+    plan: Plan, accuracies: dict[Genes, float], latencies_ms: dict[Genes, float]
+) -> list[tuple[Genes, int]]:
+    """Return the networks to train with their seeds, in order, as far as they are known.
+
+    The neighbours of the front are known when the networks that are spread are trained and timed.
+    """
+    space = SPACES[plan.space]
+    first = spread_over(space, plan)
+    known = all(genes in accuracies and genes in latencies_ms for genes in first)
+    second = near_front(space, plan, first, accuracies, latencies_ms) if known else []
+    every = max((plan.spread + plan.near) // plan.seeded, 1)
+    again = [*first, *second][::every][: plan.seeded] if known else []
+    return [*((genes, 0) for genes in [*first, *second]),
+            *((genes, seed) for seed in range(1, plan.seeds) for genes in again)]  # fmt: skip
+
+
+def spread_over(space: Space[Any], plan: Plan) -> list[Genes]:
+    """Draw one network from each of equal intervals of log MACs."""
+    rng = Random(0)
+    edges = np.geomspace(plan.least_macs, plan.most_macs, plan.spread + 1)
+    found: list[Genes] = []
+    for low, high in pairwise(edges):
+        drawn = (space.encode(space.sample(rng)) for _ in iter(int, 1))
+        found.append(next(g for g in drawn if low <= cost(space.decode(g)).macs < high))
+    return found
+
+
+def near_front(
+    space: Space[Any], plan: Plan, first: Sequence[Genes], accuracies: dict[Genes, float],
+    latencies_ms: dict[Genes, float],
+) -> list[Genes]:  # fmt: skip
+    """Change one or two choices of networks of the front, in turn, to a neighbouring choice."""
+    trials = [Trial(number=i, config=genes, feasible=True,
+                    scores=Scores(accuracy=accuracies[genes], latency_ms=latencies_ms[genes]))
+              for i, genes in enumerate(first)]  # fmt: skip
+    front = [trial.config for trial in pareto_front(trials)]
+    rng, found = Random(1), list(first)
+    while len(found) < plan.spread + plan.near:
+        genes = list(front[len(found) % len(front)])
+        for i in rng.sample(range(len(genes)), rng.choice((1, 2))):
+            genes[i] = min(max(genes[i] + rng.choice((-1, 1)), 0), space.cardinalities[i] - 1)
+        macs = cost(space.decode(tuple(genes))).macs
+        if tuple(genes) not in found and plan.least_macs <= macs <= plan.most_macs:
+            found.append(tuple(genes))
+    return found[len(first) :]
+
+
+def trained(space: str, data: str, recipe: Recipe, genes: Genes) -> dict[str, Any]:
+    """Train a network from scratch on one core; return its test accuracy after each epoch."""
+    import torch
+
+    torch.set_num_threads(1)
+    os.nice(5)
+    torch.manual_seed(recipe.seed)
+    training = Training(build(SPACES[space].decode(genes)), _data(data), recipe)
+    start = time.monotonic()
+    epochs = [training.run_epoch() for _ in range(recipe.epochs)]
+    return {"genes": genes, "seed": recipe.seed, "recipe": asdict(recipe),
+            "accuracies": [e.accuracy for e in epochs], "losses": [e.loss for e in epochs],
+            "seconds": time.monotonic() - start}  # fmt: skip
+
+
+@cache
+def _data(name: str) -> ImageData:
+    """The data with all that is not for testing as training split, and the test split to judge."""
+    data = load_data(name)
+    if data.test is None:
+        raise ValueError(f"`data` must have a test split, but {name} has none.")
+    whole = replace(data.train, labels=np.concatenate([data.train.labels, data.validation.labels]),
+                    rows=np.concatenate([data.train.rows, data.validation.rows]))  # fmt: skip
+    return replace(data, train=whole, validation=data.test)
+
+
+def _train_all(folder: Path, plan: Plan, options: argparse.Namespace) -> None:
+    file = folder / "trainings.jsonl"
+    rows = journal.read(file)
+    end = time.monotonic() + 60 * options.minutes
+    with joined(None) as ray:
+        task = ray.remote(num_cpus=1, max_calls=1)(partial(trained, plan.space, options.data))
+        while waiting := _missing(folder, plan, rows):
+            coming = _run(ray, task, waiting, workers=options.workers, until=end)
+            for row in coming:
+                journal.append(file, [row])
+                rows.append(row)
+                print(f"{len(rows)}: {row['accuracies'][-1]:.2f} % in {row['seconds']:.0f} s",
+                      flush=True)  # fmt: skip
+            if time.monotonic() > end:
+                return
+
+
+def _missing(folder: Path, plan: Plan, rows: Sequence[dict[str, Any]]) -> list[tuple[Genes, int]]:
+    done = {(tuple(row["genes"]), row["seed"]) for row in rows}
+    accuracies = {genes: row["accuracies"][-1] for row in rows
+                  if row["seed"] == 0 and (genes := tuple(row["genes"]))}  # fmt: skip
+    wanted = planned(plan, accuracies, _latencies_ms(folder))
+    return [pair for pair in wanted if pair not in done]
+
+
+def _run(
+    ray: Any, task: Any, waiting: Sequence[tuple[Genes, int]], *, workers: int, until: float
+) -> Iterator[dict[str, Any]]:
+    """Train side by side, as many at once as there are workers; yield each when it is done."""
+    running: list[Any] = []
+    left = list(waiting)
+    while running or left:
+        while left and len(running) < workers and time.monotonic() < until:
+            genes, seed = left.pop(0)
+            running.append(task.remote(replace(Recipe(), seed=seed), genes))
+        if not running:
+            return
+        (done,), running = ray.wait(running, num_returns=1)
+        yield ray.get(done)
+
+
+def _time_all(folder: Path, plan: Plan, device_name: str) -> None:
+    space, device = SPACES[plan.space], open_device(device_name)
+    known = _latencies_ms(folder)
+    rows = journal.read(folder / "trainings.jsonl")
+    chosen = dict.fromkeys([*spread_over(space, plan), *(tuple(row["genes"]) for row in rows)])
+    left = [genes for genes in chosen if genes not in known]
+    measured = device.measure_each([space.decode(g) for g in left], processes=PROCESSES)
+    for number, (genes, m) in enumerate(zip(left, measured, strict=True), start=1):
+        entry = {
+            "genes": genes,
+            "median_ms": m.median_ms,
+            "low_ms": m.low_ms,
+            "high_ms": m.high_ms,
+            "unstable": m.unstable,
+            "device": device.description,
+        }
+        journal.append(folder / "latencies.jsonl", [entry])
+        print(f"{number} of {len(left)}: {m.median_ms:.3f} ms", flush=True)
+
+
+def _latencies_ms(folder: Path) -> dict[Genes, float]:
+    return {tuple(row["genes"]): row["median_ms"]
+            for row in journal.read(folder / "latencies.jsonl")}  # fmt: skip
+
+
+def _write_table(folder: Path, plan: Plan) -> None:
+    """One line a training: the choices, the costs, the latency, the accuracy by epoch."""
+    space = SPACES[plan.space]
+    latencies = {tuple(row["genes"]): row for row in journal.read(folder / "latencies.jsonl")}
+    lines = []
+    for row in journal.read(folder / "trainings.jsonl"):
+        config = space.decode(tuple(row["genes"]))
+        found, ms = cost(config), latencies.get(tuple(row["genes"]), {})
+        lines.append({
+            **dict(zip(space.names, _choices(space, row), strict=True)),
+            "seed": row["seed"], "macs": found.macs, "params": found.params,
+            **{name: ms.get(name, "") for name in ("median_ms", "low_ms", "high_ms")},
+            **{f"epoch_{i}": f"{a:.2f}" for i, a in enumerate(row["accuracies"], start=1)},
+        })  # fmt: skip
+    if lines:
+        with (folder / "table.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(lines[0]))
+            writer.writeheader()
+            writer.writerows(lines)
+
+
+def _choices(space: Space[Any], row: dict[str, Any]) -> list[Any]:
+    return [gene.choices[i] for gene, i in zip(space.genes, row["genes"], strict=True)]
+
+
+if __name__ == "__main__":
+    main()

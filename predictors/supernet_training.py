@@ -1,0 +1,73 @@
+"""Training all networks of a space at once, in one supernet, and scoring any of them in seconds."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from predictors.datasets import ImageData
+from predictors.image_batches import batches
+from predictors.recipe import Recipe
+from predictors.training import Training, accuracy
+from search_spaces.fasternet import FasterNetConfig
+from search_spaces.supernet import Supernet
+
+Draw = Callable[[Random], Sequence[FasterNetConfig]]
+
+CALIBRATION = 1024  # training images from which batch norms get their statistics
+
+
+def supernet_training(
+    supernet: Supernet, data: ImageData, recipe: Recipe, draw: Draw
+) -> Training:  # fmt: skip
+    """Return the training of a supernet by the sandwich rule (arXiv 1903.05134).
+
+    In each step `draw` gives the networks to train; `search_spaces.sandwich.sandwich` gives the
+    largest, the smallest and random ones. The first learns from the labels, the others from the
+    first (in-place distillation). The accuracy after an epoch is that of the first network drawn
+    with seed 0.
+    """
+    first = draw(Random(0))[0]
+    return Training(supernet, data, recipe, loss=_SandwichLoss(supernet, recipe, draw),
+                    judge=lambda: score(supernet, first, data))  # fmt: skip
+
+
+def score(supernet: Supernet, config: FasterNetConfig, data: ImageData) -> float:
+    """Return the validation accuracy in percent of a config with its share of the weights.
+
+    Its batch norms take their statistics from some training images, not augmented.
+    """
+    with torch.no_grad():
+        network = supernet.recalibrated(config, _calibration_images(data))
+    return accuracy(network.to(memory_format=torch.channels_last), data.validation, data)  # type: ignore[call-overload]
+
+
+@dataclass(frozen=True)
+class _SandwichLoss:
+    supernet: Supernet
+    recipe: Recipe
+    draw: Draw
+
+    def __call__(self, images: Tensor, labels: Tensor, step: int) -> Tensor:
+        """The first's cross entropy, and the others' divergence from what the first says."""
+        first, *others = self.draw(Random(f"{self.recipe.seed}/{step}"))
+        logits = self.supernet(images, first)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        taught = logits.detach().log_softmax(1)
+        for config in others:
+            said = self.supernet(images, config).log_softmax(1)
+            loss = loss + F.kl_div(said, taught, log_target=True, reduction="batchmean")
+        return loss / (1 + len(others))
+
+
+def _calibration_images(data: ImageData) -> Iterator[Tensor]:
+    rng = torch.Generator().manual_seed(0)
+    left = CALIBRATION
+    for images, _ in batches(data.train, data=data, batch_size=128, rng=rng):
+        yield images
+        left -= len(images)
+        if left <= 0:
+            return

@@ -274,7 +274,11 @@ def test_an_interruption_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: St
         return 0
 
     monkeypatch.setattr("nas.cli_commands.run_spaces", interrupted)
-    assert _call(["spaces"]) == 130
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # shells may ignore it
+    try:
+        assert _call(["spaces"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err.count("\n") == 1
 
 

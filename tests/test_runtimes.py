@@ -127,7 +127,7 @@ def test_openvino_refuses_bf16_where_it_would_compute_in_fp32(tmp_path: Path) ->
     if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this processor has bf16.")
     file = find_runtime("openvino", "bf16").export(config_model(TINY), tmp_path / "network.onnx")
-    start = {"models": [str(file)], "shapes": [[3, 32, 32]], "threads": 1, "precision": "bf16"}
+    start = {"models": [str(file)], "shapes": [[1, 3, 32, 32]], "threads": 1, "precision": "bf16"}
     with pytest.raises(RuntimeError, match="this processor has no bf16"):
         LOADERS["openvino"](start)
     assert LOADERS["openvino"]({**start, "precision": "fp32"})[0]() is not None

@@ -163,7 +163,12 @@ def _add_search(commands: Any) -> None:
                         help="the latency to keep, such as 10ms, 0.5s or 800us")  # fmt: skip
     _add_device(search)
     search.add_argument("--space", default="fasternet", help="see `fasternas spaces`")
-    search.add_argument("--trials", type=int, default=200, help="networks to score (200)")
+    search.add_argument("--trials", type=int, help="networks to score (200; 36 if trained)")
+    search.add_argument("--data", type=word, metavar="DATA",
+                        help="to train on: a folder, an .npz, digits (none)")  # fmt: skip
+    search.add_argument("--accuracy", metavar="HOW",
+                        help="proxy or train (train if there is data)")  # fmt: skip
+    search.add_argument("--epochs", type=positive, default=8, help="of the longest training (8)")
     search.add_argument("--searcher", default="guided",
                         help="guided (ours), nsga2, tpe, gp or random")  # fmt: skip
     search.add_argument("--seed", type=int, default=0, help="same seed, same trials (0)")

@@ -16,10 +16,13 @@ from predictors.devices.device import HOW_TO_ATTACH
 from search_spaces.catalogue import SPACES
 from search_spaces.fasternet import FASTERNET
 
+TRIALS, TRAINED_TRIALS = 200, 36  # unless told
+
 
 def run_search(arguments: argparse.Namespace) -> int:
     """`fasternas search`: calibrate, search, verify; print the front."""
     from nas import report
+    from nas.estimating import for_data
     from nas.folders import give_up, keep_remarks, resume_run, start_run
 
     folder = _folder(arguments)
@@ -27,10 +30,15 @@ def run_search(arguments: argparse.Namespace) -> int:
     options = SearchOptions(
         device=arguments.device, budget_ms=arguments.budget, space=arguments.space,
         runtime=wanted.runtime, precision=wanted.precision, threads=wanted.threads,
-        trials=arguments.trials,
+        trials=_trials(arguments),
         seed=arguments.seed, searcher=arguments.searcher, resolutions=arguments.resolution,
-        activations=arguments.activation, classes=arguments.classes,
+        activations=arguments.activation, classes=arguments.classes, data=arguments.data or "",
+        accuracy=arguments.accuracy or ("train" if arguments.data else "proxy"),
+        epochs=arguments.epochs,
     )  # fmt: skip
+    options, remarks = for_data(options)
+    for remark in remarks:
+        print(remark, file=sys.stderr)
     if arguments.resume:
         run = resume_run(folder, options, repair=arguments.repair, fresh=arguments.fresh)
     else:
@@ -80,6 +88,12 @@ def run_spaces(arguments: argparse.Namespace) -> int:
     for name, space in SPACES.items():
         print(f"{name}: {space.size:.2g} configs\n{space!r}\n")
     return 0
+
+
+def _trials(arguments: argparse.Namespace) -> int:
+    if arguments.trials is not None:
+        return int(arguments.trials)
+    return TRAINED_TRIALS if arguments.data else TRIALS
 
 
 def _folder(arguments: argparse.Namespace) -> Path:

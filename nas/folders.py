@@ -12,6 +12,7 @@ from nas.new_folders import make_folders, remove_empty
 from nas.options import SearchOptions
 from nas.run import Run
 from nas.study import MEASUREMENTS, RUN, TRIALS, hold, read_run, write_run
+from nas.trainings import TRAININGS
 from predictors.devices.device import Device
 from predictors.devices.recorded import RecordedDevice
 from predictors.devices.registry import open_device
@@ -124,7 +125,7 @@ def _check_same(device: Device, stored: dict[str, Any], folder: Path) -> None:
 
 
 def _repair(folder: Path) -> None:
-    for name in (TRIALS, MEASUREMENTS):
+    for name in (TRIALS, MEASUREMENTS, TRAININGS):
         journal.repair(folder / name)
 
 

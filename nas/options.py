@@ -1,12 +1,14 @@
 """The options of `fasternas search`, as the run folder keeps them."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from nas.searchers import SearcherName
 from search_spaces.catalogue import SPACES
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.space import Space, oneof
+
+AccuracyOption = Literal["proxy", "train"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,9 @@ class SearchOptions:
     trials: int = 200
     seed: int = 0
     searcher: SearcherName = "guided"
-    accuracy: str = "proxy"
+    accuracy: AccuracyOption = "proxy"
+    data: str = ""  # what networks are trained on, as `load_data` takes it
+    epochs: int = 8  # of the longest training
     resolutions: tuple[int, ...] = ()  # empty: the space's own
     activations: tuple[str, ...] = ()  # empty: the space's own
     classes: int | None = None  # None: the space's own
@@ -41,8 +45,19 @@ class SearchOptions:
         if self.searcher not in get_args(SearcherName):
             raise ValueError(f"`searcher` must be one of {', '.join(get_args(SearcherName))}, but "
                              f"got {self.searcher!r}.")  # fmt: skip
+        self._check_accuracy()
         if not self.budget_ms > 0:
             raise ValueError(f"`budget` must be positive, but got {self.budget_ms:g} ms.")
+
+    def _check_accuracy(self) -> None:
+        if self.accuracy not in get_args(AccuracyOption):
+            raise ValueError(f"`accuracy` must be one of {', '.join(get_args(AccuracyOption))}, "
+                             f"but got {self.accuracy!r}.")  # fmt: skip
+        if self.accuracy != "proxy" and not self.data:
+            raise ValueError(f"`data` must be given where `accuracy` is {self.accuracy}, but is "
+                             "not. Name a folder of images, or use --accuracy proxy.")  # fmt: skip
+        if self.epochs < 1:
+            raise ValueError(f"`epochs` must be at least 1, but got {self.epochs}.")
 
     def open_space(self) -> Space[FasterNetConfig]:
         """Return the space with the fields that the options open, narrow or fix."""
@@ -96,8 +111,8 @@ class SearchOptions:
 _KINDS: dict[str, tuple[type, ...]] = {
     "device": (str,), "budget_ms": (int, float), "space": (str,), "runtime": (str,),
     "precision": (str,), "threads": (int,), "trials": (int,), "seed": (int,), "searcher": (str,),
-    "accuracy": (str,), "resolutions": (list,), "activations": (list,),
-    "classes": (int, type(None)),
+    "accuracy": (str,), "data": (str,), "epochs": (int,), "resolutions": (list,),
+    "activations": (list,), "classes": (int, type(None)),
 }  # fmt: skip
 
 

@@ -1,60 +1,26 @@
-"""Which trainings go on: asynchronous successive halving (arXiv 1810.05934) by Pareto rank.
+"""Which trainings go on: successive halving (arXiv 1502.07943) by Pareto rank.
 
-Trainings pause at rungs, each some times as long as the one before. A training goes on if it is
-among the best of all that have come to its rung; the best are those that no other beats in both
-accuracy and latency, then those that only these beat, and so on, within a layer the most isolated
-first (crowding distance, NSGA-II). No training waits until a rung is full.
+The best are those that no other beats in both accuracy and latency, then those that only these
+beat, and so on; within a layer the most isolated come first (crowding distance, NSGA-II).
 """
 
 import math
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from nas.pareto import dominates
 from nas.trial import Scores
 
-T = TypeVar("T", bound=Hashable)
+T = TypeVar("T")
 
-REDUCTION = 3  # of so many that come to a rung, one goes on
+REDUCTION = 3  # of so many one goes on
 
 
-@dataclass
-class Promotion(Generic[T]):
-    """What has come to each of the rungs, and what went on from there."""
-
-    rungs: int
-    reduction: int = REDUCTION
-    _scores: list[dict[T, Scores]] = field(init=False)
-    _promoted: list[set[T]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        if self.rungs < 1 or self.reduction < 2:
-            raise ValueError(f"`rungs` must be 1 or more and `reduction` 2 or more, but got "
-                             f"{self.rungs} and {self.reduction}.")  # fmt: skip
-        self._scores = [{} for _ in range(self.rungs)]
-        self._promoted = [set() for _ in range(self.rungs)]
-
-    def report(self, trial: T, rung: int, scores: Scores) -> None:
-        """Say that a training has come to a rung, the lowest being 0."""
-        self._scores[rung][trial] = scores
-
-    def next(self) -> tuple[T, int] | None:
-        """Return a training that is to go on, and the rung to go to; the highest rungs first.
-
-        It counts as promoted from then on. None where nothing has earned it yet.
-        """
-        for rung in reversed(range(self.rungs - 1)):
-            for trial in self._best(rung):
-                if trial not in self._promoted[rung]:
-                    self._promoted[rung].add(trial)
-                    return trial, rung + 1
-        return None
-
-    def _best(self, rung: int) -> list[T]:
-        trials = list(self._scores[rung])
-        ranked = by_pareto_rank(list(self._scores[rung].values()))
-        return [trials[i] for i in ranked[: len(trials) // self.reduction]]
+def promoted(scores: Mapping[T, Scores]) -> list[T]:
+    """Return those that are to be trained further, the best first: a third, at least one."""
+    names = list(scores)
+    ranked = by_pareto_rank(list(scores.values()))
+    return [names[i] for i in ranked[: max(len(names) // REDUCTION, 1)]]
 
 
 def by_pareto_rank(scores: Sequence[Scores]) -> list[int]:

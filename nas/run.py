@@ -10,15 +10,17 @@ from typing import IO, Literal
 import numpy as np
 
 from nas.candidate import Candidate
-from nas.cluster import RayPool
+from nas.cluster import Outcome, RayPool, joined
+from nas.estimating import Rungs, open_estimator
 from nas.feasible import fastest
 from nas.fronts import best_of, candidates_of, predicted
 from nas.loop import search
 from nas.options import SearchOptions
 from nas.study import Study
 from nas.timing_tasks import through_ray
+from nas.trainings import after, longest, train_on
 from nas.trial import Scores
-from predictors.accuracy import AccuracyEstimator, ProxyEstimator
+from predictors.accuracy import AccuracyEstimator
 from predictors.calibration import next_batch
 from predictors.cost import cost, costs
 from predictors.devices.device import PROCESSES, Device
@@ -27,7 +29,7 @@ from predictors.timing import Measurement
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.space import OneOf, Space
 
-Phase = Literal["calibrating the device", "searching", "verifying the front"]
+Phase = Literal["calibrating the device", "searching", "training the best", "verifying the front"]
 
 CALIBRATION = 49  # networks timed before the search
 CALIBRATION_PROCESSES = 2  # the predictor averages over networks what one measurement misses
@@ -69,7 +71,7 @@ class Run:
         self.options = options
         self.device = device
         self.space: Space[FasterNetConfig] = options.open_space()
-        self.estimator: AccuracyEstimator = ProxyEstimator(seed=options.seed)
+        self.estimator: AccuracyEstimator = open_estimator(options, folder)
         self.study = Study(folder, self.space, options.budget_ms, reading=reading, lock=lock)
 
         self._fitted: dict[int, LatencyPredictor] = {}  # by the number of measurements
@@ -83,7 +85,9 @@ class Run:
         """
         with through_ray(self.device, ray_address) as self.device:
             yield from self._calibrate()
-            yield from self._search(ray_address)
+            with joined(ray_address):
+                yield from self._search(ray_address)
+                yield from self._train_best(ray_address)
             yield from self._verify()
 
     def candidates(self, *, searching: bool = False) -> list[Candidate]:
@@ -91,7 +95,8 @@ class Run:
 
         Once networks of the front have been timed, only such are on it, unless `searching`.
         """
-        outcomes = self.study.outcomes()
+        outcomes = [(config, self._at_its_best(config, outcome))
+                    for config, outcome in self.study.outcomes()]  # fmt: skip
         configs = [config for config, _ in outcomes]
         latencies = self.study.measurements
         verified = len(latencies) > CALIBRATION and not searching
@@ -114,7 +119,16 @@ class Run:
             for name, config in sizes.items() if config in known
         ]  # fmt: skip
 
+    def _at_its_best(self, config: FasterNetConfig, outcome: Outcome) -> Outcome:
+        """The outcome with the accuracy after the longest training."""
+        further = longest(self.study.trainings.get(config, {}))
+        if outcome.scores is None or further is None or further.accuracy is None:
+            return outcome
+        return replace(outcome, scores=replace(outcome.scores, accuracy=further.accuracy))
+
     def _accuracy(self, config: FasterNetConfig, latency: Measurement) -> float:
+        if self.estimator.kind == "trained":
+            return math.nan  # it would take a training
         near = latency.median_ms <= NEAR * self.options.budget_ms
         return self.estimator(config) if near else math.nan
 
@@ -171,8 +185,7 @@ class Run:
             )
 
     def _search(self, ray_address: str | None) -> Iterator[Progress]:
-        predictor = self._predictor(CALIBRATION)
-        predict = predictor.predict if predictor else self.device.predict
+        predict = self._known_latency()
         evaluate = _Evaluate(predict, self.estimator)
         with RayPool(evaluate, address=ray_address) as pool:
             trials = search(
@@ -186,6 +199,27 @@ class Run:
         failed = self.failed()
         if len(failed) == len(self.study.outcomes()):
             raise RuntimeError(f"Trials must succeed, but all {len(failed)} failed: {failed[0]}.")
+
+    def _known_latency(self) -> Callable[[Sequence[FasterNetConfig]], Prediction]:
+        """The latency that is known before the front is timed."""
+        predictor = self._predictor(CALIBRATION)
+        return predictor.predict if predictor else self.device.predict
+
+    def _train_best(self, ray_address: str | None) -> Iterator[Progress]:
+        """Train the best networks further, rung by rung."""
+        if self.estimator.kind != "trained":
+            return
+        budget_ms = self.options.budget_ms
+        scores = {config: o.scores for config, o in self.study.outcomes()
+                  if o.scores and o.scores.upper_ms <= budget_ms}  # fmt: skip
+        for epochs in Rungs.up_to(self.options.epochs).epochs[1:]:
+            estimator = open_estimator(self.options, self.folder, epochs=epochs)
+            evaluate = _Evaluate(self._known_latency(), estimator)
+            with RayPool(evaluate, address=ray_address) as pool:
+                for done, total in train_on(scores, epochs, self.study, pool):
+                    best = best_of(self.candidates(searching=True))
+                    yield Progress("training the best", done, total, best)
+            scores = after(scores, epochs, self.study.trainings)
 
     def _verify(self) -> Iterator[Progress]:
         """Time the front, and what takes the place of those that miss the budget."""

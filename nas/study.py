@@ -3,6 +3,7 @@
 run.json            the options, versions and machine: everything needed to repeat the study
 study.journal       the trials, an Optuna journal (optuna-dashboard opens it)
 measurements.jsonl  the latencies that were timed
+trainings.jsonl     the accuracies of networks that were trained further than their trial
 """
 
 import fcntl
@@ -20,6 +21,7 @@ from optuna.storages.journal import BaseJournalBackend
 from nas import journal
 from nas.cluster import Outcome
 from nas.samplers import distributions
+from nas.trainings import Trained, append_training, read_trainings
 from nas.trial import Scores
 from predictors.timing import Measurement
 from search_spaces.fasternet import FasterNetConfig
@@ -63,6 +65,7 @@ class Study:
             self._study = _opened(folder / TRIALS, growing) if kept or not reading else None
             self._known = {outcome.number: (genes, outcome) for genes, outcome in self._outcomes()}
             self.measurements = read_measurements(folder, growing=growing)
+            self.trainings = read_trainings(folder, growing=growing)
         except BaseException:
             self.close()
             raise
@@ -96,6 +99,11 @@ class Study:
         entry = {"config": asdict(config), "measurement": asdict(measurement)}
         journal.append(self.folder / MEASUREMENTS, [entry])
         self.measurements[config] = measurement
+
+    def keep_training(self, config: FasterNetConfig, training: Trained) -> None:
+        """Record how accurate a network is after a longer training."""
+        append_training(self.folder, config, training)
+        self.trainings.setdefault(config, {})[training.epochs] = training
 
     def outcomes(self) -> list[tuple[FasterNetConfig, Outcome]]:
         """Every recorded trial, in the order of their numbers."""

@@ -4,7 +4,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -51,6 +51,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         yield InProcess(evaluate)
 
     monkeypatch.setattr("nas.run.RayPool", in_process)
+    monkeypatch.setattr("nas.run.joined", nullcontext)
 
 
 @pytest.fixture

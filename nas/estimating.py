@@ -1,0 +1,61 @@
+"""Which accuracy estimator a study has, from its options."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+from pathlib import Path
+
+from nas.options import SearchOptions
+from predictors.accuracy import AccuracyEstimator, ProxyEstimator
+
+CHECKPOINTS = "trainings"  # the folder of the trainings in a run folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rungs:
+    """How long networks are trained: all of them to the first, the best of each to the next."""
+
+    epochs: tuple[int, ...]
+
+    @classmethod
+    def up_to(cls, epochs: int) -> "Rungs":
+        """Return a quarter, a half and all of the epochs."""
+        return cls(epochs=tuple(sorted({ceil(epochs / 4), ceil(epochs / 2), epochs})))
+
+
+def open_estimator(
+    options: SearchOptions, folder: Path, *, epochs: int | None = None
+) -> AccuracyEstimator:
+    """Return the estimator of a study; one that trains does so for `epochs`, or to the first rung.
+
+    Raises:
+        ValueError: if more epochs are asked for than the study has.
+    """
+    if options.accuracy == "proxy":
+        return ProxyEstimator(seed=options.seed)
+    from predictors.recipe import Recipe
+    from predictors.short_training import TrainingEstimator
+
+    first, *_ = Rungs.up_to(options.epochs).epochs
+    return TrainingEstimator(
+        data=options.data, recipe=Recipe(epochs=options.epochs, seed=options.seed),
+        epochs=epochs or first, folder=(folder / CHECKPOINTS).absolute(),
+    )  # fmt: skip
+
+
+def for_data(options: SearchOptions) -> tuple[SearchOptions, Sequence[str]]:
+    """Return the options with the classes of the data, and what is to be said of the data.
+
+    Raises:
+        ValueError: if the data cannot be used, or has other classes than the options.
+        OSError: if it cannot be read.
+    """
+    if not options.data:
+        return options, ()
+    from predictors.datasets import load_data
+
+    data = load_data(options.data)
+    if options.classes not in (None, len(data.classes)):
+        raise ValueError(f"`classes` must be the {len(data.classes)} of {data.name}, but got "
+                         f"{options.classes}. Leave it out.")  # fmt: skip
+    return replace(options, classes=len(data.classes)), data.remarks

@@ -1,0 +1,91 @@
+"""The accuracy of a config by training it, a little at first and then further."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from networks import TINY
+
+from predictors.recipe import Recipe
+from predictors.short_training import TrainingEstimator
+from predictors.training import Training
+
+RECIPE = Recipe(epochs=3, batch_size=16)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Ten classes of noise, each about a colour of its own."""
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 256, (10, 1, 1, 3))
+    labels = np.arange(300) % 10
+    images = np.clip(colours[labels] + rng.normal(0, 40, (300, 32, 32, 3)), 0, 255)
+    file = tmp_path_factory.mktemp("data") / "colours.npz"
+    np.savez(file, x_train=images.astype(np.uint8), y_train=labels)
+    return str(file)
+
+
+@pytest.fixture
+def epochs_run(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The epochs that were trained, as they come."""
+    run: list[int] = []
+    whole = Training.run_epoch
+
+    def counted(self: Training) -> object:
+        run.append(self.done + 1)
+        return whole(self)
+
+    monkeypatch.setattr(Training, "run_epoch", counted)
+    return run
+
+
+def test_asked_for_more_it_goes_on(data: str, tmp_path: Path, epochs_run: list[int]) -> None:
+    short = TrainingEstimator(data=data, recipe=RECIPE, epochs=1, folder=tmp_path / "in_steps")
+    first = short(TINY)
+    assert epochs_run == [1]
+    assert short(TINY) == first
+    assert epochs_run == [1]
+    last = short.to(3)(TINY)
+    assert epochs_run == [1, 2, 3]
+    at_once = TrainingEstimator(data=data, recipe=RECIPE, epochs=3, folder=tmp_path / "at_once")
+    assert at_once(TINY) == last
+    assert 0 <= last <= 100
+    assert short.kind == "trained"
+
+
+def test_other_networks_seeds_and_recipes_are_other_trainings(
+    data: str, tmp_path: Path, epochs_run: list[int]
+) -> None:
+    short = TrainingEstimator(data=data, recipe=RECIPE, epochs=1, folder=tmp_path)
+    for estimator, config in (
+        (short, TINY), (short, replace(TINY, head_width=16)),
+        (replace(short, recipe=replace(RECIPE, seed=1)), TINY),
+    ):  # fmt: skip
+        estimator(config)
+    assert epochs_run == [1, 1, 1]
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_checkpoint_that_cannot_be_read_is_trained_again(
+    data: str, tmp_path: Path, epochs_run: list[int]
+) -> None:
+    short = TrainingEstimator(data=data, recipe=RECIPE, epochs=1, folder=tmp_path)
+    first = short(TINY)
+    (checkpoint,) = tmp_path.iterdir()
+    checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+    assert short(TINY) == first
+    assert epochs_run == [1, 1]
+
+
+def test_it_draws_no_random_numbers_of_others(data: str, tmp_path: Path) -> None:
+    state = torch.random.get_rng_state()
+    TrainingEstimator(data=data, recipe=RECIPE, epochs=1, folder=tmp_path)(TINY)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("epochs", [0, 4])
+def test_no_more_epochs_than_the_recipe_has(epochs: int, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="`epochs` must be from 1 to the 3 of the recipe, but got"):
+        TrainingEstimator(data="digits", recipe=RECIPE, epochs=epochs, folder=tmp_path)

@@ -1,6 +1,6 @@
 """How many times more networks three boards time than one: three sshd on this machine.
 
-    python benchmarks/device_pool.py [--networks 24] [--repetitions 2]
+    python benchmarks/device_pool.py [--networks 48] [--repetitions 2]
 
 Three boards would not fit into the cores of one machine, so the runtime on each is a stand-in that
 sleeps for as long as a small board would compute, by the size of the file; all else is what any
@@ -31,7 +31,7 @@ from search_spaces.catalogue import SPACES
 from search_spaces.fasternet import FasterNetConfig
 
 RESULTS = Path(__file__).parent / "results"
-PROCESSES = 2
+PROCESSES = 2  # as when a search calibrates a device, with about so many networks
 BASE_S, S_PER_BYTE = 15e-3, 2e-9  # T0's file of 16 MB then takes 47 ms
 STAND_IN = f"""
 import os, time
@@ -48,7 +48,7 @@ class InferenceSession:
 def main() -> None:
     """Start the boards, take turns, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--networks", type=int, default=24)
+    parser.add_argument("--networks", type=int, default=48)
     parser.add_argument("--repetitions", type=int, default=2)
     options = parser.parse_args()
     rng = random.Random(0)

@@ -3,7 +3,7 @@
 import math
 import re
 
-_UNITS_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+_UNITS_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "min": 6e4, "h": 3.6e6}
 _NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?"  # \d would take any script's digits
 
 

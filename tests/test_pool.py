@@ -18,7 +18,7 @@ from networks import TINY
 from stand_ins import stand_in
 
 from nas.cli import main
-from nas.cli_commands import _folder
+from nas.cli_search import _folder
 from predictors.devices.boards import Board, load_boards, save_boards
 from predictors.devices.device import Wanted
 from predictors.devices.pool import PooledDevice, in_groups

@@ -15,6 +15,8 @@ from nas.quantities import parse_duration_ms
         (".5ms", 0.5),
         ("+1.e-2s", 10.0),
         ("1e304s", 1e307),
+        ("2h", 7.2e6),
+        ("30 min", 1.8e6),
     ],
 )
 def test_durations_are_read_in_milliseconds(text: str, ms: float) -> None:

@@ -10,7 +10,10 @@ from networks import TINY
 
 from predictors.devices.device import Wanted
 from predictors.devices.local import open_local
+from predictors.devices.runner.machine import processor
 from predictors.devices.store import Store
+from predictors.devices.timed import Host, TimedDevice
+from predictors.runtimes import installed_version
 from predictors.timing import Measurement
 from search_spaces.fasternet import FasterNetConfig
 
@@ -74,6 +77,17 @@ def test_what_was_imported_is_brought_to_this_machines_scale(
     (found,) = open_local("cpu", Wanted(reuse=True)).measure_each([TINY], processes=1)
     for name in ("median_ms", "low_ms", "high_ms"):
         assert getattr(found, name) == pytest.approx(getattr(timed, name) / 2)
+
+
+def test_what_another_board_of_a_pool_timed_is_not_timed_again(timed: Measurement) -> None:
+    host = Host(command=("false",), address="me@b2", machine=processor(),
+                version=installed_version("onnxruntime"))  # fmt: skip
+    device = TimedDevice("b2", host, Wanted(reuse=True))
+    with pytest.raises(RuntimeError, match="The device must stay reachable"):
+        device.measure(TINY)
+    device.recall_from(["", "me@b2"])  # the first, with this machine's address, timed it
+    (found,) = device.measure_each([TINY], processes=2)
+    assert (found.device, found.median_ms) == ("b2", timed.median_ms)
 
 
 def test_where_no_references_are_kept_those_of_the_import_are(

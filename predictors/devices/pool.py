@@ -146,6 +146,8 @@ def open_pool(boards: Sequence[Board], wanted: Wanted) -> PooledDevice:
     check_alike([replace(board, threads=wanted.threads, runtime=wanted.runtime,
                          precision=wanted.precision) for board in boards])  # fmt: skip
     places = [board.open(board.name, wanted) for board in boards]
+    for place in places:
+        place.recall_from([board.ssh for board in boards])
     return PooledDevice(",".join(board.name for board in boards), places)
 
 

@@ -17,17 +17,21 @@ class Recall:
     """Measurements of one device in one setting, and the latencies that its references keep.
 
     References are kept from the first time on, so that every run speaks of the same milliseconds;
-    what was imported is brought to that scale.
+    what was imported, or timed by a board of the same pool, is brought to that scale.
     """
 
     device: str
     description: str
     setting: Setting
     references: Sequence[str]  # the smaller first
+    others: Sequence[str] = ()  # addresses of boards of the same kind
 
     def find(self, artifact: str, *, processes: int) -> Measurement | None:
         """Return the latency of a file that was timed before, by at least so many processes."""
-        found = Store().find(Key(artifact=artifact, setting=self.setting), processes=processes)
+        addresses = dict.fromkeys((self.setting.address, *self.others))
+        settings = (replace(self.setting, address=address) for address in addresses)
+        keys = (Key(artifact=artifact, setting=setting) for setting in settings)
+        found = next((m for key in keys if (m := Store().find(key, processes=processes))), None)
         if found is None:
             return None
         references: dict[str, Any] = found.context.get("references") or {}

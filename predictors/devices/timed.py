@@ -5,7 +5,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from statistics import median
@@ -107,6 +107,10 @@ class TimedDevice:
         """One line on the processor and the runtime."""
         return f"{self._setting.description}: measured"
 
+    def recall_from(self, addresses: Sequence[str]) -> None:
+        """Take what boards of the same kind at these addresses have timed for timed by this one."""
+        self._recall = replace(self._recall, others=addresses)
+
     def measure(self, network: FasterNetConfig | Model) -> Measurement:
         """Return the latency of one network."""
         return next(self.measure_each([network]))
@@ -130,13 +134,15 @@ class TimedDevice:
     def _measure_group(self, group: Sequence[Model], processes: int) -> Iterator[Measurement]:
         """Time a group, or recall what was timed before."""
         with tempfile.TemporaryDirectory(prefix="fasternas-") as folder:
-            artifacts = [self._export(model, Path(folder) / str(i))
-                         for i, model in enumerate(group)]  # fmt: skip
+            # One group at a time: of several boards, one then begins while the next is prepared.
+            with ONE_AT_A_TIME:
+                artifacts = [self._export(model, Path(folder) / str(i))
+                             for i, model in enumerate(group)]  # fmt: skip
+                references = [self._reference(name, Path(folder)) for name in REFERENCES]
             known = {i: found for i, artifact in enumerate(artifacts)
                      if (found := self._recalled(artifact, processes))}  # fmt: skip
             new = [i for i in range(len(group)) if i not in known]
             if new:
-                references = [self._reference(name, Path(folder)) for name in REFERENCES]
                 timed = self._timed([*references, *(artifacts[i] for i in new)], processes)
                 known |= dict(zip(new, timed, strict=True))
         for i in new:
@@ -144,10 +150,8 @@ class TimedDevice:
         yield from (known[i] for i in range(len(group)))
 
     def _export(self, model: Model, path: Path) -> _Artifact:
-        """Export one network at a time: exporters change what belongs to the process."""
         try:
-            with ONE_AT_A_TIME:
-                file = self._runtime.export(model, path.with_name(path.name + self._runtime.suffix))
+            file = self._runtime.export(model, path.with_name(path.name + self._runtime.suffix))
         except (ValueError, RuntimeError, OSError):
             raise
         except Exception as error:  # runtimes and quantizers have errors of all kinds

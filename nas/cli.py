@@ -167,7 +167,9 @@ def _add_search(commands: Any) -> None:
     search.add_argument("--data", type=word, metavar="DATA",
                         help="to train on: a folder, an .npz, digits (none)")  # fmt: skip
     search.add_argument("--accuracy", metavar="HOW",
-                        help="proxy or train (train if there is data)")  # fmt: skip
+                        help="proxy, train, supernet or auto (train if there is data)")  # fmt: skip
+    search.add_argument("--time", type=duration_ms, metavar="TIME",
+                        help="for auto: what training may take, such as 2h")  # fmt: skip
     search.add_argument("--epochs", type=positive, default=8, help="of the longest training (8)")
     search.add_argument("--searcher", default="guided",
                         help="guided (ours), nsga2, tpe, gp or random")  # fmt: skip
@@ -229,7 +231,7 @@ def _add_flag(parser: argparse.ArgumentParser, name: str, text: str) -> None:
 
 
 def _search(options: argparse.Namespace) -> int:
-    from nas.cli_commands import run_search
+    from nas.cli_search import run_search
 
     return run_search(options)
 

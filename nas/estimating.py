@@ -1,11 +1,11 @@
 """Which accuracy estimator a study has, from its options."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 
 from nas.options import SearchOptions
+from nas.supernets import SupernetEstimator
 from predictors.accuracy import AccuracyEstimator, ProxyEstimator
 
 CHECKPOINTS = "trainings"  # the folder of the trainings in a run folder
@@ -33,6 +33,8 @@ def open_estimator(
     """
     if options.accuracy == "proxy":
         return ProxyEstimator(seed=options.seed)
+    if options.accuracy == "supernet":
+        return SupernetEstimator(options=options, folder=folder.absolute())
     from predictors.recipe import Recipe
     from predictors.short_training import TrainingEstimator
 
@@ -43,19 +45,36 @@ def open_estimator(
     )  # fmt: skip
 
 
-def for_data(options: SearchOptions) -> tuple[SearchOptions, Sequence[str]]:
-    """Return the options with the classes of the data, and what is to be said of the data.
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """The options of a search as its data make them, and what is to be said of that."""
+
+    options: SearchOptions
+    remarks: tuple[str, ...] = ()
+
+
+def prepared(
+    options: SearchOptions, *, automatic: bool, minutes: float | None = None
+) -> Prepared:  # fmt: skip
+    """Take the classes from the data and, where that is `automatic`, choose the estimator.
 
     Raises:
         ValueError: if the data cannot be used, or has other classes than the options.
         OSError: if it cannot be read.
     """
-    if not options.data:
-        return options, ()
-    from predictors.datasets import load_data
+    data = None
+    if options.data:
+        from predictors.datasets import load_data
 
-    data = load_data(options.data)
-    if options.classes not in (None, len(data.classes)):
-        raise ValueError(f"`classes` must be the {len(data.classes)} of {data.name}, but got "
-                         f"{options.classes}. Leave it out.")  # fmt: skip
-    return replace(options, classes=len(data.classes)), data.remarks
+        data = load_data(options.data)
+        if options.classes not in (None, len(data.classes)):
+            raise ValueError(f"`classes` must be the {len(data.classes)} of {data.name}, but got "
+                             f"{options.classes}. Leave it out.")  # fmt: skip
+        options = replace(options, classes=len(data.classes))
+    remarks = data.remarks if data else ()
+    if not automatic:
+        return Prepared(options=options, remarks=remarks)
+    from nas.choosing import choose
+
+    choice = choose(options, data, minutes=minutes)
+    return Prepared(options=choice.options, remarks=(*remarks, f"auto took {choice.reason}."))

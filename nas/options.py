@@ -8,7 +8,7 @@ from search_spaces.catalogue import SPACES
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.space import Space, oneof
 
-AccuracyOption = Literal["proxy", "train"]
+AccuracyOption = Literal["proxy", "train", "supernet"]
 
 
 @dataclass(frozen=True, kw_only=True)

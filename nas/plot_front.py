@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 _FRONT, _NAMED, _NAMED_TEXT, _UNSTABLE = "#0072B2", "#E69F00", "#7A5200", "#B83A00"
 _INK, _OTHER, _FAINT = "#222222", "#8F8F8F", "#C8C8C8"
 _MARGIN = 0.09  # of the width or height of the plot, for labels
-_Y_LABELS = {"proxy": "training-free score (T0 = 100, T2 = 200)", "trained": "top-1 accuracy in %"}
+_Y_LABELS = {
+    "proxy": "training-free score (T0 = 100, T2 = 200)", "trained": "top-1 accuracy in %",
+    "supernet": "top-1 accuracy in % with shared weights",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,14 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nas.candidate import Candidate
+from nas.estimating import CHECKPOINTS
 from nas.plots import plot_calibration, plot_front
 from nas.quantities import format_count, format_ms
 from nas.run import Run
 from predictors.devices.device import HOW_TO_ATTACH, threads_of
+from predictors.short_training import SMALL_BATCHES
 from search_spaces.formats import save_config
 
 COLUMNS = ("config", "accuracy", "accuracy_kind", "latency_ms", "low_ms", "high_ms", "source",
            "macs", "params")  # fmt: skip
+_HEADINGS = {"proxy": "score", "trained": "accuracy %", "supernet": "shared-weights accuracy %"}
+_WORDS = {"proxy": "training-free score", "trained": "accuracy",
+          "supernet": "accuracy with shared weights"}  # fmt: skip
 
 
 def write_report(run: Run) -> list[Candidate]:
@@ -54,8 +59,16 @@ def rows(candidates: Sequence[Candidate]) -> list[dict[str, str | float | int | 
 
 def table(candidates: Sequence[Candidate]) -> tuple[list[str], list[list[str]]]:
     """Return header and cells of the table that people read."""
-    kind = "accuracy %" if any(c.accuracy_kind == "trained" for c in candidates) else "score"
-    header = ["config", kind, "latency ms", "95 % interval", "source", "MACs", "params"]
+    kinds = {c.accuracy_kind for c in candidates} or {"proxy"}
+    header = [
+        "config",
+        _HEADINGS[kinds.pop()],
+        "latency ms",
+        "95 % interval",
+        "source",
+        "MACs",
+        "params",
+    ]
     if any(c.latency.source == "predicted" for c in candidates):
         header[3] = "interval"
     cells = [
@@ -77,6 +90,7 @@ def closing_words(run: Run, front: Sequence[Candidate]) -> list[str]:
     if recalled:
         lines.append(f"{recalled} of {len(run.study.measurements)} latencies were measured by "
                      "earlier runs; --fresh times them again.")  # fmt: skip
+    lines += _memory(run)
     if failed := run.failed():
         lines.append(f"{len(failed)} of {run.options.trials} trials failed; the first: {failed[0]}")
     if any(c.accuracy_kind == "proxy" for c in front):
@@ -86,9 +100,16 @@ def closing_words(run: Run, front: Sequence[Candidate]) -> list[str]:
     return lines
 
 
+def _memory(run: Run) -> list[str]:
+    try:
+        piece = (run.folder / CHECKPOINTS / SMALL_BATCHES).read_text().strip()
+    except OSError:
+        return []
+    return [f"Memory was short: batches were taken in pieces, of {piece} images at the least."]
+
+
 def _sentence(c: Candidate) -> str:
-    kind = "training-free score" if c.accuracy_kind == "proxy" else "accuracy"
-    return (f"{kind} {c.accuracy:.5g}; {c.latency.median_ms:.4g} ms "
+    return (f"{_WORDS[c.accuracy_kind]} {c.accuracy:.5g}; {c.latency.median_ms:.4g} ms "
             f"[{c.latency.low_ms:.4g}, {c.latency.high_ms:.4g}] {c.latency.source} on "
             f"{c.latency.device}, {c.latency.runtime}, "
             f"{threads_of(c.latency.threads)}")  # fmt: skip

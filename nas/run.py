@@ -12,14 +12,15 @@ import numpy as np
 from nas.candidate import Candidate
 from nas.cluster import Outcome, RayPool, joined
 from nas.estimating import Rungs, open_estimator
+from nas.evaluation import Evaluation
 from nas.feasible import fastest
 from nas.fronts import best_of, candidates_of, predicted
 from nas.loop import search
 from nas.options import SearchOptions
 from nas.study import Study
+from nas.supernets import Sandwich, train_supernet, within_budget
 from nas.timing_tasks import through_ray
 from nas.trainings import after, longest, train_on
-from nas.trial import Scores
 from predictors.accuracy import AccuracyEstimator
 from predictors.calibration import next_batch
 from predictors.cost import cost, costs
@@ -29,7 +30,13 @@ from predictors.timing import Measurement
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.space import OneOf, Space
 
-Phase = Literal["calibrating the device", "searching", "training the best", "verifying the front"]
+Phase = Literal[
+    "calibrating the device",
+    "training the supernet",
+    "searching",
+    "training the best",
+    "verifying the front",
+]
 
 CALIBRATION = 49  # networks timed before the search
 CALIBRATION_PROCESSES = 2  # the predictor averages over networks what one measurement misses
@@ -45,19 +52,6 @@ class Progress:
     done: int
     total: int
     best: str = ""
-
-
-@dataclass(frozen=True)
-class _Evaluate:
-    """Scores a config: its latency is predicted, its accuracy estimated."""
-
-    predict: Callable[[Sequence[FasterNetConfig]], Prediction]
-    estimator: AccuracyEstimator
-
-    def __call__(self, config: FasterNetConfig) -> Scores:
-        latency = self.predict([config])
-        return Scores(accuracy=self.estimator(config), latency_ms=float(latency.mean_ms[0]),
-                      latency_high_ms=float(latency.high_ms[0]))  # fmt: skip
 
 
 class Run:
@@ -85,6 +79,7 @@ class Run:
         """
         with through_ray(self.device, ray_address) as self.device:
             yield from self._calibrate()
+            yield from self._train_supernet()
             with joined(ray_address):
                 yield from self._search(ray_address)
                 yield from self._train_best(ray_address)
@@ -127,8 +122,8 @@ class Run:
         return replace(outcome, scores=replace(outcome.scores, accuracy=further.accuracy))
 
     def _accuracy(self, config: FasterNetConfig, latency: Measurement) -> float:
-        if self.estimator.kind == "trained":
-            return math.nan  # it would take a training
+        if self.estimator.kind != "proxy":
+            return math.nan  # it would take a training, or is in no supernet
         near = latency.median_ms <= NEAR * self.options.budget_ms
         return self.estimator(config) if near else math.nan
 
@@ -184,9 +179,18 @@ class Run:
                 f"[{found.low_ms:.3g}, {found.high_ms:.3g}]. Raise the budget."
             )
 
+    def _train_supernet(self) -> Iterator[Progress]:
+        """Train the weights that all networks share, where accuracies come from them."""
+        if self.estimator.kind != "supernet":
+            return
+        configs = within_budget(self.space, self._known_latency(), self.options.budget_ms,
+                                self.options.seed)  # fmt: skip
+        for done, total, accuracy in train_supernet(self.folder, self.options, Sandwich(configs)):
+            yield Progress("training the supernet", done, total, f"{accuracy:.3g} %")
+
     def _search(self, ray_address: str | None) -> Iterator[Progress]:
         predict = self._known_latency()
-        evaluate = _Evaluate(predict, self.estimator)
+        evaluate = Evaluation(predict, self.estimator)
         with RayPool(evaluate, address=ray_address) as pool:
             trials = search(
                 self.space, evaluate, trials=self.options.trials, seed=self.options.seed,
@@ -214,7 +218,7 @@ class Run:
                   if o.scores and o.scores.upper_ms <= budget_ms}  # fmt: skip
         for epochs in Rungs.up_to(self.options.epochs).epochs[1:]:
             estimator = open_estimator(self.options, self.folder, epochs=epochs)
-            evaluate = _Evaluate(self._known_latency(), estimator)
+            evaluate = Evaluation(self._known_latency(), estimator)
             with RayPool(evaluate, address=ray_address) as pool:
                 for done, total in train_on(scores, epochs, self.study, pool):
                     best = best_of(self.candidates(searching=True))

@@ -9,7 +9,7 @@ from search_spaces.fasternet import FASTERNET, FasterNetConfig
 if TYPE_CHECKING:
     from search_spaces.network import FasterNet
 
-AccuracyKind = Literal["proxy", "trained"]
+AccuracyKind = Literal["proxy", "trained", "supernet"]
 
 
 class AccuracyEstimator(Protocol):
@@ -17,7 +17,11 @@ class AccuracyEstimator(Protocol):
 
     @property
     def kind(self) -> AccuracyKind:
-        """`proxy`: a training-free score, good for ranking only; `trained`: an accuracy in %."""
+        """What the number is.
+
+        `proxy`: a training-free score, good for ranking only; `trained`: an accuracy in %;
+        `supernet`: one in % with weights that all networks share, lower than that when trained.
+        """
 
     def __call__(self, config: FasterNetConfig) -> float:
         """Return the estimate; the same config gives the same number."""

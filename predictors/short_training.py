@@ -13,6 +13,8 @@ from predictors.models import config_identity
 from predictors.recipe import Recipe
 from search_spaces.fasternet import FasterNetConfig
 
+SMALL_BATCHES = "images_at_once"  # a file that is there if memory was short
+
 if TYPE_CHECKING:
     from predictors.training import Training
 
@@ -95,6 +97,9 @@ class TrainingEstimator:
         torch.save({"state": training.state(), "accuracies": list(accuracies)}, saved)
         self.folder.mkdir(parents=True, exist_ok=True)
         written(saved.getvalue(), self._file(config))
+        if training.pieces > 1:
+            piece = max(self.recipe.batch_size // training.pieces, 1)
+            written(f"{piece}\n".encode(), self.folder / SMALL_BATCHES)
 
     def _file(self, config: FasterNetConfig) -> Path:
         told = f"{config_identity(config)} {self.recipe} {self.data}"

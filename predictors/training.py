@@ -47,6 +47,7 @@ class Training:
         self._recipe = recipe
         self._loss = loss or self._cross_entropy
         self._judge = judge or self._accuracy
+        self.pieces = 1  # that a batch is taken in, where memory is short
         self._done = 0
         self._optimizer = torch.optim.AdamW(
             parameter_groups(network, recipe), lr=recipe.learning_rate
@@ -103,18 +104,34 @@ class Training:
         self._done = state["done"]
 
     def _step(self, images: Tensor, labels: Tensor) -> float:
+        while True:
+            try:
+                return self._step_in_pieces(images, labels)
+            except RuntimeError as error:
+                if not _is_out_of_memory(error) or self.pieces >= len(images):
+                    raise
+                self.pieces *= 2
+
+    def _step_in_pieces(self, images: Tensor, labels: Tensor) -> float:
+        """Add up the gradients of the batch's pieces, then take the step."""
         self._optimizer.zero_grad(set_to_none=True)
-        images = images.contiguous(memory_format=torch.channels_last)  # a quarter faster on CPUs
-        loss = self._loss(images, labels, self._schedule.last_epoch)
+        total = 0.0
+        for part, targets in zip(images.chunk(self.pieces), labels.chunk(self.pieces), strict=True):
+            loss = self._checked(self._loss(_packed(part), targets, self._schedule.last_epoch))
+            share = len(part) / len(images)
+            (share * loss).backward()  # type: ignore[no-untyped-call]
+            total += share * loss.item()
+        self._optimizer.step()
+        self._schedule.step()
+        return total
+
+    def _checked(self, loss: Tensor) -> Tensor:
         if not torch.isfinite(loss):
             raise DivergedError(
                 f"The loss must stay a number, but is {loss.item()} in epoch {self._done + 1}. "
                 "Use a smaller learning rate."
             )
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
-        self._schedule.step()
-        return loss.item()
+        return loss
 
 
 def accuracy(network: nn.Module, images: Images, data: ImageData) -> float:
@@ -123,6 +140,15 @@ def accuracy(network: nn.Module, images: Images, data: ImageData) -> float:
     right = 0
     with torch.inference_mode():
         for batch, labels in batches(images, data=data, batch_size=500, rng=None):
-            batch = batch.contiguous(memory_format=torch.channels_last)
-            right += int((network(batch).argmax(1) == labels).sum())
+            right += int((network(_packed(batch)).argmax(1) == labels).sum())
     return 100 * right / len(images)
+
+
+def _packed(images: Tensor) -> Tensor:
+    """Channels last, which is faster on CPUs."""
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether the GPU's memory is used up, or, as torch words it, the machine's."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

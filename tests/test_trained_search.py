@@ -2,6 +2,10 @@
 
 import csv
 import json
+import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +14,7 @@ import pytest
 from nas.cli import main
 from nas.trainings import read_trainings
 
+PROGRAM = Path(sys.executable).with_name("fasternas")
 Streams = pytest.CaptureFixture[str]
 
 
@@ -31,42 +36,80 @@ def _search(folder: Path, data: str, *more: str) -> list[str]:
             *more]  # fmt: skip
 
 
-def test_the_front_has_accuracies_and_its_best_were_trained_longest(
-    data: str, tmp_path: Path, capsys: Streams
-) -> None:
-    folder = tmp_path / "run"
-    assert main(_search(folder, data)) == 0
-    printed = capsys.readouterr()
-    assert "accuracy %" in printed.out
-    assert "validation" in printed.err  # what was cut off
+def _front(folder: Path) -> list[dict[str, str]]:
     with (folder / "pareto.csv").open() as file:
-        front = list(csv.DictReader(file))
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a search that nothing happened to."""
+    folder = tmp_path_factory.mktemp("runs") / "undisturbed"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        assert main(_search(folder, data)) == 0
+    return folder
+
+
+def test_the_front_has_accuracies_and_its_best_were_trained_longest(
+    undisturbed: Path, capsys: Streams
+) -> None:
+    front = _front(undisturbed)
     assert front
     assert all(row["accuracy_kind"] == "trained" for row in front)
     assert all(0 <= float(row["accuracy"]) <= 100 for row in front)
-    options = json.loads((folder / "run.json").read_text())["options"]
+    options = json.loads((undisturbed / "run.json").read_text())["options"]
     assert (options["classes"], options["accuracy"]) == (4, "train")
-    trainings = read_trainings(folder)
-    longest = [max(by_epochs) for by_epochs in trainings.values()]
+    longest = [max(by_epochs) for by_epochs in read_trainings(undisturbed).values()]
     assert sorted(longest) == [2, 4]  # of seven two go on, of those one
+    assert main(["show", str(undisturbed)]) == 0
+    assert "accuracy %" in capsys.readouterr().out
+
+
+def test_killed_while_it_trains_it_goes_on_to_the_same_front(
+    undisturbed: Path, data: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "killed"
+    with subprocess.Popen([PROGRAM, *_search(folder, data)], stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL) as process:  # fmt: skip
+        end = time.monotonic() + 200
+        while len(list(folder.glob("trainings/*.pt"))) < 2 and time.monotonic() < end:
+            time.sleep(0.01)
+        process.kill()
+    checkpoints = {file: file.stat().st_mtime_ns for file in folder.glob("trainings/*.pt")}
+    assert len(checkpoints) >= 2
+    assert not (folder / "pareto.csv").exists()
     assert main(_search(folder, data, "--resume")) == 0
-    assert read_trainings(folder) == trainings
-    assert main(["show", str(folder)]) == 0
+    assert _front(folder) == _front(undisturbed)
+    assert read_trainings(folder) == read_trainings(undisturbed)
+
+
+def test_a_supernet_scores_networks_that_share_its_weights(
+    data: str, tmp_path: Path, capsys: Streams
+) -> None:
+    folder = tmp_path / "run"
+    command = [*_search(folder, data), "--accuracy", "supernet", "--epochs", "1"]
+    assert main(command) == 0
+    printed = capsys.readouterr()
+    assert "shared-weights accuracy %" in printed.out
+    assert "validation" in printed.err  # what was cut off
+    assert {row["accuracy_kind"] for row in _front(folder)} == {"supernet"}
+    weights = (folder / "supernet.pt").stat()
+    assert main([*command, "--resume"]) == 0
+    assert (folder / "supernet.pt").stat().st_mtime_ns == weights.st_mtime_ns
 
 
 @pytest.mark.parametrize(
     ("more", "complaint"),
     [
         (["--classes", "10"], "`classes` must be the 4 of .*, but got 10"),
-        (["--accuracy", "guess"], "`accuracy` must be one of proxy, train, but got 'guess'"),
+        (["--accuracy", "guess"], "`accuracy` must be one of proxy, train, supernet, but got"),
         (["--data", "nowhere.npz"], "nowhere.npz"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_in_one_line(
     more: list[str], complaint: str, data: str, tmp_path: Path, capsys: Streams
 ) -> None:
-    import re
-
     folder = tmp_path / "run"
     assert main(_search(folder, data, *more)) == 2
     said = capsys.readouterr().err

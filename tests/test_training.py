@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from networks import TINY
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from predictors.datasets import ImageData, load_data
 from predictors.recipe import Recipe
@@ -89,3 +91,26 @@ def test_biases_and_norms_are_not_decayed(data: ImageData) -> None:
     saved = io.BytesIO()
     torch.save(state, saved)
     assert torch.load(io.BytesIO(saved.getvalue()), weights_only=True).keys() == state.keys()
+
+
+def test_where_memory_is_short_a_batch_is_taken_in_pieces(data: ImageData) -> None:
+    def hungry(images: Tensor, labels: Tensor, _: int) -> Tensor:
+        if len(images) > 5:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 GB")
+        return cross_entropy(training.network(images), labels)
+
+    torch.manual_seed(0)
+    training = Training(build(TINY), data, RECIPE, loss=hungry)
+    first = training.run_epoch()
+    assert training.pieces == 4  # of the 16
+    assert training.run_epoch().loss < first.loss
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(data: ImageData) -> None:
+    def broken(*_: object) -> Tensor:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    training = Training(build(TINY), data, RECIPE, loss=broken)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        training.run_epoch()
+    assert training.pieces == 1

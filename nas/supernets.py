@@ -1,0 +1,129 @@
+"""The supernet of a study: with which networks it is trained, how long, and where it is kept."""
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from random import Random
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from nas.feasible import Gate, PredictLatency
+from nas.options import SearchOptions
+from predictors.accuracy import AccuracyKind
+from predictors.cost import cost
+from search_spaces.fasternet import FasterNetConfig
+from search_spaces.space import Space
+
+if TYPE_CHECKING:
+    from search_spaces.supernet import Supernet
+
+FILE = "supernet.pt"
+SAMPLE = 256  # networks within the budget that stand for all of those
+END = 16  # of these one in so many counts as among the largest, or the smallest
+COST = 12.0  # trainings of a single network that training the supernet may cost
+
+
+@dataclass(frozen=True)
+class Sandwich:
+    """Draws the networks of a step: a large one, a small one and two of any size.
+
+    All are within the budget: what is slower than that need not share the weights.
+    """
+
+    configs: Sequence[FasterNetConfig]  # the smallest first
+
+    def __call__(self, rng: Random) -> list[FasterNetConfig]:
+        """Return the large one first."""
+        ends = max(len(self.configs) // END, 1)
+        large, small = rng.choice(self.configs[-ends:]), rng.choice(self.configs[:ends])
+        return [large, small, *rng.choices(self.configs, k=2)]
+
+
+def within_budget(
+    space: Space[FasterNetConfig], predict: PredictLatency, budget_ms: float, seed: int
+) -> list[FasterNetConfig]:
+    """Return random networks that are predicted to meet the budget, by ascending MACs."""
+    gate, rng = Gate(space, predict, budget_ms), Random(f"supernet/{seed}")
+    found = [gate.admit(space.random_genes(rng), rng) for _ in range(SAMPLE)]
+    configs = [space.decode(genes) for genes in found if genes is not None]
+    return sorted(configs, key=lambda config: cost(config).macs)
+
+
+def epochs_for(sandwich: Sandwich, epochs: int) -> int:
+    """Return for how many epochs the supernet is trained: what `COST` trainings of a network cost.
+
+    `epochs` are those of one of these trainings; the networks of a step are trained one by one.
+    """
+    rng = Random(0)
+    a_step = fmean(sum(cost(c).macs for c in sandwich(rng)) for _ in range(SAMPLE))
+    a_network = fmean(cost(config).macs for config in sandwich.configs)
+    return max(int(COST * epochs * a_network / a_step), 1)
+
+
+def train_supernet(
+    folder: Path, options: SearchOptions, sandwich: Sandwich
+) -> Iterator[tuple[int, int, float]]:
+    """Train the supernet of a run folder; yield epochs done, of how many, and an accuracy.
+
+    It is kept after each epoch and goes on from there. The accuracy is that of one large network.
+
+    Raises:
+        RuntimeError: if the loss is no number any more.
+        OSError: if it cannot be kept.
+    """
+    import torch
+
+    from predictors.artifact import written
+    from predictors.recipe import Recipe
+    from predictors.short_training import loaded
+    from predictors.supernet_training import supernet_training
+
+    total = epochs_for(sandwich, options.epochs)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        supernet = _empty(options)
+    data = loaded(options.data, max(config.resolution for config in sandwich.configs))
+    training = supernet_training(supernet, data, Recipe(epochs=total, seed=options.seed), sandwich)
+    if (folder / FILE).exists():
+        training.load_state(torch.load(folder / FILE, weights_only=True))
+    while training.done < total:
+        accuracy = training.run_epoch().accuracy
+        saved = io.BytesIO()
+        torch.save(training.state(), saved)
+        written(saved.getvalue(), folder / FILE)
+        yield training.done, total, accuracy
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupernetEstimator:
+    """The accuracy in percent on the validation split with the supernet's weights."""
+
+    options: SearchOptions
+    folder: Path
+    kind: AccuracyKind = "supernet"
+
+    def __call__(self, config: FasterNetConfig) -> float:
+        """Take the config's share of the weights, recalibrate its batch norms, evaluate."""
+        from predictors.short_training import loaded
+        from predictors.supernet_training import score
+
+        supernet = _trained(self.options, self.folder / FILE)
+        return score(supernet, config, loaded(self.options.data, config.resolution))
+
+
+@lru_cache(maxsize=1)
+def _trained(options: SearchOptions, file: Path) -> "Supernet":
+    """The trained supernet, once in a process."""
+    import torch
+
+    supernet = _empty(options)
+    supernet.load_state_dict(torch.load(file, weights_only=True)["network"])
+    return supernet
+
+
+def _empty(options: SearchOptions) -> "Supernet":
+    from search_spaces.supernet import Supernet
+
+    return Supernet(options.open_space())

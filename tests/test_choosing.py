@@ -1,0 +1,47 @@
+"""What `--accuracy auto` chooses, and why."""
+
+from dataclasses import replace
+
+import pytest
+
+from nas.choosing import MOST, choose, epoch_seconds
+from nas.options import SearchOptions
+from predictors.datasets import ImageData, load_data
+
+OPTIONS = SearchOptions(device="arm", budget_ms=1.0, space="fasternet-32", data="digits",
+                        accuracy="train", epochs=8, trials=36, classes=10)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageData:
+    return load_data("digits")
+
+
+def test_without_data_there_is_a_score() -> None:
+    choice = choose(replace(OPTIONS, accuracy="proxy", data=""), None, minutes=5)
+    assert choice.options.accuracy == "proxy"
+    assert "no data" in choice.reason
+
+
+def test_without_a_limit_networks_are_trained(digits: ImageData) -> None:
+    choice = choose(OPTIONS, digits, minutes=None)
+    assert (choice.options.accuracy, choice.options.trials) == ("train", 36)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "accuracy", "trials"),
+    [(0.01, "proxy", 36), (10, "proxy", 36), (30, "train", 15), (65, "supernet", 36),
+     (120, "train", 61), (1e6, "train", MOST)],
+)  # fmt: skip
+def test_more_time_buys_more(
+    minutes: float, accuracy: str, trials: int, digits: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An epoch takes 75 s on one of two cores: a training 5 minutes, a supernet an hour."""
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    choice = choose(OPTIONS, digits, minutes=minutes, clock=lambda *_: 75.0)
+    assert (choice.options.accuracy, choice.options.trials) == (accuracy, trials)
+    assert "about" in choice.reason or "only" in choice.reason
+
+
+def test_a_machine_is_timed_by_some_steps(digits: ImageData) -> None:
+    assert epoch_seconds(OPTIONS, digits) > 0

@@ -1,0 +1,53 @@
+"""The networks that share a study's supernet."""
+
+from collections.abc import Sequence
+from random import Random
+
+import numpy as np
+
+from nas.supernets import COST, SAMPLE, Sandwich, epochs_for, within_budget
+from predictors.cost import cost, costs
+from predictors.latency import Prediction
+from search_spaces.catalogue import SPACES
+from search_spaces.fasternet import FasterNetConfig
+
+SPACE = SPACES["fasternet-32"]
+BUDGET_MS = 2.0
+
+
+def _predict(configs: Sequence[FasterNetConfig]) -> Prediction:
+    """A millisecond for 10 MMACs."""
+    ms = np.asarray(costs(configs).macs, dtype=float) / 10e6
+    return Prediction(ms, 0.9 * ms, 1.1 * ms)
+
+
+def test_they_are_within_the_budget_and_come_in_the_order_of_their_size() -> None:
+    configs = within_budget(SPACE, _predict, BUDGET_MS, seed=0)
+    macs = [cost(config).macs for config in configs]
+    assert len(set(configs)) == SAMPLE
+    assert macs == sorted(macs)
+    assert max(macs) <= BUDGET_MS * 10e6 / 1.1
+    assert max(macs) > 0.8 * BUDGET_MS * 10e6 / 1.1  # the budget is used
+    assert configs == within_budget(SPACE, _predict, BUDGET_MS, seed=0)
+    assert configs != within_budget(SPACE, _predict, BUDGET_MS, seed=1)
+
+
+def test_a_step_has_a_large_one_first_and_a_small_one() -> None:
+    configs = within_budget(SPACE, _predict, BUDGET_MS, seed=0)
+    sandwich, rng = Sandwich(configs), Random(0)
+    for _ in range(20):
+        large, small, *others = (configs.index(config) for config in sandwich(rng))
+        assert large >= SAMPLE - SAMPLE // 16
+        assert small < SAMPLE // 16
+        assert len(others) == 2
+    assert sandwich(Random(1)) == sandwich(Random(1))
+
+
+def test_it_costs_no_more_than_a_dozen_trainings() -> None:
+    sandwich = Sandwich(within_budget(SPACE, _predict, BUDGET_MS, seed=0))
+    epochs = epochs_for(sandwich, 8)
+    rng = Random(5)
+    a_step = np.mean([sum(cost(c).macs for c in sandwich(rng)) for _ in range(500)])
+    a_training = 8 * np.mean([cost(c).macs for c in sandwich.configs])
+    assert 0.8 * COST < epochs * a_step / a_training < 1.05 * COST
+    assert epochs_for(sandwich, 1) >= 1

@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
-from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -29,7 +28,7 @@ from nas import journal
 from nas.cluster import joined
 from nas.pareto import pareto_front
 from nas.trial import Scores, Trial
-from predictors.cost import cost
+from predictors.cost import cost, costs
 from predictors.datasets import ImageData, load_data
 from predictors.devices.registry import open_device
 from predictors.recipe import Recipe
@@ -41,6 +40,7 @@ from search_spaces.space import Genes, Space
 
 RESULTS = Path(__file__).parent / "results"
 PROCESSES = 3  # that time each network
+DRAWN = 20_000  # networks at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +52,8 @@ class Plan:
     near: int = 60  # neighbours of the front of those
     seeded: int = 30  # of all these, trained from `seeds` seeds
     seeds: int = 3
-    least_macs: float = 1.5e6
-    most_macs: float = 16e6
+    least_macs: float = 2e6
+    most_macs: float = 8e6
 
 
 def main() -> None:
@@ -84,7 +84,7 @@ def planned(
     The neighbours of the front are known when the networks that are spread are trained and timed.
     """
     space = SPACES[plan.space]
-    first = spread_over(space, plan)
+    first = spread_over(plan)
     known = all(genes in accuracies and genes in latencies_ms for genes in first)
     second = near_front(space, plan, first, accuracies, latencies_ms) if known else []
     every = max((plan.spread + plan.near) // plan.seeded, 1)
@@ -93,15 +93,20 @@ def planned(
             *((genes, seed) for seed in range(1, plan.seeds) for genes in again)]  # fmt: skip
 
 
-def spread_over(space: Space[Any], plan: Plan) -> list[Genes]:
+@cache
+def spread_over(plan: Plan) -> Sequence[Genes]:
     """Draw one network from each of equal intervals of log MACs."""
-    rng = Random(0)
+    space, rng = SPACES[plan.space], Random(0)
     edges = np.geomspace(plan.least_macs, plan.most_macs, plan.spread + 1)
-    found: list[Genes] = []
-    for low, high in pairwise(edges):
-        drawn = (space.encode(space.sample(rng)) for _ in iter(int, 1))
-        found.append(next(g for g in drawn if low <= cost(space.decode(g)).macs < high))
-    return found
+    found: dict[int, Genes] = {}
+    while len(found) < plan.spread:
+        configs = [space.sample(rng) for _ in range(DRAWN)]
+        macs = np.asarray(costs(configs).macs)
+        places = np.searchsorted(edges, macs, side="right") - 1
+        for config, place in zip(configs, places, strict=True):
+            if 0 <= place < plan.spread:
+                found.setdefault(int(place), space.encode(config))
+    return [found[place] for place in range(plan.spread)]
 
 
 def near_front(
@@ -200,7 +205,7 @@ def _time_all(folder: Path, plan: Plan, device_name: str) -> None:
     space, device = SPACES[plan.space], open_device(device_name)
     known = _latencies_ms(folder)
     rows = journal.read(folder / "trainings.jsonl")
-    chosen = dict.fromkeys([*spread_over(space, plan), *(tuple(row["genes"]) for row in rows)])
+    chosen = dict.fromkeys([*spread_over(plan), *(tuple(row["genes"]) for row in rows)])
     left = [genes for genes in chosen if genes not in known]
     measured = device.measure_each([space.decode(g) for g in left], processes=PROCESSES)
     for number, (genes, m) in enumerate(zip(left, measured, strict=True), start=1):

@@ -171,6 +171,10 @@ def _add_search(commands: Any) -> None:
     search.add_argument("--time", type=duration_ms, metavar="TIME",
                         help="for auto: what training may take, such as 2h")  # fmt: skip
     search.add_argument("--epochs", type=positive, default=8, help="of the longest training (8)")
+    search.add_argument("--growing", type=words, default=(), metavar="G[,G]",
+                        help="what early epochs have less of: resolution, images")  # fmt: skip
+    search.add_argument("--weights", type=word, metavar="FILE",
+                        help="a FasterNet checkpoint for the supernet to begin with")  # fmt: skip
     search.add_argument("--searcher", default="guided",
                         help="guided (ours), nsga2, tpe, gp or random")  # fmt: skip
     search.add_argument("--seed", type=int, default=0, help="same seed, same trials (0)")

@@ -65,6 +65,7 @@ def _prepared(arguments: argparse.Namespace, folder: Path) -> "Prepared":
         resolutions=arguments.resolution, activations=arguments.activation,
         classes=arguments.classes, data=arguments.data or "",
         accuracy=_accuracy(arguments, folder), epochs=arguments.epochs,
+        growing=arguments.growing, weights=arguments.weights or "",
     )  # fmt: skip
     automatic = arguments.accuracy == "auto" and not arguments.resume
     return prepared(options, automatic=automatic, minutes=_minutes(arguments))

@@ -1,7 +1,6 @@
 """Which accuracy estimator a study has, from its options."""
 
 from dataclasses import dataclass, replace
-from math import ceil
 from pathlib import Path
 
 from nas.options import SearchOptions
@@ -9,18 +8,6 @@ from nas.supernets import SupernetEstimator
 from predictors.accuracy import AccuracyEstimator, ProxyEstimator
 
 CHECKPOINTS = "trainings"  # the folder of the trainings in a run folder
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rungs:
-    """How long networks are trained: all of them to the first, the best of each to the next."""
-
-    epochs: tuple[int, ...]
-
-    @classmethod
-    def up_to(cls, epochs: int) -> "Rungs":
-        """Return a quarter, a half and all of the epochs."""
-        return cls(epochs=tuple(sorted({ceil(epochs / 4), ceil(epochs / 2), epochs})))
 
 
 def open_estimator(
@@ -35,13 +22,13 @@ def open_estimator(
         return ProxyEstimator(seed=options.seed)
     if options.accuracy == "supernet":
         return SupernetEstimator(options=options, folder=folder.absolute())
-    from predictors.recipe import Recipe
+    from predictors.recipe import Recipe, rungs
     from predictors.short_training import TrainingEstimator
 
-    first, *_ = Rungs.up_to(options.epochs).epochs
+    recipe = Recipe(epochs=options.epochs, growing=options.growing, seed=options.seed)
     return TrainingEstimator(
-        data=options.data, recipe=Recipe(epochs=options.epochs, seed=options.seed),
-        epochs=epochs or first, folder=(folder / CHECKPOINTS).absolute(),
+        data=options.data, recipe=recipe, epochs=epochs or rungs(options.epochs)[0],
+        folder=(folder / CHECKPOINTS).absolute(),
     )  # fmt: skip
 
 

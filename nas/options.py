@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from nas.searchers import SearcherName
+from predictors.recipe import Fidelity
 from search_spaces.catalogue import SPACES
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.space import Space, oneof
@@ -31,6 +32,8 @@ class SearchOptions:
     accuracy: AccuracyOption = "proxy"
     data: str = ""  # what networks are trained on, as `load_data` takes it
     epochs: int = 8  # of the longest training
+    growing: tuple[Fidelity, ...] = ()  # what is smaller in the first epochs
+    weights: str = ""  # that a supernet begins with, as `read_weights` takes them
     resolutions: tuple[int, ...] = ()  # empty: the space's own
     activations: tuple[str, ...] = ()  # empty: the space's own
     classes: int | None = None  # None: the space's own
@@ -56,8 +59,15 @@ class SearchOptions:
         if self.accuracy != "proxy" and not self.data:
             raise ValueError(f"`data` must be given where `accuracy` is {self.accuracy}, but is "
                              "not. Name a folder of images, or use --accuracy proxy.")  # fmt: skip
+        if self.weights and self.accuracy != "supernet":
+            raise ValueError(f"`weights` must be left out where `accuracy` is {self.accuracy}, but "
+                             f"got {self.weights}. They are what a supernet begins with: "
+                             "--accuracy supernet.")  # fmt: skip
         if self.epochs < 1:
             raise ValueError(f"`epochs` must be at least 1, but got {self.epochs}.")
+        if unknown := set(self.growing) - set(get_args(Fidelity)):
+            raise ValueError(f"`growing` must be of {', '.join(get_args(Fidelity))}, but got "
+                             f"{min(unknown)!r}.")  # fmt: skip
 
     def open_space(self) -> Space[FasterNetConfig]:
         """Return the space with the fields that the options open, narrow or fix."""
@@ -111,8 +121,8 @@ class SearchOptions:
 _KINDS: dict[str, tuple[type, ...]] = {
     "device": (str,), "budget_ms": (int, float), "space": (str,), "runtime": (str,),
     "precision": (str,), "threads": (int,), "trials": (int,), "seed": (int,), "searcher": (str,),
-    "accuracy": (str,), "data": (str,), "epochs": (int,), "resolutions": (list,),
-    "activations": (list,), "classes": (int, type(None)),
+    "accuracy": (str,), "data": (str,), "epochs": (int,), "growing": (list,), "weights": (str,),
+    "resolutions": (list,), "activations": (list,), "classes": (int, type(None)),
 }  # fmt: skip
 
 

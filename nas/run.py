@@ -11,7 +11,7 @@ import numpy as np
 
 from nas.candidate import Candidate
 from nas.cluster import Outcome, RayPool, joined
-from nas.estimating import Rungs, open_estimator
+from nas.estimating import open_estimator
 from nas.evaluation import Evaluation
 from nas.feasible import fastest
 from nas.fronts import best_of, candidates_of, predicted
@@ -26,6 +26,7 @@ from predictors.calibration import next_batch
 from predictors.cost import cost, costs
 from predictors.devices.device import PROCESSES, Device
 from predictors.latency import LatencyPredictor, Prediction
+from predictors.recipe import rungs
 from predictors.timing import Measurement
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.space import OneOf, Space
@@ -216,7 +217,7 @@ class Run:
         budget_ms = self.options.budget_ms
         scores = {config: o.scores for config, o in self.study.outcomes()
                   if o.scores and o.scores.upper_ms <= budget_ms}  # fmt: skip
-        for epochs in Rungs.up_to(self.options.epochs).epochs[1:]:
+        for epochs in rungs(self.options.epochs)[1:]:
             estimator = open_estimator(self.options, self.folder, epochs=epochs)
             evaluate = Evaluation(self._known_latency(), estimator)
             with RayPool(evaluate, address=ray_address) as pool:

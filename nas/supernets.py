@@ -79,11 +79,15 @@ def train_supernet(
     from predictors.recipe import Recipe
     from predictors.short_training import loaded
     from predictors.supernet_training import supernet_training
+    from search_spaces.inheritance import inherit
+    from search_spaces.weight_files import read_weights
 
     total = epochs_for(sandwich, options.epochs)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         supernet = _empty(options)
+    if options.weights:
+        inherit(supernet, read_weights(options.weights))
     data = loaded(options.data, max(config.resolution for config in sandwich.configs))
     training = supernet_training(supernet, data, Recipe(epochs=total, seed=options.seed), sandwich)
     if (folder / FILE).exists():

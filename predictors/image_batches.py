@@ -53,15 +53,17 @@ def _normalised(
         yield normalised.expand(-1, channels, -1, -1).contiguous(), labels
 
 
-def augmented(images: Tensor, *, rng: torch.Generator, flip: bool = True) -> Tensor:
+def augmented(
+    images: Tensor, *, rng: torch.Generator, flip: bool = True, shift: bool = True
+) -> Tensor:  # fmt: skip
     """Return each image [b, c, h, w] shifted by up to an eighth of its size, at random.
 
     What comes in at the border is zero, the mean of normalised images. With `flip` every second
     one, at random, is mirrored left to right: not for digits or letters. `rng` is the CPU's.
     """
     count, _, height, width = images.shape
-    rows = _shifted(count, height, rng)
-    columns = _shifted(count, width, rng)
+    rows = _shifted(count, height, rng, shift=shift)
+    columns = _shifted(count, width, rng, shift=shift)
     if flip:
         mirrored = torch.rand(count, 1, generator=rng) < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
@@ -73,7 +75,18 @@ def augmented(images: Tensor, *, rng: torch.Generator, flip: bool = True) -> Ten
     return moved.permute(0, 3, 1, 2).contiguous()
 
 
-def _shifted(count: int, size: int, rng: torch.Generator) -> Tensor:
+def scaled(images: Tensor, scale: float) -> Tensor:
+    """Return images [b, c, h, w] at a share of their resolution, rounded to whole pixels."""
+    if scale == 1.0:
+        return images
+    size = [max(round(scale * side), 1) for side in images.shape[2:]]
+    return torch.nn.functional.interpolate(
+        images, size=size, mode="bilinear", align_corners=False, antialias=True
+    )
+
+
+def _shifted(count: int, size: int, rng: torch.Generator, *, shift: bool) -> Tensor:
     """The padded rows or columns that each image takes: [count, size]."""
-    starts = torch.randint(0, 2 * (size // 8) + 1, (count, 1), generator=rng)
-    return starts + torch.arange(size)
+    margin = size // 8
+    starts = torch.randint(0, 2 * margin + 1, (count, 1), generator=rng) if shift else margin
+    return starts + torch.arange(size).expand(count, size)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from statistics import fmean
 from typing import Any
 
@@ -10,9 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from predictors.datasets import ImageData
-from predictors.image_batches import augmented, batches
+from predictors.image_batches import augmented, batches, scaled
 from predictors.images import Images
-from predictors.recipe import Recipe, parameter_groups, steps_of, warm_cosine
+from predictors.recipe import (
+    Recipe,
+    fidelity,
+    parameter_groups,
+    steps_in,
+    steps_of,
+    warm_cosine,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,23 +81,28 @@ class Training:
         # Each epoch has its own generator: what was drawn before does not matter to it.
         rng = torch.Generator().manual_seed(1_000_003 * self._recipe.seed + self._done)
         self.network.train()
-        losses = [self._step(augmented(images, rng=rng, flip=self._recipe.flip), labels)
-                  for images, labels in self._batches(rng)]  # fmt: skip
+        losses = [self._step(images, labels) for images, labels in self._batches(rng)]
         self._done += 1
         return Epoch(number=self._done, loss=fmean(losses), accuracy=self._judge())
 
     def _accuracy(self) -> float:
-        return accuracy(self.network, self._data.validation, self._data)
+        """At the resolution of the epoch before."""
+        scale = fidelity(self._recipe, "resolution", self._done - 1)
+        return accuracy(self.network, self._data.validation, self._data, scale=scale)
 
     def _cross_entropy(self, images: Tensor, labels: Tensor, _: int) -> Tensor:
         return F.cross_entropy(self.network(images), labels,
                                label_smoothing=self._recipe.label_smoothing)  # fmt: skip
 
     def _batches(self, rng: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        size = self._recipe.batch_size
-        images = self._data.train
-        return batches(images, data=self._data, batch_size=size, rng=rng,
-                       drop_last=len(images) >= size)  # fmt: skip
+        """What the epoch trains on, as the recipe alters it."""
+        recipe, images = self._recipe, self._data.train
+        scale = fidelity(recipe, "resolution", self._done)
+        every = batches(images, data=self._data, batch_size=recipe.batch_size, rng=rng,
+                        drop_last=len(images) >= recipe.batch_size)  # fmt: skip
+        for pixels, labels in islice(every, steps_in(recipe, self._done, len(images))):
+            altered = augmented(pixels, rng=rng, flip=recipe.flip, shift=recipe.shift)
+            yield scaled(altered, scale), labels
 
     def state(self) -> dict[str, Any]:
         """Return all that is needed to go on, as torch.save takes it."""
@@ -134,13 +147,18 @@ class Training:
         return loss
 
 
-def accuracy(network: nn.Module, images: Images, data: ImageData) -> float:
-    """Return the top-1 accuracy in percent; the network is left in evaluation mode."""
+def accuracy(
+    network: nn.Module, images: Images, data: ImageData, *, scale: float = 1.0
+) -> float:  # fmt: skip
+    """Return the top-1 accuracy in percent, at a share of the images' resolution.
+
+    The network is left in evaluation mode.
+    """
     network.eval()
     right = 0
     with torch.inference_mode():
         for batch, labels in batches(images, data=data, batch_size=500, rng=None):
-            right += int((network(_packed(batch)).argmax(1) == labels).sum())
+            right += int((network(_packed(scaled(batch, scale))).argmax(1) == labels).sum())
     return 100 * right / len(images)
 
 

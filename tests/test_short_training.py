@@ -1,6 +1,6 @@
 """The accuracy of a config by training it, a little at first and then further."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +8,13 @@ import pytest
 import torch
 from networks import TINY
 
+from nas.loop import search
+from nas.trial import Scores
 from predictors.recipe import Recipe
 from predictors.short_training import TrainingEstimator
 from predictors.training import Training
+from search_spaces.fasternet import FasterNetConfig
+from search_spaces.space import Space, each, oneof
 
 RECIPE = Recipe(epochs=3, batch_size=16)
 
@@ -89,3 +93,24 @@ def test_it_draws_no_random_numbers_of_others(data: str, tmp_path: Path) -> None
 def test_no_more_epochs_than_the_recipe_has(epochs: int, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="`epochs` must be from 1 to the 3 of the recipe, but got"):
         TrainingEstimator(data="digits", recipe=RECIPE, epochs=epochs, folder=tmp_path)
+
+
+def test_a_training_that_diverges_is_a_failed_trial_and_the_search_goes_on(
+    data: str, tmp_path: Path
+) -> None:
+    def evaluate(config: FasterNetConfig) -> Scores:
+        wild = config.activation == "gelu"
+        recipe = replace(RECIPE, epochs=1, learning_rate=1e30 if wild else 3e-3)
+        estimator = TrainingEstimator(data=data, recipe=recipe, epochs=1, folder=tmp_path)
+        return Scores(accuracy=estimator(config), latency_ms=1.0)
+
+    tiny = {field.name: getattr(TINY, field.name) for field in fields(TINY)}
+    free = {"activation": oneof("relu", "gelu"),
+            "partial_ratios": each(oneof(0.25, 0.5), oneof(0.25, 0.5))}  # fmt: skip
+    space = Space(FasterNetConfig, **tiny | free)
+    trials = list(search(space, evaluate, trials=6, searcher="random"))
+    failed = [trial for trial in trials if trial.scores is None]
+    assert {trial.config.activation for trial in failed} == {"gelu"}
+    assert all("must stay a number" in (trial.error or "") for trial in failed)
+    assert any(trial.scores for trial in trials)
+    assert len(trials) == 6

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from predictors.datasets import ImageData, load_data
-from predictors.recipe import Recipe
+from predictors.recipe import Fidelity, Recipe, rungs, steps_in, steps_of
 from predictors.training import DivergedError, Training, accuracy
 from search_spaces.network import build
 
-RECIPE = Recipe(epochs=3, batch_size=16, flip=False)
+RECIPE = Recipe(epochs=3, batch_size=16, learning_rate=3e-3, warm_up=0.15, flip=False)
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +114,38 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(data: ImageData) -> Non
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         training.run_epoch()
     assert training.pieces == 1
+
+
+@pytest.mark.parametrize(
+    ("growing", "sizes", "batches"),
+    [
+        (("resolution",), [24, 28, 32, 32], [22, 22, 22, 22]),
+        (("images",), [32, 32, 32, 32], [11, 16, 22, 22]),
+        (("resolution", "images"), [24, 28, 32, 32], [11, 16, 22, 22]),
+    ],
+)
+def test_what_grows_is_smaller_in_early_epochs(
+    growing: tuple[Fidelity, ...], sizes: list[int], batches: list[int], data: ImageData
+) -> None:
+    seen: list[int] = []
+
+    def watched(images: Tensor, labels: Tensor, _: int) -> Tensor:
+        seen.append(images.shape[-1])
+        return cross_entropy(network(images), labels)
+
+    recipe = Recipe(epochs=4, batch_size=16, growing=growing)
+    network = build(TINY)
+    training = Training(network, data, recipe, loss=watched)
+    for size, count in zip(sizes, batches, strict=True):
+        seen.clear()
+        training.run_epoch()
+        assert seen == [size] * count
+    assert steps_of(recipe, len(data.train)) == sum(batches)
+
+
+def test_a_recipe_ends_at_full_size_whatever_its_length() -> None:
+    for epochs in range(1, 9):
+        recipe = Recipe(epochs=epochs, batch_size=10, growing=("images",))
+        assert steps_in(recipe, epochs - 1, 100) == 10
+        assert rungs(epochs)[-1] == epochs
+    assert rungs(8) == (2, 4, 8)

@@ -117,8 +117,8 @@ def _trained(
     known = {row["seed"]: row["accuracy"] for row in journal.read(file)
              if row["config"] == told and row["epochs"] == options.epochs}  # fmt: skip
     with joined(None) as ray:
-        task = ray.remote(num_cpus=1)(partial(trained_config, options.data))
-        waiting = {seed: task.remote(Recipe(epochs=options.epochs, seed=seed), config)
+        task = partial(ray.remote(num_cpus=1)(trained_config).remote, options.data)
+        waiting = {seed: task(Recipe(epochs=options.epochs, seed=seed), config)
                    for seed in SEEDS if seed not in known}  # fmt: skip
         for seed, result in waiting.items():
             known[seed] = ray.get(result)["accuracies"][-1]

@@ -165,7 +165,9 @@ def _train_all(folder: Path, plan: Plan, options: argparse.Namespace) -> None:
     rows = journal.read(file)
     end = time.monotonic() + 60 * options.minutes
     with joined(None) as ray:
-        task = ray.remote(num_cpus=1, max_calls=1)(partial(trained, plan.space, options.data))
+        task = partial(
+            ray.remote(num_cpus=1, max_calls=1)(trained).remote, plan.space, options.data
+        )
         while waiting := _missing(folder, plan, rows):
             coming = _run(ray, task, waiting, workers=options.workers, until=end)
             for row in coming:
@@ -194,7 +196,7 @@ def _run(
     while running or left:
         while left and len(running) < workers and time.monotonic() < until:
             genes, seed = left.pop(0)
-            running.append(task.remote(replace(Recipe(), seed=seed), genes))
+            running.append(task(replace(Recipe(), seed=seed), genes))
         if not running:
             return
         (done,), running = ray.wait(running, num_returns=1)

@@ -149,7 +149,6 @@ def trained_config(data: str, recipe: Recipe, config: FasterNetConfig) -> dict[s
             "seconds": time.monotonic() - start}  # fmt: skip
 
 
-@cache
 def _data(name: str) -> ImageData:
     """The data with all that is not for testing as training split, and the test split to judge."""
     data = load_data(name)

@@ -7,11 +7,11 @@ Some networks are spread over the space, the others are neighbours of the front 
 trained from several seeds, which shows how far accuracies differ by chance. Each is trained in a
 Ray task of one core. Timing wants a machine that does nothing else, so it is a run of its own,
 wanted once after the first networks and once at the end. All of it goes to
-benchmarks/results/pconv_bench-DATA/: trainings.jsonl, latencies.jsonl and, from both, table.csv.
+benchmarks/results/pconv_bench-DATA/: trainings.jsonl, latencies.jsonl and, from both, table.csv
+with its description.
 """
 
 import argparse
-import csv
 import math
 import os
 import time
@@ -23,6 +23,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
+from pconv_table import write_table
 
 from nas import journal
 from nas.cluster import joined
@@ -73,7 +74,7 @@ def main() -> None:
         _time_all(folder, plan, options.device)
     else:
         _train_all(folder, plan, options)
-    _write_table(folder, plan)
+    write_table(folder, SPACES[plan.space])
 
 
 def planned(
@@ -225,31 +226,6 @@ def _time_all(folder: Path, plan: Plan, device_name: str) -> None:
 def _latencies_ms(folder: Path) -> dict[Genes, float]:
     return {tuple(row["genes"]): row["median_ms"]
             for row in journal.read(folder / "latencies.jsonl")}  # fmt: skip
-
-
-def _write_table(folder: Path, plan: Plan) -> None:
-    """One line a training: the choices, the costs, the latency, the accuracy by epoch."""
-    space = SPACES[plan.space]
-    latencies = {tuple(row["genes"]): row for row in journal.read(folder / "latencies.jsonl")}
-    lines = []
-    for row in journal.read(folder / "trainings.jsonl"):
-        config = space.decode(tuple(row["genes"]))
-        found, ms = cost(config), latencies.get(tuple(row["genes"]), {})
-        lines.append({
-            **dict(zip(space.names, _choices(space, row), strict=True)),
-            "seed": row["seed"], "macs": found.macs, "params": found.params,
-            **{name: ms.get(name, "") for name in ("median_ms", "low_ms", "high_ms")},
-            **{f"epoch_{i}": f"{a:.2f}" for i, a in enumerate(row["accuracies"], start=1)},
-        })  # fmt: skip
-    if lines:
-        with (folder / "table.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(lines[0]))
-            writer.writeheader()
-            writer.writerows(lines)
-
-
-def _choices(space: Space[Any], row: dict[str, Any]) -> list[Any]:
-    return [gene.choices[i] for gene, i in zip(space.genes, row["genes"], strict=True)]
 
 
 if __name__ == "__main__":

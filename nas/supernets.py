@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FILE = "supernet.pt"
 SAMPLE = 256  # networks within the budget that stand for all of those
+DRAWN = 8192  # networks of any size to find them among
 END = 16  # of these one in so many counts as among the largest, or the smallest
 COST = 12.0  # trainings of a single network that training the supernet may cost
 
@@ -45,10 +46,15 @@ def within_budget(
     space: Space[FasterNetConfig], predict: PredictLatency, budget_ms: float, seed: int
 ) -> list[FasterNetConfig]:
     """Return random networks that are predicted to meet the budget, by ascending MACs."""
-    gate, rng = Gate(space, predict, budget_ms), Random(f"supernet/{seed}")
-    found = [gate.admit(space.random_genes(rng), rng) for _ in range(SAMPLE)]
-    configs = [space.decode(genes) for genes in found if genes is not None]
-    return sorted(configs, key=lambda config: cost(config).macs)
+    rng = Random(f"supernet/{seed}")
+    drawn = list(dict.fromkeys(space.random_genes(rng) for _ in range(DRAWN)))
+    upper_ms = predict([space.decode(genes) for genes in drawn]).high_ms
+    found = [genes for genes, ms in zip(drawn, upper_ms, strict=True) if ms <= budget_ms][:SAMPLE]
+    if len(found) < SAMPLE:  # few networks are so fast, or there are few networks
+        gate = Gate(space, predict, budget_ms)
+        admitted = (gate.admit(genes, rng) for genes in drawn[:SAMPLE])
+        found = [genes for genes in admitted if genes is not None]
+    return sorted(map(space.decode, found), key=lambda config: cost(config).macs)
 
 
 def epochs_for(sandwich: Sandwich, epochs: int) -> int:

@@ -55,7 +55,9 @@ def draw_operators(panels: Panels, rows: Sequence[Row]) -> None:
     """Draw the latency of a layer and GFLOPS, side by side, over the map sizes."""
     shapes = list(dict.fromkeys(row.subject.model.shape for row in rows))
     shift = _STEP * (len(_OPERATORS) - 1) / 2
-    quantities = ((_layer_ms, "latency of one layer in ms"), (_gflops, "GFLOPS"))
+    size = _batch_size(rows)
+    layer = f"one layer, batch of {size}," if size > 1 else "one layer"
+    quantities = ((_layer_ms, f"latency of {layer} in ms"), (_gflops, "GFLOPS"))
     for axes, (quantity, title) in zip(panels, quantities, strict=True):
         for i, (kind, (colour, marker)) in enumerate(_OPERATORS.items()):
             own = [row for row in rows if row.subject.kind == kind]
@@ -76,7 +78,9 @@ def draw_models(panels: Panels, rows: Sequence[Row]) -> None:
     """Draw GFLOPS and, below, latency over MACs; rows without MACs are left out."""
     shown = sorted((row for row in rows if row.gflops), key=_macs)
     looks = _looks(shown)
-    quantities = ((_gflops, "GFLOPS"), (_ms, "latency in ms"))
+    size = _batch_size(shown)
+    taken = f"latency of a batch of {size}" if size > 1 else "latency"
+    quantities = ((_gflops, "GFLOPS"), (_ms, f"{taken} in ms"))
     for axes, (quantity, title) in zip(panels, quantities, strict=True):
         axes.set_title(title, loc="left", fontsize=13)
         for kind, look in looks.items():
@@ -87,7 +91,7 @@ def draw_models(panels: Panels, rows: Sequence[Row]) -> None:
             _write_labels(axes, shown, quantity, looks)
         else:
             axes.set(xticks=[], yticks=[])
-    panels[1].set_xlabel("MACs in G")
+    panels[1].set_xlabel("MACs in G" + (" for one image" if size > 1 else ""))
     _explain_marks(panels[0], shown)
 
 
@@ -201,7 +205,12 @@ def _layer_ms(row: Row, ms: float) -> float:
 
 
 def _gflops(row: Row, ms: float) -> float:
-    return 2 * _macs(row) / ms * 1e3
+    return row.subject.model.gflops(ms) or 0.0
+
+
+def _batch_size(rows: Sequence[Row]) -> int:
+    """How many images all of them take at once."""
+    return max((row.subject.model.batch_size for row in rows), default=1)
 
 
 def _map(shape: Sequence[int]) -> str:

@@ -48,7 +48,7 @@ def quantized(model: bytes, shape: Sequence[int]) -> bytes:
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     network = _with_own_initializers(onnx.load_model_from_string(model))
-    images = _Images(network.graph.input[0].name, shape)
+    images = _Images(network.graph.input[0], shape)
     with tempfile.TemporaryDirectory(prefix="fasternas-") as folder, _silence():
         file = Path(folder) / "network.onnx"
         quantize_static(network, str(file), images, quant_format=QuantFormat.QDQ, per_channel=True,
@@ -72,13 +72,16 @@ def refuse_unlike(logits: Tensor, fp32: Tensor, path: Path) -> None:
 
 
 class _Images:
-    """Random images, as the calibration reads them: one a call, then None."""
+    """Random images, as the calibration reads them: a batch a call, then None.
 
-    def __init__(self, name: str, shape: Sequence[int]) -> None:
-        self._feeds = iter([
-            {name: torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed)).numpy()}
-            for seed in range(1, IMAGES + 1)
-        ])  # fmt: skip
+    A batch is one image, or as many as an input takes whose batch is fixed.
+    """
+
+    def __init__(self, taken: onnx.ValueInfoProto, shape: Sequence[int]) -> None:
+        batch = taken.type.tensor_type.shape.dim[0].dim_value or 1
+        seeds = (torch.Generator().manual_seed(seed) for seed in range(1, IMAGES + 1))
+        self._feeds = iter([{taken.name: torch.randn(batch, *shape, generator=seed).numpy()}
+                            for seed in seeds])  # fmt: skip
 
     def get_next(self) -> dict[str, Any] | None:
         return next(self._feeds, None)

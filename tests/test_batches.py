@@ -3,16 +3,22 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from networks import TINY
 
+from nas.bench_row import Row
+from nas.bench_subjects import Subject
 from nas.cli import main
+from nas.plots import models_figure, operators_figure
+from predictors.artifact import onnx_logits
 from predictors.devices.registry import open_device
 from predictors.model_files import write_onnx
 from predictors.models import batched, config_model
 from predictors.onnx_files import onnx_model
 from predictors.runtimes import find_runtime
+from predictors.timing import Measurement
 
 
 def test_a_batch_makes_another_network_of_it() -> None:
@@ -66,3 +72,30 @@ def test_measure_says_how_many_images_a_second(
     shown = capsys.readouterr().out
     assert "tiny.onnx x8" in shown
     assert "images/s" in shown
+
+
+def test_a_profile_knows_one_image_at_a_time() -> None:
+    with pytest.raises(ValueError, match="`batch` must be 1 for a profile, but tiny x4 takes 4"):
+        open_device("arm").measure(batched(config_model(TINY, name="tiny"), 4))
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_fixed_batch_is_quantized(name: str, tmp_path: Path) -> None:
+    runtime = find_runtime(name, "int8")
+    four = batched(replace(config_model(TINY, name="tiny"), batch="fixed"), 4)
+    file = runtime.export(four, tmp_path / "four.onnx")
+    assert onnx_logits(file, four.image()).shape == (4, 10)
+
+
+def test_a_plot_shows_the_speed_of_the_whole_batch_and_says_so() -> None:
+    latency = Measurement(median_ms=10.0, low_ms=9.9, high_ms=10.1, source="measured", device="cpu",
+                          runtime="onnxruntime", threads=1)  # fmt: skip
+    model = batched(config_model(TINY, name="tiny"), 4)
+    row = Row(subject=Subject(model=model, kind="FasterNet", label="T"), latency=latency)
+    figure = models_figure([row], device="cpu")
+    speeds, latencies = figure.axes[:2]
+    shown = [line for line in speeds.lines if line.get_label() == "FasterNet"]
+    assert np.asarray(shown[0].get_ydata()).tolist() == [row.gflops]
+    assert latencies.get_title(loc="left") == "latency of a batch of 4 in ms"
+    operators = operators_figure([row], device="cpu")
+    assert operators.axes[0].get_title(loc="left") == "latency of one layer, batch of 4, in ms"

@@ -49,12 +49,15 @@ class ProfiledDevice:
         """Return the predicted latency; the interval is the profile's stated error.
 
         Raises:
-            ValueError: if the network's layers are not known.
+            ValueError: if the network's layers are not known, or it takes several inputs at once.
         """
         model = as_model(network)
         if not model.layers:
             raise ValueError(f"`network` must be a FasterNet for a profile to predict it, but got "
                              f"{model.name}. {HOW_TO_ATTACH}")  # fmt: skip
+        if model.batch_size > 1:
+            raise ValueError(f"`batch` must be 1 for a profile, but {model.name} takes "
+                             f"{model.batch_size}. {HOW_TO_ATTACH}")  # fmt: skip
         mean, low, high = self._profile.latency_ms(model.layers, threads=self.threads)
         return Measurement(
             median_ms=float(mean), low_ms=float(low), high_ms=float(high), source="predicted",

@@ -1,13 +1,17 @@
 """`--device cuda`: what it needs, and, where there is a GPU, what it times."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from predictors.devices.cuda import gpu_name
+from predictors.devices.cuda import COMMAND, gpu_name
 from predictors.devices.registry import device_names, open_device
+from predictors.devices.runner.gpu import Inference, provider
+from predictors.devices.runner.timer import Timer
 from predictors.devices.session import clock_of
 from predictors.models import batched, config_model
 from search_spaces.fasternet import FASTERNET
@@ -84,3 +88,41 @@ def _is_built_without_cuda(runtime: str) -> bool:
     if runtime == "onnxruntime":
         return "CUDAExecutionProvider" not in onnxruntime.get_available_providers()
     return not torch.cuda.is_available()
+
+
+@pytest.mark.parametrize(("visible", "name"), [("1", "second"), ("1,0", "second"), ("0", "first"),
+                                               ("", ""), ("-1", "")])  # fmt: skip
+def test_it_is_the_first_that_is_visible(
+    driver: Path, monkeypatch: pytest.MonkeyPatch, visible: str, name: str
+) -> None:
+    driver.write_text('#!/bin/sh\ncase "$*" in *--id=1*) echo second;; *) echo first;; esac\n')
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpu_name() == name
+
+
+def test_what_times_counts_gpus_as_the_driver_does() -> None:
+    spelled = [*COMMAND[:-2], "-c", "import os; print(os.environ['CUDA_DEVICE_ORDER'])"]
+    assert subprocess.check_output(spelled, text=True) == "PCI_BUS_ID\n"
+
+
+def test_fp32_is_not_tf32() -> None:
+    assert provider({"processor": "cuda"}) == ("CUDAExecutionProvider", {"use_tf32": "0"})
+    assert provider({"processor": "cpu"}) == ("CPUExecutionProvider", {})
+    program = (
+        "import torch; from predictors.devices.runner.gpu import refuse_tf32; refuse_tf32()\n"
+        "print(torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)"
+    )
+    told = subprocess.check_output([sys.executable, "-c", program], text=True)
+    assert told == "False False\n"
+
+
+def test_the_gpu_is_idle_before_the_first_sample() -> None:
+    def synchronised(infer: Inference) -> float:
+        infer()
+        done.append("waited")
+        return 1.0
+
+    done: list[str] = []
+    timer = Timer(infer=[lambda: done.append("ran")], call=synchronised)
+    timer.answer({"time": 0, "discard": 2, "repeats": 1})
+    assert done == ["ran", "waited"] * 3

@@ -1,5 +1,9 @@
-"""The NVIDIA GPU of this machine as a device: the first, unless CUDA_VISIBLE_DEVICES says."""
+"""The NVIDIA GPU of this machine as a device: the first, unless CUDA_VISIBLE_DEVICES says.
 
+GPUs are counted as nvidia-smi does, and fp32 is that: TF32, which both runtimes would take, is not.
+"""
+
+import os
 import subprocess
 import sys
 from functools import cache
@@ -11,6 +15,7 @@ from predictors.runtimes import find_runtime
 
 RUNTIMES = ("onnxruntime", "torch", "torch-compiled")  # that run on it, in fp32
 QUERY = ("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+COMMAND = ("env", "CUDA_DEVICE_ORDER=PCI_BUS_ID", sys.executable, "-uc", BOOT)
 
 
 def open_cuda(name: str, wanted: Wanted) -> TimedDevice:
@@ -28,16 +33,25 @@ def open_cuda(name: str, wanted: Wanted) -> TimedDevice:
         raise RuntimeError("`device` cuda must be an NVIDIA GPU of this machine, but nvidia-smi "
                            "finds none. Install its driver, or use --device cpu.")  # fmt: skip
     found.check_installed()
-    host = Host(command=(sys.executable, "-uc", BOOT), machine=gpu_name(), version=found.version,
-                processor="cuda")  # fmt: skip
+    host = Host(command=COMMAND, machine=gpu_name(), version=found.version, processor="cuda")
     return TimedDevice(name, host, wanted)
 
 
 @cache
 def gpu_name() -> str:
-    """Return what the driver calls the first GPU; empty where there is none."""
+    """Return what the driver calls the first GPU that is visible; empty where there is none."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    first = None if visible is None else visible.split(",")[0].strip()
+    if first in ("", "-1"):
+        return ""
     try:
-        done = subprocess.run(QUERY, capture_output=True, text=True, timeout=30, check=True)
+        done = subprocess.run(
+            [*QUERY, *([f"--id={first}"] if first else [])],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
     return next(iter(done.stdout.splitlines()), "").strip()

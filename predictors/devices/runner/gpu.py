@@ -15,6 +15,19 @@ def is_wanted(start: dict[str, Any]) -> bool:
     return bool(start.get("processor") == "cuda")
 
 
+def provider(start: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    """What runs networks in ONNX Runtime, and its options: on a GPU fp32, not its default TF32."""
+    return (PROVIDER, {"use_tf32": "0"}) if is_wanted(start) else ("CPUExecutionProvider", {})
+
+
+def refuse_tf32() -> None:
+    """Have torch compute in fp32 on GPUs: convolutions round to TF32 by default."""
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
 def bound(session: Any, image: Any) -> Inference:
     """An inference of ONNX Runtime whose input and output stay in the GPU's memory.
 
@@ -42,6 +55,7 @@ def placed(program: Any, image: Any, start: dict[str, Any]) -> tuple[Any, Any]:
         return program.module(), image
     if not torch.cuda.is_available():
         raise RuntimeError(f"torch {torch.__version__} finds no GPU; install its CUDA build")
+    refuse_tf32()
     return move_to_device_pass(program, "cuda").module(), image.to("cuda")
 
 

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Callable
 from typing import Any
 
-from predictors.devices.runner.gpu import PROVIDER, Inference, bound, is_wanted, placed
+from predictors.devices.runner.gpu import Inference, bound, is_wanted, placed, provider
 
 
 def _load_onnxruntime(start: dict[str, Any]) -> list[Inference]:
@@ -18,11 +18,10 @@ def _load_onnxruntime(start: dict[str, Any]) -> list[Inference]:
     options.intra_op_num_threads = start["threads"]
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    provider = PROVIDER if is_wanted(start) else "CPUExecutionProvider"
     generator = np.random.default_rng(0)
 
     def load(path: str, shape: list[int]) -> Inference:
-        session = onnxruntime.InferenceSession(path, options, providers=[provider])
+        session = onnxruntime.InferenceSession(path, options, providers=[provider(start)])
         image = generator.standard_normal(shape, dtype=np.float32)
         if is_wanted(start):
             return bound(session, image)

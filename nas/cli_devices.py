@@ -5,7 +5,7 @@ import json
 import sys
 
 from nas.cli_table import print_table
-from predictors.devices.boards import Board, check_name, load_boards, save_boards, survey
+from predictors.devices.boards import Board, boards_to_change, check_name, load_boards, survey
 from predictors.devices.installation import with_runtime
 from predictors.devices.registry import device_names, open_device, stored_devices
 from predictors.devices.ssh import SITE, Address
@@ -20,13 +20,21 @@ def run_devices(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> None:
-    devices = [open_device(name) for name in device_names()]
-    found = [{"name": d.name, "source": d.source, "runtime": d.runtime,
-              "description": d.description} for d in devices] + _stored()  # fmt: skip
+    found = [_described(name) for name in device_names()] + _stored()
     if arguments.json:
         print(json.dumps(found, indent=2))
         return
     print_table(["device", "what it is"], [[d["name"], d["description"]] for d in found])
+
+
+def _described(name: str) -> dict[str, str]:
+    """What a device is; one that cannot be opened does not hide the others."""
+    try:
+        device = open_device(name)
+    except (ValueError, RuntimeError) as error:
+        return {"name": name, "source": "measured", "runtime": "", "description": str(error)}
+    return {"name": device.name, "source": device.source, "runtime": device.runtime,
+            "description": device.description}  # fmt: skip
 
 
 def _stored() -> list[dict[str, str]]:
@@ -42,7 +50,6 @@ def _stored() -> list[dict[str, str]]:
 
 
 def _add(arguments: argparse.Namespace) -> None:
-    boards = load_boards()
     check_name(arguments.name, device_names())
     runtime = find_runtime(arguments.runtime, arguments.precision)
     asked = Board(
@@ -51,13 +58,16 @@ def _add(arguments: argparse.Namespace) -> None:
     )  # fmt: skip
     found = with_runtime(asked)
     asked.check_fits(found.number_of_cores)
-    save_boards({**boards, found.name: found})
+    with boards_to_change() as boards:
+        check_name(found.name, boards)  # another process may have taken it meanwhile
+        boards[found.name] = found
     print(f"{found.name}: {found.description}")
 
 
 def _check(arguments: argparse.Namespace) -> None:
     board = survey(_registered(arguments.name), load=True)
-    save_boards({**load_boards(), board.name: board})
+    with boards_to_change() as boards:
+        boards[board.name] = board
     print(f"{board.name}: {board.description}")
     if not board.version:
         raise ValueError(f"{board.name} must have {board.runtime}, but it is not there any more. "
@@ -66,7 +76,8 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _remove(arguments: argparse.Namespace) -> None:
     board = _registered(arguments.name)
-    save_boards({k: v for k, v in load_boards().items() if k != board.name})
+    with boards_to_change() as boards:
+        boards.pop(board.name, None)
     print(f"{board.name} is forgotten. What was installed on it, if anything, is in {SITE}.")
 
 

@@ -1,10 +1,12 @@
 """The boards that the user has registered, in `~/.config/fasternas/devices.toml`."""
 
+import fcntl
 import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,13 @@ from predictors.devices.ssh import Address, remedy
 from predictors.devices.timed import Host, TimedDevice
 from predictors.devices.user_folders import config_folder
 from predictors.runtimes import find_runtime
+from search_spaces.wording import brief
 
 _NAME = re.compile(r"[A-Za-z][\w-]{0,40}")
+_KINDS: dict[str, tuple[type, ...]] = {  # of what is no text
+    "threads": (int,), "number_of_cores": (int,), "cores": (list,), "celsius": (int, float),
+    "emulated": (bool,),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,12 +172,37 @@ def load_boards() -> dict[str, Board]:
         return {}
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} must list boards as `fasternas devices add` writes them, but "
-                         f"{error}. Mend or delete it.") from None  # fmt: skip
+                         f"{str(error).rstrip('.')}. Mend or delete it.") from None  # fmt: skip
+
+
+@contextmanager
+def boards_to_change() -> Iterator[dict[str, Board]]:
+    """Yield the registered boards, and write them at the end of the block as they are then.
+
+    Other processes wait meanwhile, so that none writes over what another has added.
+    """
+    folder = _file().parent
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network disks lock no folders
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        boards = load_boards()
+        yield boards
+        save_boards(boards)
+    finally:
+        os.close(lock)
 
 
 def _board(name: str, table: dict[str, Any]) -> Board:
     Address.parse(table.get("ssh", ""))
-    return Board(name=name, **{**table, "cores": tuple(table.get("cores", ()))})
+    cores = table.get("cores", [])
+    for key, value in table.items():
+        if type(value) not in _KINDS.get(key, (str,)):
+            raise ValueError(f"{key} of {brief(name)} is {brief(value)}")
+    if not _NAME.fullmatch(name) or not all(type(core) is int and core >= 0 for core in cores):
+        raise ValueError(f"{brief(name)} is no name, or {brief(cores)} are no cores")
+    return Board(name=name, **{**table, "cores": tuple(cores)})
 
 
 def save_boards(boards: Mapping[str, Board]) -> None:

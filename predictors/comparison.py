@@ -43,8 +43,7 @@ def compare(first: Measurement, second: Measurement) -> Comparison:
     share with their references would cancel out.
     """
     source: Source = "measured" if first.source == second.source == "measured" else "predicted"
-    session = first.context.get("session")
-    if session is not None and session == second.context.get("session"):
+    if _side_by_side(first, second):
         found = estimate([_paired(a, b) for a, b in
                           zip(first.samples_ms, second.samples_ms, strict=True)])  # fmt: skip
         return Comparison(ratio=found.median, low=found.low, high=found.high, source=source)
@@ -53,6 +52,14 @@ def compare(first: Measurement, second: Measurement) -> Comparison:
     faster = math.hypot(*(math.log(m.median_ms / m.low_ms) for m in (first, second)))
     return Comparison(ratio=ratio, low=ratio * math.exp(-faster), high=ratio * math.exp(slower),
                       source=source)  # fmt: skip
+
+
+def _side_by_side(first: Measurement, second: Measurement) -> bool:
+    """Whether both were timed in the same processes, as their contexts and their samples say."""
+    session = first.context.get("session")
+    both = first.samples_ms, second.samples_ms
+    return (session is not None and session == second.context.get("session")
+            and len(both[0]) == len(both[1]) > 0 and all(map(all, both)))  # fmt: skip
 
 
 def _paired(first_ms: Sequence[float], second_ms: Sequence[float]) -> list[float]:

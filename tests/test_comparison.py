@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -74,3 +75,13 @@ def test_what_is_predicted_is_called_so() -> None:
     predicted = _measurement(10.0, session=None, source="predicted")
     found = compare(predicted, _measurement(20.0, session=None))
     assert "faster than b (1.92 to 2.09, predicted)" in found.words("a", "b")
+
+
+@pytest.mark.parametrize("samples", [(), ((1.0,),), ((1.0,), (1.0,), ())])
+def test_samples_that_cannot_be_of_one_session_are_not_paired(
+    samples: tuple[tuple[float, ...], ...],
+) -> None:
+    """A file that was imported may say that they are."""
+    spoilt = replace(_measurement(12.7), samples_ms=samples)
+    assert compare(_measurement(10.0), spoilt).ratio == pytest.approx(1.27)
+    assert compare(spoilt, spoilt).ratio == pytest.approx(1.0)

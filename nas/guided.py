@@ -2,9 +2,12 @@
 
 Each proposal maximises the expected hypervolume improvement. Latency is taken as known (predicted
 before anything is spent, or learned from the trials), so the improvement in the plane is a sum of
-one-dimensional expected improvements, one for each step of the front, in closed form.
+one-dimensional expected improvements, one for each step of the front, in closed form. Under a
+budget every second proposal seeks the most accurate config instead. A latency that is predicted
+also tells of the accuracy: it is an input beside the choices.
 """
 
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -19,8 +22,12 @@ from predictors.gaussian_process import GaussianProcess, fit_gaussian_process
 from search_spaces.space import Genes, Space
 
 Array = NDArray[np.float64]
+Front = list[tuple[float, float, Genes]]  # latency, accuracy, genes; the fastest first
+Gain = Callable[[list[Genes], Front], Array]
 
-START = 16  # random proposals before the first model
+START = 8  # proposals before the first model
+DRAWN = 64  # random configs from which each of these is taken
+QUANTILES = (0.5, 1.0, 0.0, 0.25, 0.75, 0.125, 0.625, 0.375)  # of their predicted latencies
 REFIT = 8  # results between two fits of the hyperparameters
 POPULATION, GENERATIONS = 150, 4
 
@@ -47,10 +54,11 @@ class GuidedSearcher:
         """Propose the config of the highest expected hypervolume improvement."""
         rng = generator(self._seed, number)
         if number < START or len(self._genes) < 4:
-            genes = self._space.random_genes(rng)
+            genes = self._first(number, rng)
         else:
             self._fit()
-            genes = self._evolve(rng)
+            gain = self._gain_of_best if self._budget_ms and number % 2 else self._gain_of_front
+            genes = self._evolve(rng, gain)
         admitted = admit(genes, rng)
         if admitted is not None:
             self._pending.append(admitted)
@@ -62,6 +70,16 @@ class GuidedSearcher:
         if scores is not None:
             self._genes.append(genes)
             self._scores.append(scores)
+
+    def _first(self, number: int, rng: Random) -> Genes:
+        """Draw a config at random, one of each part of the latencies where they are predicted."""
+        if self._predict_latency is None:
+            return self._space.random_genes(rng)
+        drawn = [self._space.random_genes(rng) for _ in range(DRAWN)]
+        latency, feasible = self._latencies(drawn)
+        ranked = sorted(range(DRAWN), key=lambda i: (not feasible[i], latency[i]))
+        last = max(int(feasible.sum()) - 1, 0)
+        return drawn[ranked[round(QUANTILES[number % START] * last)]]
 
     def _fit(self) -> None:
         """Fit the accuracy and, where it is not predicted for us, the logarithm of the latency."""
@@ -75,7 +93,7 @@ class GuidedSearcher:
             self._latency = _refit(self._latency, inputs, latency, steps)
         self._fitted_at = len(self._genes) if refit else self._fitted_at
 
-    def _evolve(self, rng: Random) -> Genes:
+    def _evolve(self, rng: Random, gain: Gain) -> Genes:
         """Evolve a population from the front by mutation and crossover under the acquisition."""
         front = self._front()
         known = set(self._genes) | set(self._pending)
@@ -84,7 +102,7 @@ class GuidedSearcher:
         for _ in range(GENERATIONS):
             children = {self._child(parents, rng) for _ in range(POPULATION)}
             fresh = sorted(children - known - population.keys())
-            population.update(zip(fresh, self._improvement(fresh, front), strict=True))
+            population.update(zip(fresh, gain(fresh, front), strict=True))
             ranked = sorted(population, key=lambda g: -population[g])
             parents = ranked[: POPULATION // 5] or parents
         return max(population, key=lambda g: population[g], default=parents[0])
@@ -100,9 +118,17 @@ class GuidedSearcher:
             child = changed(self._space, child, rng)
         return child
 
-    def _improvement(
-        self, candidates: list[Genes], front: list[tuple[float, float, Genes]]
-    ) -> Array:
+    def _gain_of_best(self, candidates: list[Genes], front: Front) -> Array:
+        """Expected improvement on the best accuracy; 0 where a candidate misses the budget."""
+        if not candidates or not front:
+            return self._gain_of_front(candidates, front)
+        assert self._accuracy is not None
+        _, feasible = self._latencies(candidates)
+        mean, deviation = self._accuracy.predict(self._inputs(candidates))
+        _, best, _ = front[-1]
+        return feasible * _expected_improvement(mean, deviation, best)
+
+    def _gain_of_front(self, candidates: list[Genes], front: Front) -> Array:
         """Expected hypervolume improvement of each candidate; 0 where it misses the budget."""
         if not candidates:
             return np.zeros(0)
@@ -128,7 +154,7 @@ class GuidedSearcher:
             return np.exp(mean), np.ones(len(candidates))
         return np.exp(mean), _normal_cdf((np.log(self._budget_ms) - mean) / deviation)
 
-    def _front(self) -> list[tuple[float, float, Genes]]:
+    def _front(self) -> Front:
         """The front (latency, accuracy, genes) of results and, at their means, of pending ones."""
         points = [
             (s.latency_ms, s.accuracy, genes)
@@ -139,13 +165,13 @@ class GuidedSearcher:
             latency, _ = self._latencies(self._pending)
             mean, _ = self._accuracy.predict(self._inputs(self._pending))
             points += list(zip(latency.tolist(), mean.tolist(), self._pending, strict=True))
-        front: list[tuple[float, float, Genes]] = []
+        front: Front = []
         for point in sorted(points, key=lambda p: (p[0], -p[1])):
             if not front or point[1] > front[-1][1]:
                 front.append(point)
         return front
 
-    def _steps(self, front: list[tuple[float, float, Genes]]) -> tuple[list[Any], float]:
+    def _steps(self, front: Front) -> tuple[list[Any], float]:
         """The front as steps (from latency, to latency, accuracy to beat), up to the reference."""
         limit = self._budget_ms or max(s.latency_ms for s in self._scores)
         floor = float(np.quantile([s.accuracy for s in self._scores], 0.05))
@@ -155,7 +181,12 @@ class GuidedSearcher:
         return list(zip(starts, ends, heights, strict=True)), limit
 
     def _inputs(self, genes: list[Genes]) -> Array:
-        return scaled_genes(self._space, genes)
+        """The choices and, where it is predicted, the logarithm of the latency."""
+        table = scaled_genes(self._space, genes)
+        if self._predict_latency is None:
+            return table
+        predicted = self._predict_latency([self._space.decode(g) for g in genes])
+        return np.column_stack([table, np.log(predicted.mean_ms)])
 
 
 def _refit(model: GaussianProcess | None, x: Array, y: Array, steps: int) -> GaussianProcess:

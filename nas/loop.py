@@ -13,7 +13,8 @@ from search_spaces.space import Genes, Space
 C = TypeVar("C")
 
 # Trial n is proposed knowing exactly trials 0..n-IN_FLIGHT, however long each takes and however
-# many run at once: so one seed gives one result on any number of machines.
+# many a pool runs at once: so one seed gives one result on any number of machines. Without a pool
+# each is proposed knowing all before it.
 IN_FLIGHT = 8
 
 
@@ -64,7 +65,7 @@ def search(  # noqa: PLR0913 - the one public entry, all options keyword-only
         searcher, space, budget_ms=budget_ms, seed=seed, predict_latency=predict_latency
     )
     gate = Gate(space, predict_latency, budget_ms)
-    runner = _Runner(space, pool or InProcess(evaluate), record)
+    runner = _Runner(space, pool or InProcess(evaluate), record, in_flight=IN_FLIGHT if pool else 1)
     return _trials(trials, proposer, gate, runner, budget_ms)
 
 
@@ -72,14 +73,14 @@ def _trials(
     trials: int, proposer: Searcher, gate: Gate, runner: "_Runner[C]", budget_ms: float | None
 ) -> Iterator[Trial[C]]:
     asked: list[Genes] = []
-    for number in range(trials + IN_FLIGHT):
+    for number in range(trials + runner.in_flight):
         if number < trials and len(asked) == number:
             known = runner.recall(number)
             genes = proposer.ask(number, gate.admit if known is None else gate.admits(known[0]))
             if genes is not None:
                 asked.append(genes)
                 runner.start(number, genes)
-        done = number - IN_FLIGHT + 1
+        done = number - runner.in_flight + 1
         if 0 <= done < len(asked):
             config, outcome = runner.finish(done)
             proposer.tell(asked[done], outcome.scores)
@@ -89,7 +90,10 @@ def _trials(
 class _Runner(Generic[C]):
     """Hands evaluations to the pool unless their outcome is on record; finishes them in order."""
 
-    def __init__(self, space: Space[C], pool: Pool, record: Record | None) -> None:
+    def __init__(
+        self, space: Space[C], pool: Pool, record: Record | None, *, in_flight: int
+    ) -> None:  # fmt: skip
+        self.in_flight = in_flight
         self._space = space
         self._pool = pool
         self._record = record

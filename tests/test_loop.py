@@ -13,7 +13,7 @@ import pytest
 import torch
 from records import Memory
 
-from nas.cluster import Outcome, evaluated
+from nas.cluster import InProcess, Outcome, evaluated
 from nas.feasible import PredictLatency, all_genes
 from nas.loop import IN_FLIGHT, search
 from nas.pareto import hypervolume
@@ -43,7 +43,7 @@ SMALL: Space[Cell] = Space(Cell, op=oneof("conv", "pool"), depth=oneof(2, 3, 4, 
 BUDGET_MS = 8.0
 FACTORS = {"conv": (1.0, 1.0), "pool": (0.45, 0.8), "skip": (0.2, 0.5)}  # of time, of accuracy
 
-# Enough for each to propose from what it has learned, which it knows IN_FLIGHT trials late.
+# Enough for each to propose from what it has learned, which with a pool is IN_FLIGHT trials late.
 TRIALS: dict[SearcherName, int] = {"guided": 22, "nsga2": 34, "tpe": 22, "gp": 19, "random": 22}
 MODES = [(name, known) for name in get_args(SearcherName) for known in (True, False)]
 every_searcher = pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def start(
 
 @cache
 def undisturbed(searcher: SearcherName, *, known: bool) -> list[Trial[Cell]]:
-    return list(start(searcher, known=known))
+    return list(start(searcher, known=known, pool=InProcess(evaluate)))
 
 
 @every_searcher
@@ -152,13 +152,14 @@ def test_what_is_on_record_is_not_evaluated_again(searcher: SearcherName, *, kno
     record, counted, half = Memory(), Counted(), TRIALS[searcher] - 11
     pool = ShuffledPool(evaluate, seed=7)
     broken_off = list(islice(start(searcher, known=known, pool=pool, record=record), half))
-    resumed = list(start(searcher, known=known, record=record, evaluate=counted))
+    resumed = list(start(searcher, known=known, record=record, pool=InProcess(counted)))
     assert resumed == undisturbed(searcher, known=known)
     assert resumed[:half] == broken_off
     assert len(record.kept) == len(resumed)
     assert len(counted.cells) <= 11
     again = Counted()
-    assert list(start(searcher, known=known, record=record, evaluate=again)) == resumed
+    rest = list(start(searcher, known=known, record=record, pool=InProcess(again)))
+    assert rest == resumed
     assert again.cells == []
 
 
@@ -227,15 +228,19 @@ def test_results_without_any_differences_are_survived(searcher: SearcherName) ->
 
 
 def test_a_shorter_search_is_the_beginning_of_a_longer_one() -> None:
-    assert list(start("guided", known=True, trials=18)) == undisturbed("guided", known=True)[:18]
+    shorter = list(start("guided", known=True, trials=18))
+    assert shorter == list(start("guided", known=True, trials=24))[:18]
 
 
 def test_breaking_off_evaluates_no_more_than_was_in_flight() -> None:
     counted = Counted()
-    for trial in start("random", known=True, evaluate=counted):
+    for trial in start("random", known=True, pool=InProcess(counted)):
         if trial.number == 3:
             break
     assert 4 <= len(counted.cells) <= 3 + IN_FLIGHT
+    alone = Counted()
+    next(start("random", known=True, evaluate=alone))
+    assert len(alone.cells) == 1
 
 
 def test_the_budget_is_compared_with_the_upper_end_of_the_interval() -> None:

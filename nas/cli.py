@@ -176,7 +176,7 @@ def _add_search(commands: Any) -> None:
     search.add_argument("--weights", type=word, metavar="FILE",
                         help="a FasterNet checkpoint for the supernet to begin with")  # fmt: skip
     search.add_argument("--searcher", default="guided",
-                        help="guided (ours), nsga2, tpe, gp or random")  # fmt: skip
+                        help="guided, nsga2, tpe, gp, evolution, local or random")  # fmt: skip
     search.add_argument("--seed", type=int, default=0, help="same seed, same trials (0)")
     search.add_argument("--resolution", type=numbers, default=(), metavar="PX[,PX...]",
                         help="the image sizes to choose from")  # fmt: skip

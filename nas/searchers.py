@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from nas.evolution import EvolutionSearcher, LocalSearcher
 from nas.guided import GuidedSearcher
 from nas.samplers import SAMPLERS, OptunaSearcher
 from nas.searcher import Admit, Searcher, generator
@@ -11,7 +12,7 @@ from search_spaces.space import Genes, Space
 if TYPE_CHECKING:
     from nas.feasible import PredictLatency
 
-SearcherName = Literal["guided", "nsga2", "tpe", "gp", "random"]
+SearcherName = Literal["guided", "nsga2", "tpe", "gp", "evolution", "local", "random"]
 
 
 def open_searcher(
@@ -29,6 +30,10 @@ def open_searcher(
         return GuidedSearcher(
             space, budget_ms=budget_ms, seed=seed, predict_latency=predict_latency
         )
+    if name == "evolution":
+        return EvolutionSearcher(space, budget_ms=budget_ms, seed=seed)
+    if name == "local":
+        return LocalSearcher(space, budget_ms=budget_ms, seed=seed)
     if name in SAMPLERS:
         return OptunaSearcher(space, SAMPLERS[name], budget_ms=budget_ms, seed=seed)
     raise ValueError(

@@ -44,7 +44,15 @@ BUDGET_MS = 8.0
 FACTORS = {"conv": (1.0, 1.0), "pool": (0.45, 0.8), "skip": (0.2, 0.5)}  # of time, of accuracy
 
 # Enough for each to propose from what it has learned, which with a pool is IN_FLIGHT trials late.
-TRIALS: dict[SearcherName, int] = {"guided": 22, "nsga2": 34, "tpe": 22, "gp": 19, "random": 22}
+TRIALS: dict[SearcherName, int] = {
+    "guided": 22,
+    "nsga2": 34,
+    "tpe": 22,
+    "gp": 19,
+    "evolution": 34,
+    "local": 22,
+    "random": 22,
+}
 MODES = [(name, known) for name in get_args(SearcherName) for known in (True, False)]
 every_searcher = pytest.mark.parametrize(
     ("searcher", "known"), MODES, ids=[f"{s}-{'known' if k else 'learned'}" for s, k in MODES]

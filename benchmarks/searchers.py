@@ -50,7 +50,7 @@ class Table:
     """What is known of every network of a space."""
 
     def __init__(self, path: str) -> None:
-        opened = gzip.open(path, "rt") if path.endswith(".gz") else open(path)  # noqa: SIM115
+        opened = gzip.open(path, "rt") if path.endswith(".gz") else Path(path).open()  # noqa: SIM115
         with opened as file:
             self.rows = {tuple(map(int, row["arch"])): (float(row["mean_acc"]),
                                                         float(row["flops"]) / 1e6)

@@ -5,6 +5,7 @@
 Names load on first use, so that importing this package imports neither torch nor Ray.
 """
 
+import sys
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     )
     from predictors.timing import Measurement as Measurement
     from search_spaces.catalogue import SPACES as SPACES
+    from search_spaces.checkpoints import load as load, save as save
     from search_spaces.fasternet import (
         FASTERNET as FASTERNET,
         FasterNetConfig as FasterNetConfig,
@@ -47,6 +49,7 @@ _HOMES = {
     "predictors.latency": ("LatencyPredictor", "Prediction"),
     "predictors.timing": ("Measurement",),
     "search_spaces.catalogue": ("SPACES",),
+    "search_spaces.checkpoints": ("load", "save"),
     "search_spaces.fasternet": ("FASTERNET", "FasterNetConfig"),
     "search_spaces.formats": ("load_config", "save_config"),
     "search_spaces.layers": ("Layer",),
@@ -66,3 +69,9 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(name for names in _HOMES.values() for name in names)
+
+
+if (
+    "timm" in sys.modules
+):  # then its registry can have our networks without importing anything heavy
+    import_module("fasternas.timm")

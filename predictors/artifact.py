@@ -6,7 +6,6 @@ execute fastest.
 
 import io
 import logging
-import os
 import warnings
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from predictors.folding import folded
 from predictors.models import ONE_AT_A_TIME
+from search_spaces.whole_files import written as written
 
 Batch = Literal["dynamic", "fixed"]
 
@@ -87,17 +87,6 @@ def onnx_logits(model: bytes | Path, images: Tensor) -> Tensor:
 def relative_difference(ours: Tensor, reference: Tensor) -> float:
     """max|ours - reference| / max|reference|."""
     return float((ours - reference).abs().max() / reference.abs().max())
-
-
-def written(content: bytes, path: Path) -> Path:
-    """Write beside and rename."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return path
 
 
 def logits_of(network: nn.Module, images: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ def load_config(path: str | Path) -> FasterNetConfig:
     try:
         given = read_mapping(Path(path))
         theirs = "embed_dim" in given and "fasternas" not in given
-        return from_authors_yaml(given) if theirs else _from_own_yaml(given)
+        return from_authors_yaml(given) if theirs else from_mapping(given)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
 
@@ -61,8 +61,40 @@ def save_config(config: FasterNetConfig, path: str | Path, *, comment: str = "")
     """
     from search_spaces.yaml_files import write_mapping  # imports yaml
 
+    write_mapping(Path(path), to_mapping(config), comment=comment)
+
+
+def to_mapping(config: FasterNetConfig) -> dict[str, Any]:
+    """Return what `save_config` writes, in values that YAML and JSON have."""
     fields = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
-    write_mapping(Path(path), {"fasternas": VERSION, **fields}, comment=comment)
+    return {"fasternas": VERSION, **fields}
+
+
+def from_mapping(given: Mapping[Any, Any]) -> FasterNetConfig:
+    """Return the config that `to_mapping` says.
+
+    Raises:
+        ValueError: if it says none, or is of a newer version; the message names the key.
+    """
+    version = given.get("fasternas")
+    if type(version) is not int or version < 1:
+        raise ValueError("`fasternas` must be the version of the format, but got "
+                         f"{brief(version)}. Begin the file with "
+                         f"`fasternas: {VERSION}`.")  # fmt: skip
+    if version > VERSION:
+        raise ValueError(f"`fasternas` must be at most {VERSION}, the format that this version "
+                         f"reads, but got {brief(version)}. Update fasternas.")  # fmt: skip
+    _refuse_unknown(given, ("fasternas", *FasterNetConfig.__dataclass_fields__))
+    for name in ("widths", "depths"):
+        if name not in given:
+            raise ValueError(f"`{name}` must be given, but is not there. Add `{name}: [...]` "
+                             "with an entry for each stage.")  # fmt: skip
+    fields: dict[str, Any] = {
+        name: _stages(name, value) if name in _PER_STAGE else value
+        for name, value in given.items()
+        if name != "fasternas"
+    }
+    return FasterNetConfig(**fields)
 
 
 def from_authors_yaml(given: Mapping[str, Any]) -> FasterNetConfig:
@@ -140,28 +172,6 @@ def from_timm_name(name: str) -> FasterNetConfig:
     if model not in known:
         raise ValueError(f"`name` must be one of {', '.join(known)}, but got {name!r}.")
     return known[model]
-
-
-def _from_own_yaml(given: Mapping[Any, Any]) -> FasterNetConfig:
-    version = given.get("fasternas")
-    if type(version) is not int or version < 1:
-        raise ValueError("`fasternas` must be the version of the format, but got "
-                         f"{brief(version)}. Begin the file with "
-                         f"`fasternas: {VERSION}`.")  # fmt: skip
-    if version > VERSION:
-        raise ValueError(f"`fasternas` must be at most {VERSION}, the format that this version "
-                         f"reads, but got {brief(version)}. Update fasternas.")  # fmt: skip
-    _refuse_unknown(given, ("fasternas", *FasterNetConfig.__dataclass_fields__))
-    for name in ("widths", "depths"):
-        if name not in given:
-            raise ValueError(f"`{name}` must be given, but is not there. Add `{name}: [...]` "
-                             "with an entry for each stage.")  # fmt: skip
-    fields: dict[str, Any] = {
-        name: _stages(name, value) if name in _PER_STAGE else value
-        for name, value in given.items()
-        if name != "fasternas"
-    }
-    return FasterNetConfig(**fields)
 
 
 def _from_uniform(given: Mapping[str, Any], resolution: int) -> FasterNetConfig:

@@ -1,6 +1,5 @@
 """A mapping in a YAML file: no key of it twice; written whole or not at all."""
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from search_spaces.whole_files import written
 from search_spaces.wording import brief
 
 
@@ -45,12 +45,7 @@ def write_mapping(path: Path, values: Mapping[str, Any], *, comment: str) -> Non
     body = yaml.safe_dump(dict(values), sort_keys=False, default_flow_style=None)
     allowed = yaml.reader.Reader.NON_PRINTABLE.sub(_escaped, comment)
     head = "".join(f"# {line}".rstrip() + "\n" for line in allowed.splitlines())
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(head + body, encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    written((head + body).encode(), path)
 
 
 def _repeats(node: yaml.Node | None) -> list[yaml.ScalarNode]:

@@ -123,7 +123,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(
         self.touch()  # the file is there, its content is not
         raise OSError(28, "No space left on device", str(self))
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
         save_config(FASTERNET["l"], path)
     assert [p.name for p in tmp_path.iterdir()] == ["config.yaml"]

@@ -1,0 +1,206 @@
+"""Searched networks in timm's registry, as its model "fasternas".
+
+timm builds its own FasterNets from one ratio and widths that double. This one takes any config,
+and has what timm's training, feature extraction and fine-tuning ask of a network.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recomputed
+
+from search_spaces.checkpoints import Checkpoint, is_checkpoint, read_checkpoint
+from search_spaces.fasternet import FasterNetConfig
+from search_spaces.formats import from_mapping, load_config
+from search_spaces.network import FasterNet, build, from_timm_weights, initialise
+from search_spaces.timm_import import import_timm
+from search_spaces.wording import brief
+
+NAME = "fasternas"
+
+Config = str | Path | Mapping[str, Any] | FasterNetConfig
+
+
+class TimmNetwork(nn.Module):
+    """classifier(dropout(act(conv_head(pool(stages(patch_embed(x))))))), as timm handles networks.
+
+    It takes over the parts of a FasterNet, so that the weights keep their names.
+    """
+
+    def __init__(self, network: FasterNet, *, drop_rate: float = 0.0) -> None:
+        super().__init__()
+        config = network.config
+        self.config = config
+        self.in_chans, self.num_classes = 3, config.classes
+        self.num_features, self.head_hidden_size = config.widths[-1], config.head_width
+        self.drop_rate, self.grad_checkpointing = drop_rate, False
+        self.feature_info = [
+            {"num_chs": c, "reduction": config.stem_stride * 2**i, "module": f"stages.{i}"}
+            for i, c in enumerate(config.widths)
+        ]
+        self.patch_embed: Any = network.patch_embed
+        self.stages: Any = network.stages
+        self.global_pool: Any = network.global_pool
+        self.conv_head: Any = network.conv_head
+        self.act: Any = network.act
+        self.classifier: Any = network.classifier
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        return self._through(self.patch_embed(x), len(self.stages))[-1]
+
+    def forward_head(self, x: Tensor, *, pre_logits: bool = False) -> Tensor:
+        x = self.act(self.conv_head(self.global_pool(x))).flatten(1)
+        x = nn.functional.dropout(x, self.drop_rate, training=self.training)
+        return x if pre_logits else self.classifier(x)
+
+    def forward_intermediates(
+        self, x: Tensor, indices: Any = None, *, norm: bool = False, stop_early: bool = False,
+        output_fmt: str = "NCHW", intermediates_only: bool = False,
+    ) -> Any:  # fmt: skip
+        """Return the last map and those of some stages, or the latter alone."""
+        take, last = self._taken(indices)
+        maps = self._through(self.patch_embed(x), last + 1 if stop_early else len(self.stages))
+        taken = [maps[i] for i in sorted(take)]
+        return taken if intermediates_only else (maps[-1], taken)
+
+    def prune_intermediate_layers(
+        self, indices: Any = 1, *, prune_norm: bool = False, prune_head: bool = True
+    ) -> Any:
+        """Remove what comes after the last of these stages."""
+        take, last = self._taken(indices)
+        self.stages = self.stages[: last + 1]
+        if prune_head:
+            self.conv_head, self.act = nn.Identity(), nn.Identity()
+            self.num_features = self.head_hidden_size = self.config.widths[last]
+            self.reset_classifier(0)
+        return take
+
+    def get_classifier(self) -> nn.Module:
+        return self.classifier  # type: ignore[no-any-return]
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the classifier by a new one; of 0 classes, by none."""
+        _refuse_other("global_pool", global_pool or "avg", "avg")
+        self.num_classes = num_classes
+        self.classifier = nn.Identity()
+        if num_classes:
+            self.classifier = nn.Linear(self.head_hidden_size, num_classes)
+            self.classifier.to(self.patch_embed.proj.weight.device).apply(initialise)
+
+    def group_matcher(self, *, coarse: bool = False) -> dict[str, Any]:
+        """Which weights come after which, for rates that fall layer by layer."""
+        fine = [(r"^stages\.(\d+)\.downsample", (0,)), (r"^stages\.(\d+)\.blocks\.(\d+)", None),
+                (r"^conv_head", (99999,))]  # fmt: skip
+        return {"stem": r"^patch_embed", "blocks": r"^stages\.(\d+)" if coarse else fine}
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:  # noqa: FBT001, FBT002
+        """Compute the maps again for gradients, which saves memory."""
+        self.grad_checkpointing = enable
+
+    def _taken(self, indices: Any) -> tuple[list[int], int]:
+        from timm.models._features import feature_take_indices
+
+        found: tuple[list[int], int] = feature_take_indices(len(self.feature_info), indices)
+        return found
+
+    def _through(self, x: Tensor, stages: int) -> list[Tensor]:
+        maps = []
+        for stage in self.stages[:stages]:
+            again = self.grad_checkpointing and self.training
+            x = recomputed(stage, x, use_reentrant=False) if again else stage(x)
+            maps.append(x)
+        return maps
+
+
+def fasternas(
+    *,
+    pretrained: bool = False,
+    config: Config | None = None,
+    checkpoint: str | Path | None = None,
+    drop_path_rate: float = 0.0,
+    pretrained_cfg: Any = None,
+    **options: Any,
+) -> nn.Module:
+    """timm's entry: `timm.create_model("fasternas", config="x.yaml")`.
+
+    `checkpoint` is one of ours, then `config` may be left out; or weights under timm's names.
+    A classifier of other `num_classes` than those is new.
+    """
+    from timm.models import build_model_with_cfg
+
+    found = _found(config, checkpoint)
+    with_weights = found.weights != {}
+
+    def make(num_classes: int, in_chans: int = 3, global_pool: str = "avg",
+             drop_rate: float = 0.0) -> TimmNetwork:  # fmt: skip
+        _refuse_other("in_chans", in_chans, 3)
+        _refuse_other("global_pool", global_pool, "avg")
+        plain = (found.network(drop_path=drop_path_rate) if with_weights
+                 else build(found.config, drop_path=drop_path_rate))  # fmt: skip
+        network = TimmNetwork(plain.train(), drop_rate=drop_rate)
+        if num_classes != network.num_classes:
+            network.reset_classifier(num_classes)
+        return network
+
+    return build_model_with_cfg(
+        make, NAME, pretrained and not with_weights,
+        pretrained_cfg=pretrained_cfg or pretrained_config(found),
+        feature_cfg={"out_indices": tuple(range(len(found.config.widths))),
+                     "flatten_sequential": True},
+        **options,
+    )  # fmt: skip
+
+
+def pretrained_config(found: Checkpoint) -> dict[str, Any]:
+    """Return what timm's `pretrained_cfg` says of a network: its images, classes and layers."""
+    side = found.config.resolution
+    said = {
+        "architecture": NAME, "input_size": (3, side, side), "num_classes": found.config.classes,
+        "first_conv": "patch_embed.proj", "classifier": "classifier", "crop_pct": 1.0,
+    }  # fmt: skip
+    normalised = {name: values * (3 // len(values)) for name, values in
+                  (("mean", found.mean), ("std", found.std)) if values}  # fmt: skip
+    return said | normalised | ({"label_names": found.classes} if found.classes else {})
+
+
+def register() -> None:
+    """Put the model into timm's registry, if it is not there."""
+    timm = import_timm()
+    if not timm.is_model(NAME):
+        timm.models.register_model(fasternas)
+
+
+def _found(config: Config | None, checkpoint: str | Path | None) -> Checkpoint:
+    """The config and the weights that are asked for; no weights where none are given."""
+    wanted = None if config is None else _config(config)
+    if checkpoint is None and wanted is not None:
+        return Checkpoint(config=wanted, weights={})
+    if checkpoint is None:
+        raise ValueError("`config` must be given, or a `checkpoint` that holds it, but neither is. "
+                         'Say config="x.yaml".')  # fmt: skip
+    if wanted is None or is_checkpoint(checkpoint):
+        found = read_checkpoint(checkpoint)
+        if wanted not in (None, found.config):
+            raise ValueError(f"`config` must be that of the checkpoint {checkpoint}, but is "
+                             "another one. Leave it out.")  # fmt: skip
+        return found
+    from search_spaces.weight_files import read_weights
+
+    weights = from_timm_weights(wanted, read_weights(checkpoint)).state_dict()
+    return Checkpoint(config=wanted, weights=weights)
+
+
+def _config(given: Config) -> FasterNetConfig:
+    if isinstance(given, FasterNetConfig):
+        return given
+    return from_mapping(given) if isinstance(given, Mapping) else load_config(given)
+
+
+def _refuse_other(name: str, given: Any, wanted: Any) -> None:
+    if given != wanted:
+        raise ValueError(f"`{name}` must be {wanted!r}, but got {brief(given)}. Leave it out.")

@@ -20,6 +20,7 @@ from nas.cli_arguments import (
     word,
     words,
 )
+from nas.cli_export_options import add_export_options
 
 RUNTIMES = "onnxruntime, openvino, ncnn, torch or torch-compiled"
 PRECISIONS = "fp32, bf16 or int8, what the runtime has"
@@ -108,6 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_bench(commands)
     _add_devices(commands)
     _add_measurements(commands)
+    export = _add(commands, "export", _export, "write a network as files that runtimes load")
+    add_export_options(export)
+    _add_json(export)
     return parser
 
 
@@ -256,6 +260,12 @@ def _bench(options: argparse.Namespace) -> int:
     from nas.cli_bench import run_bench
 
     return run_bench(options)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from nas.cli_export import run_export
+
+    return run_export(options)
 
 
 def _spaces(options: argparse.Namespace) -> int:

@@ -31,6 +31,11 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def batch(text: str) -> int | None:
+    """Read a positive whole number, or dynamic."""
+    return None if text == "dynamic" else positive(text)
+
+
 def cores(text: str) -> tuple[int, ...]:
     """Read 0-3 or 0,2."""
     try:

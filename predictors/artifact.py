@@ -7,6 +7,7 @@ execute fastest.
 import io
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,6 @@ from search_spaces.whole_files import written as written
 Batch = Literal["dynamic", "fixed"]
 
 OPSET = 20  # the first with a Gelu operator, the last of the exporter that takes 0.2 s a network
-DYNAMIC = {"image": {0: "batch"}, "logits": {0: "batch"}}
 TOLERANCE = 1e-4  # largest difference from torch, relative to the largest output
 TOLERANCES = {"fp32": TOLERANCE, "bf16": 5e-2}  # bf16 has 8 bits, a network some tens of layers
 
@@ -36,17 +36,30 @@ def export_onnx(network: nn.Module, image: Tensor, path: Path, *, batch: Batch =
         RuntimeError: if ONNX Runtime's outputs differ from torch's by more than `TOLERANCE`.
         OSError: if the file cannot be written.
     """
+    content = onnx_content(network, image, batch=batch)
+    images = torch.cat([image, image.flip(-1)]) if batch == "dynamic" else image
+    refuse_difference(onnx_difference(network, images, content), path)
+    return written(content, path)
+
+
+def onnx_content(
+    network: nn.Module,
+    image: Tensor,
+    *,
+    batch: Batch = "dynamic",
+    outputs: Sequence[str] = ("logits",),
+) -> bytes:
+    """Return the network as ONNX with outputs of these names, not checked against torch."""
     model: Any = io.BytesIO()  # torch cannot be trusted with a full disk
+    axes = {name: {0: "batch"} for name in ("image", *outputs)}
     with ONE_AT_A_TIME, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter announces its successor
         torch.onnx.export(
             folded(network, image), (image,), model, dynamo=False, opset_version=OPSET,
-            input_names=["image"], output_names=["logits"],
-            dynamic_axes=DYNAMIC if batch == "dynamic" else None,
+            input_names=["image"], output_names=list(outputs),
+            dynamic_axes=axes if batch == "dynamic" else None,
         )  # fmt: skip
-    images = torch.cat([image, image.flip(-1)]) if batch == "dynamic" else image
-    refuse_difference(onnx_difference(network, images, model.getvalue()), path)
-    return written(model.getvalue(), path)
+    return bytes(model.getvalue())
 
 
 def export_torch(network: nn.Module, image: Tensor, path: Path) -> Path:
@@ -56,13 +69,26 @@ def export_torch(network: nn.Module, image: Tensor, path: Path) -> Path:
         RuntimeError: if its outputs differ from the network's by more than `TOLERANCE`.
         OSError: if the file cannot be written.
     """
+    content = program_content(network, image, batch="fixed")
+    with torch.no_grad():
+        ours = torch.export.load(io.BytesIO(content)).module()(image)
+    refuse_difference(relative_difference(ours, logits_of(network, image)), path)
+    return written(content, path)
+
+
+def program_content(network: nn.Module, image: Tensor, *, batch: Batch) -> bytes:
+    """Return the network as a torch.export program, not checked against torch."""
     saved = io.BytesIO()
     logging.getLogger("torch.export").setLevel(logging.ERROR)
+    fixed = folded(network, image)
     with ONE_AT_A_TIME, torch.no_grad():
-        torch.export.save(torch.export.export(folded(network, image), (image,)), saved)
-        ours = torch.export.load(io.BytesIO(saved.getvalue())).module()(image)
-    refuse_difference(relative_difference(ours, logits_of(network, image)), path)
-    return written(saved.getvalue(), path)
+        if batch == "fixed":
+            program = torch.export.export(fixed, (image,))
+        else:  # of two images, since of one it would be fixed
+            two, any_batch = torch.cat([image, image]), {0: torch.export.Dim("batch")}
+            program = torch.export.export(fixed, (two,), dynamic_shapes=(any_batch,))
+        torch.export.save(program, saved)
+    return saved.getvalue()
 
 
 def onnx_difference(network: nn.Module, images: Tensor, model: bytes | Path) -> float:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from predictors.artifact import TOLERANCES, logits_of, relative_difference, written
 from predictors.folding import folded
@@ -25,7 +26,7 @@ from predictors.models import Model
 # with what it cannot run. Packages are found as they are here.
 RUN = """\
 import sys
-precision, sys.path[:] = sys.argv[1], sys.argv[2:]
+precision, outputs, sys.path[:] = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
 import ncnn
 import numpy as np
 net = ncnn.Net()
@@ -34,13 +35,17 @@ net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic
 net.opt.use_bf16_packed = net.opt.use_bf16_storage = precision == "bf16"
 if net.load_param("network.param") or net.load_model("network.bin"):
     sys.exit("it does not load")
-extractor = net.create_extractor()
-image = np.load("image.npy")  # a name: the Mat only borrows it
-extractor.input("in0", ncnn.Mat(image))
-failed, logits = extractor.extract("out0")
-if failed:
-    sys.exit("it does not run")
-np.save("logits.npy", np.array(logits))
+found = [[] for _ in range(outputs)]
+for image in np.load("images.npy"):  # a name: the Mat only borrows it
+    extractor = net.create_extractor()
+    extractor.input("in0", ncnn.Mat(image))
+    for i in range(outputs):
+        failed, output = extractor.extract(f"out{i}")
+        if failed:
+            sys.exit("it does not run")
+        found[i].append(np.array(output))
+for i in range(outputs):
+    np.save(f"out{i}.npy", np.stack(found[i]))
 """
 
 
@@ -55,13 +60,18 @@ def export_ncnn(model: Model, path: Path, *, precision: str, check: bool) -> Pat
         raise _refusal(model, "it takes one image at a time")
     with tempfile.TemporaryDirectory(prefix="fasternas-") as folder:
         room = Path(folder)
-        _convert(model, room)
+        convert(model, room)
         if check:
             _check(model, room, precision)
         return written(_packed(room), path)
 
 
-def _convert(model: Model, room: Path) -> None:
+def convert(model: Model, room: Path) -> None:
+    """Write `network.param` and `network.bin` into a folder, not checked against torch.
+
+    Raises:
+        ValueError: if pnnx cannot do this network.
+    """
     import pnnx
 
     image = model.image()
@@ -77,15 +87,26 @@ def _convert(model: Model, room: Path) -> None:
         raise _refusal(model, f"pnnx ended with status {done.returncode}")
 
 
-def _check(model: Model, room: Path, precision: str) -> None:
-    image = model.image()
-    np.save(room / "image.npy", image[0].numpy())
-    done = subprocess.run([sys.executable, "-c", RUN, precision, *sys.path], cwd=room,
-                          capture_output=True, text=True, check=False)  # fmt: skip
+def run(
+    model: Model, room: Path, images: Tensor, *, precision: str = "fp32", outputs: int = 1
+) -> list[Tensor]:
+    """Return what ncnn computes from images [n, ...] with the network in a folder: [n, ...] each.
+
+    Raises:
+        ValueError: if ncnn cannot run it.
+    """
+    np.save(room / "images.npy", images.numpy())
+    command = [sys.executable, "-c", RUN, precision, str(outputs), *sys.path]
+    done = subprocess.run(command, cwd=room, capture_output=True, text=True, check=False)
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
         raise _refusal(model, said[0].strip(" ."))
-    logits = torch.from_numpy(np.load(room / "logits.npy"))
+    return [torch.from_numpy(np.load(room / f"out{i}.npy")) for i in range(outputs)]
+
+
+def _check(model: Model, room: Path, precision: str) -> None:
+    image = model.image()
+    (logits,) = run(model, room, image, precision=precision)
     reference = logits_of(model.network(), image)
     same = logits.numel() == reference.numel()
     difference = relative_difference(logits.reshape(reference.shape), reference) if same else np.nan

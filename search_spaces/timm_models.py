@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
+from search_spaces.backbone import strides
 from search_spaces.checkpoints import Checkpoint, is_checkpoint, read_checkpoint
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.formats import from_mapping, load_config
@@ -37,8 +38,8 @@ class TimmNetwork(nn.Module):
         self.num_features, self.head_hidden_size = config.widths[-1], config.head_width
         self.drop_rate, self.grad_checkpointing = drop_rate, False
         self.feature_info = [
-            {"num_chs": c, "reduction": config.stem_stride * 2**i, "module": f"stages.{i}"}
-            for i, c in enumerate(config.widths)
+            {"num_chs": c, "reduction": stride, "module": f"stages.{i}"}
+            for i, (c, stride) in enumerate(zip(config.widths, strides(config), strict=True))
         ]
         self.patch_embed: Any = network.patch_embed
         self.stages: Any = network.stages

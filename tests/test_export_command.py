@@ -1,0 +1,188 @@
+"""`fasternas export` from end to end, and what it says to what it cannot do."""
+
+import json
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import fasternas as fn
+from nas.cli import main
+from nas.export_images import Calibration, real_images
+from predictors import runtimes
+from predictors.datasets import load_data
+from predictors.recipe import Recipe
+from predictors.training import Training
+from search_spaces.checkpoints import read_checkpoint
+
+Streams = pytest.CaptureFixture[str]
+CONFIG = fn.FasterNetConfig(
+    widths=(16, 32), depths=(1, 1), partial_ratios=(0.25, 0.5), expansions=(2.0, 2.0),
+    resolution=8, stem_stride=2, head_width=32, classes=10,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that has learned something of scikit-learn's digits."""
+    file = tmp_path_factory.mktemp("trained") / "digits.safetensors"
+    data = load_data("digits", resolution=8)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        training = Training(fn.build(CONFIG), data, Recipe(epochs=4, flip=False))
+    while training.done < 4:
+        training.run_epoch()
+    network: Any = training.network
+    fn.save(network, file, classes=data.classes, mean=data.mean, std=data.std)
+    return file
+
+
+def _refused(arguments: list[Any], message: str, capsys: Streams) -> None:
+    assert main([str(argument) for argument in arguments]) == 2
+    said = capsys.readouterr()
+    assert message in said.err
+    assert said.err.count("\n") == 1
+    assert said.out == ""
+
+
+def test_a_trained_network_says_what_each_file_costs(
+    trained: Path, tmp_path: Path, capsys: Streams
+) -> None:
+    arguments = ["export", str(trained), "--data", "digits", "--to", "onnx,onnx-int8,timm",
+                 "--out", str(tmp_path / "out"), "--images", "100"]  # fmt: skip
+    assert main([*arguments, "--json"]) == 0
+    exact, int8, timm = json.loads(capsys.readouterr().out)
+    assert [exact["file"], int8["file"], timm["file"]] == [
+        str(tmp_path / "out" / name) for name in ("digits.onnx", "digits.int8.onnx", "digits-timm")
+    ]
+    assert exact["agreement"]["images"] == 100
+    assert exact["agreement"]["accuracy"] > 60
+    assert exact["accuracy_lost"] == timm["accuracy_lost"] == 0
+    assert abs(int8["accuracy_lost"]) < 15
+    assert int8["agreement"]["same"] > 80
+    assert Path(int8["file"]).stat().st_size == int8["bytes"] < exact["bytes"]
+
+    assert main([*arguments[:3], str(tmp_path / "absent")]) == 2
+    assert "`data` must be a folder of images" in capsys.readouterr().err
+    assert main(arguments) == 0
+    said = capsys.readouterr()
+    assert "digits.int8.onnx  onnx-int8" in said.out
+    assert 'load digits.onnx: onnxruntime.InferenceSession("' in said.out
+    assert said.err.startswith("There is no validation split: 143 of the 1,438")
+
+
+def test_features_are_listed(tmp_path: Path, capsys: Streams, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    fn.save_config(CONFIG, tmp_path / "x.yaml")
+    assert main(["export", "x.yaml", "--features", "--batch", "dynamic", "--to", "torch"]) == 0
+    said = capsys.readouterr()
+    assert "stride2: 16 channels, stride 2\nstride4: 32 channels, stride 4\n" in said.out
+    assert [path.name for path in Path("exports").iterdir()] == ["x.features.pt2"]
+    assert said.err == ("The weights are random, for want of a checkpoint or --weights.\n"
+                        "The images to check with are noise, for want of --data.\n")  # fmt: skip
+
+
+def test_weights_are_given_beside_a_config(trained: Path, tmp_path: Path, capsys: Streams) -> None:
+    fn.save_config(CONFIG, tmp_path / "x.yaml")
+    save_file(fn.load(trained).state_dict(), tmp_path / "plain.safetensors")
+    found = []
+    for weights in (trained, tmp_path / "plain.safetensors"):
+        assert main(["export", str(tmp_path / "x.yaml"), "--weights", str(weights), "--json",
+                     "--data", "digits", "--out", str(tmp_path / "out")]) == 0  # fmt: skip
+        found.append(json.loads(capsys.readouterr().out)[0]["agreement"]["accuracy"])
+    assert found[0] == found[1] > 60
+    _refused(["export", "t0", "--weights", trained], "holds another config", capsys)
+    _refused(["export", "t0", "--weights", tmp_path / "plain.safetensors"],
+             "for this config, but got", capsys)  # fmt: skip
+    _refused(["export", trained, "--weights", trained], "`weights` must be left out for", capsys)
+
+
+def test_a_refusal_does_not_keep_the_others_from_being_written(
+    trained: Path, tmp_path: Path, capsys: Streams
+) -> None:
+    out = tmp_path / "out"
+    assert main(["export", str(trained), "--to", "yaml,onnx", "--out", str(out), "--json"]) == 2
+    said = capsys.readouterr()
+    first, second = json.loads(said.out)
+    assert first == {"format": "yaml", "refused": first["refused"]}
+    assert f"fasternas: refused: yaml: {first['refused']}\n" in said.err
+    assert [str(path) for path in out.iterdir()] == [second["file"]]
+
+
+@pytest.mark.parametrize("end", [0, 100, -5])
+def test_a_checkpoint_that_was_cut_off_is_one_line(
+    end: int, trained: Path, tmp_path: Path, capsys: Streams
+) -> None:
+    broken = tmp_path / "x.safetensors"
+    broken.write_bytes(trained.read_bytes()[:end])
+    _refused(["export", broken], "x.safetensors: The file must be a whole checkpoint", capsys)
+    _refused(["export", "t0", "--weights", broken], "must be a whole checkpoint", capsys)
+
+
+def test_a_config_of_a_newer_version_is_one_line(tmp_path: Path, capsys: Streams) -> None:
+    (tmp_path / "x.yaml").write_text("fasternas: 2\nwidths: [8]\n", encoding="utf-8")
+    _refused(["export", tmp_path / "x.yaml"], "`fasternas` must be at most 1", capsys)
+    _refused(["export", tmp_path / "none.yaml"], "file that exists, but got", capsys)
+    _refused(
+        ["export", "t0", "--to", "onnx,tflite"], "`to` must be one of onnx, onnx-int8,", capsys
+    )
+    with pytest.raises(SystemExit, match="2"):
+        main(["export", "t0", "--batch", "0"])
+    assert "--batch: must be a positive whole number, but got '0'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("target", "extra"), [("openvino", "openvino"), ("ncnn", "ncnn"),
+                                               ("openvino-int8", "openvino")])  # fmt: skip
+def test_what_is_not_installed_says_how_to_install_it(
+    target: str, extra: str, tmp_path: Path, capsys: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version_of(package: str) -> str:
+        if package in ("openvino", "ncnn", "pnnx"):
+            raise PackageNotFoundError(package)
+        return version(package)
+
+    monkeypatch.setattr(runtimes, "version", version_of)
+    _refused(["export", "t0", "--to", f"onnx,{target}", "--out", tmp_path / "out"],
+             f"{target} needs {extra}. Install it with `pip install 'fasternas[{extra}]'`.",
+             capsys)  # fmt: skip
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_of_other_classes_are_refused(trained: Path, tmp_path: Path, capsys: Streams) -> None:
+    checkpoint = read_checkpoint(trained)
+    for names, message in [
+        ("abcdefghij", "has ['0', '1', '2', '3', '4', '5', ...], which it does not know. Give"),
+        ("9876543210", "has them in another order"),
+    ]:
+        other = shutil.copy(trained, tmp_path / "other.safetensors")
+        fn.save(fn.load(other), other, classes=tuple(names))
+        _refused(["export", other, "--data", "digits"], message, capsys)
+    few = fn.FasterNetConfig(widths=(8,), depths=(1,), partial_ratios=(0.5,), expansions=(2.0,),
+                             resolution=8, stem_stride=2, head_width=8, classes=3)  # fmt: skip
+    fn.save(fn.build(few), tmp_path / "few.safetensors")
+    message = "`data` must have the 3 classes that the network tells apart, but got 10"
+    _refused(["export", tmp_path / "few.safetensors", "--data", "digits"], message, capsys)
+    assert checkpoint.classes == tuple("0123456789")
+
+
+def test_images_are_normalised_as_the_network_was_trained(trained: Path, tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(trained)
+    fn.save(checkpoint.network(), tmp_path / "x.safetensors", mean=(0.0,), std=(1 / 255,))
+    other = read_checkpoint(tmp_path / "x.safetensors")
+    images = real_images("digits", other, trained=True, count=20)
+    batches = list(images(8))
+    assert [len(batch) for batch, _ in batches] == [8, 8, 4]
+    whole = torch.cat([batch for batch, _ in batches])
+    assert whole.max() > 200
+    assert whole.shape == (20, 3, 8, 8)
+    assert torch.allclose(whole, whole.round(), atol=1e-3)  # 0 to 255 again
+    calibration = images.calibration(100)
+    assert isinstance(calibration, Calibration)
+    assert [len(batch) for batch in calibration] == [len(b) for b in calibration] == [100, 100]
+    assert [labels for _, labels in real_images("digits", other, trained=False, count=1)(8)] == [
+        None
+    ]

@@ -56,11 +56,8 @@ def quantized(
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     network = _with_own_initializers(onnx.load_model_from_string(model))
-<<<<<<< HEAD
-    images = _Images(network.graph.input[0], shape)
-=======
-    reader = _Reader(network.graph.input[0].name, _random(shape) if images is None else images)
->>>>>>> 2212071 (fasternas export: files that other programs load, each compared with torch on images)
+    taken = network.graph.input[0]
+    reader = _Reader(taken.name, _random(_batch(taken), shape) if images is None else images)
     with tempfile.TemporaryDirectory(prefix="fasternas-") as folder, _silence():
         file = Path(folder) / "network.onnx"
         quantize_static(network, str(file), reader, quant_format=QuantFormat.QDQ, per_channel=True,
@@ -91,19 +88,6 @@ def refuse_correlation(found: float, path: Path) -> None:
         )
 
 
-<<<<<<< HEAD
-class _Images:
-    """Random images, as the calibration reads them: a batch a call, then None.
-
-    A batch is one image, or as many as an input takes whose batch is fixed.
-    """
-
-    def __init__(self, taken: onnx.ValueInfoProto, shape: Sequence[int]) -> None:
-        batch = taken.type.tensor_type.shape.dim[0].dim_value or 1
-        seeds = (torch.Generator().manual_seed(seed) for seed in range(1, IMAGES + 1))
-        self._feeds = iter([{taken.name: torch.randn(batch, *shape, generator=seed).numpy()}
-                            for seed in seeds])  # fmt: skip
-=======
 def correlation(ours: Tensor, reference: Tensor) -> float:
     """Pearson's, over all elements."""
     both = torch.stack([ours.flatten(), reference.flatten()]).double()
@@ -115,15 +99,19 @@ class _Reader:
 
     def __init__(self, name: str, images: Iterable[Tensor]) -> None:
         self._feeds = ({name: batch.numpy()} for batch in images)
->>>>>>> 2212071 (fasternas export: files that other programs load, each compared with torch on images)
 
     def get_next(self) -> dict[str, Any] | None:
         return next(self._feeds, None)
 
 
-def _random(shape: Sequence[int]) -> Iterator[Tensor]:
+def _batch(taken: onnx.ValueInfoProto) -> int:
+    """One image, or as many as an input takes whose batch is fixed."""
+    return taken.type.tensor_type.shape.dim[0].dim_value or 1
+
+
+def _random(batch: int, shape: Sequence[int]) -> Iterator[Tensor]:
     for seed in range(1, IMAGES + 1):
-        yield torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed))
+        yield torch.randn(batch, *shape, generator=torch.Generator().manual_seed(seed))
 
 
 def _with_own_initializers(network: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,0 +1,134 @@
+"""The published recipe, between the published sizes, and on fewer images."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from networks import TINY
+
+from nas.full_recipe import FullRecipe, batch_for, recipe_for, resolution_of
+from nas.recipe_files import read_overrides, read_recipe, recipe_with, save_recipe
+from search_spaces.catalogue import SPACES
+from search_spaces.fasternet import FASTERNET
+
+IMAGENET = 1_281_167
+RAND = "rand-m{}-mstd0.5-inc1"
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "rate", "decay", "clip", "augment", "mixup", "drop_path"),
+    [
+        ("t0", 4096, 0.004, 0.005, 0.0, "", 0.05, 0.0),
+        ("t1", 4096, 0.004, 0.01, 0.0, RAND.format(3), 0.1, 0.02),
+        ("t2", 4096, 0.004, 0.02, 0.0, RAND.format(5), 0.1, 0.05),
+        ("s", 4096, 0.004, 0.03, 0.0, RAND.format(7), 0.3, 0.1),
+        ("m", 2048, 0.002, 0.05, 1.0, RAND.format(7), 0.5, 0.2),
+        ("l", 2048, 0.002, 0.05, 0.01, RAND.format(7), 0.7, 0.3),
+    ],
+)
+def test_of_the_published_sizes_it_is_the_published_one(  # noqa: PLR0913
+    name: str, batch: int, rate: float, decay: float, clip: float, augment: str, mixup: float,
+    drop_path: float,
+) -> None:  # fmt: skip
+    recipe = recipe_for(FASTERNET[name], IMAGENET)
+    found = (recipe.batch, recipe.rate, recipe.weight_decay, recipe.clip, recipe.augment,
+             recipe.mixup, recipe.drop_path)  # fmt: skip
+    assert found == (batch, rate, decay, clip, augment, mixup, drop_path)
+    assert (recipe.epochs, recipe.cutmix, recipe.smoothing, recipe.ema) == (300, 1.0, 0.1, 0.0)
+    assert recipe.warm_up * 300 == pytest.approx(20, rel=0.01)
+    sizes = [resolution_of(recipe, FASTERNET[name], epoch) for epoch in range(300)]
+    assert sizes == [192] * 280 + [224] * 20
+
+
+def test_between_two_sizes_it_is_between_their_recipes() -> None:
+    between = replace(FASTERNET["s"], depths=(2, 3, 15, 3))
+    recipe = recipe_for(between, IMAGENET)
+    small, medium = (recipe_for(FASTERNET[name], IMAGENET) for name in ("s", "m"))
+    for name in ("weight_decay", "mixup", "drop_path"):
+        assert getattr(small, name) < getattr(recipe, name) < getattr(medium, name)
+    below = recipe_for(SPACES["fasternet"].decode((0,) * len(SPACES["fasternet"].genes)), IMAGENET)
+    tiniest = recipe_for(FASTERNET["t0"], IMAGENET)
+    assert below == tiniest
+
+
+def test_a_network_is_as_large_as_its_maps_whatever_the_images_are() -> None:
+    t1 = FASTERNET["t1"]
+    sharper = replace(t1, resolution=112, stem_stride=2)
+    decays = [recipe_for(config, IMAGENET).weight_decay for config in (sharper, t1)]
+    assert decays[0] == pytest.approx(decays[1], rel=0.01)  # but for the stem itself
+
+
+def test_small_images_are_not_distorted() -> None:
+    config = replace(FASTERNET["m"], resolution=64)
+    assert recipe_for(config, 50_000).augment == ""
+    assert recipe_for(replace(config, resolution=128), 50_000).augment == RAND.format(7)
+
+
+@pytest.mark.parametrize(
+    ("images", "batch"),
+    [(IMAGENET, 4096), (54_000, 256), (10_000, 32), (1_500, 32), (31, 30), (2, 2)],
+)
+def test_fewer_images_make_smaller_batches(images: int, batch: int) -> None:
+    assert batch_for(images) == batch
+    assert recipe_for(TINY, images).rate <= 0.004
+
+
+def test_few_epochs_warm_up_longer_and_mix_less() -> None:
+    long, short = recipe_for(TINY, 5000), recipe_for(TINY, 5000, epochs=10)
+    assert (long.mixing, short.mixing) == (1.0, 0.1)
+    assert (long.warm_up, short.warm_up) == (0.0667, 0.2)
+    assert resolution_of(short, TINY, 9) == 32
+    assert resolution_of(short, TINY, 8) == 24  # a multiple of its stride of 8
+
+
+def test_what_cannot_be_trained_on_is_refused() -> None:
+    with pytest.raises(ValueError, match="`images` must be 2 or more, but got 1"):
+        recipe_for(TINY, 1)
+    with pytest.raises(ValueError, match="`epochs` must be 1 or more, but got 0"):
+        recipe_for(TINY, 100, epochs=0)
+
+
+def test_settings_are_changed_by_words() -> None:
+    changed = recipe_with(
+        FullRecipe(), {"batch": "1024", "flip": "false", "amp": "on", "clip": "1"}
+    )
+    assert (changed.batch, changed.flip, changed.amp, changed.clip) == (1024, False, "on", 1.0)
+    assert changed.rate == pytest.approx(0.002 * 0.5**0.5, rel=0.01)  # goes with the batch
+    assert recipe_with(FullRecipe(), {"batch": "1024", "rate": "1e-4"}).rate == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("told", "complaint"),
+    [
+        ({"bach": "3"}, "`recipe` must have known settings, but got 'bach'. Did you mean batch?"),
+        ({"xyzzy": "3"}, "They are epochs, batch"),
+        ({"batch": "3.5"}, "`batch` must be a whole number, but got '3.5'"),
+        ({"rate": "fast"}, "`rate` must be a number, but got 'fast'"),
+        ({"rate": "nan"}, "`rate` must be a number, but got 'nan'"),
+        ({"flip": "maybe"}, "`flip` must be true or false, but got 'maybe'"),
+        ({"amp": "perhaps"}, "`amp` must be auto, on or off, but got 'perhaps'"),
+        ({"smoothing": "1"}, "`smoothing` must be from 0 to 0.99, but got 1.0"),
+        ({"batch": "7"}, "`batch` and `at_once` must be even, since images are mixed in pairs"),
+    ],
+)
+def test_wrong_settings_are_refused(told: dict[str, str], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        recipe_with(FullRecipe(), told)
+
+
+def test_a_recipe_comes_back_from_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    recipe = FullRecipe(epochs=7, amp="off", teacher="regnety_160", rate=1.25e-5, flip=False)
+    save_recipe(recipe, file, comment="Ours.")
+    assert read_recipe(file) == recipe
+    assert file.read_text().count("\n") == len(asdict(recipe)) + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [("- 3\n", "must hold a mapping"), ("batch: [1, 2]\n", "`batch` must be one value, but got")],
+)
+def test_a_file_that_is_no_recipe_is_refused(text: str, complaint: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(ValueError, match=f"recipe.yaml: .*{complaint}"):
+        read_overrides(tmp_path / "recipe.yaml")

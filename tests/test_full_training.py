@@ -1,0 +1,175 @@
+"""A full training: stopped anywhere it goes on to the same bits; what its options do."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from networks import TINY
+from torch import Tensor
+
+from nas.full_recipe import FullRecipe
+from nas.full_training import FullTraining
+from predictors.datasets import ImageData, load_data
+from predictors.training import DivergedError
+from search_spaces.fasternet import FasterNetConfig
+from search_spaces.network import build
+
+CPU = torch.device("cpu")
+CONFIG = replace(TINY, classes=4)
+RECIPE = FullRecipe(epochs=3, batch=16, at_once=8, rate=5e-3, drop_path=0.3, ema=0.9, clip=1.0)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
+    return load_data(str(_colours(tmp_path_factory.mktemp("data"), 32, 90)))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
+    return load_data(str(_colours(tmp_path_factory.mktemp("data"), 96, 40)))
+
+
+def _colours(folder: Path, side: int, count: int) -> Path:
+    """Four classes of noise, each about a colour of its own."""
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 256, (4, 1, 1, 3))
+    labels = np.arange(count) % 4
+    images = np.clip(colours[labels] + rng.normal(0, 40, (count, side, side, 3)), 0, 255)
+    file = folder / "colours.npz"
+    np.savez(file, x_train=images.astype(np.uint8), y_train=labels)
+    return file
+
+
+def _training(
+    data: ImageData, recipe: FullRecipe, config: FasterNetConfig = CONFIG, *, loaders: int = 0
+) -> FullTraining:
+    torch.manual_seed(0)
+    network = build(config, drop_path=recipe.drop_path)
+    return FullTraining(network, data, recipe, device=CPU, loaders=loaders)
+
+
+def _ended(training: FullTraining) -> dict[str, Tensor]:
+    for _ in training.run():
+        pass
+    return {k: v.clone() for k, v in training.judged.state_dict().items()}
+
+
+def _same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@lru_cache(maxsize=1)
+def _whole(data: ImageData) -> tuple[dict[str, Tensor], list[Any], Any]:
+    training = _training(data, RECIPE)
+    return _ended(training), training.rows, training.best
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5, 7, 12])
+def test_stopped_after_any_step_it_goes_on_to_the_same_bits(
+    stop: int, data: ImageData, tmp_path: Path
+) -> None:
+    weights, rows, best = _whole(data)
+    first = _training(data, RECIPE)
+    for _ in zip(range(stop), first.run(), strict=False):
+        pass
+    torch.save(first.state(), tmp_path / "state.pt")
+    torch.manual_seed(99)  # of what others draw it does not depend
+    torch.rand(3)
+    second = _training(data, RECIPE)
+    second.load_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert _same(_ended(second), weights)
+    told = [(r.epoch, r.loss, r.accuracy, r.rate, r.resolution) for r in second.rows]
+    assert told == [(r.epoch, r.loss, r.accuracy, r.rate, r.resolution) for r in rows]
+    assert second.best
+    assert (second.best.epoch, second.best.accuracy) == (best.epoch, best.accuracy)
+    assert _same(second.best.weights, best.weights)
+
+
+def test_it_learns_and_grows_its_images_and_draws_no_numbers_of_others(data: ImageData) -> None:
+    state = torch.get_rng_state()
+    recipe = replace(RECIPE, epochs=6, drop_path=0.0, ema=0.0, mixing=0.0, early_resolution=0.75)
+    torch.set_rng_state(state)
+    network = build(CONFIG)
+    state, numbers = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"]
+    training = FullTraining(network, data, recipe, device=CPU)
+    for _ in training.run():
+        pass
+    assert torch.equal(torch.get_rng_state(), state)
+    assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], numbers)
+    assert training.rows[-1].loss < training.rows[0].loss
+    assert [row.resolution for row in training.rows] == [24] * 5 + [32]
+    assert training.best
+    assert training.best.accuracy == max(row.accuracy for row in training.rows) > 50
+    assert training.finished
+
+
+def test_pictures_are_the_same_from_every_number_of_loaders(pictures: ImageData) -> None:
+    config = replace(CONFIG, resolution=96)
+    recipe = replace(RECIPE, epochs=2, augment="rand-m5-mstd0.5-inc1", ema=0.0)
+    weights = _ended(_training(pictures, recipe, config))
+    assert _same(_ended(_training(pictures, recipe, config, loaders=2)), weights)
+    plain = replace(recipe, augment="")
+    assert not _same(_ended(_training(pictures, plain, config)), weights)
+
+
+def test_pictures_stopped_in_an_epoch_go_on_to_the_same_bits(pictures: ImageData) -> None:
+    config, recipe = replace(CONFIG, resolution=96), replace(RECIPE, epochs=1, at_once=16)
+    first = _training(pictures, recipe, config)
+    steps = first.run()
+    next(steps)
+    second = _training(pictures, recipe, config)
+    second.load_state({**first.state(), "network": _copied(first.state()["network"])})
+    assert first.here().step == 1
+    assert _same(_ended(second), _ended(_training(pictures, recipe, config)))
+
+
+def _copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: weight.clone() for name, weight in weights.items()}
+
+
+def test_a_teacher_is_heeded(data: ImageData, tmp_path: Path) -> None:
+    from search_spaces.timm_import import import_timm
+
+    timm = import_timm()
+    file = tmp_path / "teacher.pt"
+    torch.save(timm.create_model("test_resnet", num_classes=4).state_dict(), file)
+    alone = replace(RECIPE, epochs=1, ema=0.0)
+    taught = replace(alone, teacher="test_resnet", teacher_weights=str(file))
+    assert not _same(_ended(_training(data, taught)), _ended(_training(data, alone)))
+    with pytest.raises(ValueError, match="`teacher` must be a model of timm, but got 'nobody'"):
+        _training(data, replace(taught, teacher="nobody"))
+    torch.save(timm.create_model("test_resnet", num_classes=3).state_dict(), file)
+    with pytest.raises(ValueError, match="`teacher_weights` must be those of a test_resnet with 4"):
+        _training(data, taught)
+
+
+def test_half_the_rate_is_half_of_every_step_and_stays_so(data: ImageData) -> None:
+    rates = []
+    for halve in (False, True):
+        training = _training(data, replace(RECIPE, epochs=1))
+        if halve:
+            training.slow_down()
+            again = _training(data, replace(RECIPE, epochs=1))
+            again.load_state(training.state())
+            training = again
+        _ended(training)
+        rates.append(training.rows[0].rate)
+    assert rates[1] == rates[0] / 2
+
+
+def test_weights_that_are_no_numbers_end_it(data: ImageData) -> None:
+    with pytest.raises(DivergedError, match="must stay"):
+        _ended(_training(data, replace(RECIPE, rate=1e30, warm_up=0.0)))
+
+
+def test_what_does_not_fit_is_refused(data: ImageData) -> None:
+    with pytest.raises(ValueError, match=r"`classes` must be the 4 of .*, but the network has 10"):
+        _training(data, RECIPE, TINY)
+    if not torch.cpu._is_avx512_bf16_supported():
+        with pytest.raises(ValueError, match="`amp` must be auto or off here, but is on"):
+            _ended(_training(data, replace(RECIPE, amp="on")))

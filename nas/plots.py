@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from nas.bench_row import Row
 from nas.candidate import Candidate
+from nas.full_progress import Row as Epoch
 from nas.plot_bench import draw_models, draw_operators, models_title, operators_title
 from nas.plot_calibration import calibration_title, draw_calibration
 from nas.plot_front import draw_front, front_title, sources, view_of
+from nas.plot_training import draw_training, training_title
 from predictors.latency import Prediction
 from predictors.timing import Measurement
 
@@ -35,6 +37,7 @@ _WIDE: Box = (0.095, 0.125, 0.62, 0.64)
 _HALVES: tuple[Box, Box] = ((0.075, 0.15, 0.41, 0.6), (0.575, 0.15, 0.41, 0.6))
 _TALL = (9.6, 10.2)  # for panels below one another
 _FLOORS: tuple[Box, Box] = ((0.075, 0.505, 0.905, 0.36), (0.075, 0.065, 0.905, 0.38))
+_CURVES: tuple[Box, Box] = ((0.095, 0.47, 0.88, 0.33), (0.095, 0.11, 0.88, 0.3))
 _SQUARE: Box = (0.095, 0.125, 0.7 * _SIZE[1] / _SIZE[0], 0.7)
 
 
@@ -87,6 +90,15 @@ def plot_models(path: Path, rows: Sequence[Row], *, device: str) -> None:
     _save(path, models_figure(rows, device=device))
 
 
+def plot_training(path: Path, rows: Sequence[Epoch], *, name: str, data: str) -> None:
+    """Write the learning curve of a full training: accuracy and loss, epoch by epoch.
+
+    Raises:
+        OSError: if the file cannot be written; one of before is then as it was.
+    """
+    _save(path, training_figure(rows, name=name, data=data))
+
+
 def front_figure(
     candidates: Sequence[Candidate],
     *,
@@ -135,6 +147,15 @@ def models_figure(rows: Sequence[Row], *, device: str) -> "Figure":
         upper, lower = (figure.add_axes(box) for box in _FLOORS)
         draw_models((upper, lower), rows)
         _explain_above(upper)
+    return figure
+
+
+def training_figure(rows: Sequence[Epoch], *, name: str, data: str) -> "Figure":
+    """Return the learning curve; the accuracy is that of the validation split of `data`."""
+    with _style():
+        figure = _slide(training_title(rows, name), [f"Validation split of {data}"])
+        upper, lower = (figure.add_axes(box) for box in _CURVES)
+        draw_training((upper, lower), rows)
     return figure
 
 

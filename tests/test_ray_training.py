@@ -1,0 +1,87 @@
+"""Networks trained side by side by Ray, one of whose workers is lost."""
+
+import os
+import signal
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from networks import TINY
+from safetensors.torch import load_file
+
+from nas.full_jobs import Job
+from nas.full_recipe import FullRecipe
+from nas.ray_training import Crew, run_with_ray
+
+RECIPE = FullRecipe(epochs=6, batch=16, rate=2e-3)
+
+
+def _descendants(process: int) -> set[int]:
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (folder / "stat").read_text()
+        except OSError:
+            continue
+        parents[int(folder.name)] = int(stat.rpartition(")")[2].split()[1])
+    found = {process}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def _kill_a_worker() -> bool:
+    for process in _descendants(os.getpid()):
+        try:
+            name = Path(f"/proc/{process}/cmdline").read_text()
+        except OSError:
+            continue
+        if "RayTrainWorker" in name:
+            os.kill(process, signal.SIGKILL)
+            return True
+    return False
+
+
+def _when_trained(file: Path, ended: threading.Event, killed: list[bool]) -> None:
+    while not ended.wait(0.05):
+        if file.exists() and file.read_text().count("\n") > 2:
+            killed.append(_kill_a_worker())
+            return
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (900, 32, 32, 3), dtype=np.uint8)
+    np.savez(tmp_path / "noise.npz", x_train=images, y_train=np.arange(900) % 4)
+    return str(tmp_path / "noise.npz")
+
+
+def test_a_lost_worker_goes_on_and_an_error_is_that_networks_alone(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    good = Job(name="good", config=replace(TINY, classes=4), recipe=RECIPE, data=data,
+               folder=tmp_path / "good")  # fmt: skip
+    wild = replace(good, name="wild", recipe=replace(RECIPE, rate=1e30), folder=tmp_path / "wild")
+    ended, killed = threading.Event(), list[bool]()
+    watcher = threading.Thread(
+        target=_when_trained, args=(good.folder / "training.csv", ended, killed)
+    )
+    watcher.start()
+    try:
+        updates = list(run_with_ray([good, wild], Crew()))
+    finally:
+        ended.set()
+        watcher.join()
+    assert killed == [True]
+    over = {update.job.name: update for update in updates if update.over}
+    assert over["good"].error == ""
+    assert [row.epoch for row in over["good"].rows] == [1, 2, 3, 4, 5, 6]
+    assert load_file(good.folder / "weights.safetensors")
+    assert "The loss must stay a number" in over["wild"].error
+    assert not list(tmp_path.glob("*/.ray"))
+    assert not list(tmp_path.glob("*/.error"))

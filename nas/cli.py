@@ -21,6 +21,7 @@ from nas.cli_arguments import (
     words,
 )
 from nas.cli_export_options import add_export_options
+from nas.cli_train_arguments import add_train_arguments
 
 RUNTIMES = "onnxruntime, openvino, ncnn, torch or torch-compiled"
 PRECISIONS = "fp32, bf16 or int8, what the runtime has"
@@ -94,6 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="fasternas", description=DESCRIPTION)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_search(commands)
+    train = _add(commands, "train", _train, "train networks in full: a run's front, or configs")
+    add_train_arguments(train)
+    _add_json(train)
     show = _add(commands, "show", _show, "print the front of a run")
     show.add_argument("run", metavar="RUN", help="a folder that `fasternas search` wrote")
     show.add_argument("--all", action="store_true", help="every network, not the front alone")
@@ -242,6 +246,12 @@ def _search(options: argparse.Namespace) -> int:
     from nas.cli_search import run_search
 
     return run_search(options)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from nas.cli_train import run_train
+
+    return run_train(options)
 
 
 def _show(options: argparse.Namespace) -> int:

@@ -34,6 +34,11 @@ def steps_of(recipe: FullRecipe, images: int) -> int:
     return max(images // recipe.batch, 1)
 
 
+def batch_of(recipe: FullRecipe, images: int) -> int:
+    """Return the images of a step: those of the recipe, or all, but for an odd one."""
+    return min(recipe.batch, images - images % 2)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Feed:
     """Batches for training and judging; a step takes its batch in pieces of `at_once` images.
@@ -57,7 +62,7 @@ class Feed:
         rng = torch.Generator().manual_seed(seed_of(self.recipe.seed, epoch))
         order = torch.randperm(len(self.data.train), generator=rng).numpy()
         steps = steps_of(self.recipe, len(order))
-        batch = min(self.recipe.batch, len(order))
+        batch = batch_of(self.recipe, len(order))
         parts = [pieces_of(order[i * batch : (i + 1) * batch], self.recipe.at_once)
                  for i in range(step, steps)]  # fmt: skip
         flat = [piece for pieces in parts for piece in pieces]

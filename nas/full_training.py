@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nas.distillation import open_teacher
 from nas.drawing import drawing_from
-from nas.full_batches import Batch, Feed, pieces_of, steps_of
+from nas.full_batches import Batch, Feed, batch_of, pieces_of, steps_of
 from nas.full_progress import Best, Progress, Row
 from nas.full_recipe import FullRecipe, resolution_of
 from nas.shared_layers import share_layers
@@ -189,7 +189,7 @@ class FullTraining:
             raise DivergedError(f"The weights must stay numbers, but do not in epoch "
                                 f"{self._epoch + 1}.")  # fmt: skip
         accuracy = self.accuracy(self._data.validation)
-        images = self.steps * min(self.recipe.batch, len(self._data.train))
+        images = self.steps * batch_of(self.recipe, len(self._data.train))
         row = Row(epoch=self._epoch + 1, loss=self._losses / self.steps, accuracy=accuracy,
                   rate=self._optimizer.param_groups[0]["lr"], resolution=resolution,
                   seconds=self._seconds, images_per_s=images / self._seconds)  # fmt: skip
@@ -221,7 +221,7 @@ def _refuse(network: FasterNet, data: ImageData, recipe: FullRecipe, team: Team)
         raise ValueError(f"`classes` must be the {len(data.classes)} of {data.name}, but the "
                          f"network has {network.config.classes}. Change them in its "
                          "config.")  # fmt: skip
-    batch = min(recipe.batch, len(data.train))
+    batch = batch_of(recipe, len(data.train))
     pieces = [len(piece) for piece in pieces_of(np.arange(batch), recipe.at_once)]
     if team.size > 1 and any(piece % (2 * team.size) for piece in pieces):
         raise ValueError(f"`batch` must be dealt out in pairs to {team.size} workers, but is "

@@ -167,6 +167,13 @@ def test_weights_that_are_no_numbers_end_it(data: ImageData) -> None:
         _ended(_training(data, replace(RECIPE, rate=1e30, warm_up=0.0)))
 
 
+def test_a_batch_of_all_images_leaves_out_an_odd_one(data: ImageData) -> None:
+    few = replace(data, train=data.train.subset(np.arange(33)))
+    training = _training(few, replace(RECIPE, batch=64, at_once=64, epochs=1))
+    assert training.steps == 1
+    assert _ended(training)
+
+
 def test_what_does_not_fit_is_refused(data: ImageData) -> None:
     with pytest.raises(ValueError, match=r"`classes` must be the 4 of .*, but the network has 10"):
         _training(data, RECIPE, TINY)

@@ -1,0 +1,85 @@
+"""What a training begins with, and a run's networks by the command."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nas.cli import main
+from nas.full_jobs import SUPERNET, Job, started
+from nas.full_recipe import FullRecipe
+from nas.options import SearchOptions
+from nas.training_folder import held
+from search_spaces.formats import save_config
+from search_spaces.space import Space
+from search_spaces.supernet import Supernet
+
+OPTIONS = SearchOptions(device="arm", budget_ms=1.0, space="fasternet-32", classes=4, epochs=1)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run folder with a front of two, data and a supernet."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (80, 32, 32, 3), dtype=np.uint8)
+    np.savez(tmp_path / "noise.npz", x_train=images, y_train=np.arange(80) % 4)
+    folder = tmp_path / "run"
+    (folder / "configs").mkdir(parents=True)
+    space = OPTIONS.open_space()
+    lines = ["config,accuracy,latency_ms"]
+    for name, choice in (("small", 0), ("large", 1)):
+        save_config(space.decode((choice,) * len(space.genes)), folder / "configs" / f"{name}.yaml")
+        lines.append(f"configs/{name}.yaml,{50 + choice},{1 + choice}")
+    (folder / "pareto.csv").write_text("\n".join(lines) + "\n")
+    options = OPTIONS.as_json() | {"data": str(tmp_path / "noise.npz")}
+    (folder / "run.json").write_text(json.dumps({"options": options}))
+    return folder
+
+
+def _supernet(space: "Space[object]", run: Path) -> Supernet:
+    torch.manual_seed(5)
+    supernet = Supernet(space)  # type: ignore[arg-type]
+    torch.save({"network": supernet.state_dict()}, run / "supernet.pt")
+    return supernet
+
+
+def test_a_training_begins_with_its_share_of_the_supernet(run: Path) -> None:
+    space = OPTIONS.open_space()
+    config = space.decode((1,) * len(space.genes))
+    job = Job(name="large", config=config, recipe=FullRecipe(), data="", folder=run / "x",
+              init=SUPERNET, run=run)  # fmt: skip
+    with pytest.raises(ValueError, match=r"`init` must be a supernet of .*run, which has none"):
+        started(job)
+    supernet = _supernet(space, run)  # type: ignore[arg-type]
+    weights = started(job).state_dict()
+    for name, weight in supernet.weights_of(config).items():
+        assert torch.equal(weights[name], weight), name
+
+
+def test_one_seed_begins_with_the_same_weights_and_draws_no_others_numbers(run: Path) -> None:
+    config = OPTIONS.open_space().decode((0,) * len(OPTIONS.open_space().genes))
+    job = Job(name="a", config=config, recipe=FullRecipe(), data="", folder=run / "x")
+    state = torch.get_rng_state()
+    first, second = started(job).state_dict(), started(job).state_dict()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_best_of_a_run_is_trained_on_the_runs_data(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _supernet(OPTIONS.open_space(), run)  # type: ignore[arg-type]
+    assert main(["train", str(run), "--epochs", "1", "--init", "supernet", "--gpus", "0"]) == 0
+    assert "large" in capsys.readouterr().out
+    assert (run / "trained" / "large" / "weights.safetensors").exists()
+    assert not (run / "trained" / "small").exists()
+
+
+def test_a_folder_is_one_processes(tmp_path: Path) -> None:
+    refused = pytest.raises(RuntimeError, match="must be free, but another process works on it")
+    with held(tmp_path), refused, held(tmp_path):
+        pass
+    with held(tmp_path):
+        pass

@@ -1,0 +1,202 @@
+"""`fasternas train`: what it leaves, what it survives, what it refuses."""
+
+import csv
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from networks import TINY
+from safetensors.torch import load_file
+
+from nas.checkpointing import BEFORE, LAST
+from nas.cli import main
+from search_spaces.formats import load_config, save_config
+from search_spaces.network import build
+from search_spaces.weight_files import read_weights
+
+Streams = pytest.CaptureFixture[str]
+CONFIG = replace(TINY, classes=4)
+COMMAND = "import sys; from nas.cli import main; sys.exit(main())"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a config and data: four classes of noise, each about a colour of its own."""
+    folder = tmp_path_factory.mktemp("place")
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 256, (4, 1, 1, 3))
+    labels = np.arange(600) % 4
+    images = np.clip(colours[labels] + rng.normal(0, 40, (600, 32, 32, 3)), 0, 255)
+    np.savez(folder / "colours.npz", x_train=images.astype(np.uint8), y_train=labels)
+    save_config(CONFIG, folder / "mine.yaml")
+    return folder
+
+
+def _train(place: Path, out: Path, *more: str) -> list[str]:
+    return ["train", str(place / "mine.yaml"), "--data", str(place / "colours.npz"), "--out",
+            str(out), "--gpus", "0", *more]  # fmt: skip
+
+
+def _table(folder: Path) -> list[dict[str, str]]:
+    """The rows but for what the clock says."""
+    with (folder / "training.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_s")} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed")
+    assert main(_train(place, out, "--epochs", "5", "--set", "rate=5e-3")) == 0
+    return out / "mine"
+
+
+def test_it_leaves_weights_and_everything_that_says_how(undisturbed: Path) -> None:
+    config = load_config(undisturbed / "config.yaml")
+    network = build(config)
+    network.load_state_dict(load_file(undisturbed / "weights.safetensors"))
+    assert config == CONFIG
+    assert (undisturbed / "training.png").read_bytes()[:4] == b"\x89PNG"
+    assert "rate: 0.005" in (undisturbed / "recipe.yaml").read_text()
+    assert [row["epoch"] for row in _table(undisturbed)] == list("12345")
+    assert list((undisturbed / "tensorboard").iterdir())
+
+
+def test_killed_in_an_epoch_it_goes_on_to_the_same_weights_and_table(
+    undisturbed: Path, place: Path, tmp_path: Path
+) -> None:
+    command = _train(place, tmp_path, "--epochs", "5", "--set", "rate=5e-3")
+    folder = tmp_path / "mine"
+    often = [sys.executable, "-c", COMMAND, *command, "--checkpoint", "1us"]
+    with subprocess.Popen(often, stderr=subprocess.DEVNULL) as process:
+        end = time.monotonic() + 100
+        while not (found := _stopped_in_second_epoch(process, folder)):
+            assert time.monotonic() < end
+            assert process.poll() is None
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert found
+    assert not (folder / "weights.safetensors").exists()
+    assert main([*command, "--resume"]) == 0
+    ours, theirs = (load_file(f / "weights.safetensors") for f in (folder, undisturbed))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert _table(folder) == _table(undisturbed)
+
+
+def _stopped_in_second_epoch(process: "subprocess.Popen[bytes]", folder: Path) -> bool:
+    """Stop the process; let it go on unless its checkpoint is in the middle of a later epoch."""
+    if not (folder / LAST).exists():
+        time.sleep(0.05)
+        return False
+    process.send_signal(signal.SIGSTOP)
+    file = folder / LAST if (folder / LAST).exists() else folder / BEFORE
+    state = torch.load(file, weights_only=True)["training"]
+    if state["epoch"] >= 1 and state["step"] >= 1:
+        return True
+    process.send_signal(signal.SIGCONT)
+    time.sleep(0.02)
+    return False
+
+
+def test_a_cut_checkpoint_is_left_and_it_says_so(
+    undisturbed: Path, place: Path, tmp_path: Path, capsys: Streams
+) -> None:
+    command = _train(place, tmp_path, "--epochs", "5", "--set", "rate=5e-3")
+    assert main(command) == 0
+    last = tmp_path / "mine" / LAST
+    last.write_bytes(last.read_bytes()[:1000])
+    capsys.readouterr()
+    assert main([*command, "--resume"]) == 0
+    assert "last.pt cannot be read; the one before, last-1.pt, is used" in capsys.readouterr().err
+    assert _table(tmp_path / "mine") == _table(undisturbed)
+
+
+def test_a_loss_that_is_no_number_is_tried_twice_with_less(
+    place: Path, tmp_path: Path, capsys: Streams
+) -> None:
+    assert main(_train(place, tmp_path, "--epochs", "2", "--set", "rate=1e30")) == 2
+    said = capsys.readouterr().err
+    assert re.search(r"Back to epoch 1, step 0, with 0\.5 of the learning rate", said)
+    assert re.search(r"Back to epoch 1, step 0, with 0\.25 of the learning rate", said)
+    assert re.search(r"error: The loss must stay a number, .* Use a smaller `rate`", said)
+    assert (tmp_path / "mine" / LAST).exists()
+
+
+def test_another_training_is_not_gone_on_with(
+    undisturbed: Path, place: Path, capsys: Streams
+) -> None:
+    out = undisturbed.parent
+    assert main(_train(place, out)) == 2
+    assert "`out` must be a new folder, but" in capsys.readouterr().err
+    assert main(_train(place, out, "--resume", "--epochs", "7")) == 2
+    assert "has the epochs 5, not 7. Name another folder." in capsys.readouterr().err
+    assert main(_train(place, out, "--resume", "--json")) == 0  # its recipe is in the folder
+    (told,) = json.loads(capsys.readouterr().out)
+    best = max(_table(undisturbed), key=lambda row: float(row["accuracy"]))
+    assert (told["name"], told["accuracy"]) == ("mine", float(best["accuracy"]))
+
+
+def test_it_starts_from_other_weights(undisturbed: Path, place: Path, tmp_path: Path) -> None:
+    weights = str(undisturbed / "weights.safetensors")
+    still = ("--epochs", "1", "--set", "rate=0", "--set", "first_rate=0", "--set", "last_rate=0")
+    assert main(_train(place, tmp_path, "--init", weights, *still)) == 0
+    trained = read_weights(tmp_path / "mine" / "weights.safetensors")
+    given = read_weights(weights)
+    assert torch.equal(trained["classifier.weight"], given["classifier.weight"])
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        (
+            ["--set", "rat=3"],
+            "`recipe` must have known settings, but got 'rat'. Did you mean rate?",
+        ),
+        (["--set", "batch=many"], "`batch` must be a whole number, but got 'many'"),
+        (["--recipe", "nowhere.yaml"], "nowhere.yaml"),
+        (["--data", "nowhere"], "`data` must be a folder of images"),
+        (["--data", "digits"], "`classes` must be the 10 of digits, but mine has 4"),
+        (["--init", "nowhere.pt"], "nowhere.pt"),
+        (["--init", "supernet"], "`init` must be a supernet of a run folder"),
+        (["--gpus", "9"], "`gpus` must be 0 where there is no GPU, but got 9"),
+    ],
+)
+def test_bad_input_is_one_line(
+    more: list[str], complaint: str, place: Path, tmp_path: Path, capsys: Streams
+) -> None:
+    if "--gpus" in more and torch.cuda.is_available():
+        pytest.skip("There is a GPU here.")
+    assert main([*_train(place, tmp_path), "--epochs", "1", *more]) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if "validation split" not in line]
+    assert len(said) == 1
+    assert complaint in said[0]
+    assert not list(tmp_path.glob("*/*.pt"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["t9", "--data", "digits"], "`network` must be a run folder, a config file or t0"),
+        (["t0"], "`data` must be given, but is not"),
+        (["t0@32", "t0@32", "--data", "digits"], "`networks` must have names of their own, but"),
+    ],
+)
+def test_networks_that_cannot_be_trained_are_refused(
+    arguments: list[str], complaint: str, capsys: Streams
+) -> None:
+    assert main(["train", *arguments]) == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_a_setting_needs_a_value(capsys: Streams) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "t0", "--set", "rate"])
+    assert "--set: must be NAME=VALUE, but got 'rate'" in capsys.readouterr().err

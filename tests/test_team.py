@@ -19,7 +19,7 @@ from search_spaces.network import build
 
 CONFIG = replace(IRREGULAR, classes=10, resolution=16)
 # Everything that looks across images: batch norm, drop path, mixup, clipping, batches in pieces.
-RECIPE = FullRecipe(epochs=1, batch=128, at_once=64, rate=2e-3, drop_path=0.3, clip=1.0,
+RECIPE = FullRecipe(epochs=2, batch=128, at_once=64, rate=2e-3, drop_path=0.3, clip=1.0,
                     warm_up=0.2)  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def _train(rank: int, size: int, port: int, folder: str) -> None:
         torch.set_num_threads(1)
         distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank,
                                        world_size=size)  # fmt: skip
-    data = load_data("digits", resolution=CONFIG.resolution)
+    data = load_data(f"{folder}/noise.npz")
     torch.manual_seed(0)
     network = build(CONFIG, drop_path=RECIPE.drop_path)
     training = FullTraining(network, data, RECIPE, device=torch.device("cpu"),
@@ -50,6 +50,9 @@ def _train(rank: int, size: int, port: int, folder: str) -> None:
 
 
 def test_two_workers_give_what_one_gives_up_to_rounding(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (600, 16, 16, 3), dtype=np.uint8)
+    np.savez(tmp_path / "noise.npz", x_train=images, y_train=np.arange(600) % 10)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -57,16 +60,16 @@ def test_two_workers_give_what_one_gives_up_to_rounding(tmp_path: Path) -> None:
     spawn(_train, (2, port, str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call]
     one, first, second = (torch.load(tmp_path / f"{name}.pt", weights_only=True)
                           for name in ("0-of-1", "0-of-2", "1-of-2"))  # fmt: skip
-    assert one["rows"][0]["loss"] == pytest.approx(first["rows"][0]["loss"], rel=1e-5)
-    assert one["rows"][0]["accuracy"] == pytest.approx(first["rows"][0]["accuracy"], abs=1.5)
+    for ours, theirs in zip(one["rows"], first["rows"], strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+        assert ours["accuracy"] == pytest.approx(theirs["accuracy"], abs=2.0)
     torch.manual_seed(0)
     fresh = build(CONFIG).state_dict()
     for name, weight in one["network"].items():
         assert torch.equal(first["network"][name], second["network"][name])
-        if weight.is_floating_point():
-            moved = float((weight - fresh[name]).abs().max())
-            difference = float((weight - first["network"][name]).abs().max())
-            assert difference < 0.02 * moved, name
+        torch.testing.assert_close(first["network"][name], weight, atol=1e-4, rtol=1e-4)
+    moved = one["network"]["classifier.weight"] - fresh["classifier.weight"]
+    assert moved.abs().max() > 2e-3  # of a batch norm or a pair of its own one would see it
 
 
 def test_a_batch_that_cannot_be_dealt_out_is_refused() -> None:

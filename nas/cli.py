@@ -12,16 +12,13 @@ from typing import Any, NoReturn
 
 from nas.cli_arguments import (
     cores,
-    duration_ms,
-    numbers,
     positive,
-    ray_address,
     with_negative_values,
     word,
-    words,
 )
 from nas.cli_export_options import add_export_options
-from nas.cli_train_arguments import add_train_arguments
+from nas.cli_search_options import add_search_options
+from nas.cli_train_options import add_train_options
 
 RUNTIMES = "onnxruntime, openvino, ncnn, torch or torch-compiled"
 PRECISIONS = "fp32, bf16 or int8, what the runtime has"
@@ -94,9 +91,12 @@ def _let_go_of_output() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="fasternas", description=DESCRIPTION)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _add_search(commands)
+    search = _add(commands, "search", _search, "search a space for the best networks in a budget")
+    _add_device(search)
+    add_search_options(search)
+    _add_json(search)
     train = _add(commands, "train", _train, "train networks in full: a run's front, or configs")
-    add_train_arguments(train)
+    add_train_options(train)
     _add_json(train)
     show = _add(commands, "show", _show, "print the front of a run")
     show.add_argument("run", metavar="RUN", help="a folder that `fasternas search` wrote")
@@ -163,44 +163,6 @@ def _add_measurements(commands: Any) -> None:
     importing.add_argument("file", metavar="FILE", help="what `export` wrote")
     importing.add_argument("--as", dest="name", type=word, metavar="NAME",
                            help="make them a device of this name")  # fmt: skip
-
-
-def _add_search(commands: Any) -> None:
-    search = _add(commands, "search", _search, "search a space for the best networks in a budget")
-    search.add_argument("--budget", required=True, type=duration_ms, metavar="TIME",
-                        help="the latency to keep, such as 10ms, 0.5s or 800us")  # fmt: skip
-    _add_device(search)
-    search.add_argument("--space", default="fasternet", help="see `fasternas spaces`")
-    search.add_argument("--trials", type=int, help="networks to score (200; 36 if trained)")
-    search.add_argument("--data", type=word, metavar="DATA",
-                        help="to train on: a folder, an .npz, digits (none)")  # fmt: skip
-    search.add_argument("--accuracy", metavar="HOW",
-                        help="proxy, train, supernet or auto (train if there is data)")  # fmt: skip
-    search.add_argument("--time", type=duration_ms, metavar="TIME",
-                        help="for auto: what training may take, such as 2h")  # fmt: skip
-    search.add_argument("--epochs", type=positive, default=8, help="of the longest training (8)")
-    search.add_argument("--growing", type=words, default=(), metavar="G[,G]",
-                        help="what early epochs have less of: resolution, images")  # fmt: skip
-    search.add_argument("--weights", type=word, metavar="FILE",
-                        help="a FasterNet checkpoint for the supernet to begin with")  # fmt: skip
-    search.add_argument("--searcher", default="guided",
-                        help="guided, nsga2, tpe, gp, evolution, local or random")  # fmt: skip
-    search.add_argument("--seed", type=int, default=0, help="same seed, same trials (0)")
-    search.add_argument("--resolution", type=numbers, default=(), metavar="PX[,PX...]",
-                        help="the image sizes to choose from")  # fmt: skip
-    search.add_argument("--activation", type=words, default=(), metavar="A[,A]",
-                        help="relu, gelu or relu,gelu (the space's own)")  # fmt: skip
-    search.add_argument("--classes", type=int, help="outputs of the classifier (the space's own)")
-    search.add_argument(
-        "--out", type=word, metavar="DIR", help="the run folder (runs/DEVICE-BUDGET)"
-    )
-    search.add_argument("--resume", action="store_true", help="go on with the run in the folder")
-    search.add_argument("--fresh", action="store_true", help="time anew what earlier runs timed")
-    search.add_argument("--repair", action="store_true", help="drop a last line that was cut off")
-    search.add_argument(
-        "--ray", type=ray_address, metavar="HOST:PORT", help="a running Ray cluster, or auto"
-    )
-    _add_json(search)
 
 
 def _add(
@@ -300,7 +262,7 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename else ""
         full = error.filename and error.errno == errno.ENOSPC
-        advice = " Free some space; a search goes on with --resume." if full else ""
+        advice = " Free some space; what was begun goes on with --resume." if full else ""
         return f"{error.strerror}{where}.{advice}"
     if isinstance(error, MemoryError):
         return "there is not enough memory. Use fewer threads or smaller networks."

@@ -196,7 +196,7 @@ def test_a_disk_that_fills_up_costs_the_last_trial_only(disk: Path) -> None:
     assert stopped.returncode == 2
     said = stopped.stderr.splitlines()[-1]
     assert said.startswith(f"fasternas: error: No space left on device: {run / 'study.journal'}.")
-    assert said.endswith("Free some space; a search goes on with --resume.")
+    assert said.endswith("Free some space; what was begun goes on with --resume.")
     assert "Traceback" not in stopped.stderr
     kept = [number for number, _, _ in _trials(run)]
     assert 1 <= len(kept) < 8

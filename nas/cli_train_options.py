@@ -1,11 +1,11 @@
-"""What `fasternas train` is told, apart from the rest of the parser, which is long enough."""
+"""The options of `fasternas train`, apart from the rest so that `--help` loads nothing else."""
 
 import argparse
 
 from nas.cli_arguments import duration_ms, positive, ray_address, word
 
 
-def add_train_arguments(train: argparse.ArgumentParser) -> None:
+def add_train_options(train: argparse.ArgumentParser) -> None:
     """Add them to the parser of the command."""
     train.add_argument("networks", metavar="NETWORK", nargs="+",
                        help="a run folder, a config file, or t0 to l (t0@192)")  # fmt: skip

@@ -88,7 +88,8 @@ class Feed:
             rng = torch.Generator().manual_seed(seed_of(self.recipe.seed, epoch, int(piece[0])))
             images, labels = next(batches(self.data.train.subset(piece), data=self.data,
                                           batch_size=len(piece), rng=None))  # fmt: skip
-            altered = augmented(images, rng=rng, flip=self.recipe.flip, shift=self.recipe.shift)
+            flip = self.recipe.flip and self.data.symmetric
+            altered = augmented(images, rng=rng, flip=flip, shift=self.recipe.shift)
             own = torch.from_numpy(self.team.rows(len(piece)))
             yield scaled(altered[own], resolution / self.data.resolution), labels[own]
 

@@ -32,6 +32,7 @@ class ImageData:
     validation: Images
     test: Images | None
     remarks: tuple[str, ...]
+    symmetric: bool = True  # as far as is known, a mirrored image is one of the same class
 
 
 def load_data(name: str, *, resolution: int | None = None, seed: int = 0) -> ImageData:
@@ -73,6 +74,7 @@ def load_data(name: str, *, resolution: int | None = None, seed: int = 0) -> Ima
         validation=validation,
         test=found.splits.get("test"),
         remarks=remarks,
+        symmetric=name != "digits",
     )
 
 

@@ -101,7 +101,8 @@ class Training:
         every = batches(images, data=self._data, batch_size=recipe.batch_size, rng=rng,
                         drop_last=len(images) >= recipe.batch_size)  # fmt: skip
         for pixels, labels in islice(every, steps_in(recipe, self._done, len(images))):
-            altered = augmented(pixels, rng=rng, flip=recipe.flip, shift=recipe.shift)
+            flip = recipe.flip and self._data.symmetric
+            altered = augmented(pixels, rng=rng, flip=flip, shift=recipe.shift)
             yield scaled(altered, scale), labels
 
     def state(self) -> dict[str, Any]:

@@ -149,3 +149,13 @@ def test_a_recipe_ends_at_full_size_whatever_its_length() -> None:
         assert steps_in(recipe, epochs - 1, 100) == 10
         assert rungs(epochs)[-1] == epochs
     assert rungs(8) == (2, 4, 8)
+
+
+def test_digits_are_not_mirrored() -> None:
+    digits = load_data("digits")
+    assert not digits.symmetric
+    losses = {
+        _training(digits, replace(RECIPE, epochs=1, batch_size=64, flip=flip)).run_epoch().loss
+        for flip in (True, False)
+    }
+    assert len(losses) == 1

@@ -4,8 +4,9 @@
 
 Kendall's tau and Spearman's rho over all networks and within bands of +-15 % of latency, each with
 a bootstrap 95 % interval. Truth is the accuracy after the last epoch, averaged over seeds. What is
-fitted (the default score, the predictor) is fitted on some networks and judged on the others.
-Prints the table and writes benchmarks/results/ranking.json.
+fitted (the default score's weights, the predictor) is fitted on some networks and judged on the
+others; the default as it is was fitted on all of them. Prints the table and the weights that all
+networks together give, and writes benchmarks/results/ranking.json.
 """
 
 import argparse
@@ -18,9 +19,10 @@ from statistics import fmean
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import nnls
 
 from nas import journal
-from predictors.accuracy import ProxyEstimator
+from predictors.accuracy import ProxyEstimator, t0_to_t2
 from predictors.accuracy_predictor import AccuracyPredictor
 from predictors.proxies import PROXIES
 from predictors.ranking import STATISTICS, Correlation, bootstrapped, difference
@@ -40,11 +42,16 @@ SPLITS = 20  # into those and the others
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """The networks of PConv-Bench: configs, latencies and, by seed, accuracies after each epoch."""
+    """The networks of PConv-Bench, latencies and, by seed, accuracies after each epoch."""
 
-    configs: Sequence[FasterNetConfig]
+    genes: Sequence[Genes]
     latencies_ms: Array
     accuracies: Sequence[Mapping[int, Sequence[float]]]
+
+    @property
+    def configs(self) -> list[FasterNetConfig]:
+        """The networks."""
+        return [SPACE.decode(genes) for genes in self.genes]
 
     @property
     def truth(self) -> Array:
@@ -60,25 +67,57 @@ def main() -> None:
     """Score, correlate, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bench", type=Path, required=True)
-    bench = read_bench(parser.parse_args().bench)
-    scores = {**_counts_and_proxies(bench), "default": _scored(bench, ProxyEstimator())}
+    folder = parser.parse_args().bench
+    bench = read_bench(folder)
+    proxies = _counts_and_proxies(bench)
+    told = np.column_stack([proxies[name] for name in PROXIES])
     epochs = len(next(iter(bench.accuracies[0].values())))
-    scores[f"trained for 1 of {epochs} epochs"] = _first_seed(bench, max(epochs // 8, 1) - 1)
-    rows = {name: _correlations(bench, values) for name, values in scores.items()}
-    rows = {"seeds against seeds": _ceiling(bench), **rows,
-            f"predictor after {TRAINED}": _predictor(bench, scores)}  # fmt: skip
+    scores = {
+        **proxies, "default": _scored(bench, ProxyEstimator()),
+        "default, fitted on the other half": cross_fitted(told, bench.truth),
+        f"trained for 1 of {epochs} epochs": _first_seed(bench, max(epochs // 8, 1) - 1),
+        **_supernet(folder, bench),
+    }  # fmt: skip
+    rows = {
+        "seeds against seeds": _ceiling(bench),
+        **{name: _correlations(bench, values) for name, values in scores.items()},
+        f"predictor after {TRAINED}": _predictor(bench, told),
+    }
     for name, row in rows.items():
-        print(f"{name:32}" + "".join(f"  {c.value:6.3f} [{c.low:6.3f}, {c.high:6.3f}]"
+        print(f"{name:34}" + "".join(f"  {c.value:6.3f} [{c.low:6.3f}, {c.high:6.3f}]"
                                      for c in row.values()))  # fmt: skip
     gains = _gains(bench, scores)
     for name, gain in gains.items():
         print(f"{name}: {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]")
+    weights = dict(zip(PROXIES, (fitted(told, bench.truth) * t0_to_t2(tuple(PROXIES))).tolist(),
+                       strict=True))  # fmt: skip
+    print("weights:", ", ".join(f"{name} {w / sum(weights.values()):.3f}"
+                                for name, w in weights.items()))  # fmt: skip
     document = {
-        "networks": len(bench.configs), "statistics": list(STATISTICS),
+        "networks": len(bench.genes), "statistics": list(STATISTICS), "weights": weights,
         "rows": {name: {k: asdict(c) for k, c in row.items()} for name, row in rows.items()},
         "default_above_best_count": {name: asdict(gain) for name, gain in gains.items()},
     }  # fmt: skip
     (RESULTS / "ranking.json").write_text(json.dumps(document, indent=2) + "\n")
+
+
+def fitted(columns: Array, truth: Array) -> Array:
+    """Weights of scores [n, k], none negative, whose sum comes nearest to the truth [n]."""
+    centred = columns - columns.mean(axis=0)
+    spread = centred.std(axis=0)
+    weights: Array = nnls(centred / spread, truth - truth.mean())[0] / spread
+    return weights
+
+
+def cross_fitted(columns: Array, truth: Array, seed: int = 0) -> Array:
+    """Each half's sums by the weights that the other half gives, standardised half by half."""
+    order = np.random.default_rng(seed).permutation(len(truth))
+    halves = order[::2], order[1::2]
+    found = np.empty(len(truth))
+    for fit, test in (halves, halves[::-1]):
+        sums = columns[test] @ fitted(columns[fit], truth[fit])
+        found[test] = (sums - sums.mean()) / max(sums.std(), 1e-12)
+    return found
 
 
 def read_bench(folder: Path) -> Bench:
@@ -90,7 +129,7 @@ def read_bench(folder: Path) -> Bench:
         runs.setdefault(tuple(row["genes"]), {})[row["seed"]] = row["accuracies"]
     both = [genes for genes in runs if genes in latencies]
     return Bench(
-        configs=[SPACE.decode(genes) for genes in both],
+        genes=both,
         latencies_ms=np.array([latencies[genes] for genes in both]),
         accuracies=[runs[genes] for genes in both],
     )  # fmt: skip
@@ -112,6 +151,16 @@ def _first_seed(bench: Bench, epoch: int) -> Array:
     return np.array([runs[0][epoch] for runs in bench.accuracies])
 
 
+def _supernet(folder: Path, bench: Bench) -> dict[str, Array]:
+    """The accuracies with a supernet's weights, once `pconv_supernet.py` has found all of them."""
+    known = {
+        tuple(row["genes"]): row["accuracy"] for row in journal.read(folder / "supernet.jsonl")
+    }
+    if not all(genes in known for genes in bench.genes):
+        return {}
+    return {"supernet": np.array([known[genes] for genes in bench.genes])}
+
+
 def _correlations(bench: Bench, scores: Array) -> dict[str, Correlation]:
     return {name: bootstrapped(statistic, scores, bench.truth, bench.latencies_ms)
             for name, statistic in STATISTICS.items()}  # fmt: skip
@@ -131,22 +180,22 @@ def _gains(bench: Bench, scores: Mapping[str, Array]) -> dict[str, Correlation]:
     for name in ("kendall", "kendall in bands"):
         of = STATISTICS[name]
         best = max(COUNTS, key=lambda c: of(scores[c], bench.truth, bench.latencies_ms))
-        pair = (scores["default"], scores[best])
+        pair = (scores["default, fitted on the other half"], scores[best])
         found[f"{name}, above {best}"] = difference(of, pair, bench.truth, bench.latencies_ms)
     return found
 
 
-def _predictor(bench: Bench, scores: Mapping[str, Array]) -> dict[str, Correlation]:
+def _predictor(bench: Bench, told: Array) -> dict[str, Correlation]:
     """Fitted to some networks, judged on the others: the mean over splits, and their spread."""
-    told = np.column_stack([scores[name] for name in PROXIES])
+    configs = bench.configs
     found: dict[str, list[float]] = {name: [] for name in STATISTICS}
     for seed in range(SPLITS):
-        order = np.random.default_rng(seed).permutation(len(bench.configs))
+        order = np.random.default_rng(seed).permutation(len(configs))
         fit, test = order[:TRAINED], order[TRAINED:]
         predictor = AccuracyPredictor.fit(
-            SPACE, [bench.configs[i] for i in fit], bench.truth[fit], scores=told[fit]
+            SPACE, [configs[i] for i in fit], bench.truth[fit], scores=told[fit]
         )
-        predicted = predictor.predict([bench.configs[i] for i in test], scores=told[test]).mean
+        predicted = predictor.predict([configs[i] for i in test], scores=told[test]).mean
         for name, statistic in STATISTICS.items():
             found[name].append(statistic(predicted, bench.truth[test], bench.latencies_ms[test]))
     return {name: _spread(values) for name, values in found.items()}

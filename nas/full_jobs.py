@@ -129,11 +129,9 @@ def started(job: Job) -> "FasterNet":
 
 def _of_supernet(job: Job) -> "dict[str, torch.Tensor]":
     """The config's share of its run's supernet."""
-    import torch
-
     from nas.options import SearchOptions
     from nas.study import read_run
-    from nas.supernets import FILE
+    from nas.supernets import FILE, read_kept
     from search_spaces.supernet import Supernet
 
     if job.run is None or not (job.run / FILE).exists():
@@ -142,7 +140,7 @@ def _of_supernet(job: Job) -> "dict[str, torch.Tensor]":
                          "or start from scratch.")  # fmt: skip
     options = SearchOptions.from_json(read_run(job.run)["options"])
     supernet = Supernet(options.open_space())
-    supernet.load_state_dict(torch.load(job.run / FILE, weights_only=True)["network"])
+    supernet.load_state_dict(read_kept(job.run / FILE)["network"])
     return supernet.weights_of(job.config)
 
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from random import Random
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nas.feasible import Gate, PredictLatency
 from nas.options import SearchOptions
@@ -85,6 +85,7 @@ def train_supernet(
     from predictors.recipe import Recipe
     from predictors.short_training import loaded
     from predictors.supernet_training import supernet_training
+    from predictors.training import training_device
     from search_spaces.inheritance import inherit
     from search_spaces.weight_files import read_weights
 
@@ -95,9 +96,10 @@ def train_supernet(
     if options.weights:
         inherit(supernet, read_weights(options.weights))
     data = loaded(options.data, max(config.resolution for config in sandwich.configs))
-    training = supernet_training(supernet, data, Recipe(epochs=total, seed=options.seed), sandwich)
+    training = supernet_training(supernet, data, Recipe(epochs=total, seed=options.seed), sandwich,
+                                 device=training_device())  # fmt: skip
     if (folder / FILE).exists():
-        training.load_state(torch.load(folder / FILE, weights_only=True))
+        training.load_state(read_kept(folder / FILE))
     while training.done < total:
         accuracy = training.run_epoch().accuracy
         saved = io.BytesIO()
@@ -126,11 +128,17 @@ class SupernetEstimator:
 @lru_cache(maxsize=1)
 def _trained(options: SearchOptions, file: Path) -> "Supernet":
     """The trained supernet, once in a process."""
+    supernet = _empty(options)
+    supernet.load_state_dict(read_kept(file)["network"])
+    return supernet
+
+
+def read_kept(file: Path) -> dict[str, Any]:
+    """Return a training as it was kept, on the CPU: the device that it was on may not be here."""
     import torch
 
-    supernet = _empty(options)
-    supernet.load_state_dict(torch.load(file, weights_only=True)["network"])
-    return supernet
+    kept: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    return kept
 
 
 def _empty(options: SearchOptions) -> "Supernet":

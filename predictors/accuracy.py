@@ -1,5 +1,6 @@
 """Estimators of how accurate a config's network will be, behind one interface."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -27,6 +28,11 @@ class AccuracyEstimator(Protocol):
         """Return the estimate; the same config gives the same number."""
 
 
+# Shares of the training-free scores in the default one, each in units of its difference between T0
+# and T2.
+SHARES: Mapping[str, float] = {"synflow": 0.5, "parameters": 0.5}
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProxyEstimator:
     """The training-free score: FasterNet-T0 has 100 and T2 has 200.
@@ -41,23 +47,30 @@ class ProxyEstimator:
 
     def __call__(self, config: FasterNetConfig) -> float:
         """Return the score of the config's network, freshly initialised."""
-        zero, one = _yardstick(self.seed)
-        found = _scores(config, self.seed)
-        parts = [(x - a) / (b - a) for x, a, b in zip(found, zero, one, strict=True)]
-        return 100 * (1 + sum(parts) / len(parts))
+        names = tuple(SHARES)
+        found = zip(SHARES.values(), _scores(config, names, self.seed), t0_of(names, self.seed),
+                    t0_to_t2(names, self.seed), strict=True)  # fmt: skip
+        return 100 * (1 + sum(share * (x - t0) / unit for share, x, t0, unit in found))
 
 
 @cache
-def _yardstick(seed: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The two scores of T0 and of T2."""
-    return _scores(FASTERNET["t0"], seed), _scores(FASTERNET["t2"], seed)
+def t0_of(proxies: tuple[str, ...], seed: int = 0) -> tuple[float, ...]:
+    """Return training-free scores, by their names in `PROXIES`, of T0."""
+    return _scores(FASTERNET["t0"], proxies, seed)
 
 
-def _scores(config: FasterNetConfig, seed: int) -> tuple[float, ...]:
-    from predictors.proxies import log_parameters, log_synflow
+@cache
+def t0_to_t2(proxies: tuple[str, ...], seed: int = 0) -> tuple[float, ...]:
+    """Return by how much training-free scores, by their names in `PROXIES`, rise from T0 to T2."""
+    t2 = _scores(FASTERNET["t2"], proxies, seed)
+    return tuple(b - a for a, b in zip(t0_of(proxies, seed), t2, strict=True))
+
+
+def _scores(config: FasterNetConfig, proxies: Sequence[str], seed: int) -> tuple[float, ...]:
+    from predictors.proxies import PROXIES
 
     network = _initialised(config, seed)
-    return log_synflow(network), log_parameters(network)
+    return tuple(PROXIES[name](network) for name in proxies)
 
 
 def _initialised(config: FasterNetConfig, seed: int) -> "FasterNet":

@@ -61,13 +61,14 @@ class TrainingEstimator:
     def _begun(self, config: FasterNetConfig) -> "tuple[Training, list[float]]":
         import torch
 
-        from predictors.training import Training
+        from predictors.training import Training, training_device
         from search_spaces.network import build
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.recipe.seed)
             network = build(config)
-        training = Training(network, loaded(self.data, config.resolution), self.recipe)
+        data = loaded(self.data, config.resolution)
+        training = Training(network, data, self.recipe, device=training_device())
         kept = self._kept(config)
         if kept is None:
             return training, []
@@ -79,7 +80,9 @@ class TrainingEstimator:
         import torch
 
         try:
-            kept: dict[str, Any] = torch.load(self._file(config), weights_only=True)
+            kept: dict[str, Any] = torch.load(
+                self._file(config), map_location="cpu", weights_only=True
+            )
         except Exception:  # unpickling raises whatever it likes
             return None
         return kept

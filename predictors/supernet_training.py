@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from predictors.datasets import ImageData
 from predictors.image_batches import batches
 from predictors.recipe import Recipe
-from predictors.training import Training, accuracy
+from predictors.training import Training, accuracy, device_of
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.supernet import Supernet
 
@@ -21,7 +21,8 @@ CALIBRATION = 1024  # training images from which batch norms get their statistic
 
 
 def supernet_training(
-    supernet: Supernet, data: ImageData, recipe: Recipe, draw: Draw
+    supernet: Supernet, data: ImageData, recipe: Recipe, draw: Draw, *,
+    device: torch.device | None = None,
 ) -> Training:  # fmt: skip
     """Return the training of a supernet by the sandwich rule (arXiv 1903.05134).
 
@@ -32,7 +33,7 @@ def supernet_training(
     """
     first = draw(Random(0))[0]
     return Training(supernet, data, recipe, loss=_SandwichLoss(supernet, recipe, draw),
-                    judge=lambda: score(supernet, first, data))  # fmt: skip
+                    judge=lambda: score(supernet, first, data), device=device)  # fmt: skip
 
 
 def score(supernet: Supernet, config: FasterNetConfig, data: ImageData) -> float:
@@ -40,8 +41,10 @@ def score(supernet: Supernet, config: FasterNetConfig, data: ImageData) -> float
 
     Its batch norms take their statistics from some training images, not augmented.
     """
+    place = device_of(supernet)
     with torch.no_grad():
-        network = supernet.recalibrated(config, _calibration_images(data))
+        calibration = (images.to(place) for images in _calibration_images(data))
+        network = supernet.recalibrated(config, calibration)
     return accuracy(network.to(memory_format=torch.channels_last), data.validation, data)  # type: ignore[call-overload]
 
 

@@ -42,15 +42,16 @@ Loss = Callable[[Tensor, Tensor, int], Tensor]  # of images, labels and the numb
 class Training:
     """A network on its way through a recipe; `state` and `load_state` carry it elsewhere.
 
-    The same network, data and recipe give the same weights, stopped in between or not. The loss is
-    the cross entropy and the judge the accuracy on the validation split, unless others are given.
+    On a CPU the same network, data and recipe give the same weights, stopped in between or not. The
+    loss is the cross entropy and the judge the accuracy on the validation split, unless others are
+    given.
     """
 
     def __init__(
         self, network: nn.Module, data: ImageData, recipe: Recipe, *, loss: Loss | None = None,
-        judge: Callable[[], float] | None = None,
+        judge: Callable[[], float] | None = None, device: torch.device | None = None,
     ) -> None:  # fmt: skip
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._data = data
         self._recipe = recipe
         self._loss = loss or self._cross_entropy
@@ -131,7 +132,9 @@ class Training:
         self._optimizer.zero_grad(set_to_none=True)
         total = 0.0
         for part, targets in zip(images.chunk(self.pieces), labels.chunk(self.pieces), strict=True):
-            loss = self._checked(self._loss(_packed(part), targets, self._schedule.last_epoch))
+            place = device_of(self.network)
+            loss = self._loss(_packed(part, place), targets.to(place), self._schedule.last_epoch)
+            self._check(loss)
             share = len(part) / len(images)
             (share * loss).backward()  # type: ignore[no-untyped-call]
             total += share * loss.item()
@@ -139,13 +142,12 @@ class Training:
         self._schedule.step()
         return total
 
-    def _checked(self, loss: Tensor) -> Tensor:
+    def _check(self, loss: Tensor) -> None:
         if not torch.isfinite(loss):
             raise DivergedError(
                 f"The loss must stay a number, but is {loss.item()} in epoch {self._done + 1}. "
                 "Use a smaller learning rate."
             )
-        return loss
 
 
 def accuracy(
@@ -156,16 +158,27 @@ def accuracy(
     The network is left in evaluation mode.
     """
     network.eval()
-    right = 0
+    right, place = 0, device_of(network)
     with torch.inference_mode():
         for batch, labels in batches(images, data=data, batch_size=500, rng=None):
-            right += int((network(_packed(scaled(batch, scale))).argmax(1) == labels).sum())
+            said = network(_packed(scaled(batch, scale), place)).argmax(1)
+            right += int((said == labels.to(place)).sum())
     return 100 * right / len(images)
 
 
-def _packed(images: Tensor) -> Tensor:
+def training_device() -> torch.device:
+    """Return the GPU if torch sees one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Return where a network's weights are."""
+    return next(network.parameters()).device
+
+
+def _packed(images: Tensor, place: torch.device) -> Tensor:
     """Channels last, which is faster on CPUs."""
-    return images.contiguous(memory_format=torch.channels_last)
+    return images.to(place).contiguous(memory_format=torch.channels_last)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

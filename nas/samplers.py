@@ -1,6 +1,7 @@
 """Optuna's samplers as searchers."""
 
 import logging
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,14 @@ def _nsga2(seed: int) -> "optuna.samplers.BaseSampler":
     return optuna.samplers.NSGAIISampler(population_size=20, seed=seed)
 
 
+def _nsga3(seed: int) -> "optuna.samplers.BaseSampler":
+    import optuna
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.NSGAIIISampler(population_size=20, dividing_parameter=12, seed=seed)
+
+
 def _tpe(seed: int) -> "optuna.samplers.BaseSampler":
     import optuna
 
@@ -89,5 +98,5 @@ def _gp(seed: int) -> "optuna.samplers.BaseSampler":
 
 
 SAMPLERS: dict[str, Callable[[int], "optuna.samplers.BaseSampler"]] = {
-    "nsga2": _nsga2, "tpe": _tpe, "gp": _gp,
+    "nsga2": _nsga2, "nsga3": _nsga3, "tpe": _tpe, "gp": _gp,
 }  # fmt: skip

@@ -12,7 +12,7 @@ from search_spaces.space import Genes, Space
 if TYPE_CHECKING:
     from nas.feasible import PredictLatency
 
-SearcherName = Literal["guided", "nsga2", "tpe", "gp", "evolution", "local", "random"]
+SearcherName = Literal["guided", "nsga2", "nsga3", "tpe", "gp", "evolution", "local", "random"]
 
 
 def open_searcher(

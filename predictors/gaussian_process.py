@@ -16,6 +16,7 @@ Array = NDArray[np.float64]
 # in many dimensions), of the signal's variance and of the noise's, for standardised targets.
 _LENGTH, _SIGNAL, _NOISE = (0.0, 1.0), (0.0, 1.0), (-5.0, 2.0)
 _BOUNDS = ((-3.0, 5.0), (-4.0, 4.0), (-12.0, 1.0))
+_ROWS = 8192  # inputs at once, so that a million need little memory
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class GaussianProcess:
 
     def predict(self, inputs: Array) -> tuple[Array, Array]:
         """Return mean and standard deviation (without noise) at inputs of shape [m, d]."""
+        parts = np.split(inputs, range(_ROWS, len(inputs), _ROWS))
+        mean, deviation = zip(*map(self._predict, parts), strict=True)
+        return np.concatenate(mean), np.concatenate(deviation)
+
+    def _predict(self, inputs: Array) -> tuple[Array, Array]:
         from scipy.linalg import solve_triangular
 
         lengths, signal, _ = _split(self.hyperparameters)

@@ -191,7 +191,7 @@ MISTAKES: list[tuple[str, str]] = [
     (" --space resnet", "`space` must be one of fasternet, fasternet-32, but got 'resnet'"),
     (" --runtime tflite", "`runtime` must be onnxruntime"),
     (" --device cpu --runtime tflite", "`runtime` must be one of onnxruntime, torch"),
-    (" --searcher luck", "`searcher` must be one of guided, nsga2, tpe, gp, evolution"),
+    (" --searcher luck", "`searcher` must be one of guided, nsga2, nsga3, tpe, gp, evolution"),
     (" --threads 3", "`threads` must be 1 or 4, but got 3"),
     (" --threads 0", "`threads` must be a positive whole number, but got 0"),
     (" --device cpu --threads 5000", "`threads` must be at most the "),

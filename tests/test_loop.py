@@ -47,6 +47,7 @@ FACTORS = {"conv": (1.0, 1.0), "pool": (0.45, 0.8), "skip": (0.2, 0.5)}  # of ti
 TRIALS: dict[SearcherName, int] = {
     "guided": 22,
     "nsga2": 34,
+    "nsga3": 34,
     "tpe": 22,
     "gp": 19,
     "evolution": 34,

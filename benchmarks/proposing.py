@@ -1,0 +1,96 @@
+"""What does thinking cost, beside measuring and training? CPU time on one core.
+
+    python benchmarks/proposing.py
+
+Prints two things and writes them to benchmarks/results/proposing.json. What a proposal takes when
+200 trials are known, in the `fasternet` space under a budget: ours, and Optuna's Gaussian process,
+whose share of 100 trials is enough to see. And what costs and latencies of a million networks take.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+from statistics import fmean, median
+
+import numpy as np
+import torch
+
+from nas.loop import search
+from nas.searchers import SearcherName
+from nas.trial import Scores
+from predictors.cost import cost, costs
+from predictors.latency import LatencyPredictor, Prediction
+from search_spaces.catalogue import SPACES
+from search_spaces.fasternet import FasterNetConfig
+
+RESULTS = Path(__file__).parent / "results"
+SPACE = SPACES["fasternet"]
+TRIALS: dict[SearcherName, int] = {"guided": 200, "gp": 100}
+LAST = 20  # proposals, of which the median is taken
+NETWORKS = 1_000_000
+FITTED = 50
+
+
+def main() -> None:
+    """Propose, then predict."""
+    torch.set_num_threads(1)
+    predictor = fitted()
+    document = {
+        "proposal_ms": {name: {"trials": trials, "median": proposal_ms(name, trials, predictor)}
+                        for name, trials in TRIALS.items()},
+        "million_networks_s": million_s(predictor),
+    }  # fmt: skip
+    print(json.dumps(document, indent=2))
+    (RESULTS / "proposing.json").write_text(json.dumps(document, indent=2) + "\n")
+
+
+def fitted() -> LatencyPredictor:
+    """A predictor as a search has it; the latencies are made up, which costs the same."""
+    rng = Random(0)
+    configs = [SPACE.sample(rng) for _ in range(FITTED)]
+    macs = np.asarray(costs(configs).macs)
+    noise = np.random.default_rng(0).normal(1, 0.03, FITTED)
+    return LatencyPredictor.fit(SPACE, configs, (macs / 3e7 * noise).tolist())
+
+
+def proposal_ms(name: SearcherName, trials: int, predictor: LatencyPredictor) -> float:
+    """CPU milliseconds from a result to the next proposal, when almost all trials are known."""
+    predict: Callable[[Sequence[FasterNetConfig]], Prediction] = predictor.predict
+    taken: list[float] = []
+    start = time.process_time()
+    for trial in search(SPACE, _evaluate, trials=trials, budget_ms=20.0, searcher=name,
+                        predict_latency=predict):  # fmt: skip
+        taken.append(time.process_time() - start)
+        assert trial.scores is not None
+        start = time.process_time()
+    return 1000 * median(taken[-LAST:])
+
+
+def million_s(predictor: LatencyPredictor) -> dict[str, float]:
+    """CPU seconds to draw a million networks, and to predict their costs and latencies."""
+    rng = Random(1)
+    seconds = {}
+    start = time.process_time()
+    configs = [SPACE.sample(rng) for _ in range(NETWORKS)]
+    seconds["drawing"] = time.process_time() - start
+    start = time.process_time()
+    found = costs(configs)
+    seconds["costs"] = time.process_time() - start
+    start = time.process_time()
+    latencies = predictor.predict(configs)
+    seconds["latencies"] = time.process_time() - start
+    assert len(np.asarray(found.macs)) == len(latencies.mean_ms) == NETWORKS
+    return seconds
+
+
+def _evaluate(config: FasterNetConfig) -> Scores:
+    """An accuracy that costs nothing."""
+    work = cost(config).macs
+    return Scores(accuracy=70 + 3 * np.log10(work) + fmean(config.partial_ratios),
+                  latency_ms=work / 3e7)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -155,6 +155,16 @@ def resolution_of(recipe: FullRecipe, config: FasterNetConfig, epoch: int) -> in
     return int(min(max(early, stride), config.resolution))
 
 
+def takes_pictures(recipe: FullRecipe, resolution: int) -> bool:
+    """Whether images of that size go through timm's transforms."""
+    return resolution >= PICTURES or bool(recipe.augment)
+
+
+def crop_of(recipe: FullRecipe, resolution: int) -> float:
+    """Return the share of a picture's side that is seen when judging; 0: images as they are."""
+    return recipe.test_crop if takes_pictures(recipe, resolution) else 0.0
+
+
 def _log_macs(config: FasterNetConfig) -> float:
     """log MACs at 224 px; with another stem than T0's, on images that give as large maps."""
     return math.log(cost(replace(config, resolution=56 * config.stem_stride)).macs)

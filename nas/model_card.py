@@ -152,6 +152,8 @@ def _latency(ending: Ending) -> str:
         said += ", unstable"
     what = f"`{ending.deployed}`, batch 1, {latency.precision}"
     lines = [f"{said}: {what}. {ending.described}."]
+    if latency.precision == "bf16":
+        lines.append("The accuracy is that of fp32: the runtime rounds the file when it loads it.")
     if ending.budget_ms is not None:
         verdict = "kept" if ending.kept else "not kept"
         lines.append(f"The budget of {ending.budget_ms:g} ms is {verdict}: the upper end of the "

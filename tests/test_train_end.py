@@ -16,6 +16,7 @@ import fasternas as fn
 from nas.cli import main
 from nas.ending import read_ending
 from predictors.datasets import load_data
+from search_spaces.checkpoints import read_checkpoint
 
 Streams = pytest.CaptureFixture[str]
 CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
@@ -28,8 +29,6 @@ def trained(digits_networks: Path, tmp_path: Path) -> Path:
 
 
 def test_the_weights_are_a_checkpoint_that_says_what_they_are(digits_networks: Path) -> None:
-    from search_spaces.checkpoints import read_checkpoint
-
     found = read_checkpoint(digits_networks / "out" / "small" / "weights.safetensors")
     data = load_data("digits", resolution=8)
     assert found.config == SMALL
@@ -173,3 +172,22 @@ def test_data_whose_classes_changed_are_not_gone_on_with(tmp_path: Path, capsys:
     loaded.cache_clear()
     row = final_rows(tmp_path / "out")["x"]
     assert (row["split"], row["accuracy"]) == ("validation", row["validation_accuracy"])
+
+
+def test_pictures_are_cropped_wherever_they_are_judged(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (60, 96, 96, 3), dtype=np.uint8)
+    np.savez(tmp_path / "x.npz", x_train=images[:40], y_train=np.arange(40) % 4,
+             x_test=images[40:], y_test=np.arange(20) % 4)  # fmt: skip
+    fn.save_config(replace(SMALL, classes=4, resolution=96), tmp_path / "x.yaml")
+    command = ["train", str(tmp_path / "x.yaml"), "--data", str(tmp_path / "x.npz"), "--gpus", "0",
+               "--epochs", "1", "--device", "none", "--out", str(tmp_path / "out")]  # fmt: skip
+    assert main([*command, "--set", "test_crop=0.75"]) == 0
+    assert read_checkpoint(tmp_path / "out" / "x" / "weights.safetensors").crop == 0.75
+    card = (tmp_path / "out" / "x" / "README.md").read_text()
+    assert "96 x 96 pixels, the middle 75% of the shorter side" in card
+    assert "`test_crop` 0.75" in card
+    ending = read_ending(tmp_path / "out" / "x")
+    assert ending
+    assert ending.judged.images == 20
+    assert ending.agreement.accuracy == pytest.approx(ending.validation)

@@ -13,7 +13,9 @@ from search_spaces.catalogue import SPACES
 def run_show(arguments: argparse.Namespace) -> int:
     """`fasternas show`: print the front, or every network, of a run."""
     from nas import report
+    from nas.final_table import endings_in, final_table
     from nas.folders import read_only_run
+    from nas.training_folder import TRAINED
 
     run = read_only_run(Path(arguments.run), repair=arguments.repair)
     candidates = [c for c in run.candidates() if c.on_front or arguments.all]
@@ -21,6 +23,10 @@ def run_show(arguments: argparse.Namespace) -> int:
         print(json.dumps(report.rows(candidates), indent=2))
         return 0
     print_table(*report.table(candidates))
+    trained = [ending for _, ending in endings_in(run.folder / TRAINED)]
+    if trained:
+        print()
+        print_table(*final_table(trained))
     if run.device.source == "predicted":
         print(HOW_TO_ATTACH, file=sys.stderr)
     return 0

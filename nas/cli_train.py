@@ -1,7 +1,6 @@
 """`fasternas train`: from configs, or a run's front, to trained weights."""
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
@@ -9,34 +8,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.cli_table import print_table
 from nas.picking import Picked, find_networks
 from nas.recipe_files import read_overrides, read_recipe, recipe_with
 
 if TYPE_CHECKING:
     from nas.full_jobs import Job
     from nas.ray_training import Crew, Update
-    from nas.training_folder import TrainedNetwork
     from predictors.datasets import ImageData
-
-OUT = "trained"
 
 
 def run_train(arguments: argparse.Namespace) -> int:
-    """`fasternas train`: train each network to its end, print what came of it."""
-    from nas.full_jobs import finished
+    """`fasternas train`: train each network to its end, and say what came of it."""
+    from nas.cli_final import Finish
+    from nas.full_jobs import is_finished
 
     jobs, remarks = _jobs(arguments)
     crew = _crew(arguments)
+    finish = Finish(jobs, arguments.device, on_gpu=crew.gpus > 0)
     for remark in remarks:
         print(remark, file=sys.stderr)
-    if len(jobs) > 1 or crew.workers > 1 or arguments.ray:
-        failed = _in_ray(jobs, crew, arguments.ray)
-    else:
-        failed = {}
-        _here(jobs[0], crew)
-    trained = [finished(job) for job in jobs if job.name not in failed]
-    _print(trained, as_json=arguments.json)
+    waiting = [job for job in jobs if not is_finished(job)]
+    failed: dict[str, str] = {}
+    if len(waiting) > 1 or (waiting and (crew.workers > 1 or arguments.ray)):
+        failed = _in_ray(waiting, crew, arguments.ray)
+    elif waiting:
+        _here(waiting[0], crew)
+    failed |= finish.run([job for job in jobs if job.name not in failed], as_json=arguments.json)
     for name, error in failed.items():
         print(f"fasternas: error: {name}: {error}", file=sys.stderr)
     return 2 if failed else 0
@@ -78,8 +75,9 @@ def _job(arguments: argparse.Namespace, network: Picked, name: str, data: "Image
     if arguments.resume and (folder / RECIPE).exists():
         recipe = read_recipe(folder / RECIPE)
     else:
-        epochs = int(told["epochs"]) if told.get("epochs", "").isdecimal() else 300
-        recipe = recipe_for(config, len(data.train), epochs=epochs)
+        whole = {name: int(told[name]) for name in ("epochs", "batch")
+                 if told.get(name, "").isdecimal() and int(told[name])}  # fmt: skip
+        recipe = recipe_for(config, len(data.train), **whole)
     return Job(name=network.name, config=config, recipe=recipe_with(recipe, told),
                data=_absolute(name), folder=folder, init=_init(arguments.init),
                run=network.run and network.run.absolute(),
@@ -107,7 +105,9 @@ def _data_of(arguments: argparse.Namespace, network: Picked) -> str:
 def _out(arguments: argparse.Namespace, network: Picked) -> Path:
     if arguments.out:
         return Path(arguments.out)
-    return network.run / OUT if network.run else Path(OUT)
+    from nas.training_folder import TRAINED
+
+    return network.run / TRAINED if network.run else Path(TRAINED)
 
 
 def _init(told: str) -> str:
@@ -209,14 +209,3 @@ class _Bars:
 def _words(row: Any, job: "Job") -> str:
     return (f"epoch {row.epoch} of {job.recipe.epochs}: loss {row.loss:.3f}, "
             f"{row.accuracy:.2f} %, {row.images_per_s:.0f} images/s")  # fmt: skip
-
-
-def _print(trained: "Sequence[TrainedNetwork]", *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps([{"name": t.name, "accuracy": t.accuracy, "epoch": t.epoch,
-                           "weights": str(t.weights)} for t in trained], indent=2))  # fmt: skip
-        return
-    if trained:
-        print_table(["network", "validation accuracy %", "epoch", "weights"],
-                    [[t.name, f"{t.accuracy:.2f}", str(t.epoch), str(t.weights)]
-                     for t in trained])  # fmt: skip

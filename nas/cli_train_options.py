@@ -28,6 +28,8 @@ def add_train_options(train: argparse.ArgumentParser) -> None:
                        help="the longest time between checkpoints (10min)")  # fmt: skip
     train.add_argument("--out", type=word, metavar="DIR",
                        help="where each network has its folder (RUN/trained)")  # fmt: skip
+    train.add_argument("--device", type=word, metavar="NAME",
+                       help="that times them at the end (the run's, or cpu); or none")  # fmt: skip
     train.add_argument("--resume", action="store_true", help="go on with trainings in the folder")
     train.add_argument(
         "--ray", type=ray_address, metavar="HOST:PORT", help="a running Ray cluster, or auto"

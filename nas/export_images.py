@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nas.judging import judging_batches
 from predictors.datasets import ImageData, load_data
-from predictors.image_batches import batches
 from predictors.images import Images
 from search_spaces.checkpoints import Checkpoint
 from search_spaces.wording import brief
@@ -19,21 +19,23 @@ RANDOM = 8  # images, where there are no real ones
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RealImages:
-    """Images of a data set, normalised as the network was trained, with labels if it was."""
+    """Images of a data set, as the network was judged by, with labels if it was trained."""
 
     data: ImageData
     count: int
     labelled: bool
+    crop: float = 0.0
 
     def __call__(self, at_once: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield batches of validation images, spread evenly, and their labels."""
         chosen = _spread(self.data.validation, min(self.count, len(self.data.validation)))
-        for images, labels in batches(chosen, data=self.data, batch_size=at_once, rng=None):
+        for images, labels in judging_batches(chosen, data=self.data, crop=self.crop,
+                                              at_once=at_once):  # fmt: skip
             yield images, labels if self.labelled else None
 
     def calibration(self, at_once: int) -> "Calibration":
         """Return training images in whole batches."""
-        return Calibration(data=self.data, at_once=at_once)
+        return Calibration(data=self.data, at_once=at_once, crop=self.crop)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,11 +44,13 @@ class Calibration:
 
     data: ImageData
     at_once: int
+    crop: float = 0.0
 
     def __iter__(self) -> Iterator[Tensor]:
         count = max(CALIBRATION // self.at_once, 1) * self.at_once
         chosen = _spread(self.data.train, count)
-        for images, _ in batches(chosen, data=self.data, batch_size=self.at_once, rng=None):
+        for images, _ in judging_batches(chosen, data=self.data, crop=self.crop,
+                                         at_once=self.at_once):  # fmt: skip
             yield images
 
 
@@ -75,7 +79,7 @@ def real_images(name: str, checkpoint: Checkpoint, *, trained: bool, count: int)
         _refuse_other_classes(data, checkpoint)
     if checkpoint.mean and checkpoint.std:
         data = replace(data, mean=checkpoint.mean, std=checkpoint.std)
-    return RealImages(data=data, count=count, labelled=trained)
+    return RealImages(data=data, count=count, labelled=trained, crop=checkpoint.crop)
 
 
 def _refuse_other_classes(data: ImageData, checkpoint: Checkpoint) -> None:

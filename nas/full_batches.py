@@ -4,29 +4,23 @@ All of it follows from seed, epoch and the image's number: a training that was s
 of an epoch goes on with the images that it would have had.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from nas.drawing import drawing_from, seed_of
-from nas.full_recipe import PICTURES, FullRecipe
+from nas.drawing import seed_of
+from nas.full_recipe import FullRecipe, crop_of, takes_pictures
+from nas.judging import judging_batches
+from nas.picture_loading import Batch, Pictures, Transform, loaded_pictures, transform_for
 from nas.team import Team
 from predictors.datasets import ImageData
 from predictors.image_batches import augmented, batches, scaled
 from predictors.images import Images
-from predictors.picture_files import DecodedPictures
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-Batch = tuple[Tensor, Tensor]  # images [b, 3, h, w], normalised, and labels [b]
 _JUDGED_AT_ONCE = 250
-_PLAIN = ("L", "RGB", "RGBA", "CMYK", "YCbCr")  # PIL's modes that become RGB without further ado
 
 
 def steps_of(recipe: FullRecipe, images: int) -> int:
@@ -52,11 +46,6 @@ class Feed:
     team: Team
     loaders: int = 0
 
-    @property
-    def in_pictures(self) -> bool:
-        """Whether the images go through timm's transforms."""
-        return self.data.resolution >= PICTURES or bool(self.recipe.augment)
-
     def training(self, epoch: int, step: int, resolution: int) -> Iterator[list[Batch]]:
         """Yield the pieces of each step of an epoch (both from 0), from that step on."""
         rng = torch.Generator().manual_seed(seed_of(self.recipe.seed, epoch))
@@ -66,20 +55,18 @@ class Feed:
         parts = [pieces_of(order[i * batch : (i + 1) * batch], self.recipe.at_once)
                  for i in range(step, steps)]  # fmt: skip
         flat = [piece for pieces in parts for piece in pieces]
-        read = self._pictures if self.in_pictures else self._pixels
+        cropped = takes_pictures(self.recipe, self.data.resolution)
+        read = self._pictures if cropped else self._pixels
         every = read(flat, epoch, resolution)
         for pieces in parts:
             yield [next(every) for _ in pieces]
 
     def judging(self, images: Images) -> Iterator[Batch]:
-        """Yield this worker's share of a split, in order."""
+        """Return this worker's share of a split, in order."""
         own = images.subset(self.team.share(len(images)))
-        if not self.in_pictures:
-            yield from batches(own, data=self.data, batch_size=_JUDGED_AT_ONCE, rng=None)
-            return
-        picture = _Pictures(own, self._transform(self.data.resolution, training=False), None)
-        numbers = [chunk.tolist() for chunk in _chunks(np.arange(len(own)), _JUDGED_AT_ONCE)]
-        yield from self._loaded(picture, numbers)
+        crop = crop_of(self.recipe, self.data.resolution)
+        return judging_batches(own, data=self.data, crop=crop, at_once=_JUDGED_AT_ONCE,
+                               loaders=self.loaders)  # fmt: skip
 
     def _pixels(
         self, pieces: Sequence[NDArray[np.int64]], epoch: int, resolution: int
@@ -96,64 +83,17 @@ class Feed:
     def _pictures(
         self, pieces: Sequence[NDArray[np.int64]], epoch: int, resolution: int
     ) -> Iterator[Batch]:
-        transform = self._transform(resolution, training=True)
-        pictures = _Pictures(self.data.train, transform, (self.recipe.seed, epoch))
+        place = (self.recipe.seed, epoch)
+        pictures = Pictures(self.data.train, self._transform(resolution), place)
         own = [piece[self.team.rows(len(piece))].tolist() for piece in pieces]
-        return self._loaded(pictures, own)
+        return loaded_pictures(pictures, own, loaders=self.loaders)
 
-    def _loaded(self, pictures: "_Pictures", numbers: list[list[int]]) -> Iterator[Batch]:
-        from torch.utils.data import DataLoader
-
-        loader: Any = DataLoader(pictures, batch_sampler=numbers, num_workers=self.loaders)  # type: ignore[arg-type]
-        yield from loader
-
-    def _transform(self, resolution: int, *, training: bool) -> "Callable[[Image], Tensor]":
-        from nas.timm_parts import timm_with
-
+    def _transform(self, resolution: int) -> Transform:
         recipe = self.recipe
-        options: dict[str, Any] = {"scale": (recipe.crop, 1.0), "color_jitter": None,
-                                   "hflip": 0.5 if recipe.flip else 0.0,
-                                   "auto_augment": recipe.augment or None}  # fmt: skip
-        transform: Callable[[Image], Tensor] = timm_with("data").data.create_transform(
-            input_size=(3, resolution, resolution), is_training=training, interpolation="bicubic",
-            mean=_rgb(self.data.mean), std=_rgb(self.data.std),
-            **(options if training else {"crop_pct": recipe.test_crop}),
+        return transform_for(
+            self.data, resolution, is_training=True, scale=(recipe.crop, 1.0), color_jitter=None,
+            hflip=0.5 if recipe.flip else 0.0, auto_augment=recipe.augment or None,
         )  # fmt: skip
-        return transform
-
-
-@dataclass(frozen=True)
-class _Pictures:
-    """Pictures by number, as torch's loader takes them; drawn from (seed, epoch) if given."""
-
-    images: Images
-    transform: "Callable[[Image], Tensor]"
-    place: tuple[int, int] | None
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, number: int) -> tuple[Tensor, int]:
-        label = int(self.images.labels[number])
-        picture = _picture(self.images, number)
-        if self.place is None:
-            return self.transform(picture), label
-        with drawing_from(*self.place, number):
-            return self.transform(picture), label
-
-
-def _picture(images: Images, number: int) -> "Image":
-    """The whole picture of a file in RGB, so that crops are of all of it; else its pixels."""
-    from PIL.Image import fromarray
-
-    pictures = images.pictures
-    if isinstance(pictures, DecodedPictures):
-        with pictures.files.open_image(int(images.rows[number])) as image:
-            if image.mode in _PLAIN:
-                grey = image.convert("L") if pictures.channels == 1 else image
-                return grey.convert("RGB")
-    pixels = images.pixels([number])[0]
-    return fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("RGB")
 
 
 def pieces_of(batch: NDArray[np.int64], at_once: int) -> list[NDArray[np.int64]]:
@@ -163,11 +103,3 @@ def pieces_of(batch: NDArray[np.int64], at_once: int) -> list[NDArray[np.int64]]
         return [part for part in np.array_split(batch, count) if len(part)]
     pairs = np.array_split(batch.reshape(-1, 2), count)
     return [part.reshape(-1) for part in pairs if len(part)]
-
-
-def _chunks(numbers: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
-    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
-
-
-def _rgb(values: tuple[float, ...]) -> tuple[float, ...]:
-    return values * 3 if len(values) == 1 else values

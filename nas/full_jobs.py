@@ -7,18 +7,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.full_progress import Progress
-from nas.full_recipe import FullRecipe
-from nas.training_folder import TrainedNetwork, Watch, begin_folder, has_training, held, read_table
+from nas.full_progress import Best, Progress
+from nas.full_recipe import FullRecipe, crop_of
+from nas.training_folder import (
+    WEIGHTS,
+    TrainedNetwork,
+    Watch,
+    begin_folder,
+    has_training,
+    held,
+    read_table,
+)
 from predictors.models import config_identity
 from search_spaces.fasternet import FasterNetConfig
 
 if TYPE_CHECKING:
     import torch
 
-    from nas.full_training import FullTraining
     from nas.team import Team
     from predictors.datasets import ImageData
+    from search_spaces.checkpoints import Checkpoint
     from search_spaces.network import FasterNet
 
 SCRATCH, SUPERNET = "scratch", "supernet"
@@ -60,23 +68,26 @@ def run_job(
         RuntimeError: if the loss stays no number, or another process works on the folder.
         OSError: if something cannot be read or written.
     """
+    from nas.full_training import FullTraining
     from nas.surviving import surviving
 
-    training = _training(job, device, team, loaders_for(loaders))
+    data = data_of(job)
+    training = FullTraining(started(job), data, job.recipe, device=device, team=team,
+                            loaders=loaders_for(loaders))  # fmt: skip
     leads = training.team.leads
     if leads and not has_training(job.folder):
         begin_folder(job.folder, job.config, job.recipe)
     training.team.wait()
     watch = Watch(job.folder, name=job.name, data=job.data) if leads else None
     with held(job.folder) if leads else nullcontext():
-        for progress in surviving(training, job.folder, identity=job.identity,
+        for progress in surviving(training, job.folder, identity=_identity(job, data),
                                   minutes=job.minutes):  # fmt: skip
             if watch and training.rows and (progress.row or progress.remark):
                 watch.see(training.rows)
             yield progress
         if watch and training.best:
             watch.see(training.rows)
-            watch.end(training.rows, training.best)
+            watch.end(training.rows, _checkpoint(job, data, training.best))
 
 
 def finished(job: Job) -> TrainedNetwork:
@@ -93,15 +104,39 @@ def loaders_for(asked: int | None) -> int:
     return min(len(os.sched_getaffinity(0)) - 1, _MOST_LOADERS)
 
 
-def _training(
-    job: Job, device: "torch.device", team: "Team | None", loaders: int
-) -> "FullTraining":
-    from nas.full_training import FullTraining
+def is_finished(job: Job) -> bool:
+    """Whether the training has run to its end, so that only its weights are of interest."""
+    from nas.checkpointing import newest
+    from search_spaces.checkpoints import read_checkpoint
+
+    try:
+        kept = newest(job.folder)
+        read_checkpoint(job.folder / WEIGHTS)
+    except (OSError, ValueError):
+        return False
+    if kept is None or kept.remark or kept.content["identity"] != _identity(job, data_of(job)):
+        return False
+    return bool(kept.content["training"]["epoch"] >= job.recipe.epochs)
+
+
+def data_of(job: Job) -> "ImageData":
+    """Return what it is trained on, read once in a process."""
     from predictors.short_training import loaded
 
-    data = loaded(job.data, job.config.resolution)
-    network = started(job)
-    return FullTraining(network, data, job.recipe, device=device, team=team, loaders=loaders)
+    return loaded(job.data, job.config.resolution)
+
+
+def _identity(job: Job, data: "ImageData") -> dict[str, str]:
+    return {**job.identity, "classes": ", ".join(data.classes)}
+
+
+def _checkpoint(job: Job, data: "ImageData", best: "Best") -> "Checkpoint":
+    """The weights with all that is needed to use them."""
+    from search_spaces.checkpoints import Checkpoint
+
+    crop = crop_of(job.recipe, data.resolution)
+    return Checkpoint(config=job.config, weights={k: w.cpu() for k, w in best.weights.items()},
+                      classes=data.classes, mean=data.mean, std=data.std, crop=crop)  # fmt: skip
 
 
 def started(job: Job) -> "FasterNet":

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from nas.distillation import open_teacher
 from nas.drawing import drawing_from
-from nas.full_batches import Batch, Feed, batch_of, pieces_of, steps_of
+from nas.full_batches import Feed, batch_of, pieces_of, steps_of
 from nas.full_progress import Best, Progress, Row
 from nas.full_recipe import FullRecipe, resolution_of
+from nas.picture_loading import Batch
 from nas.shared_layers import share_layers
 from nas.team import Team
 from nas.timm_parts import timm_with

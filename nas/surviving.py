@@ -9,6 +9,7 @@ from nas.full_progress import Progress
 from nas.full_training import FullTraining
 from predictors.training import DivergedError
 
+_LONGEST = 300  # characters of a value in an error message
 _SLOWEST = 1 / 4  # of the learning rate, with which a training is tried
 
 
@@ -88,7 +89,11 @@ def _keep(training: FullTraining, folder: Path, identity: Mapping[str, str]) -> 
 def _refuse_another(kept: Kept, identity: Mapping[str, str], folder: Path) -> None:
     before = kept.content["identity"]
     for name, value in identity.items():
-        if before.get(name) != value:
+        if before.get(name, value) != value:
             raise ValueError(f"`out` must hold this training, but the one in {folder} has the "
-                             f"{name} {before.get(name)}, not {value}. Name another "
+                             f"{name} {_cut(before[name])}, not {_cut(value)}. Name another "
                              "folder.")  # fmt: skip
+
+
+def _cut(value: str) -> str:
+    return value if len(value) <= _LONGEST else f"{value[: _LONGEST - 3]}..."

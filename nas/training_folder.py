@@ -4,7 +4,7 @@ config.yaml, recipe.yaml   what is trained, and how
 last.pt, last-1.pt         checkpoints
 training.csv, .png         a line for each epoch, and the learning curve
 tensorboard/               the same for TensorBoard
-weights.safetensors        at the end, the weights of the best epoch
+weights.safetensors        at the end, the weights of the best epoch, as `fasternas.load` takes them
 """
 
 import csv
@@ -16,10 +16,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.checkpointing import BEFORE, LAST
-from nas.full_progress import Best, Row
+from nas.full_progress import Row
 from nas.full_recipe import FullRecipe
 from nas.plots import plot_training
 from nas.recipe_files import save_recipe
@@ -27,7 +27,11 @@ from predictors.artifact import written
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.formats import save_config
 
+if TYPE_CHECKING:
+    from search_spaces.checkpoints import Checkpoint
+
 CONFIG, RECIPE, TABLE, CURVE = "config.yaml", "recipe.yaml", "training.csv", "training.png"
+TRAINED = "trained"  # in a run folder: a folder for each of its networks that is trained
 WEIGHTS, EVENTS = "weights.safetensors", "tensorboard"
 _REDRAWN_AFTER = 60.0  # seconds
 
@@ -106,13 +110,17 @@ class Watch:
         if time.monotonic() - self._drawn > _REDRAWN_AFTER:
             self._draw(rows)
 
-    def end(self, rows: Sequence[Row], best: Best) -> None:
-        """Draw the curve and write the weights."""
-        from safetensors.torch import save
+    def end(self, rows: Sequence[Row], best: "Checkpoint") -> None:
+        """Draw the curve and write the weights.
+
+        Raises:
+            OSError: if a file cannot be written.
+        """
+        from search_spaces.checkpoints import save
 
         self._draw(rows)
-        weights = {name: tensor.cpu().contiguous() for name, tensor in best.weights.items()}
-        written(save(weights), self._folder / WEIGHTS)
+        save(best.network(), self._folder / WEIGHTS, classes=best.classes, mean=best.mean,
+             std=best.std, crop=best.crop)  # fmt: skip
         if self._events:
             self._events.close()
 

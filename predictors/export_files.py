@@ -102,7 +102,7 @@ def _described(subject: Subject, content: bytes) -> bytes:
 
     given = subject.checkpoint
     said = {"config": to_mapping(given.config), "classes": given.classes, "mean": given.mean,
-            "std": given.std}  # fmt: skip
+            "std": given.std, "crop": given.crop}  # fmt: skip
     model = onnx.load_model_from_string(content)
     onnx.helper.set_model_props(model, {k: json.dumps(v) for k, v in said.items() if v})
     return bytes(model.SerializeToString())

@@ -48,14 +48,17 @@ def quantized(
     """Return the network of an ONNX file in eight bits; the same bytes for the same network.
 
     `shape` is that of one input without the batch. The ranges of activations come from batches of
-    `images` [n, ...], or from random ones.
+    `images` [n, ...], or from random ones. What is quantised already is returned as it is.
 
     Raises:
         ValueError: if there are no images.
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-    network = _with_own_initializers(onnx.load_model_from_string(model))
+    given = onnx.load_model_from_string(model)
+    if any(node.op_type == "QuantizeLinear" for node in given.graph.node):
+        return model
+    network = _with_own_initializers(given)
     taken = network.graph.input[0]
     reader = _Reader(taken.name, _random(_batch(taken), shape) if images is None else images)
     with tempfile.TemporaryDirectory(prefix="fasternas-") as folder, _silence():

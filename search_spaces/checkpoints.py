@@ -30,7 +30,8 @@ class Checkpoint:
     """What a file holds: the weights fit the config. What is not known is empty.
 
     `classes` are names, in the order of the logits; `mean` and `std` those of the training images
-    per channel, in 0..1, by which images are normalised.
+    per channel, in 0..1, by which images are normalised; `crop` is the share of a picture's side
+    that it is judged by, in the middle, resized bicubically (0: images are taken as they are).
     """
 
     config: FasterNetConfig
@@ -38,6 +39,7 @@ class Checkpoint:
     classes: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    crop: float = 0.0
 
     def network(self, *, drop_path: float = 0.0) -> FasterNet:
         """Build the network with these weights, in evaluation mode; no random number is drawn."""
@@ -68,6 +70,7 @@ def save(
     classes: Sequence[str] = (),
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
+    crop: float = 0.0,
 ) -> None:
     """Write a checkpoint; the file appears under its name when it is whole.
 
@@ -78,7 +81,7 @@ def save(
     if Path(path).suffix != ".safetensors":
         raise ValueError(f"`path` must end in .safetensors, but got {str(path)!r}. Rename it.")
     header = {"config": to_mapping(network.config), "classes": list(classes),
-              "mean": list(mean), "std": list(std)}  # fmt: skip
+              "mean": list(mean), "std": list(std), "crop": crop}  # fmt: skip
     _checked(header, network.config)
     weights = {k: w.detach().cpu().contiguous() for k, w in network.state_dict().items()}
     written(packed(weights, {KEY: json.dumps(header)}), Path(path))
@@ -152,7 +155,11 @@ def _checked(header: Mapping[str, Any], config: FasterNetConfig) -> dict[str, An
         if len(values) not in (0, 1, 3):
             raise ValueError(f"`{name}` must have a number for each of 1 or 3 channels, but got "
                              f"{brief(values)}. Leave it out.")  # fmt: skip
-    return {name: tuple(header.get(name, [])) for name in ("classes", "mean", "std")}
+    crop = header.get("crop", 0)
+    if type(crop) not in (int, float) or not 0 <= crop <= 1:
+        raise ValueError(f"`crop` must be a share from 0 to 1, but got {brief(crop)}.")
+    found = {name: tuple(header.get(name, [])) for name in ("classes", "mean", "std")}
+    return {**found, "crop": float(crop)}
 
 
 def _first_line(error: Exception) -> str:

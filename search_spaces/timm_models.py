@@ -162,7 +162,8 @@ def pretrained_config(found: Checkpoint) -> dict[str, Any]:
     side = found.config.resolution
     said = {
         "architecture": NAME, "input_size": (3, side, side), "num_classes": found.config.classes,
-        "first_conv": "patch_embed.proj", "classifier": "classifier", "crop_pct": 1.0,
+        "first_conv": "patch_embed.proj", "classifier": "classifier",
+        "crop_pct": found.crop or 1.0, "interpolation": "bicubic",
     }  # fmt: skip
     normalised = {name: values * (3 // len(values)) for name, values in
                   (("mean", found.mean), ("std", found.std)) if values}  # fmt: skip

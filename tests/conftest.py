@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 from loopback_sshd import SSHD, Server, running_sshd
+from trained_digits import CONFIGS, train_command
 
+from nas.cli import main
 from nas.cluster import Evaluate, InProcess
+from search_spaces.formats import save_config
 
 
 @pytest.fixture
@@ -39,6 +42,16 @@ def no_boards(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     """The boards and measurements of who runs the tests are not theirs."""
     for folder in ("config", "cache"):
         monkeypatch.setenv(f"XDG_{folder.upper()}_HOME", str(tmp_path_factory.mktemp(folder)))
+
+
+@pytest.fixture(scope="session")
+def digits_networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two configs and, in `out`, their trained networks, which were not timed."""
+    folder = tmp_path_factory.mktemp("networks")
+    for name, config in CONFIGS.items():
+        save_config(config, folder / f"{name}.yaml")
+        assert main([*train_command(folder, name), "--epochs", "4", "--device", "none"]) == 0
+    return folder
 
 
 @pytest.fixture

@@ -64,6 +64,15 @@ def test_small_images_are_not_distorted() -> None:
     assert recipe_for(replace(config, resolution=128), 50_000).augment == RAND.format(7)
 
 
+def test_the_rate_for_small_images_does_not_sink_with_the_batch() -> None:
+    small, pictures = TINY, replace(TINY, resolution=128)
+    assert recipe_for(small, 1500).rate == 1e-3
+    assert recipe_for(pictures, 1500).rate == 2.5e-4
+    assert recipe_for(small, 400_000).rate == recipe_for(pictures, 400_000).rate > 1e-3
+    told = recipe_for(small, 400_000, batch=64)
+    assert (told.batch, told.rate) == (64, 1e-3)
+
+
 @pytest.mark.parametrize(
     ("images", "batch"),
     [(IMAGENET, 4096), (54_000, 256), (10_000, 32), (1_500, 32), (31, 30), (2, 2)],

@@ -44,6 +44,12 @@ def test_a_network_that_came_as_a_file_is_quantized_too(tmp_path: Path) -> None:
         assert found == quantized(file.read_bytes(), model.shape)
 
 
+def test_what_is_quantized_already_stays_as_it_is(tmp_path: Path) -> None:
+    fp32 = write_onnx(config_model(TINY), tmp_path / "fp32.onnx").read_bytes()
+    int8 = quantized(fp32, (3, 32, 32))
+    assert quantized(int8, (3, 32, 32)) == int8 != fp32
+
+
 def test_quantizing_leaves_the_logs_alone(tmp_path: Path) -> None:
     program = (
         "import logging, sys; from pathlib import Path; from predictors.models import Model\n"

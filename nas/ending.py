@@ -1,0 +1,73 @@
+"""What came of a trained network at the end, as its folder keeps it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nas.judging import Judgement
+from predictors.agreement import Agreement
+from predictors.timing import Measurement
+from search_spaces.whole_files import written
+
+RESULT = "final.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """A trained network: its files, how accurate and how fast it is.
+
+    `weights` is the SHA-256 of its weights, `deployed` the file that is timed and of which
+    `judged` speaks, `agreement` that file's with torch on validation images. `validation` is the
+    accuracy, in percent, by which the epoch was chosen. `latency` is None until it is timed, on
+    the device that `described` describes.
+    """
+
+    name: str
+    weights: str
+    epoch: int
+    judged: Judgement
+    validation: float
+    files: tuple[str, ...]  # in its folder
+    deployed: str
+    agreement: Agreement
+    macs: int
+    params: int
+    budget_ms: float | None = None
+    latency: Measurement | None = None
+    described: str = ""
+
+    @property
+    def kept(self) -> bool | None:
+        """Whether the upper end of the latency's interval is within the budget; None: unknown."""
+        if self.latency is None or self.budget_ms is None:
+            return None
+        return self.latency.meets(self.budget_ms)
+
+
+def keep_ending(folder: Path, ending: Ending) -> None:
+    """Write it into the network's folder.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    written((json.dumps(asdict(ending), indent=2) + "\n").encode(), folder / RESULT)
+
+
+def read_ending(folder: Path) -> Ending | None:
+    """Return what was written; None where there is nothing, or nothing that can be read."""
+    try:
+        return _ending(json.loads((folder / RESULT).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None  # then the end is done again
+
+
+def _ending(values: Mapping[str, Any]) -> Ending:
+    latency = values["latency"]
+    if latency is not None:
+        latency = Measurement(**{**latency, "samples_ms": tuple(map(tuple, latency["samples_ms"]))})
+    return Ending(**{
+        **values, "files": tuple(values["files"]), "judged": Judgement(**values["judged"]),
+        "agreement": Agreement(**values["agreement"]), "latency": latency,
+    })  # fmt: skip

@@ -1,0 +1,77 @@
+"""How sure an accuracy is, and what a network is shown of an image when it is judged."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from networks import TINY
+
+import fasternas as fn
+from nas.export_images import real_images
+from nas.full_batches import Feed
+from nas.full_recipe import FullRecipe, crop_of
+from nas.judging import Judgement, judging_batches, right_of
+from nas.team import Team
+from predictors.datasets import ImageData, load_data
+from search_spaces.checkpoints import Checkpoint, read_checkpoint
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (40, 96, 96, 3), dtype=np.uint8)
+    file = tmp_path_factory.mktemp("data") / "noise.npz"
+    np.savez(file, x_train=images, y_train=np.arange(40) % 4)
+    return load_data(str(file))
+
+
+@pytest.mark.parametrize(
+    ("right", "images", "low", "high"),
+    [(81, 263, 25.5, 36.6), (0, 20, 0.0, 16.1), (20, 20, 83.9, 100.0), (9_000, 10_000, 89.4, 90.6)],
+)
+def test_the_interval_is_wilsons(right: int, images: int, low: float, high: float) -> None:
+    found = Judgement(split="test", images=images, right=right)
+    assert found.interval == pytest.approx((low, high), abs=0.05)
+    assert found.accuracy == 100 * right / images
+
+
+def test_pictures_are_judged_by_their_middle_wherever_they_are_judged(
+    data: ImageData, tmp_path: Path
+) -> None:
+    recipe = FullRecipe(test_crop=0.9)
+    crop = crop_of(recipe, data.resolution)
+    assert crop == 0.9
+    assert crop_of(recipe, 32) == 0.0
+    training = Feed(data=data, recipe=recipe, team=Team())
+    seen = torch.cat([images for images, _ in training.judging(data.validation)])
+    config = replace(TINY, classes=4, resolution=96)
+    fn.save(fn.build(config), tmp_path / "x.safetensors", classes=data.classes, mean=data.mean,
+            std=data.std, crop=crop)  # fmt: skip
+    checkpoint = read_checkpoint(tmp_path / "x.safetensors")
+    checked = real_images(data.name, checkpoint, trained=True, count=99)
+    assert torch.equal(torch.cat([images for images, _ in checked(3)]), seen)
+    whole = torch.cat([images for images, _ in judging_batches(
+        data.validation, data=data, crop=0.0, at_once=9)])  # fmt: skip
+    assert whole.shape == seen.shape
+    assert not torch.allclose(whole, seen, atol=0.1)
+
+
+def test_timm_crops_as_a_checkpoint_was_judged(tmp_path: Path) -> None:
+    from search_spaces.timm_import import import_timm
+    from search_spaces.timm_models import pretrained_config, register
+
+    register()
+    fn.save(fn.build(TINY), tmp_path / "x.safetensors", crop=0.875)
+    network = import_timm().create_model("fasternas", checkpoint=tmp_path / "x.safetensors")
+    assert network.pretrained_cfg["crop_pct"] == 0.875
+    assert pretrained_config(Checkpoint(config=TINY, weights={}))["crop_pct"] == 1.0
+    with pytest.raises(ValueError, match=r"`crop` must be a share from 0 to 1, but got 90"):
+        fn.save(fn.build(TINY), tmp_path / "x.safetensors", crop=90)
+
+
+def test_right_are_those_that_have_the_largest_logit() -> None:
+    labels = torch.tensor([0, 1, 1])
+    logits = torch.tensor([[2.0, 1.0], [0.0, 3.0], [1.0, 0.0]])
+    assert right_of(lambda images: logits, [(torch.zeros(3, 3, 8, 8), labels)]) == 2

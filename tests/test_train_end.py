@@ -1,0 +1,193 @@
+"""The end of `fasternas train` apart from timing: files, judgements, model cards, refusals."""
+
+import csv
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from trained_digits import CONFIGS, SMALL, final_rows, run_with, train_command
+
+import fasternas as fn
+from nas.cli import main
+from nas.ending import read_ending
+from predictors.datasets import load_data
+from search_spaces.checkpoints import read_checkpoint
+
+Streams = pytest.CaptureFixture[str]
+CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
+
+
+@pytest.fixture
+def trained(digits_networks: Path, tmp_path: Path) -> Path:
+    """A copy of them."""
+    return shutil.copytree(digits_networks, tmp_path / "networks")
+
+
+def test_the_weights_are_a_checkpoint_that_says_what_they_are(digits_networks: Path) -> None:
+    found = read_checkpoint(digits_networks / "out" / "small" / "weights.safetensors")
+    data = load_data("digits", resolution=8)
+    assert found.config == SMALL
+    assert (found.classes, found.mean, found.std) == (data.classes, data.mean, data.std)
+
+
+def test_without_a_device_the_table_has_accuracies_alone(digits_networks: Path) -> None:
+    rows = final_rows(digits_networks / "out")
+    assert rows.keys() == CONFIGS.keys()
+    data = load_data("digits", resolution=8)
+    assert data.test is not None
+    for name, row in rows.items():
+        assert (row["split"], row["images"]) == ("test", str(len(data.test)))
+        low, high = float(row["accuracy_low"]), float(row["accuracy_high"])
+        assert low < float(row["accuracy"]) < high
+        assert (row["latency_ms"], row["kept"], row["source"]) == ("", "", "")
+        assert int(row["macs"]) == fn.cost(CONFIGS[name]).macs
+        files = row["files"].split(";")
+        assert {f"{name}/{name}.onnx", f"{name}/weights.safetensors"} <= set(files)
+        assert all((digits_networks / "out" / file).exists() for file in files)
+    card = (digits_networks / "out" / "small" / "README.md").read_text()
+    assert "Not timed yet" in card
+
+
+def test_the_accuracy_is_that_of_the_best_weights_on_the_test_split(digits_networks: Path) -> None:
+    from predictors.image_batches import batches
+
+    data = load_data("digits", resolution=8)
+    assert data.test is not None
+    network = fn.load(digits_networks / "out" / "large" / "weights.safetensors")
+    ((images, labels),) = batches(data.test, data=data, batch_size=len(data.test), rng=None)
+    with torch.no_grad():
+        right = int((network(images).argmax(1) == labels).sum())
+    row = final_rows(digits_networks / "out")["large"]
+    assert float(row["accuracy"]) == pytest.approx(100 * right / len(labels))
+    ending = read_ending(digits_networks / "out" / "large")
+    assert ending
+    assert ending.agreement.images == len(data.validation)
+    assert ending.agreement.same == 100
+    best = max(float(r["accuracy"]) for r in csv.DictReader(
+        (digits_networks / "out" / "large" / "training.csv").read_text().splitlines()))  # fmt: skip
+    assert float(row["validation_accuracy"]) == best
+
+
+def test_the_code_of_the_card_runs_in_its_folder(
+    digits_networks: Path, monkeypatch: pytest.MonkeyPatch, capsys: Streams
+) -> None:
+    folder = digits_networks / "out" / "small"
+    monkeypatch.chdir(folder)
+    text = (folder / "README.md").read_text()
+    blocks = CODE.findall(text)
+    assert len(blocks) == 3
+    for code in blocks:
+        exec(compile(code, str(folder / "README.md"), "exec"), {"__name__": "__main__"})
+    assert all(line in list("0123456789") for line in capsys.readouterr().out.split())
+
+
+def test_a_card_says_what_was_trained_on_what_and_how(digits_networks: Path) -> None:
+    card = (digits_networks / "out" / "small" / "README.md").read_text()
+    for words in ("# small\n", "% of 359 test images of digits", "\u2588\u2588\u2588\u2591",
+                  "`epochs` 4", "begun from scratch", "10 classes: 0, 1, 2", "looked at once",
+                  "validation images, by which epoch", "small.onnx"):  # fmt: skip
+        assert words in card, words
+    assert "`mixup`" not in card  # as the recipe has it anyway
+
+
+def test_the_weights_go_wherever_a_checkpoint_goes(
+    digits_networks: Path, tmp_path: Path, capsys: Streams
+) -> None:
+    weights = digits_networks / "out" / "small" / "weights.safetensors"
+    assert main(["export", str(weights), "--data", "digits", "--out", str(tmp_path), "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert told["agreement"]["same"] == 100
+    assert told["accuracy_lost"] == 0
+    ending = read_ending(digits_networks / "out" / "small")
+    assert ending
+    assert told["agreement"]["accuracy"] == pytest.approx(ending.validation)
+
+
+def test_a_front_shows_what_became_of_it(trained: Path, capsys: Streams) -> None:
+    run = run_with(trained, device="arm", budget_ms=1.0)
+    assert main(["show", str(run)]) == 0
+    out = capsys.readouterr().out
+    assert out.index("config") < out.index("network") < out.index("359 test")
+    assert out.count("359 test") == 2
+
+
+def test_a_broken_record_of_the_end_is_done_again(trained: Path, capsys: Streams) -> None:
+    for text in ("", "[]", '{"latency": null}'):
+        (trained / "out" / "small" / "final.json").write_text(text)
+        command = [*train_command(trained, "small"), "--resume", "--device", "none", "--json"]
+        assert main(command) == 0
+        (told,) = json.loads(capsys.readouterr().out)
+        assert told["accuracy"] == float(final_rows(trained / "out")["small"]["accuracy"])
+        assert list(final_rows(trained / "out")) == ["large", "small"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        ("front", "`run` must have a front, but"),
+        ("version", "`fasternas` must be at most 1, the format that this version reads, but got 2"),
+        ("classes", "`classes` must be the 10 of digits, but large has 4"),
+        ("init", "weights.safetensors cannot be read"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(
+    spoil: str, complaint: str, trained: Path, capsys: Streams
+) -> None:
+    run, more = run_with(trained, device="arm", budget_ms=1.0), []
+    shutil.rmtree(run / "trained")
+    if spoil == "front":
+        (run / "pareto.csv").unlink()
+    if spoil == "version":
+        file = run / "configs" / "large.yaml"
+        file.write_text(file.read_text().replace("fasternas: 1", "fasternas: 2"))
+    if spoil == "classes":
+        fn.save_config(replace(CONFIGS["large"], classes=4), run / "configs" / "large.yaml")
+    if spoil == "init":
+        weights = trained / "out" / "large" / "weights.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-100])
+        more = ["--init", str(weights)]
+    assert main(["train", str(run), "--epochs", "1", "--gpus", "0", *more]) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if "validation split" not in line]
+    assert len(said) == 1
+    assert complaint in said[0]
+
+
+def test_data_whose_classes_changed_are_not_gone_on_with(tmp_path: Path, capsys: Streams) -> None:
+    from predictors.short_training import loaded
+
+    images = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 3), dtype=np.uint8)
+    fn.save_config(replace(SMALL, classes=4), tmp_path / "x.yaml")
+    command = ["train", str(tmp_path / "x.yaml"), "--data", str(tmp_path / "x.npz"), "--gpus", "0",
+               "--epochs", "1", "--device", "none", "--out", str(tmp_path / "out")]  # fmt: skip
+    for first, code in ((0, 0), (1, 2)):
+        np.savez(tmp_path / "x.npz", x_train=images, y_train=np.arange(200) % 4 + first)
+        loaded.cache_clear()
+        assert main([*command, "--resume"]) == code
+    assert "has the classes 0, 1, 2, 3, not 1, 2, 3, 4." in capsys.readouterr().err
+    loaded.cache_clear()
+    row = final_rows(tmp_path / "out")["x"]
+    assert (row["split"], row["accuracy"]) == ("validation", row["validation_accuracy"])
+
+
+def test_pictures_are_cropped_wherever_they_are_judged(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (60, 96, 96, 3), dtype=np.uint8)
+    np.savez(tmp_path / "x.npz", x_train=images[:40], y_train=np.arange(40) % 4,
+             x_test=images[40:], y_test=np.arange(20) % 4)  # fmt: skip
+    fn.save_config(replace(SMALL, classes=4, resolution=96), tmp_path / "x.yaml")
+    command = ["train", str(tmp_path / "x.yaml"), "--data", str(tmp_path / "x.npz"), "--gpus", "0",
+               "--epochs", "1", "--device", "none", "--out", str(tmp_path / "out")]  # fmt: skip
+    assert main([*command, "--set", "test_crop=0.75"]) == 0
+    assert read_checkpoint(tmp_path / "out" / "x" / "weights.safetensors").crop == 0.75
+    card = (tmp_path / "out" / "x" / "README.md").read_text()
+    assert "96 x 96 pixels, the middle 75% of the shorter side" in card
+    assert "`test_crop` 0.75" in card
+    ending = read_ending(tmp_path / "out" / "x")
+    assert ending
+    assert ending.judged.images == 20
+    assert ending.agreement.accuracy == pytest.approx(ending.validation)

@@ -103,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--all", action="store_true", help="every network, not the front alone")
     show.add_argument("--repair", action="store_true", help="drop a last line that was cut off")
     _add_json(show)
+    _add_report(commands)
     measure = _add(commands, "measure", _measure, "print the latency of networks, and compare them")
     measure.add_argument("networks", metavar="NETWORK", nargs="+",
                          help="a config or ONNX file, t0 to l, a timm model, NAME@PX")  # fmt: skip
@@ -117,6 +118,13 @@ def _parser() -> argparse.ArgumentParser:
     add_export_options(export)
     _add_json(export)
     return parser
+
+
+def _add_report(commands: Any) -> None:
+    report = _add(commands, "report", _report, "write one HTML file about a run")
+    report.add_argument("run", metavar="RUN", help="a folder that `fasternas search` wrote")
+    report.add_argument("--out", type=word, metavar="FILE", help="the file (RUN/report.html)")
+    report.add_argument("--repair", action="store_true", help="drop a last line that was cut off")
 
 
 def _add_bench(commands: Any) -> None:
@@ -220,6 +228,12 @@ def _show(options: argparse.Namespace) -> int:
     from nas.cli_commands import run_show
 
     return run_show(options)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from nas.cli_report import run_report
+
+    return run_report(options)
 
 
 def _measure(options: argparse.Namespace) -> int:

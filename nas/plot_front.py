@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _FRONT, _NAMED, _NAMED_TEXT, _UNSTABLE = "#0072B2", "#E69F00", "#7A5200", "#B83A00"
 _INK, _OTHER, _FAINT = "#222222", "#8F8F8F", "#C8C8C8"
 _MARGIN = 0.09  # of the width or height of the plot, for labels
-_Y_LABELS = {
+Y_LABELS = {
     "proxy": "training-free score (T0 = 100, T2 = 200)", "trained": "top-1 accuracy in %",
     "supernet": "top-1 accuracy in % with shared weights",
 }  # fmt: skip
@@ -162,7 +162,7 @@ def _set_axes(axes: "Axes", view: View) -> None:
     axes.set_ylim(min(heights) - margin, max(heights) + 2 * margin)
     predicted = view.shown and all(c.latency.source == "predicted" for c in view.shown)
     axes.set_xlabel("predicted latency in ms" if predicted else "latency in ms")
-    axes.set_ylabel(_Y_LABELS[view.kind])
+    axes.set_ylabel(Y_LABELS[view.kind])
     axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
     if not view.shown:  # then no number on the axes would mean anything
         axes.set(xticks=[], yticks=[])

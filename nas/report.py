@@ -17,7 +17,7 @@ from search_spaces.formats import save_config
 
 COLUMNS = ("config", "accuracy", "accuracy_kind", "latency_ms", "low_ms", "high_ms", "source",
            "macs", "params")  # fmt: skip
-_HEADINGS = {"proxy": "score", "trained": "accuracy %", "supernet": "shared-weights accuracy %"}
+HEADINGS = {"proxy": "score", "trained": "accuracy %", "supernet": "shared-weights accuracy %"}
 _WORDS = {"proxy": "training-free score", "trained": "accuracy",
           "supernet": "accuracy with shared weights"}  # fmt: skip
 
@@ -37,7 +37,7 @@ def write_report(run: Run) -> list[Candidate]:
                     comment=_sentence(candidate))  # fmt: skip
     for stale in set(folder.glob("*.yaml")) - {folder / f"{c.name}.yaml" for c in front}:
         stale.unlink()
-    _write(run.folder / "pareto.csv", _csv(front))
+    write_whole(run.folder / "pareto.csv", _csv(front))
     plot_front(run.folder / "pareto.png", candidates, named=run.named(),
                budget_ms=run.options.budget_ms, device=run.device.description)  # fmt: skip
     measured = run.calibration()
@@ -62,7 +62,7 @@ def table(candidates: Sequence[Candidate]) -> tuple[list[str], list[list[str]]]:
     kinds = {c.accuracy_kind for c in candidates} or {"proxy"}
     header = [
         "config",
-        _HEADINGS[kinds.pop()],
+        HEADINGS[kinds.pop()],
         "latency ms",
         "95 % interval",
         "source",
@@ -123,10 +123,15 @@ def _csv(front: Sequence[Candidate]) -> str:
     return text.getvalue()
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """Write a file beside and rename it, so that a reader finds the old one or the whole new one.
+
+    Raises:
+        OSError: if it cannot be written; one of before is then as it was.
+    """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        unfinished.write_text(text)
+        unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -140,6 +140,11 @@ class Run:
             return None
         return predictor.predict([config for config, _ in later]), [m for _, m in later]
 
+    def predict_ms(self, configs: Sequence[FasterNetConfig]) -> list[float] | None:
+        """Return latencies by all that is known so far; None before there is a predictor."""
+        found = self._predicted(list(configs))
+        return [found[config].median_ms for config in configs] if found else None
+
     def failed(self) -> list[str]:
         """Why trials failed, one line each."""
         return [outcome.error or "" for _, outcome in self.study.outcomes()

@@ -58,7 +58,7 @@ class Study:
         self._space = space
         self._budget_ms = budget_ms
         self._lock = lock if lock or reading else hold(folder)
-        growing = reading and _is_held(folder)
+        growing = self.growing = reading and _is_held(folder)  # another process appends
         try:
             # says which line is corrupt, as Optuna does not
             kept = journal.read(folder / TRIALS, growing=growing)

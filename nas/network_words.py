@@ -1,0 +1,60 @@
+"""What is said of a network: its architecture, its latency and its costs, in words."""
+
+from collections.abc import Sequence
+
+from nas.candidate import Candidate
+from nas.quantities import format_count, format_ms
+from predictors.accuracy import AccuracyKind
+from predictors.cost import cost
+from predictors.timing import Measurement
+from search_spaces.fasternet import FasterNetConfig
+
+_NUMBER = {"proxy": "score", "trained": "accuracy", "supernet": "shared-weights accuracy"}
+_UNIT = {"proxy": "", "trained": " %", "supernet": " %"}
+
+
+def number_of(kind: AccuracyKind) -> str:
+    """Say what is plotted upwards, in a word or two: a score is no accuracy."""
+    return _NUMBER[kind]
+
+
+def format_accuracy(accuracy: float, kind: AccuracyKind) -> str:
+    """Return an accuracy or score with its unit."""
+    return f"{accuracy:.5g}{_UNIT[kind]}"
+
+
+def latency_words(latency: Measurement) -> str:
+    """Say a latency with its interval and where it is from."""
+    unstable = ", unstable" if latency.unstable else ""
+    return (f"{format_ms(latency.median_ms)} ms [{format_ms(latency.low_ms)} to "
+            f"{format_ms(latency.high_ms)}] {latency.source}{unstable}")  # fmt: skip
+
+
+def architecture_words(config: FasterNetConfig) -> list[str]:
+    """Say what a network is built of, one field a line."""
+    return [
+        f"widths {_row(config.widths)}",
+        f"depths {_row(config.depths)}",
+        f"partial ratios {_row(config.partial_ratios)}",
+        f"expansions {_row(config.expansions)}",
+        f"{config.activation}, {config.resolution} px, stem stride {config.stem_stride}",
+    ]
+
+
+def network_words(candidate: Candidate, name: str | None = None) -> str:
+    """Say everything of a network, one thing a line."""
+    kind = candidate.accuracy_kind
+    moved = cost(candidate.config).memory_bytes
+    known = candidate.accuracy == candidate.accuracy  # the named sizes may have none
+    return "\n".join([
+        name or candidate.name,
+        *([f"{number_of(kind)} {format_accuracy(candidate.accuracy, kind)}"] if known else []),
+        latency_words(candidate.latency),
+        f"{format_count(candidate.macs)} MACs, {format_count(candidate.params)} parameters, "
+        f"{format_count(moved)} bytes moved",
+        *architecture_words(candidate.config),
+    ])  # fmt: skip
+
+
+def _row(values: Sequence[float]) -> str:
+    return " ".join(f"{value:g}" for value in values)

@@ -1,0 +1,35 @@
+"""The command that a report gives is the one that makes the run."""
+
+import subprocess
+
+import pytest
+
+from nas.cli import _parser
+from nas.options import SearchOptions
+from nas.repeating import command_of
+
+CASES = [
+    SearchOptions(device="arm", budget_ms=10.0),
+    SearchOptions(device="ssh://pi@10.0.0.3:22", budget_ms=0.1 + 0.2, threads=4, seed=7, trials=9),
+    SearchOptions(device="cpu", budget_ms=1.0, space="fasternet-32", data="a b/'c'",
+                  accuracy="train", epochs=4, growing=("resolution", "images"),
+                  classes=10, runtime="openvino"),
+    SearchOptions(device="cpu", budget_ms=1e-5, data="digits", accuracy="supernet", weights="w x",
+                  searcher="nsga2", precision="int8"),
+    SearchOptions(device="cpu", budget_ms=5.0, resolutions=(192, 224), activations=("relu",),
+                  classes=7),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", CASES)
+def test_the_command_asks_for_what_the_options_say(options: SearchOptions) -> None:
+    shell = ["sh", "-c", f"fasternas() {{ printf '%s\\n' \"$@\"; }}; {command_of(options)}"]
+    words = subprocess.run(shell, capture_output=True, text=True, check=True).stdout.splitlines()
+    asked = _parser().parse_args(words)
+    assert asked.budget == options.budget_ms
+    for name in ("device", "space", "trials", "seed", "searcher", "accuracy", "runtime",
+                 "precision", "threads", "epochs", "growing"):  # fmt: skip
+        assert getattr(asked, name) == getattr(options, name)
+    assert (asked.data or "", asked.weights or "") == (options.data, options.weights)
+    assert (asked.resolution, asked.activation) == (options.resolutions, options.activations)
+    assert asked.classes == (None if options.data else options.classes)

@@ -1,0 +1,64 @@
+"""The report's colours can be read, in the light scheme and in the dark one (WCAG 2.2, 1.4.3)."""
+
+import re
+
+import pytest
+
+from nas.html_report import STYLE
+
+WORDS, MARKS = 4.5, 3.0
+TEXTS = ("ink", "muted", "link", "named-text", "alarm")
+SHAPES = ("front", "named", "other", "alarm")
+SCHEMES = ("light", "dark")
+Colour = tuple[int, int, int]
+
+
+def _scheme(name: str) -> dict[str, Colour]:
+    """The custom properties that are plain colours; the dark block comes second."""
+    css = STYLE.read_text(encoding="utf-8")
+    blocks = re.findall(r":root \{(.*?)\}", css, flags=re.DOTALL)
+    assert len(blocks) == len(SCHEMES)
+    found = re.findall(r"--([\w-]+): #([0-9a-f]{6});", blocks[SCHEMES.index(name)])
+    return {key: (int(c[:2], 16), int(c[2:4], 16), int(c[4:], 16)) for key, c in found}
+
+
+def _luminance(colour: Colour) -> float:
+    shares = [c / 255 for c in colour]
+    red, green, blue = (s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def _contrast(a: Colour, b: Colour) -> float:
+    dark, light = sorted((_luminance(a), _luminance(b)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_the_ratio_is_that_of_the_standard() -> None:
+    assert _contrast((0, 0, 0), (255, 255, 255)) == pytest.approx(21)
+    assert _contrast((119, 119, 119), (255, 255, 255)) == pytest.approx(4.48, abs=0.005)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("ground", ["paper", "card"])
+def test_text_stands_out(scheme: str, ground: str) -> None:
+    colours = _scheme(scheme)
+    ratios = {name: _contrast(colours[name], colours[ground]) for name in TEXTS}
+    assert min(ratios.values()) >= WORDS, ratios
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_marks_stand_out(scheme: str) -> None:
+    colours = _scheme(scheme)
+    ratios = {name: _contrast(colours[name], colours["paper"]) for name in SHAPES}
+    ratios["convolved"] = _contrast(colours["front"], colours["card"])
+    assert min(ratios.values()) >= MARKS, ratios
+
+
+def test_every_colour_of_text_is_one_of_those() -> None:
+    css = STYLE.read_text(encoding="utf-8")
+    used = set(re.findall(r"(?<![\w-])color: var\(--([\w-]+)\)", css))
+    used |= set(
+        re.findall(r"svg [.\w-]*(?:text|words|tick|number) \{[^}]*fill: var\(--([\w-]+)\)", css)
+    )
+    assert used <= {*TEXTS, "paper"}  # paper on ink: what is shown when pointing
+    assert not re.search(r"(?<!-)color: #", css)

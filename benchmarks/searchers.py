@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
@@ -87,7 +88,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
-    names = [*get_args(SearcherName), *_foreign()]
+    there = [name for name in get_args(SearcherName) if "nni" not in name or find_spec("nni")]
+    names = [*there, *_foreign()]
     jobs = [(options.table, name, limited, seed) for name in names for limited in (False, True)
             for seed in range(options.seeds)]  # fmt: skip
     found: dict[str, dict[str, list[list[float]]]] = {}

@@ -24,7 +24,8 @@ def add_search_options(search: argparse.ArgumentParser) -> None:
     add("--weights", type=word, metavar="FILE",
         help="a FasterNet checkpoint for the supernet to begin with")  # fmt: skip
     add("--searcher", default="guided",
-        help="guided (ours), nsga2, nsga3, tpe, gp, evolution, local or random")  # fmt: skip
+        help="guided (ours), nsga2, nsga3, tpe, gp, evolution, local, random, "
+             "nni-evolution")  # fmt: skip
     add("--seed", type=int, default=0, help="same seed, same trials (0)")
     add("--resolution", type=numbers, default=(), metavar="PX[,PX...]",
         help="the image sizes to choose from")  # fmt: skip

@@ -50,7 +50,8 @@ def search(  # noqa: PLR0913 - the one public entry, all options keyword-only
         seed: the same seed gives the same trials.
         predict_latency: `predict_latency(configs) -> Prediction`, asked for thousands before one
             is evaluated; what misses the budget never is. None: learned from the trials.
-        searcher: guided (ours), nsga2, nsga3, tpe, gp (Optuna's), evolution, local or random.
+        searcher: guided (ours), nsga2, nsga3, tpe, gp (Optuna's), evolution, local, random, or
+            nni-evolution (NNI's).
         pool: where evaluations run; None: in this process.
         record: outcomes of an earlier run, which are used instead of evaluating again.
 

@@ -12,7 +12,9 @@ from search_spaces.space import Genes, Space
 if TYPE_CHECKING:
     from nas.feasible import PredictLatency
 
-SearcherName = Literal["guided", "nsga2", "nsga3", "tpe", "gp", "evolution", "local", "random"]
+SearcherName = Literal[
+    "guided", "nsga2", "nsga3", "tpe", "gp", "evolution", "local", "random", "nni-evolution"
+]
 
 
 def open_searcher(
@@ -36,9 +38,20 @@ def open_searcher(
         return LocalSearcher(space, budget_ms=budget_ms, seed=seed)
     if name in SAMPLERS:
         return OptunaSearcher(space, SAMPLERS[name], budget_ms=budget_ms, seed=seed)
+    if name == "nni-evolution":
+        return _nni(space, budget_ms, seed)
     raise ValueError(
         f"`searcher` must be one of {', '.join(get_args(SearcherName))}, but got {name!r}."
     )
+
+
+def _nni(space: Space[Any], budget_ms: float | None, seed: int) -> Searcher:
+    try:
+        from nas.nni_bridge import NniSearcher
+    except ModuleNotFoundError as error:
+        raise ValueError("`searcher` nni-evolution must find nni, which is not installed. "
+                         "pip install 'fasternas[nni]'") from error  # fmt: skip
+    return NniSearcher(space, budget_ms=budget_ms, seed=seed)
 
 
 class RandomSearcher:

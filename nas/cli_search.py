@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable
+from contextlib import redirect_stdout
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,9 @@ def run_search(arguments: argparse.Namespace) -> int:
     for remark in ready.remarks:
         print(remark, file=sys.stderr)
     try:
-        _show_progress(run.steps(ray_address=arguments.ray), f"{run.device.description}; {folder}")
+        steps = run.steps(ray_address=arguments.ray, trial_timeout_s=_seconds(arguments))
+        with redirect_stdout(sys.stderr):  # Ray tells there of lost workers
+            _show_progress(steps, f"{run.device.description}; {folder}")
         front = report.write_report(run)
         keep_remarks(run)
     except (ValueError, RuntimeError):
@@ -83,6 +86,10 @@ def _accuracy(arguments: argparse.Namespace, folder: Path) -> Any:
 
 def _minutes(arguments: argparse.Namespace) -> float | None:
     return None if arguments.time is None else arguments.time / 60e3
+
+
+def _seconds(arguments: argparse.Namespace) -> float | None:
+    return None if arguments.trial_timeout is None else arguments.trial_timeout / 1e3
 
 
 def _trials(arguments: argparse.Namespace) -> int:

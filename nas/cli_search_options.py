@@ -36,3 +36,5 @@ def add_search_options(search: argparse.ArgumentParser) -> None:
     add("--fresh", action="store_true", help="time anew what earlier runs timed")
     add("--repair", action="store_true", help="drop a last line that was cut off")
     add("--ray", type=ray_address, metavar="HOST:PORT", help="a running Ray cluster, or auto")
+    add("--trial-timeout", type=duration_ms, metavar="TIME",
+        help="end a trial that runs longer, such as 10min (no limit)")  # fmt: skip

@@ -133,6 +133,15 @@ def test_a_driver_that_was_killed_goes_on_with_the_cluster(
     file = run / "study.journal"
     with subprocess.Popen(command, **pipes) as first:
         _until(first, lambda: file.exists() and file.read_bytes().count(b"\n") > 4)
+        first.send_signal(signal.SIGSTOP)  # it holds the folder for as long as it is there
+        for second_one in (
+            [*CLI, str(run), "--resume"],
+            ["merge", str(run), str(tmp_path / "undisturbed"), "--out", "none"],
+        ):
+            assert main(second_one) == 2
+            said = capsys.readouterr().err
+            assert f"The study in {run} must be free, but another process works on it." in said
+            assert said.count("\n") == 1
         first.kill()
         assert first.wait() == -signal.SIGKILL, first.communicate()
     kept = _trials(run)

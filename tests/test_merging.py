@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,14 @@ def test_a_cut_line_is_refused_until_it_may_be_dropped(two: list[Path], capsys: 
     assert not Path("c").exists()
     assert main(["merge", "a", "b", "--out", "c", "--repair"]) == 0
     assert len(_kept(Path("c"))) == 4
+
+
+def test_a_full_disk_leaves_nothing(
+    two: list[Path], files_end_at: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    limit = (two[0] / TRIALS).stat().st_size + 100
+    with files_end_at(limit):
+        _check_refused(two, "File too large", OSError)
 
 
 @pytest.mark.usefixtures("without_ray")

@@ -104,6 +104,11 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--repair", action="store_true", help="drop a last line that was cut off")
     _add_json(show)
     _add_report(commands)
+    merge = _add(commands, "merge", _merge, "make one run of several that ask the same")
+    merge.add_argument("runs", metavar="RUN", nargs="+", help="folders that searches wrote")
+    merge.add_argument("--out", required=True, type=word, metavar="DIR", help="the new run folder")
+    merge.add_argument("--repair", action="store_true", help="drop last lines that were cut off")
+    _add_json(merge)
     measure = _add(commands, "measure", _measure, "print the latency of networks, and compare them")
     measure.add_argument("networks", metavar="NETWORK", nargs="+",
                          help="a config or ONNX file, t0 to l, a timm model, NAME@PX")  # fmt: skip
@@ -234,6 +239,12 @@ def _report(options: argparse.Namespace) -> int:
     from nas.cli_report import run_report
 
     return run_report(options)
+
+
+def _merge(options: argparse.Namespace) -> int:
+    from nas.cli_merge import run_merge
+
+    return run_merge(options)
 
 
 def _measure(options: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable
+from contextlib import redirect_stdout
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from search_spaces.fasternet import FASTERNET
 
 if TYPE_CHECKING:
     from nas.estimating import Prepared
+    from nas.mirror import Mirror
+    from nas.run import Run
 
 TRIALS, TRAINED_TRIALS = 200, 36  # unless told
 
@@ -34,9 +37,13 @@ def run_search(arguments: argparse.Namespace) -> int:
     for remark in ready.remarks:
         print(remark, file=sys.stderr)
     try:
-        _show_progress(run.steps(ray_address=arguments.ray), f"{run.device.description}; {folder}")
+        mirror = _mirror(arguments.storage, run)
+        steps = run.steps(ray_address=arguments.ray, trial_timeout_s=_seconds(arguments))
+        with redirect_stdout(sys.stderr):  # Ray tells there of lost workers
+            _show_progress(steps, f"{run.device.description}; {folder}")
         front = report.write_report(run)
         keep_remarks(run)
+        behind = _behind(mirror, run)
     except (ValueError, RuntimeError):
         give_up(run)
         raise
@@ -46,11 +53,35 @@ def run_search(arguments: argparse.Namespace) -> int:
         print(remark, file=sys.stderr)
     if arguments.json:
         print(json.dumps(report.rows(front), indent=2))
-        return 0
-    print_table(*report.table(front))
-    for line in report.closing_words(run, front):
-        print(line, file=sys.stderr)
-    return 0
+    else:
+        print_table(*report.table(front))
+        for line in report.closing_words(run, front):
+            print(line, file=sys.stderr)
+    if behind:
+        print(f"fasternas: error: {behind}", file=sys.stderr)
+    return 2 if behind else 0
+
+
+def _mirror(url: str | None, run: "Run") -> "Mirror | None":
+    """The storage that gets a copy of the trials; it begins with those that there are."""
+    if url is None:
+        return None
+    from nas.mirror import Mirror
+
+    mirror = Mirror(url, run.folder.resolve().name)
+    run.study.reflect(mirror)
+    return mirror
+
+
+def _behind(mirror: "Mirror | None", run: "Run") -> str:
+    """Bring the storage up to date if it failed on the way; say why it still does not take all."""
+    if mirror is None or not mirror.behind:
+        return ""
+    try:
+        run.study.reflect(mirror)
+    except (RuntimeError, ValueError) as error:
+        return str(error)
+    return ""
 
 
 def _prepared(arguments: argparse.Namespace, folder: Path) -> "Prepared":
@@ -61,7 +92,7 @@ def _prepared(arguments: argparse.Namespace, folder: Path) -> "Prepared":
     options = SearchOptions(
         device=arguments.device, budget_ms=arguments.budget, space=arguments.space,
         runtime=wanted.runtime, precision=wanted.precision, threads=wanted.threads,
-        trials=_trials(arguments), seed=arguments.seed, searcher=arguments.searcher,
+        trials=_trials(arguments, folder), seed=arguments.seed, searcher=arguments.searcher,
         resolutions=arguments.resolution, activations=arguments.activation,
         classes=arguments.classes, data=arguments.data or "",
         accuracy=_accuracy(arguments, folder), epochs=arguments.epochs,
@@ -85,9 +116,18 @@ def _minutes(arguments: argparse.Namespace) -> float | None:
     return None if arguments.time is None else arguments.time / 60e3
 
 
-def _trials(arguments: argparse.Namespace) -> int:
+def _seconds(arguments: argparse.Namespace) -> float | None:
+    return None if arguments.trial_timeout is None else arguments.trial_timeout / 1e3
+
+
+def _trials(arguments: argparse.Namespace, folder: Path) -> int:
+    """As told; those that a run to go on with has."""
     if arguments.trials is not None:
         return int(arguments.trials)
+    if arguments.resume:
+        from nas.study import read_run
+
+        return SearchOptions.from_json(read_run(folder)["options"]).trials
     return TRAINED_TRIALS if arguments.data else TRIALS
 
 

@@ -33,7 +33,12 @@ def add_search_options(search: argparse.ArgumentParser) -> None:
         help="relu, gelu or relu,gelu (the space's own)")  # fmt: skip
     add("--classes", type=int, help="outputs of the classifier (the space's own)")
     add("--out", type=word, metavar="DIR", help="the run folder (runs/DEVICE-BUDGET)")
-    add("--resume", action="store_true", help="go on with the run in the folder")
+    add("--resume", action="store_true",
+        help="go on with the run in the folder, to more --trials if told")  # fmt: skip
     add("--fresh", action="store_true", help="time anew what earlier runs timed")
     add("--repair", action="store_true", help="drop a last line that was cut off")
     add("--ray", type=ray_address, metavar="HOST:PORT", help="a running Ray cluster, or auto")
+    add("--trial-timeout", type=duration_ms, metavar="TIME",
+        help="end a trial that runs longer, such as 10min (no limit)")  # fmt: skip
+    add("--storage", type=word, metavar="URL",
+        help="an Optuna storage that gets a copy of each trial: sqlite:///x.db")  # fmt: skip

@@ -9,9 +9,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from nas.trial import Scores
+from nas.trial_clock import LOOK_S, TrialClock, timed
 
 Evaluate = Callable[[Any], Scores]
 
@@ -59,37 +61,63 @@ class InProcess:
 class RayPool:
     """Evaluates in Ray tasks of one core each; use as a context manager.
 
+    One that takes longer than `timeout_s`, counted from when it begins to run, is ended and has
+    failed; Ray's own retries begin anew.
+
     Raises:
         RuntimeError: if the cluster cannot be reached (see `joined`).
     """
 
-    def __init__(self, evaluate: Evaluate, *, address: str | None = None) -> None:
+    def __init__(
+        self, evaluate: Evaluate, *, address: str | None = None, timeout_s: float | None = None
+    ) -> None:
         self._evaluate = evaluate
         self._address = address
+        self._timeout_s = timeout_s
         self._running: dict[Any, int] = {}
 
     def __enter__(self) -> "RayPool":
         with ExitStack() as stack:
             self._ray = stack.enter_context(joined(self._address))
-            self._task = self._ray.remote(num_cpus=1, max_retries=3)(evaluated)
-            self._reference = self._ray.put(self._evaluate)
+            self._given: tuple[Any, ...] = (self._ray.put(self._evaluate),)
+            self._clock = TrialClock(self._ray, self._timeout_s) if self._timeout_s else None
+            if self._clock:
+                self._given = (self._clock.beginnings, evaluated, *self._given)
+            work = timed if self._clock else evaluated
+            self._task = self._ray.remote(num_cpus=1, max_retries=3)(work)
             self._end = stack.pop_all()
         return self
 
     def submit(self, number: int, config: Any) -> None:
         """Start a task; Ray restarts it where its worker or node dies."""
-        task = self._task.options(name=f"trial-{number}").remote(self._reference, number, config)
+        task = self._task.options(name=f"trial-{number}").remote(*self._given, number, config)
         self._running[task] = number
 
     def next_finished(self) -> Outcome:
         """Wait for one of the tasks."""
-        (task,), _ = self._ray.wait(list(self._running), num_returns=1)
+        wait_s = LOOK_S if self._clock else None
+        while True:
+            late = self._clock.late(self._running) if self._clock else None
+            if late and not self._ray.wait([late], timeout=0)[0]:
+                return self._ended(late)
+            done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=wait_s)
+            if done:
+                return self._outcome(done[0])
+
+    def _outcome(self, task: Any) -> Outcome:
         number = self._running.pop(task)
         try:
             outcome: Outcome = self._ray.get(task)
+        except self._ray.exceptions.RayTaskError as error:  # what it was given could not be read
+            return Outcome(number, None, _one_line(error.cause), lost=True)
         except self._ray.exceptions.RayError as error:
             return Outcome(number, None, _one_line(error), lost=True)
         return outcome
+
+    def _ended(self, task: Any) -> Outcome:
+        self._ray.cancel(task, force=True)
+        number = self._running.pop(task)
+        return Outcome(number, None, f"TimeoutError: it took over {self._timeout_s:g} s")
 
     def __exit__(self, *_: object) -> None:
         self._running.clear()
@@ -102,7 +130,8 @@ def joined(address: str | None, *, resources: Sequence[str] = ()) -> Iterator[An
 
     The cluster is the one at `address` ("HOST:PORT" or "auto"), or one that is started on this
     machine, with one of each of the resources, and stopped at the end. Ray's usage statistics and
-    dashboard stay off.
+    dashboard stay off. The code travels to the nodes of a cluster that was there before: they need
+    our dependencies, but neither fasternas nor a shared disk.
 
     Raises:
         RuntimeError: if the cluster cannot be reached.
@@ -115,7 +144,7 @@ def joined(address: str | None, *, resources: Sequence[str] = ()) -> Iterator[An
     if ray.is_initialized():
         yield ray
         return
-    options: dict[str, Any] = {"address": address}
+    options: dict[str, Any] = {"address": address, "runtime_env": _our_code()}
     if address is None:  # "local": another cluster on this machine is not joined
         options = {"address": "local", "include_dashboard": False,
                    "num_cpus": len(os.sched_getaffinity(0)),
@@ -125,7 +154,8 @@ def joined(address: str | None, *, resources: Sequence[str] = ()) -> Iterator[An
         with _own_handler(signal.SIGTERM):
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except (OSError, RuntimeError, ValueError) as error:
-        advice = ("Is it running there?" if address else
+        advice = ("Is it running there? One that wants a token is joined with RAY_AUTH_MODE=token."
+                  if address else
                   "Can HOME and the folder for temporary files be written?")  # fmt: skip
         raise RuntimeError(
             f"Ray must be reachable, but is not: {_one_line(error)}. {advice}"
@@ -134,6 +164,13 @@ def joined(address: str | None, *, resources: Sequence[str] = ()) -> Iterator[An
         yield ray
     finally:
         ray.shutdown()
+
+
+def _our_code() -> dict[str, Any]:
+    """What Ray is to send to each node: the folders of our packages, which lie side by side."""
+    folder = Path(__file__).parents[1]
+    modules = [str(folder / name) for name in ("search_spaces", "predictors", "nas", "fasternas")]
+    return {"py_modules": modules, "excludes": ["__pycache__/"]}
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import os
 import platform
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -74,7 +73,7 @@ def resume_run(
     lock = hold(folder)
     try:
         if repair:
-            _repair(folder)
+            repair_run(folder)
         if extended != kept:
             write_run(folder, {**stored, "options": extended.as_json()})
         return Run(folder, extended, device, lock=lock)
@@ -94,7 +93,7 @@ def read_only_run(folder: Path, *, repair: bool = False) -> Run:
     options = SearchOptions.from_json(stored["options"])
     if repair:
         with hold(folder):
-            _repair(folder)
+            repair_run(folder)
     machine = stored.get("machine", {})
     if machine.get("source") == "measured":
         device: Device = RecordedDevice(
@@ -107,13 +106,17 @@ def read_only_run(folder: Path, *, repair: bool = False) -> Run:
 
 
 def _extended(kept: SearchOptions, options: SearchOptions, folder: Path) -> SearchOptions:
-    """The options of the study with as many trials as either asks for."""
+    """The options of the study with as many trials as are asked for."""
     for name, value in kept.as_json().items():
         given = options.as_json()[name]
         if name != "trials" and given != value:
             raise ValueError(f"`out` must hold this study, but the one in {folder} has {name} "
-                             f"{value}, not {given}. Name another folder.")  # fmt: skip
-    return replace(kept, trials=max(kept.trials, options.trials))
+                             f"{value}, not {given}. Only --trials may change, to more of them: "
+                             "name another folder.")  # fmt: skip
+    if options.trials < kept.trials:
+        raise ValueError(f"`trials` must be at least the {kept.trials} that the study in {folder} "
+                         f"has, but got {options.trials}. Leave it out.")  # fmt: skip
+    return options
 
 
 def _check_same(device: Device, stored: dict[str, Any], folder: Path) -> None:
@@ -124,7 +127,8 @@ def _check_same(device: Device, stored: dict[str, Any], folder: Path) -> None:
                          f"({before}), but is {device.description}. Begin another.")  # fmt: skip
 
 
-def _repair(folder: Path) -> None:
+def repair_run(folder: Path) -> None:
+    """Drop last lines that were cut off; who calls holds the folder."""
     for name in (TRIALS, MEASUREMENTS, TRAININGS):
         journal.repair(folder / name)
 

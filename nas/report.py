@@ -93,6 +93,10 @@ def closing_words(run: Run, front: Sequence[Candidate]) -> list[str]:
     lines += _memory(run)
     if failed := run.failed():
         lines.append(f"{len(failed)} of {run.options.trials} trials failed; the first: {failed[0]}")
+    numbers = {outcome.number for _, outcome in run.study.outcomes()}
+    if lost := max(numbers, default=-1) + 1 - len(numbers):
+        lines.append(f"{lost} of {run.options.trials} trials were lost with their workers; "
+                     "--resume tries them again.")  # fmt: skip
     if any(c.accuracy_kind == "proxy" for c in front):
         lines.append(
             "The score is training-free (T0 has 100, T2 200): it ranks, it is no accuracy."

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import IO, Literal
@@ -10,12 +12,13 @@ from typing import IO, Literal
 import numpy as np
 
 from nas.candidate import Candidate
-from nas.cluster import Outcome, RayPool, joined
+from nas.cluster import Evaluate, Outcome, Pool, RayPool, joined
 from nas.estimating import open_estimator
 from nas.evaluation import Evaluation
 from nas.feasible import fastest
 from nas.fronts import best_of, candidates_of, predicted
 from nas.loop import search
+from nas.named_sizes import named_sizes
 from nas.options import SearchOptions
 from nas.study import Study
 from nas.supernets import Sandwich, train_supernet, within_budget
@@ -28,8 +31,8 @@ from predictors.devices.device import PROCESSES, Device
 from predictors.latency import LatencyPredictor, Prediction
 from predictors.recipe import rungs
 from predictors.timing import Measurement
-from search_spaces.fasternet import FASTERNET, FasterNetConfig
-from search_spaces.space import OneOf, Space
+from search_spaces.fasternet import FasterNetConfig
+from search_spaces.space import Space
 
 Phase = Literal[
     "calibrating the device",
@@ -38,6 +41,8 @@ Phase = Literal[
     "training the best",
     "verifying the front",
 ]
+
+OpenPool = Callable[[Evaluate], AbstractContextManager[Pool]]
 
 CALIBRATION = 49  # networks timed before the search
 CALIBRATION_PROCESSES = 2  # the predictor averages over networks what one measurement misses
@@ -72,18 +77,21 @@ class Run:
         self._fitted: dict[int, LatencyPredictor] = {}  # by the number of measurements
         self.made: list[Path] = []  # the folders that did not exist before, the deepest first
 
-    def steps(self, *, ray_address: str | None = None) -> Iterator[Progress]:
+    def steps(
+        self, *, ray_address: str | None = None, trial_timeout_s: float | None = None
+    ) -> Iterator[Progress]:
         """Do everything that is not done yet.
 
         Raises:
             ValueError: if no config of the space meets the budget.
         """
+        pool = partial(RayPool, address=ray_address, timeout_s=trial_timeout_s)
         with through_ray(self.device, ray_address) as self.device:
             yield from self._calibrate()
             yield from self._train_supernet()
             with joined(ray_address):
-                yield from self._search(ray_address)
-                yield from self._train_best(ray_address)
+                yield from self._search(pool)
+                yield from self._train_best(pool)
             yield from self._verify()
 
     def candidates(self, *, searching: bool = False) -> list[Candidate]:
@@ -95,7 +103,9 @@ class Run:
                     for config, outcome in self.study.outcomes()]  # fmt: skip
         configs = [config for config, _ in outcomes]
         latencies = self.study.measurements
-        verified = len(latencies) > CALIBRATION and not searching
+        # a study merged of two that were only calibrated has many latencies, and none of a front
+        verified = len(latencies) > CALIBRATION and not searching and any(
+            config in latencies for config in configs)  # fmt: skip
         latencies = {**self._predicted(configs), **latencies}
         return candidates_of(outcomes, latencies, budget_ms=self.options.budget_ms,
                              accuracy_kind=self.estimator.kind, measured_only=verified)  # fmt: skip
@@ -105,7 +115,7 @@ class Run:
 
         What no plot shows gets no score: it would take a minute.
         """
-        sizes = self._sizes()
+        sizes = named_sizes(self.space)
         known = {**self._predicted(list(sizes.values())), **self.study.measurements}
         return [
             Candidate(name=name, config=config, accuracy=self._accuracy(config, known[config]),
@@ -176,7 +186,7 @@ class Run:
     def _check_reachable(self) -> None:
         """Time T0 and the smallest config, which must meet the budget."""
         smallest, _ = fastest(self.space, _macs, Random(self.options.seed))
-        self._measure([self._sizes()["t0"], smallest], CALIBRATION_PROCESSES)
+        self._measure([named_sizes(self.space)["t0"], smallest], CALIBRATION_PROCESSES)
         found = self.study.measurements[smallest]
         if found.low_ms > self.options.budget_ms:
             raise ValueError(
@@ -194,28 +204,29 @@ class Run:
         for done, total, accuracy in train_supernet(self.folder, self.options, Sandwich(configs)):
             yield Progress("training the supernet", done, total, f"{accuracy:.3g} %")
 
-    def _search(self, ray_address: str | None) -> Iterator[Progress]:
+    def _search(self, open_pool: OpenPool) -> Iterator[Progress]:
         predict = self._known_latency()
         evaluate = Evaluation(predict, self.estimator)
-        with RayPool(evaluate, address=ray_address) as pool:
+        with open_pool(evaluate) as pool:
             trials = search(
                 self.space, evaluate, trials=self.options.trials, seed=self.options.seed,
                 budget_ms=self.options.budget_ms, searcher=self.options.searcher, pool=pool,
                 predict_latency=predict, record=self.study,
             )  # fmt: skip
+            errors = []
             for trial in trials:
+                errors.append(trial.error)
                 best = best_of(self.candidates(searching=True)) if trial.number % 10 == 9 else ""
                 yield Progress("searching", trial.number + 1, self.options.trials, best)
-        failed = self.failed()
-        if len(failed) == len(self.study.outcomes()):
-            raise RuntimeError(f"Trials must succeed, but all {len(failed)} failed: {failed[0]}.")
+        if errors and all(errors):
+            raise RuntimeError(f"Trials must succeed, but all {len(errors)} failed: {errors[0]}.")
 
     def _known_latency(self) -> Callable[[Sequence[FasterNetConfig]], Prediction]:
         """The latency that is known before the front is timed."""
         predictor = self._predictor(CALIBRATION)
         return predictor.predict if predictor else self.device.predict
 
-    def _train_best(self, ray_address: str | None) -> Iterator[Progress]:
+    def _train_best(self, open_pool: OpenPool) -> Iterator[Progress]:
         """Train the best networks further, rung by rung."""
         if self.estimator.kind != "trained":
             return
@@ -225,7 +236,7 @@ class Run:
         for epochs in rungs(self.options.epochs)[1:]:
             estimator = open_estimator(self.options, self.folder, epochs=epochs)
             evaluate = Evaluation(self._known_latency(), estimator)
-            with RayPool(evaluate, address=ray_address) as pool:
+            with open_pool(evaluate) as pool:
                 for done, total in train_on(scores, epochs, self.study, pool):
                     best = best_of(self.candidates(searching=True))
                     yield Progress("training the best", done, total, best)
@@ -246,7 +257,7 @@ class Run:
                 verified += 1
                 self.study.keep_measurement(config, measurement)
                 yield Progress("verifying the front", verified, len(front))
-        sizes = list(self._sizes().values())
+        sizes = list(named_sizes(self.space).values())
         limit_ms = TIMED * self.options.budget_ms
         near = [c for c, m in self._predicted(sizes).items() if m.median_ms <= limit_ms]
         self._measure(near, processes=1)
@@ -276,16 +287,6 @@ class Run:
                 self.space, [c for c, _ in timed], [m.median_ms for _, m in timed]
             )
         return self._fitted[len(timed)]
-
-    def _sizes(self) -> dict[str, FasterNetConfig]:
-        """T0 to L with the resolution and classes of the space."""
-        fields = self.space.fields
-        resolution = fields.get("resolution", 224)
-        if isinstance(resolution, OneOf):
-            resolution = max(resolution.choices)
-        classes = fields.get("classes", 1000)
-        return {name: replace(config, resolution=resolution, classes=classes)
-                for name, config in FASTERNET.items()}  # fmt: skip
 
 
 def _macs(configs: Sequence[FasterNetConfig]) -> Prediction:

@@ -10,24 +10,22 @@ import fcntl
 import json
 import logging
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 import optuna
 from optuna.storages.journal import BaseJournalBackend
 
 from nas import journal
 from nas.cluster import Outcome
-from nas.samplers import distributions
+from nas.frozen_trials import frozen, thawed
+from nas.mirror import Mirror
 from nas.trainings import Trained, append_training, read_trainings
-from nas.trial import Scores
 from predictors.timing import Measurement
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.space import Genes, Space
-
-C = TypeVar("C")
 
 RUN, TRIALS, MEASUREMENTS = "run.json", "study.journal", "measurements.jsonl"
 _NAME = "fasternas"
@@ -58,6 +56,7 @@ class Study:
         self._space = space
         self._budget_ms = budget_ms
         self._lock = lock if lock or reading else hold(folder)
+        self._mirror: Mirror | None = None
         growing = self.growing = reading and _is_held(folder)  # another process appends
         try:
             # says which line is corrupt, as Optuna does not
@@ -77,22 +76,29 @@ class Study:
     def keep(self, genes: Genes, outcome: Outcome) -> None:
         """Record an outcome."""
         self._known[outcome.number] = (genes, outcome)
-        names = distributions(self._space)
-        attributes: dict[str, Any] = {"number": outcome.number, "genes": list(genes)}
-        if outcome.scores is None:
-            state, values, excess = optuna.trial.TrialState.FAIL, None, None
-            attributes["error"] = outcome.error
-        else:
-            scores = outcome.scores
-            state = optuna.trial.TrialState.COMPLETE
-            values = [float(scores.accuracy), float(scores.latency_ms)]
-            excess = {"budget": scores.upper_ms - self._budget_ms}
-            attributes["latency_high_ms"] = scores.latency_high_ms
+        self.add([frozen(self._space, genes, outcome, budget_ms=self._budget_ms)])
+
+    def add(self, trials: Iterable[optuna.trial.FrozenTrial]) -> None:
+        """Record trials as they are; the mirror gets what is in the folder."""
         assert self._study is not None
-        self._study.add_trial(optuna.trial.create_trial(
-            state=state, values=values, params=dict(zip(names, genes, strict=True)),
-            distributions=names, user_attrs=attributes, constraints=excess,
-        ))  # fmt: skip
+        for trial in trials:
+            self._study.add_trial(trial)
+            if self._mirror:
+                self._mirror.add(trial)
+
+    def trials(self) -> list[optuna.trial.FrozenTrial]:
+        """Every recorded trial as Optuna has it, in the order of their numbers."""
+        found = self._study.trials if self._study else []
+        return sorted(found, key=lambda trial: int(trial.user_attrs["number"]))
+
+    def reflect(self, mirror: Mirror) -> None:
+        """Bring a mirror up to date, and keep it so.
+
+        Raises:
+            ValueError, RuntimeError: as `Mirror.follow` does.
+        """
+        mirror.follow(self.trials())
+        self._mirror = mirror
 
     def keep_measurement(self, config: FasterNetConfig, measurement: Measurement) -> None:
         """Record a latency."""
@@ -117,7 +123,7 @@ class Study:
 
     def _outcomes(self) -> list[tuple[Genes, Outcome]]:
         try:
-            found = [_outcome(trial) for trial in self._study.trials] if self._study else []
+            found = [thawed(trial) for trial in self._study.trials] if self._study else []
             for genes, _ in found:
                 self._space.decode(genes)
             return found
@@ -126,17 +132,24 @@ class Study:
 
 
 class _Backend(BaseJournalBackend):
-    """Optuna's journal kept by `nas.journal`: appends are whole, and the folder is locked once."""
+    """Optuna's journal kept by `nas.journal`: appends are whole, and the folder is locked once.
+
+    Nobody else writes, so the file is read once; what Optuna has taken in is not kept twice.
+    """
 
     def __init__(self, path: Path, growing: bool) -> None:  # noqa: FBT001
         self._path = path
-        self._growing = growing
+        self._entries = journal.read(path, growing=growing)
+        self._dropped = 0
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
-        yield from journal.read(self._path, growing=self._growing)[log_number_from:]
+        del self._entries[: log_number_from - self._dropped]
+        self._dropped = log_number_from
+        yield from list(self._entries)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         journal.append(self._path, logs)
+        self._entries += json.loads(json.dumps(logs))
 
 
 def _opened(path: Path, growing: bool) -> optuna.Study:  # noqa: FBT001
@@ -150,16 +163,6 @@ def _opened(path: Path, growing: bool) -> optuna.Study:  # noqa: FBT001
     return optuna.create_study(
         storage=storage, study_name=_NAME, directions=["maximize", "minimize"]
     )
-
-
-def _outcome(trial: optuna.trial.FrozenTrial) -> tuple[Genes, Outcome]:
-    scores = None
-    if trial.state == optuna.trial.TrialState.COMPLETE:
-        accuracy, latency_ms = trial.values
-        scores = Scores(accuracy=float(accuracy), latency_ms=float(latency_ms),
-                        latency_high_ms=trial.user_attrs["latency_high_ms"])  # fmt: skip
-    number, error = trial.user_attrs["number"], trial.user_attrs.get("error")
-    return tuple(trial.user_attrs["genes"]), Outcome(number, scores, error)
 
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
@@ -217,15 +220,18 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def hold(folder: Path) -> IO[bytes]:
+def hold(folder: Path, *, reading: bool = False) -> IO[bytes]:
     """Hold a folder's study; the system lets go of it when the process ends, however.
+
+    Any number of processes may hold it for `reading`, and then none for writing.
 
     Raises:
         RuntimeError: if another process holds it.
+        OSError: if the folder is not there, or cannot be written.
     """
-    file = (folder / TRIALS).open("ab")
+    file = (folder / TRIALS).open("rb" if reading else "ab")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if reading else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
         raise RuntimeError(

@@ -59,8 +59,10 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluate trials in this process: Ray and its workers take ten seconds to start."""
 
     @contextmanager
-    def in_process(evaluate: Evaluate, *, address: str | None) -> Iterator[InProcess]:
-        assert address is None
+    def in_process(
+        evaluate: Evaluate, *, address: str | None, timeout_s: float | None
+    ) -> Iterator[InProcess]:
+        assert (address, timeout_s) == (None, None)
         yield InProcess(evaluate)
 
     monkeypatch.setattr("nas.run.RayPool", in_process)

@@ -208,6 +208,7 @@ def test_a_cluster_out_of_reach_is_one_error_soon(address: str) -> None:
                               timeout=25, check=False)  # fmt: skip
     assert finished.returncode == 1
     assert "\nRuntimeError: Ray must be reachable, but " in finished.stderr
+    assert finished.stderr.rstrip().endswith("joined with RAY_AUTH_MODE=token.")
 
 
 def test_an_evaluation_in_this_process_is_told_in_one_line() -> None:

@@ -117,6 +117,15 @@ def test_failed_trials_are_told(folder: Path) -> None:
     assert "1 of 4 trials failed; the first: OSError: it broke" in words
 
 
+def test_lost_trials_are_told(folder: Path) -> None:
+    assert not any("were lost" in line for line in closing_words(read_only_run(folder), []))
+    run = resume_run(folder)
+    run.study.keep((1, *(0,) * (len(run.space.genes) - 1)), Outcome(4, None, "OSError: it broke"))
+    run.close()
+    words = closing_words(read_only_run(folder), [])
+    assert "1 of 4 trials were lost with their workers; --resume tries them again." in words
+
+
 @pytest.mark.parametrize("words", ["--out=", "--resolution=,", "--activation=relu,", "--ray=x:y"])
 def test_an_empty_or_garbled_option_is_refused(words: str, capsys: Streams) -> None:
     with pytest.raises(SystemExit) as end:

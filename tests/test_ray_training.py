@@ -1,7 +1,5 @@
 """Networks trained side by side by Ray, one of whose workers is lost."""
 
-import os
-import signal
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from networks import TINY
+from ray_nodes import kill_one
 from safetensors.torch import load_file
 
 from nas.full_jobs import Job
@@ -18,36 +17,10 @@ from nas.ray_training import Crew, run_with_ray
 RECIPE = FullRecipe(epochs=6, batch=16, rate=2e-3)
 
 
-def _descendants(process: int) -> set[int]:
-    parents = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            stat = (folder / "stat").read_text()
-        except OSError:
-            continue
-        parents[int(folder.name)] = int(stat.rpartition(")")[2].split()[1])
-    found = {process}
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found
-
-
-def _kill_a_worker() -> bool:
-    for process in _descendants(os.getpid()):
-        try:
-            name = Path(f"/proc/{process}/cmdline").read_text()
-        except OSError:
-            continue
-        if "RayTrainWorker" in name:
-            os.kill(process, signal.SIGKILL)
-            return True
-    return False
-
-
 def _when_trained(file: Path, ended: threading.Event, killed: list[bool]) -> None:
     while not ended.wait(0.05):
         if file.exists() and file.read_text().count("\n") > 2:
-            killed.append(_kill_a_worker())
+            killed.append(kill_one("RayTrainWorker"))
             return
 
 

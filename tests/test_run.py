@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -245,6 +246,31 @@ def test_this_machine_is_measured(
     assert len(journal.read(run / "measurements.jsonl")) >= 12 + len(_rows(run))
     assert main(["show", str(run)]) == 0
     assert capsys.readouterr().out == out
+    _check_extended(run, options, capsys)
+    _check_merged(run, tmp_path / "other", tmp_path / "both", capsys)
+
+
+def _check_extended(run: Path, options: Sequence[str], streams: Streams) -> None:
+    """More trials, and what they put on the front is timed; what was there stays."""
+    before = {name: (run / name).read_bytes() for name in ("study.journal", "measurements.jsonl")}
+    assert main(["search", "--device", "cpu", *options, "--resume", "--trials", "24"]) == 0
+    assert "searching: 24 of 24" in streams.readouterr().err
+    assert [number for number, _, _ in _trials(run)] == list(range(24))
+    _check_front(run, 2.0, "measured")
+    for name, content in before.items():
+        assert (run / name).read_bytes().startswith(content)
+
+
+def _check_merged(run: Path, other: Path, both: Path, streams: Streams) -> None:
+    """With a run of another seed, of which it shares all networks, it is what it was."""
+    shutil.copytree(run, other)
+    stored = json.loads((other / "run.json").read_text())
+    stored["options"]["seed"] = 1
+    (other / "run.json").write_text(json.dumps(stored))
+    assert main(["merge", str(run), str(other), "--out", str(both)]) == 0
+    assert "24 trials were of a network that another one has" in streams.readouterr().err
+    assert _rows(both) == _rows(run)
+    assert fn.load_config(both / _rows(both)[0]["config"])
 
 
 def test_a_budget_out_of_this_machines_reach_is_one_line(tmp_path: Path, capsys: Streams) -> None:

@@ -69,7 +69,7 @@ def test_it_leaves_weights_and_everything_that_says_how(undisturbed: Path) -> No
 
 
 def test_killed_in_an_epoch_it_goes_on_to_the_same_weights_and_table(
-    undisturbed: Path, place: Path, tmp_path: Path
+    undisturbed: Path, place: Path, tmp_path: Path, capsys: Streams
 ) -> None:
     command = _train(place, tmp_path, "--epochs", "5", "--set", "rate=5e-3")
     folder = tmp_path / "mine"
@@ -79,6 +79,8 @@ def test_killed_in_an_epoch_it_goes_on_to_the_same_weights_and_table(
         while not (found := _stopped_in_second_epoch(process, folder)):
             assert time.monotonic() < end
             assert process.poll() is None
+        assert main([*command, "--resume"]) == 2
+        assert "must be free, but another process works on it" in capsys.readouterr().err
         process.kill()
     assert process.returncode == -signal.SIGKILL
     assert found

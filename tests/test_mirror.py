@@ -1,0 +1,153 @@
+"""An Optuna storage gets a copy of each trial, is behind at times, and never stops a search."""
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.storages.journal import JournalFileBackend
+
+from nas.cli import main
+from nas.cluster import Outcome
+from nas.folders import read_only_run, resume_run, start_run
+from nas.mirror import Mirror
+from nas.options import SearchOptions
+from nas.run import Run
+from nas.trial import Scores
+
+URL = "sqlite:///trials.db"
+OPTIONS = SearchOptions(device="arm", space="fasternet-32", budget_ms=2.0, trials=8)
+SEARCH = ("search", "--device", "arm", "--space", "fasternet-32", "--budget", "2ms", "--trials",
+          "8", "--out")  # fmt: skip
+FULL = "CREATE TRIGGER full BEFORE INSERT ON trials BEGIN SELECT RAISE(ABORT, 'over quota'); END"
+Streams = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def _keep(run: Run, *numbers: int) -> None:
+    for number in numbers:
+        scores = Scores(accuracy=50.0 + number, latency_ms=1.0, latency_high_ms=1.5)
+        outcome = Outcome(number, scores) if number != 2 else Outcome(2, None, "OSError: no")
+        run.study.keep((number % 3, *(0,) * (len(run.space.genes) - 1)), outcome)
+
+
+def _there(storage: Any, name: str = "run") -> list[tuple[Any, ...]]:
+    trials = optuna.load_study(study_name=name, storage=storage).trials
+    return [(t.user_attrs, t.params, t.state, t.values, t.system_attrs, t.datetime_complete)
+            for t in trials]  # fmt: skip
+
+
+def _here(name: str = "run") -> list[tuple[Any, ...]]:
+    return [(t.user_attrs, t.params, t.state, t.values, t.system_attrs, t.datetime_complete)
+            for t in read_only_run(Path(name)).study.trials()]  # fmt: skip
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_search_fills_a_database_that_optuna_opens(capsys: Streams) -> None:
+    assert main([*SEARCH, "run", "--storage", URL]) == 0
+    assert len(_there(URL)) == 8
+    assert _there(URL) == _here()
+    study = optuna.load_study(study_name="run", storage=URL)
+    assert [d.name for d in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    assert main([*SEARCH, "run", "--storage", URL, "--resume"]) == 0
+    assert len(_there(URL)) == 8
+
+
+def test_a_storage_that_is_behind_is_brought_up_to_date() -> None:
+    run = start_run(Path("run"), OPTIONS)
+    _keep(run, 0, 1)
+    run.study.reflect(Mirror(URL, "run"))
+    assert len(_there(URL)) == 2
+    _keep(run, 2, 3)
+    run.close()
+    again = resume_run(Path("run"))
+    _keep(again, 4)  # without it
+    again.study.reflect(Mirror(URL, "run"))
+    _keep(again, 5)
+    again.close()
+    assert _there(URL) == _here()
+    assert [attributes["number"] for attributes, *_ in _there(URL)] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_journal_is_a_storage_too() -> None:
+    run = start_run(Path("run"), OPTIONS)
+    run.study.reflect(Mirror("all.journal", "run"))
+    _keep(run, 0, 1, 2)
+    run.close()
+    backend = JournalFileBackend("all.journal")
+    assert _there(optuna.storages.JournalStorage(backend)) == _here()
+
+
+def test_runs_of_several_names_share_a_storage_and_those_of_one_do_not() -> None:
+    for number, name in enumerate(("a", "b", "elsewhere/a")):
+        run = start_run(Path(name), OPTIONS)
+        _keep(run, number)
+        if name.endswith("/a"):
+            with pytest.raises(ValueError, match=r"hold no other run's study, but .* has one"):
+                run.study.reflect(Mirror(URL, "a"))
+        else:
+            run.study.reflect(Mirror(URL, name))
+        run.close()
+    assert _there(URL, "a") == _here("a")
+    assert _there(URL, "b") == _here("b")
+
+
+def test_a_storage_that_fails_on_the_way_costs_nothing() -> None:
+    run = start_run(Path("run"), OPTIONS)
+    mirror = Mirror(URL, "run")
+    run.study.reflect(mirror)
+    _keep(run, 0)
+    with sqlite3.connect("trials.db") as other:
+        other.execute(FULL)
+    _keep(run, 1, 2)
+    assert mirror.behind == "IntegrityError: over quota"
+    with pytest.raises(RuntimeError, match=r"but sqlite:///trials.db does not: .*over quota\."):
+        run.study.reflect(mirror)
+    with sqlite3.connect("trials.db") as other:
+        other.execute("DROP TRIGGER full")
+    _keep(run, 3)  # is not tried
+    assert len(_there(URL)) == 1
+    run.study.reflect(mirror)
+    run.close()
+    assert mirror.behind == ""
+    assert len(_here()) == 4
+    assert _there(URL) == _here()
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_search_whose_storage_stays_away_ends_with_its_front_and_the_reason(
+    capsys: Streams,
+) -> None:
+    assert main([*SEARCH[:-3], "--trials", "4", "--out", "run", "--storage", URL]) == 0
+    with sqlite3.connect("trials.db") as other:
+        other.execute(FULL)
+    capsys.readouterr()
+    assert main([*SEARCH, "run", "--storage", URL, "--resume"]) == 2
+    said = capsys.readouterr()
+    assert "trial-000" in said.out
+    last = said.err.splitlines()[-1]
+    assert last.startswith(f"fasternas: error: `storage` must take the trials, but {URL} does not")
+    assert "over quota. The run folder has all of them; --resume copies what" in last
+    assert len(_here()) == 8
+    assert _there(URL) == _here()[:4]
+    with sqlite3.connect("trials.db") as other:
+        other.execute("DROP TRIGGER full")
+    assert main([*SEARCH, "run", "--storage", URL, "--resume"]) == 0
+    assert _there(URL) == _here()
+
+
+@pytest.mark.parametrize("url", ["sqlite:////nowhere/at/all.db", "nonsense://x", "gone/x.journal"])
+def test_a_storage_that_cannot_be_opened_is_one_line_and_nothing_is_left(
+    url: str, capsys: Streams
+) -> None:
+    assert main([*SEARCH, "runs/run", "--storage", url]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(f"fasternas: error: `storage` must take the trials, but {url} does")
+    assert said.err.count("\n") == 1
+    assert not Path("runs").exists()

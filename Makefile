@@ -4,6 +4,8 @@ VENV ?= .venv
 PYTHON ?= python3
 
 bin := $(abspath $(VENV))/bin
+# Tests at once, each of one thread.
+JOBS ?= 2
 packages := fasternas nas search_spaces predictors
 
 # What the environment was made from, compared by content, since git does not keep file times.
@@ -47,7 +49,7 @@ imports: setup  ## do packages import downwards only?
 	'$(bin)/lint-imports' --no-logo
 
 tests: setup  ## pytest; more options by ARGS="-k pareto"
-	'$(bin)/pytest' $(ARGS)
+	OMP_NUM_THREADS=1 '$(bin)/pytest' -n $(JOBS) --dist loadgroup $(ARGS)
 
 BOARD ?= $(HOME)/.cache/fasternas-board
 test-board: setup  ## time networks on an emulated ARM board behind sshd (root, Debian; minutes)

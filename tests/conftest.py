@@ -15,6 +15,18 @@ from nas.cli import main
 from nas.cluster import Evaluate, InProcess
 from search_spaces.formats import save_config
 
+CLUSTERS = {
+    "test_cluster.py", "test_code_travels.py", "test_disturbed_cluster.py", "test_ray_training.py",
+    "test_timing_tasks.py", "test_trial_clock.py",
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests together when they are dealt out, and those of clusters all together."""
+    for item in items:
+        group = "clusters" if item.path.name in CLUSTERS else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+
 
 @pytest.fixture
 def files_end_at() -> Callable[[int], AbstractContextManager[None]]:

@@ -215,7 +215,7 @@ def test_a_small_space_is_searched_to_its_last_config(
     assert len(trials) == len(possible)
 
 
-@pytest.mark.parametrize("searcher", get_args(SearcherName))
+@pytest.mark.parametrize("searcher", INSTALLED)
 def test_a_space_of_one_config_has_one_trial(searcher: SearcherName) -> None:
     fixed: Space[Cell] = Space(Cell, op="conv", depth=2, widths=(8, 8, 16))
     single: Space[Cell] = fixed.replace(depth=oneof(2))

@@ -92,7 +92,8 @@ def _prepared(arguments: argparse.Namespace, folder: Path) -> "Prepared":
     options = SearchOptions(
         device=arguments.device, budget_ms=arguments.budget, space=arguments.space,
         runtime=wanted.runtime, precision=wanted.precision, threads=wanted.threads,
-        trials=_trials(arguments, folder), seed=arguments.seed, searcher=arguments.searcher,
+        trials=_trials(arguments, folder), parallel=arguments.parallel,
+        seed=arguments.seed, searcher=arguments.searcher,
         resolutions=arguments.resolution, activations=arguments.activation,
         classes=arguments.classes, data=arguments.data or "",
         accuracy=_accuracy(arguments, folder), epochs=arguments.epochs,
@@ -128,7 +129,7 @@ def _trials(arguments: argparse.Namespace, folder: Path) -> int:
         from nas.study import read_run
 
         return SearchOptions.from_json(read_run(folder)["options"]).trials
-    return TRAINED_TRIALS if arguments.data else TRIALS
+    return TRAINED_TRIALS if _accuracy(arguments, folder) == "train" else TRIALS
 
 
 def _folder(arguments: argparse.Namespace) -> Path:

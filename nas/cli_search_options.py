@@ -12,6 +12,8 @@ def add_search_options(search: argparse.ArgumentParser) -> None:
         help="the latency to keep, such as 10ms, 0.5s or 800us")  # fmt: skip
     add("--space", default="fasternet", help="see `fasternas spaces`")
     add("--trials", type=int, help="networks to score (200; 36 if trained)")
+    add("--parallel", type=positive, default=8, metavar="N",
+        help="trials at once (8); of another number come other trials")  # fmt: skip
     add("--data", type=word, metavar="DATA",
         help="to train on: a folder, an .npz, digits (none)")  # fmt: skip
     add("--accuracy", metavar="HOW",

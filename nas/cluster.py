@@ -62,18 +62,20 @@ class RayPool:
     """Evaluates in Ray tasks of one core each; use as a context manager.
 
     One that takes longer than `timeout_s`, counted from when it begins to run, is ended and has
-    failed; Ray's own retries begin anew.
+    failed; Ray's own retries begin anew. In a cluster with GPUs each has `gpu`, a share of one.
 
     Raises:
         RuntimeError: if the cluster cannot be reached (see `joined`).
     """
 
     def __init__(
-        self, evaluate: Evaluate, *, address: str | None = None, timeout_s: float | None = None
-    ) -> None:
+        self, evaluate: Evaluate, *, address: str | None = None, timeout_s: float | None = None,
+        gpu: float = 0.0,
+    ) -> None:  # fmt: skip
         self._evaluate = evaluate
         self._address = address
         self._timeout_s = timeout_s
+        self._gpu = gpu
         self._running: dict[Any, int] = {}
 
     def __enter__(self) -> "RayPool":
@@ -84,7 +86,8 @@ class RayPool:
             if self._clock:
                 self._given = (self._clock.beginnings, evaluated, *self._given)
             work = timed if self._clock else evaluated
-            self._task = self._ray.remote(num_cpus=1, max_retries=3)(work)
+            gpu = self._gpu if "GPU" in self._ray.cluster_resources() else 0
+            self._task = self._ray.remote(num_cpus=1, num_gpus=gpu, max_retries=3)(work)
             self._end = stack.pop_all()
         return self
 

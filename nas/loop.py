@@ -38,6 +38,7 @@ def search(  # noqa: PLR0913 - the one public entry, all options keyword-only
     predict_latency: PredictLatency | None = None,
     searcher: SearcherName = "guided",
     pool: Pool | None = None,
+    parallel: int = IN_FLIGHT,
     record: Record | None = None,
 ) -> Iterator[Trial[C]]:
     """Search a space; return an iterator over the trials, in order. Stop with `break`.
@@ -53,20 +54,21 @@ def search(  # noqa: PLR0913 - the one public entry, all options keyword-only
         searcher: guided (ours), nsga2, nsga3, tpe, gp (Optuna's), evolution, local, random, or
             nni-evolution (NNI's).
         pool: where evaluations run; None: in this process.
+        parallel: how many evaluations a pool has at once; other numbers give other trials.
         record: outcomes of an earlier run, which are used instead of evaluating again.
 
     Raises:
-        ValueError: if `trials` or `budget_ms` is not positive, the searcher is unknown, or no
-            config is predicted to meet the budget; the message names the fastest config's latency.
+        ValueError: if `trials`, `parallel` or `budget_ms` is not positive, the searcher is unknown,
+            or no config is predicted to meet the budget; the message names the fastest's latency.
     """
-    _check(trials, budget_ms)
+    _check(trials, parallel, budget_ms)
     if predict_latency is not None and budget_ms is not None:
         _check_reachable(space, predict_latency, budget_ms, seed)
     proposer = open_searcher(
         searcher, space, budget_ms=budget_ms, seed=seed, predict_latency=predict_latency
     )
     gate = Gate(space, predict_latency, budget_ms)
-    runner = _Runner(space, pool or InProcess(evaluate), record, in_flight=IN_FLIGHT if pool else 1)
+    runner = _Runner(space, pool or InProcess(evaluate), record, in_flight=parallel if pool else 1)
     return _trials(trials, proposer, gate, runner, budget_ms)
 
 
@@ -129,9 +131,10 @@ def _trial(config: C, outcome: Outcome, budget_ms: float | None) -> Trial[C]:
                  error=outcome.error)  # fmt: skip
 
 
-def _check(trials: int, budget_ms: float | None) -> None:
-    if not isinstance(trials, int) or trials < 1:
-        raise ValueError(f"`trials` must be a positive whole number, but got {trials!r}.")
+def _check(trials: int, parallel: int, budget_ms: float | None) -> None:
+    for name, number in (("trials", trials), ("parallel", parallel)):
+        if not isinstance(number, int) or number < 1:
+            raise ValueError(f"`{name}` must be a positive whole number, but got {number!r}.")
     if budget_ms is not None and not budget_ms > 0:
         raise ValueError(f"`budget_ms` must be positive, but got {budget_ms:g} ms.")
 

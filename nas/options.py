@@ -27,6 +27,7 @@ class SearchOptions:
     precision: str = "fp32"
     threads: int = 1
     trials: int = 200
+    parallel: int = 8  # trials at once
     seed: int = 0
     searcher: SearcherName = "guided"
     accuracy: AccuracyOption = "proxy"
@@ -43,8 +44,9 @@ class SearchOptions:
             raise ValueError(f"`space` must be one of {', '.join(SPACES)}, but got {self.space!r}.")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"`seed` must be in 0..{2**31 - 1}, but got {self.seed}.")
-        if self.trials < 1:
-            raise ValueError(f"`trials` must be at least 1, but got {self.trials}.")
+        for name in ("trials", "parallel"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, but got {getattr(self, name)}.")
         if self.searcher not in get_args(SearcherName):
             raise ValueError(f"`searcher` must be one of {', '.join(get_args(SearcherName))}, but "
                              f"got {self.searcher!r}.")  # fmt: skip
@@ -120,7 +122,8 @@ class SearchOptions:
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "device": (str,), "budget_ms": (int, float), "space": (str,), "runtime": (str,),
-    "precision": (str,), "threads": (int,), "trials": (int,), "seed": (int,), "searcher": (str,),
+    "precision": (str,), "threads": (int,), "trials": (int,), "parallel": (int,),
+    "seed": (int,), "searcher": (str,),
     "accuracy": (str,), "data": (str,), "epochs": (int,), "growing": (list,), "weights": (str,),
     "resolutions": (list,), "activations": (list,), "classes": (int, type(None)),
 }  # fmt: skip

@@ -7,7 +7,7 @@ from nas.options import SearchOptions
 _DEFAULTS = SearchOptions(device="cpu", budget_ms=1.0)
 _TOLD = ("space", "trials", "seed", "searcher", "accuracy")  # whatever they are
 _TIMING = ("runtime", "precision", "threads")
-_UNLESS_DEFAULT = ("data", "epochs", "growing", "weights")
+_UNLESS_DEFAULT = ("parallel", "data", "epochs", "growing", "weights")
 _SPELLED = {"resolutions": "resolution", "activations": "activation"}
 
 

@@ -47,6 +47,7 @@ OpenPool = Callable[[Evaluate], AbstractContextManager[Pool]]
 CALIBRATION = 49  # networks timed before the search
 CALIBRATION_PROCESSES = 2  # the predictor averages over networks what one measurement misses
 VERIFY_ROUNDS, VERIFY_PROCESSES = 6, PROCESSES
+TRAINED_ON = 0.25  # of a GPU, where there are some: small networks do not fill one
 NEAR, TIMED = 3.0, 10.0  # budgets: how far out the named sizes get a score, and are timed
 
 
@@ -85,7 +86,8 @@ class Run:
         Raises:
             ValueError: if no config of the space meets the budget.
         """
-        pool = partial(RayPool, address=ray_address, timeout_s=trial_timeout_s)
+        gpu = TRAINED_ON if self.estimator.kind == "trained" else 0.0
+        pool = partial(RayPool, address=ray_address, timeout_s=trial_timeout_s, gpu=gpu)
         with through_ray(self.device, ray_address) as self.device:
             yield from self._calibrate()
             yield from self._train_supernet()
@@ -211,7 +213,7 @@ class Run:
             trials = search(
                 self.space, evaluate, trials=self.options.trials, seed=self.options.seed,
                 budget_ms=self.options.budget_ms, searcher=self.options.searcher, pool=pool,
-                predict_latency=predict, record=self.study,
+                predict_latency=predict, record=self.study, parallel=self.options.parallel,
             )  # fmt: skip
             errors = []
             for trial in trials:

@@ -72,9 +72,9 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
     @contextmanager
     def in_process(
-        evaluate: Evaluate, *, address: str | None, timeout_s: float | None
+        evaluate: Evaluate, *, address: str | None, timeout_s: float | None, gpu: float
     ) -> Iterator[InProcess]:
-        assert (address, timeout_s) == (None, None)
+        assert (address, timeout_s, gpu) == (None, None, 0.0)
         yield InProcess(evaluate)
 
     monkeypatch.setattr("nas.run.RayPool", in_process)

@@ -27,8 +27,8 @@ Evaluate = Callable[[Any], Any]
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A head and a second node of one core each."""
-    with two_nodes() as started:
+    """A head and a second node of one core each; the second says that it has a GPU."""
+    with two_nodes(num_gpus=1) as started:
         yield started
 
 
@@ -48,6 +48,20 @@ def _wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
             return found
         time.sleep(0.02)
     raise TimeoutError
+
+
+@pytest.mark.parametrize("gpu", [0.0, 0.25])
+def test_a_trial_has_its_share_of_a_gpu(cluster: Any, gpu: float) -> None:
+    def evaluate(_: None) -> Scores:
+        import ray
+
+        context: Any = ray.get_runtime_context()
+        assigned = context.get_assigned_resources()
+        return Scores(accuracy=assigned.get("GPU", 0.0), latency_ms=1.0)
+
+    with RayPool(evaluate, address=cluster.address, gpu=gpu) as pool:
+        pool.submit(0, None)
+        assert pool.next_finished().scores == Scores(accuracy=gpu, latency_ms=1.0)
 
 
 def test_what_fails_ends_its_own_trial_only(cluster: Any) -> None:

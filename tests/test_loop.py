@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from itertools import islice
 from random import Random
 from typing import Any, get_args
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -237,12 +238,16 @@ def test_a_shorter_search_is_the_beginning_of_a_longer_one() -> None:
     assert shorter == list(start("guided", known=True, trials=24))[:18]
 
 
-def test_breaking_off_evaluates_no_more_than_was_in_flight() -> None:
-    counted = Counted()
-    for trial in start("random", known=True, pool=InProcess(counted)):
+@pytest.mark.parametrize(("told", "at_once"), [({}, IN_FLIGHT), ({"parallel": 12}, 12)])
+def test_breaking_off_evaluates_no_more_than_was_in_flight(told: Any, at_once: int) -> None:
+    pool = Mock(wraps=InProcess(evaluate))
+    for trial in start("random", known=True, pool=pool, **told):
         if trial.number == 3:
             break
-    assert 4 <= len(counted.cells) <= 3 + IN_FLIGHT
+    assert pool.submit.call_count == 3 + at_once
+
+
+def test_breaking_off_evaluates_no_more_in_one_process() -> None:
     alone = Counted()
     next(start("random", known=True, evaluate=alone))
     assert len(alone.cells) == 1
@@ -281,8 +286,8 @@ def test_a_budget_out_of_reach_names_the_latency_of_the_fastest() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"parallel": 0}, r"`parallel` must be a positive whole number, but got 0\."),
         ({"trials": 0}, r"`trials` must be a positive whole number, but got 0\."),
-        ({"trials": -1}, r"`trials` must be a positive whole number, but got -1\."),
         ({"trials": 2.5}, r"`trials` must be a positive whole number, but got 2\.5\."),
         ({"budget_ms": 0}, r"`budget_ms` must be positive, but got 0 ms\."),
         ({"budget_ms": -3}, r"`budget_ms` must be positive, but got -3 ms\."),

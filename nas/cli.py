@@ -19,6 +19,7 @@ from nas.cli_arguments import (
 from nas.cli_export_options import add_export_options
 from nas.cli_search_options import add_search_options
 from nas.cli_train_options import add_train_options
+from nas.remote_folders import local_copies
 
 RUNTIMES = "onnxruntime, openvino, ncnn, torch or torch-compiled"
 PRECISIONS = "fp32, bf16 or int8, what the runtime has"
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = argparse.Namespace(debug=False, json=False)
     try:
         _parser().parse_args(given, options)
-        with _orderly_end():
+        with _orderly_end(), local_copies(options):
             code = int(options.command(options))
         if sys.stdout is not None:  # closed by who called
             sys.stdout.flush()

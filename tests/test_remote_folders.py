@@ -1,0 +1,116 @@
+"""Run folders at a URL, in a real file system behind fsspec."""
+
+import json
+import time
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from nas.cli import main
+from nas.remote_folders import RemoteFolder
+
+Streams = pytest.CaptureFixture[str]
+SEARCH = ["search", "--device", "arm", "--space", "fasternet-32", "--budget", "2ms"]
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """A folder that does not exist yet."""
+    return f"file://{tmp_path}/bucket/run"
+
+
+def at(url: str) -> Path:
+    return Path(url.removeprefix("file://"))
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_search_writes_its_folder_there_and_goes_on_with_it(url: str, capsys: Streams) -> None:
+    assert main([*SEARCH, "--trials", "8", "--out", url]) == 0
+    there = {path.name for path in at(url).iterdir()}
+    assert {"run.json", "study.journal", "pareto.csv", "pareto.png", "configs"} <= there
+    front = (at(url) / "pareto.csv").read_text()
+    copy = RemoteFolder(url).copy
+    for path in sorted(copy.rglob("*"), reverse=True):  # another machine has no copy
+        path.rmdir() if path.is_dir() else path.unlink()
+    capsys.readouterr()
+    assert main(["show", url]) == 0
+    assert capsys.readouterr().out.count("trial-") == len(front.splitlines()) - 1
+    assert main([*SEARCH, "--trials", "12", "--out", url, "--resume"]) == 0
+    assert (copy / "study.journal").read_bytes() == (at(url) / "study.journal").read_bytes()
+    capsys.readouterr()
+    assert main(["show", url, "--all", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 12
+
+
+def test_nothing_is_left_there_of_a_search_that_could_not_begin(url: str, capsys: Streams) -> None:
+    assert main([*SEARCH, "--trials", "0", "--out", url]) == 2
+    assert "`trials` must be" in capsys.readouterr().err
+    assert not at(url).exists()
+
+
+def test_what_is_newer_in_the_copy_stays(url: str) -> None:
+    folder = RemoteFolder(url)
+    folder.copy.mkdir(parents=True)
+    (folder.copy / "study.journal").write_text("one\n")
+    folder.push()
+    time.sleep(0.02)
+    (folder.copy / "study.journal").write_text("one\ntwo\n")  # and then the power went
+    again = RemoteFolder(url)
+    again.pull()
+    assert (again.copy / "study.journal").read_text() == "one\ntwo\n"
+    again.push()
+    assert (at(url) / "study.journal").read_text() == "one\ntwo\n"
+
+
+def test_a_line_that_is_half_written_is_not_copied(url: str) -> None:
+    folder = RemoteFolder(url)
+    folder.copy.mkdir(parents=True)
+    (folder.copy / "measurements.jsonl").write_text('{"a":1}\n{"b"')
+    folder.push()
+    assert (at(url) / "measurements.jsonl").read_text() == '{"a":1}\n'
+
+
+def test_what_is_gone_from_the_copy_goes_there_too(url: str) -> None:
+    folder = RemoteFolder(url)
+    folder.copy.mkdir(parents=True)
+    for name in ("run.json", "kept"):
+        (folder.copy / name).write_text("{}")
+    folder.push()
+    (folder.copy / "run.json").unlink()
+    folder.push()
+    assert [path.name for path in at(url).iterdir()] == ["kept"]
+
+
+def test_in_memory_too() -> None:
+    files = fsspec.filesystem("memory")
+    files.pipe_file("/bucket/run/a/b.txt", b"there")
+    folder = RemoteFolder("memory://bucket/run")
+    folder.pull()
+    assert (folder.copy / "a" / "b.txt").read_text() == "there"
+    (folder.copy / "c.txt").write_text("new")
+    folder.push()
+    assert files.cat_file("/bucket/run/c.txt") == b"new"
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("tape://drive/run", "`out` must be a folder, or a URL that fsspec knows, but got tape://"),
+        ("s3://bucket/run", "`out` must be a folder, or a URL that fsspec knows, but got s3://"),
+    ],
+)
+def test_an_unknown_url_is_one_line(url: str, message: str, capsys: Streams) -> None:
+    assert main([*SEARCH, "--out", url]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    folder = RemoteFolder(f"file://{tmp_path}/file/run")
+    folder.copy.mkdir(parents=True)
+    (folder.copy / "run.json").write_text("{}")
+    with pytest.raises(RuntimeError, match=r"`out` must be reachable, but file://.* is not: "):
+        folder.push()

@@ -1,7 +1,6 @@
 """The measurements of a benchmark on disk, one a line, kept as they come."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ def keep_measurement(folder: Path, device: str, model: Model, latency: Measureme
     Raises:
         OSError: if it cannot be written.
     """
-    entry = {"identity": model.identity, "device": device, "measurement": asdict(latency)}
+    entry = {"identity": model.identity, "device": device, "measurement": latency.as_json()}
     journal.append(folder / JOURNAL, [entry])
 
 

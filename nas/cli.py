@@ -12,17 +12,15 @@ from typing import Any, NoReturn
 
 from nas.cli_arguments import (
     cores,
-    positive,
     with_negative_values,
     word,
 )
+from nas.cli_device_options import PRECISIONS, RUNTIMES, add_device, add_devices, add_timing
 from nas.cli_export_options import add_export_options
 from nas.cli_search_options import add_search_options
 from nas.cli_train_options import add_train_options
 from nas.remote_folders import local_copies
 
-RUNTIMES = "onnxruntime, openvino, ncnn, torch or torch-compiled"
-PRECISIONS = "fp32, bf16 or int8, what the runtime has"
 DESCRIPTION = "From a latency budget on a real device to a Pareto front of FasterNet variants."
 
 
@@ -93,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="fasternas", description=DESCRIPTION)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     search = _add(commands, "search", _search, "search a space for the best networks in a budget")
-    _add_device(search)
+    add_devices(search)
     add_search_options(search)
     _add_json(search)
     train = _add(commands, "train", _train, "train networks in full: a run's front, or configs")
@@ -113,8 +111,8 @@ def _parser() -> argparse.ArgumentParser:
     measure = _add(commands, "measure", _measure, "print the latency of networks, and compare them")
     measure.add_argument("networks", metavar="NETWORK", nargs="+",
                          help="a config or ONNX file, t0 to l, a timm model, NAME@PX")  # fmt: skip
-    _add_device(measure)
-    _add_timing(measure)
+    add_device(measure)
+    add_timing(measure)
     _add_json(measure)
     _add_json(_add(commands, "spaces", _spaces, "list the search spaces"))
     _add_bench(commands)
@@ -140,8 +138,8 @@ def _add_bench(commands: Any) -> None:
     models = _add(topics, "models", _bench, "FasterNet and its rivals, or the networks named")
     models.add_argument("networks", metavar="NETWORK", nargs="*", help="as measure takes, NAME@PX")
     for parser in (operators, models):
-        _add_device(parser)
-        _add_timing(parser)
+        add_device(parser)
+        add_timing(parser)
         parser.add_argument("--out", type=word, metavar="DIR", help="the folder for results")
         _add_json(parser)
 
@@ -188,25 +186,6 @@ def _add(
     parser.set_defaults(command=command)
     _add_flag(parser, "--debug", "show the traceback of an error")
     return parser
-
-
-def _add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--device", default="cpu", help="see `fasternas devices` (cpu); boards of one kind: pi1,pi2"
-    )
-    parser.add_argument("--runtime", help=f"{RUNTIMES}, or auto: what is fastest "
-                                          "(as registered, or onnxruntime)")  # fmt: skip
-    parser.add_argument("--precision", help=f"{PRECISIONS} (as registered, or fp32)")
-    parser.add_argument(
-        "--threads", type=int, help="threads of one inference (as registered, or 1)"
-    )
-
-
-def _add_timing(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--batch", type=positive, default=1, metavar="N",
-                        help="images that one inference takes (1)")  # fmt: skip
-    parser.add_argument("--processes", type=positive, default=7, metavar="N",
-                        help="fresh processes that time each network (7)")  # fmt: skip
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:

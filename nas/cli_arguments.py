@@ -1,9 +1,13 @@
 """How words of the command line become values; each raises argparse's error in one line."""
 
 import argparse
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from nas.quantities import parse_duration_ms
+
+T = TypeVar("T")
 
 
 def duration_ms(text: str) -> float:
@@ -12,6 +16,25 @@ def duration_ms(text: str) -> float:
         return parse_duration_ms(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def by_device(read: Callable[[str], T]) -> Callable[[str], T | dict[str, T]]:
+    """Read a value, or one for each device: pi=10ms,cpu=3ms, where pi1,pi2 may be a device."""
+
+    def parse(text: str) -> T | dict[str, T]:
+        if "=" not in text:
+            return read(text)
+        *pieces, rest = re.split(r"=([^,=]*)(?:,|$)", text)
+        names, values = pieces[::2], pieces[1::2]
+        found = {name.strip(): read(value) for name, value in zip(names, values, strict=True)}
+        if rest or text.endswith(",") or not all(found) or len(found) < len(names):
+            raise argparse.ArgumentTypeError(
+                f"must be a value for each device, as in pi=10ms,cpu=3ms, but got {text!r}."
+            )
+        return found
+
+    parse.__name__ = read.__name__  # argparse names it where `read` raises ValueError
+    return parse
 
 
 def numbers(text: str) -> tuple[int, ...]:

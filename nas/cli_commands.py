@@ -16,6 +16,7 @@ def run_show(arguments: argparse.Namespace) -> int:
     from nas.final_table import endings_in, final_table
     from nas.folders import read_only_run
     from nas.training_folder import TRAINED
+    from predictors.devices.joint import places_of
 
     run = read_only_run(Path(arguments.run), repair=arguments.repair)
     candidates = [c for c in run.candidates() if c.on_front or arguments.all]
@@ -27,7 +28,7 @@ def run_show(arguments: argparse.Namespace) -> int:
     if trained:
         print()
         print_table(*final_table(trained))
-    if run.device.source == "predicted":
+    if any(place.source == "predicted" for place in places_of(run.device)):
         print(HOW_TO_ATTACH, file=sys.stderr)
     return 0
 

@@ -67,23 +67,25 @@ class Finish:
         self._keep(job, ending)
 
     def _by_place(self, jobs: Sequence[Job]) -> Iterator[tuple[Place, list[Job]]]:
-        """Those that are to be timed, by where; the budget makes no difference."""
+        """Those that are to be timed, by where; the budget of one device makes no difference."""
         groups: dict[Place, list[Job]] = {}
         for job in jobs:
-            place = replace(self._places[job.name], budget_ms=None)
+            place = self._places[job.name]
+            if not place.beside:
+                place = replace(place, budget_ms=None)
             if place.device != NOWHERE and self._endings[job.name].latency is None:
                 groups.setdefault(place, []).append(job)
         yield from groups.items()
 
     def _time(self, jobs: Sequence[Job], place: Place) -> None:
-        print(f"timing {len(jobs)} on {place.device}", file=sys.stderr, flush=True)
+        print(f"timing {len(jobs)} on {place.name}", file=sys.stderr, flush=True)
         pairs = [(job, self._endings[job.name]) for job in jobs]
         try:
             device = place.open()
             for job, ending in zip(jobs, timed(pairs, device), strict=True):
                 self._keep(job, ending)
         except (ValueError, RuntimeError) as error:
-            self._errors[place.device] = f"{' '.join(str(error).split())} {LATER}"
+            self._errors[place.name] = f"{' '.join(str(error).split())} {LATER}"
             return
         for remark in device.remarks:
             print(remark, file=sys.stderr)
@@ -94,7 +96,7 @@ class Finish:
         write_card(job, ending)
 
     def _close(self, endings: Sequence[Ending], tables: dict[Path, Path]) -> None:
-        latencies = [ending.latency for ending in endings if ending.latency]
+        latencies = [latency for ending in endings for _, latency, _ in ending.on_each]
         for remark in how_measured(latencies):
             print(remark, file=sys.stderr)
         if any(latency.source == "predicted" for latency in latencies):

@@ -28,9 +28,7 @@ def wanted_by(
     if wanted.runtime != "auto":
         return wanted
     if run is not None:
-        from nas.study import read_run
-
-        return replace(wanted, runtime=str(read_run(run)["options"]["runtime"]))
+        return replace(wanted, runtime=_runtime_of(run, arguments.device))
     return replace(wanted, runtime=_fastest(arguments.device, networks, wanted))
 
 
@@ -39,6 +37,15 @@ def open_wanted(arguments: argparse.Namespace, networks: Sequence[Network]) -> D
     wanted = wanted_by(arguments, networks)
     return open_device(arguments.device, runtime=wanted.runtime, threads=wanted.threads,
                        precision=wanted.precision)  # fmt: skip
+
+
+def _runtime_of(run: Path, device: str) -> str:
+    """The runtime of a run on one of its devices."""
+    from nas.options import SearchOptions
+    from nas.study import read_run
+
+    targets = SearchOptions.from_json(read_run(run)["options"]).targets
+    return next((t for t in targets if t.device == device), targets[0]).runtime
 
 
 def _fastest(name: str, networks: Sequence[Network], wanted: Wanted) -> str:

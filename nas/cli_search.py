@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Iterable
 from contextlib import redirect_stdout
@@ -10,10 +9,9 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.cli_runtime import wanted_by
 from nas.cli_table import print_table
+from nas.cli_targets import folder_name, targets_of
 from nas.options import SearchOptions
-from search_spaces.fasternet import FASTERNET
 
 if TYPE_CHECKING:
     from nas.estimating import Prepared
@@ -88,10 +86,11 @@ def _prepared(arguments: argparse.Namespace, folder: Path) -> "Prepared":
     """The options as asked, with what the data and the run to go on with say."""
     from nas.estimating import prepared
 
-    wanted = wanted_by(arguments, [FASTERNET["t0"]], run=folder if arguments.resume else None)
+    first, *beside = targets_of(arguments, run=folder if arguments.resume else None)
     options = SearchOptions(
-        device=arguments.device, budget_ms=arguments.budget, space=arguments.space,
-        runtime=wanted.runtime, precision=wanted.precision, threads=wanted.threads,
+        device=first.device, budget_ms=first.budget_ms, space=arguments.space,
+        runtime=first.runtime, precision=first.precision, threads=first.threads,
+        beside=tuple(beside),
         trials=_trials(arguments, folder), parallel=arguments.parallel,
         seed=arguments.seed, searcher=arguments.searcher,
         resolutions=arguments.resolution, activations=arguments.activation,
@@ -133,11 +132,10 @@ def _trials(arguments: argparse.Namespace, folder: Path) -> int:
 
 
 def _folder(arguments: argparse.Namespace) -> Path:
-    """The run folder: as given, or named by device and budget and, for a new run, not taken."""
+    """The run folder: as given, or named by devices and budgets and, for a new run, not taken."""
     if arguments.out is not None:
         return Path(arguments.out)
-    device = re.sub(r"[^\w.@-]+", "-", arguments.device.replace("ssh://", "")).strip("-.")[:100]
-    first = Path("runs") / f"{device}-{arguments.budget:g}ms"
+    first = Path("runs") / folder_name(arguments)
     if arguments.resume:
         return first
     numbered = (first.with_name(f"{first.name}-{i}") for i in count(2))

@@ -2,14 +2,15 @@
 
 import argparse
 
-from nas.cli_arguments import duration_ms, numbers, positive, ray_address, word, words
+from nas.cli_arguments import by_device, duration_ms, numbers, positive, ray_address, word, words
 
 
 def add_search_options(search: argparse.ArgumentParser) -> None:
     """Add what the command takes, but for the device's."""
     add = search.add_argument
-    add("--budget", required=True, type=duration_ms, metavar="TIME",
-        help="the latency to keep, such as 10ms, 0.5s or 800us")  # fmt: skip
+    add("--budget", required=True, type=by_device(duration_ms), metavar="TIME",
+        help="the latency to keep, such as 10ms, 0.5s or 800us; pi=10ms,cpu=3ms on "
+             "several devices")  # fmt: skip
     add("--space", default="fasternet", help="see `fasternas spaces`")
     add("--trials", type=int, help="networks to score (200; 36 if trained)")
     add("--parallel", type=positive, default=8, metavar="N",

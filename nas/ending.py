@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ class Ending:
     `weights` is the SHA-256 of its weights, `deployed` the file that is timed and of which
     `judged` speaks, `agreement` that file's with torch on validation images. `validation` is the
     accuracy, in percent, by which the epoch was chosen. `latency` is None until it is timed, on
-    the device that `described` describes.
+    the device that `described` describes. On several devices `budgets_ms` are their budgets, and
+    `budget_ms` is 100, as latencies are shares in per cent.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Ending:
     budget_ms: float | None = None
     latency: Measurement | None = None
     described: str = ""
+    budgets_ms: tuple[float, ...] = ()
 
     @property
     def kept(self) -> bool | None:
@@ -45,6 +47,15 @@ class Ending:
             return None
         return self.latency.meets(self.budget_ms)
 
+    @property
+    def on_each(self) -> list[tuple[str, Measurement, float | None]]:
+        """The name of each device that it was timed on, the latency there, and the budget."""
+        if self.latency is None:
+            return []
+        budgets = self.budgets_ms if self.latency.parts else (self.budget_ms,)
+        pairs = zip(self.latency.on_each, budgets, strict=True)
+        return [(name, part, budget_ms) for (name, part), budget_ms in pairs]
+
 
 def keep_ending(folder: Path, ending: Ending) -> None:
     """Write it into the network's folder.
@@ -52,7 +63,9 @@ def keep_ending(folder: Path, ending: Ending) -> None:
     Raises:
         OSError: if it cannot be written.
     """
-    written((json.dumps(asdict(ending), indent=2) + "\n").encode(), folder / RESULT)
+    latency = ending.latency and ending.latency.as_json()
+    values = {**asdict(replace(ending, latency=None)), "latency": latency}
+    written((json.dumps(values, indent=2) + "\n").encode(), folder / RESULT)
 
 
 def read_ending(folder: Path) -> Ending | None:
@@ -66,8 +79,9 @@ def read_ending(folder: Path) -> Ending | None:
 def _ending(values: Mapping[str, Any]) -> Ending:
     latency = values["latency"]
     if latency is not None:
-        latency = Measurement(**{**latency, "samples_ms": tuple(map(tuple, latency["samples_ms"]))})
+        latency = Measurement.from_json(latency)
     return Ending(**{
         **values, "files": tuple(values["files"]), "judged": Judgement(**values["judged"]),
         "agreement": Agreement(**values["agreement"]), "latency": latency,
+        "budgets_ms": tuple(values.get("budgets_ms", ())),
     })  # fmt: skip

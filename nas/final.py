@@ -49,11 +49,21 @@ def concluded(job: Job, place: Place, *, device: torch.device) -> Ending:
     wanted = _targets(place)
     known = read_ending(job.folder)
     if known and known.weights == weights and _is_whole(known, job.folder, wanted):
-        same = known.latency is not None and place.gave(known.latency)
-        if same or place.device == NOWHERE:
-            return replace(known, budget_ms=place.budget_ms or known.budget_ms)
-        return replace(known, budget_ms=place.budget_ms, latency=None, described="")
+        return _known(known, place)
     return _concluded(job, place, weights, device)
+
+
+def _known(known: Ending, place: Place) -> Ending:
+    """What is known, with its latency if that is of this place, or no other is wanted."""
+    if known.latency is not None and place.device == NOWHERE and known.budget_ms:
+        return known
+    same = known.latency is not None and place.gave(known.latency)
+    if same and known.budgets_ms == place.budgets_ms:
+        return replace(known, budget_ms=place.limit or known.budget_ms)
+    if place.device == NOWHERE:
+        return replace(known, budget_ms=place.limit or known.budget_ms)
+    return replace(known, budget_ms=place.limit, budgets_ms=place.budgets_ms, latency=None,
+                   described="")  # fmt: skip
 
 
 def timed(jobs: Sequence[tuple[Job, Ending]], device: Device) -> Iterator[Ending]:
@@ -98,7 +108,7 @@ def _concluded(job: Job, place: Place, weights: str, device: torch.device) -> En
         judged=_judged(subject, deployed, data, device), agreement=deployed.agreement,
         files=(WEIGHTS, *_files(exports, job.folder), CONFIG, RECIPE),
         deployed=deployed.path.name, macs=found.macs, params=found.params,
-        budget_ms=place.budget_ms,
+        budget_ms=place.limit, budgets_ms=place.budgets_ms,
     )  # fmt: skip
 
 

@@ -11,10 +11,9 @@ from nas.new_folders import make_folders, remove_empty
 from nas.options import SearchOptions
 from nas.run import Run
 from nas.study import MEASUREMENTS, RUN, TRIALS, hold, read_run, write_run
+from nas.targets import device_facts, open_targets, recorded_targets
 from nas.trainings import TRAININGS
 from predictors.devices.device import Device
-from predictors.devices.recorded import RecordedDevice
-from predictors.devices.registry import open_device
 
 NOTHING = 2  # timings with which a run finds that its budget is out of reach
 
@@ -28,7 +27,7 @@ def start_run(folder: Path, options: SearchOptions, *, fresh: bool = False) -> R
         ValueError: if an option is wrong or the folder holds a study.
         OSError: if the folder cannot be written.
     """
-    device = _device_of(options, fresh=fresh)
+    device = open_targets(options.targets, fresh=fresh)
     options.open_space()  # refuses wrong fields before anything is written
     new = not (folder / TRIALS).exists()
     made = make_folders(folder)
@@ -68,7 +67,7 @@ def resume_run(
     stored = read_run(folder)
     kept = SearchOptions.from_json(stored["options"])
     extended = _extended(kept, options or kept, folder)
-    device = _device_of(extended, fresh=fresh)
+    device = open_targets(extended.targets, fresh=fresh)
     _check_same(device, stored, folder)
     lock = hold(folder)
     try:
@@ -94,14 +93,7 @@ def read_only_run(folder: Path, *, repair: bool = False) -> Run:
     if repair:
         with hold(folder):
             repair_run(folder)
-    machine = stored.get("machine", {})
-    if machine.get("source") == "measured":
-        device: Device = RecordedDevice(
-            name=options.device, description=str(machine.get("device")), runtime=options.runtime,
-            precision=options.precision, threads=options.threads,
-        )  # fmt: skip
-    else:
-        device = _device_of(options)
+    device = recorded_targets(options.targets, stored.get("machine", {}))
     return Run(folder, options, device, reading=True)
 
 
@@ -133,16 +125,11 @@ def repair_run(folder: Path) -> None:
         journal.repair(folder / name)
 
 
-def _device_of(options: SearchOptions, *, fresh: bool = False) -> Device:
-    return open_device(options.device, runtime=options.runtime, precision=options.precision,
-                       threads=options.threads, reuse=not fresh)  # fmt: skip
-
-
 def machine_facts(device: Device) -> dict[str, Any]:
     """Return what is needed to know the machine and the software again."""
     packages = ("fasternas", "torch", "onnxruntime", "optuna", "ray", "numpy")
     return {
-        "device": device.description, "source": device.source, "platform": platform.platform(),
+        **device_facts(device), "platform": platform.platform(),
         "python": platform.python_version(), "cores": os.cpu_count(),
         "versions": {package: version(package) for package in packages},
     }  # fmt: skip

@@ -6,12 +6,11 @@ from dataclasses import replace
 
 from nas.candidate import Candidate
 from nas.cluster import Outcome
+from nas.gauge import quantity
 from nas.pareto import pareto_front
 from nas.trial import Scores, Trial
 from predictors.accuracy import AccuracyKind
 from predictors.cost import costs
-from predictors.devices.device import Device
-from predictors.latency import Prediction
 from predictors.timing import Measurement
 from search_spaces.fasternet import FasterNetConfig
 
@@ -29,7 +28,8 @@ def candidates_of(
     """Return every network with scores and a latency, the fastest first, the front marked.
 
     The front is thinned: of networks that are closer in latency than a measurement can tell apart,
-    the most accurate stays. With `measured_only`, no predicted latency can be on it.
+    the most accurate stays. With `measured_only`, none on it has been predicted on a device with a
+    clock.
     """
     scored = [(config, o) for config, o in outcomes if o.scores and config in latencies]
     total = costs([config for config, _ in scored])
@@ -42,7 +42,7 @@ def candidates_of(
         )
         for i, (config, outcome) in enumerate(scored) if outcome.scores
     ]  # fmt: skip
-    eligible = [c for c in found if c.latency.source == "measured" or not measured_only]
+    eligible = [c for c in found if c.latency.timed or not measured_only]
     on_front = {trial.config for trial in thinned(pareto_front(map(_as_trial, eligible)))}
     marked = [replace(c, on_front=c.config in on_front) for c in found]
     return sorted(marked, key=lambda c: c.latency.median_ms)
@@ -59,19 +59,6 @@ def thinned(front: Sequence[Trial[FasterNetConfig]]) -> list[Trial[FasterNetConf
     return kept[::-1]
 
 
-def predicted(
-    prediction: Prediction, configs: Sequence[FasterNetConfig], device: Device
-) -> dict[FasterNetConfig, Measurement]:
-    """Return a prediction as latencies that are marked predicted."""
-    rows = zip(configs, prediction.mean_ms, prediction.low_ms, prediction.high_ms, strict=True)
-    return {
-        config: Measurement(median_ms=float(mean), low_ms=float(low), high_ms=float(high),
-                            source="predicted", device=device.name, runtime=device.runtime,
-                            precision=device.precision, threads=device.threads)
-        for config, mean, low, high in rows
-    }  # fmt: skip
-
-
 def best_of(candidates: Sequence[Candidate]) -> str:
     """Say in a few words what has been found."""
     front = [c for c in candidates if c.on_front]
@@ -79,7 +66,7 @@ def best_of(candidates: Sequence[Candidate]) -> str:
         return "nothing within the budget yet"
     best = front[-1]
     return (f"{len(front)} on the front, best {best.accuracy:.4g} in "
-            f"{best.latency.median_ms:.3g} ms")  # fmt: skip
+            f"{quantity(best.latency)}")  # fmt: skip
 
 
 def _as_trial(candidate: Candidate) -> Trial[FasterNetConfig]:

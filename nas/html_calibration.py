@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nas.html_tables import table, value
+from nas.latencies import Calibration
 from nas.markup import Html, joined, tag, text
 from nas.plot_calibration import calibration_title
 from nas.quantities import format_ms
@@ -15,12 +16,20 @@ from predictors.timing import CONFIDENCE, Measurement
 _BAND = 0.1
 
 
-def calibration_section(found: tuple[Prediction, list[Measurement]] | None) -> Html:
+def calibration_section(found: Sequence[Calibration]) -> Html:
     """Return what the predictor said of networks that it had not seen, and what a clock said."""
-    if found is None:
+    if not found:
         return tag("p", text("No network has been timed that the latency predictor had not seen: "
                              "there is nothing to compare."))  # fmt: skip
-    prediction, measured = found
+    if len(found) == 1:
+        return _compared(found[0].prediction, found[0].measured)
+    return joined([
+        part for c in found
+        for part in (tag("h3", text(c.device)), _compared(c.prediction, c.measured))
+    ])  # fmt: skip
+
+
+def _compared(prediction: Prediction, measured: Sequence[Measurement]) -> Html:
     medians = np.array([m.median_ms for m in measured])
     covered = np.mean((prediction.low_ms <= medians) & (medians <= prediction.high_ms))
     words = (f"{calibration_title(prediction, measured)}: {len(measured)} networks that the "

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from nas.candidate import Candidate
+from nas.gauge import AXIS, limit_words
 from nas.markup import Html, joined, tag, text
 from nas.network_words import latency_words, network_words
 from nas.plot_front import Y_LABELS, View
-from nas.quantities import format_ms
 from nas.svg_plane import Axis, Plane, legend, with_margin
 
 _FRONT, _OTHER = 6, 4  # radii in pixels
@@ -21,7 +21,7 @@ def draw_front(view: View) -> Html:
     plane = Plane(across=Axis(low=view.edges[0], high=view.edges[1], logarithmic=view.logarithmic),
                   up=Axis(low=low, high=high), height=380)  # fmt: skip
     marks = [
-        _budget(plane, view.budget_ms),
+        _budget(plane, view),
         *(_dot(plane, c, _OTHER, "other" if c.feasible else "over") for c in view.others),
         plane.stairs([(c.latency.median_ms, c.accuracy) for c in view.front], "front stairs"),
         *(_interval(plane, c, "named") for c in view.named),
@@ -30,7 +30,7 @@ def draw_front(view: View) -> Html:
         *(_member(plane, c, i) for i, c in enumerate(view.front, start=1)),
     ]
     drawing = plane.drawn(
-        *marks, role="group", across="latency in ms", up=Y_LABELS[view.kind],
+        *marks, role="group", across=AXIS[view.unit], up=Y_LABELS[view.kind],
         label="Networks by latency and accuracy; the table below lists the front",
     )  # fmt: skip
     return joined([drawing, _legend(view), _note(view)])
@@ -43,7 +43,8 @@ def mark(shape: str, look: str) -> Html:
     return tag("circle", r=_FRONT if shape == "dot" else _OTHER, class_=look)
 
 
-def _budget(plane: Plane, budget_ms: float | None) -> Html:
+def _budget(plane: Plane, view: View) -> Html:
+    budget_ms = view.budget_ms
     if budget_ms is None:
         return Html("")
     beyond = 100 * (1 - plane.across.share(budget_ms))
@@ -51,7 +52,7 @@ def _budget(plane: Plane, budget_ms: float | None) -> Html:
         tag("rect", x=plane.x(budget_ms), y=0, width=f"{beyond:.2f}%", height=plane.height,
             class_="beyond"),
         plane.line((budget_ms, plane.up.low), (budget_ms, plane.up.high), "budget"),
-        plane.words((budget_ms, plane.up.high), f"budget {format_ms(budget_ms)} ms", dy=-8,
+        plane.words((budget_ms, plane.up.high), limit_words(budget_ms, view.unit), dy=-8,
                     class_="budget-words"),
     ])  # fmt: skip
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nas.gauge import Unit
 from nas.html_tables import kept, table, value
 from nas.knobs import FEWEST, Knob, undecided
 from nas.markup import Html, joined, tag, text
@@ -26,6 +27,13 @@ class KnobView:
     kind: AccuracyKind
     unit_ms: float  # for how much time the gains are said
     trials: int  # that the model was fitted to
+    unit: Unit = "ms"
+
+    @property
+    def time(self) -> str:
+        """That much time, in words."""
+        share = " of a budget" if self.unit == "%" else ""
+        return f"{format_ms(self.unit_ms)} {self.unit}{share}"
 
 
 def unit_of(budget_ms: float) -> float:
@@ -52,7 +60,7 @@ def knob_section(view: KnobView) -> Html:
 def knob_finding(view: KnobView) -> str:
     """Say where time is best spent, as far as that can be told."""
     first, (rivals, unknown) = view.knobs[0], undecided(view.knobs)
-    more = f"{format_ms(view.unit_ms)} ms more"
+    more = f"{view.time} more"
     if first.free:
         return "No knob takes time to speak of."
     if first.least <= 0:
@@ -96,21 +104,20 @@ def _method(view: KnobView) -> Html:
 
 
 def _table(view: KnobView) -> Html:
-    unit = f"{format_ms(view.unit_ms)} ms"
     axis = _axis(view)
-    header = ["one step of", f"gains for {unit} [95 % interval]", "the same, drawn",
+    header = ["one step of", f"gains for {view.time} [95 % interval]", "the same, drawn",
               "gains", "takes"]  # fmt: skip
     rows = [
         [text(_knob_words(k)), _gain(k, view.unit_ms), _bar(k, axis, view.unit_ms),
-         text(signed(k.accuracy)), text(_taken(k))]
+         text(signed(k.accuracy)), text(_taken(k, view.unit))]
         for k in view.knobs
     ]  # fmt: skip
     caption = f"What one step of each knob buys ({_UNITS[view.kind]}), modelled"
     return table(header, rows, caption=caption, class_="knobs")
 
 
-def _taken(knob: Knob) -> str:
-    return "about no time" if knob.free else f"{format_ms(knob.ms)} ms"
+def _taken(knob: Knob, unit: Unit) -> str:
+    return "about no time" if knob.free else f"{format_ms(knob.ms)} {unit}"
 
 
 def _gain(knob: Knob, unit_ms: float) -> Html:

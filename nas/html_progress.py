@@ -1,5 +1,6 @@
 """The growth of the hypervolume as inline SVG, with its quarters in a table."""
 
+from nas.gauge import Unit
 from nas.html_tables import table, value
 from nas.markup import Html, joined, tag, text
 from nas.progress_curve import ProgressCurve
@@ -9,7 +10,7 @@ from nas.svg_plane import Axis, Plane
 _ENOUGH = 0.99
 
 
-def progress_section(curve: ProgressCurve, *, trials: int) -> Html:
+def progress_section(curve: ProgressCurve, *, trials: int, unit: Unit = "ms") -> Html:
     """Return the curve as a share of its last value; `trials` is how many there are to be."""
     enough = curve.reached(_ENOUGH)
     if enough is None:
@@ -26,7 +27,7 @@ def progress_section(curve: ProgressCurve, *, trials: int) -> Html:
     accuracy, budget_ms = curve.reference
     words = (f"{100 * _ENOUGH:.0f} % were reached after {enough} of {len(shares)} trials. The area "
              f"is that above {accuracy:.5g} (the lowest of any trial) and below "
-             f"{format_ms(budget_ms)} ms, by the latencies and accuracies that the search "
+             f"{format_ms(budget_ms)} {unit}, by the latencies and accuracies that the search "
              "saw.")  # fmt: skip
     return joined([tag("p", text(words)), drawing, _quarters(shares)])
 

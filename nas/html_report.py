@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from nas.candidate import Candidate
+from nas.gauge import HEADING, source_words, unit_of
 from nas.html_calibration import calibration_section
 from nas.html_failures import failure_section
 from nas.html_front import draw_front
-from nas.html_knobs import KnobView, knob_section, unit_of
+from nas.html_knobs import KnobView, knob_section, unit_of as unit_of_time
 from nas.html_network import draw_network, network_legend, scale_of, stage_table
 from nas.html_progress import progress_section
 from nas.html_tables import kept, pairs, table, value
@@ -25,10 +26,10 @@ from nas.report import HEADINGS, closing_words, write_whole
 from nas.run import Run
 from nas.study import read_run
 from predictors.cost import cost
+from predictors.timing import Measurement
 
 STYLE, SCRIPT = Path(__file__).with_name("report.css"), Path(__file__).with_name("report.js")
 FILE = "report.html"
-_LATENCY = "latency ms [interval]"
 # A browser that keeps to it asks nobody for anything.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
@@ -56,7 +57,7 @@ def html_report(run: Run) -> str:
     candidates = run.candidates()
     front = [c for c in candidates if c.on_front]
     named = run.named()
-    view = view_of(candidates, named, run.options.budget_ms)
+    view = view_of(candidates, named, run.options.limit, run.options.unit)
     stored = read_run(run.folder)
     outcomes = [outcome for _, outcome in run.study.outcomes()]
     sections = [
@@ -65,10 +66,10 @@ def html_report(run: Run) -> str:
         Section(anchor="networks", title="Its networks", content=_networks(front)),
         Section(anchor="knobs", title="Which knob buys what", content=_knobs(run, front)),
         Section(anchor="progress", title="Progress",
-                content=progress_section(progress_curve(outcomes, run.options.budget_ms),
-                                         trials=run.options.trials)),
+                content=progress_section(progress_curve(outcomes, run.options.limit),
+                                         trials=run.options.trials, unit=run.options.unit)),
         Section(anchor="calibration", title="Predicted against measured latency",
-                content=calibration_section(run.calibration())),
+                content=calibration_section(run.calibrations())),
         Section(anchor="failures", title="What went wrong",
                 content=failure_section(run, stored.get("remarks", []))),
         Section(anchor="repeat", title="To repeat it", content=_repeat(run, stored)),
@@ -84,7 +85,8 @@ def html_report(run: Run) -> str:
 def _page(
     run: Run, lead: Sequence[Html], notes: Sequence[str], sections: Sequence[Section]
 ) -> str:  # fmt: skip
-    title = f"Networks within {format_ms(run.options.budget_ms)} ms on {run.options.device}"
+    budgets = (f"{format_ms(t.budget_ms)} ms on {t.device}" for t in run.options.targets)
+    title = f"Networks within {' and '.join(budgets)}"
     links = [tag("li", tag("a", text(s.title), href=f"#{s.anchor}")) for s in sections]
     header = tag(
         "header", tag("h1", text(title)), *lead,
@@ -127,11 +129,11 @@ def _state(run: Run) -> str:
 def _front_table(front: Sequence[Candidate]) -> Html:
     if not front:
         return Html("")
-    header = ["network", HEADINGS[front[0].accuracy_kind], _LATENCY, "MACs", "params",
-              "bytes moved"]  # fmt: skip
+    header = ["network", HEADINGS[front[0].accuracy_kind], *_latency_headers(front[0]), "MACs",
+              "params", "bytes moved"]  # fmt: skip
     rows = [
         [tag("a", text(f"{i}. {c.name}"), href=f"#network-{i}"),
-         value(c.accuracy, f"{c.accuracy:.5g}"), _latency(c), _count(c.macs), _count(c.params),
+         value(c.accuracy, f"{c.accuracy:.5g}"), *_latencies(c), _count(c.macs), _count(c.params),
          _count(cost(c.config).memory_bytes)]
         for i, c in enumerate(front, start=1)
     ]  # fmt: skip
@@ -141,13 +143,15 @@ def _front_table(front: Sequence[Candidate]) -> Html:
 def _sizes_table(named: Sequence[Candidate]) -> Html:
     if not named:
         return Html("")
-    header = ["size", HEADINGS[named[0].accuracy_kind], _LATENCY, "MACs", "params"]
+    header = ["size", HEADINGS[named[0].accuracy_kind], *_latency_headers(named[0]), "MACs",
+              "params"]  # fmt: skip
     rows = [
         [text(c.name.upper()), text(f"{c.accuracy:.5g}" if c.accuracy == c.accuracy else "\u2013"),
-         _latency(c), _count(c.macs), _count(c.params)]
+         *_latencies(c), _count(c.macs), _count(c.params)]
         for c in named
     ]  # fmt: skip
-    return table(header, rows, caption="FasterNet's published sizes on this device",
+    where = "these devices" if named[0].latency.parts else "this device"
+    return table(header, rows, caption=f"FasterNet's published sizes on {where}",
                  class_="numbers")  # fmt: skip
 
 
@@ -155,14 +159,22 @@ def _count(number: int) -> Html:
     return value(number, format_count(number))
 
 
-def _latency(candidate: Candidate) -> Html:
-    """The latency, never without its interval and where it is from."""
-    found = candidate.latency
+def _latency_headers(candidate: Candidate) -> list[str]:
+    names = [HEADING[unit_of(candidate.latency)], *(f"{n} ms" for n, _ in candidate.latency.parts)]
+    return [f"{name} [interval]" for name in names]
+
+
+def _latencies(candidate: Candidate) -> list[Html]:
+    """The latency and, of several devices, that on each."""
+    return [_latency(m) for m in (candidate.latency, *(m for _, m in candidate.latency.parts))]
+
+
+def _latency(found: Measurement) -> Html:
+    """A latency, never without its interval and where it is from."""
     numbers = kept(value(found.median_ms, format_ms(found.median_ms)), text(" ["),
                    value(found.low_ms, format_ms(found.low_ms)), text(" to "),
                    value(found.high_ms, format_ms(found.high_ms)), text("]"))  # fmt: skip
-    unstable = ", unstable" if found.unstable else ""
-    return joined([numbers, text(f" {found.source}{unstable}")])
+    return joined([numbers, text(f" {source_words(found)}")])
 
 
 def _networks(front: Sequence[Candidate]) -> Html:
@@ -193,7 +205,8 @@ def _knobs(run: Run, front: Sequence[Candidate]) -> Html:
         found = find_knobs(run.space, trials, lambda configs: run.predict_ms(configs) or [],
                            bases=bases)  # fmt: skip
     return knob_section(KnobView(knobs=found, kind=run.estimator.kind, trials=len(trials),
-                                 unit_ms=unit_of(run.options.budget_ms)))  # fmt: skip
+                                 unit_ms=unit_of_time(run.options.limit),
+                                 unit=run.options.unit))  # fmt: skip
 
 
 def _repeat(run: Run, stored: Mapping[str, Any]) -> Html:

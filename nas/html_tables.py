@@ -42,6 +42,8 @@ def value(number: float, words: str) -> Html:
 
 def _plain(found: object) -> str:
     """A value as people read it."""
+    if isinstance(found, dict):
+        return " ".join(f"{name}={_plain(value)}" for name, value in found.items())
     if isinstance(found, list | tuple):
-        return ", ".join(map(str, found)) or "not given"
+        return ", ".join(map(_plain, found)) or "not given"
     return "not given" if found in (None, "") else str(found)

@@ -77,14 +77,20 @@ def entries_of_run(folder: Path) -> list[Entry]:
         ValueError: if the folder holds no study or none with measurements, or a corrupt file.
     """
     run = read_run(folder)
-    measured = read_measurements(folder, growing=True)
+    measured = [
+        (config, i, m)
+        for config, joint in read_measurements(folder, growing=True).items()
+        for i, (_, m) in enumerate(joint.on_each) if m.source == "measured"
+    ]  # fmt: skip
     if not measured:
         raise ValueError(f"`run` must be a folder with measurements, but {folder} has none. "
                          "Name the run of a device that was timed.")  # fmt: skip
     written = datetime.fromtimestamp((folder / MEASUREMENTS).stat().st_mtime, UTC)
-    description = str(run.get("machine", {}).get("device", ""))
+    machine = run.get("machine", {})
+    facts = machine.get("devices") or [machine]
     try:
-        return [_entry(config, m, description, in_utc(written)) for config, m in measured.items()]
+        return [_entry(config, m, str(facts[i].get("device", "")), in_utc(written))
+                for config, i, m in measured]  # fmt: skip
     except KeyError as error:
         raise ValueError(
             f"The measurements of {folder} must say their {error.args[0]}, but do not. "

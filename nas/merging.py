@@ -79,7 +79,7 @@ def _opened(folder: Path, stack: ExitStack, *, repair: bool) -> _Source:
         with hold(folder):
             repair_run(folder)
     stack.enter_context(hold(folder, reading=True))
-    study = Study(folder, options.open_space(), options.budget_ms, reading=True)
+    study = Study(folder, options.open_space(), options.limit, reading=True)
     return _Source(folder=folder, stored=stored, options=options, study=study)
 
 
@@ -125,7 +125,7 @@ def _whole(out: Path) -> Iterator[Path]:
 def _write(sources: Sequence[_Source], folder: Path) -> Merged:
     first = sources[0]
     trials, repeated = _trials(sources)
-    study = Study(folder, first.options.open_space(), first.options.budget_ms)
+    study = Study(folder, first.options.open_space(), first.options.limit)
     try:
         study.add(trials)
         for source in sources:

@@ -11,6 +11,7 @@ from nas.full_recipe import crop_of, recipe_for
 from nas.quantities import format_count, format_ms
 from nas.stage_drawing import drawn
 from nas.training_folder import WEIGHTS
+from predictors.timing import Measurement
 from search_spaces.whole_files import written
 
 if TYPE_CHECKING:
@@ -144,21 +145,28 @@ def _latency(ending: Ending) -> str:
     latency = ending.latency
     if latency is None:
         return "## Latency\n\nNot timed yet: `fasternas train` does it with --resume.\n"
-    said = (f"{format_ms(latency.median_ms)} ms [{format_ms(latency.low_ms)}, "
-            f"{format_ms(latency.high_ms)}] {latency.source}")  # fmt: skip
-    if latency.source == "measured":
-        said += " (95 %)"
-    if latency.unstable:
-        said += ", unstable"
     what = f"`{ending.deployed}`, batch 1, {latency.precision}"
-    lines = [f"{said}: {what}. {ending.described}."]
+    if latency.parts:
+        each = [f"On {name} {_timing(m)}." for name, m, _ in ending.on_each]
+        lines = [f"{what}. {ending.described}.", *each]
+    else:
+        lines = [f"{_timing(latency)}: {what}. {ending.described}."]
     if latency.precision == "bf16":
         lines.append("The accuracy is that of fp32: the runtime rounds the file when it loads it.")
-    if ending.budget_ms is not None:
-        verdict = "kept" if ending.kept else "not kept"
-        lines.append(f"The budget of {ending.budget_ms:g} ms is {verdict}: the upper end of the "
-                     f"interval is {format_ms(latency.high_ms)} ms.")  # fmt: skip
+    for name, m, budget_ms in ending.on_each:
+        if budget_ms is not None:
+            where = f" on {name}" if latency.parts else ""
+            verdict = "kept" if m.meets(budget_ms) else "not kept"
+            lines.append(f"The budget of {budget_ms:g} ms{where} is {verdict}: the upper end of "
+                         f"the interval is {format_ms(m.high_ms)} ms.")  # fmt: skip
     return "## Latency\n\n" + "\n\n".join(lines) + "\n"
+
+
+def _timing(latency: Measurement) -> str:
+    said = (f"{format_ms(latency.median_ms)} ms [{format_ms(latency.low_ms)}, "
+            f"{format_ms(latency.high_ms)}] {latency.source}")  # fmt: skip
+    sure = " (95 %)" if latency.source == "measured" else ""
+    return f"{said}{sure}{', unstable' if latency.unstable else ''}"
 
 
 def _loading(job: Job, ending: Ending) -> str:

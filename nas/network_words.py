@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from nas.candidate import Candidate
+from nas.gauge import quantity, source_words
 from nas.quantities import format_count, format_ms
 from predictors.accuracy import AccuracyKind
 from predictors.cost import cost
@@ -24,10 +25,11 @@ def format_accuracy(accuracy: float, kind: AccuracyKind) -> str:
 
 
 def latency_words(latency: Measurement) -> str:
-    """Say a latency with its interval and where it is from."""
-    unstable = ", unstable" if latency.unstable else ""
-    return (f"{format_ms(latency.median_ms)} ms [{format_ms(latency.low_ms)} to "
-            f"{format_ms(latency.high_ms)}] {latency.source}{unstable}")  # fmt: skip
+    """Say a latency with its interval and where it is from; of several devices, each."""
+    share = " of a budget" if latency.parts else ""
+    each = "".join(f"; {name}: {latency_words(part)}" for name, part in latency.parts)
+    return (f"{quantity(latency)}{share} [{format_ms(latency.low_ms)} to "
+            f"{format_ms(latency.high_ms)}] {source_words(latency)}{each}")  # fmt: skip
 
 
 def architecture_words(config: FasterNetConfig) -> list[str]:

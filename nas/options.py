@@ -3,8 +3,11 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from nas.gauge import Unit
 from nas.searchers import SearcherName
+from nas.targets import Target, check_targets
 from predictors.recipe import Fidelity
+from predictors.shares import WHOLE
 from search_spaces.catalogue import SPACES
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.space import Space, oneof
@@ -22,6 +25,7 @@ class SearchOptions:
 
     device: str
     budget_ms: float
+    beside: tuple[Target, ...] = ()  # further devices, on which networks are to keep budgets too
     space: str = "fasternet"
     runtime: str = "onnxruntime"
     precision: str = "fp32"
@@ -51,8 +55,24 @@ class SearchOptions:
             raise ValueError(f"`searcher` must be one of {', '.join(get_args(SearcherName))}, but "
                              f"got {self.searcher!r}.")  # fmt: skip
         self._check_accuracy()
-        if not self.budget_ms > 0:
-            raise ValueError(f"`budget` must be positive, but got {self.budget_ms:g} ms.")
+        check_targets(self.targets)
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """Every device with its budget."""
+        first = Target(device=self.device, budget_ms=self.budget_ms, runtime=self.runtime,
+                       precision=self.precision, threads=self.threads)  # fmt: skip
+        return (first, *self.beside)
+
+    @property
+    def unit(self) -> Unit:
+        """What the study's latencies are in: of several devices, per cent of a budget."""
+        return "%" if self.beside else "ms"
+
+    @property
+    def limit(self) -> float:
+        """The latency to keep, in that unit."""
+        return WHOLE if self.beside else self.budget_ms
 
     def _check_accuracy(self) -> None:
         if self.accuracy not in get_args(AccuracyOption):
@@ -115,7 +135,8 @@ class SearchOptions:
             fields: dict[str, Any] = {
                 k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
             }
-            return cls(**fields)
+            beside = tuple(Target(**values) for values in fields.get("beside", ()))
+            return cls(**{**fields, "beside": beside})
         except TypeError as error:
             raise ValueError(f"The options in run.json must be whole, but {error}.") from None
 
@@ -126,9 +147,16 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "seed": (int,), "searcher": (str,),
     "accuracy": (str,), "data": (str,), "epochs": (int,), "growing": (list,), "weights": (str,),
     "resolutions": (list,), "activations": (list,), "classes": (int, type(None)),
+    "beside": (list,),
 }  # fmt: skip
 
 
 def _is_option(name: str, value: object) -> bool:
     """Whether a value of run.json can be this option's; an unknown name is refused elsewhere."""
-    return not isinstance(value, bool) and isinstance(value, _KINDS.get(name, (object,)))
+    if isinstance(value, bool) or not isinstance(value, _KINDS.get(name, (object,))):
+        return False
+    return name != "beside" or all(map(_is_target, value))  # type: ignore[call-overload]
+
+
+def _is_target(values: object) -> bool:
+    return isinstance(values, dict) and all(_is_option(k, v) for k, v in values.items())

@@ -105,7 +105,7 @@ def _front(run: Path) -> list[FrontPoint]:
         with file.open(newline="", encoding="utf-8") as rows:
             front = [
                 FrontPoint(file=row["config"], accuracy=float(row["accuracy"]),
-                           latency_ms=float(row["latency_ms"]))
+                           latency_ms=float(row.get("share_percent") or row["latency_ms"]))
                 for row in csv.DictReader(rows)
             ]  # fmt: skip
     except FileNotFoundError:

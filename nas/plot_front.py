@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas.candidate import Candidate
+from nas.gauge import AXIS, PREDICTED_AXIS, Unit, limit_words, predicted_words, quantity, within
 from nas.plot_labels import Label, Obstacle, place_labels, plain_ticks
-from nas.quantities import format_ms
 from predictors.accuracy import AccuracyKind
 from predictors.timing import CONFIDENCE
 
@@ -38,9 +38,10 @@ class View:
     named_beyond: list[Candidate]
     others_beyond: list[Candidate]
     kind: AccuracyKind
-    budget_ms: float | None
-    edges: tuple[float, float]  # of the latency axis, ms
+    budget_ms: float | None  # or per cent of the budgets, as `unit` says
+    edges: tuple[float, float]  # of the latency axis
     logarithmic: bool
+    unit: Unit = "ms"
 
     @property
     def shown(self) -> list[Candidate]:
@@ -49,8 +50,9 @@ class View:
 
 
 def view_of(
-    candidates: Sequence[Candidate], named: Sequence[Candidate], budget_ms: float | None
-) -> View:
+    candidates: Sequence[Candidate], named: Sequence[Candidate], budget_ms: float | None,
+    unit: Unit = "ms",
+) -> View:  # fmt: skip
     """Choose what to show; networks without a finite score or accuracy are left out.
 
     Raises:
@@ -70,7 +72,8 @@ def view_of(
         others_beyond=[c for c in others if c.latency.median_ms > edges[1]],
         named=[c for c in sizes if c.latency.median_ms <= edges[1]],
         named_beyond=[c for c in sizes if c.latency.median_ms > edges[1]],
-        kind=kinds.pop(), budget_ms=budget_ms, edges=edges, logarithmic=_logarithmic(left, right),
+        kind=kinds.pop(), budget_ms=budget_ms, edges=edges, unit=unit,
+        logarithmic=_logarithmic(left, right),
     )  # fmt: skip
 
 
@@ -80,24 +83,22 @@ def front_title(view: View) -> str:
     networks = _count(len(found), "network")
     if view.budget_ms is None:
         return f"{networks} on the Pareto front" if found else "No network on the front yet"
-    budget = f"within {format_ms(view.budget_ms)} ms"
+    budget = within(view.budget_ms, view.unit)
     if found:
         return f"{networks} {budget if 'measured' in found else f'predicted to stay {budget}'}"
-    fastest = min((c.latency.median_ms for c in (*view.others, *view.others_beyond)), default=None)
-    so_far = f"; the fastest so far takes {format_ms(fastest)} ms" if fastest else " yet"
+    fastest = min((c.latency for c in (*view.others, *view.others_beyond)),
+                  key=lambda latency: latency.median_ms, default=None)  # fmt: skip
+    so_far = f"; the fastest so far takes {quantity(fastest)}" if fastest else " yet"
     return f"No network {budget}{so_far}"
 
 
 def sources(view: View) -> tuple[str, bool]:
     """Where the latencies are from, and whether that must be said aloud: some are predicted."""
     networks = view.front or view.shown
-    predicted = sum(c.latency.source == "predicted" for c in networks)
-    if predicted == 0:
+    said = predicted_words([c.latency for c in networks])
+    if not said:
         return ("Every latency on the front is measured" if view.front else ""), False
-    some = (
-        "Latencies" if predicted == len(networks) else f"{predicted} of {len(networks)} latencies"
-    )
-    return f"{some} PREDICTED, not measured", True
+    return said, True
 
 
 def draw_front(axes: "Axes", view: View) -> str:
@@ -161,7 +162,7 @@ def _set_axes(axes: "Axes", view: View) -> None:
     margin = _MARGIN * (max(heights) - min(heights)) or max(abs(max(heights)) * 0.02, 0.1)
     axes.set_ylim(min(heights) - margin, max(heights) + 2 * margin)
     predicted = view.shown and all(c.latency.source == "predicted" for c in view.shown)
-    axes.set_xlabel("predicted latency in ms" if predicted else "latency in ms")
+    axes.set_xlabel((PREDICTED_AXIS if predicted else AXIS)[view.unit])
     axes.set_ylabel(Y_LABELS[view.kind])
     axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
     if not view.shown:  # then no number on the axes would mean anything
@@ -173,7 +174,7 @@ def _draw_budget(axes: "Axes", view: View) -> None:
         return
     axes.axvspan(view.budget_ms, view.edges[1], color="black", alpha=0.045, linewidth=0)
     axes.axvline(view.budget_ms, color=_INK, linestyle=(0, (5, 3)), linewidth=1.4)
-    axes.annotate(f"budget {format_ms(view.budget_ms)} ms", (view.budget_ms, 1), (0, 4),
+    axes.annotate(limit_words(view.budget_ms, view.unit), (view.budget_ms, 1), (0, 4),
                   xycoords=axes.get_xaxis_transform(), textcoords="offset points",
                   ha="center", va="bottom", fontweight="bold")  # fmt: skip
 
@@ -239,7 +240,7 @@ def _labels(axes: "Axes", view: View) -> list[Label]:
         for c in view.named
     ] + [
         Label(x=c.latency.median_ms, y=c.accuracy, colour=_FRONT, required=False,
-              text=f"{_short(c.name)}\n{format_ms(c.latency.median_ms)} ms")
+              text=f"{_short(c.name)}\n{quantity(c.latency)}")
         for c in chosen.values()
     ]  # fmt: skip
 
@@ -278,7 +279,7 @@ def _step(a: Candidate, b: Candidate, heights: Iterable[float]) -> list[tuple[fl
 def _note(view: View) -> str:
     """What lies beyond the right edge, one a line."""
     lines = [
-        f"{c.name.upper()} {format_ms(c.latency.median_ms)} ms"
+        f"{c.name.upper()} {quantity(c.latency)}"
         + (" (predicted)" if c.latency.source == "predicted" else "")
         for c in view.named_beyond
     ]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nas.bench_row import Row
 from nas.candidate import Candidate
 from nas.full_progress import Row as Epoch
+from nas.gauge import Unit
 from nas.plot_bench import draw_models, draw_operators, models_title, operators_title
 from nas.plot_calibration import calibration_title, draw_calibration
 from nas.plot_front import draw_front, front_title, sources, view_of
@@ -34,6 +35,7 @@ _STYLE = {
 _SIZE = (9.6, 5.4)  # inches: 1920 x 1080 pixels
 Box = tuple[float, float, float, float]  # left, bottom, width, height; fractions of the sheet
 _WIDE: Box = (0.095, 0.125, 0.62, 0.64)
+_LOW: Box = (0.095, 0.125, 0.62, 0.595)  # below one line more
 _HALVES: tuple[Box, Box] = ((0.075, 0.15, 0.41, 0.6), (0.575, 0.15, 0.41, 0.6))
 _TALL = (9.6, 10.2)  # for panels below one another
 _FLOORS: tuple[Box, Box] = ((0.075, 0.505, 0.905, 0.36), (0.075, 0.065, 0.905, 0.38))
@@ -48,16 +50,19 @@ def plot_front(
     named: Sequence[Candidate],
     budget_ms: float | None,
     device: str,
+    unit: Unit = "ms",
 ) -> None:
     """Write the Pareto plot: accuracy against latency with intervals, the front and the budget.
 
-    `named` are the published sizes on the same device, for orientation; `device` describes it.
+    `named` are the published sizes on the same device, for orientation; `device` describes it, in
+    a line or two. Of several devices, latencies and budget are in per cent, as `unit` says.
 
     Raises:
         OSError: if the file cannot be written; one of before is then as it was.
         ValueError: if scores and accuracies are mixed.
     """
-    _save(path, front_figure(candidates, named=named, budget_ms=budget_ms, device=device))
+    figure = front_figure(candidates, named=named, budget_ms=budget_ms, device=device, unit=unit)
+    _save(path, figure)
 
 
 def plot_calibration(
@@ -105,16 +110,18 @@ def front_figure(
     named: Sequence[Candidate],
     budget_ms: float | None,
     device: str,
+    unit: Unit = "ms",
 ) -> "Figure":
     """Return the Pareto plot."""
-    view = view_of(candidates, named, budget_ms)
+    view = view_of(candidates, named, budget_ms, unit)
     with _style():
         source, predicted = sources(view)
-        below = [source, device] if source else [device]
-        figure, axes = _sheet(front_title(view), below, box=_WIDE, aloud=predicted)
+        below = [line for line in (source, *device.splitlines()) if line]
+        box = _WIDE if len(below) <= 2 else _LOW
+        figure, axes = _sheet(front_title(view), below, box=box, aloud=predicted)
         note = draw_front(axes, view)
-        _explain(axes, _WIDE)
-        figure.text(0.74, _WIDE[1], note, va="bottom", fontsize=10.5, linespacing=1.4)
+        _explain(axes, box)
+        figure.text(0.74, box[1], note, va="bottom", fontsize=10.5, linespacing=1.4)
     return figure
 
 

@@ -8,15 +8,16 @@ from pathlib import Path
 
 from nas.candidate import Candidate
 from nas.estimating import CHECKPOINTS
+from nas.latency_columns import cells, columns, headings, sentence, values
 from nas.plots import plot_calibration, plot_front
-from nas.quantities import format_count, format_ms
+from nas.quantities import format_count
 from nas.run import Run
-from predictors.devices.device import HOW_TO_ATTACH, threads_of
+from nas.targets import file_name
+from predictors.devices.device import HOW_TO_ATTACH
+from predictors.devices.joint import places_of
 from predictors.short_training import SMALL_BATCHES
 from search_spaces.formats import save_config
 
-COLUMNS = ("config", "accuracy", "accuracy_kind", "latency_ms", "low_ms", "high_ms", "source",
-           "macs", "params")  # fmt: skip
 HEADINGS = {"proxy": "score", "trained": "accuracy %", "supernet": "shared-weights accuracy %"}
 _WORDS = {"proxy": "training-free score", "trained": "accuracy",
           "supernet": "accuracy with shared weights"}  # fmt: skip
@@ -37,12 +38,13 @@ def write_report(run: Run) -> list[Candidate]:
                     comment=_sentence(candidate))  # fmt: skip
     for stale in set(folder.glob("*.yaml")) - {folder / f"{c.name}.yaml" for c in front}:
         stale.unlink()
-    write_whole(run.folder / "pareto.csv", _csv(front))
+    devices = [target.device for target in run.options.targets]
+    write_whole(run.folder / "pareto.csv", _csv(front, devices))
     plot_front(run.folder / "pareto.png", candidates, named=run.named(),
-               budget_ms=run.options.budget_ms, device=run.device.description)  # fmt: skip
-    measured = run.calibration()
-    if measured is not None:
-        plot_calibration(run.folder / "calibration.png", *measured, device=run.device.description)
+               budget_ms=run.options.limit, device=_lines(run), unit=run.options.unit)  # fmt: skip
+    for found in run.calibrations():
+        plot_calibration(run.folder / _calibration_file(found.device, devices), found.prediction,
+                         found.measured, device=found.description)  # fmt: skip
     return front
 
 
@@ -50,9 +52,8 @@ def rows(candidates: Sequence[Candidate]) -> list[dict[str, str | float | int | 
     """Return the candidates as flat records, for JSON and CSV."""
     return [
         {"config": f"configs/{c.name}.yaml", "accuracy": c.accuracy,
-         "accuracy_kind": c.accuracy_kind, "latency_ms": c.latency.median_ms,
-         "low_ms": c.latency.low_ms, "high_ms": c.latency.high_ms, "source": c.latency.source,
-         "macs": c.macs, "params": c.params}
+         "accuracy_kind": c.accuracy_kind, **values(c.latency), "macs": c.macs,
+         "params": c.params}
         for c in candidates
     ]  # fmt: skip
 
@@ -60,36 +61,27 @@ def rows(candidates: Sequence[Candidate]) -> list[dict[str, str | float | int | 
 def table(candidates: Sequence[Candidate]) -> tuple[list[str], list[list[str]]]:
     """Return header and cells of the table that people read."""
     kinds = {c.accuracy_kind for c in candidates} or {"proxy"}
-    header = [
-        "config",
-        HEADINGS[kinds.pop()],
-        "latency ms",
-        "95 % interval",
-        "source",
-        "MACs",
-        "params",
-    ]
-    if any(c.latency.source == "predicted" for c in candidates):
-        header[3] = "interval"
-    cells = [
-        [c.name, f"{c.accuracy:.5g}", format_ms(c.latency.median_ms),
-         f"{format_ms(c.latency.low_ms)} - {format_ms(c.latency.high_ms)}",
-         c.latency.source + (", unstable" if c.latency.unstable else ""),
-         format_count(c.macs), format_count(c.params)]
+    latencies = headings([c.latency for c in candidates])
+    header = ["config", HEADINGS[kinds.pop()], *latencies, "MACs", "params"]
+    lines = [
+        [c.name, f"{c.accuracy:.5g}", *cells(c.latency), format_count(c.macs),
+         format_count(c.params)]
         for c in candidates
     ]  # fmt: skip
-    return header, cells
+    return header, lines
 
 
 def closing_words(run: Run, front: Sequence[Candidate]) -> list[str]:
     """Return what is to be said under the table."""
     lines = [f"{run.folder}/pareto.png, pareto.csv and configs/ hold the front."]
-    if run.device.source == "predicted":
+    if any(place.source == "predicted" for place in places_of(run.device)):
         lines.append(HOW_TO_ATTACH)
-    recalled = sum("recalled" in m.context for m in run.study.measurements.values())
+    timed = [m for each in run.study.measurements.values() for _, m in each.on_each
+             if m.source == "measured"]  # fmt: skip
+    recalled = sum("recalled" in m.context for m in timed)
     if recalled:
-        lines.append(f"{recalled} of {len(run.study.measurements)} latencies were measured by "
-                     "earlier runs; --fresh times them again.")  # fmt: skip
+        lines.append(f"{recalled} of {len(timed)} latencies were measured by earlier runs; "
+                     "--fresh times them again.")  # fmt: skip
     lines += _memory(run)
     if failed := run.failed():
         lines.append(f"{len(failed)} of {run.options.trials} trials failed; the first: {failed[0]}")
@@ -113,15 +105,26 @@ def _memory(run: Run) -> list[str]:
 
 
 def _sentence(c: Candidate) -> str:
-    return (f"{_WORDS[c.accuracy_kind]} {c.accuracy:.5g}; {c.latency.median_ms:.4g} ms "
-            f"[{c.latency.low_ms:.4g}, {c.latency.high_ms:.4g}] {c.latency.source} on "
-            f"{c.latency.device}, {c.latency.runtime}, "
-            f"{threads_of(c.latency.threads)}")  # fmt: skip
+    return f"{_WORDS[c.accuracy_kind]} {c.accuracy:.5g}; {sentence(c.latency)}"
 
 
-def _csv(front: Sequence[Candidate]) -> str:
+def _lines(run: Run) -> str:
+    """What the devices are; of two, one a line."""
+    places = places_of(run.device)
+    if len(places) != 2:
+        return run.device.description
+    return "\n".join(f"{place.name}: {place.description}" for place in places)
+
+
+def _calibration_file(device: str, devices: Sequence[str]) -> str:
+    """Where the predictor's plot goes: of several devices each has its own."""
+    return "calibration.png" if len(devices) == 1 else f"calibration-{file_name(device)}.png"
+
+
+def _csv(front: Sequence[Candidate], devices: Sequence[str]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    names = ("config", "accuracy", "accuracy_kind", *columns(devices), "macs", "params")
+    writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows(front))
     return text.getvalue()

@@ -16,10 +16,12 @@ from nas.cluster import Evaluate, Outcome, Pool, RayPool, joined
 from nas.estimating import open_estimator
 from nas.evaluation import Evaluation
 from nas.feasible import fastest
-from nas.fronts import best_of, candidates_of, predicted
+from nas.fronts import best_of, candidates_of
+from nas.latencies import Calibration, calibrations, fitted, predicted
 from nas.loop import search
 from nas.named_sizes import named_sizes
 from nas.options import SearchOptions
+from nas.reach import check_reachable, check_reached
 from nas.study import Study
 from nas.supernets import Sandwich, train_supernet, within_budget
 from nas.timing_tasks import through_ray
@@ -28,8 +30,9 @@ from predictors.accuracy import AccuracyEstimator
 from predictors.calibration import next_batch
 from predictors.cost import cost, costs
 from predictors.devices.device import PROCESSES, Device
-from predictors.latency import LatencyPredictor, Prediction
+from predictors.latency import Prediction
 from predictors.recipe import rungs
+from predictors.shares import Predictor
 from predictors.timing import Measurement
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.space import Space
@@ -73,9 +76,9 @@ class Run:
         self.device = device
         self.space: Space[FasterNetConfig] = options.open_space()
         self.estimator: AccuracyEstimator = open_estimator(options, folder)
-        self.study = Study(folder, self.space, options.budget_ms, reading=reading, lock=lock)
+        self.study = Study(folder, self.space, options.limit, reading=reading, lock=lock)
 
-        self._fitted: dict[int, LatencyPredictor] = {}  # by the number of measurements
+        self._fitted: dict[int, Predictor] = {}  # by the number of measurements
         self.made: list[Path] = []  # the folders that did not exist before, the deepest first
 
     def steps(
@@ -109,7 +112,7 @@ class Run:
         verified = len(latencies) > CALIBRATION and not searching and any(
             config in latencies for config in configs)  # fmt: skip
         latencies = {**self._predicted(configs), **latencies}
-        return candidates_of(outcomes, latencies, budget_ms=self.options.budget_ms,
+        return candidates_of(outcomes, latencies, budget_ms=self.options.limit,
                              accuracy_kind=self.estimator.kind, measured_only=verified)  # fmt: skip
 
     def named(self) -> list[Candidate]:
@@ -123,7 +126,7 @@ class Run:
             Candidate(name=name, config=config, accuracy=self._accuracy(config, known[config]),
                       accuracy_kind=self.estimator.kind, latency=known[config],
                       macs=cost(config).macs, params=cost(config).params,
-                      feasible=known[config].meets(self.options.budget_ms))
+                      feasible=known[config].meets(self.options.limit))
             for name, config in sizes.items() if config in known
         ]  # fmt: skip
 
@@ -137,23 +140,24 @@ class Run:
     def _accuracy(self, config: FasterNetConfig, latency: Measurement) -> float:
         if self.estimator.kind != "proxy":
             return math.nan  # it would take a training, or is in no supernet
-        near = latency.median_ms <= NEAR * self.options.budget_ms
+        near = latency.median_ms <= NEAR * self.options.limit
         return self.estimator(config) if near else math.nan
 
-    def calibration(self) -> tuple[Prediction, list[Measurement]] | None:
+    def calibrations(self) -> list[Calibration]:
         """Return what was predicted for the networks timed after calibrating, and what was timed.
 
-        The predictor had not seen them. None where the device is not timed or none were.
+        For each device with a clock, if any network was timed that its predictor had not seen.
         """
         timed = list(self.study.measurements.items())[CALIBRATION:]
         later = [(config, m) for config, m in timed if config in self.space]
         predictor = self._predictor(CALIBRATION)
-        if predictor is None or not later:
-            return None
-        return predictor.predict([config for config, _ in later]), [m for _, m in later]
+        return calibrations(predictor, self.device, later) if predictor else []
 
     def predict_ms(self, configs: Sequence[FasterNetConfig]) -> list[float] | None:
-        """Return latencies by all that is known so far; None before there is a predictor."""
+        """Return latencies by all that is known so far; None before there is a predictor.
+
+        Of several devices, per cent of a budget.
+        """
         found = self._predicted(list(configs))
         return [found[config].median_ms for config in configs] if found else None
 
@@ -175,7 +179,7 @@ class Run:
         yield Progress("calibrating the device", len(measured), CALIBRATION)
         while len(measured) < CALIBRATION:
             timed = [(config, m.median_ms) for config, m in measured.items()]
-            batch = next_batch(self.space, timed, limit_ms=self.options.budget_ms,
+            batch = next_batch(self.space, timed, limit_ms=self.options.limit,
                                total=CALIBRATION, seed=self.options.seed)  # fmt: skip
             for config, measurement in zip(
                 batch, self.device.measure_each(batch, processes=CALIBRATION_PROCESSES), strict=True
@@ -189,31 +193,26 @@ class Run:
         """Time T0 and the smallest config, which must meet the budget."""
         smallest, _ = fastest(self.space, _macs, Random(self.options.seed))
         self._measure([named_sizes(self.space)["t0"], smallest], CALIBRATION_PROCESSES)
-        found = self.study.measurements[smallest]
-        if found.low_ms > self.options.budget_ms:
-            raise ValueError(
-                f"`budget` must be within reach of the space, but got "
-                f"{self.options.budget_ms:g} ms: the fastest config takes {found.median_ms:.3g} ms "
-                f"[{found.low_ms:.3g}, {found.high_ms:.3g}]. Raise the budget."
-            )
+        check_reached(self.options.targets, self.study.measurements[smallest])
 
     def _train_supernet(self) -> Iterator[Progress]:
         """Train the weights that all networks share, where accuracies come from them."""
         if self.estimator.kind != "supernet":
             return
-        configs = within_budget(self.space, self._known_latency(), self.options.budget_ms,
+        configs = within_budget(self.space, self._known_latency().predict, self.options.limit,
                                 self.options.seed)  # fmt: skip
         for done, total, accuracy in train_supernet(self.folder, self.options, Sandwich(configs)):
             yield Progress("training the supernet", done, total, f"{accuracy:.3g} %")
 
     def _search(self, open_pool: OpenPool) -> Iterator[Progress]:
-        predict = self._known_latency()
-        evaluate = Evaluation(predict, self.estimator)
+        known = self._known_latency()
+        check_reachable(self.space, known, self.options.targets, self.options.seed)
+        evaluate = Evaluation(known.predict, self.estimator)
         with open_pool(evaluate) as pool:
             trials = search(
                 self.space, evaluate, trials=self.options.trials, seed=self.options.seed,
-                budget_ms=self.options.budget_ms, searcher=self.options.searcher, pool=pool,
-                predict_latency=predict, record=self.study, parallel=self.options.parallel,
+                budget_ms=self.options.limit, searcher=self.options.searcher, pool=pool,
+                predict_latency=known.predict, record=self.study, parallel=self.options.parallel,
             )  # fmt: skip
             errors = []
             for trial in trials:
@@ -223,21 +222,20 @@ class Run:
         if errors and all(errors):
             raise RuntimeError(f"Trials must succeed, but all {len(errors)} failed: {errors[0]}.")
 
-    def _known_latency(self) -> Callable[[Sequence[FasterNetConfig]], Prediction]:
-        """The latency that is known before the front is timed."""
-        predictor = self._predictor(CALIBRATION)
-        return predictor.predict if predictor else self.device.predict
+    def _known_latency(self) -> Predictor:
+        """What knows latencies before the front is timed."""
+        return self._predictor(CALIBRATION) or self.device
 
     def _train_best(self, open_pool: OpenPool) -> Iterator[Progress]:
         """Train the best networks further, rung by rung."""
         if self.estimator.kind != "trained":
             return
-        budget_ms = self.options.budget_ms
+        budget_ms = self.options.limit
         scores = {config: o.scores for config, o in self.study.outcomes()
                   if o.scores and o.scores.upper_ms <= budget_ms}  # fmt: skip
         for epochs in rungs(self.options.epochs)[1:]:
             estimator = open_estimator(self.options, self.folder, epochs=epochs)
-            evaluate = Evaluation(self._known_latency(), estimator)
+            evaluate = Evaluation(self._known_latency().predict, estimator)
             with open_pool(evaluate) as pool:
                 for done, total in train_on(scores, epochs, self.study, pool):
                     best = best_of(self.candidates(searching=True))
@@ -250,7 +248,7 @@ class Run:
             return
         for _ in range(VERIFY_ROUNDS):
             front = [c for c in self.candidates(searching=True) if c.on_front]
-            waiting = [c.config for c in front if c.latency.source == "predicted"]
+            waiting = [c.config for c in front if not c.latency.timed]
             if not waiting:
                 break
             verified = len(front) - len(waiting)
@@ -260,7 +258,7 @@ class Run:
                 self.study.keep_measurement(config, measurement)
                 yield Progress("verifying the front", verified, len(front))
         sizes = list(named_sizes(self.space).values())
-        limit_ms = TIMED * self.options.budget_ms
+        limit_ms = TIMED * self.options.limit
         near = [c for c, m in self._predicted(sizes).items() if m.median_ms <= limit_ms]
         self._measure(near, processes=1)
 
@@ -274,20 +272,16 @@ class Run:
     def _predicted(self, configs: list[FasterNetConfig]) -> dict[FasterNetConfig, Measurement]:
         """Latencies by all that is known so far; none before there is a predictor."""
         predictor = self._predictor(len(self.study.measurements))
-        if predictor is None and self.device.source == "measured":
-            return {}
-        prediction = predictor.predict(configs) if predictor else self.device.predict(configs)
-        return predicted(prediction, configs, self.device)
+        return predicted(predictor, configs, self.device) if predictor else {}
 
-    def _predictor(self, count: int) -> LatencyPredictor | None:
+    def _predictor(self, count: int) -> Predictor | None:
         """Fit to the first `count` measurements; None where there are too few."""
         timed = list(self.study.measurements.items())[:count]
-        if self.device.source == "predicted" or len(timed) < 8:
-            return None
         if len(timed) not in self._fitted:
-            self._fitted[len(timed)] = LatencyPredictor.fit(
-                self.space, [c for c, _ in timed], [m.median_ms for _, m in timed]
-            )
+            found = fitted(self.space, self.device, timed)
+            if found is None:
+                return None
+            self._fitted[len(timed)] = found
         return self._fitted[len(timed)]
 
 

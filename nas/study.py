@@ -102,7 +102,7 @@ class Study:
 
     def keep_measurement(self, config: FasterNetConfig, measurement: Measurement) -> None:
         """Record a latency."""
-        entry = {"config": asdict(config), "measurement": asdict(measurement)}
+        entry = {"config": asdict(config), "measurement": measurement.as_json()}
         journal.append(self.folder / MEASUREMENTS, [entry])
         self.measurements[config] = measurement
 
@@ -207,7 +207,7 @@ def read_measurements(folder: Path, *, growing: bool = False) -> dict[FasterNetC
     for number, entry in enumerate(journal.read(folder / MEASUREMENTS, growing=growing), start=1):
         try:
             config = FasterNetConfig(**{k: _tuples(v) for k, v in entry["config"].items()})
-            found[config] = Measurement(**{k: _tuples(v) for k, v in entry["measurement"].items()})
+            found[config] = Measurement.from_json(entry["measurement"])
         except (KeyError, TypeError, AttributeError):
             raise ValueError(
                 f"Line {number} of {folder / MEASUREMENTS} must hold a config and a measurement. "

@@ -1,12 +1,15 @@
 """Where trained networks are timed, and within which budget."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from nas.options import SearchOptions
 from nas.study import read_run
+from nas.targets import Target, open_targets
 from predictors.devices.device import Device
-from predictors.devices.registry import open_device, wanted_of
+from predictors.devices.registry import wanted_of
+from predictors.shares import WHOLE
 from predictors.timing import Measurement
 
 NOWHERE = "none"
@@ -14,7 +17,7 @@ NOWHERE = "none"
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """A device and how it times; `device` may be NOWHERE.
+    """A device, or several, and how it times; `device` may be NOWHERE.
 
     `study` describes the device that the run was timed on, where it must be that one.
     """
@@ -25,6 +28,30 @@ class Place:
     threads: int = 1
     budget_ms: float | None = None
     study: str = ""
+    beside: tuple[Target, ...] = ()
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """Every device, with its budget if there is one."""
+        first = Target(device=self.device, budget_ms=self.budget_ms or math.inf,
+                       runtime=self.runtime, precision=self.precision,
+                       threads=self.threads)  # fmt: skip
+        return (first, *self.beside)
+
+    @property
+    def name(self) -> str:
+        """The names of all."""
+        return " + ".join(target.device for target in self.targets)
+
+    @property
+    def budgets_ms(self) -> tuple[float, ...]:
+        """The budgets of several devices; none of a single one."""
+        return tuple(target.budget_ms for target in self.targets) if self.beside else ()
+
+    @property
+    def limit(self) -> float | None:
+        """The latency to keep: of several devices all of a budget, in per cent."""
+        return WHOLE if self.beside else self.budget_ms
 
     def open(self) -> Device:
         """Open the device; what it timed before it need not time again.
@@ -33,8 +60,7 @@ class Place:
             ValueError: if there is no such device, or it is another one than the study's.
             RuntimeError: if it cannot be reached.
         """
-        device = open_device(self.device, runtime=self.runtime, precision=self.precision,
-                             threads=self.threads, reuse=True)  # fmt: skip
+        device = open_targets(self.targets)
         if self.study and device.source == "measured" and device.description != self.study:
             raise ValueError(f"`device` must be the one that the study was timed on ({self.study}),"
                              f" but is {device.description}. To time on this one all the same, say "
@@ -43,8 +69,8 @@ class Place:
 
     def gave(self, latency: Measurement) -> bool:
         """Whether a latency is of this place."""
-        told = (latency.device, latency.runtime, latency.precision, latency.threads)
-        return told == (self.device, self.runtime, self.precision, self.threads)
+        told = [(m.device, m.runtime, m.precision, m.threads) for _, m in latency.on_each]
+        return told == [(t.device, t.runtime, t.precision, t.threads) for t in self.targets]
 
 
 def place_for(run: Path | None, told: str | None) -> Place:
@@ -61,8 +87,22 @@ def place_for(run: Path | None, told: str | None) -> Place:
                      threads=wanted.threads)  # fmt: skip
     stored = read_run(run)
     options = SearchOptions.from_json(stored["options"])
+    target = _target(options, told)
     machine = stored.get("machine") or {}
     study = machine.get("device", "") if machine.get("source") == "measured" else ""
-    return Place(device=told or options.device, runtime=options.runtime,
-                 precision=options.precision, threads=options.threads, budget_ms=options.budget_ms,
-                 study="" if told else str(study))  # fmt: skip
+    return Place(device=told or target.device, runtime=target.runtime,
+                 precision=target.precision, threads=target.threads, budget_ms=target.budget_ms,
+                 study="" if told else str(study),
+                 beside=options.beside if told in (None, NOWHERE) else ())  # fmt: skip
+
+
+def _target(options: SearchOptions, told: str | None) -> Target:
+    """The run's device of that name; else its first tells how to time."""
+    ways = {(target.runtime, target.precision) for target in options.targets}
+    if told is None and len(ways) > 1:
+        names = [target.device for target in options.targets]
+        raise ValueError(
+            f"`device` must be one of {', '.join(names)}, since the run's devices have not one "
+            f"runtime and precision, and a network is deployed in one. Say --device {names[0]}."
+        )
+    return next((t for t in options.targets if t.device == told), options.targets[0])

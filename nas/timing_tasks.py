@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from nas.cluster import joined
 from predictors.devices.connection import DeviceLostError
 from predictors.devices.device import Device
+from predictors.devices.joint import JointDevice, places_of
 from predictors.devices.pool import PooledDevice, timed_here
 from predictors.timing import Measurement
 from search_spaces.fasternet import FasterNetConfig
@@ -24,19 +26,33 @@ def through_ray(device: Device, address: str | None) -> Iterator[Device]:
     of this machine's own has all of them. A board that a given cluster lacks is timed from this
     process, and a remark says so. Any other device is given as it is, and no cluster is joined.
 
+    Of several devices those that are pools are timed so.
+
     Raises:
         RuntimeError: if the cluster cannot be reached.
     """
-    if not isinstance(device, PooledDevice):
+    pools = [place for place in places_of(device) if isinstance(place, PooledDevice)]
+    if not pools:
         yield device
         return
-    boards = [place.name for place in device.places if place.name not in TAKEN]
+    boards = [b.name for pool in pools for b in pool.places if b.name not in TAKEN]
     with joined(address, resources=boards) as ray:
-        offered = [board for board in boards if board in ray.cluster_resources()]
-        missing = [place.name for place in device.places if place.name not in offered]
-        remarks = [f"No node of the Ray cluster has the resource {board}, so this process timed "
-                   "its networks." for board in missing]  # fmt: skip
-        yield device.timed_by(dict.fromkeys(offered, partial(timed_in_task, ray)), remarks=remarks)
+        if isinstance(device, JointDevice):
+            places = tuple(_in_tasks(ray, place) for place in device.places)
+            yield replace(device, places=places)
+        else:
+            yield _in_tasks(ray, device)
+
+
+def _in_tasks(ray: Any, device: Device) -> Device:
+    """Let Ray time a pool's boards where it has them."""
+    if not isinstance(device, PooledDevice):
+        return device
+    there = ray.cluster_resources()
+    offered = [b.name for b in device.places if b.name in there and b.name not in TAKEN]
+    remarks = [f"No node of the Ray cluster has the resource {board.name}, so this process timed "
+               "its networks." for board in device.places if board.name not in offered]  # fmt: skip
+    return device.timed_by(dict.fromkeys(offered, partial(timed_in_task, ray)), remarks=remarks)
 
 
 def timed_in_task(

@@ -6,8 +6,8 @@ another process, at another time of day.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean, median, pstdev
 from typing import Any, Literal
 
@@ -31,6 +31,9 @@ class Measurement:
     `source` says whether a clock or a model of the device gave it. `unstable` is True where the
     sampling interval stayed wider than +-2 % until the time ran out. `samples_ms` are the raw
     block medians, one tuple a process; `context` holds what is needed to repeat them.
+
+    On several devices at once the numbers are per cent of a budget (see `shares.py`), and `parts`
+    are the latencies on each, by its name.
     """
 
     median_ms: float
@@ -44,10 +47,39 @@ class Measurement:
     unstable: bool = False
     samples_ms: tuple[tuple[float, ...], ...] = ()
     context: dict[str, Any] = field(default_factory=dict)
+    parts: tuple[tuple[str, "Measurement"], ...] = ()
+
+    @property
+    def on_each(self) -> tuple[tuple[str, "Measurement"], ...]:
+        """The latency in milliseconds on each device, by its name."""
+        return self.parts or ((self.device, self),)
+
+    @property
+    def timed(self) -> bool:
+        """Whether a clock was read, on one device at least."""
+        return any(part.source == "measured" for _, part in self.on_each)
 
     def meets(self, budget_ms: float) -> bool:
         """Whether the upper end of the interval is within the budget."""
         return self.high_ms <= budget_ms
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        values = asdict(replace(self, parts=()))
+        del values["parts"]
+        parts = [[name, part.as_json()] for name, part in self.parts]
+        return {**values, "parts": parts} if parts else values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Measurement":
+        """Return the measurement that `as_json` spelled.
+
+        Raises:
+            KeyError, TypeError, AttributeError, ValueError: if the values are others.
+        """
+        samples = tuple(map(tuple, values.get("samples_ms", ())))
+        parts = tuple((name, cls.from_json(part)) for name, part in values.get("parts", ()))
+        return cls(**{**values, "samples_ms": samples, "parts": parts})
 
 
 @dataclass(frozen=True)

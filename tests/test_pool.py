@@ -255,5 +255,5 @@ def test_a_pool_is_measured_and_predicts_nothing() -> None:
     ],
 )
 def test_a_run_folder_has_the_device_in_its_name(device: str, name: str) -> None:
-    asked = Namespace(device=device, budget=2.0, out=None, resume=True)
+    asked = Namespace(device=[device], budget=2.0, out=None, resume=True)
     assert _folder(asked) == Path("runs") / name

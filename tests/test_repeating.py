@@ -7,6 +7,7 @@ import pytest
 from nas.cli import _parser
 from nas.options import SearchOptions
 from nas.repeating import command_of
+from nas.targets import Target
 
 CASES = [
     SearchOptions(device="arm", budget_ms=10.0),
@@ -18,6 +19,11 @@ CASES = [
                   searcher="nsga2", precision="int8"),
     SearchOptions(device="cpu", budget_ms=5.0, resolutions=(192, 224), activations=("relu",),
                   classes=7),
+    SearchOptions(device="pi1,pi2", budget_ms=10.0, threads=4, beside=(
+        Target(device="ssh://pi@10.0.0.3:22", budget_ms=0.5, threads=4),
+        Target(device="cpu", budget_ms=3.0, threads=4))),
+    SearchOptions(device="pi", budget_ms=10.0, runtime="ncnn", beside=(
+        Target(device="cpu", budget_ms=3.0, runtime="openvino", precision="bf16", threads=2),)),
 ]  # fmt: skip
 
 
@@ -26,9 +32,13 @@ def test_the_command_asks_for_what_the_options_say(options: SearchOptions) -> No
     shell = ["sh", "-c", f"fasternas() {{ printf '%s\\n' \"$@\"; }}; {command_of(options)}"]
     words = subprocess.run(shell, capture_output=True, text=True, check=True).stdout.splitlines()
     asked = _parser().parse_args(words)
-    assert asked.budget == options.budget_ms
-    for name in ("device", "space", "trials", "seed", "searcher", "accuracy", "runtime",
-                 "precision", "threads", "epochs", "growing"):  # fmt: skip
+    for target in options.targets:
+        for name, told in (("budget_ms", asked.budget), ("runtime", asked.runtime),
+                           ("precision", asked.precision), ("threads", asked.threads)):  # fmt: skip
+            of_each = told if isinstance(told, dict) else {target.device: told}
+            assert of_each[target.device] == getattr(target, name)
+    assert asked.device == [target.device for target in options.targets]
+    for name in ("space", "trials", "seed", "searcher", "accuracy", "epochs", "growing"):
         assert getattr(asked, name) == getattr(options, name)
     assert (asked.data or "", asked.weights or "") == (options.data, options.weights)
     assert (asked.resolution, asked.activation) == (options.resolutions, options.activations)

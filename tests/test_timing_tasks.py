@@ -19,6 +19,7 @@ from stand_ins import stand_in
 from nas.cluster import joined
 from nas.timing_tasks import through_ray, timed_in_task
 from predictors.devices.connection import DeviceLostError
+from predictors.devices.joint import JointDevice
 from predictors.devices.pool import PooledDevice
 from predictors.devices.registry import open_device
 from predictors.timing import Measurement
@@ -146,6 +147,28 @@ def test_a_cluster_of_this_machine_has_all_boards(tmp_path: Path) -> None:
         for measured in device.measure_each(NETWORKS):
             assert measured.context["said"] == {measured.context["board"]: 1.0}
     assert device.remarks == []
+
+
+def test_of_several_devices_the_pools_are_timed_on_the_cluster() -> None:
+    def where() -> Any:
+        import ray
+
+        context: Any = ray.get_runtime_context()
+        return context.get_assigned_resources()
+
+    pools = [PooledDevice(",".join(names), [stand_in(name, where) for name in names])
+             for names in (["b1", "b2"], ["b3", "b4"])]  # fmt: skip
+    joint = JointDevice(places=(*pools, stand_in("alone", lambda: "here")),
+                        budgets_ms=(4.0, 8.0, 2.0))  # fmt: skip
+    with through_ray(joint, None) as device:
+        for measured in device.measure_each(NETWORKS):
+            first, second, alone = (part.context for _, part in measured.parts)
+            assert first["said"] == {first["board"]: 1.0}
+            assert second["said"] == {second["board"]: 1.0}
+            assert alone["said"] == "here"
+            assert measured.median_ms == pytest.approx(100.0)
+    assert device.remarks == []
+    assert {part for part, _ in measured.parts} == {"b1,b2", "b3,b4", "alone"}
 
 
 def test_what_is_no_pool_joins_no_cluster() -> None:

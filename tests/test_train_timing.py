@@ -12,6 +12,7 @@ from trained_digits import CONFIGS, SMALL, final_rows, run_with, train_command
 import fasternas as fn
 from nas.cli import main
 from nas.ending import read_ending
+from nas.targets import Target
 
 Streams = pytest.CaptureFixture[str]
 
@@ -88,6 +89,55 @@ def test_a_budget_is_kept_by_the_upper_end_of_the_interval(trained: Path, capsys
     cards = {name: (run / "trained" / name / "README.md").read_text() for name in rows}
     assert "ms is kept" in cards["small"]
     assert "ms is not kept" in cards["large"]
+
+
+def test_on_several_devices_each_is_timed_and_each_budget_judged(
+    trained: Path, capsys: Streams
+) -> None:
+    arm = fn.open_device("arm")
+    if arm.source == "measured":
+        pytest.skip("Here `arm` is this machine.")
+    small, large = (arm.measure(config) for config in (SMALL, CONFIGS["large"]))
+    budget = (small.high_ms + large.median_ms) / 2
+    beside = (Target(device="cpu", budget_ms=1000.0),)
+    run = run_with(trained, device="arm", budget_ms=budget, beside=beside)
+    command = ["train", str(run), "--pick", "all", "--resume", "--gpus", "0"]
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert "timing 2 on arm + cpu" in said.err
+    assert "To measure, attach a board" in said.err
+    assert (said.out.count("predicted"), said.out.count("measured")) == (2, 2)
+    rows = final_rows(run)
+    judged = {name: (row["kept"], row["arm_kept"], row["cpu_kept"]) for name, row in rows.items()}
+    assert judged == {"small": ("yes", "yes", "yes"), "large": ("no", "no", "yes")}
+    for name, alone in (("small", small), ("large", large)):
+        row = rows[name]
+        assert float(row["arm_ms"]) == pytest.approx(alone.median_ms)
+        assert (row["arm_source"], row["cpu_source"]) == ("predicted", "measured")
+        assert float(row["arm_budget_ms"]) == pytest.approx(budget)
+        assert (row["latency_ms"], row["budget_ms"], row["cpu_budget_ms"]) == ("", "", "1000.0")
+        assert float(row["share_high"]) == pytest.approx(100 * alone.high_ms / budget)
+    card = (run / "trained" / "large" / "README.md").read_text()
+    assert "ms on arm is not kept" in card
+    assert "ms on cpu is kept" in card
+    kept = {name: read_ending(run / "trained" / name) for name in CONFIGS}
+    assert main(command) == 0
+    assert "timing" not in capsys.readouterr().err
+    assert {name: read_ending(run / "trained" / name) for name in CONFIGS} == kept
+    assert main([*command, "--device", "cpu"]) == 0
+    assert {row["kept"] for row in final_rows(run).values()} == {"yes"}
+
+
+def test_several_devices_in_runtimes_of_their_own_need_one_to_be_told(
+    trained: Path, capsys: Streams
+) -> None:
+    beside = (Target(device="cpu", budget_ms=1.0, runtime="torch"),)
+    run = run_with(trained, device="arm", budget_ms=1.0, beside=beside)
+    assert main(["train", str(run), "--resume", "--gpus", "0"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "`device` must be one of arm, cpu, since the run's devices have not one runtime" in err
+    assert "Say --device arm." in err
 
 
 def test_in_int8_the_file_that_is_timed_is_the_one_that_is_judged(

@@ -203,7 +203,7 @@ def _key(key: Key, alias: str) -> tuple[Any, ...]:
 
 
 def _row(entry: Entry) -> tuple[Any, ...]:
-    measurement = json.dumps(asdict(entry.measurement), allow_nan=False)
+    measurement = json.dumps(entry.measurement.as_json(), allow_nan=False)
     return (*_key(entry.key, entry.alias), entry.device, entry.network, entry.processes,
             entry.description, entry.taken_at, measurement)  # fmt: skip
 

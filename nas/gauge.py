@@ -1,0 +1,62 @@
+"""What a study's latencies are in, in words: milliseconds or, on several devices, per cent of a
+budget."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from nas.quantities import format_ms
+from predictors.timing import Measurement
+
+Unit = Literal["ms", "%"]
+AXIS: dict[Unit, str] = {"ms": "latency in ms", "%": "largest share of a budget in %"}
+PREDICTED_AXIS: dict[Unit, str] = {"ms": "predicted latency in ms",
+                                   "%": "largest share of a budget in %, predicted"}  # fmt: skip
+HEADING: dict[Unit, str] = {"ms": "latency ms", "%": "largest share %"}
+
+
+def quantity(latency: Measurement) -> str:
+    """Return a latency with its unit."""
+    return f"{format_ms(latency.median_ms)} {unit_of(latency)}"
+
+
+def source_words(latency: Measurement) -> str:
+    """Say where it is from, and whether a clock did not come to rest; of a share its parts say."""
+    return latency.source + (", unstable" if latency.unstable and not latency.parts else "")
+
+
+def predicted_words(latencies: Sequence[Measurement]) -> str:
+    """Say how many are predicted and, of several devices, on which; nothing if none is."""
+    if all(latency.source == "measured" for latency in latencies):
+        return ""
+    on: dict[str, list[Measurement]] = {}
+    for latency in latencies:
+        for name, part in latency.on_each:
+            on.setdefault(name if latency.parts else "", []).append(part)
+    aloud_first = sorted(on.items(), key=lambda item: all(m.source == "measured" for m in item[1]))
+    return "; ".join(_predicted_on(name, found) for name, found in aloud_first)
+
+
+def _predicted_on(device: str, latencies: Sequence[Measurement]) -> str:
+    predicted = sum(latency.source == "predicted" for latency in latencies)
+    count = (
+        "Latencies" if predicted == len(latencies) else f"{predicted} of {len(latencies)} latencies"
+    )
+    where = f" on {device}" if device else ""
+    if not predicted:
+        return f"those{where} are measured"
+    return f"{count}{where} PREDICTED, not measured"
+
+
+def unit_of(latency: Measurement) -> Unit:
+    """Return what its numbers are in."""
+    return "%" if latency.parts else "ms"
+
+
+def within(limit: float, unit: Unit) -> str:
+    """Say that it is kept."""
+    return "within every budget" if unit == "%" else f"within {format_ms(limit)} ms"
+
+
+def limit_words(limit: float, unit: Unit) -> str:
+    """Name it."""
+    return "every budget" if unit == "%" else f"budget {format_ms(limit)} ms"

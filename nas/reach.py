@@ -1,0 +1,52 @@
+"""Whether a space has anything within the budgets, before anything else is tried."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from nas.feasible import fastest
+from nas.searcher import generator
+from nas.targets import Target
+from predictors.shares import Predictor, SharePredictor
+from predictors.timing import Measurement
+from search_spaces.space import Space
+
+
+def check_reached(targets: Sequence[Target], smallest: Measurement) -> None:
+    """Refuse a budget below what the smallest network takes.
+
+    Raises:
+        ValueError: naming the device, where there are several.
+    """
+    for target, (name, found) in zip(targets, smallest.on_each, strict=True):
+        if found.low_ms > target.budget_ms:
+            where = f" on {name}" if smallest.parts else ""
+            told = "" if found.source == "measured" else " (predicted)"
+            raise ValueError(
+                f"`budget` must be within reach of the space, but got {target.budget_ms:g} ms"
+                f"{where}: the fastest config takes {found.median_ms:.3g} ms "
+                f"[{found.low_ms:.3g}, {found.high_ms:.3g}]{told}. Raise the budget."
+            )
+
+
+def check_reachable(
+    space: Space[Any], predictor: Predictor, targets: Sequence[Target], seed: int
+) -> None:
+    """Refuse budgets on several devices that no network is predicted to keep all at once.
+
+    `search` refuses that of a single one.
+
+    Raises:
+        ValueError: naming the devices on which the network that comes closest does not.
+    """
+    if not isinstance(predictor, SharePredictor):
+        return
+    config, _ = fastest(space, predictor.predict, generator(seed, -1))
+    upper = [float(found.high_ms[0]) for found in predictor.predict_each([config])]
+    missed = [(t, ms) for t, ms in zip(targets, upper, strict=True) if ms > t.budget_ms]
+    if missed:
+        words = " and ".join(f"{ms:.3g} ms on {t.device} (budget {t.budget_ms:g} ms)"
+                             for t, ms in missed)  # fmt: skip
+        raise ValueError(
+            "`budget` must be within reach of the space on every device at once, but the network "
+            f"that comes closest takes {words}; upper ends, predicted. Raise the budget."
+        )

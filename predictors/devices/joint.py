@@ -1,0 +1,109 @@
+"""Several devices as one: a network is measured on each, and held against a budget on each."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from predictors.devices.device import PROCESSES, Device
+from predictors.latency import Prediction
+from predictors.models import Model
+from predictors.shares import WHOLE, SharePredictor
+from predictors.timing import Measurement, Source
+from search_spaces.fasternet import FasterNetConfig
+
+GROUP = 16  # networks timed on one device before the next one's turn
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointDevice:
+    """Devices with a budget each; a latency is the largest share of one, in per cent.
+
+    The measurement's `parts` are the latencies on each, in milliseconds.
+    """
+
+    places: tuple[Device, ...]
+    budgets_ms: tuple[float, ...]
+
+    @property
+    def name(self) -> str:
+        """The names of all."""
+        return " + ".join(place.name for place in self.places)
+
+    @property
+    def description(self) -> str:
+        """One line: what each of them is."""
+        return "; ".join(self.descriptions)
+
+    @property
+    def descriptions(self) -> list[str]:
+        """What each of them is, one line each."""
+        return [f"{place.name}: {place.description}" for place in self.places]
+
+    @property
+    def remarks(self) -> list[str]:
+        """What went otherwise than expected on each."""
+        return [remark for place in self.places for remark in place.remarks]
+
+    @property
+    def source(self) -> Source:
+        """Measured if one of them has a clock; a latency is only if each of its parts is."""
+        return "measured" if any(p.source == "measured" for p in self.places) else "predicted"
+
+    @property
+    def runtime(self) -> str:
+        """The runtimes of all, each once."""
+        return " + ".join(dict.fromkeys(place.runtime for place in self.places))
+
+    @property
+    def precision(self) -> str:
+        """The numbers that they compute with, each once."""
+        return " + ".join(dict.fromkeys(place.precision for place in self.places))
+
+    @property
+    def threads(self) -> int:
+        """The largest number of threads of one inference."""
+        return max(place.threads for place in self.places)
+
+    def measure(self, network: FasterNetConfig | Model) -> Measurement:
+        """Return the largest share of one network."""
+        return next(self.measure_each([network]))
+
+    def measure_each(
+        self, networks: Sequence[FasterNetConfig | Model], *, processes: int = PROCESSES
+    ) -> Iterator[Measurement]:
+        """Yield the largest share of each network, in order; one device times at a time.
+
+        Raises:
+            RuntimeError: if a device cannot be reached, or cannot run a network.
+        """
+        for start in range(0, len(networks), GROUP):
+            group = networks[start : start + GROUP]
+            # Whole lists: two names may stand for one machine, and exporting for one slows another.
+            each = [list(place.measure_each(group, processes=processes)) for place in self.places]
+            yield from (self.joined(parts) for parts in zip(*each, strict=True))
+
+    def predict(self, configs: Sequence[FasterNetConfig]) -> Prediction:
+        """Return the largest shares without timing anything.
+
+        Raises:
+            RuntimeError: if one of the devices has a clock.
+        """
+        return SharePredictor(each=self.places, budgets_ms=self.budgets_ms).predict(configs)
+
+    def joined(self, parts: Sequence[Measurement]) -> Measurement:
+        """Return the measurements of one network, one on each device, as one."""
+        # not 100 * ms / budget, which may be above 100 where the two are equal
+        shares = [(WHOLE * (m.median_ms / ms), WHOLE * (m.low_ms / ms), WHOLE * (m.high_ms / ms))
+                  for m, ms in zip(parts, self.budgets_ms, strict=True)]  # fmt: skip
+        middle, low, high = map(max, zip(*shares, strict=True))
+        measured = all(part.source == "measured" for part in parts)
+        return Measurement(
+            median_ms=middle, low_ms=low, high_ms=high, device=self.name, runtime=self.runtime,
+            source="measured" if measured else "predicted", precision=self.precision,
+            threads=self.threads, unstable=any(part.unstable for part in parts),
+            parts=tuple((place.name, part) for place, part in zip(self.places, parts, strict=True)),
+        )  # fmt: skip
+
+
+def places_of(device: Device) -> tuple[Device, ...]:
+    """Return the devices that a device stands for: itself, unless it is several."""
+    return device.places if isinstance(device, JointDevice) else (device,)

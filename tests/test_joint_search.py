@@ -1,0 +1,178 @@
+"""One search on two devices: this machine, which is timed, and the profile, which predicts."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fasternas as fn
+from nas import journal
+from nas.cli import main
+from nas.folders import read_only_run
+from nas.html_report import html_report
+from predictors.timing import Measurement
+
+BUDGETS = {"arm": 1.2, "cpu": 1.5}
+DEVICES = ("--device", "arm", "--device", "cpu", "--space", "fasternet-32")
+SEARCH = ("search", *DEVICES, "--budget", "arm=1.2ms,cpu=1.5ms", "--trials", "8", "--out")
+# Timings that are short and imprecise, here and in a process that is to be killed.
+QUICK: dict[str, Any] = {
+    "predictors.devices.session.ROUNDS": (6, 6), "nas.run.CALIBRATION": 10,
+    "nas.run.CALIBRATION_PROCESSES": 1, "nas.run.VERIFY_PROCESSES": 1, "nas.run.TIMED": 0.5,
+}  # fmt: skip
+KILLED = f"""
+import importlib, sys
+from nas.cli import main
+for name, value in {QUICK!r}.items():
+    module, _, constant = name.rpartition(".")
+    setattr(importlib.import_module(module), constant, value)
+main(sys.argv[1:])
+"""
+Streams = pytest.CaptureFixture[str]
+
+pytestmark = [
+    pytest.mark.skipif(os.uname().machine == "aarch64", reason="here `arm` is this machine."),
+    pytest.mark.usefixtures("without_ray"),
+]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in QUICK.items():
+        monkeypatch.setattr(name, value)
+
+
+def _kill_when_timing(run: Path) -> None:
+    """Search until the first latencies are there, and then kill -9."""
+    command = [sys.executable, "-c", KILLED, *SEARCH, str(run)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                          text=True) as process:  # fmt: skip
+        file, end = run / "measurements.jsonl", time.monotonic() + 200
+        while process.poll() is None and time.monotonic() < end:
+            if file.exists() and file.read_bytes().count(b"\n") >= 2:
+                break
+            time.sleep(0.01)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, process.communicate()[1]
+
+
+def _rows(run: Path) -> list[dict[str, str]]:
+    with (run / "pareto.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _alone(run: Path, row: dict[str, str], device: str) -> Measurement:
+    """What the device says of a network of the front when it is asked by itself."""
+    config = fn.load_config(run / row["config"])
+    return next(fn.open_device(device, reuse=True).measure_each([config], processes=1))
+
+
+def _check_front(run: Path) -> None:
+    """Each part is what its device says, each budget is kept, and the share is the largest."""
+    for row in _rows(run):
+        assert row["source"] == "predicted"  # on one of them
+        for device, source in (("arm", "predicted"), ("cpu", "measured")):
+            assert row[f"{device}_source"] == source
+            alone = _alone(run, row, device)
+            assert alone.source == source
+            assert float(row[f"{device}_ms"]) == pytest.approx(alone.median_ms)
+            assert float(row[f"{device}_low_ms"]) == pytest.approx(alone.low_ms)
+            assert float(row[f"{device}_high_ms"]) == pytest.approx(alone.high_ms)
+            assert alone.high_ms <= BUDGETS[device]
+        shares = {end: max(100 * float(row[f"{d}_{end}ms"]) / ms for d, ms in BUDGETS.items())
+                  for end in ("low_", "", "high_")}  # fmt: skip
+        assert float(row["share_low"]) == pytest.approx(shares["low_"])
+        assert float(row["share_percent"]) == pytest.approx(shares[""])
+        assert float(row["share_high"]) == pytest.approx(shares["high_"])
+
+
+def test_killed_and_resumed_it_finds_one_front_for_both(tmp_path: Path, capsys: Streams) -> None:
+    run = tmp_path / "both"
+    _kill_when_timing(run)
+    kept = (run / "measurements.jsonl").read_bytes()
+    assert main([*SEARCH, str(run), "--resume"]) == 0
+    out, err = capsys.readouterr()
+    assert (run / "measurements.jsonl").read_bytes().startswith(kept)
+    timed = [json.dumps(e["config"]) for e in journal.read(run / "measurements.jsonl")]
+    assert len(set(timed)) == len(timed) >= 10
+    assert _rows(run)
+    _check_front(run)
+    assert (run / "calibration-cpu.png").exists()
+    assert not (run / "calibration-arm.png").exists()
+    for words in ("largest share %", "arm ms", "cpu ms"):
+        assert words in out.splitlines()[0]
+    assert out.count("measured") == len(_rows(run))
+    assert out.count("predicted") == 2 * len(_rows(run))
+    assert "attach a board" in err
+    assert main(["show", str(run)]) == 0
+    assert capsys.readouterr().out == out
+    _check_pages(run)
+    _check_exported(run, tmp_path / "exported.jsonl")
+    _check_replayed(run, tmp_path / "replayed")
+    _check_merged(run, tmp_path)
+
+
+def _check_pages(run: Path) -> None:
+    page = html_report(read_only_run(run))
+    for words in ("Networks within 1.2 ms on arm and 1.5 ms on cpu", "largest share of a budget",
+                  "Latencies on arm PREDICTED, not measured; those on cpu are measured",
+                  "every budget", "cpu ms [interval]", "--budget arm=1.2ms,cpu=1.5ms"):  # fmt: skip
+        assert words in page
+    for row in _rows(run):
+        comment = (run / row["config"]).read_text().splitlines()[0]
+        assert "predicted on arm" in comment
+        assert "measured on cpu" in comment
+
+
+def _check_exported(run: Path, file: Path) -> None:
+    """What was timed can be handed on, without what was predicted."""
+    assert main(["measurements", "export", str(file), "--run", str(run)]) == 0
+    header, *entries = map(json.loads, file.read_text().splitlines())
+    assert header["entries"] == len(journal.read(run / "measurements.jsonl"))
+    assert {entry["device"] for entry in entries} == {"cpu"}
+    assert main(["measurements", "import", str(file), "--as", "lab"]) == 0
+
+
+def _check_replayed(run: Path, again: Path) -> None:
+    """What was imported takes the place of the device that was timed."""
+    search = [word.replace("cpu", "lab") for word in SEARCH]
+    assert main([*search, str(again)]) == 0
+    found = [{name.replace("lab_", "cpu_"): value for name, value in row.items()}
+             for row in _rows(again)]  # fmt: skip
+    assert found == _rows(run)
+
+
+def _check_merged(run: Path, folder: Path) -> None:
+    shutil.copytree(run, folder / "other")
+    stored = json.loads((run / "run.json").read_text())
+    stored["options"]["seed"] = 1
+    (folder / "other" / "run.json").write_text(json.dumps(stored))
+    merged = folder / "merged"
+    assert main(["merge", str(run), str(folder / "other"), "--out", str(merged)]) == 0
+    assert _rows(merged) == _rows(run)
+
+
+@pytest.mark.parametrize(
+    ("budgets", "words"),
+    [
+        ("arm=1.2ms,cpu=1us", r"got 0.001 ms on cpu: the fastest config takes 0."),
+        ("arm=10us,cpu=9ms", r"got 0.01 ms on arm: the fastest config takes 0."),
+    ],
+)
+def test_a_budget_that_one_device_cannot_keep_is_one_line(
+    tmp_path: Path, capsys: Streams, budgets: str, words: str
+) -> None:
+    run = tmp_path / "runs" / "both"
+    assert main(["search", *DEVICES, "--budget", budgets, "--out", str(run)]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1), err
+    assert words in err
+    assert not run.parent.exists()

@@ -31,9 +31,12 @@ def main() -> None:
 
 
 def filled(text: str) -> str:
-    """Return the text with every table made anew from its result file."""
+    """Return the text with every table made anew from its result file, if it has one."""
     for name, table in TABLES.items():
-        content = table(json.loads((RESULTS / f"{name}.json").read_text()))
+        file = RESULTS / f"{name}.json"
+        if not file.exists():
+            continue
+        content = table(json.loads(file.read_text()))
         block = f"<!-- {name} -->\n{content}\n<!-- end -->"
         before, rest = text.split(f"<!-- {name} -->", 1)
         text = before + block + rest.split("<!-- end -->", 1)[1]
@@ -86,10 +89,48 @@ def _paper_ratios(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _deployed_form(result: dict[str, Any]) -> str:
+    """A row for each form, a column for each network; the same class in the worst of them."""
+    rows, random = result["rows"], not all(result["trained"].values())
+    networks = list(dict.fromkeys(row["network"] for row in rows))
+    forms = dict.fromkeys((row["form"], row["runtime"], row["precision"]) for row in rows)
+    weights = "random weights, with which little can be told from that" if random else "trained"
+    lines = [
+        f"Latency by `benchmarks/deployed_form.py` ({result['device'].split(',')[0]}, one thread), "
+        "as a multiple of what timm's own export takes in ONNX Runtime in fp32, with 95 % "
+        f"intervals; the share of images ({result['images']}) that get the same class as in torch "
+        f"is that of the worst network ({weights}):", "",
+        f"| form | {' | '.join(networks)} | same class |", "|---" * (len(networks) + 2) + "|",
+    ]  # fmt: skip
+    for form in forms:
+        own = {row["network"]: row for row in rows
+               if (row["form"], row["runtime"], row["precision"]) == form}  # fmt: skip
+        cells = [_ratio(own[network]) for network in networks]
+        same = [row["agreement"]["same"] for row in own.values() if row["agreement"]]
+        shown = f"{min(same):.1f} %" if same else "-"
+        lines.append(f"| {_form_words(*form)} | {' | '.join(cells)} | {shown} |")
+    return "\n".join(lines)
+
+
+def _ratio(row: dict[str, Any]) -> str:
+    if row["refused"]:
+        return "refused"
+    return f"{row['ratio']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
+
+
+def _form_words(form: str, runtime: str, precision: str) -> str:
+    if form == "timm":
+        return f"timm's export, {runtime} {precision}"
+    if form == "floor":
+        return f"without 3x3 convolutions, {runtime} {precision}"
+    return f"{runtime} {precision}"
+
+
 TABLES: dict[str, Callable[[Any], str]] = {
     "latency_predictor-cpu": _latency_predictor,
     "repeatability-cpu": _repeatability,
     "paper_ratios-cpu": _paper_ratios,
+    "deployed_form": _deployed_form,
 }
 
 if __name__ == "__main__":

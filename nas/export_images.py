@@ -59,11 +59,12 @@ class RandomImages:
     """Noise, the same every time."""
 
     shape: tuple[int, ...]
+    count: int = RANDOM
 
     def __call__(self, at_once: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield batches without labels."""
-        generator = torch.Generator().manual_seed(1)
-        for images in torch.split(torch.randn(RANDOM, *self.shape, generator=generator), at_once):
+        rng = torch.Generator().manual_seed(1)
+        for images in torch.split(torch.randn(self.count, *self.shape, generator=rng), at_once):
             yield images, None
 
 

@@ -54,6 +54,27 @@ def compare(first: Measurement, second: Measurement) -> Comparison:
                       source=source)  # fmt: skip
 
 
+def compare_in_turn(first: Sequence[Measurement], second: Sequence[Measurement]) -> Comparison:
+    """Compare what was timed in turn, by a process each time, in whatever runtimes.
+
+    What the machine's speed is at the time is in both of a turn, so it is the blocks' own
+    milliseconds that are divided, not those by the references, which differ from runtime to
+    runtime.
+
+    Raises:
+        ValueError: if the turns are not as many, or none, or one was not timed.
+    """
+    if len(first) != len(second) or not first:
+        raise ValueError(f"`first` and `second` must be timed in as many turns, but got "
+                         f"{len(first)} and {len(second)}.")  # fmt: skip
+    turns = [(a, b) for m, n in zip(first, second, strict=True)
+             for a, b in zip(m.samples_ms, n.samples_ms, strict=True)]  # fmt: skip
+    if not turns:
+        raise ValueError("`first` and `second` must be timed, but have no samples.")
+    found = estimate([_paired(a, b) for a, b in turns])
+    return Comparison(ratio=found.median, low=found.low, high=found.high, source="measured")
+
+
 def _side_by_side(first: Measurement, second: Measurement) -> bool:
     """Whether both were timed in the same processes, as their contexts and their samples say."""
     session = first.context.get("session")

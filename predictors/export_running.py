@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from predictors.export_subject import Subject, outputs_of
+from predictors.runtimes import Precision
 
 Run = Callable[[Tensor], list[Tensor]]
 
@@ -26,17 +27,25 @@ def run_onnx(subject: Subject, path: Path) -> Run:
                            for output in session.run(None, {"image": images.numpy()})]  # fmt: skip
 
 
-def run_openvino(subject: Subject, path: Path) -> Run:
-    """In OpenVINO, on one thread, in fp32 where the file has it."""
+def run_openvino(subject: Subject, path: Path, *, precision: Precision = "fp32") -> Run:
+    """In OpenVINO, on one thread; what the file has in fp32 is rounded to bf16 if that is asked.
+
+    Raises:
+        RuntimeError: if this processor has no bf16, but that is asked.
+    """
     import openvino
 
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    bf16 = precision == "bf16"
+    settings = {"INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32", "INFERENCE_NUM_THREADS": 1}
     compiled: Any = openvino.Core().compile_model(path, "CPU", settings)
+    if bf16 and compiled.get_property("INFERENCE_PRECISION_HINT") != openvino.Type.bf16:
+        raise RuntimeError("`precision` must be one that this processor has, but bf16 is not. Use "
+                           "fp32 or int8.")  # fmt: skip
     return lambda images: [torch.from_numpy(np.array(output))
                            for output in compiled([images.numpy()]).values()]  # fmt: skip
 
 
-def run_ncnn(subject: Subject, path: Path) -> Run:
+def run_ncnn(subject: Subject, path: Path, *, precision: Precision = "fp32") -> Run:
     """In ncnn, in processes of their own, which it ends with what it cannot run."""
     import shutil
     import tempfile
@@ -48,7 +57,8 @@ def run_ncnn(subject: Subject, path: Path) -> Run:
             room = Path(folder)
             for kind in ("param", "bin"):
                 shutil.copyfile(path.with_suffix(f".{kind}"), room / f"network.{kind}")
-            return run(subject.model(), room, images, outputs=len(subject.outputs()))
+            return run(subject.model(), room, images, precision=precision,
+                       outputs=len(subject.outputs()))  # fmt: skip
 
     return compute
 

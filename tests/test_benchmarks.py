@@ -7,12 +7,20 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from networks import TINY
 
 from nas.bench_report import plain_name
 from predictors.devices.registry import open_device
+from search_spaces.formats import save_config
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 KEPT = BENCHMARKS / "results" / "repeatability-cpu" / "runs.jsonl"
+
+
+@pytest.fixture(autouse=True)
+def beside_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Benchmarks import one another, as when they are run."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
 
 
 def _benchmark(name: str) -> ModuleType:
@@ -61,3 +69,69 @@ def test_results_of_an_address_have_a_plain_name(
     monkeypatch.setattr(sys, "argv", ["paper_ratios", "--device", "ssh://me@host:22"])
     paper_ratios.main()
     assert [path.name for path in tmp_path.iterdir()] == ["paper_ratios-ssh-me-host-22.json"]
+
+
+def test_forms_are_timed_against_timms_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_config(TINY, tmp_path / "tiny.yaml")
+    deployed_form = _benchmark("deployed_form")
+    arguments = ["--sizes", "--found", str(tmp_path / "tiny.yaml"), "--runtime", "onnxruntime",
+                 "--turns", "2", "--out", str(tmp_path)]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["deployed_form", *arguments])
+    deployed_form.main()
+    result = json.loads((tmp_path / "deployed_form.json").read_text())
+    assert (result["images"], result["trained"], result["turns"]) == ("noise", {"tiny": False}, 2)
+    timms, floor, fp32, int8 = result["rows"]
+    assert [row["form"] for row in result["rows"]] == ["timm", "floor", "ours", "ours"]
+    assert (fp32["precision"], int8["precision"]) == ("fp32", "int8")
+    assert timms["ratio"] == 1
+    assert all(row["low"] < row["ratio"] < row["high"] for row in result["rows"])
+    assert floor["agreement"] is None
+    assert timms["agreement"]["difference"] < 1e-4 > fp32["agreement"]["difference"]
+    assert "tiny, timm in onnxruntime fp32: 1.000 (0." in capsys.readouterr().out
+
+    tables = _benchmark("readme_tables")
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    before = "a\n<!-- deployed_form -->\n<!-- end -->\nb"
+    monkeypatch.setattr(tables, "TABLES", {"deployed_form": tables.TABLES["deployed_form"]})
+    after = tables.filled(before)
+    assert "| timm's export, onnxruntime fp32 | 1.00 (0." in after
+    assert "images (noise) that get the same class as in torch is that of the worst" in after
+    assert after.startswith("a\n<!-- deployed_form -->\n")
+    (tmp_path / "deployed_form.json").unlink()
+    assert tables.filled(before) == before  # nothing to show yet
+
+
+def test_forms_that_cannot_be_timed_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deployed_form, forms = _benchmark("deployed_form"), _benchmark("deployed_forms")
+    refused = forms.Contender(network="t0", form="ours", runtime="ncnn", precision="bf16",
+                              refusal="it is none")  # fmt: skip
+    found = deployed_form.timed([refused], "cpu", turns=2)
+    assert found.measured == found.refused == {}
+    row = deployed_form._row(refused, found, refused)
+    assert deployed_form.words(row) == "t0, ours in ncnn bf16: refused: it is none"
+
+
+def test_trainings_take_turns_and_are_compared(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    training_speed = _benchmark("training_speed")
+    setting = training_speed.Setting(data=str(tmp_path), classes=2, resolution=96, batch=4,
+                                     warm_up=1, steps=1, blocks=2, loaders=0)  # fmt: skip
+    assert setting.images == 16
+    training_speed.write_noise(tmp_path, setting)
+    assert len(list((tmp_path / "train").rglob("*.jpg"))) == 16
+    found = training_speed.in_turn(setting, rounds=1)
+    assert {side: [len(blocks) for blocks in rounds] for side, rounds in found.items()} == {
+        "ours": [2], "timm": [2],
+    }  # fmt: skip
+    assert all(speed > 0 for rounds in found.values() for speed in rounds[0])
+    assert "timm: " in capfd.readouterr().out
+    made_up = {"ours": [[11.0, 11.0, 11.0]] * 3, "timm": [[10.0, 10.0, 10.0]] * 3}
+    compared = training_speed.compared(made_up)
+    assert (compared["ours"], compared["timm"]) == (11, 10)
+    assert compared["ratio"] == pytest.approx(1.1)
+    assert compared["low"] < 1.1 < compared["high"]

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from predictors.comparison import compare
+from predictors.comparison import compare, compare_in_turn
 from predictors.timing import Measurement, Source
 
 ROUNDS, PROCESSES = 12, 3
@@ -85,3 +85,28 @@ def test_samples_that_cannot_be_of_one_session_are_not_paired(
     spoilt = replace(_measurement(12.7), samples_ms=samples)
     assert compare(_measurement(10.0), spoilt).ratio == pytest.approx(1.27)
     assert compare(spoilt, spoilt).ratio == pytest.approx(1.0)
+
+
+def _turns(true_ms: float, *, seed: int) -> list[Measurement]:
+    """A process a turn, at another speed of the machine each time."""
+    return [replace(found, samples_ms=(tuple((1 + turn) * ms for ms in found.samples_ms[0]),))
+            for turn, found in enumerate(_measurement(true_ms, session=None, seed=seed + i)
+                                         for i in range(7))]  # fmt: skip
+
+
+def test_what_took_turns_is_compared_turn_by_turn() -> None:
+    first, second = _turns(10.0, seed=1), _turns(6.5, seed=100)
+    other = [replace(m, median_ms=99.0, runtime="openvino") for m in second]
+    found = compare_in_turn(first, other)  # in milliseconds of their own, whatever the others say
+    assert found.ratio == pytest.approx(0.65, rel=0.01)
+    assert 0.6 < found.low < 0.65 < found.high < 0.7
+
+
+def test_turns_must_be_as_many_and_timed() -> None:
+    turns = _turns(10.0, seed=1)
+    with pytest.raises(ValueError, match="must be timed in as many turns, but got 7 and 6"):
+        compare_in_turn(turns, turns[:6])
+    with pytest.raises(ValueError, match="must be timed in as many turns, but got 0 and 0"):
+        compare_in_turn([], [])
+    with pytest.raises(ValueError, match="must be timed, but have no samples"):
+        compare_in_turn([replace(turns[0], samples_ms=())], [replace(turns[0], samples_ms=())])

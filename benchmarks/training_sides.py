@@ -1,0 +1,133 @@
+"""The two trainings that `training_speed.py` compares: each a run of steps, and its speed.
+
+python benchmarks/training_sides.py ours|timm SETTING       (JSON; prints images per second)
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, Literal
+
+import torch
+
+from nas.full_recipe import FullRecipe, recipe_for
+from nas.full_training import FullTraining
+from nas.timm_parts import timm_with
+from predictors.datasets import load_data
+from search_spaces.fasternet import FASTERNET
+from search_spaces.network import build
+
+Side = Literal["ours", "timm"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What both train: a named size, on a folder of images, so many at once."""
+
+    data: str
+    classes: int
+    network: str = "t0"
+    resolution: int = 224
+    batch: int = 32
+    warm_up: int = 2  # steps that are not timed
+    steps: int = 4  # of a block
+    blocks: int = 3  # timed in a process
+    threads: int = 1
+    loaders: int = 1  # processes that decode images
+    device: str = "cpu"
+
+    @property
+    def images(self) -> int:
+        """How many are needed so that no epoch ends, since one of ours ends with judging."""
+        return self.batch * (self.warm_up + self.steps * self.blocks + 1)
+
+    @property
+    def recipe(self) -> FullRecipe:
+        """The published recipe for the network; at the whole resolution from the first step on."""
+        config = replace(FASTERNET[self.network], resolution=self.resolution)
+        found = recipe_for(config, self.images, batch=self.batch)
+        return replace(found, early_resolution=1.0, at_once=self.batch)
+
+
+def speeds(side: Side, setting: Setting) -> list[float]:
+    """Return images per second, block by block."""
+    torch.set_num_threads(setting.threads)
+    torch.manual_seed(0)
+    run = _ours(setting) if side == "ours" else _timms(setting)
+    for _ in islice(run, setting.warm_up):
+        pass
+    found = []
+    for _ in range(setting.blocks):
+        _wait(setting)
+        begun = time.perf_counter()
+        for _ in islice(run, setting.steps):
+            pass
+        _wait(setting)
+        found.append(setting.batch * setting.steps / (time.perf_counter() - begun))
+    return found
+
+
+def _ours(setting: Setting) -> Iterator[object]:
+    recipe = setting.recipe
+    config = replace(FASTERNET[setting.network], resolution=setting.resolution,
+                     classes=setting.classes)  # fmt: skip
+    training = FullTraining(
+        build(config, drop_path=recipe.drop_path),
+        load_data(setting.data, resolution=setting.resolution), recipe,
+        device=torch.device(setting.device), loaders=setting.loaders,
+    )  # fmt: skip
+    yield from training.run()
+
+
+def _timms(setting: Setting) -> Iterator[object]:
+    """The loop of timm's train.py at its defaults: prefetcher, mixup while collating, no EMA."""
+    timm, recipe = timm_with("data", "loss", "optim", "scheduler", "utils"), setting.recipe
+    device = torch.device(setting.device)
+    model = timm.create_model(f"fasternet_{setting.network}", num_classes=setting.classes,
+                              drop_path_rate=recipe.drop_path)  # fmt: skip
+    model.to(device, memory_format=torch.channels_last).train()
+    optimizer = timm.optim.create_optimizer_v2(model, opt="adamw", lr=recipe.rate,
+                                               weight_decay=recipe.weight_decay)  # fmt: skip
+    schedule = timm.scheduler.CosineLRScheduler(optimizer, t_initial=1000, t_in_epochs=False,
+                                                lr_min=recipe.last_rate)  # fmt: skip
+    loss_of, on_gpu = timm.loss.SoftTargetCrossEntropy(), device.type == "cuda"
+    for step, (images, targets) in enumerate(_timms_loader(timm, setting, device)):
+        taken = images.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=on_gpu):
+            loss = loss_of(model(taken), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        if recipe.clip:
+            timm.utils.dispatch_clip_grad(model.parameters(), value=recipe.clip)
+        optimizer.step()
+        schedule.step_update(num_updates=step)
+        yield step
+
+
+def _timms_loader(timm: Any, setting: Setting, device: torch.device) -> Any:
+    recipe = setting.recipe
+    mixing = timm.data.FastCollateMixup(
+        mixup_alpha=recipe.mixup, cutmix_alpha=recipe.cutmix, prob=recipe.mixing, switch_prob=0.5,
+        mode="batch", label_smoothing=recipe.smoothing, num_classes=setting.classes,
+    )  # fmt: skip
+    return timm.data.create_loader(
+        timm.data.create_dataset("", root=setting.data, split="train", is_training=True),
+        input_size=(3, setting.resolution, setting.resolution), batch_size=setting.batch,
+        is_training=True, scale=(recipe.crop, 1.0), hflip=0.5, color_jitter=None,
+        auto_augment=recipe.augment or None, interpolation="bicubic",
+        num_workers=setting.loaders, collate_fn=mixing, device=device,
+    )  # fmt: skip
+
+
+def _wait(setting: Setting) -> None:
+    """Until the GPU is done with what it was given."""
+    if setting.device != "cpu":
+        torch.cuda.synchronize(setting.device)
+
+
+if __name__ == "__main__":
+    which: Any = sys.argv[1]
+    print(json.dumps(speeds(which, Setting(**json.loads(sys.argv[2])))))

@@ -83,8 +83,6 @@ class RayPool:
             self._ray = stack.enter_context(joined(self._address))
             self._given: tuple[Any, ...] = (self._ray.put(self._evaluate),)
             self._clock = TrialClock(self._ray, self._timeout_s) if self._timeout_s else None
-            if self._clock:
-                self._given = (self._clock.beginnings, evaluated, *self._given)
             work = timed if self._clock else evaluated
             gpu = self._gpu if "GPU" in self._ray.cluster_resources() else 0
             self._task = self._ray.remote(num_cpus=1, num_gpus=gpu, max_retries=3)(work)
@@ -93,7 +91,9 @@ class RayPool:
 
     def submit(self, number: int, config: Any) -> None:
         """Start a task; Ray restarts it where its worker or node dies."""
-        task = self._task.options(name=f"trial-{number}").remote(*self._given, number, config)
+        first = (self._clock.beginnings, evaluated) if self._clock else ()
+        named = self._task.options(name=f"trial-{number}")
+        task = named.remote(*first, *self._given, number, config)
         self._running[task] = number
 
     def next_finished(self) -> Outcome:

@@ -12,8 +12,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from predictors.devices.user_folders import cache_folder
-
 PERIOD_S = 60.0
 _ARGUMENTS = ("out", "run", "runs", "networks")  # that may name run folders
 _GROWING = (".jsonl", ".journal")  # of whole lines, of which the last may be half there
@@ -70,6 +68,8 @@ class RemoteFolder:
 
     def __init__(self, url: str) -> None:
         import fsspec
+
+        from predictors.devices.user_folders import cache_folder
 
         try:
             self._files, root = fsspec.core.url_to_fs(url)

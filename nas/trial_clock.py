@@ -8,6 +8,7 @@ One whose worker was lost waits again, and its time does not run.
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,7 @@ class TrialClock:
         self._ray = ray
         self._limit_s = limit_s
         self._looked = time.monotonic()
-        actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Beginnings)
-        here = ray.get_runtime_context().get_node_id()
-        self.beginnings = actor.options(scheduling_strategy=_only_on(here)).remote()
+        self.beginnings = self._new_beginnings()
 
     def late(self, running: Mapping[Any, int]) -> Any:
         """Return a running task that takes too long, None if there is none or it is early to ask.
@@ -36,7 +35,10 @@ class TrialClock:
         """
         if time.monotonic() < self._looked + LOOK_S:
             return None
-        ages = self._ray.get(self.beginnings.ages_s.remote(list(running.values())))
+        try:
+            ages = self._ray.get(self.beginnings.ages_s.remote(list(running.values())))
+        except self._ray.exceptions.RayActorError:  # what has begun runs on without a limit
+            self.beginnings, ages = self._new_beginnings(), {}
         found = None
         for task, number in running.items():
             age_s, place = ages.get(number, (0.0, None))
@@ -45,6 +47,11 @@ class TrialClock:
                 break
         self._looked = time.monotonic()
         return found
+
+    def _new_beginnings(self) -> Any:
+        actor = self._ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Beginnings)
+        here = self._ray.get_runtime_context().get_node_id()
+        return actor.options(scheduling_strategy=_only_on(here)).remote()
 
     def _still_runs(self, number: int, place: Place) -> bool:
         """Whether the process is there; if it was lost, the trial waits to begin anew."""
@@ -90,7 +97,8 @@ def timed(
     import ray
 
     place = (ray.get_runtime_context().get_node_id(), os.getpid())
-    ray.get(beginnings.begin.remote(number, place))
+    with suppress(ray.exceptions.RayActorError):  # the trial can do without a limit
+        ray.get(beginnings.begin.remote(number, place))
     return work(evaluate, number, config)
 
 

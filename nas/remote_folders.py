@@ -29,13 +29,16 @@ def local_copies(arguments: argparse.Namespace) -> Iterator[None]:
     with ExitStack() as stack:
         for name in _ARGUMENTS:
             told = getattr(arguments, name, None)
-            if isinstance(told, str) and "://" in told:
-                setattr(arguments, name, str(stack.enter_context(_copied(told))))
+            if isinstance(told, str):
+                setattr(arguments, name, _local(told, stack))
             elif isinstance(told, list):
-                local = [str(stack.enter_context(_copied(one))) if "://" in str(one) else one
-                         for one in told]  # fmt: skip
-                setattr(arguments, name, local)
+                setattr(arguments, name, [_local(one, stack) for one in told])
         yield
+
+
+def _local(name: str, stack: ExitStack) -> str:
+    """A name as it is, a URL as the path of its copy."""
+    return str(stack.enter_context(_copied(name))) if "://" in name else name
 
 
 @contextmanager
@@ -93,10 +96,10 @@ class RemoteFolder:
             for path, entry in found.items():
                 relative = path[len(self._root) :].lstrip("/")
                 local = self.copy / relative
-                if not local.exists() or self._modified(path) > local.stat().st_mtime:
+                if self._is_newer(path, local):
                     local.parent.mkdir(parents=True, exist_ok=True)
                     self._files.get_file(path, str(local))
-                self._written[relative] = (entry["size"], local.stat().st_mtime_ns)
+                    self._written[relative] = (entry["size"], local.stat().st_mtime_ns)
 
     def push(self) -> None:
         """Write back what is new, and remove what is gone.
@@ -105,6 +108,9 @@ class RemoteFolder:
             RuntimeError: if the URL cannot be reached.
         """
         with self._reaching():
+            if self.copy.is_file():  # of a command whose `out` is a file
+                self._files.pipe_file(self._root, self.copy.read_bytes())
+                return
             there = {str(path.relative_to(self.copy)): path for path in self._own_files()}
             for relative, path in there.items():
                 state = (path.stat().st_size, path.stat().st_mtime_ns)
@@ -132,9 +138,14 @@ class RemoteFolder:
     def _there(self) -> bool:
         return bool(self._files.exists(self._root))
 
-    def _modified(self, path: str) -> float:
+    def _is_newer(self, path: str, local: Path) -> bool:
+        """Whether what is there is to be taken; of two that grew from one, the longer is newer."""
+        if not local.exists():
+            return True
+        if local.suffix in _GROWING and local.read_bytes().startswith(self._files.cat_file(path)):
+            return False
         moment: Any = self._files.modified(path)
-        return float(moment.timestamp())
+        return float(moment.timestamp()) > local.stat().st_mtime
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:

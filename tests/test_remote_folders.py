@@ -63,6 +63,39 @@ def test_what_is_newer_in_the_copy_stays(url: str) -> None:
     assert (at(url) / "study.journal").read_text() == "one\ntwo\n"
 
 
+def test_what_was_appended_while_it_was_copied_stays(url: str) -> None:
+    folder = RemoteFolder(url)
+    folder.copy.mkdir(parents=True)
+    (folder.copy / "study.journal").write_text("one\ntwo\n")
+    time.sleep(0.02)
+    at(url).mkdir(parents=True)
+    (at(url) / "study.journal").write_text("one\n")  # later, but of an earlier state
+    RemoteFolder(url).pull()
+    assert (folder.copy / "study.journal").read_text() == "one\ntwo\n"
+
+
+def test_what_changed_without_growing_is_written_back(url: str) -> None:
+    folder = RemoteFolder(url)
+    folder.copy.mkdir(parents=True)
+    (folder.copy / "run.json").write_text("1")
+    folder.push()
+    time.sleep(0.02)
+    (folder.copy / "run.json").write_text("2")  # and then the power went
+    again = RemoteFolder(url)
+    again.pull()
+    again.push()
+    assert (at(url) / "run.json").read_text() == "2"
+
+
+def test_a_single_file_is_written_there_too(url: str) -> None:
+    folder = RemoteFolder(f"{url}.html")
+    folder.copy.parent.mkdir(parents=True)
+    at(url).parent.mkdir()
+    folder.copy.write_text("<html>")
+    folder.push()
+    assert Path(f"{at(url)}.html").read_text() == "<html>"
+
+
 def test_a_line_that_is_half_written_is_not_copied(url: str) -> None:
     folder = RemoteFolder(url)
     folder.copy.mkdir(parents=True)

@@ -89,7 +89,7 @@ def planned(
     known = all(genes in accuracies and genes in latencies_ms for genes in first)
     second = near_front(space, plan, first, accuracies, latencies_ms) if known else []
     every = max((plan.spread + plan.near) // plan.seeded, 1)
-    again = [*first, *second][::every][: plan.seeded] if known else []
+    again = [*first, *second][::every][: plan.seeded]
     return [*((genes, 0) for genes in [*first, *second]),
             *((genes, seed) for seed in range(1, plan.seeds) for genes in again)]  # fmt: skip
 

@@ -31,9 +31,10 @@ def _add_how(
     parser: argparse.ArgumentParser, name: Callable[[str], object], number: Callable[[str], object]
 ) -> None:
     add = parser.add_argument
-    add("--runtime", type=name, help=f"{RUNTIMES}, or auto: what is fastest "
-                                     "(as registered, or onnxruntime)")  # fmt: skip
-    add("--precision", type=name, help=f"{PRECISIONS} (as registered, or fp32)")
+    add("--runtime", type=name, help=f"{RUNTIMES}, or auto: what is fastest; of several with "
+                                     "commas, each network's fastest (as registered, or "
+                                     "onnxruntime)")  # fmt: skip
+    add("--precision", type=name, help=f"{PRECISIONS}, or several (as registered, or fp32)")
     add("--threads", type=number, help="threads of one inference (as registered, or 1)")
 
 

@@ -30,7 +30,7 @@ class Finish:
     """
 
     def __init__(self, jobs: Sequence[Job], device: str | None, *, on_gpu: bool) -> None:
-        self._places = {job.name: place_for(job.run, device) for job in jobs}
+        self._places = {job.name: place_for(job.run, device, network=job.name) for job in jobs}
         self._on_gpu = on_gpu
         self._endings: dict[str, Ending] = {}
         self._errors: dict[str, str] = {}

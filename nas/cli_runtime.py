@@ -21,10 +21,15 @@ def wanted_by(
     """Return how the device is to time.
 
     The runtime `auto` is that of the run to go on with, or else the one in which the networks are
-    fastest.
+    fastest. Several runtimes or precisions stay as they are.
     """
-    wanted = wanted_of(arguments.device, runtime=arguments.runtime, threads=arguments.threads,
-                       precision=arguments.precision)  # fmt: skip
+    runtime, precision = arguments.runtime, arguments.precision
+    if "," in f"{runtime}{precision}":
+        wanted = wanted_of(arguments.device, threads=arguments.threads)
+        return replace(wanted, runtime=runtime or wanted.runtime,
+                       precision=precision or wanted.precision)  # fmt: skip
+    wanted = wanted_of(arguments.device, runtime=runtime, threads=arguments.threads,
+                       precision=precision)  # fmt: skip
     if wanted.runtime != "auto":
         return wanted
     if run is not None:

@@ -29,6 +29,8 @@ class FrontPoint:
     file: str
     accuracy: float
     latency_ms: float
+    runtime: str = "onnxruntime"
+    precision: str = "fp32"
 
 
 def find_networks(name: str, pick: str) -> list[Picked]:
@@ -59,7 +61,7 @@ def from_run(run: Path, pick: str) -> list[Picked]:
         OSError: if a file cannot be read.
     """
     read_run(run)
-    points = picked(_front(run), pick)
+    points = picked(front_of(run), pick)
     return [Picked(name=Path(p.file).stem, config=load_config(run / p.file), run=run)
             for p in points]  # fmt: skip
 
@@ -99,13 +101,19 @@ def knee(ranked: list[FrontPoint]) -> FrontPoint:
     return ranked[above.index(max(above))]
 
 
-def _front(run: Path) -> list[FrontPoint]:
+def front_of(run: Path) -> list[FrontPoint]:
+    """Return the networks of a run's front as its table has them.
+
+    Raises:
+        ValueError: if it has none, or the table is none of a front.
+    """
     file = run / FRONT
     try:
         with file.open(newline="", encoding="utf-8") as rows:
             front = [
                 FrontPoint(file=row["config"], accuracy=float(row["accuracy"]),
-                           latency_ms=float(row.get("share_percent") or row["latency_ms"]))
+                           latency_ms=float(row.get("share_percent") or row["latency_ms"]),
+                           **_form(row))
                 for row in csv.DictReader(rows)
             ]  # fmt: skip
     except FileNotFoundError:
@@ -118,3 +126,8 @@ def _front(run: Path) -> list[FrontPoint]:
         raise ValueError(f"`run` must have a front, but {run} has {RUN} and no network in {FRONT}. "
                          "Finish it with `fasternas search --resume`.")  # fmt: skip
     return front
+
+
+def _form(row: dict[str, str]) -> dict[str, str]:
+    """Runtime and precision; tables of earlier versions do not tell."""
+    return {name: row[name] for name in ("runtime", "precision") if row.get(name)}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nas.candidate import Candidate
 from nas.estimating import CHECKPOINTS
-from nas.latency_columns import cells, columns, headings, sentence, values
+from nas.latency_columns import cells, columns, forms_differ, headings, sentence, values
 from nas.plots import plot_calibration, plot_front
 from nas.quantities import format_count
 from nas.run import Run
@@ -61,11 +61,11 @@ def rows(candidates: Sequence[Candidate]) -> list[dict[str, str | float | int | 
 def table(candidates: Sequence[Candidate]) -> tuple[list[str], list[list[str]]]:
     """Return header and cells of the table that people read."""
     kinds = {c.accuracy_kind for c in candidates} or {"proxy"}
-    latencies = headings([c.latency for c in candidates])
-    header = ["config", HEADINGS[kinds.pop()], *latencies, "MACs", "params"]
+    told = [c.latency for c in candidates]
+    header = ["config", HEADINGS[kinds.pop()], *headings(told), "MACs", "params"]
     lines = [
-        [c.name, f"{c.accuracy:.5g}", *cells(c.latency), format_count(c.macs),
-         format_count(c.params)]
+        [c.name, f"{c.accuracy:.5g}", *cells(c.latency, tell_form=forms_differ(told)),
+         format_count(c.macs), format_count(c.params)]
         for c in candidates
     ]  # fmt: skip
     return header, lines
@@ -82,7 +82,7 @@ def closing_words(run: Run, front: Sequence[Candidate]) -> list[str]:
     if recalled:
         lines.append(f"{recalled} of {len(timed)} latencies were measured by earlier runs; "
                      "--fresh times them again.")  # fmt: skip
-    lines += _memory(run)
+    lines += [*_forms(run, front), *_memory(run)]
     if failed := run.failed():
         lines.append(f"{len(failed)} of {run.options.trials} trials failed; the first: {failed[0]}")
     numbers = {outcome.number for _, outcome in run.study.outcomes()}
@@ -93,6 +93,23 @@ def closing_words(run: Run, front: Sequence[Candidate]) -> list[str]:
         lines.append(
             "The score is training-free (T0 has 100, T2 200): it ranks, it is no accuracy."
         )
+    return lines
+
+
+def _forms(run: Run, front: Sequence[Candidate]) -> list[str]:
+    """What is to be known where there is more than fp32, or a choice."""
+    lines = []
+    if "," in run.options.runtime + run.options.precision:
+        lines.append(f"Each network is in the fastest of {run.options.runtime} at "
+                     f"{run.options.precision}.")  # fmt: skip
+    lower = sorted({c.latency.precision for c in front if c.latency.source == "measured"}
+                   - {"fp32"})  # fmt: skip
+    if lower:
+        kinds = {c.accuracy_kind for c in front}
+        what = "score" if kinds == {"proxy"} else "accuracy"
+        lines.append(f"The {what} is that of fp32; what {' and '.join(lower)} costs is not known "
+                     "before `fasternas train` or `fasternas export --data` has measured "
+                     "it.")  # fmt: skip
     return lines
 
 

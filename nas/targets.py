@@ -31,6 +31,10 @@ def check_targets(targets: Sequence[Target]) -> None:
     for i, target in enumerate(targets):
         if not target.budget_ms > 0:
             raise ValueError(f"`budget` must be positive, but got {target.budget_ms:g} ms.")
+        if len(targets) > 1 and "," in target.runtime + target.precision:
+            raise ValueError(f"`runtime` and `precision` must be one for each of several devices, "
+                             f"but {target.device} has {target.runtime} at {target.precision}. "
+                             "Choose one.")  # fmt: skip
         if target.device in [other.device for other in targets[:i]]:
             raise ValueError(f"`device` must name each device once, but names {target.device} "
                              "twice. Leave one out.")  # fmt: skip

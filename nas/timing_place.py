@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.options import SearchOptions
+from nas.picking import front_of
 from nas.study import read_run
 from nas.targets import Target, open_targets
+from predictors.devices.alternatives import forms_of
 from predictors.devices.device import Device
 from predictors.devices.registry import wanted_of
 from predictors.shares import WHOLE
@@ -61,7 +63,8 @@ class Place:
             RuntimeError: if it cannot be reached.
         """
         device = open_targets(self.targets)
-        if self.study and device.source == "measured" and device.description != self.study:
+        known = (self.study, *self.study.split("; "))  # of several forms, each
+        if self.study and device.source == "measured" and device.description not in known:
             raise ValueError(f"`device` must be the one that the study was timed on ({self.study}),"
                              f" but is {device.description}. To time on this one all the same, say "
                              f"--device {self.device}.")  # fmt: skip
@@ -73,8 +76,10 @@ class Place:
         return told == [(t.device, t.runtime, t.precision, t.threads) for t in self.targets]
 
 
-def place_for(run: Path | None, told: str | None) -> Place:
+def place_for(run: Path | None, told: str | None, *, network: str = "") -> Place:
     """Return the place of a run, or this machine's processor; `told` names another device.
+
+    Of a run that chose among runtimes or precisions, it is the form of that network of its front.
 
     Raises:
         ValueError: if the run's options are wrong, or those of registered boards.
@@ -90,8 +95,11 @@ def place_for(run: Path | None, told: str | None) -> Place:
     target = _target(options, told)
     machine = stored.get("machine") or {}
     study = machine.get("device", "") if machine.get("source") == "measured" else ""
-    return Place(device=told or target.device, runtime=target.runtime,
-                 precision=target.precision, threads=target.threads, budget_ms=target.budget_ms,
+    runtime, precision = target.runtime, target.precision
+    if "," in runtime + precision:
+        runtime, precision = _form_of(run, network) or forms_of(runtime, precision)[0]
+    return Place(device=told or target.device, runtime=runtime, precision=precision,
+                 threads=target.threads, budget_ms=target.budget_ms,
                  study="" if told else str(study),
                  beside=options.beside if told in (None, NOWHERE) else ())  # fmt: skip
 
@@ -106,3 +114,9 @@ def _target(options: SearchOptions, told: str | None) -> Target:
             f"runtime and precision, and a network is deployed in one. Say --device {names[0]}."
         )
     return next((t for t in options.targets if t.device == told), options.targets[0])
+
+
+def _form_of(run: Path, network: str) -> tuple[str, str] | None:
+    """The runtime and the precision that a network of a front was the fastest in."""
+    return next(((point.runtime, point.precision) for point in front_of(run)
+                 if Path(point.file).stem == network), None)  # fmt: skip

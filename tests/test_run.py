@@ -29,7 +29,7 @@ SMALL = ("search", "--device", "arm", "--space", "fasternet-32", "--budget", "2m
          "--out")  # fmt: skip
 SMALL_OPTIONS = SearchOptions(device="arm", space="fasternet-32", budget_ms=2.0, trials=8)
 COLUMNS = ["config", "accuracy", "accuracy_kind", "latency_ms", "low_ms", "high_ms", "source",
-           "macs", "params"]  # fmt: skip
+           "runtime", "precision", "macs", "params"]  # fmt: skip
 Streams = pytest.CaptureFixture[str]
 
 pytestmark = pytest.mark.skipif(

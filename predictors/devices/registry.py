@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from predictors.devices.alternatives import AlternativesDevice, forms_of
 from predictors.devices.boards import Board, is_arm, load_boards, survey
 from predictors.devices.device import Device, Wanted
 from predictors.devices.pool import check_alike, open_pool
@@ -26,7 +27,9 @@ def open_device(
     that name.
 
     What is not given is as registered, or as in most of the stored measurements, or ONNX Runtime
-    in fp32 on one thread. With `reuse`, what was measured before is not timed again.
+    in fp32 on one thread. Several runtimes or precisions, with commas between them, are all tried,
+    and each network counts in the fastest. With `reuse`, what was measured before is not timed
+    again.
 
     Raises:
         ValueError: if there is no such device, or it has no such runtime, precision or number of
@@ -34,6 +37,8 @@ def open_device(
         RuntimeError: if an address does not answer, the runtime is not installed, or stored
             measurements cannot be read.
     """
+    if "," in f"{runtime}{precision}":
+        return _open_alternatives(name, runtime, precision, threads=threads, reuse=reuse)
     wanted = replace(wanted_of(name, runtime=runtime, threads=threads, precision=precision),
                      reuse=reuse)  # fmt: skip
     recorded = None
@@ -49,6 +54,16 @@ def open_device(
     if name not in _OPENERS:
         raise _unknown(name)
     return _OPENERS[name](name, wanted)
+
+
+def _open_alternatives(
+    name: str, runtime: str | None, precision: str | None, *, threads: int | None, reuse: bool
+) -> Device:
+    known = wanted_of(name, threads=threads)
+    pairs = forms_of(runtime or known.runtime, precision or known.precision)
+    forms = [open_device(name, runtime=r, precision=p, threads=threads, reuse=reuse)
+             for r, p in pairs]  # fmt: skip
+    return forms[0] if len(forms) == 1 else AlternativesDevice(name, forms)
 
 
 def wanted_of(

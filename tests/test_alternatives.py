@@ -1,0 +1,165 @@
+"""Of several runtimes and precisions each network counts in the fastest."""
+
+import json
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from networks import LARGER, TINY
+
+from nas import report
+from nas.cli_runtime import wanted_by
+from nas.folders import read_only_run, start_run
+from nas.options import SearchOptions
+from nas.timing_place import place_for
+from predictors.devices.alternatives import AlternativesDevice, forms_of
+from predictors.devices.connection import DeviceLostError
+from predictors.devices.device import Wanted
+from predictors.devices.registry import open_device
+from predictors.latency import Prediction
+from predictors.models import Model
+from predictors.timing import Measurement, Source
+from search_spaces.fasternet import FasterNetConfig
+
+
+@dataclass(eq=False, kw_only=True)
+class Form:
+    """A device on which networks take what is told, by depth; what is not told it cannot do."""
+
+    runtime: str
+    precision: str
+    takes_ms: dict[int, float]
+    error: type[RuntimeError] = RuntimeError
+    name: str = "cpu"
+    threads: int = 1
+    source: Source = "measured"
+    remarks: Sequence[str] = ()
+    asked: int = 0
+
+    @property
+    def description(self) -> str:
+        return f"a machine, {self.runtime}, {self.precision}: measured"
+
+    def measure(self, network: FasterNetConfig | Model) -> Measurement:
+        return next(self.measure_each([network]))
+
+    def measure_each(self, networks: Sequence[Any], *, processes: int = 7) -> Iterator[Measurement]:
+        self.asked += 1
+        for config in networks:
+            if config.depths[0] not in self.takes_ms:
+                raise self.error(f"{self.precision} cannot do this")
+            ms = self.takes_ms[config.depths[0]]
+            yield Measurement(median_ms=ms, low_ms=0.9 * ms, high_ms=1.1 * ms, source="measured",
+                              device="cpu", runtime=self.runtime, precision=self.precision,
+                              threads=processes)  # fmt: skip
+
+    def predict(self, configs: Sequence[FasterNetConfig]) -> Prediction:
+        raise NotImplementedError
+
+
+BOTH = [TINY, LARGER]  # of depths 1 and 4
+
+
+def _told(device: AlternativesDevice) -> list[tuple[str, str, float]]:
+    return [(m.runtime, m.precision, m.median_ms) for m in device.measure_each(BOTH, processes=3)]
+
+
+def test_each_network_counts_in_its_fastest_form() -> None:
+    device = AlternativesDevice("cpu", [
+        Form(runtime="onnxruntime", precision="fp32", takes_ms={1: 1.0, 4: 9.0}),
+        Form(runtime="openvino", precision="int8", takes_ms={1: 2.0, 4: 5.0}),
+    ])  # fmt: skip
+    assert _told(device) == [("onnxruntime", "fp32", 1.0), ("openvino", "int8", 5.0)]
+    assert device.measure(LARGER).precision == "int8"
+    assert (device.runtime, device.precision) == ("onnxruntime,openvino", "fp32,int8")
+    assert device.description.count("; ") == 1
+    assert device.remarks == []
+    with pytest.raises(RuntimeError, match="`device` must be a profile to predict, but cpu is"):
+        device.predict([TINY])
+
+
+def test_what_a_form_cannot_do_counts_in_another() -> None:
+    device = AlternativesDevice("cpu", [
+        Form(runtime="onnxruntime", precision="fp32", takes_ms={1: 1.0, 4: 9.0}),
+        Form(runtime="onnxruntime", precision="int8", takes_ms={1: 0.5}),
+    ])  # fmt: skip
+    assert _told(device) == [("onnxruntime", "int8", 0.5), ("onnxruntime", "fp32", 9.0)]
+    assert device.remarks == []
+
+
+def test_a_form_that_can_do_nothing_is_left_out_for_good() -> None:
+    bf16 = Form(runtime="openvino", precision="bf16", takes_ms={})
+    fp32 = Form(runtime="openvino", precision="fp32", takes_ms={1: 1.0, 4: 9.0})
+    device = AlternativesDevice("cpu", [bf16, fp32])
+    assert [precision for _, precision, _ in _told(device)] == ["fp32", "fp32"]
+    asked = bf16.asked
+    assert [precision for _, precision, _ in _told(device)] == ["fp32", "fp32"]
+    assert bf16.asked == asked
+    assert device.remarks == ["Without openvino in bf16: bf16 cannot do this"]
+
+
+def test_what_no_form_can_do_and_a_lost_machine_are_errors() -> None:
+    neither = [Form(runtime="openvino", precision=p, takes_ms={1: 1.0}) for p in ("fp32", "int8")]
+    with pytest.raises(RuntimeError, match="fp32 cannot do this"):
+        _told(AlternativesDevice("cpu", neither))
+    neither[1].error = DeviceLostError
+    with pytest.raises(DeviceLostError):
+        _told(AlternativesDevice("cpu", neither))
+
+
+def test_the_pairs_are_those_that_there_are() -> None:
+    assert forms_of("onnxruntime, openvino", "fp32,bf16") == [
+        ("onnxruntime", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"),
+    ]  # fmt: skip
+    assert forms_of("onnxruntime,onnxruntime", "fp32") == [("onnxruntime", "fp32")]
+    with pytest.raises(ValueError, match="`runtime` must be one of onnxruntime, torch"):
+        forms_of("onnxruntime,tvm", "fp32")
+    with pytest.raises(ValueError, match=r"`precision` must be one that a runtime has, .*'bf16'"):
+        forms_of("onnxruntime,torch", "fp32,bf16")
+    with pytest.raises(ValueError, match="`precision` must be one of fp32 in torch, but got"):
+        forms_of("onnxruntime,torch", "int8")
+
+
+def test_what_is_not_given_is_as_on_the_device() -> None:
+    asked = Namespace(device="cpu", runtime=None, precision="fp32,int8", threads=2)
+    assert wanted_by(asked, []) == Wanted(precision="fp32,int8", threads=2)
+    asked = Namespace(device="cpu", runtime="openvino,ncnn", precision=None, threads=None)
+    assert wanted_by(asked, []) == Wanted(runtime="openvino,ncnn")
+
+
+def test_this_machine_is_timed_in_each_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("predictors.devices.session.ROUNDS", (6, 6))
+    device = open_device("cpu", precision="fp32,int8")
+    found = next(device.measure_each([TINY], processes=1))
+    alone = {p: next(open_device("cpu", precision=p, reuse=True).measure_each([TINY], processes=1))
+             for p in ("fp32", "int8")}  # fmt: skip
+    assert all(m.context.get("recalled") for m in alone.values())
+    assert found.median_ms == min(m.median_ms for m in alone.values())
+    assert open_device("cpu", precision="fp32,fp32").precision == "fp32"
+    with pytest.raises(ValueError, match="`precision` must be fp32 for the profile"):
+        open_device("arm", precision="fp32,int8")
+
+
+def test_a_run_keeps_its_forms_and_a_network_of_its_front_has_one(tmp_path: Path) -> None:
+    options = SearchOptions(device="cpu", budget_ms=5.0, space="fasternet-32",
+                            runtime="onnxruntime", precision="fp32,int8")  # fmt: skip
+    folder = tmp_path / "run"
+    start_run(folder, options).close()
+    told = json.loads((folder / "run.json").read_text())
+    assert "; " in told["machine"]["device"]
+    run = read_only_run(folder)
+    assert (run.device.precision, run.options) == ("fp32,int8", options)
+    rows = ["config,accuracy,latency_ms,runtime,precision",
+            "configs/trial-0001.yaml,80,1.0,onnxruntime,int8"]  # fmt: skip
+    (folder / "pareto.csv").write_text("\n".join(rows) + "\n")
+    assert place_for(folder, None, network="trial-0001").precision == "int8"
+    assert place_for(folder, None, network="trial-0002").precision == "fp32"
+    assert place_for(folder, None, network="trial-0001").open().precision == "int8"
+    assert "Each network is in the fastest of onnxruntime at fp32,int8." in report.closing_words(
+        run, [])  # fmt: skip

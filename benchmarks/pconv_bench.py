@@ -50,7 +50,7 @@ class Plan:
 
     space: str = "fasternet-32"
     spread: int = 96  # networks spread over the space, by their MACs
-    near: int = 60  # neighbours of the front of those
+    near: int = 54  # neighbours of the front of those
     seeded: int = 30  # of all these, trained from `seeds` seeds
     seeds: int = 3
     least_macs: float = 2e6

@@ -11,6 +11,8 @@ from search_spaces.fasternet import FasterNetConfig
 class Candidate:
     """A config, its accuracy or score, its latency with interval and source, and its cost.
 
+    The accuracy is that of the file that was timed, where it is not in fp32 and has been judged;
+    `fp32_accuracy` is that of the weights.
     `on_front` marks the networks that the study recommends, `feasible` those whose interval's
     upper end meets the budget.
     """
@@ -24,3 +26,4 @@ class Candidate:
     params: int
     feasible: bool
     on_front: bool = False
+    fp32_accuracy: float | None = None

@@ -2,10 +2,15 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from nas.file_accuracies import Weighted
 from nas.options import SearchOptions
 from nas.supernets import SupernetEstimator
 from predictors.accuracy import AccuracyEstimator, ProxyEstimator
+
+if TYPE_CHECKING:
+    from predictors.short_training import TrainingEstimator
 
 CHECKPOINTS = "trainings"  # the folder of the trainings in a run folder
 
@@ -21,7 +26,23 @@ def open_estimator(
     if options.accuracy == "proxy":
         return ProxyEstimator(seed=options.seed)
     if options.accuracy == "supernet":
-        return SupernetEstimator(options=options, folder=folder.absolute())
+        return _supernet(options, folder)
+    return _training(options, folder, epochs)
+
+
+def open_weights(options: SearchOptions, folder: Path) -> Weighted | None:
+    """Return what has the weights of the networks of a study; None where none was trained."""
+    if options.accuracy == "proxy":
+        return None
+    return (_supernet(options, folder) if options.accuracy == "supernet"
+            else _training(options, folder, None))  # fmt: skip
+
+
+def _supernet(options: SearchOptions, folder: Path) -> SupernetEstimator:
+    return SupernetEstimator(options=options, folder=folder.absolute())
+
+
+def _training(options: SearchOptions, folder: Path, epochs: int | None) -> "TrainingEstimator":
     from predictors.recipe import Recipe, rungs
     from predictors.short_training import TrainingEstimator
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nas import journal
+from nas.file_accuracies import RECORD
 from nas.new_folders import make_folders, remove_empty
 from nas.options import SearchOptions
 from nas.run import Run
@@ -121,7 +122,7 @@ def _check_same(device: Device, stored: dict[str, Any], folder: Path) -> None:
 
 def repair_run(folder: Path) -> None:
     """Drop last lines that were cut off; who calls holds the folder."""
-    for name in (TRIALS, MEASUREMENTS, TRAININGS):
+    for name in (TRIALS, MEASUREMENTS, TRAININGS, RECORD):
         journal.repair(folder / name)
 
 

@@ -1,11 +1,12 @@
 """What a study knows of its networks: the trials' scores joined with the latest latencies."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from nas.candidate import Candidate
 from nas.cluster import Outcome
+from nas.file_accuracies import FileAccuracies, FileAccuracy, Form, deployed_accuracy
 from nas.gauge import quantity
 from nas.pareto import pareto_front
 from nas.trial import Scores, Trial
@@ -20,6 +21,7 @@ APART = 0.07  # the width of a measured interval
 def candidates_of(
     outcomes: Sequence[tuple[FasterNetConfig, Outcome]],
     latencies: Mapping[FasterNetConfig, Measurement],
+    files: FileAccuracies,
     *,
     budget_ms: float,
     accuracy_kind: AccuracyKind,
@@ -27,6 +29,7 @@ def candidates_of(
 ) -> list[Candidate]:
     """Return every network with scores and a latency, the fastest first, the front marked.
 
+    One whose fastest file loses accuracy is there once more in each slower form that loses less.
     The front is thinned: of networks that are closer in latency than a measurement can tell apart,
     the most accurate stays. With `measured_only`, none on it has been predicted on a device with a
     clock.
@@ -35,16 +38,20 @@ def candidates_of(
     total = costs([config for config, _ in scored])
     found = [
         Candidate(
-            name=f"trial-{outcome.number:04d}", config=config,
-            accuracy=outcome.scores.accuracy, accuracy_kind=accuracy_kind,
-            latency=latencies[config], feasible=latencies[config].meets(budget_ms),
+            name=f"trial-{outcome.number:04d}{suffix}", config=config,
+            accuracy=accuracy, accuracy_kind=accuracy_kind,
+            fp32_accuracy=outcome.scores.accuracy,
+            latency=latency, feasible=latency.meets(budget_ms),
             macs=int(total.macs[i]), params=int(total.params[i]),  # type: ignore[index]
         )
         for i, (config, outcome) in enumerate(scored) if outcome.scores
+        for suffix, accuracy, latency in _forms(
+            outcome.scores.accuracy, latencies[config], files.get(config, {}))
     ]  # fmt: skip
     eligible = [c for c in found if c.latency.timed or not measured_only]
-    on_front = {trial.config for trial in thinned(pareto_front(map(_as_trial, eligible)))}
-    marked = [replace(c, on_front=c.config in on_front) for c in found]
+    trials = [_as_trial(number, c) for number, c in enumerate(eligible)]
+    on_front = {eligible[trial.number].name for trial in thinned(pareto_front(trials))}
+    marked = [replace(c, on_front=c.name in on_front) for c in found]
     return sorted(marked, key=lambda c: c.latency.median_ms)
 
 
@@ -69,6 +76,19 @@ def best_of(candidates: Sequence[Candidate]) -> str:
             f"{quantity(best.latency)}")  # fmt: skip
 
 
-def _as_trial(candidate: Candidate) -> Trial[FasterNetConfig]:
+def _forms(
+    accuracy: float, latency: Measurement, files: Mapping[Form, FileAccuracy]
+) -> Iterator[tuple[str, float, Measurement]]:
+    """A network's fastest form, and the slower ones that are more accurate: name, both figures."""
+    best = -math.inf
+    for form in (latency, *latency.slower):
+        deployed = deployed_accuracy(accuracy, form, files)
+        if form is latency or deployed > best:
+            suffix = "" if form is latency else f"-{form.runtime}-{form.precision}"
+            yield suffix, deployed, form
+            best = deployed
+
+
+def _as_trial(number: int, candidate: Candidate) -> Trial[FasterNetConfig]:
     scores = Scores(accuracy=candidate.accuracy, latency_ms=candidate.latency.median_ms)
-    return Trial(number=0, config=candidate.config, scores=scores, feasible=candidate.feasible)
+    return Trial(number=number, config=candidate.config, scores=scores, feasible=candidate.feasible)

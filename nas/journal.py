@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from search_spaces.fasternet import FasterNetConfig
+
 
 def append(path: Path, entries: list[dict[str, Any]]) -> None:
     """Append entries, all of them or none, and wait until they are on the disk.
@@ -45,6 +47,15 @@ def read(path: Path, *, growing: bool = False) -> list[dict[str, Any]]:
     return [_parsed(line, path, number) for number, line in enumerate(lines[:-1], start=1)]
 
 
+def take_config(entry: dict[str, Any]) -> FasterNetConfig:
+    """Take the config out of an entry.
+
+    Raises:
+        KeyError, TypeError, AttributeError, ValueError: if there is none.
+    """
+    return FasterNetConfig(**{k: _tuples(v) for k, v in entry.pop("config").items()})
+
+
 def repair(path: Path) -> None:
     """Drop a last line that was cut off."""
     if path.exists():
@@ -62,3 +73,7 @@ def _parsed(line: bytes, path: Path, number: int) -> dict[str, Any]:
             "Restore the file, or delete that line to lose that entry only."
         )
     return entry
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

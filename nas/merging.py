@@ -159,14 +159,20 @@ def _trials(sources: Sequence[_Source]) -> tuple[list[Any], int]:
 
 
 def _add_results(source: _Source, study: Study) -> None:
-    """Add the latencies and longer trainings that the study does not have."""
+    """Add the latencies, longer trainings and judged files that the study does not have."""
     for config, measurement in source.study.measurements.items():
         if config not in study.measurements:
             study.keep_measurement(config, measurement)
-    for config, by_epochs in source.study.trainings.items():
-        for epochs, training in by_epochs.items():
-            if epochs not in study.trainings.get(config, {}):
-                study.keep_training(config, training)
+    _add_trainings(source.study, study)
+    for config, by_form in source.study.files.items():
+        for form in sorted(by_form.keys() - study.files.get(config, {}).keys()):
+            study.keep_file(config, form, by_form[form])
+
+
+def _add_trainings(source: Study, study: Study) -> None:
+    for config, by_epochs in source.trainings.items():
+        for epochs in sorted(by_epochs.keys() - study.trainings.get(config, {}).keys()):
+            study.keep_training(config, by_epochs[epochs])
 
 
 def _carry_weights(source: Path, folder: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nas.candidate import Candidate
 from nas.estimating import CHECKPOINTS
+from nas.file_accuracies import lower_forms
 from nas.latency_columns import cells, columns, forms_differ, headings, sentence, values
 from nas.plots import plot_calibration, plot_front
 from nas.quantities import format_count
@@ -52,8 +53,8 @@ def rows(candidates: Sequence[Candidate]) -> list[dict[str, str | float | int | 
     """Return the candidates as flat records, for JSON and CSV."""
     return [
         {"config": f"configs/{c.name}.yaml", "accuracy": c.accuracy,
-         "accuracy_kind": c.accuracy_kind, **values(c.latency), "macs": c.macs,
-         "params": c.params}
+         "accuracy_kind": c.accuracy_kind, "fp32_accuracy": _fp32(c), **values(c.latency),
+         "macs": c.macs, "params": c.params}
         for c in candidates
     ]  # fmt: skip
 
@@ -102,15 +103,30 @@ def _forms(run: Run, front: Sequence[Candidate]) -> list[str]:
     if "," in run.options.runtime + run.options.precision:
         lines.append(f"Each network is in the fastest of {run.options.runtime} at "
                      f"{run.options.precision}.")  # fmt: skip
-    lower = sorted({c.latency.precision for c in front if c.latency.source == "measured"}
-                   - {"fp32"})  # fmt: skip
-    if lower:
-        kinds = {c.accuracy_kind for c in front}
-        what = "score" if kinds == {"proxy"} else "accuracy"
-        lines.append(f"The {what} is that of fp32; what {' and '.join(lower)} costs is not known "
-                     "before `fasternas train` or `fasternas export --data` has measured "
-                     "it.")  # fmt: skip
+    lower = [c for c in front if lower_forms(c.latency)]
+    if not lower:
+        return lines
+    words = " and ".join(sorted({form[1] for c in lower for form in lower_forms(c.latency)}))
+    if lower[0].accuracy_kind == "proxy":
+        return [
+            *lines,
+            f"The score is that of fp32; what {words} costs is not known before "
+            "`fasternas train` or `fasternas export --data` has measured it.",
+        ]
+    lost = sorted(_fp32(c) - c.accuracy for c in lower)
+    lines.append(f"Accuracies in {words} are those of the files, which are {-lost[-1]:+.2f} to "
+                 f"{-lost[0]:+.2f} points from fp32.")  # fmt: skip
+    errors = [found.error for c in lower for found in run.study.files.get(c.config, {}).values()
+              if found.error]  # fmt: skip
+    if errors:
+        lines.append(f"{len(errors)} of these files could not be judged here and count as in fp32; "
+                     f"the first: {errors[0]}")  # fmt: skip
     return lines
+
+
+def _fp32(candidate: Candidate) -> float:
+    known = candidate.fp32_accuracy
+    return candidate.accuracy if known is None else known
 
 
 def _memory(run: Run) -> list[str]:
@@ -140,7 +156,15 @@ def _calibration_file(device: str, devices: Sequence[str]) -> str:
 
 def _csv(front: Sequence[Candidate], devices: Sequence[str]) -> str:
     text = io.StringIO()
-    names = ("config", "accuracy", "accuracy_kind", *columns(devices), "macs", "params")
+    names = (
+        "config",
+        "accuracy",
+        "accuracy_kind",
+        "fp32_accuracy",
+        *columns(devices),
+        "macs",
+        "params",
+    )
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows(front))

@@ -26,10 +26,11 @@ from nas.study import Study
 from nas.supernets import Sandwich, train_supernet, within_budget
 from nas.timing_tasks import through_ray
 from nas.trainings import after, longest, train_on
+from nas.verifying import verify
 from predictors.accuracy import AccuracyEstimator
 from predictors.calibration import next_batch
 from predictors.cost import cost, costs
-from predictors.devices.device import PROCESSES, Device
+from predictors.devices.device import Device
 from predictors.latency import Prediction
 from predictors.recipe import rungs
 from predictors.shares import Predictor
@@ -49,7 +50,6 @@ OpenPool = Callable[[Evaluate], AbstractContextManager[Pool]]
 
 CALIBRATION = 49  # networks timed before the search
 CALIBRATION_PROCESSES = 2  # the predictor averages over networks what one measurement misses
-VERIFY_ROUNDS, VERIFY_PROCESSES = 6, PROCESSES
 TRAINED_ON = 0.25  # of a GPU, where there are some: small networks do not fill one
 NEAR, TIMED = 3.0, 10.0  # budgets: how far out the named sizes get a score, and are timed
 
@@ -112,7 +112,7 @@ class Run:
         verified = len(latencies) > CALIBRATION and not searching and any(
             config in latencies for config in configs)  # fmt: skip
         latencies = {**self._predicted(configs), **latencies}
-        return candidates_of(outcomes, latencies, budget_ms=self.options.limit,
+        return candidates_of(outcomes, latencies, self.study.files, budget_ms=self.options.limit,
                              accuracy_kind=self.estimator.kind, measured_only=verified)  # fmt: skip
 
     def named(self) -> list[Candidate]:
@@ -243,20 +243,11 @@ class Run:
             scores = after(scores, epochs, self.study.trainings)
 
     def _verify(self) -> Iterator[Progress]:
-        """Time the front, and what takes the place of those that miss the budget."""
+        """Make sure of the front; time the named sizes that are near the budget."""
         if self.device.source == "predicted":
             return
-        for _ in range(VERIFY_ROUNDS):
-            front = [c for c in self.candidates(searching=True) if c.on_front]
-            waiting = [c.config for c in front if not c.latency.timed]
-            if not waiting:
-                break
-            verified = len(front) - len(waiting)
-            measured = self.device.measure_each(waiting, processes=VERIFY_PROCESSES)
-            for config, measurement in zip(waiting, measured, strict=True):
-                verified += 1
-                self.study.keep_measurement(config, measurement)
-                yield Progress("verifying the front", verified, len(front))
+        for done, total in verify(self):
+            yield Progress("verifying the front", done, total)
         sizes = list(named_sizes(self.space).values())
         limit_ms = TIMED * self.options.limit
         near = [c for c, m in self._predicted(sizes).items() if m.median_ms <= limit_ms]

@@ -4,6 +4,7 @@ run.json            the options, versions and machine: everything needed to repe
 study.journal       the trials, an Optuna journal (optuna-dashboard opens it)
 measurements.jsonl  the latencies that were timed
 trainings.jsonl     the accuracies of networks that were trained further than their trial
+files.jsonl         what the accuracy of networks loses in files that are not in fp32
 """
 
 import fcntl
@@ -20,6 +21,7 @@ from optuna.storages.journal import BaseJournalBackend
 
 from nas import journal
 from nas.cluster import Outcome
+from nas.file_accuracies import FileAccuracy, Form, append_file, read_files
 from nas.frozen_trials import frozen, thawed
 from nas.mirror import Mirror
 from nas.trainings import Trained, append_training, read_trainings
@@ -65,6 +67,7 @@ class Study:
             self._known = {outcome.number: (genes, outcome) for genes, outcome in self._outcomes()}
             self.measurements = read_measurements(folder, growing=growing)
             self.trainings = read_trainings(folder, growing=growing)
+            self.files = read_files(folder, growing=growing)
         except BaseException:
             self.close()
             raise
@@ -110,6 +113,11 @@ class Study:
         """Record how accurate a network is after a longer training."""
         append_training(self.folder, config, training)
         self.trainings.setdefault(config, {})[training.epochs] = training
+
+    def keep_file(self, config: FasterNetConfig, form: Form, found: FileAccuracy) -> None:
+        """Record how accurate a network's file is."""
+        append_file(self.folder, config, form, found)
+        self.files.setdefault(config, {})[form] = found
 
     def outcomes(self) -> list[tuple[FasterNetConfig, Outcome]]:
         """Every recorded trial, in the order of their numbers."""
@@ -206,7 +214,7 @@ def read_measurements(folder: Path, *, growing: bool = False) -> dict[FasterNetC
     found: dict[FasterNetConfig, Measurement] = {}
     for number, entry in enumerate(journal.read(folder / MEASUREMENTS, growing=growing), start=1):
         try:
-            config = FasterNetConfig(**{k: _tuples(v) for k, v in entry["config"].items()})
+            config = journal.take_config(entry)
             found[config] = Measurement.from_json(entry["measurement"])
         except (KeyError, TypeError, AttributeError):
             raise ValueError(
@@ -214,10 +222,6 @@ def read_measurements(folder: Path, *, growing: bool = False) -> dict[FasterNetC
                 "Restore the file, or delete that line to measure again."
             ) from None
     return found
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def hold(folder: Path, *, reading: bool = False) -> IO[bytes]:

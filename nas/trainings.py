@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from nas import journal
 from nas.cluster import Outcome, Pool
@@ -86,7 +86,7 @@ def read_trainings(folder: Path, *, growing: bool = False) -> Trainings:
     found: Trainings = {}
     for number, entry in enumerate(journal.read(folder / TRAININGS, growing=growing), start=1):
         try:
-            config = FasterNetConfig(**{k: _tuple(v) for k, v in entry.pop("config").items()})
+            config = journal.take_config(entry)
             training = Trained(**entry)
         except (KeyError, TypeError, AttributeError, ValueError):
             raise ValueError(
@@ -100,7 +100,3 @@ def read_trainings(folder: Path, *, growing: bool = False) -> Trainings:
 def _trained(outcome: Outcome, epochs: int) -> Trained:
     accuracy = outcome.scores.accuracy if outcome.scores else None
     return Trained(epochs=epochs, accuracy=accuracy, error=outcome.error)
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

@@ -17,6 +17,7 @@ SMALL_BATCHES = "images_at_once"  # a file that is there if memory was short
 
 if TYPE_CHECKING:
     from predictors.training import Training
+    from search_spaces.checkpoints import Checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,20 @@ class TrainingEstimator:
             accuracies.append(training.run_epoch().accuracy)
             self._keep(config, training, accuracies)
         return accuracies[self.epochs - 1]
+
+    def checkpoint(self, config: FasterNetConfig) -> "Checkpoint":
+        """Return the network's weights as far as it was trained.
+
+        Raises:
+            RuntimeError: if its training is not kept here.
+        """
+        from search_spaces.checkpoints import Checkpoint
+
+        kept = self._kept(config)
+        if kept is None:
+            raise RuntimeError(f"`folder` must hold the network's training, but {self.folder} does "
+                               "not. It may be on the machine that trained it.")  # fmt: skip
+        return Checkpoint(config=config, weights=kept["state"]["network"])
 
     def _begun(self, config: FasterNetConfig) -> "tuple[Training, list[float]]":
         import torch

@@ -13,6 +13,7 @@ from predictors.image_batches import batches
 from predictors.recipe import Recipe
 from predictors.training import Training, accuracy, device_of
 from search_spaces.fasternet import FasterNetConfig
+from search_spaces.network import FasterNet
 from search_spaces.supernet import Supernet
 
 Draw = Callable[[Random], Sequence[FasterNetConfig]]
@@ -37,15 +38,20 @@ def supernet_training(
 
 
 def score(supernet: Supernet, config: FasterNetConfig, data: ImageData) -> float:
-    """Return the validation accuracy in percent of a config with its share of the weights.
+    """Return the validation accuracy in percent of a config with its share of the weights."""
+    network = part_of(supernet, config, data)
+    return accuracy(network.to(memory_format=torch.channels_last), data.validation, data)  # type: ignore[call-overload]
+
+
+def part_of(supernet: Supernet, config: FasterNetConfig, data: ImageData) -> FasterNet:
+    """Return a config's network with its share of the weights, in evaluation mode.
 
     Its batch norms take their statistics from some training images, not augmented.
     """
     place = device_of(supernet)
     with torch.no_grad():
         calibration = (images.to(place) for images in _calibration_images(data))
-        network = supernet.recalibrated(config, calibration)
-    return accuracy(network.to(memory_format=torch.channels_last), data.validation, data)  # type: ignore[call-overload]
+        return supernet.recalibrated(config, calibration)
 
 
 @dataclass(frozen=True)

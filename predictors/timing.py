@@ -33,7 +33,8 @@ class Measurement:
     block medians, one tuple a process; `context` holds what is needed to repeat them.
 
     On several devices at once the numbers are per cent of a budget (see `shares.py`), and `parts`
-    are the latencies on each, by its name.
+    are the latencies on each, by its name. Where it was timed in several forms, that is, runtimes
+    and precisions, it is that of the fastest, and `slower` are the others.
     """
 
     median_ms: float
@@ -48,6 +49,7 @@ class Measurement:
     samples_ms: tuple[tuple[float, ...], ...] = ()
     context: dict[str, Any] = field(default_factory=dict)
     parts: tuple[tuple[str, "Measurement"], ...] = ()
+    slower: tuple["Measurement", ...] = ()
 
     @property
     def on_each(self) -> tuple[tuple[str, "Measurement"], ...]:
@@ -65,10 +67,11 @@ class Measurement:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        values = asdict(replace(self, parts=()))
-        del values["parts"]
-        parts = [[name, part.as_json()] for name, part in self.parts]
-        return {**values, "parts": parts} if parts else values
+        values = asdict(replace(self, parts=(), slower=()))
+        nested = {"parts": [[name, part.as_json()] for name, part in self.parts],
+                  "slower": [other.as_json() for other in self.slower]}  # fmt: skip
+        values = {name: value for name, value in values.items() if name not in nested}
+        return values | {name: value for name, value in nested.items() if value}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Measurement":
@@ -79,7 +82,8 @@ class Measurement:
         """
         samples = tuple(map(tuple, values.get("samples_ms", ())))
         parts = tuple((name, cls.from_json(part)) for name, part in values.get("parts", ()))
-        return cls(**{**values, "samples_ms": samples, "parts": parts})
+        slower = tuple(cls.from_json(other) for other in values.get("slower", ()))
+        return cls(**{**values, "samples_ms": samples, "parts": parts, "slower": slower})
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ SEARCH = ("search", "--device", "arm", "--budget", "10ms", "--trials", str(TRIAL
 SMALL = ("search", "--device", "arm", "--space", "fasternet-32", "--budget", "2ms", "--trials", "8",
          "--out")  # fmt: skip
 SMALL_OPTIONS = SearchOptions(device="arm", space="fasternet-32", budget_ms=2.0, trials=8)
-COLUMNS = ["config", "accuracy", "accuracy_kind", "latency_ms", "low_ms", "high_ms", "source",
-           "runtime", "precision", "macs", "params"]  # fmt: skip
+COLUMNS = ["config", "accuracy", "accuracy_kind", "fp32_accuracy", "latency_ms", "low_ms",
+           "high_ms", "source", "runtime", "precision", "macs", "params"]  # fmt: skip
 Streams = pytest.CaptureFixture[str]
 
 pytestmark = pytest.mark.skipif(

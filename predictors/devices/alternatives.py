@@ -1,6 +1,7 @@
 """One machine in several runtimes and precisions: each network counts in the fastest of them."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import final
 
 from predictors.devices.connection import DeviceLostError
@@ -19,8 +20,9 @@ Network = FasterNetConfig | Model
 class AlternativesDevice:
     """Times each network in every form, that is, runtime at a precision; the fastest counts.
 
-    A measurement says which that was. A form that cannot do a network is left out for that one; one
-    that can do none of those that it was given first is left out for good, and a remark says so.
+    A measurement says which that was, and has the others as `slower`. A form that cannot do a
+    network is left out for that one; one that can do none of those that it was given first is left
+    out for good, and a remark says so.
     """
 
     source: Source = "measured"
@@ -63,7 +65,8 @@ class AlternativesDevice:
                 taken = [measurement for measurement in found if measurement is not None]
                 if not taken:
                     raise errors[0]
-                yield min(taken, key=lambda m: m.median_ms)
+                fastest, *slower = sorted(taken, key=lambda m: m.median_ms)
+                yield replace(fastest, slower=tuple(slower))
 
     def predict(self, configs: Sequence[FasterNetConfig]) -> Prediction:
         """This device is timed; fit a `LatencyPredictor` to its measurements."""

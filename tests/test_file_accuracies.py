@@ -1,0 +1,130 @@
+"""A network that is deployed in int8 counts with the accuracy of its int8 file."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from test_alternatives import Form
+
+from nas.candidate import Candidate
+from nas.cluster import Outcome
+from nas.estimating import open_estimator, open_weights
+from nas.file_accuracies import FileAccuracies, FileAccuracy, judge, read_files
+from nas.fronts import candidates_of
+from nas.options import SearchOptions
+from nas.study import Study
+from nas.trial import Scores
+from nas.verifying import verify
+from predictors.devices.alternatives import AlternativesDevice
+from predictors.devices.device import Device
+from predictors.timing import Measurement
+from search_spaces.catalogue import SPACES
+
+SPACE = SPACES["fasternet-32"]
+CONFIG = replace(SPACE.sample(Random(0)), classes=4)
+INT8 = ("onnxruntime", "int8")
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> SearchOptions:
+    """Those of a search on four classes of noise, each about a colour of its own."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 4
+    colours = rng.integers(0, 256, (4, 1, 1, 3))[labels]
+    images = np.clip(colours + rng.normal(0, 40, (120, 32, 32, 3)), 0, 255)
+    file = tmp_path_factory.mktemp("data") / "colours.npz"
+    np.savez(file, x_train=images.astype(np.uint8), y_train=labels)
+    return SearchOptions(device="cpu", budget_ms=5.0, space="fasternet-32", accuracy="train",
+                         data=str(file), epochs=1, classes=4, precision="fp32,int8")  # fmt: skip
+
+
+@dataclass
+class Searched:
+    """A run whose search found one network."""
+
+    options: SearchOptions
+    device: Device
+    study: Study
+
+    def candidates(self, *, searching: bool = False) -> list[Candidate]:
+        known = {CONFIG: _timed("fp32", 1.0, source="predicted"), **self.study.measurements}
+        return candidates_of(self.study.outcomes(), known, self.study.files, budget_ms=5.0,
+                             accuracy_kind="trained", measured_only=not searching)  # fmt: skip
+
+
+def test_files_of_the_front_are_judged_and_what_loses_less_takes_its_place(
+    options: SearchOptions, tmp_path: Path
+) -> None:
+    accuracy = open_estimator(options, tmp_path)(CONFIG)
+    space = options.open_space()
+    study = Study(tmp_path, space, 5.0)
+    scores = Scores(accuracy=accuracy, latency_ms=1.0)
+    study.keep(space.encode(CONFIG), Outcome(number=0, scores=scores))
+    depth = CONFIG.depths[0]
+    device = AlternativesDevice("cpu", [
+        Form(runtime="onnxruntime", precision="fp32", takes_ms={depth: 2.0}),
+        Form(runtime="onnxruntime", precision="int8", takes_ms={depth: 1.0}),
+    ])  # fmt: skip
+    assert list(verify(Searched(options, device, study))) == [(1, 1)]
+    study.close()
+    found = study.files[CONFIG][INT8]
+    assert found.error is None
+    assert found.lost is not None
+    assert (found.of, found.images) == (accuracy, 12)
+    assert read_files(tmp_path) == study.files
+    assert Study(tmp_path, space, 5.0, reading=True).measurements[CONFIG].slower[0].median_ms == 2
+
+
+def test_what_a_file_loses_is_measured_against_torch(
+    options: SearchOptions, tmp_path: Path
+) -> None:
+    weights = open_weights(options, tmp_path)
+    assert weights is not None
+    none = judge(weights, CONFIG, INT8, of=50.0, data=options.data)
+    assert none.lost is None
+    assert "`folder` must hold the network's training" in str(none.error)
+    open_estimator(options, tmp_path)(CONFIG)
+    same = judge(weights, CONFIG, ("onnxruntime", "fp32"), of=50.0, data=options.data)
+    assert (same.lost, same.images, same.error) == (0.0, 12, None)
+
+
+def _timed(precision: str, ms: float, source: str = "measured") -> Measurement:
+    return Measurement.from_json({
+        "median_ms": ms, "low_ms": 0.9 * ms, "high_ms": 1.1 * ms, "source": source,
+        "device": "cpu", "runtime": "onnxruntime", "threads": 1, "precision": precision,
+    })  # fmt: skip
+
+
+def _front(files: FileAccuracies) -> list[tuple[str, float, str]]:
+    latency = replace(_timed("int8", 1.0), slower=(_timed("fp32", 2.0),))
+    outcomes = [(CONFIG, Outcome(number=3, scores=Scores(accuracy=60.0, latency_ms=1.0)))]
+    found = candidates_of(outcomes, {CONFIG: latency}, files, budget_ms=5.0,
+                          accuracy_kind="trained", measured_only=True)  # fmt: skip
+    assert all(c.on_front and c.fp32_accuracy == 60 for c in found)
+    return [(c.name, c.accuracy, c.latency.precision) for c in found]
+
+
+def test_a_slower_form_that_loses_less_is_on_the_front_too() -> None:
+    assert _front({}) == [("trial-0003", 60.0, "int8")]
+    lost = FileAccuracy(of=60.0, images=12, lost=2.0)
+    assert _front({CONFIG: {INT8: lost}}) == [
+        ("trial-0003", 58.0, "int8"), ("trial-0003-onnxruntime-fp32", 60.0, "fp32"),
+    ]  # fmt: skip
+    gained = FileAccuracy(of=60.0, images=12, lost=-0.5)
+    assert _front({CONFIG: {INT8: gained}}) == [("trial-0003", 60.5, "int8")]
+    before = FileAccuracy(of=59.0, images=12, lost=2.0)  # of a shorter training
+    assert _front({CONFIG: {INT8: before}}) == [("trial-0003", 60.0, "int8")]
+
+
+def test_a_latency_keeps_its_slower_forms() -> None:
+    latency = replace(_timed("int8", 1.0), slower=(_timed("fp32", 2.0),))
+    assert Measurement.from_json(latency.as_json()) == latency
+    assert "slower" not in _timed("fp32", 1.0).as_json()
+
+
+def test_a_line_that_is_no_judged_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "files.jsonl").write_text('{"config": {}}\n')
+    with pytest.raises(ValueError, match=r"Line 1 of .*files.jsonl must hold a config and how"):
+        read_files(tmp_path)

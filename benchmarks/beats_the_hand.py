@@ -19,12 +19,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from nas import journal
-from nas.cli import main as fasternas
+from nas.cli.main import main as fasternas
 from nas.cluster import joined
+from nas.studies import journal
 from predictors.comparison import compare
+from predictors.deployment.models import config_model
 from predictors.devices.registry import open_device
-from predictors.models import config_model
 from predictors.recipe import Recipe
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.formats import load_config

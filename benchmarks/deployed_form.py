@@ -24,13 +24,13 @@ from typing import Any, get_args
 
 from deployed_forms import Contender, contenders_of
 
-from nas.export_images import RandomImages, real_images
-from nas.exports import find_weights
-from predictors.agreement import Batches
+from nas.training.export_images import RandomImages, real_images
+from nas.training.exports import find_weights
 from predictors.comparison import compare_in_turn
+from predictors.deployment.agreement import Batches
+from predictors.deployment.export_subject import Subject
+from predictors.deployment.runtimes import RUNTIMES, Runtime, RuntimeName, installed_version
 from predictors.devices.registry import open_device
-from predictors.export_subject import Subject
-from predictors.runtimes import RUNTIMES, Runtime, RuntimeName, installed_version
 from predictors.timing import Measurement
 
 HERE = Path(__file__).parent

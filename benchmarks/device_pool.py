@@ -22,11 +22,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from nas.cli import main as fasternas
+from nas.cli.main import main as fasternas
+from predictors.deployment.models import config_model
+from predictors.deployment.runtimes import find_runtime
 from predictors.devices.registry import open_device
 from predictors.devices.ssh import SITE
-from predictors.models import config_model
-from predictors.runtimes import find_runtime
 from search_spaces.catalogue import SPACES
 from search_spaces.fasternet import FasterNetConfig
 

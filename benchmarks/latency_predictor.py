@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
-from nas import journal
-from nas.bench_report import plain_name
-from nas.study import read_measurements
+from nas.benching.bench_report import plain_name
+from nas.studies import journal
+from nas.studies.study import read_measurements
 from predictors.calibration import next_batch
 from predictors.cost import cost
 from predictors.devices.device import Device

@@ -14,11 +14,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nas.bench_report import plain_name
+from nas.benching.bench_report import plain_name
 from predictors.comparison import compare
+from predictors.deployment.foreign import timm_model
+from predictors.deployment.models import Model, config_model
 from predictors.devices.registry import open_device
-from predictors.foreign import timm_model
-from predictors.models import Model, config_model
 from search_spaces.fasternet import FASTERNET
 
 PROCESSES = 3  # of the slowest pair, each takes minutes

@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 from pconv_table import write_table
 
-from nas import journal
 from nas.cluster import joined
-from nas.pareto import pareto_front
-from nas.trial import Scores, Trial
+from nas.searching.pareto import pareto_front
+from nas.searching.trial import Scores, Trial
+from nas.studies import journal
 from predictors.cost import cost, costs
-from predictors.datasets import ImageData, load_data
+from predictors.data.datasets import ImageData, load_data
 from predictors.devices.registry import open_device
 from predictors.recipe import Recipe
 from predictors.training import Training

@@ -17,8 +17,8 @@ from random import Random
 import numpy as np
 from pconv_bench import RESULTS, Plan
 
-from nas import journal
-from nas.options import SearchOptions
+from nas.studies import journal
+from nas.studies.options import SearchOptions
 from nas.supernets import FILE, SAMPLE, Sandwich, SupernetEstimator, train_supernet
 from predictors.cost import cost, costs
 from search_spaces.catalogue import SPACES

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
-from nas import journal
+from nas.studies import journal
 from predictors.cost import cost
 from predictors.ranking import kendall
 from search_spaces.catalogue import SPACES

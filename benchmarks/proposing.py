@@ -17,9 +17,9 @@ from statistics import fmean, median
 import numpy as np
 import torch
 
-from nas.loop import search
-from nas.searchers import SearcherName
-from nas.trial import Scores
+from nas.searching.loop import search
+from nas.searching.searchers import SearcherName
+from nas.searching.trial import Scores
 from predictors.cost import cost, costs
 from predictors.latency import LatencyPredictor, Prediction
 from search_spaces.catalogue import SPACES

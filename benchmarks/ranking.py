@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from nas import journal
+from nas.studies import journal
 from predictors.accuracy import ProxyEstimator, t0_to_t2
 from predictors.accuracy_predictor import AccuracyPredictor
 from predictors.proxies import PROXIES

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from nas.cluster import RayPool
-from nas.loop import search
-from nas.trial import Scores, Trial
+from nas.searching.loop import search
+from nas.searching.trial import Scores, Trial
 from search_spaces.catalogue import SPACES
 
 RESULTS = Path(__file__).parent / "results"

@@ -30,16 +30,16 @@ from pathlib import Path
 from statistics import fmean, median, variance
 from typing import Any
 
-from nas import journal
-from nas.bench_report import plain_name
+from nas.benching.bench_report import plain_name
+from nas.studies import journal
 from predictors import timing
 from predictors.comparison import compare
+from predictors.deployment.foreign import timm_model
+from predictors.deployment.models import Model, config_model
+from predictors.deployment.runtimes import find_runtime
 from predictors.devices.device import Device
 from predictors.devices.registry import open_device
-from predictors.foreign import timm_model
-from predictors.models import Model, config_model
 from predictors.rounds import ratios
-from predictors.runtimes import find_runtime
 from predictors.timing import Measurement
 from search_spaces.fasternet import FASTERNET
 

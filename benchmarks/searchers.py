@@ -25,10 +25,10 @@ from typing import Any, get_args
 
 import numpy as np
 
-from nas.loop import search
-from nas.pareto import area
-from nas.searchers import SearcherName
-from nas.trial import Scores
+from nas.searching.loop import search
+from nas.searching.pareto import area
+from nas.searching.searchers import SearcherName
+from nas.searching.trial import Scores
 from predictors.latency import Prediction
 from search_spaces.space import Space, each, oneof
 

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 import torch
 
-from nas.full_recipe import FullRecipe, recipe_for
-from nas.full_training import FullTraining
-from nas.timm_parts import timm_with
-from predictors.datasets import load_data
+from nas.training.full_recipe import FullRecipe, recipe_for
+from nas.training.full_training import FullTraining
+from nas.training.timm_parts import timm_with
+from predictors.data.datasets import load_data
 from search_spaces.fasternet import FASTERNET
 from search_spaces.network import build
 

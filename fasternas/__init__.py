@@ -11,9 +11,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nas.loop import search as search
-    from nas.pareto import hypervolume as hypervolume, pareto_front as pareto_front
-    from nas.trial import Scores as Scores, Trial as Trial
+    from nas.searching.loop import search as search
+    from nas.searching.pareto import hypervolume as hypervolume, pareto_front as pareto_front
+    from nas.searching.trial import Scores as Scores, Trial as Trial
     from predictors.accuracy import ProxyEstimator as ProxyEstimator
     from predictors.cost import Cost as Cost, cost as cost, cost_by_layer as cost_by_layer
     from predictors.devices.device import Device as Device
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from search_spaces.space import Space as Space, each as each, oneof as oneof
 
 _HOMES = {
-    "nas.loop": ("search",),
-    "nas.pareto": ("hypervolume", "pareto_front"),
-    "nas.trial": ("Scores", "Trial"),
+    "nas.searching.loop": ("search",),
+    "nas.searching.pareto": ("hypervolume", "pareto_front"),
+    "nas.searching.trial": ("Scores", "Trial"),
     "predictors.accuracy": ("ProxyEstimator",),
     "predictors.cost": ("Cost", "cost", "cost_by_layer"),
     "predictors.devices.device": ("Device",),

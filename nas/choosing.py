@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from random import Random
 from statistics import median
 
-from nas.options import SearchOptions
+from nas.studies.options import SearchOptions
 from predictors.cost import cost
-from predictors.datasets import ImageData
+from predictors.data.datasets import ImageData
 from search_spaces.fasternet import FasterNetConfig
 
 LEAST, ENOUGH, MOST = 12, 40, 200  # trials of a search that trains its networks
@@ -64,7 +64,7 @@ def epoch_seconds(options: SearchOptions, data: ImageData) -> float:
     """Train the median of some configs for some steps on one core; return what an epoch takes."""
     import torch
 
-    from predictors.image_batches import batches
+    from predictors.data.image_batches import batches
     from predictors.recipe import Recipe
     from search_spaces.network import build
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from nas.trial import Scores
+from nas.searching.trial import Scores
 from nas.trial_clock import LOOK_S, TrialClock, timed
 
 Evaluate = Callable[[Any], Scores]

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.file_accuracies import Weighted
-from nas.options import SearchOptions
+from nas.studies.file_accuracies import Weighted
+from nas.studies.options import SearchOptions
 from nas.supernets import SupernetEstimator
 from predictors.accuracy import AccuracyEstimator, ProxyEstimator
 
@@ -72,7 +72,7 @@ def prepared(
     """
     data = None
     if options.data:
-        from predictors.datasets import load_data
+        from predictors.data.datasets import load_data
 
         data = load_data(options.data)
         if options.classes not in (None, len(data.classes)):

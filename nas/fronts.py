@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from nas.candidate import Candidate
 from nas.cluster import Outcome
-from nas.file_accuracies import FileAccuracies, FileAccuracy, Form, deployed_accuracy
 from nas.gauge import quantity
-from nas.pareto import pareto_front
-from nas.trial import Scores, Trial
+from nas.searching.pareto import pareto_front
+from nas.searching.trial import Scores, Trial
+from nas.studies.file_accuracies import FileAccuracies, FileAccuracy, Form, deployed_accuracy
 from predictors.accuracy import AccuracyKind
 from predictors.cost import costs
 from predictors.timing import Measurement

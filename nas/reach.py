@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from nas.feasible import fastest
-from nas.searcher import generator
-from nas.targets import Target
+from nas.searching.feasible import fastest
+from nas.searching.searcher import generator
+from nas.studies.targets import Target
 from predictors.shares import Predictor, SharePredictor
 from predictors.timing import Measurement
 from search_spaces.space import Space

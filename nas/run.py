@@ -15,17 +15,17 @@ from nas.candidate import Candidate
 from nas.cluster import Evaluate, Outcome, Pool, RayPool, joined
 from nas.estimating import open_estimator
 from nas.evaluation import Evaluation
-from nas.feasible import fastest
 from nas.fronts import best_of, candidates_of
 from nas.latencies import Calibration, calibrations, fitted, predicted
-from nas.loop import search
 from nas.named_sizes import named_sizes
-from nas.options import SearchOptions
 from nas.reach import check_reachable, check_reached
-from nas.study import Study
+from nas.searching.feasible import fastest
+from nas.searching.loop import search
+from nas.studies.options import SearchOptions
+from nas.studies.study import Study
+from nas.studies.trainings import after, longest, train_on
 from nas.supernets import Sandwich, train_supernet, within_budget
 from nas.timing_tasks import through_ray
-from nas.trainings import after, longest, train_on
 from nas.verifying import verify
 from predictors.accuracy import AccuracyEstimator
 from predictors.calibration import next_batch

@@ -9,8 +9,8 @@ from random import Random
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from nas.feasible import Gate, PredictLatency
-from nas.options import SearchOptions
+from nas.searching.feasible import Gate, PredictLatency
+from nas.studies.options import SearchOptions
 from predictors.accuracy import AccuracyKind
 from predictors.cost import cost
 from search_spaces.fasternet import FasterNetConfig
@@ -82,7 +82,7 @@ def train_supernet(
     """
     import torch
 
-    from predictors.artifact import written
+    from predictors.deployment.artifact import written
     from predictors.recipe import Recipe
     from predictors.short_training import loaded
     from predictors.supernet_training import supernet_training

@@ -5,9 +5,9 @@ from typing import Protocol
 
 from nas.candidate import Candidate
 from nas.estimating import open_weights
-from nas.file_accuracies import judge, unjudged
-from nas.options import SearchOptions
-from nas.study import Study
+from nas.studies.file_accuracies import judge, unjudged
+from nas.studies.options import SearchOptions
+from nas.studies.study import Study
 from predictors.devices.device import PROCESSES, Device
 
 ROUNDS = 6  # of timing what has come onto the front

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from predictors.datasets import ImageData
-from predictors.image_batches import batches
+from predictors.data.datasets import ImageData
+from predictors.data.image_batches import batches
 from predictors.recipe import Recipe
 from predictors.training import Training, accuracy, device_of
 from search_spaces.fasternet import FasterNetConfig

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from predictors.datasets import ImageData
-from predictors.image_batches import augmented, batches, scaled
-from predictors.images import Images
+from predictors.data.datasets import ImageData
+from predictors.data.image_batches import augmented, batches, scaled
+from predictors.data.images import Images
 from predictors.recipe import (
     Recipe,
     fidelity,

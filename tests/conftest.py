@@ -11,7 +11,7 @@ import pytest
 from loopback_sshd import SSHD, Server, running_sshd
 from trained_digits import CONFIGS, train_command
 
-from nas.cli import main
+from nas.cli.main import main
 from nas.cluster import Evaluate, InProcess
 from search_spaces.formats import save_config
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from random import Random
 
 from nas.cluster import Outcome
-from nas.options import SearchOptions
-from nas.study import Study, write_run
-from nas.trial import Scores
+from nas.searching.trial import Scores
+from nas.studies.options import SearchOptions
+from nas.studies.study import Study, write_run
 from predictors.cost import cost
 from predictors.timing import Measurement
 from search_spaces.fasternet import FASTERNET, FasterNetConfig

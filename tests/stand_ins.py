@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from predictors.deployment.models import Model
 from predictors.devices.device import Device
 from predictors.latency import Prediction
-from predictors.models import Model
 from predictors.timing import Measurement, Source
 from search_spaces.fasternet import FasterNetConfig
 

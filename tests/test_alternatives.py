@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 from networks import LARGER, TINY
 
-from nas import report
-from nas.cli_runtime import wanted_by
-from nas.folders import read_only_run, start_run
-from nas.options import SearchOptions
-from nas.timing_place import place_for
+from nas.cli.runtime import wanted_by
+from nas.reporting import report
+from nas.studies.folders import read_only_run, start_run
+from nas.studies.options import SearchOptions
+from nas.training.timing_place import place_for
+from predictors.deployment.models import Model
 from predictors.devices.alternatives import AlternativesDevice, forms_of
 from predictors.devices.connection import DeviceLostError
 from predictors.devices.device import Wanted
 from predictors.devices.registry import open_device
 from predictors.latency import Prediction
-from predictors.models import Model
 from predictors.timing import Measurement, Source
 from search_spaces.fasternet import FasterNetConfig
 

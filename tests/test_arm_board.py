@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from loopback_sshd import Server, kill_first, ssh_clients, until
 
-from nas.cli import main
+from nas.cli.main import main
 from predictors.devices.boards import load_boards
 from predictors.devices.registry import open_device
 from search_spaces.fasternet import FasterNetConfig

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from predictors.datasets import load_data
+from predictors.data.datasets import load_data
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 RNG = np.random.default_rng(0)

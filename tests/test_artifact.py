@@ -13,16 +13,16 @@ import pytest
 import torch
 from torch import nn
 
-from predictors import artifact
-from predictors.artifact import (
+from predictors.deployment import artifact
+from predictors.deployment.artifact import (
     TOLERANCE,
     export_onnx,
     export_torch,
     onnx_difference,
     relative_difference,
 )
-from predictors.folding import folded
-from predictors.models import config_model
+from predictors.deployment.folding import folded
+from predictors.deployment.models import config_model
 from search_spaces.catalogue import SPACES
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.network import build

@@ -8,16 +8,16 @@ import pytest
 import torch
 from networks import TINY
 
-from nas.bench_row import Row
-from nas.bench_subjects import Subject
-from nas.cli import main
-from nas.plots import models_figure, operators_figure
-from predictors.artifact import onnx_logits
+from nas.benching.bench_row import Row
+from nas.benching.bench_subjects import Subject
+from nas.cli.main import main
+from nas.reporting.plots import models_figure, operators_figure
+from predictors.deployment.artifact import onnx_logits
+from predictors.deployment.model_files import write_onnx
+from predictors.deployment.models import batched, config_model
+from predictors.deployment.onnx_files import onnx_model
+from predictors.deployment.runtimes import find_runtime
 from predictors.devices.registry import open_device
-from predictors.model_files import write_onnx
-from predictors.models import batched, config_model
-from predictors.onnx_files import onnx_model
-from predictors.runtimes import find_runtime
 from predictors.timing import Measurement
 
 

@@ -11,15 +11,15 @@ import pytest
 from networks import TINY
 from torch import Tensor, nn
 
-from nas import bench_subjects
-from nas.bench import bench, in_order
-from nas.bench_journal import JOURNAL, keep_measurement, kept_measurements
-from nas.bench_report import bench_table, default_folder
-from nas.bench_row import Row
-from nas.bench_subjects import MODELS, Subject, model_subjects
-from nas.cli import main
+from nas.benching import bench_subjects
+from nas.benching.bench import bench, in_order
+from nas.benching.bench_journal import JOURNAL, keep_measurement, kept_measurements
+from nas.benching.bench_report import bench_table, default_folder
+from nas.benching.bench_row import Row
+from nas.benching.bench_subjects import MODELS, Subject, model_subjects
+from nas.cli.main import main
+from predictors.deployment.models import Model, config_model
 from predictors.devices.registry import open_device
-from predictors.models import Model, config_model
 from predictors.timing import Measurement
 from search_spaces.formats import save_config
 
@@ -124,7 +124,7 @@ def test_models_are_timed_written_and_not_timed_again(names: list[str], capsys: 
 def test_operators_are_timed_with_their_latency_a_layer(
     monkeypatch: pytest.MonkeyPatch, capsys: Streams
 ) -> None:
-    monkeypatch.setattr("predictors.operators.MAPS", ((32, 8, 8),))
+    monkeypatch.setattr("predictors.deployment.operators.MAPS", ((32, 8, 8),))
     assert main(["bench", "operators", "--processes", "1", "--out", "here"]) == 0
     rows = _table(Path("here/operators.csv"))
     lines = capsys.readouterr().out.splitlines()
@@ -144,7 +144,7 @@ def test_a_network_that_cannot_be_exported_is_reported_and_the_rest_goes_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Streams
 ) -> None:
     subjects = [_subject(config_model(TINY, name="tiny")), _subject(BROKEN)]
-    monkeypatch.setattr("nas.cli_bench.model_subjects", lambda _: subjects)
+    monkeypatch.setattr("nas.cli.bench.model_subjects", lambda _: subjects)
     assert main(["bench", "models", "--processes", "1", "--out", "out"]) == 0
     out, err = capsys.readouterr()
     assert "2 of 2: broken failed: cannot be run\n" in err
@@ -160,7 +160,7 @@ def test_where_nothing_can_be_timed_one_line_says_why_and_nothing_is_left(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Streams
 ) -> None:
     other = replace(BROKEN, name="other", identity='{"broken": 2}')
-    monkeypatch.setattr("nas.cli_bench.model_subjects", lambda _: [_subject(BROKEN)])
+    monkeypatch.setattr("nas.cli.bench.model_subjects", lambda _: [_subject(BROKEN)])
     assert main(["bench", "models", "--processes", "1"]) == 2
     assert "error: `network` must be one that cpu can run, but got broken: cannot be run" in (
         capsys.readouterr().err

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from loopback_sshd import Server
 
-from nas.bench import bench
-from nas.bench_journal import JOURNAL
-from nas.bench_subjects import Subject
-from nas.cli import main
+from nas.benching.bench import bench
+from nas.benching.bench_journal import JOURNAL
+from nas.benching.bench_subjects import Subject
+from nas.cli.main import main
+from predictors.deployment.models import Model, config_model
 from predictors.devices.connection import TIMER
 from predictors.devices.registry import open_device
 from predictors.devices.timed import ATTEMPTS
-from predictors.models import Model, config_model
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.formats import save_config
 

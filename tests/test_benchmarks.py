@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 from networks import TINY
 
-from nas.bench_report import plain_name
+from nas.benching.bench_report import plain_name
 from predictors.devices.registry import open_device
 from search_spaces.formats import save_config
 

@@ -15,7 +15,7 @@ import pytest
 from loopback_sshd import Server, kill_first, ssh_clients, until
 from networks import LARGER, TINY
 
-from nas.cli import main
+from nas.cli.main import main
 from predictors.devices.boards import load_boards, save_boards
 from predictors.devices.installation import platform_tags
 from predictors.devices.registry import device_names, open_device

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from nas.choosing import MOST, choose, epoch_seconds
-from nas.options import SearchOptions
-from predictors.datasets import ImageData, load_data
+from nas.studies.options import SearchOptions
+from predictors.data.datasets import ImageData, load_data
 
 OPTIONS = SearchOptions(device="arm", budget_ms=1.0, space="fasternet-32", data="digits",
                         accuracy="train", epochs=8, trials=36, classes=10)  # fmt: skip

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 import fasternas as fn
-from nas.cli import main
+from nas.cli.main import main
 from nas.cluster import Outcome
-from nas.folders import start_run
-from nas.options import SearchOptions
-from nas.trial import Scores
+from nas.searching.trial import Scores
+from nas.studies.folders import start_run
+from nas.studies.options import SearchOptions
 
 PROGRAM = Path(sys.executable).with_name("fasternas")
 COMMANDS = ("search", "show", "measure", "spaces", "devices", "measurements")
@@ -91,7 +91,7 @@ def test_the_program_is_installed_and_its_help_loads_nothing_else() -> None:
     code = """
 import sys
 before = set(sys.modules)
-from nas.cli import main
+from nas.cli.main import main
 try:
     main(["--help"])
 except SystemExit:
@@ -275,7 +275,7 @@ def test_an_interruption_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: St
         signal.raise_signal(signal.SIGINT)
         return 0
 
-    monkeypatch.setattr("nas.cli_commands.run_spaces", interrupted)
+    monkeypatch.setattr("nas.cli.commands.run_spaces", interrupted)
     assert _call(["spaces"]) == 130
     assert capsys.readouterr().err.count("\n") == 1
 

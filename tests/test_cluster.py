@@ -17,8 +17,8 @@ import pytest
 from ray_nodes import two_nodes
 
 from nas.cluster import InProcess, Outcome, RayPool, evaluated
-from nas.loop import search
-from nas.trial import Scores
+from nas.searching.loop import search
+from nas.searching.trial import Scores
 from search_spaces.catalogue import SPACES
 
 GOOD = Scores(accuracy=1.0, latency_ms=2.0)

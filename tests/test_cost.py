@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from predictors.cost import BYTES, cost, cost_by_layer, costs, layers_in_groups
-from predictors.folding import folded
+from predictors.deployment.folding import folded
 from search_spaces.catalogue import SPACES
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.layers import Layer

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from predictors.deployment.models import batched, config_model
 from predictors.devices.cuda import COMMAND, gpu_name
 from predictors.devices.registry import device_names, open_device
 from predictors.devices.runner.gpu import Inference, provider
 from predictors.devices.runner.timer import Timer
 from predictors.devices.session import clock_of
-from predictors.models import batched, config_model
 from search_spaces.fasternet import FASTERNET
 
 NEEDS_GPU = pytest.mark.skipif(not gpu_name(), reason="there is no NVIDIA GPU here")

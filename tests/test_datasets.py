@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from predictors.datasets import load_data
-from predictors.images import Images
-from predictors.pixel_arrays import ArrayPictures
-from predictors.splits import cut
+from predictors.data.datasets import load_data
+from predictors.data.images import Images
+from predictors.data.pixel_arrays import ArrayPictures
+from predictors.data.splits import cut
 
 
 @pytest.mark.parametrize("name", ["nowhere", "digit", "cats/dogs", "hfds/", "hfds"])

@@ -8,11 +8,11 @@ import torch
 from networks import TINY
 from torch import nn
 
-from nas.export_images import RandomImages
-from predictors.deployed import deploy, deployed_identity, judged
-from predictors.export_subject import Subject
-from predictors.models import config_identity
-from predictors.runtimes import RUNTIMES, Runtime
+from nas.training.export_images import RandomImages
+from predictors.deployment.deployed import deploy, deployed_identity, judged
+from predictors.deployment.export_subject import Subject
+from predictors.deployment.models import config_identity
+from predictors.deployment.runtimes import RUNTIMES, Runtime
 from search_spaces.checkpoints import Checkpoint
 from search_spaces.network import build
 

@@ -19,12 +19,12 @@ import pytest
 from ray_nodes import a_head, kill_one
 from records import Memory
 
-from nas import journal
-from nas.cli import main
+from nas.cli.main import main
 from nas.cluster import InProcess, RayPool
-from nas.loop import search
-from nas.pareto import pareto_front
-from nas.trial import Scores, Trial
+from nas.searching.loop import search
+from nas.searching.pareto import pareto_front
+from nas.searching.trial import Scores, Trial
+from nas.studies import journal
 from search_spaces.catalogue import SPACES
 
 SPACE = SPACES["fasternet-32"]

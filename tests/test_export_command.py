@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 import fasternas as fn
-from nas.cli import main
-from nas.export_images import Calibration, real_images
-from predictors import runtimes
-from predictors.datasets import load_data
+from nas.cli.main import main
+from nas.training.export_images import Calibration, real_images
+from predictors.data.datasets import load_data
+from predictors.deployment import runtimes
 from predictors.recipe import Recipe
 from predictors.training import Training
 from search_spaces.checkpoints import read_checkpoint

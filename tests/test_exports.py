@@ -20,11 +20,11 @@ from networks import IRREGULAR
 from torch import Tensor, nn
 
 import fasternas as fn
-from nas.export_images import RandomImages
-from nas.exports import Export, export_each
-from predictors.artifact import OPSET, onnx_content
-from predictors.export_subject import Subject
-from predictors.export_targets import TARGETS, Target, find_targets
+from nas.training.export_images import RandomImages
+from nas.training.exports import Export, export_each
+from predictors.deployment.artifact import OPSET, onnx_content
+from predictors.deployment.export_subject import Subject
+from predictors.deployment.export_targets import TARGETS, Target, find_targets
 from search_spaces.checkpoints import Checkpoint
 from search_spaces.formats import from_mapping
 from search_spaces.timm_import import import_timm

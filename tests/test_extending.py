@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from nas import journal
-from nas.cli import main
+from nas.cli.main import main
+from nas.studies import journal
 
 SEARCH = ("search", "--device", "arm", "--space", "fasternet-32", "--budget", "2ms")
 Streams = pytest.CaptureFixture[str]

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from networks import TINY
 
-from nas.cli import main
-from nas.folders import read_only_run, start_run
-from nas.options import SearchOptions
-from predictors import runtimes
+from nas.cli.main import main
+from nas.studies.folders import read_only_run, start_run
+from nas.studies.options import SearchOptions
+from predictors.deployment import runtimes
+from predictors.deployment.runtimes import find_runtime
 from predictors.devices.fastest import fastest_runtime
-from predictors.runtimes import find_runtime
 from search_spaces.formats import save_config
 
 Streams = pytest.CaptureFixture[str]

@@ -8,9 +8,9 @@ import pytest
 from records import Memory
 
 from nas.cluster import Outcome
-from nas.loop import search
-from nas.searchers import SearcherName
-from nas.trial import Scores
+from nas.searching.loop import search
+from nas.searching.searchers import SearcherName
+from nas.searching.trial import Scores
 from predictors.latency import Prediction
 from search_spaces.space import Space, oneof
 

@@ -11,11 +11,11 @@ from test_alternatives import Form
 from nas.candidate import Candidate
 from nas.cluster import Outcome
 from nas.estimating import open_estimator, open_weights
-from nas.file_accuracies import FileAccuracies, FileAccuracy, judge, read_files
 from nas.fronts import candidates_of
-from nas.options import SearchOptions
-from nas.study import Study
-from nas.trial import Scores
+from nas.searching.trial import Scores
+from nas.studies.file_accuracies import FileAccuracies, FileAccuracy, judge, read_files
+from nas.studies.options import SearchOptions
+from nas.studies.study import Study
 from nas.verifying import verify
 from predictors.devices.alternatives import AlternativesDevice
 from predictors.devices.device import Device

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from nas.cli import main
+from nas.cli.main import main
 from nas.cluster import Outcome
-from nas.folders import read_only_run, resume_run, start_run
-from nas.options import SearchOptions
-from nas.report import closing_words
-from nas.study import TRIALS, hold
-from nas.trial import Scores
+from nas.reporting.report import closing_words
+from nas.searching.trial import Scores
+from nas.studies.folders import read_only_run, resume_run, start_run
+from nas.studies.options import SearchOptions
+from nas.studies.study import TRIALS, hold
 
 PROGRAM = Path(sys.executable).with_name("fasternas")
 OPTIONS = SearchOptions(device="arm", budget_ms=10.0, trials=4)

@@ -15,11 +15,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nas.networks import find_network
 from predictors.cost import cost
-from predictors.folding import folded
-from predictors.foreign import timm_model
-from predictors.models import Model, config_model
-from predictors.onnx_files import deployed_bytes, onnx_model
-from predictors.runtimes import find_runtime
+from predictors.deployment.folding import folded
+from predictors.deployment.foreign import timm_model
+from predictors.deployment.models import Model, config_model
+from predictors.deployment.onnx_files import deployed_bytes, onnx_model
+from predictors.deployment.runtimes import find_runtime
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 
 TINY = FasterNetConfig(

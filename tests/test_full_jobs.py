@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from nas.cli import main
-from nas.full_jobs import SUPERNET, Job, started
-from nas.full_recipe import FullRecipe
-from nas.options import SearchOptions
-from nas.training_folder import held
+from nas.cli.main import main
+from nas.studies.options import SearchOptions
+from nas.training.full_jobs import SUPERNET, Job, started
+from nas.training.full_recipe import FullRecipe
+from nas.training.training_folder import held
 from search_spaces.formats import save_config
 from search_spaces.space import Space
 from search_spaces.supernet import Supernet

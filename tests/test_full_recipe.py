@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from networks import TINY
 
-from nas.full_recipe import FullRecipe, batch_for, recipe_for, resolution_of
-from nas.recipe_files import read_overrides, read_recipe, recipe_with, save_recipe
+from nas.training.full_recipe import FullRecipe, batch_for, recipe_for, resolution_of
+from nas.training.recipe_files import read_overrides, read_recipe, recipe_with, save_recipe
 from search_spaces.catalogue import SPACES
 from search_spaces.fasternet import FASTERNET
 

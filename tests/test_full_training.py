@@ -12,9 +12,9 @@ import torch
 from networks import TINY
 from torch import Tensor
 
-from nas.full_recipe import FullRecipe
-from nas.full_training import FullTraining
-from predictors.datasets import ImageData, load_data
+from nas.training.full_recipe import FullRecipe
+from nas.training.full_training import FullTraining
+from predictors.data.datasets import ImageData, load_data
 from predictors.training import DivergedError
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.network import build

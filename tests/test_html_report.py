@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from run_folders import HOSTILE, OPTIONS, make_run
 
-from nas.cli import main
+from nas.cli.main import main
 from nas.cluster import Outcome
-from nas.folders import read_only_run
-from nas.html_report import STYLE, html_report
-from nas.options import SearchOptions
-from nas.repeating import command_of
-from nas.report import write_report
-from nas.study import Study, hold
+from nas.reporting.html_report import STYLE, html_report
+from nas.reporting.repeating import command_of
+from nas.reporting.report import write_report
+from nas.studies.folders import read_only_run
+from nas.studies.options import SearchOptions
+from nas.studies.study import Study, hold
 
 ALONE = {"meta", "link", "br"}
 Streams = pytest.CaptureFixture[str]

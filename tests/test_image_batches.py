@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from predictors.datasets import ImageData
-from predictors.image_batches import augmented, batches
-from predictors.images import Images
-from predictors.pixel_arrays import ArrayPictures
+from predictors.data.datasets import ImageData
+from predictors.data.image_batches import augmented, batches
+from predictors.data.images import Images
+from predictors.data.pixel_arrays import ArrayPictures
 
 
 def _generator(seed: int = 0) -> torch.Generator:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from predictors.datasets import load_data
+from predictors.data.datasets import load_data
 
 RED, GREEN = (200, 30, 30), (30, 200, 30)
 

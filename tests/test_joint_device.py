@@ -11,9 +11,9 @@ from stand_ins import stand_in
 
 from nas.gauge import predicted_words
 from nas.latencies import fitted, predicted
-from nas.network_words import latency_words
 from nas.reach import check_reachable
-from nas.targets import Target, device_facts, recorded_targets
+from nas.reporting.network_words import latency_words
+from nas.studies.targets import Target, device_facts, recorded_targets
 from predictors.devices.device import Device
 from predictors.devices.joint import GROUP, JointDevice, places_of
 from predictors.devices.registry import open_device

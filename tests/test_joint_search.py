@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 import fasternas as fn
-from nas import journal
-from nas.cli import main
-from nas.folders import read_only_run
-from nas.html_report import html_report
+from nas.cli.main import main
+from nas.reporting.html_report import html_report
+from nas.studies import journal
+from nas.studies.folders import read_only_run
 from predictors.timing import Measurement
 
 BUDGETS = {"arm": 1.2, "cpu": 1.5}
@@ -30,7 +30,7 @@ QUICK: dict[str, Any] = {
 }  # fmt: skip
 KILLED = f"""
 import importlib, sys
-from nas.cli import main
+from nas.cli.main import main
 for name, value in {QUICK!r}.items():
     module, _, constant = name.rpartition(".")
     setattr(importlib.import_module(module), constant, value)

@@ -9,12 +9,12 @@ import torch
 from networks import TINY
 
 import fasternas as fn
-from nas.export_images import real_images
-from nas.full_batches import Feed
-from nas.full_recipe import FullRecipe, crop_of
-from nas.judging import Judgement, judging_batches, right_of
-from nas.team import Team
-from predictors.datasets import ImageData, load_data
+from nas.training.export_images import real_images
+from nas.training.full_batches import Feed
+from nas.training.full_recipe import FullRecipe, crop_of
+from nas.training.judging import Judgement, judging_batches, right_of
+from nas.training.team import Team
+from predictors.data.datasets import ImageData, load_data
 from search_spaces.checkpoints import Checkpoint, read_checkpoint
 
 

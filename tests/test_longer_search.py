@@ -10,10 +10,10 @@ import pytest
 from records import Memory
 
 from nas.cluster import InProcess, evaluated
-from nas.feasible import all_genes
-from nas.loop import search
-from nas.searchers import SearcherName
-from nas.trial import Scores, Trial
+from nas.searching.feasible import all_genes
+from nas.searching.loop import search
+from nas.searching.searchers import SearcherName
+from nas.searching.trial import Scores, Trial
 from predictors.latency import Prediction
 from search_spaces.space import Space, each, oneof
 

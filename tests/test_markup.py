@@ -2,7 +2,7 @@
 
 import pytest
 
-from nas.markup import joined, tag, text
+from nas.reporting.markup import joined, tag, text
 
 
 @pytest.mark.parametrize(

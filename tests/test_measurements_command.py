@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from test_store import T1, entry, measurement
 
-from nas import journal
-from nas.cli import main
-from nas.measurement_files import read_entries
+from nas.cli.main import main
+from nas.studies import journal
+from nas.studies.measurement_files import read_entries
 from predictors.devices.store import Store
 
 Streams = pytest.CaptureFixture[str]

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from networks import TINY
 
-from nas import journal
-from nas.cli import main
+from nas.cli.main import main
 from nas.cluster import Outcome
-from nas.folders import read_only_run, start_run
-from nas.merging import Merged, merge_runs
-from nas.options import SearchOptions
-from nas.study import TRIALS, hold
-from nas.trainings import Trained
-from nas.trial import Scores
+from nas.searching.trial import Scores
+from nas.studies import journal
+from nas.studies.folders import read_only_run, start_run
+from nas.studies.merging import Merged, merge_runs
+from nas.studies.options import SearchOptions
+from nas.studies.study import TRIALS, hold
+from nas.studies.trainings import Trained
 from predictors.timing import Measurement
 from search_spaces.catalogue import SPACES
 from search_spaces.fasternet import FASTERNET

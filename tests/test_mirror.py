@@ -8,13 +8,13 @@ import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
 
-from nas.cli import main
+from nas.cli.main import main
 from nas.cluster import Outcome
-from nas.folders import read_only_run, resume_run, start_run
-from nas.mirror import Mirror
-from nas.options import SearchOptions
 from nas.run import Run
-from nas.trial import Scores
+from nas.searching.trial import Scores
+from nas.studies.folders import read_only_run, resume_run, start_run
+from nas.studies.mirror import Mirror
+from nas.studies.options import SearchOptions
 
 URL = "sqlite:///trials.db"
 OPTIONS = SearchOptions(device="arm", space="fasternet-32", budget_ms=2.0, trials=8)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from nas.cli import main
-from nas.new_folders import make_folders, remove_empty
+from nas.cli.main import main
+from nas.studies.new_folders import make_folders, remove_empty
 
 
 def test_what_was_made_is_removed_again_unless_something_lies_in_it(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from fvcore.nn import FlopCountAnalysis
 
-from predictors.artifact import export_onnx
-from predictors.models import Model
-from predictors.operators import operator_models
+from predictors.deployment.artifact import export_onnx
+from predictors.deployment.models import Model
+from predictors.deployment.operators import operator_models
 
 OPERATORS = operator_models()
 BY_NAME = {model.name: model for model in OPERATORS}

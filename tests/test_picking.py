@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from networks import TINY
 
-from nas.picking import FrontPoint, find_networks, from_run, picked
+from nas.training.picking import FrontPoint, find_networks, from_run, picked
 from search_spaces.fasternet import FASTERNET
 from search_spaces.formats import save_config
 

@@ -10,10 +10,10 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 
-from nas.bench_row import Row
-from nas.bench_subjects import MODELS, Subject, operator_subjects
-from nas.plots import models_figure, operators_figure, plot_operators
-from predictors.models import Model
+from nas.benching.bench_row import Row
+from nas.benching.bench_subjects import MODELS, Subject, operator_subjects
+from nas.reporting.plots import models_figure, operators_figure, plot_operators
+from predictors.deployment.models import Model
 from predictors.timing import Measurement
 
 DEVICE = "Intel(R) Xeon(R) Processor @ 2.10GHz, onnxruntime 1.31.1, one thread: measured"

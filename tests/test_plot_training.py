@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from nas.full_progress import Row
-from nas.plot_training import training_title
-from nas.plots import plot_training, training_figure
+from nas.reporting.plot_training import training_title
+from nas.reporting.plots import plot_training, training_figure
+from nas.training.full_progress import Row
 
 
 def _rows(accuracies: list[float]) -> list[Row]:

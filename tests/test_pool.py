@@ -17,14 +17,14 @@ from loopback_sshd import SSHD, Server, client_of, running_sshd, until
 from networks import TINY
 from stand_ins import stand_in
 
-from nas.cli import main
-from nas.cli_search import _folder
+from nas.cli.main import main
+from nas.cli.search import _folder
+from predictors.deployment.models import config_model
+from predictors.deployment.runtimes import find_runtime
 from predictors.devices.boards import Board, load_boards, save_boards
 from predictors.devices.device import Wanted
 from predictors.devices.pool import PooledDevice, in_groups
 from predictors.devices.registry import open_device, wanted_of
-from predictors.models import config_model
-from predictors.runtimes import find_runtime
 
 NETWORKS = [replace(TINY, classes=10 + i) for i in range(6)]
 POOL = "b1,b2,b3"

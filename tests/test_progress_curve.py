@@ -5,9 +5,9 @@ from random import Random
 import pytest
 
 from nas.cluster import Outcome
-from nas.pareto import hypervolume
-from nas.progress_curve import progress_curve
-from nas.trial import Scores, Trial
+from nas.reporting.progress_curve import progress_curve
+from nas.searching.pareto import hypervolume
+from nas.searching.trial import Scores, Trial
 
 BUDGET_MS = 8.0
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from networks import TINY
 
+from predictors.deployment.runtimes import installed_version
 from predictors.devices.device import Wanted
 from predictors.devices.local import open_local
 from predictors.devices.runner.machine import processor
 from predictors.devices.store import Store
 from predictors.devices.timed import Host, TimedDevice
-from predictors.runtimes import installed_version
 from predictors.timing import Measurement
 from search_spaces.fasternet import FasterNetConfig
 

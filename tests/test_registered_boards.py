@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.cli import main
+from nas.cli.main import main
 from predictors.devices.boards import Board, load_boards, save_boards
 
 Streams = pytest.CaptureFixture[str]

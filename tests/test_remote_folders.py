@@ -7,8 +7,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from nas.cli import main
-from nas.remote_folders import RemoteFolder
+from nas.cli.main import main
+from nas.studies.remote_folders import RemoteFolder
 
 Streams = pytest.CaptureFixture[str]
 SEARCH = ["search", "--device", "arm", "--space", "fasternet-32", "--budget", "2ms"]

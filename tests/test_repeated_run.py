@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from nas import journal
-from nas.cli import main
-from nas.folders import resume_run
+from nas.cli.main import main
+from nas.studies import journal
+from nas.studies.folders import resume_run
 
 Streams = pytest.CaptureFixture[str]
 

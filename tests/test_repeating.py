@@ -4,10 +4,10 @@ import subprocess
 
 import pytest
 
-from nas.cli import _parser
-from nas.options import SearchOptions
-from nas.repeating import command_of
-from nas.targets import Target
+from nas.cli.main import _parser
+from nas.reporting.repeating import command_of
+from nas.studies.options import SearchOptions
+from nas.studies.targets import Target
 
 CASES = [
     SearchOptions(device="arm", budget_ms=10.0),

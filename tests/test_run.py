@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 import fasternas as fn
-from nas import journal
-from nas.cli import main
+from nas.cli.main import main
 from nas.cluster import Outcome
-from nas.folders import resume_run
-from nas.options import SearchOptions
+from nas.studies import journal
+from nas.studies.folders import resume_run
+from nas.studies.options import SearchOptions
 
 PROGRAM = Path(sys.executable).with_name("fasternas")
 TRIALS = 24

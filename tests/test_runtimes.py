@@ -11,12 +11,18 @@ import torch
 from networks import IRREGULAR, TINY
 from torch import nn
 
-from predictors import runtimes
-from predictors.artifact import logits_of, onnx_logits, relative_difference
+from predictors.deployment import runtimes
+from predictors.deployment.artifact import logits_of, onnx_logits, relative_difference
+from predictors.deployment.models import Model, config_model
+from predictors.deployment.runtimes import (
+    RUNTIMES,
+    Runtime,
+    find_runtime,
+    installed_runtimes,
+    runtimes_with,
+)
 from predictors.devices.registry import open_device
 from predictors.devices.runner.loaders import LOADERS
-from predictors.models import Model, config_model
-from predictors.runtimes import RUNTIMES, Runtime, find_runtime, installed_runtimes, runtimes_with
 from search_spaces.fasternet import FasterNetConfig
 
 # From the fp32 of torch. With bf16 a number has 8 bits; int8 was calibrated with noise.
@@ -142,7 +148,7 @@ def test_an_export_that_computes_something_else_is_refused(
     def wrong(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
         return -logits_of(network, images)
 
-    monkeypatch.setattr("predictors.artifact.logits_of", wrong)
+    monkeypatch.setattr("predictors.deployment.artifact.logits_of", wrong)
     with pytest.raises(RuntimeError, match="must agree with torch to 1e-04, but differs by"):
         runtime.export(config_model(TINY), tmp_path / "network.onnx")
     assert not list(tmp_path.glob("*.onnx"))
@@ -171,7 +177,7 @@ def test_what_ncnn_computes_otherwise_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _need(find_runtime("ncnn"))
-    monkeypatch.setattr("predictors.export_ncnn.logits_of", lambda *_: torch.ones(1, 10))
+    monkeypatch.setattr("predictors.deployment.export_ncnn.logits_of", lambda *_: torch.ones(1, 10))
     with pytest.raises(ValueError, match="its outputs differ from torch's by"):
         find_runtime("ncnn").export(config_model(TINY), tmp_path / "network.ncnn.zip")
     assert not (tmp_path / "network.ncnn.zip").exists()

@@ -8,8 +8,8 @@ import pytest
 import torch
 from networks import TINY
 
-from nas.loop import search
-from nas.trial import Scores
+from nas.searching.loop import search
+from nas.searching.trial import Scores
 from predictors.recipe import Recipe
 from predictors.short_training import TrainingEstimator
 from predictors.training import Training

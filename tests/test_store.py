@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from predictors.deployment.models import config_identity
 from predictors.devices.entry import Entry, Key, Setting
 from predictors.devices.store import Merged, Store
-from predictors.models import config_identity
 from predictors.timing import Measurement
 from search_spaces.fasternet import FASTERNET
 

@@ -14,10 +14,18 @@ import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
 
-from nas import journal
 from nas.cluster import Outcome
-from nas.study import MEASUREMENTS, RUN, TRIALS, Study, read_measurements, read_run, write_run
-from nas.trial import Scores
+from nas.searching.trial import Scores
+from nas.studies import journal
+from nas.studies.study import (
+    MEASUREMENTS,
+    RUN,
+    TRIALS,
+    Study,
+    read_measurements,
+    read_run,
+    write_run,
+)
 from predictors.timing import Measurement
 from search_spaces.catalogue import SPACES
 from search_spaces.fasternet import FASTERNET
@@ -122,7 +130,7 @@ def test_the_last_measurement_of_a_network_counts(study: Study) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from nas.study import Study
+from nas.studies.study import Study
 from search_spaces.catalogue import SPACES
 study = Study(Path(sys.argv[1]), SPACES["fasternet-32"], 3.0)
 print("held", flush=True)

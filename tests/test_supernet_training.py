@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from predictors.datasets import ImageData, load_data
+from predictors.data.datasets import ImageData, load_data
 from predictors.recipe import Recipe
 from predictors.supernet_training import score, supernet_training
 from search_spaces.fasternet import FasterNetConfig

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from nas.cli import _parser, main
-from nas.cli_arguments import by_device, duration_ms
-from nas.cli_targets import folder_name, targets_of
-from nas.folders import read_only_run, start_run
-from nas.options import SearchOptions
-from nas.targets import Target
+from nas.cli.arguments import by_device, duration_ms
+from nas.cli.main import _parser, main
+from nas.cli.targets import folder_name, targets_of
+from nas.studies.folders import read_only_run, start_run
+from nas.studies.options import SearchOptions
+from nas.studies.targets import Target
 
 Streams = pytest.CaptureFixture[str]
 BOTH = ("--device", "arm", "--device", "cpu")

@@ -11,10 +11,10 @@ from networks import IRREGULAR
 from torch import distributed
 from torch.multiprocessing.spawn import spawn
 
-from nas.full_recipe import FullRecipe
-from nas.full_training import FullTraining
-from nas.team import Team, usable_device
-from predictors.datasets import load_data
+from nas.training.full_recipe import FullRecipe
+from nas.training.full_training import FullTraining
+from nas.training.team import Team, usable_device
+from predictors.data.datasets import load_data
 from search_spaces.network import build
 
 CONFIG = replace(IRREGULAR, classes=10, resolution=16)

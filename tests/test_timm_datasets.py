@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from predictors.datasets import load_data
-from predictors.image_streams import ImageStream, found_in_streams
-from predictors.images import SplitName
+from predictors.data.datasets import load_data
+from predictors.data.image_streams import ImageStream, found_in_streams
+from predictors.data.images import SplitName
 
 COLOURS = {"green": (30, 200, 30), "red": (200, 30, 30)}
 

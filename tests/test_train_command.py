@@ -16,15 +16,15 @@ import torch
 from networks import TINY
 from safetensors.torch import load_file
 
-from nas.checkpointing import BEFORE, LAST
-from nas.cli import main
+from nas.cli.main import main
+from nas.training.checkpointing import BEFORE, LAST
 from search_spaces.checkpoints import load
 from search_spaces.formats import load_config, save_config
 from search_spaces.weight_files import read_weights
 
 Streams = pytest.CaptureFixture[str]
 CONFIG = replace(TINY, classes=4)
-COMMAND = "import sys; from nas.cli import main; sys.exit(main())"
+COMMAND = "import sys; from nas.cli.main import main; sys.exit(main())"
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ import torch
 from trained_digits import CONFIGS, SMALL, final_rows, run_with, train_command
 
 import fasternas as fn
-from nas.cli import main
-from nas.ending import read_ending
-from predictors.datasets import load_data
+from nas.cli.main import main
+from nas.training.ending import read_ending
+from predictors.data.datasets import load_data
 from search_spaces.checkpoints import read_checkpoint
 
 Streams = pytest.CaptureFixture[str]
@@ -54,7 +54,7 @@ def test_without_a_device_the_table_has_accuracies_alone(digits_networks: Path) 
 
 
 def test_the_accuracy_is_that_of_the_best_weights_on_the_test_split(digits_networks: Path) -> None:
-    from predictors.image_batches import batches
+    from predictors.data.image_batches import batches
 
     data = load_data("digits", resolution=8)
     assert data.test is not None

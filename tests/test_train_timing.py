@@ -10,9 +10,9 @@ import pytest
 from trained_digits import CONFIGS, SMALL, final_rows, run_with, train_command
 
 import fasternas as fn
-from nas.cli import main
-from nas.ending import read_ending
-from nas.targets import Target
+from nas.cli.main import main
+from nas.studies.targets import Target
+from nas.training.ending import read_ending
 
 Streams = pytest.CaptureFixture[str]
 
@@ -21,7 +21,7 @@ Streams = pytest.CaptureFixture[str]
 def trained(digits_networks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of them, and timings that are short and imprecise."""
     monkeypatch.setattr("predictors.devices.session.ROUNDS", (6, 6))
-    monkeypatch.setattr("nas.final.PROCESSES", 1)
+    monkeypatch.setattr("nas.training.final.PROCESSES", 1)
     return shutil.copytree(digits_networks, tmp_path / "networks")
 
 

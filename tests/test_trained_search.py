@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nas.cli import main
-from nas.trainings import read_trainings
+from nas.cli.main import main
+from nas.studies.trainings import read_trainings
 
 PROGRAM = Path(sys.executable).with_name("fasternas")
 Streams = pytest.CaptureFixture[str]

@@ -11,7 +11,7 @@ from networks import TINY
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from predictors.datasets import ImageData, load_data
+from predictors.data.datasets import ImageData, load_data
 from predictors.recipe import Fidelity, Recipe, rungs, steps_in, steps_of
 from predictors.training import DivergedError, Training, accuracy
 from search_spaces.network import build

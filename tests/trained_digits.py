@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nas.options import SearchOptions
+from nas.studies.options import SearchOptions
 from search_spaces.fasternet import FasterNetConfig
 
 SMALL = FasterNetConfig(

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import final
 
+from predictors.deployment.models import Model
+from predictors.deployment.runtimes import find_runtime
 from predictors.devices.connection import DeviceLostError
 from predictors.devices.device import PROCESSES, Device
 from predictors.devices.timed import GROUP
 from predictors.latency import Prediction
-from predictors.models import Model
-from predictors.runtimes import find_runtime
 from predictors.timing import Measurement, Source
 from search_spaces.fasternet import FasterNetConfig
 

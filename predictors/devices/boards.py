@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from predictors.deployment.runtimes import find_runtime
 from predictors.devices.connection import Connection, ConnectionLostError, number
 from predictors.devices.device import Wanted
 from predictors.devices.ssh import Address, remedy
 from predictors.devices.timed import Host, TimedDevice
 from predictors.devices.user_folders import config_folder
-from predictors.runtimes import find_runtime
 from search_spaces.wording import brief
 
 _NAME = re.compile(r"[A-Za-z][\w-]{0,40}")

@@ -8,10 +8,10 @@ import subprocess
 import sys
 from functools import cache
 
+from predictors.deployment.runtimes import find_runtime
 from predictors.devices.device import Wanted
 from predictors.devices.runner.serving import BOOT
 from predictors.devices.timed import Host, TimedDevice
-from predictors.runtimes import find_runtime
 
 RUNTIMES = ("onnxruntime", "torch", "torch-compiled")  # that run on it, in fp32
 QUERY = ("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")

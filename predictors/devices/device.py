@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from predictors.deployment.models import Model
 from predictors.latency import Prediction
-from predictors.models import Model
 from predictors.timing import Measurement, Source
 from search_spaces.fasternet import FasterNetConfig
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import geometric_mean
 
+from predictors.deployment.models import Model
+from predictors.deployment.runtimes import runtimes_with
 from predictors.devices.device import Device
 from predictors.devices.registry import open_device
-from predictors.models import Model
-from predictors.runtimes import runtimes_with
 from search_spaces.fasternet import FasterNetConfig
 
 

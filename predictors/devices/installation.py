@@ -6,10 +6,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from predictors.deployment.runtimes import find_runtime
 from predictors.devices.boards import Board, survey
 from predictors.devices.connection import Connection, ConnectionLostError
 from predictors.devices.ssh import SITE, Address, remedy
-from predictors.runtimes import find_runtime
 
 
 def with_runtime(board: Board) -> Board:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from predictors.deployment.models import Model
 from predictors.devices.device import PROCESSES, Device
 from predictors.latency import Prediction
-from predictors.models import Model
 from predictors.shares import WHOLE, SharePredictor
 from predictors.timing import Measurement, Source
 from search_spaces.fasternet import FasterNetConfig

@@ -3,11 +3,11 @@
 import os
 import sys
 
+from predictors.deployment.runtimes import find_runtime
 from predictors.devices.device import Wanted
 from predictors.devices.runner.machine import processor
 from predictors.devices.runner.serving import BOOT
 from predictors.devices.timed import Host, TimedDevice
-from predictors.runtimes import find_runtime
 
 
 def open_local(name: str, wanted: Wanted) -> TimedDevice:

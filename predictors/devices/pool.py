@@ -13,6 +13,7 @@ from math import ceil
 from statistics import median, median_low
 from typing import Any, TypeVar
 
+from predictors.deployment.models import Model
 from predictors.devices.boards import Board
 from predictors.devices.dealing import Worker, deal
 from predictors.devices.device import PROCESSES, Device, Wanted
@@ -21,7 +22,6 @@ from predictors.devices.references import reference_latency
 from predictors.devices.ssh import PORT, Address
 from predictors.devices.timed import GROUP
 from predictors.latency import Prediction
-from predictors.models import Model
 from predictors.timing import Measurement, Source
 from search_spaces.fasternet import FasterNetConfig
 

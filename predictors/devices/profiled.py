@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from predictors.cost import layers_in_groups
+from predictors.deployment.models import Model, as_model
 from predictors.devices.device import HOW_TO_ATTACH, PROCESSES, threads_of
 from predictors.latency import Prediction
-from predictors.models import Model, as_model
 from predictors.profile import load_profile
 from predictors.timing import Measurement, Source
 from search_spaces.fasternet import FasterNetConfig

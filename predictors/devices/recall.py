@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from predictors.deployment.models import Model
 from predictors.devices.entry import Entry, Key, Setting
 from predictors.devices.references import reference_latency
 from predictors.devices.store import Store
-from predictors.models import Model
 from predictors.rounds import blend
 from predictors.timing import Measurement
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from predictors.deployment.models import Model, as_model
 from predictors.devices.device import PROCESSES, threads_of
 from predictors.devices.store import Store
 from predictors.latency import Prediction
-from predictors.models import Model, as_model
 from predictors.timing import Measurement, Source
 from search_spaces.fasternet import FasterNetConfig
 

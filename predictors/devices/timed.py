@@ -11,6 +11,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from predictors.deployment.models import ONE_AT_A_TIME, Model, as_model, config_model
+from predictors.deployment.runtimes import find_runtime
 from predictors.devices.connection import (
     Connection,
     ConnectionLostError,
@@ -24,9 +26,7 @@ from predictors.devices.recall import Recall
 from predictors.devices.session import Session, SessionTimer, clock_of, merged
 from predictors.devices.ssh import remedy
 from predictors.latency import Prediction
-from predictors.models import ONE_AT_A_TIME, Model, as_model, config_model
 from predictors.rounds import blend, nearness_in, ratios_in
-from predictors.runtimes import find_runtime
 from predictors.timing import Measurement, Source, estimate
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 

@@ -1,0 +1,1 @@
+"""`fasternas bench`: many networks timed side by side."""

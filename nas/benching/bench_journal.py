@@ -1,0 +1,49 @@
+"""The measurements of a benchmark on disk, one a line, kept as they come."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nas.studies import journal
+from predictors.deployment.models import Model
+from predictors.timing import Measurement
+
+JOURNAL = "bench.jsonl"
+
+
+def keep_measurement(folder: Path, device: str, model: Model, latency: Measurement) -> None:
+    """Append a measurement with all its samples; `device` is the device's description.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    entry = {"identity": model.identity, "device": device, "measurement": latency.as_json()}
+    journal.append(folder / JOURNAL, [entry])
+
+
+def kept_measurements(folder: Path, device: str) -> dict[str, Measurement]:
+    """Return what the folder holds of the device of that description, by the models' identities.
+
+    A last line that was cut off is dropped: its network is timed again.
+
+    Raises:
+        ValueError: if another line is no such measurement; the message says which.
+    """
+    path = folder / JOURNAL
+    journal.repair(path)
+    found = {}
+    for number, entry in enumerate(journal.read(path), start=1):
+        try:
+            if entry["device"] == device:
+                found[entry["identity"]] = _measurement(entry["measurement"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"Line {number} of {path} must be a measurement, but is none: {error}. Delete that "
+                "line to lose that measurement only."
+            ) from None
+    return found
+
+
+def _measurement(stored: Mapping[str, Any]) -> Measurement:
+    samples = tuple(tuple(process) for process in stored["samples_ms"])
+    return Measurement(**{**stored, "samples_ms": samples})

@@ -1,0 +1,68 @@
+"""`fasternas bench`: the paper's operators, or networks of many families, side by side."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from nas.benching.bench import bench, check_timed, in_order
+from nas.benching.bench_report import Topic, bench_table, default_folder, write_bench
+from nas.benching.bench_row import Row
+from nas.benching.bench_subjects import Subject, model_subjects, operator_subjects
+from nas.cli.runtime import open_wanted
+from nas.cli.table import print_table
+from nas.quantities import format_ms
+from nas.studies.folders import machine_facts
+from predictors.deployment.models import batched
+from predictors.devices.timed import GROUP
+from search_spaces.fasternet import FASTERNET
+
+
+def run_bench(arguments: argparse.Namespace) -> int:
+    """Time them, print a table, write the table and the plot into the folder."""
+    topic: Topic = arguments.topic
+    device = open_wanted(arguments, [FASTERNET["t0"]])
+    check_timed(device)
+    subjects = _subjects(arguments)
+    folder = _folder(arguments)
+    coming = bench(subjects, device, folder, processes=arguments.processes)
+    print(f"{len(subjects)} networks, {GROUP} at a time, on {device.description}; {folder}",
+          file=sys.stderr)  # fmt: skip
+    rows = list(_watched(coming, len(subjects)))
+    if not any(row.latency for row in rows):
+        raise RuntimeError(f"`network` must be one that {device.name} can run, but got "
+                           f"{rows[0].subject.model.name}: {rows[0].failed}")  # fmt: skip
+    rows = in_order(rows, subjects)
+    write_bench(folder, topic, rows, machine_facts(device))
+    if arguments.json:
+        print(json.dumps([row.as_json() for row in rows], indent=2))
+        return 0
+    print_table(*bench_table(topic, rows))
+    print(f"{folder}/{topic}.png, .csv and .json hold the results.", file=sys.stderr)
+    return 0
+
+
+def _subjects(arguments: argparse.Namespace) -> Sequence[Subject]:
+    operators = arguments.topic == "operators"
+    found = operator_subjects() if operators else model_subjects(arguments.networks)
+    return [replace(subject, model=batched(subject.model, arguments.batch)) for subject in found]
+
+
+def _folder(arguments: argparse.Namespace) -> Path:
+    if arguments.out is not None:
+        return Path(arguments.out)
+    threads = f"{arguments.threads}-threads" if arguments.threads else ""
+    batch = f"batch-{arguments.batch}" if arguments.batch > 1 else ""
+    chosen = [word for word in (arguments.runtime, arguments.precision, threads, batch) if word]
+    return default_folder(arguments.topic, arguments.device, *chosen)
+
+
+def _watched(rows: Iterable[Row], total: int) -> Iterator[Row]:
+    """Say of each network on standard error what came of it."""
+    for number, row in enumerate(rows, start=1):
+        found = f"{format_ms(row.latency.median_ms)} ms" if row.latency else f"failed: {row.failed}"
+        before = ", timed before and not again" if row.done else ""
+        print(f"{number} of {total}: {row.subject.model.name} {found}{before}", file=sys.stderr)
+        yield row

@@ -1,0 +1,89 @@
+"""`fasternas devices`: list, add, check and remove what networks are timed on."""
+
+import argparse
+import json
+import sys
+
+from nas.cli.table import print_table
+from predictors.deployment.runtimes import find_runtime
+from predictors.devices.boards import Board, boards_to_change, check_name, load_boards, survey
+from predictors.devices.installation import with_runtime
+from predictors.devices.registry import device_names, open_device, stored_devices
+from predictors.devices.ssh import SITE, Address
+
+
+def run_devices(arguments: argparse.Namespace) -> int:
+    """Do what was asked; without a word, list the devices."""
+    actions = {"list": _list, "add": _add, "check": _check, "remove": _remove}
+    actions[arguments.action or "list"](arguments)
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    found = [_described(name) for name in device_names()] + _stored()
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+        return
+    print_table(["device", "what it is"], [[d["name"], d["description"]] for d in found])
+
+
+def _described(name: str) -> dict[str, str]:
+    """What a device is; one that cannot be opened does not hide the others."""
+    try:
+        device = open_device(name)
+    except (ValueError, RuntimeError) as error:
+        return {"name": name, "source": "measured", "runtime": "", "description": str(error)}
+    return {"name": device.name, "source": device.source, "runtime": device.runtime,
+            "description": device.description}  # fmt: skip
+
+
+def _stored() -> list[dict[str, str]]:
+    """The devices of which there are measurements only; a broken store does not hide the others."""
+    try:
+        holdings = stored_devices()
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return []
+    return [{"name": h.device, "source": "measured", "runtime": h.setting.runtime,
+             "description": f"stored: {h.count} measurements of {h.setting.description}, the last "
+             f"of {h.last[:10]}"} for h in holdings]  # fmt: skip
+
+
+def _add(arguments: argparse.Namespace) -> None:
+    check_name(arguments.name, device_names())
+    runtime = find_runtime(arguments.runtime, arguments.precision)
+    asked = Board(
+        name=arguments.name, ssh=str(Address.parse(arguments.ssh)), runtime=runtime.name,
+        precision=runtime.precision, threads=arguments.threads, cores=arguments.cores,
+    )  # fmt: skip
+    found = with_runtime(asked)
+    asked.check_fits(found.number_of_cores)
+    with boards_to_change() as boards:
+        check_name(found.name, boards)  # another process may have taken it meanwhile
+        boards[found.name] = found
+    print(f"{found.name}: {found.description}")
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    board = survey(_registered(arguments.name), load=True)
+    with boards_to_change() as boards:
+        boards[board.name] = board
+    print(f"{board.name}: {board.description}")
+    if not board.version:
+        raise ValueError(f"{board.name} must have {board.runtime}, but it is not there any more. "
+                         "Remove the board and add it again.")  # fmt: skip
+
+
+def _remove(arguments: argparse.Namespace) -> None:
+    board = _registered(arguments.name)
+    with boards_to_change() as boards:
+        boards.pop(board.name, None)
+    print(f"{board.name} is forgotten. What was installed on it, if anything, is in {SITE}.")
+
+
+def _registered(name: str) -> Board:
+    boards = load_boards()
+    if name not in boards:
+        raise ValueError(f"`name` must be a registered board ({', '.join(boards) or 'none yet'}), "
+                         f"but got {name!r}. `fasternas devices add` registers one.")  # fmt: skip
+    return boards[name]

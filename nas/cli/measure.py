@@ -1,0 +1,98 @@
+"""`fasternas measure`: the latency of networks on a device, side by side."""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from nas.cli.runtime import open_wanted
+from nas.cli.table import print_table
+from nas.networks import find_network
+from nas.quantities import format_count, format_ms
+from predictors.comparison import compare
+from predictors.deployment.models import Model, batched
+from predictors.devices.device import HOW_TO_ATTACH, Device
+from predictors.timing import Measurement
+
+Timed = tuple[Model, Measurement]
+
+
+def run_measure(arguments: argparse.Namespace) -> int:
+    """Time the networks, print a table, and compare the first with the others."""
+    models = [batched(find_network(name), arguments.batch) for name in arguments.networks]
+    device = open_wanted(arguments, models)
+    measured = device.measure_each(models, processes=arguments.processes)
+    timed = list(zip(models, _watched(measured, device, len(models)), strict=True))
+    for remark in device.remarks:
+        print(remark, file=sys.stderr)
+    if arguments.json:
+        print(json.dumps([_record(model, m, timed[0]) for model, m in timed], indent=2))
+        return 0
+    print_table(["network", "latency ms", "interval", "images/s", "source", "MACs", "GFLOPS",
+                 "params"], [_cells(model, m) for model, m in timed])  # fmt: skip
+    (first, reference), *others = timed
+    for model, m in others:
+        print(compare(reference, m).words(first.name, model.name))
+    print(device.description, file=sys.stderr)
+    for remark in how_measured([m for _, m in timed]):
+        print(remark, file=sys.stderr)
+    if device.source == "predicted":
+        print(HOW_TO_ATTACH, file=sys.stderr)
+    return 0
+
+
+def how_measured(measurements: Sequence[Measurement]) -> list[str]:
+    """What is to be known of how the measurements came about, one line each."""
+    sessions = {m.context["session"]: m.context for m in measurements if "session" in m.context}
+    counts: Counter[str] = Counter()
+    for context in sessions.values():
+        counts.update(context.get("counts", {}))
+    found = []
+    if counts["left_out"]:
+        found.append(f"{counts['left_out']} of {counts['samples']} samples were preempted and "
+                     "left out.")  # fmt: skip
+    if counts["rounds_left_out"]:
+        found.append(f"{counts['rounds_left_out']} of {counts['rounds']} rounds, in which the "
+                     "machine was slowed down, were left out.")  # fmt: skip
+    if any(m.unstable for m in measurements):
+        found.append("unstable: +-2 % was not reached in the time that a measurement may take.")
+    return found
+
+
+def _cells(model: Model, m: Measurement) -> list[str]:
+    speed = model.gflops(m.median_ms)
+    return [model.name, format_ms(m.median_ms), f"{format_ms(m.low_ms)} - {format_ms(m.high_ms)}",
+            format_count(model.images_per_s(m.median_ms)),
+            m.source + (", unstable" if m.unstable else ""),
+            "-" if model.macs is None else format_count(model.macs),
+            "-" if speed is None else f"{speed:.3g}",
+            "-" if model.params is None else format_count(model.params)]  # fmt: skip
+
+
+def _record(model: Model, m: Measurement, first: Timed) -> dict[str, Any]:
+    record = {
+        "name": model.name, "median_ms": m.median_ms, "low_ms": m.low_ms, "high_ms": m.high_ms,
+        "source": m.source, "unstable": m.unstable, "device": m.device, "runtime": m.runtime,
+        "precision": m.precision, "threads": m.threads, "batch": model.batch_size,
+        "images_per_s": model.images_per_s(m.median_ms), "macs": model.macs,
+        "params": model.params, "gflops": model.gflops(m.median_ms), "context": m.context,
+    }  # fmt: skip
+    if model is not first[0]:
+        found = compare(first[1], m)
+        record["times_the_first"] = {"ratio": found.ratio, "low": found.low, "high": found.high}
+    return record
+
+
+def _watched(measured: Iterator[Measurement], device: Device, total: int) -> Iterator[Measurement]:
+    """Say on a terminal how far the timing is; what comes next has a line of its own."""
+    begun = False
+    try:
+        for done, measurement in enumerate(measured, start=1):
+            if begun := sys.stderr.isatty():
+                print(f"\rtiming on {device.name}: {done} of {total}", end="", file=sys.stderr)
+            yield measurement
+    finally:
+        if begun:
+            print(file=sys.stderr)

@@ -1,0 +1,51 @@
+"""`fasternas measurements`: list, export and import the latencies that were timed."""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from nas.cli.table import print_table
+from nas.studies.measurement_files import entries_of_run, read_entries, write_entries
+from predictors.devices.boards import check_name
+from predictors.devices.registry import device_names
+from predictors.devices.store import Store
+
+
+def run_measurements(arguments: argparse.Namespace) -> int:
+    """Do what was asked; without a word, list what there is."""
+    actions = {"list": _list, "export": _export, "import": _import}
+    actions[arguments.action or "list"](arguments)
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    holdings = Store().holdings()
+    if arguments.json:
+        print(json.dumps([{**asdict(h), **asdict(h)["setting"], "setting": h.setting.description}
+                          for h in holdings], indent=2))  # fmt: skip
+        return
+    cells = [[h.device, h.setting.description, str(h.count), f"{h.first[:10]} - {h.last[:10]}"]
+             for h in holdings]  # fmt: skip
+    print_table(["device", "measured on", "networks", "when"], cells)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    store = Store()
+    entries = entries_of_run(Path(arguments.run)) if arguments.run else store.entries()
+    if arguments.device:
+        entries = [entry for entry in entries if entry.device == arguments.device]
+    if not entries:
+        of = f" of {arguments.device}" if arguments.device else ""
+        raise ValueError(f"There must be measurements{of} to export, but {store.path} has none. "
+                         "`fasternas measurements` lists what there is.")  # fmt: skip
+    write_entries(Path(arguments.file), entries)
+    print(f"{arguments.file}: {len(entries)} measurements")
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    name = arguments.name or ""
+    if name:
+        check_name(name, device_names())
+    merged = Store().merge(read_entries(Path(arguments.file)), alias=name)
+    print(f"{merged.new} new, {merged.replaced} replaced by newer ones, {merged.kept} kept")

@@ -1,0 +1,29 @@
+"""`fasternas merge`: several runs become one, whose front is printed."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from nas.cli.table import print_table
+
+
+def run_merge(arguments: argparse.Namespace) -> int:
+    """Merge, write the front of the new run, print it."""
+    from nas.reporting import report
+    from nas.studies.folders import read_only_run
+    from nas.studies.merging import merge_runs
+
+    out = Path(arguments.out)
+    merged = merge_runs([Path(run) for run in arguments.runs], out, repair=arguments.repair)
+    run = read_only_run(out)
+    front = report.write_report(run)
+    print(f"{out}: {merged.trials} trials, {merged.measurements} latencies; {merged.repeated} "
+          "trials were of a network that another one has", file=sys.stderr)  # fmt: skip
+    if arguments.json:
+        print(json.dumps(report.rows(front), indent=2))
+        return 0
+    print_table(*report.table(front))
+    for line in report.closing_words(run, front):
+        print(line, file=sys.stderr)
+    return 0

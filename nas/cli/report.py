@@ -1,0 +1,16 @@
+"""`fasternas report`: one HTML file about a run."""
+
+import argparse
+from pathlib import Path
+
+
+def run_report(arguments: argparse.Namespace) -> int:
+    """Write the report and print where it is."""
+    from nas.reporting.html_report import FILE, write_html
+    from nas.studies.folders import read_only_run
+
+    run = read_only_run(Path(arguments.run), repair=arguments.repair)
+    path = Path(arguments.out) if arguments.out else run.folder / FILE
+    write_html(run, path)
+    print(path)
+    return 0

@@ -1,0 +1,173 @@
+"""`fasternas search`: from its arguments to the front."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from contextlib import redirect_stdout
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.cli.table import print_table
+from nas.cli.targets import folder_name, targets_of
+from nas.studies.options import SearchOptions
+
+if TYPE_CHECKING:
+    from nas.estimating import Prepared
+    from nas.run import Run
+    from nas.studies.mirror import Mirror
+
+TRIALS, TRAINED_TRIALS = 200, 36  # unless told
+
+
+def run_search(arguments: argparse.Namespace) -> int:
+    """`fasternas search`: calibrate, search, verify; print the front."""
+    from nas.reporting import report
+    from nas.studies.folders import give_up, keep_remarks, resume_run, start_run
+
+    folder = _folder(arguments)
+    ready = _prepared(arguments, folder)
+    if arguments.resume:
+        run = resume_run(folder, ready.options, repair=arguments.repair, fresh=arguments.fresh)
+    else:
+        run = start_run(folder, ready.options, fresh=arguments.fresh)
+    for remark in ready.remarks:
+        print(remark, file=sys.stderr)
+    try:
+        mirror = _mirror(arguments.storage, run)
+        steps = run.steps(ray_address=arguments.ray, trial_timeout_s=_seconds(arguments))
+        with redirect_stdout(sys.stderr):  # Ray tells there of lost workers
+            _show_progress(steps, f"{run.device.description}; {folder}")
+        front = report.write_report(run)
+        keep_remarks(run)
+        behind = _behind(mirror, run)
+    except (ValueError, RuntimeError):
+        give_up(run)
+        raise
+    finally:
+        run.close()
+    for remark in run.device.remarks:
+        print(remark, file=sys.stderr)
+    if arguments.json:
+        print(json.dumps(report.rows(front), indent=2))
+    else:
+        print_table(*report.table(front))
+        for line in report.closing_words(run, front):
+            print(line, file=sys.stderr)
+    if behind:
+        print(f"fasternas: error: {behind}", file=sys.stderr)
+    return 2 if behind else 0
+
+
+def _mirror(url: str | None, run: "Run") -> "Mirror | None":
+    """The storage that gets a copy of the trials; it begins with those that there are."""
+    if url is None:
+        return None
+    from nas.studies.mirror import Mirror
+
+    mirror = Mirror(url, run.folder.resolve().name)
+    run.study.reflect(mirror)
+    return mirror
+
+
+def _behind(mirror: "Mirror | None", run: "Run") -> str:
+    """Bring the storage up to date if it failed on the way; say why it still does not take all."""
+    if mirror is None or not mirror.behind:
+        return ""
+    try:
+        run.study.reflect(mirror)
+    except (RuntimeError, ValueError) as error:
+        return str(error)
+    return ""
+
+
+def _prepared(arguments: argparse.Namespace, folder: Path) -> "Prepared":
+    """The options as asked, with what the data and the run to go on with say."""
+    from nas.estimating import prepared
+
+    first, *beside = targets_of(arguments, run=folder if arguments.resume else None)
+    options = SearchOptions(
+        device=first.device, budget_ms=first.budget_ms, space=arguments.space,
+        runtime=first.runtime, precision=first.precision, threads=first.threads,
+        beside=tuple(beside),
+        trials=_trials(arguments, folder), parallel=arguments.parallel,
+        seed=arguments.seed, searcher=arguments.searcher,
+        resolutions=arguments.resolution, activations=arguments.activation,
+        classes=arguments.classes, data=arguments.data or "",
+        accuracy=_accuracy(arguments, folder), epochs=arguments.epochs,
+        growing=arguments.growing, weights=arguments.weights or "",
+    )  # fmt: skip
+    automatic = arguments.accuracy == "auto" and not arguments.resume
+    return prepared(options, automatic=automatic, minutes=_minutes(arguments))
+
+
+def _accuracy(arguments: argparse.Namespace, folder: Path) -> Any:
+    """As told; without data a score, with data trained; `auto` is what a run to go on with has."""
+    if arguments.accuracy == "auto" and arguments.resume:
+        from nas.studies.study import read_run
+
+        return read_run(folder)["options"]["accuracy"]
+    told = None if arguments.accuracy == "auto" else arguments.accuracy
+    return told or ("train" if arguments.data else "proxy")
+
+
+def _minutes(arguments: argparse.Namespace) -> float | None:
+    return None if arguments.time is None else arguments.time / 60e3
+
+
+def _seconds(arguments: argparse.Namespace) -> float | None:
+    return None if arguments.trial_timeout is None else arguments.trial_timeout / 1e3
+
+
+def _trials(arguments: argparse.Namespace, folder: Path) -> int:
+    """As told; those that a run to go on with has."""
+    if arguments.trials is not None:
+        return int(arguments.trials)
+    if arguments.resume:
+        from nas.studies.study import read_run
+
+        return SearchOptions.from_json(read_run(folder)["options"]).trials
+    return TRAINED_TRIALS if _accuracy(arguments, folder) == "train" else TRIALS
+
+
+def _folder(arguments: argparse.Namespace) -> Path:
+    """The run folder: as given, or named by devices and budgets and, for a new run, not taken."""
+    if arguments.out is not None:
+        return Path(arguments.out)
+    first = Path("runs") / folder_name(arguments)
+    if arguments.resume:
+        return first
+    numbered = (first.with_name(f"{first.name}-{i}") for i in count(2))
+    return first if not first.exists() else next(path for path in numbered if not path.exists())
+
+
+def _show_progress(steps: Iterable[Any], heading: str) -> None:
+    """Draw a bar for each phase on a terminal; elsewhere print a line now and then.
+
+    The heading comes with the first step: an error before it stays the only line.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description:>22}"), BarColumn(), MofNCompleteColumn(),
+               TimeRemainingColumn(), TextColumn("{task.fields[best]}"))  # fmt: skip
+    bars: dict[str, Any] = {}
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        for step in steps:
+            if not bars:
+                print(heading, file=sys.stderr)
+            if step.phase not in bars:
+                bars[step.phase] = progress.add_task(step.phase, total=step.total, best="")
+            shown = {"best": step.best} if step.best else {}
+            progress.update(bars[step.phase], completed=step.done, total=step.total, **shown)
+            if not console.is_terminal and (step.best or step.done == step.total):
+                words = f"{step.phase}: {step.done} of {step.total}"
+                print(f"{words}; {step.best}" if step.best else words, file=sys.stderr)

@@ -1,0 +1,211 @@
+"""`fasternas train`: from configs, or a run's front, to trained weights."""
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.training.picking import Picked, find_networks
+from nas.training.recipe_files import read_overrides, read_recipe, recipe_with
+
+if TYPE_CHECKING:
+    from nas.training.full_jobs import Job
+    from nas.training.ray_training import Crew, Update
+    from predictors.data.datasets import ImageData
+
+
+def run_train(arguments: argparse.Namespace) -> int:
+    """`fasternas train`: train each network to its end, and say what came of it."""
+    from nas.cli.final import Finish
+    from nas.training.full_jobs import is_finished
+
+    jobs, remarks = _jobs(arguments)
+    crew = _crew(arguments)
+    finish = Finish(jobs, arguments.device, on_gpu=crew.gpus > 0)
+    for remark in remarks:
+        print(remark, file=sys.stderr)
+    waiting = [job for job in jobs if not is_finished(job)]
+    failed: dict[str, str] = {}
+    if len(waiting) > 1 or (waiting and (crew.workers > 1 or arguments.ray)):
+        failed = _in_ray(waiting, crew, arguments.ray)
+    elif waiting:
+        _here(waiting[0], crew)
+    failed |= finish.run([job for job in jobs if job.name not in failed], as_json=arguments.json)
+    for name, error in failed.items():
+        print(f"fasternas: error: {name}: {error}", file=sys.stderr)
+    return 2 if failed else 0
+
+
+def _jobs(arguments: argparse.Namespace) -> "tuple[list[Job], list[str]]":
+    """What is to be trained, as asked, and what the data have to say; all is checked here."""
+    from nas.training.full_jobs import check_data
+    from nas.training.training_folder import has_training
+    from predictors.short_training import loaded
+
+    picked = [p for name in arguments.networks for p in find_networks(name, arguments.pick)]
+    _refuse_twice(picked)
+    remarks: dict[str, None] = {}
+    jobs = []
+    for network in picked:
+        name = _data_of(arguments, network)
+        data = loaded(name, network.config.resolution)
+        job = _job(arguments, network, name, data)
+        check_data(job, data)
+        if has_training(job.folder) and not arguments.resume:
+            raise ValueError(f"`out` must be a new folder, but {job.folder} holds a training. Go "
+                             "on with --resume or name another folder.")  # fmt: skip
+        remarks.update(dict.fromkeys(data.remarks))
+        jobs.append(job)
+    return jobs, list(remarks)
+
+
+def _job(arguments: argparse.Namespace, network: Picked, name: str, data: "ImageData") -> "Job":
+    from nas.training.full_jobs import Job
+    from nas.training.full_recipe import recipe_for
+    from nas.training.training_folder import RECIPE
+
+    config = network.config
+    if network.any_classes:
+        config = replace(config, classes=len(data.classes))
+    folder = (_out(arguments, network) / network.name).absolute()
+    told = _overrides(arguments)
+    if arguments.resume and (folder / RECIPE).exists():
+        recipe = read_recipe(folder / RECIPE)
+    else:
+        whole = {name: int(told[name]) for name in ("epochs", "batch")
+                 if told.get(name, "").isdecimal() and int(told[name])}  # fmt: skip
+        recipe = recipe_for(config, len(data.train), **whole)
+    return Job(name=network.name, config=config, recipe=recipe_with(recipe, told),
+               data=_absolute(name), folder=folder, init=_init(arguments.init),
+               run=network.run and network.run.absolute(),
+               minutes=arguments.checkpoint / 60e3)  # fmt: skip
+
+
+def _overrides(arguments: argparse.Namespace) -> dict[str, str]:
+    """The settings of the file, over these those of --set, over these --epochs and --seed."""
+    told = read_overrides(Path(arguments.recipe)) if arguments.recipe else {}
+    told |= dict(arguments.set)
+    named = {"epochs": arguments.epochs, "seed": arguments.seed}
+    return told | {name: str(value) for name, value in named.items() if value is not None}
+
+
+def _data_of(arguments: argparse.Namespace, network: Picked) -> str:
+    """As told; a run that trained its networks had data."""
+    from nas.studies.study import read_run
+
+    name = arguments.data or (network.run and read_run(network.run)["options"].get("data"))
+    if not name:
+        raise ValueError("`data` must be given, but is not. Name a folder of images: --data DIR.")
+    return str(name)
+
+
+def _out(arguments: argparse.Namespace, network: Picked) -> Path:
+    if arguments.out:
+        return Path(arguments.out)
+    from nas.training.training_folder import TRAINED
+
+    return network.run / TRAINED if network.run else Path(TRAINED)
+
+
+def _init(told: str) -> str:
+    from nas.training.full_jobs import SCRATCH, SUPERNET
+
+    return told if told in (SCRATCH, SUPERNET) else _absolute(told)
+
+
+def _absolute(name: str) -> str:
+    """A path as workers elsewhere in the file system find it; a name as it is."""
+    return str(Path(name).absolute()) if Path(name).exists() else name
+
+
+def _refuse_twice(picked: Sequence[Picked]) -> None:
+    names = [network.name for network in picked]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise ValueError(f"`networks` must have names of their own, but two are {twice}. Train "
+                         "them one after the other, with --out.")  # fmt: skip
+
+
+def _crew(arguments: argparse.Namespace) -> "Crew":
+    """As many GPUs as asked for, or one if it is here; a worker for each."""
+    import torch
+
+    from nas.training.ray_training import Crew
+
+    there = torch.cuda.device_count()
+    gpus = min(there, 1) if arguments.gpus is None else arguments.gpus
+    if gpus and not there and not arguments.ray:
+        raise ValueError(f"`gpus` must be 0 where there is no GPU, but got {gpus}. Leave it out.")
+    return Crew(workers=max(arguments.workers, gpus), gpus=gpus)
+
+
+def _here(job: "Job", crew: "Crew") -> None:
+    """Train in this process, which needs no Ray."""
+    from nas.training.full_jobs import run_job
+    from nas.training.team import usable_device
+
+    steps = run_job(job, device=usable_device("cuda" if crew.gpus else "cpu"))
+    with _Bars() as bars:
+        for progress in steps:
+            if progress.remark:
+                bars.say(f"{job.name}: {progress.remark}")
+            done = (progress.epoch - 1) * progress.steps + progress.step
+            bars.move(job, done, job.recipe.epochs * progress.steps, progress.row)
+
+
+def _in_ray(jobs: "Sequence[Job]", crew: "Crew", address: str | None) -> dict[str, str]:
+    """Train side by side; return the errors of those that failed."""
+    from nas.training.ray_training import run_with_ray
+
+    failed: dict[str, str] = {}
+    updates: Iterable[Update] = run_with_ray(jobs, crew, address=address)
+    with redirect_stdout(sys.stderr), _Bars() as bars:  # Ray tells there of lost workers
+        for update in updates:
+            if update.error:
+                failed[update.job.name] = update.error
+            last = update.rows[-1] if update.rows else None
+            bars.move(update.job, len(update.rows), update.job.recipe.epochs, last)
+    return failed
+
+
+class _Bars:
+    """A bar for each network on a terminal, with the time left; elsewhere a line an epoch."""
+
+    def __enter__(self) -> "_Bars":
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description:>22}"), BarColumn(),
+                   TextColumn("{task.fields[at]}"), TimeRemainingColumn())  # fmt: skip
+        self._bars = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._tasks: dict[str, Any] = {}
+        self._said: dict[str, int] = {}
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def say(self, line: str) -> None:
+        """Print a line above the bars."""
+        print(line, file=sys.stderr, flush=True)
+
+    def move(self, job: "Job", done: int, total: int, row: Any) -> None:
+        """Move a network's bar; `row` is that of an epoch just done, or None."""
+        if job.name not in self._tasks:
+            self._tasks[job.name] = self._bars.add_task(job.name, total=total, at="")
+        shown: dict[str, Any] = {"at": _words(row, job)} if row else {}
+        self._bars.update(self._tasks[job.name], completed=done, total=total, **shown)
+        if row and self._bars.disable and self._said.get(job.name) != row.epoch:
+            self._said[job.name] = row.epoch
+            left = (job.recipe.epochs - row.epoch) * row.seconds / 60
+            self.say(f"{job.name}: {_words(row, job)}, about {left:.0f} min left")
+
+
+def _words(row: Any, job: "Job") -> str:
+    return (f"epoch {row.epoch} of {job.recipe.epochs}: loss {row.loss:.3f}, "
+            f"{row.accuracy:.2f} %, {row.images_per_s:.0f} images/s")  # fmt: skip

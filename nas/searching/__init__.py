@@ -1,0 +1,1 @@
+"""What to try next: the loop, and the searchers that propose."""

@@ -1,0 +1,146 @@
+"""Proposals kept within the latency budget and new, before anything is spent on them."""
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.searching.searcher import Admit
+from predictors.latency import Prediction
+from search_spaces.space import Genes, Space
+
+PredictLatency = Callable[[Sequence[Any]], Prediction]
+
+_STEPS = 200  # changes of one gene on the way from a config to one within the budget
+_RESTARTS = 20
+_STARTS = 4
+
+
+class Gate:
+    """Turns any proposal into a new one near it whose predicted latency meets the budget.
+
+    A config meets the budget if the upper end of its predicted interval does. Without a prediction
+    only repeats are turned away.
+    """
+
+    def __init__(
+        self, space: Space[Any], predict: PredictLatency | None, budget_ms: float | None
+    ) -> None:
+        self._space = space
+        self._predict = predict
+        self._budget_ms = budget_ms
+        self._seen: set[Genes] = set()
+
+    def admit(self, genes: Genes, rng: Random) -> Genes | None:
+        """Return genes not admitted before, or None where no more are found."""
+        for _ in range(_RESTARTS):
+            genes = self._repair(genes, rng)
+            for _ in range(_STEPS):
+                if genes not in self._seen and self._fits([genes])[0]:
+                    self._seen.add(genes)
+                    return genes
+                genes = changed(self._space, genes, rng)
+            genes = self._space.random_genes(rng)
+        return self._any_left()
+
+    def admits(self, kept: Genes) -> Admit:
+        """Admit what an earlier run did, whatever would be proposed now.
+
+        Another version or machine may propose otherwise after the same trials.
+        """
+
+        def admit(_genes: Genes, _rng: Random) -> Genes:
+            self._seen.add(kept)
+            return kept
+
+        return admit
+
+    def _any_left(self) -> Genes | None:
+        """The first new one in a space small enough to be counted through."""
+        if self._space.size > 10_000:
+            return None
+        for genes in all_genes(self._space):
+            if genes not in self._seen and self._fits([genes])[0]:
+                self._seen.add(genes)
+                return genes
+        return None
+
+    def _fits(self, candidates: Sequence[Genes]) -> list[bool]:
+        if self._predict is None or self._budget_ms is None:
+            return [True] * len(candidates)
+        upper = self._upper_ms(candidates)
+        return [ms <= self._budget_ms for ms in upper]
+
+    def _upper_ms(self, candidates: Sequence[Genes]) -> list[float]:
+        assert self._predict is not None
+        configs = [self._space.decode(genes) for genes in candidates]
+        return [float(ms) for ms in _finite(self._predict(configs).high_ms)]
+
+    def _repair(self, genes: Genes, rng: Random) -> Genes:
+        """Change single genes, each to a faster config, until the budget is met."""
+        if self._predict is None or self._budget_ms is None:
+            return genes
+        (upper,) = self._upper_ms([genes])
+        while upper > self._budget_ms:
+            near = neighbours(self._space, genes)
+            faster = [(n, ms) for n, ms in zip(near, self._upper_ms(near), strict=True)
+                      if ms < upper]  # fmt: skip
+            if not faster:
+                return genes
+            genes, upper = rng.choice(faster)
+        return genes
+
+
+def fastest(space: Space[Any], predict: PredictLatency, rng: Random) -> tuple[Any, float]:
+    """Return the config of the lowest predicted latency that descent finds, and that latency."""
+    found = [_descend(space, predict, space.random_genes(rng)) for _ in range(_STARTS)]
+    genes, latency_ms = min(found, key=lambda pair: pair[1])
+    return space.decode(genes), latency_ms
+
+
+def _descend(space: Space[Any], predict: PredictLatency, genes: Genes) -> tuple[Genes, float]:
+    latency_ms = float(_finite(predict([space.decode(genes)]).mean_ms)[0])
+    while True:
+        near = neighbours(space, genes)
+        if not near:
+            return genes, latency_ms
+        means = _finite(predict([space.decode(n) for n in near]).mean_ms)
+        best = int(means.argmin())
+        if means[best] >= latency_ms:
+            return genes, latency_ms
+        genes, latency_ms = near[best], float(means[best])
+
+
+def _finite(latencies_ms: NDArray[np.float64]) -> NDArray[np.float64]:
+    if not np.all(np.isfinite(latencies_ms)):
+        wrong = latencies_ms[~np.isfinite(latencies_ms)][0]
+        raise ValueError(f"`predict_latency` must return finite latencies, but got {wrong}.")
+    return latencies_ms
+
+
+def neighbours(space: Space[Any], genes: Genes) -> list[Genes]:
+    """All genes that differ in one place."""
+    return [
+        (*genes[:i], value, *genes[i + 1 :])
+        for i, n in enumerate(space.cardinalities)
+        for value in range(n)
+        if value != genes[i]
+    ]
+
+
+def changed(space: Space[Any], genes: Genes, rng: Random) -> Genes:
+    """Return the genes with one of them drawn anew."""
+    if not genes:
+        return genes
+    i = rng.randrange(len(genes))
+    return (*genes[:i], rng.randrange(space.cardinalities[i]), *genes[i + 1 :])
+
+
+def all_genes(space: Space[Any]) -> list[Genes]:
+    """Every point of a small space, in order."""
+    points: list[Genes] = [()]
+    for n in space.cardinalities:
+        points = [(*point, value) for point in points for value in range(n)]
+    return points

@@ -1,0 +1,209 @@
+"""Our own searcher: a Gaussian process of the accuracy guides evolution over the whole space.
+
+Each proposal maximises the expected hypervolume improvement. Latency is taken as known (predicted
+before anything is spent, or learned from the trials), so the improvement in the plane is a sum of
+one-dimensional expected improvements, one for each step of the front, in closed form. Under a
+budget every second proposal seeks the most accurate config instead. A latency that is predicted
+also tells of the accuracy: it is an input beside the choices.
+"""
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.searching.feasible import PredictLatency, changed
+from nas.searching.searcher import Admit, generator
+from nas.searching.trial import Scores
+from predictors.features import scaled_genes
+from predictors.gaussian_process import GaussianProcess, fit_gaussian_process
+from search_spaces.space import Genes, Space
+
+Array = NDArray[np.float64]
+Front = list[tuple[float, float, Genes]]  # latency, accuracy, genes; the fastest first
+Gain = Callable[[list[Genes], Front], Array]
+
+START = 8  # proposals before the first model
+DRAWN = 64  # random configs from which each of these is taken
+QUANTILES = (0.5, 1.0, 0.0, 0.25, 0.75, 0.125, 0.625, 0.375)  # of their predicted latencies
+REFIT = 8  # results between two fits of the hyperparameters
+POPULATION, GENERATIONS = 150, 4
+
+
+class GuidedSearcher:
+    """Predictor-guided multi-objective search over any space."""
+
+    def __init__(
+        self, space: Space[Any], *, budget_ms: float | None, seed: int,
+        predict_latency: PredictLatency | None,
+    ) -> None:  # fmt: skip
+        self._space = space
+        self._budget_ms = budget_ms
+        self._seed = seed
+        self._predict_latency = predict_latency
+        self._genes: list[Genes] = []
+        self._scores: list[Scores] = []
+        self._pending: list[Genes] = []
+        self._accuracy: GaussianProcess | None = None
+        self._latency: GaussianProcess | None = None
+        self._fitted_at = 0
+
+    def ask(self, number: int, admit: Admit) -> Genes | None:
+        """Propose the config of the highest expected hypervolume improvement."""
+        rng = generator(self._seed, number)
+        if number < START or len(self._genes) < 4:
+            genes = self._first(number, rng)
+        else:
+            self._fit()
+            gain = self._gain_of_best if self._budget_ms and number % 2 else self._gain_of_front
+            genes = self._evolve(rng, gain)
+        admitted = admit(genes, rng)
+        if admitted is not None:
+            self._pending.append(admitted)
+        return admitted
+
+    def tell(self, genes: Genes, scores: Scores | None) -> None:
+        """Learn from a result; results come in the order of the proposals."""
+        self._pending.pop(0)
+        if scores is not None:
+            self._genes.append(genes)
+            self._scores.append(scores)
+
+    def _first(self, number: int, rng: Random) -> Genes:
+        """Draw a config at random, one of each part of the latencies where they are predicted."""
+        if self._predict_latency is None:
+            return self._space.random_genes(rng)
+        drawn = [self._space.random_genes(rng) for _ in range(DRAWN)]
+        latency, feasible = self._latencies(drawn)
+        ranked = sorted(range(DRAWN), key=lambda i: (not feasible[i], latency[i]))
+        last = max(int(feasible.sum()) - 1, 0)
+        return drawn[ranked[round(QUANTILES[number % START] * last)]]
+
+    def _fit(self) -> None:
+        """Fit the accuracy and, where it is not predicted for us, the logarithm of the latency."""
+        inputs = self._inputs(self._genes)
+        refit = self._accuracy is None or len(self._genes) - self._fitted_at >= REFIT
+        steps = 0 if not refit else 40 if self._accuracy is None else 15
+        accuracy = np.array([s.accuracy for s in self._scores])
+        self._accuracy = _refit(self._accuracy, inputs, accuracy, steps)
+        if self._predict_latency is None:
+            latency = np.log([s.latency_ms for s in self._scores])
+            self._latency = _refit(self._latency, inputs, latency, steps)
+        self._fitted_at = len(self._genes) if refit else self._fitted_at
+
+    def _evolve(self, rng: Random, gain: Gain) -> Genes:
+        """Evolve a population from the front by mutation and crossover under the acquisition."""
+        front = self._front()
+        known = set(self._genes) | set(self._pending)
+        parents = [genes for _, _, genes in front] or self._genes[:]
+        population: dict[Genes, float] = {}
+        for _ in range(GENERATIONS):
+            children = {self._child(parents, rng) for _ in range(POPULATION)}
+            fresh = sorted(children - known - population.keys())
+            population.update(zip(fresh, gain(fresh, front), strict=True))
+            ranked = sorted(population, key=lambda g: -population[g])
+            parents = ranked[: POPULATION // 5] or parents
+        return max(population, key=lambda g: population[g], default=parents[0])
+
+    def _child(self, parents: list[Genes], rng: Random) -> Genes:
+        if rng.random() < 0.1:
+            return self._space.random_genes(rng)
+        child = rng.choice(parents)
+        if rng.random() < 0.5:
+            other = rng.choice(parents)
+            child = tuple(rng.choice(pair) for pair in zip(child, other, strict=True))
+        for _ in range(1 + int(rng.expovariate(1.0))):
+            child = changed(self._space, child, rng)
+        return child
+
+    def _gain_of_best(self, candidates: list[Genes], front: Front) -> Array:
+        """Expected improvement on the best accuracy; 0 where a candidate misses the budget."""
+        if not candidates or not front:
+            return self._gain_of_front(candidates, front)
+        assert self._accuracy is not None
+        _, feasible = self._latencies(candidates)
+        mean, deviation = self._accuracy.predict(self._inputs(candidates))
+        _, best, _ = front[-1]
+        return feasible * _expected_improvement(mean, deviation, best)
+
+    def _gain_of_front(self, candidates: list[Genes], front: Front) -> Array:
+        """Expected hypervolume improvement of each candidate; 0 where it misses the budget."""
+        if not candidates:
+            return np.zeros(0)
+        assert self._accuracy is not None
+        latency, feasible = self._latencies(candidates)
+        mean, deviation = self._accuracy.predict(self._inputs(candidates))
+        steps, limit = self._steps(front)
+        total = np.zeros(len(candidates))
+        for start, end, height in steps:
+            width = np.clip(end - np.maximum(start, latency), 0.0, None)
+            total += width * _expected_improvement(mean, deviation, height)
+        return total * feasible * (latency < limit)
+
+    def _latencies(self, candidates: list[Genes]) -> tuple[Array, Array]:
+        """Latency of each candidate, and the probability (0 or 1 if predicted) of the budget."""
+        if self._predict_latency is not None:
+            predicted = self._predict_latency([self._space.decode(g) for g in candidates])
+            limit = np.inf if self._budget_ms is None else self._budget_ms
+            return predicted.mean_ms, (predicted.high_ms <= limit).astype(float)
+        assert self._latency is not None
+        mean, deviation = self._latency.predict(self._inputs(candidates))
+        if self._budget_ms is None:
+            return np.exp(mean), np.ones(len(candidates))
+        return np.exp(mean), _normal_cdf((np.log(self._budget_ms) - mean) / deviation)
+
+    def _front(self) -> Front:
+        """The front (latency, accuracy, genes) of results and, at their means, of pending ones."""
+        points = [
+            (s.latency_ms, s.accuracy, genes)
+            for s, genes in zip(self._scores, self._genes, strict=True)
+            if self._budget_ms is None or s.upper_ms <= self._budget_ms
+        ]
+        if self._pending and self._accuracy is not None:
+            latency, _ = self._latencies(self._pending)
+            mean, _ = self._accuracy.predict(self._inputs(self._pending))
+            points += list(zip(latency.tolist(), mean.tolist(), self._pending, strict=True))
+        front: Front = []
+        for point in sorted(points, key=lambda p: (p[0], -p[1])):
+            if not front or point[1] > front[-1][1]:
+                front.append(point)
+        return front
+
+    def _steps(self, front: Front) -> tuple[list[Any], float]:
+        """The front as steps (from latency, to latency, accuracy to beat), up to the reference."""
+        limit = self._budget_ms or max(s.latency_ms for s in self._scores)
+        floor = float(np.quantile([s.accuracy for s in self._scores], 0.05))
+        starts = [0.0, *(latency for latency, _, _ in front)]
+        ends = [*(latency for latency, _, _ in front), limit]
+        heights = [floor, *(max(accuracy, floor) for _, accuracy, _ in front)]
+        return list(zip(starts, ends, heights, strict=True)), limit
+
+    def _inputs(self, genes: list[Genes]) -> Array:
+        """The choices and, where it is predicted, the logarithm of the latency."""
+        table = scaled_genes(self._space, genes)
+        if self._predict_latency is None:
+            return table
+        predicted = self._predict_latency([self._space.decode(g) for g in genes])
+        return np.column_stack([table, np.log(predicted.mean_ms)])
+
+
+def _refit(model: GaussianProcess | None, x: Array, y: Array, steps: int) -> GaussianProcess:
+    start = None if model is None else model.hyperparameters
+    return fit_gaussian_process(x, y, start=start, steps=steps)
+
+
+def _expected_improvement(mean: Array, deviation: Array, height: float) -> Array:
+    """E[max(a - height, 0)] for a normal a."""
+    z = (mean - height) / deviation
+    density = np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)
+    improvement: Array = deviation * (z * _normal_cdf(z) + density)
+    return np.maximum(improvement, 0.0)
+
+
+def _normal_cdf(z: Array) -> Array:
+    from scipy.special import ndtr
+
+    probability: Array = ndtr(z)
+    return probability

@@ -1,0 +1,151 @@
+"""The search loop: ask, check the latency, evaluate, tell, yield."""
+
+from collections.abc import Iterator
+from typing import Any, Generic, Protocol, TypeVar
+
+from nas.cluster import Evaluate, InProcess, Outcome, Pool
+from nas.searching.feasible import Gate, PredictLatency, fastest
+from nas.searching.searcher import Searcher, generator
+from nas.searching.searchers import SearcherName, open_searcher
+from nas.searching.trial import Trial
+from search_spaces.space import Genes, Space
+
+C = TypeVar("C")
+
+# Trial n is proposed knowing exactly trials 0..n-IN_FLIGHT, however long each takes and however
+# many a pool runs at once: so one seed gives one result on any number of machines. Without a pool
+# each is proposed knowing all before it.
+IN_FLIGHT = 8
+
+
+class Record(Protocol):
+    """Where outcomes are kept, so that a later run need not repeat them."""
+
+    def recall(self, number: int) -> tuple[Genes, Outcome] | None:
+        """Return what was evaluated as this trial and its outcome, if any was kept."""
+
+    def keep(self, genes: Genes, outcome: Outcome) -> None:
+        """Keep an outcome."""
+
+
+def search(  # noqa: PLR0913 - the one public entry, all options keyword-only
+    space: Space[C],
+    evaluate: Evaluate,
+    *,
+    trials: int = 200,
+    budget_ms: float | None = None,
+    seed: int = 0,
+    predict_latency: PredictLatency | None = None,
+    searcher: SearcherName = "guided",
+    pool: Pool | None = None,
+    parallel: int = IN_FLIGHT,
+    record: Record | None = None,
+) -> Iterator[Trial[C]]:
+    """Search a space; return an iterator over the trials, in order. Stop with `break`.
+
+    Args:
+        space: the configs to choose from.
+        evaluate: `evaluate(config) -> Scores`; what it raises ends that trial as failed.
+        trials: how many configs to evaluate; fewer are where no more are found.
+        budget_ms: the latency that the upper end of a config's interval must meet.
+        seed: the same seed gives the same trials.
+        predict_latency: `predict_latency(configs) -> Prediction`, asked for thousands before one
+            is evaluated; what misses the budget never is. None: learned from the trials.
+        searcher: guided (ours), nsga2, nsga3, tpe, gp (Optuna's), evolution, local, random, or
+            nni-evolution (NNI's).
+        pool: where evaluations run; None: in this process.
+        parallel: how many evaluations a pool has at once; other numbers give other trials.
+        record: outcomes of an earlier run, which are used instead of evaluating again.
+
+    Raises:
+        ValueError: if `trials`, `parallel` or `budget_ms` is not positive, the searcher is unknown,
+            or no config is predicted to meet the budget; the message names the fastest's latency.
+    """
+    _check(trials, parallel, budget_ms)
+    if predict_latency is not None and budget_ms is not None:
+        _check_reachable(space, predict_latency, budget_ms, seed)
+    proposer = open_searcher(
+        searcher, space, budget_ms=budget_ms, seed=seed, predict_latency=predict_latency
+    )
+    gate = Gate(space, predict_latency, budget_ms)
+    runner = _Runner(space, pool or InProcess(evaluate), record, in_flight=parallel if pool else 1)
+    return _trials(trials, proposer, gate, runner, budget_ms)
+
+
+def _trials(
+    trials: int, proposer: Searcher, gate: Gate, runner: "_Runner[C]", budget_ms: float | None
+) -> Iterator[Trial[C]]:
+    asked: list[Genes] = []
+    for number in range(trials + runner.in_flight):
+        if number < trials and len(asked) == number:
+            known = runner.recall(number)
+            genes = proposer.ask(number, gate.admit if known is None else gate.admits(known[0]))
+            if genes is not None:
+                asked.append(genes)
+                runner.start(number, genes)
+        done = number - runner.in_flight + 1
+        if 0 <= done < len(asked):
+            config, outcome = runner.finish(done)
+            proposer.tell(asked[done], outcome.scores)
+            yield _trial(config, outcome, budget_ms)
+
+
+class _Runner(Generic[C]):
+    """Hands evaluations to the pool unless their outcome is on record; finishes them in order."""
+
+    def __init__(
+        self, space: Space[C], pool: Pool, record: Record | None, *, in_flight: int
+    ) -> None:  # fmt: skip
+        self.in_flight = in_flight
+        self._space = space
+        self._pool = pool
+        self._record = record
+        self._started: dict[int, tuple[Genes, C]] = {}
+        self._finished: dict[int, Outcome] = {}
+
+    def recall(self, number: int) -> tuple[Genes, Outcome] | None:
+        return self._record.recall(number) if self._record else None
+
+    def start(self, number: int, genes: Genes) -> None:
+        config = self._space.decode(genes)
+        self._started[number] = (genes, config)
+        known = self.recall(number)
+        if known is None:
+            self._pool.submit(number, config)
+        else:
+            self._finished[number] = known[1]
+
+    def finish(self, number: int) -> tuple[C, Outcome]:
+        while number not in self._finished:
+            outcome = self._pool.next_finished()
+            self._finished[outcome.number] = outcome
+            if self._record and not outcome.lost:
+                self._record.keep(self._started[outcome.number][0], outcome)
+        return self._started.pop(number)[1], self._finished.pop(number)
+
+
+def _trial(config: C, outcome: Outcome, budget_ms: float | None) -> Trial[C]:
+    scores = outcome.scores
+    feasible = scores is not None and (budget_ms is None or scores.upper_ms <= budget_ms)
+    return Trial(number=outcome.number, config=config, scores=scores, feasible=feasible,
+                 error=outcome.error)  # fmt: skip
+
+
+def _check(trials: int, parallel: int, budget_ms: float | None) -> None:
+    for name, number in (("trials", trials), ("parallel", parallel)):
+        if not isinstance(number, int) or number < 1:
+            raise ValueError(f"`{name}` must be a positive whole number, but got {number!r}.")
+    if budget_ms is not None and not budget_ms > 0:
+        raise ValueError(f"`budget_ms` must be positive, but got {budget_ms:g} ms.")
+
+
+def _check_reachable(
+    space: Space[Any], predict: PredictLatency, budget_ms: float, seed: int
+) -> None:
+    config, _ = fastest(space, predict, generator(seed, -1))
+    upper_ms = float(predict([config]).high_ms[0])
+    if upper_ms > budget_ms:
+        raise ValueError(
+            f"`budget_ms` must be within reach of the space, but got {budget_ms:g} ms: the fastest "
+            f"config takes {upper_ms:.3g} ms (upper end, predicted). Raise the budget."
+        )

@@ -1,0 +1,200 @@
+"""A space as NNI sees it, and NNI's strategies as searchers.
+
+The only module that imports nni, which wants to be installed: `pip install 'fasternas[nni]'`.
+"""
+
+import logging
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterable
+from queue import Queue
+from typing import Any
+
+from torch import Tensor, nn
+
+from nas.searching.searcher import Admit, generator
+from nas.searching.trial import Scores
+from search_spaces.space import Genes, Space
+from search_spaces.timm_import import import_timm
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # nni is of 2023
+    import_timm()  # nni imports torchvision, which by itself may not load beside this torch
+    from nni.mutable import Categorical, ensure_frozen
+    from nni.nas.execution import ExecutionEngine, TrainingEndEvent
+    from nni.nas.nn.pytorch import ModelSpace
+    from nni.nas.space import (
+        ExecutableModelSpace,
+        ModelStatus,
+        SimplifiedModelSpace,
+        current_model,
+        model_context,
+    )
+    from nni.nas.strategy import RegularizedEvolution, Strategy
+
+logging.getLogger("nni").setLevel(logging.ERROR)
+
+POPULATION, TOURNAMENT = 20, 5  # of regularised evolution
+_MISS = -1e9  # the metric of a network that takes longer than the budget, less the milliseconds
+
+
+class NniSpace(ModelSpace):  # type: ignore[misc]
+    """A space as an `nni.nas` model space: a choice for each gene, under the gene's name.
+
+    NNI makes the networks that it has chosen from the same class: such a one has a `config` and,
+    if `build` is given (`fn.build`), is the network of that config.
+    """
+
+    def __init__(
+        self, space: Space[Any], build: Callable[[Any], nn.Module] | None = None
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self._made_of = (space, build)
+        choices = [Categorical(list(gene.choices), label=name)
+                   for name, gene in zip(space.names, space.genes, strict=True)]  # fmt: skip
+        for choice in choices:
+            self.add_mutable(choice)
+        values = [ensure_frozen(choice) for choice in choices]
+        self.config = space.decode(_genes(space, dict(zip(space.names, values, strict=True))))
+        self.network = build(self.config) if build and current_model() is not None else None
+
+    def freeze(self, sample: dict[str, Any]) -> "NniSpace":
+        """Return the network of a sample, which maps the names of the genes to choices."""
+        self.validate(sample)
+        with model_context(sample):
+            return NniSpace(*self._made_of)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the network.
+
+        Raises:
+            RuntimeError: if this is the whole space, or was made without `build`.
+        """
+        if self.network is None:
+            raise RuntimeError("`forward` must be called on a network that NNI has chosen from a "
+                               "space with a `build`, but this is none.")  # fmt: skip
+        return self.network(x)  # type: ignore[no-any-return]
+
+
+class NniSearcher:
+    """An NNI strategy behind ask and tell; unless given, regularised evolution (1802.01548).
+
+    Strategies know one metric: the accuracy, or by how much the budget is missed. The strategy
+    runs in a thread of its own, but only while it is asked, so that one seed gives one result.
+    """
+
+    def __init__(
+        self, space: Space[Any], *, budget_ms: float | None, seed: int,
+        strategy: Strategy | None = None,
+    ) -> None:  # fmt: skip
+        self._space = space
+        self._budget_ms = budget_ms
+        self._seed = seed
+        self._engine = _Engine()
+        self._asked: list[ExecutableModelSpace | None] = []
+        chosen = strategy or RegularizedEvolution(
+            population_size=POPULATION,
+            sample_size=TOURNAMENT,
+            seed=seed,
+            mutation_prob=1 / max(len(space.genes), 1),
+        )
+        explored = SimplifiedModelSpace.from_model(NniSpace(space))
+        weakref.finalize(self, self._engine.stop)
+        threading.Thread(target=self._engine.explore, args=(chosen, explored), daemon=True).start()
+
+    def ask(self, number: int, admit: Admit) -> Genes | None:
+        """Let the strategy submit a network; it is told what was admitted in its place."""
+        rng = generator(self._seed, number)
+        model = self._engine.next_model()
+        proposal = (
+            self._space.random_genes(rng) if model is None else _genes(self._space, model.sample)
+        )
+        genes = admit(proposal, rng)
+        if model is not None and genes is not None:
+            model.sample = _sample(self._space, genes)
+        self._asked.append(model)
+        return genes
+
+    def tell(self, genes: Genes, scores: Scores | None) -> None:
+        """Tell the strategy, in the order of asking."""
+        model = self._asked.pop(0)
+        if model is not None:
+            self._engine.end(model, None if scores is None else self._metric(scores))
+
+    def _metric(self, scores: Scores) -> float:
+        if self._budget_ms is None or scores.upper_ms <= self._budget_ms:
+            return scores.accuracy
+        return _MISS - scores.upper_ms
+
+
+class _Engine(ExecutionEngine):  # type: ignore[misc]
+    """Takes one network each time it is asked for one; between, the strategy waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._wanted = threading.Semaphore(0)
+        self._submitted: Queue[ExecutableModelSpace | None] = Queue()
+        self._over = False
+        self._error: Exception | None = None
+
+    def next_model(self) -> ExecutableModelSpace | None:
+        """Return what the strategy submits next; None once it has come to its end.
+
+        Raises:
+            RuntimeError: if it failed.
+        """
+        if self._over:
+            return None
+        self._wanted.release()
+        model = self._submitted.get()
+        self._over = model is None
+        if self._error:
+            raise RuntimeError(f"NNI's strategy must go on, but failed: "
+                               f"{self._error}") from self._error  # fmt: skip
+        return model
+
+    def end(self, model: ExecutableModelSpace, metric: float | None) -> None:
+        """Hand over what came of a network; None where its evaluation failed."""
+        model.status = ModelStatus.Failed if metric is None else ModelStatus.Trained
+        if metric is not None:
+            model.metrics.final = metric
+        self.dispatch_model_event(TrainingEndEvent(model, model.status))
+
+    def stop(self) -> None:
+        """Let the strategy end."""
+        self._over = True
+        self._wanted.release()
+
+    def explore(self, strategy: Strategy, space: ExecutableModelSpace) -> None:
+        """Run a strategy to its end."""
+        try:
+            strategy(space, self)
+        except Exception as error:  # whatever a strategy raises, the search must not wait for it
+            self._error = error
+        self._submitted.put(None)
+
+    def idle_worker_available(self) -> bool:
+        """Wait until a network is asked for."""
+        self._wanted.acquire()
+        return True
+
+    def budget_available(self) -> bool:
+        return not self._over
+
+    def submit_models(self, *models: ExecutableModelSpace) -> None:
+        for model in models:
+            self._submitted.put(model)
+
+    def list_models(self, status: ModelStatus | None = None) -> Iterable[ExecutableModelSpace]:
+        return []
+
+
+def _genes(space: Space[Any], sample: dict[str, Any]) -> Genes:
+    return tuple(gene.choices.index(sample[name])
+                 for name, gene in zip(space.names, space.genes, strict=True))  # fmt: skip
+
+
+def _sample(space: Space[Any], genes: Genes) -> dict[str, Any]:
+    return {name: gene.choices[i]
+            for name, gene, i in zip(space.names, space.genes, genes, strict=True)}  # fmt: skip

@@ -1,0 +1,1 @@
+"""What is on disk of a study, and what it was asked."""

@@ -1,0 +1,133 @@
+"""How accurate networks are in the files that are deployed, where these are not in fp32.
+
+A study judges networks by their weights in fp32. What a file in int8 or bf16 loses is measured on
+it, for the networks that the study recommends.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Protocol
+
+from nas.studies import journal
+from predictors.deployment.runtimes import find_runtime
+from predictors.timing import Measurement
+from search_spaces.fasternet import FasterNetConfig
+
+if TYPE_CHECKING:
+    from search_spaces.checkpoints import Checkpoint
+
+RECORD = "files.jsonl"
+JUDGED = 2000  # validation images with which a file is compared with torch
+
+Form = tuple[str, str]  # a runtime and a precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileAccuracy:
+    """How many per cent points a network's file loses against torch in fp32, on `images` images.
+
+    `of` is the accuracy in percent that the study had of the weights. None: `error` says why the
+    file could not be made, or run, here.
+    """
+
+    of: float
+    images: int = 0
+    lost: float | None = None
+    error: str | None = None
+
+
+FileAccuracies = dict[FasterNetConfig, dict[Form, FileAccuracy]]
+
+
+class Weighted(Protocol):
+    """Has the weights of the networks whose accuracy it estimated."""
+
+    def checkpoint(self, config: FasterNetConfig) -> "Checkpoint":
+        """Return those of a network."""
+
+
+def lower_forms(latency: Measurement) -> list[Form]:
+    """Return in which forms a latency was timed, on any device, that are not in fp32."""
+    forms = {(m.runtime, m.precision) for _, m in latency.on_each if m.source == "measured"}
+    return sorted(form for form in forms if form[1] != "fp32")
+
+
+def deployed_accuracy(
+    accuracy: float, latency: Measurement, known: Mapping[Form, FileAccuracy]
+) -> float:
+    """Return the accuracy of the least accurate file that a latency is of, as far as is known."""
+    return min((accuracy - found.lost for found in map(known.get, lower_forms(latency))
+                if found and found.of == accuracy and found.lost is not None),
+               default=accuracy)  # fmt: skip
+
+
+def unjudged(
+    accuracy: float, latency: Measurement, known: Mapping[Form, FileAccuracy]
+) -> list[Form]:
+    """Return the forms of a latency of which no file was made of weights so accurate."""
+    return [form for form in lower_forms(latency)
+            if (found := known.get(form)) is None or found.of != accuracy]  # fmt: skip
+
+
+def judge(
+    weighted: Weighted, config: FasterNetConfig, form: Form, *, of: float, data: str
+) -> FileAccuracy:
+    """Make a network's file, calibrated with training images, and run it on validation images.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    try:
+        return _judged(weighted.checkpoint(config), form, of=of, data=data)
+    except (ValueError, RuntimeError) as error:
+        return FileAccuracy(of=of, error=" ".join(str(error).split()))
+
+
+def append_file(folder: Path, config: FasterNetConfig, form: Form, found: FileAccuracy) -> None:
+    """Append it to the folder's record.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    runtime, precision = form
+    entry = {"config": asdict(config), "runtime": runtime, "precision": precision, **asdict(found)}
+    journal.append(folder / RECORD, [entry])
+
+
+def read_files(folder: Path, *, growing: bool = False) -> FileAccuracies:
+    """Return what was recorded, the latest of each.
+
+    Raises:
+        ValueError: if a line is none; the message says which.
+    """
+    found: FileAccuracies = {}
+    for number, entry in enumerate(journal.read(folder / RECORD, growing=growing), start=1):
+        try:
+            config = journal.take_config(entry)
+            form = (entry.pop("runtime"), entry.pop("precision"))
+            found.setdefault(config, {})[form] = FileAccuracy(**entry)
+        except (KeyError, TypeError, AttributeError, ValueError):
+            raise ValueError(
+                f"Line {number} of {folder / RECORD} must hold a config and how accurate a file of "
+                "it is. Restore the file, or delete that line to judge again."
+            ) from None
+    return found
+
+
+def _judged(checkpoint: "Checkpoint", form: Form, *, of: float, data: str) -> FileAccuracy:
+    from nas.training.export_images import RealImages
+    from predictors.deployment.deployed import deploy, judged
+    from predictors.deployment.export_subject import Subject
+    from predictors.short_training import loaded
+
+    images = RealImages(data=loaded(data, checkpoint.config.resolution), count=JUDGED,
+                        labelled=True)  # fmt: skip
+    subject = Subject(name="network", checkpoint=checkpoint, trained=True,
+                      calibration=images.calibration(1))  # fmt: skip
+    with TemporaryDirectory(prefix="fasternas-") as room:
+        found = judged(deploy(subject, find_runtime(*form), Path(room)), subject, images)
+    assert found.accuracy is not None
+    assert found.torch_accuracy is not None  # as there are labels
+    return FileAccuracy(of=of, images=found.images, lost=found.torch_accuracy - found.accuracy)

@@ -1,0 +1,153 @@
+"""Run folders: begun, gone on with, given up."""
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from nas.run import Run
+from nas.studies import journal
+from nas.studies.file_accuracies import RECORD
+from nas.studies.new_folders import make_folders, remove_empty
+from nas.studies.options import SearchOptions
+from nas.studies.study import MEASUREMENTS, RUN, TRIALS, hold, read_run, write_run
+from nas.studies.targets import device_facts, open_targets, recorded_targets
+from nas.studies.trainings import TRAININGS
+from predictors.devices.device import Device
+
+NOTHING = 2  # timings with which a run finds that its budget is out of reach
+
+
+def start_run(folder: Path, options: SearchOptions, *, fresh: bool = False) -> Run:
+    """Begin a study in a new folder, or in one without a study; nothing is left if that fails.
+
+    What was measured before is not timed again, unless it is to be `fresh`.
+
+    Raises:
+        ValueError: if an option is wrong or the folder holds a study.
+        OSError: if the folder cannot be written.
+    """
+    device = open_targets(options.targets, fresh=fresh)
+    options.open_space()  # refuses wrong fields before anything is written
+    new = not (folder / TRIALS).exists()
+    made = make_folders(folder)
+    lock = None
+    try:
+        lock = hold(folder)
+        if not new:
+            raise ValueError(
+                f"`out` must be a new folder, but {folder} holds a study. "
+                "Continue that one with --resume or name another folder."
+            )
+        write_run(folder, {"options": options.as_json(), "machine": machine_facts(device)})
+        run = Run(folder, options, device, lock=lock)
+    except (OSError, RuntimeError, ValueError):
+        if new and lock is not None:  # then it is ours
+            (folder / TRIALS).unlink(missing_ok=True)
+        remove_empty(made)
+        if lock is not None:
+            lock.close()
+        raise
+    run.made = made
+    return run
+
+
+def resume_run(
+    folder: Path, options: SearchOptions | None = None, *, repair: bool = False, fresh: bool = False
+) -> Run:
+    """Go on with the study of a folder; more `trials` than it was begun with extend it.
+
+    `options`, if given, must otherwise be its own. `repair` drops last lines that were cut off.
+
+    Raises:
+        ValueError: if the folder holds no study, another one, one of another device, or a corrupt
+            file.
+        RuntimeError: if another process works on it.
+    """
+    stored = read_run(folder)
+    kept = SearchOptions.from_json(stored["options"])
+    extended = _extended(kept, options or kept, folder)
+    device = open_targets(extended.targets, fresh=fresh)
+    _check_same(device, stored, folder)
+    lock = hold(folder)
+    try:
+        if repair:
+            repair_run(folder)
+        if extended != kept:
+            write_run(folder, {**stored, "options": extended.as_json()})
+        return Run(folder, extended, device, lock=lock)
+    except BaseException:
+        lock.close()
+        raise
+
+
+def read_only_run(folder: Path, *, repair: bool = False) -> Run:
+    """Open the study of a folder to look at it, also while a search goes on, or elsewhere.
+
+    Raises:
+        ValueError: if the folder holds no study or a corrupt file.
+        RuntimeError: if it is to be repaired while another process works on it.
+    """
+    stored = read_run(folder)
+    options = SearchOptions.from_json(stored["options"])
+    if repair:
+        with hold(folder):
+            repair_run(folder)
+    device = recorded_targets(options.targets, stored.get("machine", {}))
+    return Run(folder, options, device, reading=True)
+
+
+def _extended(kept: SearchOptions, options: SearchOptions, folder: Path) -> SearchOptions:
+    """The options of the study with as many trials as are asked for."""
+    for name, value in kept.as_json().items():
+        given = options.as_json()[name]
+        if name != "trials" and given != value:
+            raise ValueError(f"`out` must hold this study, but the one in {folder} has {name} "
+                             f"{value}, not {given}. Only --trials may change, to more of them: "
+                             "name another folder.")  # fmt: skip
+    if options.trials < kept.trials:
+        raise ValueError(f"`trials` must be at least the {kept.trials} that the study in {folder} "
+                         f"has, but got {options.trials}. Leave it out.")  # fmt: skip
+    return options
+
+
+def _check_same(device: Device, stored: dict[str, Any], folder: Path) -> None:
+    """Refuse to mix latencies of two machines, or of two versions of a runtime."""
+    before = stored.get("machine", {}).get("device")
+    if device.source == "measured" and before not in (None, device.description):
+        raise ValueError(f"`device` must be the one that the study in {folder} was timed on "
+                         f"({before}), but is {device.description}. Begin another.")  # fmt: skip
+
+
+def repair_run(folder: Path) -> None:
+    """Drop last lines that were cut off; who calls holds the folder."""
+    for name in (TRIALS, MEASUREMENTS, TRAININGS, RECORD):
+        journal.repair(folder / name)
+
+
+def machine_facts(device: Device) -> dict[str, Any]:
+    """Return what is needed to know the machine and the software again."""
+    packages = ("fasternas", "torch", "onnxruntime", "optuna", "ray", "numpy")
+    return {
+        **device_facts(device), "platform": platform.platform(),
+        "python": platform.python_version(), "cores": os.cpu_count(),
+        "versions": {package: version(package) for package in packages},
+    }  # fmt: skip
+
+
+def keep_remarks(run: Run) -> None:
+    """Write what the device had to say beside the facts of the machine; of resumed runs too."""
+    stored = read_run(run.folder)
+    remarks = list(dict.fromkeys([*stored.get("remarks", []), *run.device.remarks]))
+    if remarks:
+        write_run(run.folder, {**stored, "remarks": remarks})
+
+
+def give_up(run: Run) -> None:
+    """Remove the files of a run that found nothing, and the folders that were made for it."""
+    if run.study.outcomes() or len(run.study.measurements) > NOTHING:
+        return
+    for name in (RUN, TRIALS, MEASUREMENTS):
+        (run.folder / name).unlink(missing_ok=True)
+    remove_empty(run.made)

@@ -1,0 +1,166 @@
+"""Measurements as a file to hand on: JSON lines, a header first, gzipped if named *.gz."""
+
+import gzip
+import json
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any
+
+from nas.studies.study import MEASUREMENTS, read_measurements, read_run
+from predictors.deployment.models import config_identity
+from predictors.devices.entry import Entry, Key, Setting, in_utc
+from predictors.timing import Measurement
+from search_spaces.fasternet import FasterNetConfig
+from search_spaces.wording import brief
+
+FORMAT = 1
+_HEADER = "fasternas_measurements"
+_LONGEST_LINE = 2**20  # bytes
+_LARGEST = 2**28  # bytes, unpacked: what a small file can be packed from has no other limit
+_GZIP = b"\x1f\x8b"
+
+
+def write_entries(path: Path, entries: Sequence[Entry]) -> None:
+    """Write the file; it appears under its name when it is whole.
+
+    Raises:
+        OSError: if it cannot be written; then nothing is left behind.
+    """
+    header = {_HEADER: FORMAT, "fasternas": version("fasternas"), "entries": len(entries)}
+    lines = [json.dumps(line, separators=(",", ":"), sort_keys=number > 0)
+             for number, line in enumerate([header, *(e.as_json() for e in entries)])]  # fmt: skip
+    content = "".join(f"{line}\n" for line in lines).encode()
+    if path.suffix == ".gz":
+        content = gzip.compress(content, mtime=0)  # the same measurements give the same file
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_bytes(content)
+        unfinished.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def read_entries(path: Path) -> list[Entry]:
+    """Read the file whoever wrote it.
+
+    Raises:
+        ValueError: if it holds anything but measurements, or was cut off; the message names the
+            line.
+        OSError: if it cannot be read.
+    """
+    found = []
+    lines = _lines(path)
+    expected = _expected(path, next(lines, b""))
+    for number, line in enumerate(lines, start=2):
+        try:
+            found.append(Entry.from_json(_object(line)))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"Line {number} of {path} must be a measurement: {error} "
+                             "Nothing was imported.") from None  # fmt: skip
+    if len(found) != expected:
+        raise ValueError(f"{path} must hold {expected} measurements after its header, but line "
+                         f"{len(found) + 1} is the last. Copy the file again.")  # fmt: skip
+    return found
+
+
+def entries_of_run(folder: Path) -> list[Entry]:
+    """Return the measurements of a run folder, as of the time when the last was written.
+
+    Raises:
+        ValueError: if the folder holds no study or none with measurements, or a corrupt file.
+    """
+    run = read_run(folder)
+    measured = [
+        (config, i, m)
+        for config, joint in read_measurements(folder, growing=True).items()
+        for i, (_, m) in enumerate(joint.on_each) if m.source == "measured"
+    ]  # fmt: skip
+    if not measured:
+        raise ValueError(f"`run` must be a folder with measurements, but {folder} has none. "
+                         "Name the run of a device that was timed.")  # fmt: skip
+    written = datetime.fromtimestamp((folder / MEASUREMENTS).stat().st_mtime, UTC)
+    machine = run.get("machine", {})
+    facts = machine.get("devices") or [machine]
+    try:
+        return [_entry(config, m, str(facts[i].get("device", "")), in_utc(written))
+                for config, i, m in measured]  # fmt: skip
+    except KeyError as error:
+        raise ValueError(
+            f"The measurements of {folder} must say their {error.args[0]}, but do not. "
+            "An older fasternas wrote them: measure again."
+        ) from None
+
+
+def _entry(config: FasterNetConfig, m: Measurement, description: str, taken_at: str) -> Entry:
+    setting = Setting(
+        runtime=m.runtime, version=m.context["runtime_version"], threads=m.threads,
+        machine=m.context["machine"], emulated=m.context["emulated"],
+        precision=m.precision, address=m.context["address"],
+        cores=m.context.get("cores", ""),
+    )  # fmt: skip
+    return Entry(key=Key(artifact=m.context["artifact"], setting=setting), device=m.device,
+                 network=config_identity(config), description=description, measurement=m,
+                 taken_at=taken_at)  # fmt: skip
+
+
+def _expected(path: Path, line: bytes) -> int:
+    """How many measurements the header promises."""
+    try:
+        header = _object(line)
+        form, count = header[_HEADER], header["entries"]
+    except (ValueError, KeyError, RecursionError):
+        form = count = None
+    if type(form) is not int or type(count) is not int or form < 1:
+        raise ValueError(f"Line 1 of {path} must be the header of measurements that `fasternas "
+                         f"measurements export` wrote, but is {brief(line[:60])}.")  # fmt: skip
+    if form > FORMAT:
+        raise ValueError(f"Line 1 of {path} must name format {FORMAT} at most, but names "
+                         f"{brief(form)}. Update fasternas.")  # fmt: skip
+    return count
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines; a file that is packed wrongly, or too large, is no text."""
+    size, number = 0, 0
+    with path.open("rb") as raw, closing(_unpacked(raw)) as file:
+        while line := _line(file, path, number := number + 1):
+            size += len(line)
+            if len(line) > _LONGEST_LINE or size > _LARGEST:
+                raise ValueError(f"Line {number} of {path} must be a measurement, but is too long "
+                                 "for one, or the file is. Nothing was imported.")  # fmt: skip
+            yield line
+
+
+def _line(file: IO[bytes], path: Path, number: int) -> bytes:
+    try:
+        return file.readline(_LONGEST_LINE + 1)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"Line {number} of {path} must be readable, but the file is damaged: "
+                         f"{error}. Copy it again.") from None  # fmt: skip
+
+
+def _unpacked(raw: IO[bytes]) -> IO[bytes]:
+    packed = raw.read(len(_GZIP)) == _GZIP
+    raw.seek(0)
+    return gzip.open(raw) if packed else raw  # type: ignore[return-value]
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(line, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"it must be a JSON object, but is {brief(line[:60])}.")
+    return found
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} is no number of JSON.")

@@ -1,0 +1,256 @@
+"""A study on disk: what was asked, every trial and every measurement, in files that only grow.
+
+run.json            the options, versions and machine: everything needed to repeat the study
+study.journal       the trials, an Optuna journal (optuna-dashboard opens it)
+measurements.jsonl  the latencies that were timed
+trainings.jsonl     the accuracies of networks that were trained further than their trial
+files.jsonl         what the accuracy of networks loses in files that are not in fp32
+"""
+
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+import optuna
+from optuna.storages.journal import BaseJournalBackend
+
+from nas.cluster import Outcome
+from nas.studies import journal
+from nas.studies.file_accuracies import FileAccuracy, Form, append_file, read_files
+from nas.studies.frozen_trials import frozen, thawed
+from nas.studies.mirror import Mirror
+from nas.studies.trainings import Trained, append_training, read_trainings
+from predictors.timing import Measurement
+from search_spaces.fasternet import FasterNetConfig
+from search_spaces.space import Genes, Space
+
+RUN, TRIALS, MEASUREMENTS = "run.json", "study.journal", "measurements.jsonl"
+_NAME = "fasternas"
+
+
+class Study:
+    """The trials and measurements of one run folder, which one process at a time may write.
+
+    One that is only `reading` changes nothing and waits for nobody.
+
+    Raises:
+        RuntimeError: if another process holds the folder.
+        ValueError: if a file in it is corrupt.
+        OSError: if it cannot be read or written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        space: Space[FasterNetConfig],
+        budget_ms: float,
+        *,
+        reading: bool = False,
+        lock: IO[bytes] | None = None,
+    ) -> None:
+        logging.getLogger("optuna").setLevel(logging.ERROR)
+        self.folder = folder
+        self._space = space
+        self._budget_ms = budget_ms
+        self._lock = lock if lock or reading else hold(folder)
+        self._mirror: Mirror | None = None
+        growing = self.growing = reading and _is_held(folder)  # another process appends
+        try:
+            # says which line is corrupt, as Optuna does not
+            kept = journal.read(folder / TRIALS, growing=growing)
+            self._study = _opened(folder / TRIALS, growing) if kept or not reading else None
+            self._known = {outcome.number: (genes, outcome) for genes, outcome in self._outcomes()}
+            self.measurements = read_measurements(folder, growing=growing)
+            self.trainings = read_trainings(folder, growing=growing)
+            self.files = read_files(folder, growing=growing)
+        except BaseException:
+            self.close()
+            raise
+
+    def recall(self, number: int) -> tuple[Genes, Outcome] | None:
+        """Return what was evaluated as this trial and its outcome, if it was recorded."""
+        return self._known.get(number)
+
+    def keep(self, genes: Genes, outcome: Outcome) -> None:
+        """Record an outcome."""
+        self._known[outcome.number] = (genes, outcome)
+        self.add([frozen(self._space, genes, outcome, budget_ms=self._budget_ms)])
+
+    def add(self, trials: Iterable[optuna.trial.FrozenTrial]) -> None:
+        """Record trials as they are; the mirror gets what is in the folder."""
+        assert self._study is not None
+        for trial in trials:
+            self._study.add_trial(trial)
+            if self._mirror:
+                self._mirror.add(trial)
+
+    def trials(self) -> list[optuna.trial.FrozenTrial]:
+        """Every recorded trial as Optuna has it, in the order of their numbers."""
+        found = self._study.trials if self._study else []
+        return sorted(found, key=lambda trial: int(trial.user_attrs["number"]))
+
+    def reflect(self, mirror: Mirror) -> None:
+        """Bring a mirror up to date, and keep it so.
+
+        Raises:
+            ValueError, RuntimeError: as `Mirror.follow` does.
+        """
+        mirror.follow(self.trials())
+        self._mirror = mirror
+
+    def keep_measurement(self, config: FasterNetConfig, measurement: Measurement) -> None:
+        """Record a latency."""
+        entry = {"config": asdict(config), "measurement": measurement.as_json()}
+        journal.append(self.folder / MEASUREMENTS, [entry])
+        self.measurements[config] = measurement
+
+    def keep_training(self, config: FasterNetConfig, training: Trained) -> None:
+        """Record how accurate a network is after a longer training."""
+        append_training(self.folder, config, training)
+        self.trainings.setdefault(config, {})[training.epochs] = training
+
+    def keep_file(self, config: FasterNetConfig, form: Form, found: FileAccuracy) -> None:
+        """Record how accurate a network's file is."""
+        append_file(self.folder, config, form, found)
+        self.files.setdefault(config, {})[form] = found
+
+    def outcomes(self) -> list[tuple[FasterNetConfig, Outcome]]:
+        """Every recorded trial, in the order of their numbers."""
+        return [(self._space.decode(genes), outcome)
+                for _, (genes, outcome) in sorted(self._known.items())]  # fmt: skip
+
+    def close(self) -> None:
+        """Let another process have the folder."""
+        if self._lock:
+            self._lock.close()
+
+    def _outcomes(self) -> list[tuple[Genes, Outcome]]:
+        try:
+            found = [thawed(trial) for trial in self._study.trials] if self._study else []
+            for genes, _ in found:
+                self._space.decode(genes)
+            return found
+        except (KeyError, TypeError, ValueError) as error:
+            raise _unreadable(self.folder / TRIALS, error) from None
+
+
+class _Backend(BaseJournalBackend):
+    """Optuna's journal, of which appends are whole, and whose folder is locked once.
+
+    Nobody else writes, so the file is read once; what Optuna has taken in is not kept twice.
+    """
+
+    def __init__(self, path: Path, growing: bool) -> None:  # noqa: FBT001
+        self._path = path
+        self._entries = journal.read(path, growing=growing)
+        self._dropped = 0
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        del self._entries[: log_number_from - self._dropped]
+        self._dropped = log_number_from
+        yield from list(self._entries)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        journal.append(self._path, logs)
+        self._entries += json.loads(json.dumps(logs))
+
+
+def _opened(path: Path, growing: bool) -> optuna.Study:  # noqa: FBT001
+    """Load the study of a journal, or begin it there."""
+    try:
+        storage = optuna.storages.JournalStorage(_Backend(path, growing))
+        if storage.get_all_studies():
+            return optuna.load_study(storage=storage, study_name=_NAME)
+    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        raise _unreadable(path, error) from None
+    return optuna.create_study(
+        storage=storage, study_name=_NAME, directions=["maximize", "minimize"]
+    )
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"{path} must be the journal of a fasternas study, but it has an entry that is none "
+        f"({type(error).__name__}: {error}). Restore the file."
+    )
+
+
+def write_run(folder: Path, run: Mapping[str, Any]) -> None:
+    """Write run.json beside and rename it."""
+    unfinished = folder / f".{RUN}.{os.getpid()}"
+    try:
+        unfinished.write_text(json.dumps(run, indent=2) + "\n")
+        unfinished.replace(folder / RUN)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Return what run.json says.
+
+    Raises:
+        ValueError: if the folder holds no study, or run.json is corrupt.
+    """
+    try:
+        run = json.loads((folder / RUN).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(
+            f"`run` must be a folder that `fasternas search` wrote, but {folder} has no {RUN}."
+        ) from None
+    except ValueError:
+        run = None
+    if not isinstance(run, dict) or not isinstance(run.get("options"), dict):
+        raise ValueError(f"{folder / RUN} must be a JSON object with `options`. Restore the file.")
+    return run
+
+
+def read_measurements(folder: Path, *, growing: bool = False) -> dict[FasterNetConfig, Measurement]:
+    """Return the latencies that were timed."""
+    found: dict[FasterNetConfig, Measurement] = {}
+    for number, entry in enumerate(journal.read(folder / MEASUREMENTS, growing=growing), start=1):
+        try:
+            config = journal.take_config(entry)
+            found[config] = Measurement.from_json(entry["measurement"])
+        except (KeyError, TypeError, AttributeError):
+            raise ValueError(
+                f"Line {number} of {folder / MEASUREMENTS} must hold a config and a measurement. "
+                "Restore the file, or delete that line to measure again."
+            ) from None
+    return found
+
+
+def hold(folder: Path, *, reading: bool = False) -> IO[bytes]:
+    """Hold a folder's study; the system lets go of it when the process ends, however.
+
+    Any number of processes may hold it for `reading`, and then none for writing.
+
+    Raises:
+        RuntimeError: if another process holds it.
+        OSError: if the folder is not there, or cannot be written.
+    """
+    file = (folder / TRIALS).open("rb" if reading else "ab")
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if reading else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise RuntimeError(
+            f"The study in {folder} must be free, but another process works on it. "
+            "Wait for it or choose another folder."
+        ) from None
+    return file
+
+
+def _is_held(folder: Path) -> bool:
+    try:
+        with (folder / TRIALS).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

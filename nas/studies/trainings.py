@@ -1,0 +1,102 @@
+"""Trainings that go on after their trial: the best of each rung, to the next one."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from nas.cluster import Outcome, Pool
+from nas.searching.promotion import promoted
+from nas.searching.trial import Scores
+from nas.studies import journal
+from search_spaces.fasternet import FasterNetConfig
+
+TRAININGS = "trainings.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """How accurate a network was after so many epochs, or why its training ended."""
+
+    epochs: int
+    accuracy: float | None
+    error: str | None = None
+
+
+Trainings = dict[FasterNetConfig, dict[int, Trained]]  # by epochs
+
+
+class Record(Protocol):
+    """What keeps trainings."""
+
+    trainings: Trainings
+
+    def keep_training(self, config: FasterNetConfig, training: Trained) -> None:
+        """Record how accurate a network is after a longer training."""
+
+
+def train_on(
+    scores: Mapping[FasterNetConfig, Scores], epochs: int, record: Record, pool: Pool
+) -> Iterator[tuple[int, int]]:
+    """Train the best of a rung for so many epochs; yield how many are done, and of how many.
+
+    `pool` evaluates to that many epochs. What is recorded is not trained again.
+    """
+    best = promoted(scores)
+    waiting = [c for c in best if epochs not in record.trainings.get(c, {})]
+    for number, config in enumerate(waiting):
+        pool.submit(number, config)
+    for done in range(len(waiting)):
+        outcome = pool.next_finished()
+        record.keep_training(waiting[outcome.number], _trained(outcome, epochs))
+        yield len(best) - len(waiting) + done + 1, len(best)
+
+
+def after(
+    scores: Mapping[FasterNetConfig, Scores], epochs: int, trainings: Trainings
+) -> dict[FasterNetConfig, Scores]:
+    """Return the scores of those that were trained for so many epochs, with their accuracies."""
+    found = {config: trainings.get(config, {}).get(epochs) for config in scores}
+    return {config: replace(scores[config], accuracy=training.accuracy)
+            for config, training in found.items()
+            if training is not None and training.accuracy is not None}  # fmt: skip
+
+
+def longest(trainings: Mapping[int, Trained]) -> Trained | None:
+    """Return the longest training that ended with an accuracy, if any."""
+    whole = [training for training in trainings.values() if training.accuracy is not None]
+    return max(whole, key=lambda training: training.epochs, default=None)
+
+
+def append_training(folder: Path, config: FasterNetConfig, training: Trained) -> None:
+    """Append a training to the folder's record.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    journal.append(folder / TRAININGS, [{"config": asdict(config), **asdict(training)}])
+
+
+def read_trainings(folder: Path, *, growing: bool = False) -> Trainings:
+    """Return the trainings that were recorded.
+
+    Raises:
+        ValueError: if a line is none; the message says which.
+    """
+    found: Trainings = {}
+    for number, entry in enumerate(journal.read(folder / TRAININGS, growing=growing), start=1):
+        try:
+            config = journal.take_config(entry)
+            training = Trained(**entry)
+        except (KeyError, TypeError, AttributeError, ValueError):
+            raise ValueError(
+                f"Line {number} of {folder / TRAININGS} must hold a config and a training. "
+                "Restore the file, or delete that line to train again."
+            ) from None
+        found.setdefault(config, {})[training.epochs] = training
+    return found
+
+
+def _trained(outcome: Outcome, epochs: int) -> Trained:
+    accuracy = outcome.scores.accuracy if outcome.scores else None
+    return Trained(epochs=epochs, accuracy=accuracy, error=outcome.error)

@@ -1,0 +1,1 @@
+"""What becomes of the winners: full training, export, and the final check of the budget."""

@@ -1,0 +1,168 @@
+"""The end of a full training: the best weights exported, judged, and timed as they are deployed.
+
+What is done already, for the same weights, is not done again.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from nas.training.ending import Ending, read_ending
+from nas.training.export_images import RealImages
+from nas.training.exports import Export, export_each
+from nas.training.full_jobs import Job, data_of, finished, loaders_for
+from nas.training.judging import Judgement, Logits, Split, judging_batches, right_of
+from nas.training.timing_place import NOWHERE, Place
+from nas.training.training_folder import CONFIG, RECIPE, WEIGHTS
+from predictors.cost import cost
+from predictors.deployment.export_subject import Subject
+from predictors.deployment.export_targets import find_targets
+from predictors.deployment.models import Model, config_model, identity
+from predictors.devices.device import PROCESSES, Device
+from search_spaces.checkpoints import Checkpoint, read_checkpoint
+
+if TYPE_CHECKING:
+    from predictors.data.datasets import ImageData
+
+CHECKED = 500  # validation images with which an exported file is compared with torch
+_AT_ONCE = 250
+_TARGETS = {"ncnn": "ncnn", "torch": "torch", "torch-compiled": "torch"}  # the others take ONNX
+
+
+def concluded(job: Job, place: Place, *, device: torch.device) -> Ending:
+    """Return what came of a finished training: exported and judged, its latency if it is known.
+
+    The test split, where there is one, is looked at here, once; else the accuracy is that of the
+    validation split, by which the epoch was chosen. Of int8 it is the exported file's.
+
+    Raises:
+        RuntimeError: if a file cannot be exported, or computes something else than the network.
+        ValueError: if the weights cannot be read.
+        OSError: if a file cannot be read or written.
+    """
+    weights = _sha256(job.folder / WEIGHTS)
+    wanted = _targets(place)
+    known = read_ending(job.folder)
+    if known and known.weights == weights and _is_whole(known, job.folder, wanted):
+        return _known(known, place)
+    return _concluded(job, place, weights, device)
+
+
+def _known(known: Ending, place: Place) -> Ending:
+    """What is known, with its latency if that is of this place, or no other is wanted."""
+    if known.latency is not None and place.device == NOWHERE and known.budget_ms:
+        return known
+    same = known.latency is not None and place.gave(known.latency)
+    if same and known.budgets_ms == place.budgets_ms:
+        return replace(known, budget_ms=place.limit or known.budget_ms)
+    if place.device == NOWHERE:
+        return replace(known, budget_ms=place.limit or known.budget_ms)
+    return replace(known, budget_ms=place.limit, budgets_ms=place.budgets_ms, latency=None,
+                   described="")  # fmt: skip
+
+
+def timed(jobs: Sequence[tuple[Job, Ending]], device: Device) -> Iterator[Ending]:
+    """Time the deployed files, side by side, and yield them with their latencies, in order.
+
+    Raises:
+        ValueError: if the device does not take one.
+        RuntimeError: if it cannot be reached.
+    """
+    models = [deployed_model(job, ending) for job, ending in jobs]
+    for (_, ending), latency in zip(
+        jobs, device.measure_each(models, processes=PROCESSES), strict=True
+    ):
+        yield replace(ending, latency=latency, described=device.description)
+
+
+def deployed_model(job: Job, ending: Ending) -> Model:
+    """Return the network as it is timed: its ONNX file or, where none is taken, its weights."""
+
+    def build() -> torch.nn.Module:
+        return read_checkpoint(job.folder / WEIGHTS).network()
+
+    plain = replace(config_model(job.config, name=job.name), build=build)
+    file = job.folder / ending.deployed
+    if file.suffix != ".onnx":
+        return replace(plain, identity=identity("trained", {"sha256": ending.weights}))
+    return replace(plain, file=file, identity=identity("onnx", {"sha256": _sha256(file)}))
+
+
+def _concluded(job: Job, place: Place, weights: str, device: torch.device) -> Ending:
+    checkpoint, data = read_checkpoint(job.folder / WEIGHTS), data_of(job)
+    images = RealImages(data=data, count=CHECKED, labelled=True, crop=checkpoint.crop)
+    subject = Subject(name=job.name, checkpoint=checkpoint, trained=True,
+                      calibration=images.calibration(1))  # fmt: skip
+    exports = list(export_each(subject, find_targets(_targets(place)), job.folder, images))
+    _refuse_refused(exports)
+    deployed = exports[-1]
+    assert deployed.agreement is not None  # of all but yaml
+    trained, found = finished(job), cost(job.config)
+    return Ending(
+        name=job.name, weights=weights, epoch=trained.epoch, validation=trained.accuracy,
+        judged=_judged(subject, deployed, data, device), agreement=deployed.agreement,
+        files=(WEIGHTS, *_files(exports, job.folder), CONFIG, RECIPE),
+        deployed=deployed.path.name, macs=found.macs, params=found.params,
+        budget_ms=place.limit, budgets_ms=place.budgets_ms,
+    )  # fmt: skip
+
+
+def _targets(place: Place) -> tuple[str, ...]:
+    """ONNX, and last what is deployed."""
+    int8 = "onnx-int8" if place.precision == "int8" else "onnx"
+    return tuple(dict.fromkeys(("onnx", _TARGETS.get(place.runtime, int8))))
+
+
+def _is_whole(ending: Ending, folder: Path, wanted: Sequence[str]) -> bool:
+    """Whether all files are there, and the deployed one is of the wanted kind."""
+    kinds = {"onnx": ".onnx", "onnx-int8": ".int8.onnx", "ncnn": ".ncnn.param", "torch": ".pt2"}
+    right = ending.deployed == f"{ending.name}{kinds[wanted[-1]]}"
+    return right and all((folder / name).exists() for name in ending.files)
+
+
+def _refuse_refused(exports: Sequence[Export]) -> None:
+    for export in exports:
+        if export.refusal:
+            raise RuntimeError(export.refusal)
+
+
+def _files(exports: Sequence[Export], folder: Path) -> list[str]:
+    """The exported files; ncnn's weights lie beside."""
+    found = [export.path for export in exports]
+    beside = [path.with_suffix(".bin") for path in found if path.suffix == ".param"]
+    return [path.relative_to(folder).as_posix() for path in (*found, *beside)]
+
+
+def _judged(
+    subject: Subject, deployed: Export, data: "ImageData", device: torch.device
+) -> Judgement:
+    split: Split = "validation" if data.test is None else "test"
+    images = data.validation if data.test is None else data.test
+    crop = subject.checkpoint.crop
+    batches = judging_batches(images, data=data, crop=crop, at_once=_AT_ONCE,
+                              loaders=loaders_for(None) if crop else 0)  # fmt: skip
+    logits = _on(device, subject.checkpoint)
+    if deployed.target.int8 and deployed.target.run is not None:
+        run = deployed.target.run(subject, deployed.path)
+        logits = lambda batch: run(batch)[0]  # noqa: E731
+    return Judgement(split=split, images=len(images), right=right_of(logits, batches))
+
+
+def _on(device: torch.device, checkpoint: Checkpoint) -> Logits:
+    network = checkpoint.network().to(device)
+
+    def logits(batch: Tensor) -> Tensor:
+        with torch.inference_mode():
+            found: Tensor = network(batch.to(device))
+            return found
+
+    return logits
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

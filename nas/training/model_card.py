@@ -1,0 +1,177 @@
+"""The model card of a trained network: README.md in its folder."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.quantities import format_count, format_ms
+from nas.reporting.stage_drawing import drawn
+from nas.training.ending import Ending
+from nas.training.full_jobs import Job, data_of
+from nas.training.full_recipe import crop_of, recipe_for
+from nas.training.training_folder import WEIGHTS
+from predictors.timing import Measurement
+from search_spaces.whole_files import written
+
+if TYPE_CHECKING:
+    from predictors.data.datasets import ImageData
+
+CARD = "README.md"
+_ALWAYS = ("epochs", "batch", "rate")  # settings that are shown whatever they are
+_MOST_NAMES = 20
+
+_LOADING = """\
+## Use
+
+Images are RGB of {side} x {side} pixels{crop}, normalised: values in 0..1, minus the mean, over the
+deviation. Grey ones are repeated to three channels.
+
+In timm:
+
+```python
+import fasternas.timm  # makes timm know these networks
+import timm
+import torch
+
+network = timm.create_model("fasternas", checkpoint={weights}).eval()
+transform = timm.data.create_transform(**timm.data.resolve_data_config(network.pretrained_cfg))
+with torch.no_grad():
+    logits = network(torch.zeros(1, 3, {side}, {side}))  # transform(picture)[None], in RGB
+print(network.pretrained_cfg["label_names"][logits.argmax(1).item()])
+```
+
+In ONNX Runtime, without torch and fasternas:
+
+```python
+import json
+
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession({onnx})
+said = {{k: json.loads(v) for k, v in session.get_modelmeta().custom_metadata_map.items()}}
+mean, std = (np.reshape(said[name], (1, -1, 1, 1)) for name in ("mean", "std"))
+pixels = np.zeros((1, 3, {side}, {side}))  # images in 0..1; any number at once
+(logits,) = session.run(None, {{"image": ((pixels - mean) / std).astype(np.float32)}})
+print(said["classes"][logits.argmax(1)[0]])
+```
+
+In torch:
+
+```python
+import fasternas
+import torch
+
+network = fasternas.load({weights})  # in evaluation mode; network.config says what it is
+with torch.no_grad():
+    logits = network(torch.zeros(1, 3, {side}, {side}))
+print(logits.argmax(1).item())
+```
+
+Other forms: `fasternas export {file} --to openvino,ncnn,torchscript`.
+"""
+
+
+def write_card(job: Job, ending: Ending) -> None:
+    """Write the card of a trained network into its folder.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    data = data_of(job)
+    parts = [_head(job, ending), _architecture(job, ending), _data(data, job), _recipe(job, data),
+             _accuracy(ending, data), _latency(ending), _loading(job, ending)]  # fmt: skip
+    written("\n".join(parts).encode(), job.folder / CARD)
+
+
+def _head(job: Job, ending: Ending) -> str:
+    judged = ending.judged
+    said = (f"{judged.accuracy:.2f} % of {judged.images:,} {judged.split} images of "
+            f"{Path(job.data).name}")  # fmt: skip
+    if ending.latency is not None:
+        said += f", {format_ms(ending.latency.median_ms)} ms {ending.latency.source}"
+    return f"# {job.name}\n\nA FasterNet: {said}.\n"
+
+
+def _architecture(job: Job, ending: Ending) -> str:
+    return (f"## Architecture\n\n{format_count(ending.macs)} MACs, "
+            f"{format_count(ending.params)} parameters. Of each bar, PConv convolves the filled "
+            f"part and passes on the rest.\n\n```text\n{drawn(job.config)}\n```\n")  # fmt: skip
+
+
+def _data(data: "ImageData", job: Job) -> str:
+    sizes = [f"{len(data.train):,} to train", f"{len(data.validation):,} for validation"]
+    sizes += [] if data.test is None else [f"{len(data.test):,} to test"]
+    names = ", ".join(data.classes[:_MOST_NAMES])
+    more = ", ..." if len(data.classes) > _MOST_NAMES else ""
+    colours = "grey" if data.channels == 1 else "in colour"
+    lines = [f"- {job.data}: {', '.join(sizes)}, {data.resolution} x {data.resolution} pixels, "
+             f"{colours}",
+             f"- {len(data.classes)} classes: {names}{more}",
+             *(f"- {remark}" for remark in data.remarks)]  # fmt: skip
+    return "## Data\n\n" + "\n".join(lines) + "\n"
+
+
+def _recipe(job: Job, data: "ImageData") -> str:
+    """What was set besides the recipe that the network and the data would get."""
+    usual = asdict(recipe_for(job.config, max(len(data.train), 2), epochs=job.recipe.epochs))
+    shown = {name: value for name, value in asdict(job.recipe).items()
+             if name in _ALWAYS or value != usual[name]}  # fmt: skip
+    settings = ", ".join(f"`{name}` {value}" for name, value in shown.items())
+    return (f"## Recipe\n\nThe published one, fitted to network and data, with {settings}; "
+            f"begun from {job.init}. `recipe.yaml` has all settings, `training.csv` each epoch.\n\n"
+            "![The learning curve](training.png)\n")  # fmt: skip
+
+
+def _accuracy(ending: Ending, data: "ImageData") -> str:
+    judged, (low, high) = ending.judged, ending.judged.interval
+    lines = [f"{judged.accuracy:.2f} % [{low:.2f}, {high:.2f}] of {judged.images:,} {judged.split} "
+             "images (95 %, Wilson)"]  # fmt: skip
+    if judged.split == "test":
+        lines[0] += ", looked at once, at the end."
+        lines.append(f"{ending.validation:.2f} % of {len(data.validation):,} validation images, by "
+                     f"which epoch {ending.epoch} was chosen.")  # fmt: skip
+    else:
+        lines[0] += (f", by which epoch {ending.epoch} was chosen, so it is a little too high; "
+                     "there is no test split.")  # fmt: skip
+    found = ending.agreement
+    lines.append(f"`{ending.deployed}` says the same class as torch for {found.same:.4g} % of "
+                 f"{found.images} validation images.")  # fmt: skip
+    return "## Accuracy\n\n" + "\n\n".join(lines) + "\n"
+
+
+def _latency(ending: Ending) -> str:
+    latency = ending.latency
+    if latency is None:
+        return "## Latency\n\nNot timed yet: `fasternas train` does it with --resume.\n"
+    what = f"`{ending.deployed}`, batch 1, {latency.precision}"
+    if latency.parts:
+        each = [f"On {name} {_timing(m)}." for name, m, _ in ending.on_each]
+        lines = [f"{what}. {ending.described}.", *each]
+    else:
+        lines = [f"{_timing(latency)}: {what}. {ending.described}."]
+    if latency.precision == "bf16":
+        lines.append("The accuracy is that of fp32: the runtime rounds the file when it loads it.")
+    for name, m, budget_ms in ending.on_each:
+        if budget_ms is not None:
+            where = f" on {name}" if latency.parts else ""
+            verdict = "kept" if m.meets(budget_ms) else "not kept"
+            lines.append(f"The budget of {budget_ms:g} ms{where} is {verdict}: the upper end of "
+                         f"the interval is {format_ms(m.high_ms)} ms.")  # fmt: skip
+    return "## Latency\n\n" + "\n\n".join(lines) + "\n"
+
+
+def _timing(latency: Measurement) -> str:
+    said = (f"{format_ms(latency.median_ms)} ms [{format_ms(latency.low_ms)}, "
+            f"{format_ms(latency.high_ms)}] {latency.source}")  # fmt: skip
+    sure = " (95 %)" if latency.source == "measured" else ""
+    return f"{said}{sure}{', unstable' if latency.unstable else ''}"
+
+
+def _loading(job: Job, ending: Ending) -> str:
+    onnx = ending.deployed if ending.deployed.endswith(".onnx") else f"{job.name}.onnx"
+    crop = crop_of(job.recipe, job.config.resolution)
+    seen = f", the middle {crop:.0%} of the shorter side" if crop else ""
+    return _LOADING.format(side=job.config.resolution, crop=seen, weights=json.dumps(WEIGHTS),
+                           onnx=json.dumps(onnx), file=WEIGHTS)  # fmt: skip

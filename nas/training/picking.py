@@ -1,0 +1,133 @@
+"""Which networks of a run's front are trained in full, and which configs a command names."""
+
+import csv
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nas.studies.study import RUN, read_run
+from search_spaces.fasternet import FASTERNET, FasterNetConfig
+from search_spaces.formats import load_config
+
+FRONT = "pareto.csv"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picked:
+    """A network to train; `run` is the folder that it was found in, if any."""
+
+    name: str
+    config: FasterNetConfig
+    run: Path | None = None
+    any_classes: bool = False  # a published size says nothing of the data
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontPoint:
+    """A network of a front as the run's table has it."""
+
+    file: str
+    accuracy: float
+    latency_ms: float
+    runtime: str = "onnxruntime"
+    precision: str = "fp32"
+
+
+def find_networks(name: str, pick: str) -> list[Picked]:
+    """Return the networks that a word names: of a run folder, a config file, or T0 to L (t0@192).
+
+    Raises:
+        ValueError: if it names none of these, or the run has no front.
+        OSError: if a file cannot be read.
+    """
+    base, at, pixels = name.partition("@")
+    path = Path(name)
+    if base in FASTERNET and (pixels.isdecimal() or not at):
+        sized = replace(FASTERNET[base], resolution=int(pixels)) if at else FASTERNET[base]
+        return [Picked(name=name, config=sized, any_classes=True)]
+    if path.is_dir():
+        return from_run(path, pick)
+    if not path.is_file():
+        raise ValueError(f"`network` must be a run folder, a config file or {', '.join(FASTERNET)},"
+                         f" but {name!r} is none. Check the path.")  # fmt: skip
+    return [Picked(name=path.stem, config=load_config(path))]
+
+
+def from_run(run: Path, pick: str) -> list[Picked]:
+    """Return the picked networks of a run's front, the fastest first.
+
+    Raises:
+        ValueError: if the folder is no run, has no front, or a config is wrong.
+        OSError: if a file cannot be read.
+    """
+    read_run(run)
+    points = picked(front_of(run), pick)
+    return [Picked(name=Path(p.file).stem, config=load_config(run / p.file), run=run)
+            for p in points]  # fmt: skip
+
+
+def picked(front: list[FrontPoint], pick: str) -> list[FrontPoint]:
+    """Return those of a front that `pick` means: best, knee, all, or so many, spread evenly.
+
+    The best is the most accurate; the knee lies farthest above the line from the first to the last
+    in log latency and accuracy. One alone is the best.
+
+    Raises:
+        ValueError: if it means nothing.
+    """
+    ranked = sorted(front, key=lambda point: point.latency_ms)
+    best = max(ranked, key=lambda point: point.accuracy)
+    if pick == "all":
+        return ranked
+    if pick == "best":
+        return [best]
+    if pick == "knee":
+        return [knee(ranked)]
+    if not (pick.isascii() and pick.isdigit() and int(pick) > 0):
+        raise ValueError(f"`pick` must be best, knee, all or a number, but got {pick!r}.")
+    count = min(int(pick), len(ranked))
+    if count == 1:
+        return [best]
+    return [ranked[round(i * (len(ranked) - 1) / (count - 1))] for i in range(count)]
+
+
+def knee(ranked: list[FrontPoint]) -> FrontPoint:
+    """Return the point farthest above the chord; of fewer than three the last."""
+    if len(ranked) < 3:
+        return ranked[-1]
+    at = [(math.log(point.latency_ms), point.accuracy) for point in ranked]
+    (x0, y0), (x1, y1) = at[0], at[-1]
+    above = [(y - y0) * (x1 - x0) - (x - x0) * (y1 - y0) for x, y in at]
+    return ranked[above.index(max(above))]
+
+
+def front_of(run: Path) -> list[FrontPoint]:
+    """Return the networks of a run's front as its table has them.
+
+    Raises:
+        ValueError: if it has none, or the table is none of a front.
+    """
+    file = run / FRONT
+    try:
+        with file.open(newline="", encoding="utf-8") as rows:
+            front = [
+                FrontPoint(file=row["config"], accuracy=float(row["accuracy"]),
+                           latency_ms=float(row.get("share_percent") or row["latency_ms"]),
+                           **_form(row))
+                for row in csv.DictReader(rows)
+            ]  # fmt: skip
+    except FileNotFoundError:
+        front = []
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{file} must be the table of a front, but a line of it is none "
+                         f"({type(error).__name__}: {error}). `fasternas search --resume` writes "
+                         "it again.") from None  # fmt: skip
+    if not front:
+        raise ValueError(f"`run` must have a front, but {run} has {RUN} and no network in {FRONT}. "
+                         "Finish it with `fasternas search --resume`.")  # fmt: skip
+    return front
+
+
+def _form(row: dict[str, str]) -> dict[str, str]:
+    """Runtime and precision; tables of earlier versions do not tell."""
+    return {name: row[name] for name in ("runtime", "precision") if row.get(name)}

@@ -1,0 +1,164 @@
+"""The folder of a full training: its config, recipe, table, curves and weights.
+
+config.yaml, recipe.yaml   what is trained, and how
+last.pt, last-1.pt         checkpoints
+training.csv, .png         a line for each epoch, and the learning curve
+tensorboard/               the same for TensorBoard
+weights.safetensors        at the end, the weights of the best epoch, as `fasternas.load` takes them
+"""
+
+import csv
+import fcntl
+import io
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.reporting.plots import plot_training
+from nas.training.checkpointing import BEFORE, LAST
+from nas.training.full_progress import Row
+from nas.training.full_recipe import FullRecipe
+from nas.training.recipe_files import save_recipe
+from predictors.deployment.artifact import written
+from search_spaces.fasternet import FasterNetConfig
+from search_spaces.formats import save_config
+
+if TYPE_CHECKING:
+    from search_spaces.checkpoints import Checkpoint
+
+CONFIG, RECIPE, TABLE, CURVE = "config.yaml", "recipe.yaml", "training.csv", "training.png"
+TRAINED = "trained"  # in a run folder: a folder for each of its networks that is trained
+WEIGHTS, EVENTS = "weights.safetensors", "tensorboard"
+_REDRAWN_AFTER = 60.0  # seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedNetwork:
+    """What a full training leaves: the best epoch's weights, and how accurate they are.
+
+    `accuracy` is that of the validation split, in percent: by it the epoch was chosen.
+    """
+
+    name: str
+    folder: Path
+    config: FasterNetConfig
+    recipe: FullRecipe
+    data: str
+    accuracy: float
+    epoch: int
+
+    @property
+    def weights(self) -> Path:
+        """The safetensors file."""
+        return self.folder / WEIGHTS
+
+
+def has_training(folder: Path) -> bool:
+    """Whether a training was begun there."""
+    return any((folder / name).exists() for name in (LAST, BEFORE, RECIPE))
+
+
+def begin_folder(folder: Path, config: FasterNetConfig, recipe: FullRecipe) -> None:
+    """Make the folder and write what is trained and how.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    save_config(config, folder / CONFIG)
+    save_recipe(recipe, folder / RECIPE, comment="How config.yaml was trained.")
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold the folder; the system lets go of it when the process ends, however.
+
+    Raises:
+        RuntimeError: if another process holds it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise RuntimeError(f"The training in {folder} must be free, but another process works on "
+                           "it. Wait for it or choose another folder.") from None  # fmt: skip
+    finally:
+        os.close(descriptor)
+
+
+class Watch:
+    """Writes what people watch: the table after each epoch, the curve now and then."""
+
+    def __init__(self, folder: Path, *, name: str, data: str) -> None:
+        self._folder, self._name, self._data = folder, name, data
+        self._drawn = time.monotonic()
+        self._events: Any = None
+
+    def see(self, rows: Sequence[Row]) -> None:
+        """Write the table anew, and of the last row what TensorBoard shows.
+
+        Raises:
+            OSError: if a file cannot be written.
+        """
+        _write_table(self._folder / TABLE, rows)
+        self._log(rows[-1])
+        if time.monotonic() - self._drawn > _REDRAWN_AFTER:
+            self._draw(rows)
+
+    def end(self, rows: Sequence[Row], best: "Checkpoint") -> None:
+        """Draw the curve and write the weights.
+
+        Raises:
+            OSError: if a file cannot be written.
+        """
+        from search_spaces.checkpoints import save
+
+        self._draw(rows)
+        save(best.network(), self._folder / WEIGHTS, classes=best.classes, mean=best.mean,
+             std=best.std, crop=best.crop)  # fmt: skip
+        if self._events:
+            self._events.close()
+
+    def _draw(self, rows: Sequence[Row]) -> None:
+        plot_training(self._folder / CURVE, rows, name=self._name, data=self._data)
+        self._drawn = time.monotonic()
+
+    def _log(self, row: Row) -> None:
+        """For TensorBoard, whose files Ray's own dependency writes."""
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            return
+        if self._events is None:  # what a killed training wrote after its checkpoint goes
+            self._events = SummaryWriter(str(self._folder / EVENTS), purge_step=row.epoch)
+        for name in ("loss", "accuracy", "rate", "images_per_s"):
+            self._events.add_scalar(name, getattr(row, name), row.epoch)
+        self._events.flush()
+
+
+def read_table(folder: Path) -> list[Row]:
+    """Return the rows that were written so far."""
+    try:
+        text = (folder / TABLE).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    return [_row(row) for row in csv.DictReader(io.StringIO(text))]
+
+
+def _row(cells: dict[str, str]) -> Row:
+    values: dict[str, Any] = {name: float(text) for name, text in cells.items()}
+    return Row(**values | {name: int(cells[name]) for name in ("epoch", "resolution")})
+
+
+def _write_table(path: Path, rows: Sequence[Row]) -> None:
+    text = io.StringIO()
+    names = [field.name for field in fields(Row)]
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    written(text.getvalue().encode(), path)

@@ -1,0 +1,126 @@
+"""Images in files of arrays: NumPy's .npz, the IDX files of MNIST, scikit-learn's digits."""
+
+import gzip
+import math
+import zipfile
+import zlib
+from collections.abc import Set
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictors.data.images import FoundImages, SplitName
+from predictors.data.pixel_arrays import found_in_arrays
+from predictors.data.splits import cut
+
+_NPZ: dict[SplitName, str] = {"train": "train", "validation": "val", "test": "test"}
+_NPZ_ARRAYS = {f"{axis}_{name}" for axis in "xy" for name in _NPZ.values()}
+_IDX: dict[SplitName, str] = {"train": "train", "test": "t10k"}
+_DIGITS_SIZE = 32
+_TEST_FRACTION = 0.2
+
+
+def load_npz(path: Path, *, resolution: int | None) -> FoundImages:
+    """Return the splits of an .npz file: x_train and y_train, also x_val, y_val, x_test, y_test.
+
+    Raises:
+        ValueError: if the file is none, or its arrays are no images with labels.
+        OSError: if it cannot be read.
+    """
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files if name in _NPZ_ARRAYS}
+    except (zipfile.BadZipFile, zlib.error, EOFError, TypeError, ValueError) as error:
+        raise ValueError(_not_readable(path, error)) from error
+    pairs = {split: (f"x_{name}", f"y_{name}") for split, name in _NPZ.items()}
+    present = {split: pair for split, pair in pairs.items()
+               if split == "train" or arrays.keys() & {*pair}}  # fmt: skip
+    _refuse_missing(path, arrays.keys(), {name for pair in present.values() for name in pair})
+    given = {split: (arrays[x], arrays[y]) for split, (x, y) in present.items()}
+    return found_in_arrays(given, resolution=resolution)
+
+
+def _refuse_missing(path: Path, names: Set[str], needed: Set[str]) -> None:
+    if not needed <= names:
+        raise ValueError(
+            f"`data` must hold the arrays {', '.join(sorted(needed))}, but {path} lacks "
+            f"{', '.join(sorted(needed - names))}. Save them with numpy.savez."
+        )
+
+
+def is_idx_folder(folder: Path) -> bool:
+    """Whether a folder has the training images of MNIST or of a set made like it."""
+    return _idx_file(folder, "train-images-idx3-ubyte").is_file()
+
+
+def load_idx(folder: Path, *, resolution: int | None) -> FoundImages:
+    """Return the splits of the four IDX files of MNIST, each plain or as .gz.
+
+    The format: yann.lecun.com/exdb/mnist. Without both files that begin with t10k there is no test.
+
+    Raises:
+        ValueError: if a file is missing or is no IDX file of images or labels.
+        OSError: if one cannot be read.
+    """
+    given: dict[SplitName, tuple[Any, Any]] = {}
+    for split, stem in _IDX.items():
+        files = [_idx_file(folder, f"{stem}-{part}")
+                 for part in ("images-idx3-ubyte", "labels-idx1-ubyte")]  # fmt: skip
+        missing = [file.name for file in files if not file.is_file()]
+        if missing and (split == "train" or len(missing) == 1):
+            raise ValueError(f"`data` must hold images and labels, but {folder} lacks "
+                             f"{missing[0]}. Add that file, or its .gz.")  # fmt: skip
+        if not missing:
+            given[split] = (_read_idx(files[0], 3), _read_idx(files[1], 1))
+    return found_in_arrays(given, resolution=resolution)
+
+
+def _idx_file(folder: Path, name: str) -> Path:
+    """The plain file where it is there, else the compressed one."""
+    compressed = folder / f"{name}.gz"
+    return compressed if compressed.is_file() else folder / name
+
+
+def _read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
+    """An IDX file: two zeros, 8 for uint8, the number of dimensions, their sizes, the bytes."""
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise ValueError(_not_readable(path, error)) from error
+    magic, start = bytes([0, 0, 8, dimensions]), 4 + 4 * dimensions
+    if content[:4] != magic or len(content) < start:
+        raise ValueError(
+            f"`data` must hold IDX files, but {path} begins with {content[:4].hex() or 'nothing'} "
+            f"and not with {magic.hex()}. Get the file again."
+        )
+    shape = [int(size) for size in np.frombuffer(content[4:start], dtype=">u4")]
+    if len(content) - start != math.prod(shape):
+        raise ValueError(
+            f"`data` must hold whole files, but {path} has {len(content) - start:,} bytes where "
+            f"{' x '.join(map(str, shape))} were announced. Get the file again."
+        )
+    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
+
+
+def load_digits(*, resolution: int | None) -> FoundImages:
+    """Return scikit-learn's 1,797 digits of 8 x 8 pixels, each pixel repeated to 32 x 32.
+
+    The fifth that is the test split is the same whatever seed cuts the validation split.
+    """
+    from sklearn import datasets
+
+    digits = datasets.load_digits()
+    small = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    factor = _DIGITS_SIZE // small.shape[1]
+    pixels = small.repeat(factor, axis=1).repeat(factor, axis=2)
+    found = found_in_arrays({"train": (pixels, digits.target)}, resolution=resolution)
+    train, test = cut(found.splits["train"], fraction=_TEST_FRACTION, seed=0)
+    return replace(found, splits={"train": train, "test": test})
+
+
+def _not_readable(path: Path, error: Exception) -> str:
+    why = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+    return f"`data` must be a file that can be read, but {path} cannot: {why}. Get it again."

@@ -1,0 +1,164 @@
+"""A tree of image files with a folder for each class, as torchvision's ImageFolder reads it."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from predictors.data.images import FoundImages, SplitName
+from predictors.data.picture_files import PictureFiles, found_in_files
+from search_spaces.wording import brief
+
+_SPLITS: dict[str, SplitName] = {
+    "train": "train", "training": "train",
+    "val": "validation", "valid": "validation", "validation": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+_SUFFIXES = {".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif",
+             ".tiff", ".webp"}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tree:
+    """The image files of each class, and what else lies among them."""
+
+    classes: dict[str, list[Path]]
+    others: list[Path]
+
+
+def load_folder(root: Path, *, resolution: int | None) -> FoundImages:
+    """Return the splits of a tree: SPLIT/CLASS/FILE, or CLASS/FILE, which is one split.
+
+    Splits are called train, val or valid or validation, and test; files may lie deeper than their
+    class folder; classes are numbered in the order of their names. Hidden files do not count.
+
+    Raises:
+        ValueError: if there are no class folders, one is empty, or splits have other classes.
+        OSError: if a folder cannot be listed.
+    """
+    folders, remarks = _split_folders(root)
+    trees = {split: _tree(folder) for split, folder in folders.items()}
+    classes = tuple(trees["train"].classes)
+    for split, folder in folders.items():
+        _refuse_other_classes(folder, set(trees[split].classes), set(classes))
+    found = found_in_files(
+        {split: _files(tree) for split, tree in trees.items()},
+        classes=classes,
+        resolution=resolution,
+    )
+    others = [path for tree in trees.values() for path in tree.others]
+    return replace(found, remarks=(*remarks, *_others_remark(others), *found.remarks))
+
+
+def _split_folders(root: Path) -> tuple[dict[SplitName, Path], tuple[str, ...]]:
+    """The folder of each split, and what is said of the others; no splits: the root is `train`."""
+    found: dict[SplitName, Path] = {}
+    others = []
+    for folder in _folders(root):
+        split = _SPLITS.get(folder.name.lower())
+        if split is None or not _folders(folder):  # a class may be called train, too
+            others.append(folder)
+        elif split in found:
+            raise ValueError(
+                f"`data` must have each split once, but {root} has the folders "
+                f"{found[split].name} and {folder.name}. Rename one."
+            )
+        else:
+            found[split] = folder
+    if not found:
+        _refuse_bare_splits(others)
+        return {"train": root}, ()
+    if "train" not in found:
+        raise ValueError(
+            "`data` must have a folder train with class folders beside its other splits, but "
+            f"{root} has {brief(sorted(folder.name for folder in found.values()))}. Add or rename "
+            "it."
+        )
+    return found, tuple(f"The folder {folder} is no split with class folders and was left out."
+                        for folder in others)  # fmt: skip
+
+
+def _refuse_bare_splits(folders: list[Path]) -> None:
+    """Refuse train and test, say, that hold images but no classes, nor are classes."""
+    if folders and all(folder.name.lower() in _SPLITS for folder in folders):
+        raise ValueError(
+            f"`data` must hold a folder for each class in each split, but {folders[0]} holds none. "
+            "Move the images of each class into a folder with its name."
+        )
+
+
+def _folders(root: Path) -> list[Path]:
+    """The folders in a folder that are not hidden, by name as text sorts."""
+    inside = [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    return sorted(inside, key=lambda path: path.name)
+
+
+def _tree(root: Path) -> _Tree:
+    folders = _folders(root)
+    if not folders:
+        raise ValueError(
+            f"`data` must hold a folder for each class, but {root} holds none. Move the images of "
+            "each class into a folder with its name."
+        )
+    files = {folder.name: list(_walk(folder)) for folder in folders}
+    classes = {name: [path for path in paths if _is_image(path)] for name, paths in files.items()}
+    empty = [name for name, paths in classes.items() if not paths]
+    if empty:
+        raise ValueError(
+            f"`data` must have images in each class folder, but {root / empty[0]} has none. Add "
+            "images or remove the folder."
+        )
+    beside = [path for path in sorted(root.iterdir()) if _is_image(path) and path.is_file()]
+    odd = [path for paths in files.values() for path in paths if not _is_image(path)]
+    return _Tree(classes=classes, others=beside + odd)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """All files below a folder that are not hidden, links followed, in order."""
+    for where, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(where, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
+
+
+def _files(tree: _Tree) -> PictureFiles:
+    from PIL import Image
+
+    paths = [path for members in tree.classes.values() for path in members]
+    sizes = [len(members) for members in tree.classes.values()]
+    return PictureFiles(
+        open_image=lambda i: Image.open(paths[i]),
+        name_of=lambda i: str(paths[i]),
+        labels=np.repeat(np.arange(len(sizes), dtype=np.int64), sizes),
+    )
+
+
+def _refuse_other_classes(folder: Path, classes: set[str], known: set[str]) -> None:
+    if classes != known:
+        differing = [f"{word} {brief(sorted(names))}"
+                     for word, names in (("adds", classes - known), ("lacks", known - classes))
+                     if names]  # fmt: skip
+        raise ValueError(
+            f"`data` must have the classes of train in every split, but {folder} "
+            f"{' and '.join(differing)}. Give each split the same class folders."
+        )
+
+
+def _others_remark(others: list[Path]) -> tuple[str, ...]:
+    if not others:
+        return ()
+    if len(others) == 1:
+        return (
+            f"1 file is no image by its name or in no class folder and was left out: {others[0]}.",
+        )
+    return (f"{len(others):,} files are no images by their names or in no class folder and were "
+            f"left out, the first: {others[0]}.",)  # fmt: skip

@@ -1,0 +1,149 @@
+"""Data sets by the names of timm's `create_dataset`: hfds/NAME, wds/FOLDER, tfds/NAME, torch/NAME.
+
+NAME@FOLDER says where a set lies, or where it is to be kept.
+"""
+
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictors.data.image_streams import found_in_streams
+from predictors.data.images import FoundImages, SplitName
+from predictors.data.labels import numbered
+from predictors.data.picture_files import PictureFiles, found_in_files
+from predictors.data.pixel_arrays import found_in_arrays
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_PACKAGES = {"hfds": "datasets", "wds": "webdataset", "tfds": "tensorflow_datasets",
+             "torch": "torchvision"}  # fmt: skip
+PREFIXES = tuple(_PACKAGES)
+_TORCH = ("cifar10", "cifar100", "fashion_mnist", "kmnist", "mnist")
+_NAMES: dict[SplitName, tuple[str, ...]] = {
+    "validation": ("validation", "valid", "val"),
+    "test": ("test",),
+}
+
+
+def is_named(name: str) -> bool:
+    """Whether this is the name of a set, and no path."""
+    prefix, slash, rest = name.partition("/")
+    return prefix in _PACKAGES and bool(slash and rest)
+
+
+def load_named(name: str, *, resolution: int | None) -> FoundImages:
+    """Return the splits of a set. What is not there is downloaded, but for wds.
+
+    Raises:
+        ValueError: if the package that reads it is missing, does not find it or cannot read it.
+    """
+    prefix, _, rest = name.partition("/")
+    if find_spec(_PACKAGES[prefix]) is None:
+        package = _PACKAGES[prefix].replace("_", "-")
+        raise ValueError(f"`data` {name} needs the package {package}, which is not installed. "
+                          f"Install it with `pip install {package}`.")  # fmt: skip
+    own, _, folder = rest.rpartition("@") if "@" in rest else (rest, "", "")
+    load = {"hfds": _from_hub, "torch": _from_torch}.get(prefix, _from_stream)
+    try:
+        return load(f"{prefix}/{own}", folder or None, resolution)
+    except Exception as error:  # each package has its own, and its assertions
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"`data` {name} cannot be read: {why[:300].rstrip('.')}. Check its name, "
+                         "its place and the connection.") from error  # fmt: skip
+
+
+def _from_torch(name: str, folder: str | None, resolution: int | None) -> FoundImages:
+    if name.partition("/")[2] not in _TORCH or folder is None:
+        raise ValueError(f"of torchvision's sets it takes torch/{'|'.join(_TORCH)}@FOLDER")
+    opened = {split: _opened(name, folder, split, download=True) for split in ("train", "test")}
+    found = found_in_arrays(
+        {"train": (np.asarray(opened["train"].data), opened["train"].targets),
+         "test": (np.asarray(opened["test"].data), opened["test"].targets)},
+        resolution=resolution,
+    )  # fmt: skip
+    return replace(found, classes=tuple(opened["train"].classes))
+
+
+def _opened(name: str, folder: str | None, split: str, **options: Any) -> Any:
+    from search_spaces.timm_import import import_timm
+
+    return import_timm().data.create_dataset(name, root=folder, split=split, **options)
+
+
+def _from_hub(name: str, folder: str | None, resolution: int | None) -> FoundImages:
+    columns = _columns(name.partition("/")[2], folder)
+    train = _opened(name, folder, "train", **columns).reader
+    readers: dict[SplitName, Any] = {"train": train}
+    for split, own in _other_splits(train.dataset.info.splits or {}):
+        readers[split] = _opened(name, folder, own, **columns).reader
+    given = {split: np.array(list(reader.iter_targets())) for split, reader in readers.items()}
+    remarks: tuple[str, ...] = ()
+    if _hidden(given.get("test")):
+        del given["test"]
+        remarks = ("The test split has no labels and was left out.",)
+    names = tuple(train.class_to_idx)
+    classes, labels, renumbered = (names, given, ()) if names else numbered(given)
+    for split, numbers in labels.items():
+        if not np.isin(numbers, np.arange(len(classes))).all():
+            raise ValueError(f"{split} has labels that are no numbers of its classes")
+    files = {
+        split: _hub_files(readers[split], labels[split], f"{name}, {split}") for split in labels
+    }
+    found = found_in_files(files, classes=classes, resolution=resolution)
+    return replace(found, remarks=(*remarks, *renumbered, *found.remarks))
+
+
+def _hidden(labels: NDArray[Any] | None) -> bool:
+    """Whether labels are withheld, as those of ImageNet's test split: -1 throughout."""
+    return labels is not None and labels.dtype.kind == "i" and bool((labels < 0).all())
+
+
+def _columns(name: str, folder: str | None) -> dict[str, str]:
+    """Which columns hold the images and their classes, where a set declares that."""
+    import datasets
+
+    declared = datasets.load_dataset_builder(name, cache_dir=folder).info.features or {}
+    kinds = {type(feature).__name__: column for column, feature in reversed(declared.items())}
+    return {
+        "input_key": kinds.get("Image", "image"),
+        "target_key": kinds.get("ClassLabel", "label"),
+    }
+
+
+def _hub_files(reader: Any, labels: NDArray[np.int64], name: str) -> PictureFiles:
+    def open_image(row: int) -> "Image":
+        from PIL import Image
+
+        with reader[row][0] as stream:  # closed here, since PIL leaves to others what they opened
+            return Image.open(io.BytesIO(stream.read()))
+
+    return PictureFiles(
+        open_image=open_image, name_of=lambda row: f"{name}, row {row}", labels=labels
+    )
+
+
+def _other_splits(present: Iterable[str]) -> Iterator[tuple[SplitName, str]]:
+    """Our name and the set's own of the validation and the test split, where it has one."""
+    for split, names in _NAMES.items():
+        own = next((name for name in names if name in present), None)
+        if own is not None:
+            yield split, own
+
+
+def _from_stream(name: str, folder: str | None, resolution: int | None) -> FoundImages:
+    prefix, _, rest = name.partition("/")
+    root = folder or (rest if prefix == "wds" else None)
+    options = {"download": True} if prefix == "tfds" else {}
+    train = _opened(name, root, "train", **options)
+    present = train.reader.builder.info.splits if prefix == "tfds" else train.reader.info["splits"]
+    sets: dict[SplitName, Any] = {"train": train}
+    for split, own in _other_splits(present):
+        sets[split] = _opened(name, root, own, **options)
+    names = tuple(train.reader.class_to_idx)
+    return found_in_streams(sets, names=names, resolution=resolution)

@@ -1,0 +1,1 @@
+"""What is deployed: networks as files that runtimes load, checked against torch."""

@@ -11,8 +11,8 @@ import pytest
 from networks import LARGER, TINY
 
 from nas.cli.runtime import wanted_by
+from nas.folders import read_only_run, start_run
 from nas.reporting import report
-from nas.studies.folders import read_only_run, start_run
 from nas.studies.options import SearchOptions
 from nas.training.timing_place import place_for
 from predictors.deployment.models import Model

@@ -13,8 +13,8 @@ import pytest
 import fasternas as fn
 from nas.cli.main import main
 from nas.cluster import Outcome
+from nas.folders import start_run
 from nas.searching.trial import Scores
-from nas.studies.folders import start_run
 from nas.studies.options import SearchOptions
 
 PROGRAM = Path(sys.executable).with_name("fasternas")

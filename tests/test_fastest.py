@@ -7,7 +7,7 @@ import pytest
 from networks import TINY
 
 from nas.cli.main import main
-from nas.studies.folders import read_only_run, start_run
+from nas.folders import read_only_run, start_run
 from nas.studies.options import SearchOptions
 from predictors.deployment import runtimes
 from predictors.deployment.runtimes import find_runtime

@@ -15,9 +15,9 @@ import pytest
 
 import fasternas as fn
 from nas.cli.main import main
+from nas.folders import read_only_run
 from nas.reporting.html_report import html_report
 from nas.studies import journal
-from nas.studies.folders import read_only_run
 from predictors.timing import Measurement
 
 BUDGETS = {"arm": 1.2, "cpu": 1.5}

@@ -11,10 +11,10 @@ from networks import TINY
 
 from nas.cli.main import main
 from nas.cluster import Outcome
+from nas.folders import read_only_run, start_run
+from nas.merging import Merged, merge_runs
 from nas.searching.trial import Scores
 from nas.studies import journal
-from nas.studies.folders import read_only_run, start_run
-from nas.studies.merging import Merged, merge_runs
 from nas.studies.options import SearchOptions
 from nas.studies.study import TRIALS, hold
 from nas.studies.trainings import Trained

@@ -10,9 +10,9 @@ from optuna.storages.journal import JournalFileBackend
 
 from nas.cli.main import main
 from nas.cluster import Outcome
+from nas.folders import read_only_run, resume_run, start_run
 from nas.run import Run
 from nas.searching.trial import Scores
-from nas.studies.folders import read_only_run, resume_run, start_run
 from nas.studies.mirror import Mirror
 from nas.studies.options import SearchOptions
 

@@ -18,8 +18,8 @@ import pytest
 import fasternas as fn
 from nas.cli.main import main
 from nas.cluster import Outcome
+from nas.folders import resume_run
 from nas.studies import journal
-from nas.studies.folders import resume_run
 from nas.studies.options import SearchOptions
 
 PROGRAM = Path(sys.executable).with_name("fasternas")

@@ -10,7 +10,7 @@ import pytest
 from nas.cli.arguments import by_device, duration_ms
 from nas.cli.main import _parser, main
 from nas.cli.targets import folder_name, targets_of
-from nas.studies.folders import read_only_run, start_run
+from nas.folders import read_only_run, start_run
 from nas.studies.options import SearchOptions
 from nas.studies.targets import Target
 

@@ -10,9 +10,9 @@ from nas.cli.table import print_table
 
 def run_merge(arguments: argparse.Namespace) -> int:
     """Merge, write the front of the new run, print it."""
+    from nas.folders import read_only_run
+    from nas.merging import merge_runs
     from nas.reporting import report
-    from nas.studies.folders import read_only_run
-    from nas.studies.merging import merge_runs
 
     out = Path(arguments.out)
     merged = merge_runs([Path(run) for run in arguments.runs], out, repair=arguments.repair)

@@ -23,8 +23,8 @@ TRIALS, TRAINED_TRIALS = 200, 36  # unless told
 
 def run_search(arguments: argparse.Namespace) -> int:
     """`fasternas search`: calibrate, search, verify; print the front."""
+    from nas.folders import give_up, keep_remarks, resume_run, start_run
     from nas.reporting import report
-    from nas.studies.folders import give_up, keep_remarks, resume_run, start_run
 
     folder = _folder(arguments)
     ready = _prepared(arguments, folder)

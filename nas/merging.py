@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.estimating import CHECKPOINTS
-from nas.studies.folders import repair_run
+from nas.folders import repair_run
 from nas.studies.frozen_trials import thawed
 from nas.studies.new_folders import make_folders, remove_empty
 from nas.studies.options import SearchOptions

@@ -8,7 +8,7 @@ import fsspec
 import pytest
 
 from nas.cli.main import main
-from nas.studies.remote_folders import RemoteFolder
+from nas.studies.remote_folders import ChangedTwiceError, RemoteFolder
 
 Streams = pytest.CaptureFixture[str]
 SEARCH = ["search", "--device", "arm", "--space", "fasternet-32", "--budget", "2ms"]
@@ -113,6 +113,90 @@ def test_what_is_gone_from_the_copy_goes_there_too(url: str) -> None:
     (folder.copy / "run.json").unlink()
     folder.push()
     assert [path.name for path in at(url).iterdir()] == ["kept"]
+
+
+def test_reading_writes_nothing_back(url: str) -> None:
+    first = RemoteFolder(url)
+    first.copy.mkdir(parents=True)
+    (first.copy / "study.journal").write_text("one\n")
+    (first.copy / "pareto.csv").write_text("old")
+    first.push()
+    reader = RemoteFolder(url)
+    reader.pull()
+    (at(url) / "study.journal").write_text("one\ntwo\n")  # meanwhile another machine goes on
+    (at(url) / "pareto.csv").write_text("new")
+    reader.push()
+    assert (at(url) / "study.journal").read_text() == "one\ntwo\n"
+    assert (at(url) / "pareto.csv").read_text() == "new"
+    reader.pull()
+    assert (reader.copy / "pareto.csv").read_text() == "new"
+
+
+def test_a_download_that_is_cut_off_leaves_nothing(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at(url).mkdir(parents=True)
+    (at(url) / "study.journal").write_text("one\ntwo\n")
+    folder = RemoteFolder(url)
+
+    def cut(path: str, local: str) -> None:
+        Path(local).write_text("one\nt")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(folder._files, "get_file", cut)
+    with pytest.raises(KeyboardInterrupt):
+        folder.pull()
+    folder.push()
+    assert (at(url) / "study.journal").read_text() == "one\ntwo\n"
+    monkeypatch.undo()
+    folder.pull()
+    assert (folder.copy / "study.journal").read_text() == "one\ntwo\n"
+
+
+def test_what_grew_there_is_taken_whatever_the_clocks_say(url: str) -> None:
+    folder = RemoteFolder(url)
+    at(url).mkdir(parents=True)
+    (at(url) / "study.journal").write_text("one\ntwo\n")
+    folder.copy.mkdir(parents=True)
+    (folder.copy / "study.journal").write_text("one\ntw")  # later
+    folder.pull()
+    assert (folder.copy / "study.journal").read_text() == "one\ntwo\n"
+
+
+def test_what_changed_in_both_places_is_for_people_to_decide(url: str) -> None:
+    folder = RemoteFolder(url)
+    folder.copy.mkdir(parents=True)
+    (folder.copy / "study.journal").write_text("one\n")
+    folder.push()
+    (folder.copy / "study.journal").write_text("one\nhere\n")
+    (at(url) / "study.journal").write_text("one\nthere\n")
+    with pytest.raises(ChangedTwiceError, match=r"`out` must change in one place .*, but study\."):
+        RemoteFolder(url).pull()
+    assert (at(url) / "study.journal").read_text() == "one\nthere\n"
+
+
+def test_what_is_removed_there_goes_from_the_copy_unless_it_changed(url: str) -> None:
+    folder = RemoteFolder(url)
+    folder.copy.mkdir(parents=True)
+    for name in ("same", "changed"):
+        (folder.copy / name).write_text(name)
+    folder.push()
+    for name in ("same", "changed"):
+        (at(url) / name).unlink()
+    (folder.copy / "changed").write_text("once more")
+    folder.pull()
+    assert [path.name for path in folder.copy.iterdir()] == ["changed"]
+
+
+def test_what_others_keep_there_stays(url: str) -> None:
+    at(url).mkdir(parents=True)
+    (at(url) / ".keep").write_text("")
+    (at(url) / "run.json").write_text("{}")
+    folder = RemoteFolder(url)
+    folder.pull()
+    assert [path.name for path in folder.copy.iterdir()] == ["run.json"]
+    folder.push()
+    assert (at(url) / ".keep").exists()
 
 
 def test_in_memory_too() -> None:

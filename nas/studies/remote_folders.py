@@ -1,16 +1,19 @@
 """Run folders at a URL (s3://bucket/run): worked on in a copy on this machine.
 
-fsspec reaches object stores and shared disks by URL. What is new in the copy is written back every
+fsspec reaches object stores and shared disks by URL. What changes in the copy is written back every
 minute and at the end; a command that was killed left the rest in the copy, from which it goes on.
 """
 
 import argparse
 import hashlib
+import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from search_spaces.whole_files import written
 
 PERIOD_S = 60.0
 _ARGUMENTS = ("out", "run", "runs", "networks")  # that may name run folders
@@ -62,8 +65,23 @@ def _copied(url: str) -> Iterator[Path]:
         remote.push()
 
 
+class ChangedTwiceError(RuntimeError):
+    """A file is another one there and here, and neither grew from the other."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A file when both places had it alike: what it was there, its size and time here."""
+
+    there: str
+    here: tuple[int, int]
+
+
 class RemoteFolder:
-    """A folder at a URL and its `copy`, which is in the user's cache.
+    """A folder, or a file, at a URL and its `copy`, which is in the user's cache.
+
+    Beside the copy is kept what both had alike when they last met, so that it is known which of
+    them has changed since.
 
     Raises:
         ValueError: if fsspec knows no such URL, or misses a package for it.
@@ -83,75 +101,124 @@ class RemoteFolder:
         self._root = str(root).rstrip("/")
         name = hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
         self.copy = cache_folder() / "copies" / name / Path(self._root).name
-        self._written: dict[str, tuple[int, int]] = {}  # by path: size and time when written back
+        self._record = self.copy.parent / "seen.json"
+        self._seen = _read_seen(self._record)  # by path in the folder; of a file it is empty
 
     def pull(self) -> None:
-        """Bring what is there into the copy, but for what is newer in it.
+        """Bring what has changed there into the copy.
 
         Raises:
             RuntimeError: if the URL cannot be reached.
+            ChangedTwiceError: if a file has changed in both places.
         """
         with self._reaching():
-            found = self._files.find(self._root, detail=True) if self._there() else {}
-            for path, entry in found.items():
-                relative = path[len(self._root) :].lstrip("/")
-                local = self.copy / relative
-                if self._is_newer(path, local):
-                    local.parent.mkdir(parents=True, exist_ok=True)
-                    self._files.get_file(path, str(local))
-                    self._written[relative] = (entry["size"], local.stat().st_mtime_ns)
+            found = self._found()
+            for relative, path in found.items():
+                if self._to_be_taken(relative, path):
+                    self._take(relative, path)
+            for relative in self._seen.keys() - found.keys():  # removed there
+                seen, local = self._seen.pop(relative), self.copy / relative
+                if local.is_file() and _state(local) == seen.here:
+                    local.unlink()
+            self._keep_seen()
 
     def push(self) -> None:
-        """Write back what is new, and remove what is gone.
+        """Write back what has changed here, and remove what is gone.
 
         Raises:
             RuntimeError: if the URL cannot be reached.
         """
         with self._reaching():
-            if self.copy.is_file():  # of a command whose `out` is a file
-                self._files.pipe_file(self._root, self.copy.read_bytes())
-                return
-            there = {str(path.relative_to(self.copy)): path for path in self._own_files()}
-            for relative, path in there.items():
-                state = (path.stat().st_size, path.stat().st_mtime_ns)
-                if self._written.get(relative) != state:
-                    self._write(relative, path)
-                    self._written[relative] = state
-            for relative in self._written.keys() - there.keys():
+            here = self._own_files()
+            changed = {
+                relative: path
+                for relative, path in here.items()
+                if relative not in self._seen or self._seen[relative].here != _state(path)
+            }
+            gone = self._seen.keys() - here.keys()
+            for relative, path in changed.items():
+                self._write(relative, path)
+            for relative in gone:
                 with suppress(FileNotFoundError):
-                    self._files.rm_file(f"{self._root}/{relative}")
-                del self._written[relative]
+                    self._files.rm_file(self._target(relative))
+                del self._seen[relative]
+            if changed or gone:
+                self._keep_seen()
 
-    def _write(self, relative: str, path: Path) -> None:
-        content = path.read_bytes()
-        if path.suffix in _GROWING:
-            content = content[: content.rfind(b"\n") + 1]
-        target = f"{self._root}/{relative}"
-        self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
-        self._files.pipe_file(target, content)
+    def _found(self) -> dict[str, str]:
+        """The files there, without those of others: hidden ones, and marks of empty folders."""
+        if self._files.isfile(self._root):
+            return {"": self._root}
+        paths = self._files.find(self._root) if self._files.exists(self._root) else []
+        found = {path[len(self._root) :].lstrip("/"): path for path in paths}
+        return {
+            relative: path
+            for relative, path in found.items()
+            if relative and not relative.endswith("/") and not _is_hidden(relative)
+        }
 
-    def _own_files(self) -> Sequence[Path]:
-        return [path for path in sorted(self.copy.rglob("*")) if path.is_file()
-                and not any(part.startswith(_HIDDEN)
-                            for part in path.relative_to(self.copy).parts)]  # fmt: skip
-
-    def _there(self) -> bool:
-        return bool(self._files.exists(self._root))
-
-    def _is_newer(self, path: str, local: Path) -> bool:
-        """Whether what is there is to be taken; of two that grew from one, the longer is newer."""
+    def _to_be_taken(self, relative: str, path: str) -> bool:
+        """Whether it has changed there and not here; of two that grew from one, the longer has."""
+        local, seen, there = self.copy / relative, self._seen.get(relative), self._files.ukey(path)
         if not local.exists():
             return True
-        if local.suffix in _GROWING and local.read_bytes().startswith(self._files.cat_file(path)):
+        state = _state(local)
+        if seen and (seen.there == there or seen.here == state):
+            return seen.there != there
+        ours, theirs = local.read_bytes(), self._files.cat_file(path)
+        grows = local.suffix in _GROWING
+        if ours == theirs or (grows and ours.startswith(theirs)):
+            self._seen[relative] = _Seen(there, state if ours == theirs else (0, 0))
             return False
-        moment: Any = self._files.modified(path)
-        return float(moment.timestamp()) > local.stat().st_mtime
+        if grows and theirs.startswith(ours[: ours.rfind(b"\n") + 1]):
+            return True
+        raise ChangedTwiceError(
+            f"`out` must change in one place at a time, but {relative or 'the file'} has at "
+            f"{self.url} and in {self.copy}. Remove one of the two: the other is gone on with."
+        )
+
+    def _take(self, relative: str, path: str) -> None:
+        """Whole or not at all."""
+        local = self.copy / relative
+        local.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = local.with_name(f"{_HIDDEN}{local.name}")
+        there = self._files.ukey(path)
+        self._files.get_file(path, str(unfinished))
+        unfinished.replace(local)
+        self._seen[relative] = _Seen(there, _state(local))
+
+    def _write(self, relative: str, path: Path) -> None:
+        state, content = _state(path), path.read_bytes()
+        if path.suffix in _GROWING:
+            content = content[: content.rfind(b"\n") + 1]
+        target = self._target(relative)
+        self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
+        self._files.pipe_file(target, content)
+        self._files.invalidate_cache()
+        self._seen[relative] = _Seen(self._files.ukey(target), state)
+
+    def _target(self, relative: str) -> str:
+        return f"{self._root}/{relative}" if relative else self._root
+
+    def _own_files(self) -> dict[str, Path]:
+        if self.copy.is_file():  # of a command whose `out` is a file
+            return {"": self.copy}
+        found = {str(path.relative_to(self.copy)): path
+                 for path in sorted(self.copy.rglob("*")) if path.is_file()}  # fmt: skip
+        return {relative: path for relative, path in found.items() if not _is_hidden(relative)}
+
+    def _keep_seen(self) -> None:
+        if self.copy.parent.is_dir():
+            kept = {relative: [seen.there, seen.here] for relative, seen in self._seen.items()}
+            written(json.dumps(kept).encode(), self._record)
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:
         """Whatever a file system raises is one kind of error."""
         try:
             yield
+        except ChangedTwiceError:
+            raise
         except Exception as error:
             raise RuntimeError(f"`out` must be reachable, but {self.url} is not: "
                                f"{_first_line(error)}. What is new stays in {self.copy}: repeat "
@@ -160,3 +227,21 @@ class RemoteFolder:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _read_seen(record: Path) -> dict[str, _Seen]:
+    """What was kept; nothing where there is none, or none that can be read: both are compared."""
+    try:
+        kept = json.loads(record.read_text(encoding="utf-8"))
+        return {name: _Seen(there, (here[0], here[1])) for name, (there, here) in kept.items()}
+    except (OSError, ValueError, TypeError, AttributeError, IndexError):
+        return {}
+
+
+def _state(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _is_hidden(relative: str) -> bool:
+    return any(part.startswith(_HIDDEN) for part in Path(relative).parts)

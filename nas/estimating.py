@@ -39,16 +39,20 @@ def open_weights(options: SearchOptions, folder: Path) -> Weighted | None:
 
 
 def _supernet(options: SearchOptions, folder: Path) -> SupernetEstimator:
+    from predictors.data.datasets import located
+
+    options = replace(options, data=located(options.data))
     return SupernetEstimator(options=options, folder=folder.absolute())
 
 
 def _training(options: SearchOptions, folder: Path, epochs: int | None) -> "TrainingEstimator":
+    from predictors.data.datasets import located
     from predictors.recipe import Recipe, rungs
     from predictors.short_training import TrainingEstimator
 
     recipe = Recipe(epochs=options.epochs, growing=options.growing, seed=options.seed)
     return TrainingEstimator(
-        data=options.data, recipe=recipe, epochs=epochs or rungs(options.epochs)[0],
+        data=located(options.data), recipe=recipe, epochs=epochs or rungs(options.epochs)[0],
         folder=(folder / CHECKPOINTS).absolute(),
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from nas.estimating import CHECKPOINTS
 from nas.run import Run
 from nas.studies import journal
 from nas.studies.file_accuracies import RECORD
@@ -14,6 +15,7 @@ from nas.studies.options import SearchOptions
 from nas.studies.study import MEASUREMENTS, RUN, TRIALS, hold, read_run, write_run
 from nas.studies.targets import device_facts, open_targets, recorded_targets
 from nas.studies.trainings import TRAININGS
+from nas.supernets import FILE as SUPERNET
 from predictors.devices.device import Device
 
 NOTHING = 2  # timings with which a run finds that its budget is out of reach
@@ -30,7 +32,7 @@ def start_run(folder: Path, options: SearchOptions, *, fresh: bool = False) -> R
     """
     device = open_targets(options.targets, fresh=fresh)
     options.open_space()  # refuses wrong fields before anything is written
-    new = not (folder / TRIALS).exists()
+    new = not (folder / RUN).exists() and not _has_trials(folder)
     made = make_folders(folder)
     lock = None
     try:
@@ -40,17 +42,26 @@ def start_run(folder: Path, options: SearchOptions, *, fresh: bool = False) -> R
                 f"`out` must be a new folder, but {folder} holds a study. "
                 "Continue that one with --resume or name another folder."
             )
+        if (folder / SUPERNET).exists():
+            raise ValueError(f"`out` must be a new folder, but {folder} holds the {SUPERNET} of "
+                             "another study. Remove it or name another folder.")  # fmt: skip
         write_run(folder, {"options": options.as_json(), "machine": machine_facts(device)})
         run = Run(folder, options, device, lock=lock)
     except (OSError, RuntimeError, ValueError):
-        if new and lock is not None:  # then it is ours
-            (folder / TRIALS).unlink(missing_ok=True)
+        if new and lock is not None:  # then they are ours
+            for name in (RUN, TRIALS):
+                (folder / name).unlink(missing_ok=True)
         remove_empty(made)
         if lock is not None:
             lock.close()
         raise
-    run.made = made
+    run.made, run.begun = made, True
     return run
+
+
+def _has_trials(folder: Path) -> bool:
+    """A journal without any may be left of a command that was killed before it had begun."""
+    return (folder / TRIALS).exists() and (folder / TRIALS).stat().st_size > 0
 
 
 def resume_run(
@@ -145,8 +156,10 @@ def keep_remarks(run: Run) -> None:
 
 
 def give_up(run: Run) -> None:
-    """Remove the files of a run that found nothing, and the folders that were made for it."""
-    if run.study.outcomes() or len(run.study.measurements) > NOTHING:
+    """Remove the files of a run that this command began and that found nothing, and its folders."""
+    found = run.study.outcomes() or len(run.study.measurements) > NOTHING
+    trained = any((run.folder / name).exists() for name in (SUPERNET, CHECKPOINTS))
+    if found or trained or not run.begun:
         return
     for name in (RUN, TRIALS, MEASUREMENTS):
         (run.folder / name).unlink(missing_ok=True)

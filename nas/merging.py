@@ -171,8 +171,10 @@ def _add_results(source: _Source, study: Study) -> None:
 
 def _add_trainings(source: Study, study: Study) -> None:
     for config, by_epochs in source.trainings.items():
-        for epochs in sorted(by_epochs.keys() - study.trainings.get(config, {}).keys()):
-            study.keep_training(config, by_epochs[epochs])
+        for epochs, training in sorted(by_epochs.items()):
+            known = study.trainings.get(config, {}).get(epochs)
+            if known is None or (known.accuracy is None and training.accuracy is not None):
+                study.keep_training(config, training)
 
 
 def _carry_weights(source: Path, folder: Path) -> None:

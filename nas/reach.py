@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from nas.searching.feasible import fastest
+from nas.searching.feasible import check_budget, fastest
 from nas.searching.searcher import generator
 from nas.studies.targets import Target
 from predictors.shares import Predictor, SharePredictor
@@ -31,14 +31,13 @@ def check_reached(targets: Sequence[Target], smallest: Measurement) -> None:
 def check_reachable(
     space: Space[Any], predictor: Predictor, targets: Sequence[Target], seed: int
 ) -> None:
-    """Refuse budgets on several devices that no network is predicted to keep all at once.
-
-    `search` refuses that of a single one.
+    """Refuse budgets that no network is predicted to keep, on several devices all at once.
 
     Raises:
         ValueError: naming the devices on which the network that comes closest does not.
     """
     if not isinstance(predictor, SharePredictor):
+        check_budget(space, predictor.predict, targets[0].budget_ms, seed)
         return
     config, _ = fastest(space, predictor.predict, generator(seed, -1))
     upper = [float(found.high_ms[0]) for found in predictor.predict_each([config])]

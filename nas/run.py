@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from nas.named_sizes import named_sizes
 from nas.reach import check_reachable, check_reached
 from nas.searching.feasible import fastest
 from nas.searching.loop import search
+from nas.searching.promotion import promoted
 from nas.studies.options import SearchOptions
 from nas.studies.study import Study
 from nas.studies.trainings import after, longest, train_on
@@ -79,7 +80,9 @@ class Run:
         self.study = Study(folder, self.space, options.limit, reading=reading, lock=lock)
 
         self._fitted: dict[int, Predictor] = {}  # by the number of measurements
+        self.begun = False  # by this command
         self.made: list[Path] = []  # the folders that did not exist before, the deepest first
+        self.lost = self.lost_trainings = 0  # trials, and longer trainings, whose workers were lost
 
     def steps(
         self, *, ray_address: str | None = None, trial_timeout_s: float | None = None
@@ -90,13 +93,14 @@ class Run:
             ValueError: if no config of the space meets the budget.
         """
         gpu = TRAINED_ON if self.estimator.kind == "trained" else 0.0
-        pool = partial(RayPool, address=ray_address, timeout_s=trial_timeout_s, gpu=gpu)
+        pool = partial(RayPool, address=ray_address, gpu=gpu)
         with through_ray(self.device, ray_address) as self.device:
             yield from self._calibrate()
+            self._check_reachable()
             yield from self._train_supernet()
             with joined(ray_address):
-                yield from self._search(pool)
-                yield from self._train_best(pool)
+                yield from self._search(partial(pool, timeout_s=trial_timeout_s))
+                yield from self._train_best(pool, trial_timeout_s)
             yield from self._verify()
 
     def candidates(self, *, searching: bool = False) -> list[Candidate]:
@@ -175,7 +179,7 @@ class Run:
         if self.device.source == "predicted":
             return
         measured = self.study.measurements
-        self._check_reachable()
+        self._check_reached()
         yield Progress("calibrating the device", len(measured), CALIBRATION)
         while len(measured) < CALIBRATION:
             timed = [(config, m.median_ms) for config, m in measured.items()]
@@ -189,11 +193,15 @@ class Run:
             if not batch:
                 return
 
-    def _check_reachable(self) -> None:
+    def _check_reached(self) -> None:
         """Time T0 and the smallest config, which must meet the budget."""
         smallest, _ = fastest(self.space, _macs, Random(self.options.seed))
         self._measure([named_sizes(self.space)["t0"], smallest], CALIBRATION_PROCESSES)
         check_reached(self.options.targets, self.study.measurements[smallest])
+
+    def _check_reachable(self) -> None:
+        """By what the networks that were timed tell of all the others."""
+        check_reachable(self.space, self._known_latency(), self.options.targets, self.options.seed)
 
     def _train_supernet(self) -> Iterator[Progress]:
         """Train the weights that all networks share, where accuracies come from them."""
@@ -206,7 +214,6 @@ class Run:
 
     def _search(self, open_pool: OpenPool) -> Iterator[Progress]:
         known = self._known_latency()
-        check_reachable(self.space, known, self.options.targets, self.options.seed)
         evaluate = Evaluation(known.predict, self.estimator)
         with open_pool(evaluate) as pool:
             trials = search(
@@ -217,6 +224,7 @@ class Run:
             errors = []
             for trial in trials:
                 errors.append(trial.error)
+                self.lost += self.study.recall(trial.number) is None
                 best = best_of(self.candidates(searching=True)) if trial.number % 10 == 9 else ""
                 yield Progress("searching", trial.number + 1, self.options.trials, best)
         if errors and all(errors):
@@ -226,20 +234,24 @@ class Run:
         """What knows latencies before the front is timed."""
         return self._predictor(CALIBRATION) or self.device
 
-    def _train_best(self, open_pool: OpenPool) -> Iterator[Progress]:
-        """Train the best networks further, rung by rung."""
+    def _train_best(self, pool: Callable[..., Any], timeout_s: float | None) -> Iterator[Progress]:
+        """Train the best networks further, rung by rung; they may take longer as there is more."""
         if self.estimator.kind != "trained":
             return
+        first, *further = rungs(self.options.epochs)
         budget_ms = self.options.limit
         scores = {config: o.scores for config, o in self.study.outcomes()
                   if o.scores and o.scores.upper_ms <= budget_ms}  # fmt: skip
-        for epochs in rungs(self.options.epochs)[1:]:
+        for epochs in further:
             estimator = open_estimator(self.options, self.folder, epochs=epochs)
             evaluate = Evaluation(self._known_latency().predict, estimator)
-            with open_pool(evaluate) as pool:
-                for done, total in train_on(scores, epochs, self.study, pool):
+            limit_s = timeout_s and timeout_s * epochs / first
+            with pool(evaluate, timeout_s=limit_s) as workers:
+                for done, total in train_on(scores, epochs, self.study, workers):
                     best = best_of(self.candidates(searching=True))
                     yield Progress("training the best", done, total, best)
+            self.lost_trainings += sum(epochs not in self.study.trainings.get(config, {})
+                                       for config in promoted(scores))  # fmt: skip
             scores = after(scores, epochs, self.study.trainings)
 
     def _verify(self) -> Iterator[Progress]:

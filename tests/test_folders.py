@@ -13,7 +13,7 @@ import pytest
 
 from nas.cli.main import main
 from nas.cluster import Outcome
-from nas.folders import read_only_run, resume_run, start_run
+from nas.folders import give_up, read_only_run, resume_run, start_run
 from nas.reporting.report import closing_words
 from nas.searching.trial import Scores
 from nas.studies.options import SearchOptions
@@ -54,6 +54,35 @@ def test_a_study_that_another_process_begins_is_left_alone(tmp_path: Path) -> No
     assert (tmp_path / "run" / "run.json").read_bytes() == before
     assert (tmp_path / "run" / TRIALS).exists()
     first.close()
+
+
+def test_what_a_killed_command_left_before_it_began_is_no_study(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / TRIALS).touch()
+    start_run(tmp_path / "run", OPTIONS).close()
+    with pytest.raises(ValueError, match="holds a study"):  # that has no trials yet
+        start_run(tmp_path / "run", OPTIONS)
+
+
+def test_a_supernet_is_neither_given_up_nor_taken_for_another_studys(tmp_path: Path) -> None:
+    run = start_run(tmp_path / "run", OPTIONS)
+    (tmp_path / "run" / "supernet.pt").write_bytes(b"hours of work")
+    give_up(run)
+    run.close()
+    resume_run(tmp_path / "run").close()
+    for name in ("run.json", TRIALS):
+        (tmp_path / "run" / name).unlink()
+    with pytest.raises(ValueError, match=r"`out` must be a new folder, .* holds the supernet\.pt"):
+        start_run(tmp_path / "run", OPTIONS)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["supernet.pt"]
+
+
+def test_only_what_this_command_began_is_given_up(tmp_path: Path) -> None:
+    start_run(tmp_path / "run", OPTIONS).close()
+    resumed = resume_run(tmp_path / "run")
+    give_up(resumed)
+    resumed.close()
+    assert (tmp_path / "run" / "run.json").exists()
 
 
 def test_only_who_holds_a_study_repairs_it(folder: Path, capsys: Streams) -> None:
@@ -118,12 +147,18 @@ def test_failed_trials_are_told(folder: Path) -> None:
 
 
 def test_lost_trials_are_told(folder: Path) -> None:
-    assert not any("were lost" in line for line in closing_words(read_only_run(folder), []))
+    assert not any("no result" in line for line in closing_words(read_only_run(folder), []))
     run = resume_run(folder)
     run.study.keep((1, *(0,) * (len(run.space.genes) - 1)), Outcome(4, None, "OSError: it broke"))
     run.close()
-    words = closing_words(read_only_run(folder), [])
-    assert "1 of 4 trials were lost with their workers; --resume tries them again." in words
+    told = ("1 of 4 trials have no result, as their workers were lost or the search was ended; "
+            "--resume tries them again.")  # fmt: skip
+    assert told in closing_words(read_only_run(folder), [])
+    run = resume_run(folder)
+    try:  # a search that goes on has not got to it yet
+        assert told not in closing_words(read_only_run(folder), [])
+    finally:
+        run.close()
 
 
 @pytest.mark.parametrize("words", ["--out=", "--resolution=,", "--activation=relu,", "--ray=x:y"])

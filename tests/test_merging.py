@@ -129,6 +129,14 @@ def test_latencies_and_trainings_are_carried_the_first_of_each(two: list[Path]) 
     }  # fmt: skip
 
 
+def test_a_training_that_ended_well_comes_before_one_that_failed(two: list[Path]) -> None:
+    failed = Trained(epochs=4, accuracy=None, error="the node died")
+    for folder, training in zip(two, (failed, Trained(epochs=4, accuracy=60.0)), strict=True):
+        read_only_run(folder).study.keep_training(TINY, training)
+    merge_runs(two, Path("c"))
+    assert read_only_run(Path("c")).study.trainings[TINY][4].accuracy == 60.0
+
+
 def test_what_was_merged_can_be_merged(two: list[Path], begun: Callable[..., Path]) -> None:
     merge_runs(two, Path("c"))
     last = begun("d", (8, _good(0)), seed=3)

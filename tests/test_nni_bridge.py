@@ -105,6 +105,15 @@ def test_a_failed_trial_is_no_parent() -> None:
         searcher.tell(genes, None if number % 3 else scores(SPACE.decode(genes)))
 
 
+def test_more_are_asked_for_at_once_than_a_generation_has() -> None:
+    searcher = open_searcher("nni-evolution", SPACE, budget_ms=None, seed=0, predict_latency=None)
+    asked = [searcher.ask(number, lambda genes, _: genes) for number in range(64)]
+    for genes in asked:
+        assert genes is not None
+        searcher.tell(genes, scores(SPACE.decode(genes)))
+    assert searcher.ask(64, lambda genes, _: genes) is not None
+
+
 def test_a_strategy_that_fails_ends_the_search_in_one_line() -> None:
     from nni.nas.strategy import Strategy
 

@@ -122,3 +122,15 @@ def test_training_needs_data(tmp_path: Path, capsys: Streams) -> None:
     assert main(["search", "--device", "arm", "--budget", "1ms", "--accuracy", "train",
                  "--out", str(tmp_path / "run")]) == 2  # fmt: skip
     assert "`data` must be given where `accuracy` is train" in capsys.readouterr().err
+
+
+def test_a_supernet_is_not_begun_where_no_network_meets_the_budget(
+    data: str, tmp_path: Path, capsys: Streams
+) -> None:
+    folder = tmp_path / "run"
+    command = [*_search(folder, data), "--accuracy", "supernet", "--budget", "0.001ms"]
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert "must be within reach of the space, but got 0.001 ms" in said
+    assert "Traceback" not in said
+    assert not folder.exists()

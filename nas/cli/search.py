@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Iterable
 from contextlib import redirect_stdout
-from itertools import count
+from itertools import chain, count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +107,7 @@ def _accuracy(arguments: argparse.Namespace, folder: Path) -> Any:
     if arguments.accuracy == "auto" and arguments.resume:
         from nas.studies.study import read_run
 
-        return read_run(folder)["options"]["accuracy"]
+        return SearchOptions.from_json(read_run(folder)["options"]).accuracy
     told = None if arguments.accuracy == "auto" else arguments.accuracy
     return told or ("train" if arguments.data else "proxy")
 
@@ -132,14 +132,15 @@ def _trials(arguments: argparse.Namespace, folder: Path) -> int:
 
 
 def _folder(arguments: argparse.Namespace) -> Path:
-    """The run folder: as given, or named by devices and budgets and, for a new run, not taken."""
+    """As given, or named by devices and budgets: not taken for a new run, the latest to resume."""
     if arguments.out is not None:
         return Path(arguments.out)
     first = Path("runs") / folder_name(arguments)
-    if arguments.resume:
-        return first
     numbered = (first.with_name(f"{first.name}-{i}") for i in count(2))
-    return first if not first.exists() else next(path for path in numbered if not path.exists())
+    taken = list(takewhile(Path.exists, chain([first], numbered)))
+    if arguments.resume:
+        return taken[-1] if taken else first
+    return first.with_name(f"{first.name}-{len(taken) + 1}") if taken else first
 
 
 def _show_progress(steps: Iterable[Any], heading: str) -> None:

@@ -66,6 +66,7 @@ def _job(arguments: argparse.Namespace, network: Picked, name: str, data: "Image
     from nas.training.full_jobs import Job
     from nas.training.full_recipe import recipe_for
     from nas.training.training_folder import RECIPE
+    from predictors.data.datasets import located
 
     config = network.config
     if network.any_classes:
@@ -79,7 +80,7 @@ def _job(arguments: argparse.Namespace, network: Picked, name: str, data: "Image
                  if told.get(name, "").isdecimal() and int(told[name])}  # fmt: skip
         recipe = recipe_for(config, len(data.train), **whole)
     return Job(name=network.name, config=config, recipe=recipe_with(recipe, told),
-               data=_absolute(name), folder=folder, init=_init(arguments.init),
+               data=located(name), folder=folder, init=_init(arguments.init),
                run=network.run and network.run.absolute(),
                minutes=arguments.checkpoint / 60e3)  # fmt: skip
 
@@ -112,13 +113,9 @@ def _out(arguments: argparse.Namespace, network: Picked) -> Path:
 
 def _init(told: str) -> str:
     from nas.training.full_jobs import SCRATCH, SUPERNET
+    from predictors.data.datasets import located
 
-    return told if told in (SCRATCH, SUPERNET) else _absolute(told)
-
-
-def _absolute(name: str) -> str:
-    """A path as workers elsewhere in the file system find it; a name as it is."""
-    return str(Path(name).absolute()) if Path(name).exists() else name
+    return told if told in (SCRATCH, SUPERNET) else located(told)
 
 
 def _refuse_twice(picked: Sequence[Picked]) -> None:

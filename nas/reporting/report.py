@@ -86,15 +86,22 @@ def closing_words(run: Run, front: Sequence[Candidate]) -> list[str]:
     lines += [*_forms(run, front), *_memory(run)]
     if failed := run.failed():
         lines.append(f"{len(failed)} of {run.options.trials} trials failed; the first: {failed[0]}")
-    numbers = {outcome.number for _, outcome in run.study.outcomes()}
-    if lost := max(numbers, default=-1) + 1 - len(numbers):
-        lines.append(f"{lost} of {run.options.trials} trials were lost with their workers; "
-                     "--resume tries them again.")  # fmt: skip
+    lines += _missing(run)
     if any(c.accuracy_kind == "proxy" for c in front):
         lines.append(
             "The score is training-free (T0 has 100, T2 200): it ranks, it is no accuracy."
         )
     return lines
+
+
+def _missing(run: Run) -> list[str]:
+    """What ended without a result; what a search that goes on has not got to yet is not missing."""
+    numbers = {outcome.number for _, outcome in run.study.outcomes()}
+    gaps = 0 if run.study.growing else max(numbers, default=-1) + 1 - len(numbers)
+    told = {f"{max(run.lost, gaps)} of {run.options.trials} trials": max(run.lost, gaps),
+            f"{run.lost_trainings} longer trainings": run.lost_trainings}  # fmt: skip
+    return [f"{what} have no result, as their workers were lost or the search was ended; --resume "
+            "tries them again." for what, count in told.items() if count]  # fmt: skip
 
 
 def _forms(run: Run, front: Sequence[Candidate]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.searching.searcher import Admit
+from nas.searching.searcher import Admit, generator
 from predictors.latency import Prediction
 from search_spaces.space import Genes, Space
 
@@ -144,3 +144,18 @@ def all_genes(space: Space[Any]) -> list[Genes]:
     for n in space.cardinalities:
         points = [(*point, value) for point in points for value in range(n)]
     return points
+
+
+def check_budget(space: Space[Any], predict: PredictLatency, budget_ms: float, seed: int) -> None:
+    """Refuse a budget that no network of the space is predicted to meet.
+
+    Raises:
+        ValueError: naming the latency of the fastest.
+    """
+    config, _ = fastest(space, predict, generator(seed, -1))
+    upper_ms = float(predict([config]).high_ms[0])
+    if upper_ms > budget_ms:
+        raise ValueError(
+            f"`budget_ms` must be within reach of the space, but got {budget_ms:g} ms: the fastest "
+            f"config takes {upper_ms:.3g} ms (upper end, predicted). Raise the budget."
+        )

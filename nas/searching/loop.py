@@ -1,11 +1,11 @@
 """The search loop: ask, check the latency, evaluate, tell, yield."""
 
 from collections.abc import Iterator
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from nas.cluster import Evaluate, InProcess, Outcome, Pool
-from nas.searching.feasible import Gate, PredictLatency, fastest
-from nas.searching.searcher import Searcher, generator
+from nas.searching.feasible import Gate, PredictLatency, check_budget
+from nas.searching.searcher import Searcher
 from nas.searching.searchers import SearcherName, open_searcher
 from nas.searching.trial import Trial
 from search_spaces.space import Genes, Space
@@ -63,7 +63,7 @@ def search(  # noqa: PLR0913 - the one public entry, all options keyword-only
     """
     _check(trials, parallel, budget_ms)
     if predict_latency is not None and budget_ms is not None:
-        _check_reachable(space, predict_latency, budget_ms, seed)
+        check_budget(space, predict_latency, budget_ms, seed)
     proposer = open_searcher(
         searcher, space, budget_ms=budget_ms, seed=seed, predict_latency=predict_latency
     )
@@ -137,15 +137,3 @@ def _check(trials: int, parallel: int, budget_ms: float | None) -> None:
             raise ValueError(f"`{name}` must be a positive whole number, but got {number!r}.")
     if budget_ms is not None and not budget_ms > 0:
         raise ValueError(f"`budget_ms` must be positive, but got {budget_ms:g} ms.")
-
-
-def _check_reachable(
-    space: Space[Any], predict: PredictLatency, budget_ms: float, seed: int
-) -> None:
-    config, _ = fastest(space, predict, generator(seed, -1))
-    upper_ms = float(predict([config]).high_ms[0])
-    if upper_ms > budget_ms:
-        raise ValueError(
-            f"`budget_ms` must be within reach of the space, but got {budget_ms:g} ms: the fastest "
-            f"config takes {upper_ms:.3g} ms (upper end, predicted). Raise the budget."
-        )

@@ -93,6 +93,7 @@ class NniSearcher:
         self._seed = seed
         self._engine = _Engine()
         self._asked: list[ExecutableModelSpace | None] = []
+        self._evolves, self._has_parents = strategy is None, False
         chosen = strategy or RegularizedEvolution(
             population_size=POPULATION,
             sample_size=TOURNAMENT,
@@ -106,7 +107,7 @@ class NniSearcher:
     def ask(self, number: int, admit: Admit) -> Genes | None:
         """Let the strategy submit a network; it is told what was admitted in its place."""
         rng = generator(self._seed, number)
-        model = self._engine.next_model()
+        model = None if self._must_wait() else self._engine.next_model()
         proposal = (
             self._space.random_genes(rng) if model is None else _genes(self._space, model.sample)
         )
@@ -119,8 +120,16 @@ class NniSearcher:
     def tell(self, genes: Genes, scores: Scores | None) -> None:
         """Tell the strategy, in the order of asking."""
         model = self._asked.pop(0)
+        self._has_parents |= model is not None and scores is not None
         if model is not None:
             self._engine.end(model, None if scores is None else self._metric(scores))
+
+    def _must_wait(self) -> bool:
+        """NNI's evolution has no parents for a network after the first generation, if none of that
+        has been told: others are drawn until then.
+        """
+        running = sum(model is not None for model in self._asked)
+        return self._evolves and not self._has_parents and running >= POPULATION
 
     def _metric(self, scores: Scores) -> float:
         if self._budget_ms is None or scores.upper_ms <= self._budget_ms:

@@ -40,7 +40,8 @@ def train_on(
 ) -> Iterator[tuple[int, int]]:
     """Train the best of a rung for so many epochs; yield how many are done, and of how many.
 
-    `pool` evaluates to that many epochs. What is recorded is not trained again.
+    `pool` evaluates to that many epochs. What is recorded is not trained again; what was lost with
+    its worker is not recorded.
     """
     best = promoted(scores)
     waiting = [c for c in best if epochs not in record.trainings.get(c, {})]
@@ -48,7 +49,8 @@ def train_on(
         pool.submit(number, config)
     for done in range(len(waiting)):
         outcome = pool.next_finished()
-        record.keep_training(waiting[outcome.number], _trained(outcome, epochs))
+        if not outcome.lost:
+            record.keep_training(waiting[outcome.number], _trained(outcome, epochs))
         yield len(best) - len(waiting) + done + 1, len(best)
 
 

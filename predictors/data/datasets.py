@@ -78,6 +78,11 @@ def load_data(name: str, *, resolution: int | None = None, seed: int = 0) -> Ima
     )
 
 
+def located(name: str) -> str:
+    """Return a path as workers in other folders find it, and any other name as it is."""
+    return str(Path(name).absolute()) if name and name != "digits" and Path(name).exists() else name
+
+
 def _found(name: str, resolution: int | None) -> FoundImages:
     from predictors.data import array_files, image_folders, timm_datasets
 

@@ -1,0 +1,54 @@
+"""Trainings that go on after their trial."""
+
+from pathlib import Path
+
+from networks import TINY
+
+from nas.cluster import Outcome
+from nas.searching.trial import Scores
+from nas.studies.trainings import Trained, Trainings, append_training, read_trainings, train_on
+from search_spaces.fasternet import FasterNetConfig
+
+SCORES = {TINY: Scores(accuracy=50.0, latency_ms=1.0)}
+
+
+class Memory:
+    """A record in memory."""
+
+    def __init__(self) -> None:
+        self.trainings: Trainings = {}
+
+    def keep_training(self, config: FasterNetConfig, training: Trained) -> None:
+        self.trainings.setdefault(config, {})[training.epochs] = training
+
+
+class Losing:
+    """A pool whose worker is lost the first time."""
+
+    def __init__(self) -> None:
+        self.submitted = 0
+
+    def submit(self, number: int, config: FasterNetConfig) -> None:
+        self.submitted += 1
+
+    def next_finished(self) -> Outcome:
+        if self.submitted == 1:
+            return Outcome(0, None, "NodeDiedError: it is gone", lost=True)
+        return Outcome(0, Scores(accuracy=60.0, latency_ms=1.0))
+
+
+def test_what_was_lost_with_its_worker_is_trained_the_next_time() -> None:
+    record, pool = Memory(), Losing()
+    assert list(train_on(SCORES, 4, record, pool)) == [(1, 1)]
+    assert record.trainings == {}
+    assert list(train_on(SCORES, 4, record, pool)) == [(1, 1)]
+    assert record.trainings == {TINY: {4: Trained(epochs=4, accuracy=60.0)}}
+    assert list(train_on(SCORES, 4, record, pool)) == []
+    assert pool.submitted == 2
+
+
+def test_they_are_read_as_they_were_kept(tmp_path: Path) -> None:
+    found = [Trained(epochs=2, accuracy=50.0), Trained(epochs=4, accuracy=None, error="it broke")]
+    for training in found:
+        append_training(tmp_path, TINY, training)
+    assert read_trainings(tmp_path) == {TINY: {2: found[0], 4: found[1]}}

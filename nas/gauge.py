@@ -24,6 +24,13 @@ def source_words(latency: Measurement) -> str:
     return latency.source + (", unstable" if latency.unstable and not latency.parts else "")
 
 
+def form_words(latency: Measurement) -> str:
+    """Say the runtime and the precision where they are not the usual ones."""
+    form = f"{latency.runtime} {latency.precision}"
+    usual = form == "onnxruntime fp32" or latency.parts or "," in form
+    return "" if usual else f" in {form}"
+
+
 def predicted_words(latencies: Sequence[Measurement]) -> str:
     """Say how many are predicted and, of several devices, on which; nothing if none is."""
     if all(latency.source == "measured" for latency in latencies):

@@ -35,6 +35,7 @@ def format_ms(ms: float) -> str:
 def format_count(number: float) -> str:
     """Return a count in K, M or G with three significant figures."""
     for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "K")):
-        if number >= limit:
-            return f"{number / limit:.3g} {suffix}"
+        if number >= 0.9995 * limit:  # which is rounded up
+            scaled = number / limit
+            return f"{scaled:.3g} {suffix}" if scaled < 999.5 else f"{scaled:.0f} {suffix}"
     return f"{number:.0f}"

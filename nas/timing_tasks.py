@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from nas.cluster import joined
+from predictors.devices.alternatives import AlternativesDevice
 from predictors.devices.connection import DeviceLostError
 from predictors.devices.device import Device
 from predictors.devices.joint import JointDevice, places_of
@@ -31,7 +32,8 @@ def through_ray(device: Device, address: str | None) -> Iterator[Device]:
     Raises:
         RuntimeError: if the cluster cannot be reached.
     """
-    pools = [place for place in places_of(device) if isinstance(place, PooledDevice)]
+    pools = [form for place in places_of(device) for form in forms_of(place)
+             if isinstance(form, PooledDevice)]  # fmt: skip
     if not pools:
         yield device
         return
@@ -45,7 +47,9 @@ def through_ray(device: Device, address: str | None) -> Iterator[Device]:
 
 
 def _in_tasks(ray: Any, device: Device) -> Device:
-    """Let Ray time a pool's boards where it has them."""
+    """Let Ray time a pool's boards where it has them, in each form if there are several."""
+    if isinstance(device, AlternativesDevice):
+        return AlternativesDevice(device.name, [_in_tasks(ray, form) for form in device.forms])
     if not isinstance(device, PooledDevice):
         return device
     there = ray.cluster_resources()
@@ -53,6 +57,11 @@ def _in_tasks(ray: Any, device: Device) -> Device:
     remarks = [f"No node of the Ray cluster has the resource {board.name}, so this process timed "
                "its networks." for board in device.places if board.name not in offered]  # fmt: skip
     return device.timed_by(dict.fromkeys(offered, partial(timed_in_task, ray)), remarks=remarks)
+
+
+def forms_of(device: Device) -> tuple[Device, ...]:
+    """Return the runtimes and precisions that a device is timed in, each as a device."""
+    return device.forms if isinstance(device, AlternativesDevice) else (device,)
 
 
 def timed_in_task(

@@ -65,3 +65,17 @@ def test_several_outputs_are_compared_each_by_its_size() -> None:
     found = agreement(lambda x: [1000 * x, x + 1.5], Two(), _batches(None), at_once=5, fill=False)
     assert found.difference == pytest.approx(0.1)
     assert found.same is None
+
+
+def test_one_image_of_two_classes_that_goes_wrong_does_not_decide_alone() -> None:
+    """Two logits of a single image correlate by 1 or -1, whatever they are."""
+    images = torch.randn(50, 2, 1, 1, generator=torch.Generator().manual_seed(0))
+    near = images.flatten(1).clone()
+    near[7] = near[7].flip(0)
+    rows = iter(torch.split(near, 1))
+    found = agreement(lambda _: [next(rows)], nn.Flatten(1),
+                      lambda _: ((image, None) for image in torch.split(images, 1)),
+                      at_once=1, fill=False)  # fmt: skip
+    whole = torch.corrcoef(torch.stack([near.flatten(), images.flatten()]))[0, 1]
+    assert found.correlation == pytest.approx(float(whole))
+    assert found.correlation > 0.9

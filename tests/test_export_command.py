@@ -75,6 +75,17 @@ def test_a_trained_network_says_what_each_file_costs(
     assert said.err.startswith("There is no validation split: 143 of the 1,438")
 
 
+def test_the_weights_of_a_training_are_called_as_its_folder(trained: Path, tmp_path: Path) -> None:
+    for name in ("small", "large"):
+        (tmp_path / name).mkdir()
+        weights = shutil.copy(trained, tmp_path / name / "weights.safetensors")
+        assert main(["export", str(weights), "--to", "onnx", "--out", str(tmp_path / "out")]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "large.onnx",
+        "small.onnx",
+    ]
+
+
 def test_features_are_listed(tmp_path: Path, capsys: Streams, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     fn.save_config(CONFIG, tmp_path / "x.yaml")

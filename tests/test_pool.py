@@ -98,7 +98,7 @@ def test_a_search_outlives_one_of_its_boards(
     boards: list[Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Streams
 ) -> None:
     monkeypatch.setattr("nas.run.CALIBRATION", 8)
-    monkeypatch.setattr("nas.run.VERIFY_PROCESSES", 1)
+    monkeypatch.setattr("nas.verifying.PROCESSES", 1)
     monkeypatch.setattr("nas.run.CALIBRATION_PROCESSES", 1)
     monkeypatch.setattr("nas.run.TIMED", 0.1)  # the named sizes are not timed
     monkeypatch.chdir(tmp_path)

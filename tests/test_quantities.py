@@ -2,7 +2,7 @@
 
 import pytest
 
-from nas.quantities import parse_duration_ms
+from nas.quantities import format_count, parse_duration_ms
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,12 @@ def test_durations_are_read_in_milliseconds(text: str, ms: float) -> None:
 def test_what_is_no_duration_is_refused(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_duration_ms(text)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(999, "999"), (1234, "1.23 K"), (999_800_000, "1 G"), (999_400_000, "999 M"),
+     (999_600, "1 M"), (1.3e12, "1300 G")],
+)  # fmt: skip
+def test_counts_have_three_figures(number: float, text: str) -> None:
+    assert format_count(number) == text

@@ -24,7 +24,7 @@ def test_a_run_is_repeated_elsewhere_from_its_measurements(
     monkeypatch.setattr("predictors.devices.session.ROUNDS", (6, 6))
     monkeypatch.setattr("nas.run.CALIBRATION", 10)
     monkeypatch.setattr("nas.run.CALIBRATION_PROCESSES", 1)
-    monkeypatch.setattr("nas.run.VERIFY_PROCESSES", 1)
+    monkeypatch.setattr("nas.verifying.PROCESSES", 1)
     for limit in ("TIMED", "NEAR"):  # the named sizes are neither timed nor scored
         monkeypatch.setattr(f"nas.run.{limit}", 0.0)
     options = ("--space", "fasternet-32", "--budget", "2ms", "--trials", "8", "--seed", "3")

@@ -231,7 +231,7 @@ def test_this_machine_is_measured(
 ) -> None:
     monkeypatch.setattr("nas.run.CALIBRATION", 12)
     monkeypatch.setattr("nas.run.CALIBRATION_PROCESSES", 1)
-    monkeypatch.setattr("nas.run.VERIFY_PROCESSES", 1)
+    monkeypatch.setattr("nas.verifying.PROCESSES", 1)
     monkeypatch.setattr("nas.run.TIMED", 1.0)  # the larger of the named sizes are not timed
     run = tmp_path / "cpu"
     options = ("--space", "fasternet-32", "--budget", "2ms", "--trials", "16", "--out", str(run))

@@ -18,6 +18,7 @@ from stand_ins import stand_in
 
 from nas.cluster import joined
 from nas.timing_tasks import through_ray, timed_in_task
+from predictors.devices.alternatives import AlternativesDevice
 from predictors.devices.connection import DeviceLostError
 from predictors.devices.joint import JointDevice
 from predictors.devices.pool import PooledDevice
@@ -169,6 +170,19 @@ def test_of_several_devices_the_pools_are_timed_on_the_cluster() -> None:
             assert measured.median_ms == pytest.approx(100.0)
     assert device.remarks == []
     assert {part for part, _ in measured.parts} == {"b1,b2", "b3,b4", "alone"}
+
+
+def test_a_pool_in_several_forms_is_timed_through_ray_in_each() -> None:
+    def where() -> dict[str, float]:
+        import ray
+
+        context: Any = ray.get_runtime_context()
+        return dict(context.get_assigned_resources())
+
+    forms = [PooledDevice("b1", [stand_in("b1", where)]) for _ in range(2)]
+    with through_ray(AlternativesDevice("b1", forms), None) as device:
+        found = device.measure(NETWORKS[0])
+    assert [m.context["said"] for m in (found, *found.slower)] == [{"b1": 1.0}, {"b1": 1.0}]
 
 
 def test_what_is_no_pool_joins_no_cluster() -> None:

@@ -13,6 +13,7 @@ import fasternas as fn
 from nas.cli.main import main
 from nas.studies.targets import Target
 from nas.training.ending import read_ending
+from nas.training.timing_place import place_for
 
 Streams = pytest.CaptureFixture[str]
 
@@ -118,12 +119,18 @@ def test_on_several_devices_each_is_timed_and_each_budget_judged(
         assert (row["latency_ms"], row["budget_ms"], row["cpu_budget_ms"]) == ("", "", "1000.0")
         assert float(row["share_high"]) == pytest.approx(100 * alone.high_ms / budget)
     card = (run / "trained" / "large" / "README.md").read_text()
+    head = card.splitlines()[2]
+    assert "ms predicted on arm" in head
+    assert "ms measured on cpu" in head
+    assert f"{alone.median_ms:.3g} ms predicted" in head
     assert "ms on arm is not kept" in card
     assert "ms on cpu is kept" in card
     kept = {name: read_ending(run / "trained" / name) for name in CONFIGS}
     assert main(command) == 0
     assert "timing" not in capsys.readouterr().err
     assert {name: read_ending(run / "trained" / name) for name in CONFIGS} == kept
+    assert place_for(run, "pi").budget_ms is None  # it is none of those that the run has
+    assert place_for(run, "cpu").budget_ms == 1000.0
     assert main([*command, "--device", "cpu"]) == 0
     assert {row["kept"] for row in final_rows(run).values()} == {"yes"}
 

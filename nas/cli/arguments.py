@@ -26,7 +26,7 @@ def by_device(read: Callable[[str], T]) -> Callable[[str], T | dict[str, T]]:
             return read(text)
         *pieces, rest = re.split(r"=([^,=]*)(?:,|$)", text)
         names, values = pieces[::2], pieces[1::2]
-        found = {name.strip(): read(value) for name, value in zip(names, values, strict=True)}
+        found = {device(name): read(value) for name, value in zip(names, values, strict=True)}
         if rest or text.endswith(",") or not all(found) or len(found) < len(names):
             raise argparse.ArgumentTypeError(
                 f"must be a value for each device, as in pi=10ms,cpu=3ms, but got {text!r}."
@@ -35,6 +35,11 @@ def by_device(read: Callable[[str], T]) -> Callable[[str], T | dict[str, T]]:
 
     parse.__name__ = read.__name__  # argparse names it where `read` raises ValueError
     return parse
+
+
+def device(text: str) -> str:
+    """Read a device, or several of one kind, with commas and maybe blanks between them."""
+    return ",".join(part.strip() for part in word(text).split(","))
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -63,13 +68,12 @@ def cores(text: str) -> tuple[int, ...]:
     """Read 0-3 or 0,2."""
     try:
         ends = [[int(end) for end in part.split("-", 1)] for part in words(text)]
+        spans = [range(first, (last or [first])[0] + 1) for first, *last in ends]
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"must be cores like 0-3 or 0,2, but got {text!r}."
-        ) from None
-    return tuple(
-        sorted({core for first, *last in ends for core in range(first, (last or [first])[0] + 1)})
-    )
+        spans = [range(0)]
+    if not all(spans):
+        raise argparse.ArgumentTypeError(f"must be cores like 0-3 or 0,2, but got {text!r}.")
+    return tuple(sorted({core for span in spans for core in span}))
 
 
 def words(text: str) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 
-from nas.cli.arguments import by_device, positive, word
+from nas.cli.arguments import by_device, device, positive, word
 
 RUNTIMES = "onnxruntime, openvino, ncnn, torch or torch-compiled"
 PRECISIONS = "fp32, bf16 or int8, what the runtime has"
@@ -12,7 +12,10 @@ PRECISIONS = "fp32, bf16 or int8, what the runtime has"
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add one device, and how it times."""
     parser.add_argument(
-        "--device", default="cpu", help="see `fasternas devices` (cpu); boards of one kind: pi1,pi2"
+        "--device",
+        type=device,
+        default="cpu",
+        help="see `fasternas devices` (cpu); boards of one kind: pi1,pi2",
     )
     _add_how(parser, str, int)
 
@@ -20,7 +23,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 def add_devices(parser: argparse.ArgumentParser) -> None:
     """Add one device or, by naming the option again, several; and how each times."""
     parser.add_argument(
-        "--device", action="append",
+        "--device", type=device, action="append",
         help="see `fasternas devices` (cpu); boards of one kind: pi1,pi2; again for each further "
              "device, with a budget of its own",
     )  # fmt: skip

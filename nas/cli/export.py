@@ -10,6 +10,7 @@ from typing import Any
 from nas.cli.table import print_table
 from nas.training.export_images import RandomImages, RealImages, real_images
 from nas.training.exports import Export, export_each, find_weights
+from nas.training.training_folder import WEIGHTS
 from predictors.deployment.agreement import Agreement
 from predictors.deployment.export_subject import Subject
 from predictors.deployment.export_targets import find_targets
@@ -24,7 +25,7 @@ def run_export(arguments: argparse.Namespace) -> int:
     if arguments.data is not None:
         real = real_images(arguments.data, checkpoint, trained=trained, count=arguments.images)
     subject = Subject(
-        name=Path(arguments.network).stem, checkpoint=checkpoint, trained=trained,
+        name=_name(Path(arguments.network)), checkpoint=checkpoint, trained=trained,
         features=arguments.features, batch=arguments.batch,
         calibration=None if real is None else real.calibration(arguments.batch or 1),
     )  # fmt: skip
@@ -40,6 +41,12 @@ def run_export(arguments: argparse.Namespace) -> int:
         if export.refusal:
             print(f"fasternas: refused: {export.target.name}: {export.refusal}", file=sys.stderr)
     return 2 if any(export.refusal for export in exports) else 0
+
+
+def _name(path: Path) -> str:
+    """That of the file; of a trained network's weights that of its folder."""
+    folder = path.absolute().parent.name
+    return folder if path.name == WEIGHTS and folder else path.stem
 
 
 def _remarks(subject: Subject, real: RealImages | None, *, int8: bool) -> list[str]:

@@ -11,6 +11,7 @@ from nas.cli.runtime import open_wanted
 from nas.cli.table import print_table
 from nas.networks import find_network
 from nas.quantities import format_count, format_ms
+from nas.reporting.latency_columns import forms_differ
 from predictors.comparison import compare
 from predictors.deployment.models import Model, batched
 from predictors.devices.device import HOW_TO_ATTACH, Device
@@ -30,8 +31,10 @@ def run_measure(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([_record(model, m, timed[0]) for model, m in timed], indent=2))
         return 0
-    print_table(["network", "latency ms", "interval", "images/s", "source", "MACs", "GFLOPS",
-                 "params"], [_cells(model, m) for model, m in timed])  # fmt: skip
+    tell = forms_differ([m for _, m in timed])
+    print_table(["network", "latency ms", "interval", "images/s", "source", *(["in"] * tell),
+                 "MACs", "GFLOPS", "params"],
+                [_cells(model, m, tell_form=tell) for model, m in timed])  # fmt: skip
     (first, reference), *others = timed
     for model, m in others:
         print(compare(reference, m).words(first.name, model.name))
@@ -61,13 +64,14 @@ def how_measured(measurements: Sequence[Measurement]) -> list[str]:
     return found
 
 
-def _cells(model: Model, m: Measurement) -> list[str]:
+def _cells(model: Model, m: Measurement, *, tell_form: bool) -> list[str]:
     speed = model.gflops(m.median_ms)
     return [model.name, format_ms(m.median_ms), f"{format_ms(m.low_ms)} - {format_ms(m.high_ms)}",
             format_count(model.images_per_s(m.median_ms)),
             m.source + (", unstable" if m.unstable else ""),
+            *([f"{m.runtime} {m.precision}"] * tell_form),
             "-" if model.macs is None else format_count(model.macs),
-            "-" if speed is None else f"{speed:.3g}",
+            "-" if speed is None else format_ms(speed),
             "-" if model.params is None else format_count(model.params)]  # fmt: skip
 
 

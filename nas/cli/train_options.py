@@ -2,7 +2,7 @@
 
 import argparse
 
-from nas.cli.arguments import duration_ms, positive, ray_address, word
+from nas.cli.arguments import device, duration_ms, positive, ray_address, word
 
 
 def add_train_options(train: argparse.ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def add_train_options(train: argparse.ArgumentParser) -> None:
                        help="the longest time between checkpoints (10min)")  # fmt: skip
     train.add_argument("--out", type=word, metavar="DIR",
                        help="where each network has its folder (RUN/trained)")  # fmt: skip
-    train.add_argument("--device", type=word, metavar="NAME",
+    train.add_argument("--device", type=device, metavar="NAME",
                        help="that times them at the end (the run's, or cpu); or none")  # fmt: skip
     train.add_argument("--resume", action="store_true", help="go on with trainings in the folder")
     train.add_argument(

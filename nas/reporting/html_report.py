@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.candidate import Candidate
-from nas.gauge import HEADING, source_words, unit_of
+from nas.gauge import HEADING, form_words, source_words, unit_of
 from nas.quantities import format_count, format_ms
 from nas.reporting.html_calibration import calibration_section
 from nas.reporting.html_failures import failure_section
@@ -16,7 +16,7 @@ from nas.reporting.html_knobs import KnobView, knob_section, unit_of as unit_of_
 from nas.reporting.html_network import draw_network, network_legend, scale_of, stage_table
 from nas.reporting.html_progress import progress_section
 from nas.reporting.html_tables import kept, pairs, table, value
-from nas.reporting.knobs import find_knobs
+from nas.reporting.knobs import MOST, find_knobs
 from nas.reporting.markup import Html, joined, tag, text
 from nas.reporting.network_words import (
     architecture_words,
@@ -179,7 +179,7 @@ def _latency(found: Measurement) -> Html:
     numbers = kept(value(found.median_ms, format_ms(found.median_ms)), text(" ["),
                    value(found.low_ms, format_ms(found.low_ms)), text(" to "),
                    value(found.high_ms, format_ms(found.high_ms)), text("]"))  # fmt: skip
-    return joined([numbers, text(f" {source_words(found)}")])
+    return joined([numbers, text(f" {source_words(found)}{form_words(found)}")])
 
 
 def _networks(front: Sequence[Candidate]) -> Html:
@@ -209,7 +209,8 @@ def _knobs(run: Run, front: Sequence[Candidate]) -> Html:
     if known is not None:
         found = find_knobs(run.space, trials, lambda configs: run.predict_ms(configs) or [],
                            bases=bases)  # fmt: skip
-    return knob_section(KnobView(knobs=found, kind=run.estimator.kind, trials=len(trials),
+    return knob_section(KnobView(knobs=found, kind=run.estimator.kind,
+                                 trials=min(len(trials), MOST),
                                  unit_ms=unit_of_time(run.options.limit),
                                  unit=run.options.unit))  # fmt: skip
 

@@ -22,7 +22,7 @@ Move = tuple[int, int, int]  # gene, from a choice, to a choice; (gene, 0, 1) wh
 
 FEWEST = 12  # trials to fit to
 GROUPS = 10  # of trials, each left out once
-_MOST = 200  # trials to fit to: the time rises with the cube
+MOST = 200  # trials to fit to: the time rises with the cube
 _T = 2.262  # of Student's t with 9 degrees of freedom: 95 %
 _FREE = 0.01  # of the latency: less is no time to speak of
 
@@ -161,9 +161,9 @@ def _gains(
 
 def _spread(trials: Sequence[tuple[Any, float]]) -> Sequence[tuple[Any, float]]:
     """All trials or, of very many, some of the early ones and some of the late."""
-    if len(trials) <= _MOST:
+    if len(trials) <= MOST:
         return trials
-    return [trials[i * len(trials) // _MOST] for i in range(_MOST)]
+    return [trials[i * len(trials) // MOST] for i in range(MOST)]
 
 
 def _knob(

@@ -37,10 +37,10 @@ def write_report(run: Run) -> list[Candidate]:
     for candidate in front:
         save_config(candidate.config, folder / f"{candidate.name}.yaml",
                     comment=_sentence(candidate))  # fmt: skip
-    for stale in set(folder.glob("*.yaml")) - {folder / f"{c.name}.yaml" for c in front}:
-        stale.unlink()
     devices = [target.device for target in run.options.targets]
     write_whole(run.folder / "pareto.csv", _csv(front, devices))
+    for stale in set(folder.glob("trial-*.yaml")) - {folder / f"{c.name}.yaml" for c in front}:
+        stale.unlink()  # the table of before spoke of it
     plot_front(run.folder / "pareto.png", candidates, named=run.named(),
                budget_ms=run.options.limit, device=_lines(run), unit=run.options.unit)  # fmt: skip
     for found in run.calibrations():

@@ -159,13 +159,13 @@ class RemoteFolder:
 
     def _to_be_taken(self, relative: str, path: str) -> bool:
         """Whether it has changed there and not here; of two that grew from one, the longer has."""
-        local, seen, there = self.copy / relative, self._seen.get(relative), self._files.ukey(path)
+        local, seen, there = self.copy / relative, self._seen.get(relative), self._version(path)
         if not local.exists():
             return True
         state = _state(local)
         if seen and (seen.there == there or seen.here == state):
             return seen.there != there
-        ours, theirs = local.read_bytes(), self._files.cat_file(path)
+        ours, theirs = local.read_bytes(), bytes(self._files.cat_file(path))
         grows = local.suffix in _GROWING
         if ours == theirs or (grows and ours.startswith(theirs)):
             self._seen[relative] = _Seen(there, state if ours == theirs else (0, 0))
@@ -182,7 +182,7 @@ class RemoteFolder:
         local = self.copy / relative
         local.parent.mkdir(parents=True, exist_ok=True)
         unfinished = local.with_name(f"{_HIDDEN}{local.name}")
-        there = self._files.ukey(path)
+        there = self._version(path)
         self._files.get_file(path, str(unfinished))
         unfinished.replace(local)
         self._seen[relative] = _Seen(there, _state(local))
@@ -195,7 +195,11 @@ class RemoteFolder:
         self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
         self._files.pipe_file(target, content)
         self._files.invalidate_cache()
-        self._seen[relative] = _Seen(self._files.ukey(target), state)
+        self._seen[relative] = _Seen(self._version(target), state)
+
+    def _version(self, path: str) -> str:
+        """What changes with the file."""
+        return str(self._files.ukey(path))
 
     def _target(self, relative: str) -> str:
         return f"{self._root}/{relative}" if relative else self._root

@@ -91,8 +91,11 @@ def _exported(subject: Subject, target: Target, folder: Path, images: Batches) -
         try:
             main = target.write(subject, room)
             found = _checked(subject, target, main, images)
-        except (ValueError, RuntimeError) as error:
-            return Export(target=target, path=folder, refusal=" ".join(str(error).split()))
+        except OSError:
+            raise
+        except Exception as error:  # runtimes and converters have errors of all kinds
+            why = " ".join(str(error).split()) or type(error).__name__
+            return Export(target=target, path=folder, refusal=why)
         size = sum(file.stat().st_size for file in room.rglob("*") if file.is_file())
         _put_in_place(room, main, folder)
         load = target.before(subject) + target.load.format(path=folder / main.name)

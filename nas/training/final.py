@@ -20,6 +20,7 @@ from nas.training.judging import Judgement, Logits, Split, judging_batches, righ
 from nas.training.timing_place import NOWHERE, Place
 from nas.training.training_folder import CONFIG, RECIPE, WEIGHTS
 from predictors.cost import cost
+from predictors.deployment.export_running import Run
 from predictors.deployment.export_subject import Subject
 from predictors.deployment.export_targets import find_targets
 from predictors.deployment.models import Model, config_model, identity
@@ -148,9 +149,20 @@ def _judged(
                               loaders=loaders_for(None) if crop else 0)  # fmt: skip
     logits = _on(device, subject.checkpoint)
     if deployed.target.int8 and deployed.target.run is not None:
-        run = deployed.target.run(subject, deployed.path)
-        logits = lambda batch: run(batch)[0]  # noqa: E731
+        logits = _of_file(deployed.target.run(subject, deployed.path), deployed.path)
     return Judgement(split=split, images=len(images), right=right_of(logits, batches))
+
+
+def _of_file(run: Run, path: Path) -> Logits:
+    def logits(batch: Tensor) -> Tensor:
+        try:
+            return run(batch)[0]
+        except Exception as error:  # runtimes have errors of all kinds
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise RuntimeError(f"{path.name} must run on test images, but failed: {why}. Time it "
+                               "with --precision fp32, or free memory.") from error  # fmt: skip
+
+    return logits
 
 
 def _on(device: torch.device, checkpoint: Checkpoint) -> Logits:

@@ -9,7 +9,7 @@ from typing import Any
 
 from nas.gauge import source_words
 from nas.quantities import format_count, format_ms
-from nas.reporting.latency_columns import values
+from nas.reporting.latency_columns import forms_differ, values
 from nas.training.ending import Ending, read_ending
 from nas.training.training_folder import WEIGHTS
 from predictors.timing import Measurement
@@ -80,16 +80,15 @@ def final_row(ending: Ending) -> dict[str, Any]:
 
 def final_table(endings: Sequence[Ending]) -> tuple[list[str], list[list[str]]]:
     """Return header and cells of the table that people read; a line for each device, if several."""
-    header = ["network", "accuracy %", "95 % interval", "of", "validation %", "device",
+    header = ["network", "accuracy %", "95 % interval", "of", "validation %", "device", "in",
               "latency ms", "interval", "source", "budget ms", "kept", "MACs",
               "params"]  # fmt: skip
     lines = [line for ending in endings for line in _lines(ending)]
-    if any(ending.latency and ending.latency.parts for ending in endings):
-        return header, lines
-    device = header.index("device")
-    return [name for name in header if name != "device"], [
-        [*line[:device], *line[device + 1 :]] for line in lines
-    ]
+    latencies = [ending.latency for ending in endings if ending.latency]
+    told = {"device": len({name for m in latencies for name, _ in m.on_each}) > 1,
+            "in": forms_differ(latencies)}  # fmt: skip
+    shown = [i for i, name in enumerate(header) if told.get(name, True)]
+    return [header[i] for i in shown], [[line[i] for i in shown] for line in lines]
 
 
 def _lines(ending: Ending) -> list[list[str]]:
@@ -99,10 +98,11 @@ def _lines(ending: Ending) -> list[list[str]]:
     if ending.budgets_ms:
         budget = ", ".join(f"{ms:g}" for ms in ending.budgets_ms)
     timed = [
-        [name, format_ms(m.median_ms), f"{format_ms(m.low_ms)} - {format_ms(m.high_ms)}",
-         source_words(m), "-" if ms is None else f"{ms:g}", _yes(_kept(m, ms)) or "-"]
+        [name, f"{m.runtime} {m.precision}", format_ms(m.median_ms),
+         f"{format_ms(m.low_ms)} - {format_ms(m.high_ms)}", source_words(m),
+         "-" if ms is None else f"{ms:g}", _yes(_kept(m, ms)) or "-"]
         for name, m, ms in ending.on_each
-    ] or [["-", "-", "-", "-", budget, "-"]]  # fmt: skip
+    ] or [["-", "-", "-", "-", "-", budget, "-"]]  # fmt: skip
     return [
         [ending.name, f"{judged.accuracy:.2f}", f"{low:.2f} - {high:.2f}",
          f"{judged.images:,} {judged.split}", f"{ending.validation:.2f}", *latency,
@@ -115,8 +115,11 @@ def _kept(latency: Measurement, budget_ms: float | None) -> bool | None:
     return None if budget_ms is None else latency.meets(budget_ms)
 
 
-def _rank(ending: Ending) -> float:
-    return float("inf") if ending.latency is None else ending.latency.median_ms
+def _rank(ending: Ending) -> tuple[str, float]:
+    """By device first: milliseconds of two do not compare; what was not timed comes last."""
+    if ending.latency is None:
+        return "\N{REPLACEMENT CHARACTER}", 0.0
+    return ending.latency.device, ending.latency.median_ms
 
 
 def _cell(value: Any) -> Any:

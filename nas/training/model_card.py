@@ -89,8 +89,9 @@ def _head(job: Job, ending: Ending) -> str:
     judged = ending.judged
     said = (f"{judged.accuracy:.2f} % of {judged.images:,} {judged.split} images of "
             f"{Path(job.data).name}")  # fmt: skip
-    if ending.latency is not None:
-        said += f", {format_ms(ending.latency.median_ms)} ms {ending.latency.source}"
+    for name, latency, _ in ending.on_each:
+        where = f" on {name}" if len(ending.on_each) > 1 else ""
+        said += f", {format_ms(latency.median_ms)} ms {latency.source}{where}"
     return f"# {job.name}\n\nA FasterNet: {said}.\n"
 
 

@@ -99,7 +99,7 @@ def place_for(run: Path | None, told: str | None, *, network: str = "") -> Place
     if "," in runtime + precision:
         runtime, precision = _form_of(run, network) or forms_of(runtime, precision)[0]
     return Place(device=told or target.device, runtime=runtime, precision=precision,
-                 threads=target.threads, budget_ms=target.budget_ms,
+                 threads=target.threads, budget_ms=_budget_ms(options, target, told),
                  study="" if told else str(study),
                  beside=options.beside if told in (None, NOWHERE) else ())  # fmt: skip
 
@@ -116,7 +116,14 @@ def _target(options: SearchOptions, told: str | None) -> Target:
     return next((t for t in options.targets if t.device == told), options.targets[0])
 
 
+def _budget_ms(options: SearchOptions, target: Target, told: str | None) -> float | None:
+    """The run's; a device that is none of its several ones has no budget there."""
+    elsewhere = told not in (None, NOWHERE) and target.device != told
+    return None if options.beside and elsewhere else target.budget_ms
+
+
 def _form_of(run: Path, network: str) -> tuple[str, str] | None:
     """The runtime and the precision that a network of a front was the fastest in."""
     return next(((point.runtime, point.precision) for point in front_of(run)
-                 if Path(point.file).stem == network), None)  # fmt: skip
+                 if Path(point.file).stem == network
+                 and "," not in point.runtime + point.precision), None)  # fmt: skip

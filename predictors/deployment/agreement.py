@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from predictors.deployment.export_running import Run
 from predictors.deployment.export_subject import outputs_of
-from predictors.deployment.quantization import correlation
 
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor | None]]]  # of so many, labels if known
 
@@ -17,9 +16,9 @@ Batches = Callable[[int], Iterable[tuple[Tensor, Tensor | None]]]  # of so many,
 class Agreement:
     """What comparing outputs gave: `difference` is max|ours - torch's| / max|torch's|.
 
-    `correlation` is the lowest of any batch and output. `same` is the share of images, in percent,
-    of which both say the same class; the accuracies, in percent, are the file's and torch's. None
-    where there are no logits, or no labels.
+    `correlation` is Pearson's over all images, the lowest of any output. `same` is the share of
+    images, in percent, of which both say the same class; the accuracies, in percent, are the file's
+    and torch's. None where there are no logits, or no labels.
     """
 
     images: int
@@ -54,7 +53,7 @@ class _Tally:
         self._images = self._same = self._right = self._torch_right = 0
         self._labelled, self._classified = True, True
         self._largest: list[tuple[Tensor, Tensor]] = []
-        self._correlations: list[float] = []
+        self._moments: list[Tensor] = []  # of each output
 
     def add(self, ours: list[Tensor], reference: list[Tensor], labels: Tensor | None) -> None:
         pairs = [(a.reshape(b.shape), b) for a, b in zip(ours, reference, strict=True)]
@@ -62,7 +61,9 @@ class _Tally:
         before = self._largest or largest
         self._largest = [(torch.maximum(a, c), torch.maximum(b, d))  # which keep what is no number
                          for (a, b), (c, d) in zip(before, largest, strict=True)]  # fmt: skip
-        self._correlations += [correlation(a, b) for a, b in pairs]
+        moments = [_moments(a, b) for a, b in pairs]
+        sums = self._moments or [torch.zeros_like(m) for m in moments]
+        self._moments = [a + b for a, b in zip(sums, moments, strict=True)]
         self._images += len(reference[0])
         self._classified = reference[0].ndim == 2
         self._labelled = labels is not None and self._classified
@@ -77,7 +78,7 @@ class _Tally:
         differences = torch.stack([a / b for a, b in self._largest])
         return Agreement(
             images=self._images, difference=float(differences.max()),
-            correlation=float(torch.tensor(self._correlations).min()),
+            correlation=float(torch.stack([*map(_pearson, self._moments)]).min()),
             same=self._percent(self._same) if self._classified else None,
             accuracy=self._percent(self._right) if self._labelled else None,
             torch_accuracy=self._percent(self._torch_right) if self._labelled else None,
@@ -85,3 +86,15 @@ class _Tally:
 
     def _percent(self, count: int) -> float:
         return 100 * count / self._images
+
+
+def _moments(ours: Tensor, reference: Tensor) -> Tensor:
+    """How many numbers there are, their sums, and the sums of their products."""
+    a, b = ours.double().flatten(), reference.double().flatten()
+    return torch.stack([torch.tensor(float(len(a)), dtype=a.dtype), a.sum(), b.sum(),
+                        (a * a).sum(), (b * b).sum(), (a * b).sum()])  # fmt: skip
+
+
+def _pearson(moments: Tensor) -> Tensor:
+    n, a, b, aa, bb, ab = moments.unbind()
+    return (n * ab - a * b) / torch.sqrt((n * aa - a * a) * (n * bb - b * b))

@@ -6,8 +6,9 @@ from typing import final
 
 from predictors.deployment.models import Model
 from predictors.deployment.runtimes import find_runtime
-from predictors.devices.connection import DeviceLostError
+from predictors.devices.connection import DeviceLostError, OverwhelmedError
 from predictors.devices.device import PROCESSES, Device
+from predictors.devices.recall import now_ms
 from predictors.devices.timed import GROUP
 from predictors.latency import Prediction
 from predictors.timing import Measurement, Source
@@ -19,6 +20,9 @@ Network = FasterNetConfig | Model
 @final
 class AlternativesDevice:
     """Times each network in every form, that is, runtime at a precision; the fastest counts.
+
+    Each runtime's milliseconds are those of its own references, which were first timed when the
+    machine may have been slower: what was timed just now is compared by what it took just now.
 
     A measurement says which that was, and has the others as `slower`. A form that cannot do a
     network is left out for that one; one that can do none of those that it was given first is left
@@ -36,6 +40,11 @@ class AlternativesDevice:
         self._forms = tuple(forms)
         self._begun: set[Device] = set()  # that could do a network
         self._refused: dict[Device, str] = {}
+
+    @property
+    def forms(self) -> tuple[Device, ...]:
+        """The machine in each of them."""
+        return self._forms
 
     @property
     def remarks(self) -> Sequence[str]:
@@ -65,7 +74,7 @@ class AlternativesDevice:
                 taken = [measurement for measurement in found if measurement is not None]
                 if not taken:
                     raise errors[0]
-                fastest, *slower = sorted(taken, key=lambda m: m.median_ms)
+                fastest, *slower = sorted(taken, key=now_ms if _all_new(taken) else _scaled_ms)
                 yield replace(fastest, slower=tuple(slower))
 
     def predict(self, configs: Sequence[FasterNetConfig]) -> Prediction:
@@ -79,9 +88,8 @@ class AlternativesDevice:
         """Time a group, or, if it cannot be timed as a whole, one by one; None for what cannot."""
         try:
             whole = list(form.measure_each(group, processes=processes))
-        except DeviceLostError:
-            raise
         except (ValueError, RuntimeError) as error:
+            _refuse_lost(error)
             errors.append(error)
             alone = [] if len(group) == 1 else [_alone(form, n, processes) for n in group]
             if any(alone) or form in self._begun or len(self._refused) + 1 == len(self._forms):
@@ -126,7 +134,20 @@ def _pairs(name: str, precisions: Sequence[str]) -> list[tuple[str, str]]:
 def _alone(form: Device, network: Network, processes: int) -> Measurement | None:
     try:
         return next(form.measure_each([network], processes=processes))
-    except DeviceLostError:
-        raise
-    except (ValueError, RuntimeError):
+    except (ValueError, RuntimeError) as error:
+        _refuse_lost(error)
         return None
+
+
+def _refuse_lost(error: Exception) -> None:
+    """Raise it again if the machine is gone; a form that is too much for it may be left out."""
+    if isinstance(error, DeviceLostError) and not isinstance(error, OverwhelmedError):
+        raise error
+
+
+def _all_new(found: Sequence[Measurement]) -> bool:
+    return not any("recalled" in m.context for m in found)
+
+
+def _scaled_ms(measurement: Measurement) -> float:
+    return measurement.median_ms

@@ -7,6 +7,7 @@ from statistics import geometric_mean
 from predictors.deployment.models import Model
 from predictors.deployment.runtimes import runtimes_with
 from predictors.devices.device import Device
+from predictors.devices.recall import now_ms
 from predictors.devices.registry import open_device
 from search_spaces.fasternet import FasterNetConfig
 
@@ -15,7 +16,8 @@ from search_spaces.fasternet import FasterNetConfig
 class Choice:
     """The device in its fastest runtime, and what was found of each runtime.
 
-    `latencies_ms` are geometric means over the networks, by runtime, the fastest first; `refusals`
+    `latencies_ms` are geometric means over the networks by the clock, not by the references, which
+    differ from runtime to runtime; by runtime, the fastest first. `refusals`
     say why the other runtimes were left out.
     """
 
@@ -41,7 +43,7 @@ def fastest_runtime(
     for runtime in (r.name for r in runtimes_with(precision)):
         try:
             device = open_device(name, runtime=runtime, threads=threads, precision=precision)
-            measured = [m.median_ms for m in device.measure_each(networks, processes=1)]
+            measured = [now_ms(m) for m in device.measure_each(networks, processes=1)]
             found.append((geometric_mean(measured), runtime, device))
         except (ValueError, RuntimeError) as error:
             errors[runtime] = error

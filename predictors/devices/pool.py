@@ -137,8 +137,8 @@ class PooledDevice:
                 "precision": measurement.precision}  # fmt: skip
 
 
-def open_pool(boards: Sequence[Board], wanted: Wanted) -> PooledDevice:
-    """Open boards of one kind as one device.
+def open_pool(name: str, boards: Sequence[Board], wanted: Wanted) -> PooledDevice:
+    """Open boards of one kind as one device of that name.
 
     Raises:
         ValueError: if they are not of one kind, or one is there twice.
@@ -148,7 +148,7 @@ def open_pool(boards: Sequence[Board], wanted: Wanted) -> PooledDevice:
     places = [board.open(board.name, wanted) for board in boards]
     for place in places:
         place.recall_from([board.ssh for board in boards])
-    return PooledDevice(",".join(board.name for board in boards), places)
+    return PooledDevice(name, places)
 
 
 def check_alike(boards: Sequence[Board]) -> None:

@@ -71,3 +71,12 @@ def on_scale(found: Measurement, kept_ms: Mapping[str, float]) -> Measurement:
         found, median_ms=found.median_ms * factor, low_ms=found.low_ms * factor,
         high_ms=found.high_ms * factor, context={**found.context, "references": now},
     )  # fmt: skip
+
+
+def now_ms(found: Measurement) -> float:
+    """Return what a latency was by the clock, at the machine's speed when it was timed."""
+    references = found.context.get("references")
+    if not references:
+        return found.median_ms
+    small, large = (told["now_ms"] / told["kept_ms"] for told in references.values())
+    return found.median_ms * blend(small, large, found.context["nearness"])

@@ -47,7 +47,8 @@ def open_device(
     if recorded is not None:
         return recorded
     if len(_parts(name)) > 1:
-        return open_pool([_board_of_pool(part, wanted) for part in _parts(name)], wanted)
+        parts = _parts(name)
+        return open_pool(",".join(parts), [_board_of_pool(p, wanted) for p in parts], wanted)
     board = _board(name, wanted)
     if board is not None:
         return board.open(name, wanted)

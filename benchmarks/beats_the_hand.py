@@ -30,7 +30,7 @@ from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.formats import load_config
 
 RESULTS = Path(__file__).parent / "results"
-EMBEDDINGS = (16, 24, 32)
+EMBEDDINGS = (16, 20, 24)
 SEEDS = (0, 1, 2)
 
 
@@ -38,9 +38,9 @@ def main() -> None:
     """Search under each bar's latency, train, time, compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="as `fasternas search --data` takes it")
-    parser.add_argument("--trials", type=int, default=60)
+    parser.add_argument("--trials", type=int, default=36)
     parser.add_argument("--search-epochs", type=int, default=8)
-    parser.add_argument("--epochs", type=int, default=24, help="of the full recipe")
+    parser.add_argument("--epochs", type=int, default=16, help="of the full recipe")
     options = parser.parse_args()
     folder = RESULTS / f"beats_the_hand-{Path(options.data).stem}"
     folder.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ def open_estimator(
         ValueError: if more epochs are asked for than the study has.
     """
     if options.accuracy == "proxy":
-        return ProxyEstimator(seed=options.seed)
+        return ProxyEstimator()
     if options.accuracy == "supernet":
         return _supernet(options, folder)
     return _training(options, folder, epochs)

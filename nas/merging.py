@@ -17,8 +17,7 @@ from nas.studies.study import Study, hold, read_run, write_run
 from nas.supernets import FILE
 from search_spaces.space import Genes
 
-# In which the runs may differ. The seed moves a training-free score by 0.1, where networks of
-# `fasternet-32` differ by 50; to a training it is one of the things left to chance.
+# In which the runs may differ. To a training the seed is one of the things left to chance.
 FREE = ("trials", "seed", "searcher")
 
 

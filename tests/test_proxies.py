@@ -94,13 +94,17 @@ def test_the_default_estimator_is_a_score_that_gives_t0_100_and_t2_200() -> None
     assert 100.0 < estimate(FASTERNET["t1"]) < 200.0
 
 
-def test_the_default_estimator_gives_a_config_one_score() -> None:
-    torch.manual_seed(1)
-    first = ProxyEstimator()(SMALL)
-    torch.manual_seed(2)
-    state = torch.random.get_rng_state()
-    assert ProxyEstimator()(SMALL) == first
-    assert torch.equal(torch.random.get_rng_state(), state)
+def test_the_default_estimator_means_three_logarithms() -> None:
+    """Of which each is 0 for T0 and 1 for T2: 96 / 40 is by how much T2 is wider."""
+    t0, step = FASTERNET["t0"], math.log(96 / 40)
+    estimate = ProxyEstimator()
+    assert estimate(replace(t0, depths=(2, 2, 8, 2))) == pytest.approx(
+        100 + 100 / 3 * math.log(2) / step)  # fmt: skip
+    assert estimate(replace(t0, partial_ratios=(0.25, 0.25, 0.5, 0.25))) == pytest.approx(
+        100 + 100 / 3 * math.log(2) / 2 / step)  # fmt: skip
+    wider = replace(t0, widths=(40, 80, 160, 640), partial_ratios=(0.25, 0.25, 0.25, 0.125))
+    assert estimate(wider) == pytest.approx(100 + 100 / 3 * math.log(2) / step)
+    assert estimate(replace(t0, resolution=192, activation="gelu")) == 100.0
 
 
 def test_the_default_estimator_scores_every_network_of_small_images() -> None:

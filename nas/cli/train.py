@@ -14,6 +14,7 @@ from nas.training.recipe_files import read_overrides, read_recipe, recipe_with
 if TYPE_CHECKING:
     from nas.training.full_jobs import Job
     from nas.training.ray_training import Crew, Update
+    from nas.training.trackers import Trackers
     from predictors.data.datasets import ImageData
 
 
@@ -21,6 +22,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     """`fasternas train`: train each network to its end, and say what came of it."""
     from nas.cli.final import Finish
     from nas.training.full_jobs import is_finished
+    from nas.training.trackers import open_trackers
 
     jobs, remarks = _jobs(arguments)
     crew = _crew(arguments)
@@ -29,10 +31,11 @@ def run_train(arguments: argparse.Namespace) -> int:
         print(remark, file=sys.stderr)
     waiting = [job for job in jobs if not is_finished(job)]
     failed: dict[str, str] = {}
-    if len(waiting) > 1 or (waiting and (crew.workers > 1 or arguments.ray)):
-        failed = _in_ray(waiting, crew, arguments.ray)
-    elif waiting:
-        _here(waiting[0], crew)
+    with open_trackers(arguments.log) as log:
+        if len(waiting) > 1 or (waiting and (crew.workers > 1 or arguments.ray)):
+            failed = _in_ray(waiting, crew, arguments.ray, log)
+        elif waiting:
+            _here(waiting[0], crew, log)
     failed |= finish.run([job for job in jobs if job.name not in failed], as_json=arguments.json)
     for name, error in failed.items():
         print(f"fasternas: error: {name}: {error}", file=sys.stderr)
@@ -139,10 +142,11 @@ def _crew(arguments: argparse.Namespace) -> "Crew":
     return Crew(workers=max(arguments.workers, gpus), gpus=gpus)
 
 
-def _here(job: "Job", crew: "Crew") -> None:
+def _here(job: "Job", crew: "Crew", log: "Trackers") -> None:
     """Train in this process, which needs no Ray."""
     from nas.training.full_jobs import run_job
     from nas.training.team import usable_device
+    from nas.training.training_folder import read_table
 
     steps = run_job(job, device=usable_device("cuda" if crew.gpus else "cpu"))
     with _Bars() as bars:
@@ -151,9 +155,12 @@ def _here(job: "Job", crew: "Crew") -> None:
                 bars.say(f"{job.name}: {progress.remark}")
             done = (progress.epoch - 1) * progress.steps + progress.step
             bars.move(job, done, job.recipe.epochs * progress.steps, progress.row)
+            bars.say(*log.tell(job, read_table(job.folder) if progress.row else []))
 
 
-def _in_ray(jobs: "Sequence[Job]", crew: "Crew", address: str | None) -> dict[str, str]:
+def _in_ray(
+    jobs: "Sequence[Job]", crew: "Crew", address: str | None, log: "Trackers"
+) -> dict[str, str]:
     """Train side by side; return the errors of those that failed."""
     from nas.training.ray_training import run_with_ray
 
@@ -165,6 +172,7 @@ def _in_ray(jobs: "Sequence[Job]", crew: "Crew", address: str | None) -> dict[st
                 failed[update.job.name] = update.error
             last = update.rows[-1] if update.rows else None
             bars.move(update.job, len(update.rows), update.job.recipe.epochs, last)
+            bars.say(*log.tell(update.job, update.rows))
     return failed
 
 
@@ -187,9 +195,10 @@ class _Bars:
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
-    def say(self, line: str) -> None:
-        """Print a line above the bars."""
-        print(line, file=sys.stderr, flush=True)
+    def say(self, *lines: str) -> None:
+        """Print lines above the bars."""
+        for line in lines:
+            print(line, file=sys.stderr, flush=True)
 
     def move(self, job: "Job", done: int, total: int, row: Any) -> None:
         """Move a network's bar; `row` is that of an epoch just done, or None."""

@@ -2,7 +2,7 @@
 
 import argparse
 
-from nas.cli.arguments import device, duration_ms, positive, ray_address, word
+from nas.cli.arguments import device, duration_ms, positive, ray_address, word, words
 
 
 def add_train_options(train: argparse.ArgumentParser) -> None:
@@ -30,6 +30,8 @@ def add_train_options(train: argparse.ArgumentParser) -> None:
                        help="where each network has its folder (RUN/trained)")  # fmt: skip
     train.add_argument("--device", type=device, metavar="NAME",
                        help="that times them at the end (the run's, or cpu); or none")  # fmt: skip
+    train.add_argument("--log", type=words, default=(), metavar="WHERE",
+                       help="mlflow, wandb: tell these of each epoch too")  # fmt: skip
     train.add_argument("--resume", action="store_true", help="go on with trainings in the folder")
     train.add_argument(
         "--ray", type=ray_address, metavar="HOST:PORT", help="a running Ray cluster, or auto"

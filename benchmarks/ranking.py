@@ -28,6 +28,7 @@ from predictors.accuracy import ProxyEstimator
 from predictors.accuracy_predictor import AccuracyPredictor
 from predictors.proxies import PROXIES
 from predictors.ranking import STATISTICS, Correlation, bootstrapped, difference
+from predictors.structure import STRUCTURE
 from search_spaces.catalogue import SPACES
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.network import build
@@ -62,7 +63,7 @@ class Bench:
 
     def part(self, chosen: NDArray[np.bool_]) -> "Bench":
         """The networks for which that is true."""
-        at = np.flatnonzero(chosen)
+        at = np.flatnonzero(chosen).tolist()
         return Bench(genes=[self.genes[i] for i in at], latencies_ms=self.latencies_ms[at],
                      accuracies=[self.accuracies[i] for i in at])  # fmt: skip
 
@@ -78,7 +79,7 @@ def main() -> None:
     folder = parser.parse_args().bench
     bench = read_bench(folder)
     proxies = _counts_and_proxies(bench)
-    told = np.column_stack([proxies[name] for name in PROXIES])
+    told = np.column_stack([proxies[name] for name in (*PROXIES, *STRUCTURE)])
     epochs = len(next(iter(bench.accuracies[0].values())))
     scores = {
         **proxies, "default": _scored(bench, ProxyEstimator()),
@@ -103,10 +104,11 @@ def main() -> None:
         "all": _gains(bench, scores),
         "unseen": _gains(bench.part(later), {n: s[later] for n, s in scores.items()}),
     }
-    for which, found in gains.items():
-        for name, gain in found.items():
+    for which, above in gains.items():
+        for name, gain in above.items():
             print(f"{which}, {name}: {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]")
-    weights = dict(zip(PROXIES, (fitted(told, bench.truth) * _t0_to_t2()).tolist(), strict=True))
+    found = fitted(told, bench.truth) * _t0_to_t2()
+    weights = dict(zip((*PROXIES, *STRUCTURE), found.tolist(), strict=True))
     print("weights:", ", ".join(f"{name} {w / sum(weights.values()):.3f}"
                                 for name, w in weights.items()))  # fmt: skip
     document = {
@@ -136,7 +138,9 @@ def _t0_to_t2() -> Array:
     """By how much each training-free score rises from T0 to T2."""
     torch.manual_seed(0)
     t0, t2 = (build(FASTERNET[name]) for name in ("t0", "t2"))
-    return np.array([proxy(t2) - proxy(t0) for proxy in PROXIES.values()])
+    built = [proxy(t2) - proxy(t0) for proxy in PROXIES.values()]
+    shapes = [score(t2.config) - score(t0.config) for score in STRUCTURE.values()]
+    return np.array([*built, *shapes])
 
 
 def fitted(columns: Array, truth: Array) -> Array:
@@ -178,7 +182,8 @@ def _counts_and_proxies(bench: Bench) -> dict[str, Array]:
     networks = [build(config) for config in bench.configs]
     found = {name: np.array([proxy(network) for network in networks])
              for name, proxy in PROXIES.items()}  # fmt: skip
-    return {**found, "latency": bench.latencies_ms}
+    shapes = {name: _scored(bench, score) for name, score in STRUCTURE.items()}
+    return {**found, **shapes, "latency": bench.latencies_ms}
 
 
 def _scored(bench: Bench, estimator: Callable[[FasterNetConfig], float]) -> Array:

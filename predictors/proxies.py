@@ -13,9 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from predictors.cost import cost
-from predictors.structure import STRUCTURE
 from search_spaces.blocks import DropPath
-from search_spaces.fasternet import FasterNetConfig
 from search_spaces.network import FasterNet
 
 IMAGES = 32  # of noise
@@ -113,14 +111,9 @@ def expressivity(network: FasterNet) -> float:
     return sum(entropies)
 
 
-def _of_config(score: Callable[[FasterNetConfig], float]) -> Callable[[FasterNet], float]:
-    return lambda network: score(network.config)
-
-
 PROXIES: Mapping[str, Callable[[FasterNet], float]] = {
     "parameters": log_parameters, "macs": log_macs, "synflow": log_synflow, "naswot": naswot,
     "zico": zico, "expressivity": expressivity,
-    **{name: _of_config(score) for name, score in STRUCTURE.items()},
 }  # fmt: skip
 
 

@@ -26,7 +26,7 @@ def by_device(read: Callable[[str], T]) -> Callable[[str], T | dict[str, T]]:
             return read(text)
         *pieces, rest = re.split(r"=([^,=]*)(?:,|$)", text)
         names, values = pieces[::2], pieces[1::2]
-        found = {device(name): read(value) for name, value in zip(names, values, strict=True)}
+        found = {_spelled(name): read(value) for name, value in zip(names, values, strict=True)}
         if rest or text.endswith(",") or not all(found) or len(found) < len(names):
             raise argparse.ArgumentTypeError(
                 f"must be a value for each device, as in pi=10ms,cpu=3ms, but got {text!r}."
@@ -39,7 +39,11 @@ def by_device(read: Callable[[str], T]) -> Callable[[str], T | dict[str, T]]:
 
 def device(text: str) -> str:
     """Read a device, or several of one kind, with commas and maybe blanks between them."""
-    return ",".join(part.strip() for part in word(text).split(","))
+    return _spelled(word(text))
+
+
+def _spelled(device: str) -> str:
+    return ",".join(part.strip() for part in device.split(","))
 
 
 def numbers(text: str) -> tuple[int, ...]:

@@ -13,8 +13,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from search_spaces.whole_files import written
-
 PERIOD_S = 60.0
 _ARGUMENTS = ("out", "run", "runs", "networks")  # that may name run folders
 _GROWING = (".jsonl", ".journal")  # of whole lines, of which the last may be half there
@@ -212,6 +210,8 @@ class RemoteFolder:
         return {relative: path for relative, path in found.items() if not _is_hidden(relative)}
 
     def _keep_seen(self) -> None:
+        from search_spaces.whole_files import written
+
         if self.copy.parent.is_dir():
             kept = {relative: [seen.there, seen.here] for relative, seen in self._seen.items()}
             written(json.dumps(kept).encode(), self._record)

@@ -40,7 +40,7 @@ from search_spaces.network import build
 from search_spaces.space import Genes, Space
 
 RESULTS = Path(__file__).parent / "results"
-PROCESSES = 3  # that time each network
+PROCESSES = 7  # that time each network
 DRAWN = 20_000  # networks at once
 
 

@@ -14,6 +14,7 @@ import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 
@@ -27,7 +28,7 @@ from nas.studies import journal
 from predictors.accuracy import ProxyEstimator
 from predictors.accuracy_predictor import AccuracyPredictor
 from predictors.proxies import PROXIES
-from predictors.ranking import STATISTICS, Correlation, bootstrapped, difference
+from predictors.ranking import STATISTICS, Correlation, Statistic, bootstrapped, difference
 from predictors.structure import STRUCTURE
 from search_spaces.catalogue import SPACES
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
@@ -112,7 +113,8 @@ def main() -> None:
     print("weights:", ", ".join(f"{name} {w / sum(weights.values()):.3f}"
                                 for name, w in weights.items()))  # fmt: skip
     document = {
-        "networks": len(bench.genes), "statistics": list(STATISTICS), "weights": weights,
+        "networks": len(bench.genes), "networks_unseen": int(sum(later)),
+        "statistics": list(STATISTICS), "weights": weights,
         "rows": {name: {k: asdict(c) for k, c in row.items()} for name, row in rows.items()},
         "unseen": {name: {k: asdict(c) for k, c in row.items()} for name, row in unseen.items()},
         "default_above_best_count": {
@@ -210,11 +212,16 @@ def _correlations(bench: Bench, scores: Array) -> dict[str, Correlation]:
 
 
 def _ceiling(bench: Bench) -> dict[str, Correlation]:
-    """One seed against another, of the networks that were trained from several."""
-    several = [i for i, runs in enumerate(bench.accuracies) if len(runs) > 1]
-    first, second = (np.array([bench.accuracies[i][seed][-1] for i in several]) for seed in (0, 1))
-    return {name: bootstrapped(statistic, first, second, bench.latencies_ms[several])
-            for name, statistic in STATISTICS.items()}  # fmt: skip
+    """One seed against another, the mean over pairs, of the networks trained from several."""
+    most = max(len(runs) for runs in bench.accuracies)
+    several = [i for i, runs in enumerate(bench.accuracies) if len(runs) == most]
+    ends = np.array([[run[-1] for run in bench.accuracies[i].values()] for i in several])
+
+    def between(of: Statistic) -> Statistic:
+        return lambda runs, _, ms: fmean(of(one, other, ms) for one, other in combinations(runs.T, 2))
+
+    return {name: bootstrapped(between(of), ends, ends, bench.latencies_ms[several])
+            for name, of in STATISTICS.items()}  # fmt: skip
 
 
 def _gains(bench: Bench, scores: Mapping[str, Array]) -> dict[str, Correlation]:

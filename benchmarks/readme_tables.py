@@ -126,11 +126,31 @@ def _form_words(form: str, runtime: str, precision: str) -> str:
     return f"{runtime} {precision}"
 
 
+def _ranking(result: dict[str, Any]) -> str:
+    """A row for each score, and beside them the default's on networks that nobody had looked at."""
+    statistics = result["statistics"]
+    lines = [
+        f"By `benchmarks/ranking.py` on {result['networks']} trained networks, with bootstrap "
+        "95 % intervals; in bands, each is compared with those within 15 % of its latency:", "",
+        f"| | {' | '.join(statistics)} |", "|---" * (len(statistics) + 1) + "|",
+    ]  # fmt: skip
+    lines += [_ranking_row(name, row) for name, row in result["rows"].items()]
+    lines += [_ranking_row(f"{name}, {result['networks_unseen']} unseen networks", row)
+              for name, row in result["unseen"].items() if name == "default"]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _ranking_row(name: str, row: dict[str, dict[str, float]]) -> str:
+    cells = [f"{c['value']:.2f} ({c['low']:.2f} to {c['high']:.2f})" for c in row.values()]
+    return f"| {name} | {' | '.join(cells)} |"
+
+
 TABLES: dict[str, Callable[[Any], str]] = {
     "latency_predictor-cpu": _latency_predictor,
     "repeatability-cpu": _repeatability,
     "paper_ratios-cpu": _paper_ratios,
     "deployed_form": _deployed_form,
+    "ranking": _ranking,
 }
 
 if __name__ == "__main__":

@@ -196,7 +196,7 @@ def _run(
     while running or left:
         while left and len(running) < workers and time.monotonic() < until:
             genes, seed = left.pop(0)
-            running.append(task(replace(Recipe(), seed=seed), genes))
+            running.append(task(Recipe(averaging=False, seed=seed), genes))
         if not running:
             return
         (done,), running = ray.wait(running, num_returns=1)

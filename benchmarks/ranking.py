@@ -218,7 +218,7 @@ def _ceiling(bench: Bench) -> dict[str, Correlation]:
     ends = np.array([[run[-1] for run in bench.accuracies[i].values()] for i in several])
 
     def between(of: Statistic) -> Statistic:
-        return lambda runs, _, ms: fmean(of(one, other, ms) for one, other in combinations(runs.T, 2))
+        return lambda runs, _, ms: fmean(of(a, b, ms) for a, b in combinations(runs.T, 2))
 
     return {name: bootstrapped(between(of), ends, ends, bench.latencies_ms[several])
             for name, of in STATISTICS.items()}  # fmt: skip

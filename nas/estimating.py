@@ -1,13 +1,15 @@
 """Which accuracy estimator a study has, from its options."""
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas.searching.prior import AccuracyPrior
 from nas.studies.file_accuracies import Weighted
 from nas.studies.options import SearchOptions
 from nas.supernets import SupernetEstimator
-from predictors.accuracy import AccuracyEstimator, ProxyEstimator
+from predictors.accuracy import AccuracyEstimator, ProxyEstimator, proxy_scores
 
 if TYPE_CHECKING:
     from predictors.short_training import TrainingEstimator
@@ -36,6 +38,20 @@ def open_weights(options: SearchOptions, folder: Path) -> Weighted | None:
         return None
     return (_supernet(options, folder) if options.accuracy == "supernet"
             else _training(options, folder, None))  # fmt: skip
+
+
+def accuracy_prior(options: SearchOptions) -> AccuracyPrior:
+    """Return what is known of the accuracies of a study: nothing, where there are but scores."""
+    if options.accuracy == "proxy":
+        return AccuracyPrior()
+    return AccuracyPrior(scores=proxy_scores, images=_validation_images(options.data))
+
+
+@lru_cache(maxsize=1)
+def _validation_images(data: str) -> int:
+    from predictors.data.datasets import load_data, located
+
+    return len(load_data(located(data)).validation)
 
 
 def _supernet(options: SearchOptions, folder: Path) -> SupernetEstimator:

@@ -13,7 +13,7 @@ import numpy as np
 
 from nas.candidate import Candidate
 from nas.cluster import Evaluate, Outcome, Pool, RayPool, joined
-from nas.estimating import open_estimator
+from nas.estimating import accuracy_prior, open_estimator
 from nas.evaluation import Evaluation
 from nas.fronts import best_of, candidates_of
 from nas.latencies import Calibration, calibrations, fitted, predicted
@@ -22,6 +22,7 @@ from nas.reach import check_reachable, check_reached
 from nas.searching.feasible import fastest
 from nas.searching.loop import search
 from nas.searching.promotion import promoted
+from nas.searching.smoothing import smoothed
 from nas.studies.options import SearchOptions
 from nas.studies.study import Study
 from nas.studies.trainings import after, longest, train_on
@@ -220,6 +221,7 @@ class Run:
                 self.space, evaluate, trials=self.options.trials, seed=self.options.seed,
                 budget_ms=self.options.limit, searcher=self.options.searcher, pool=pool,
                 predict_latency=known.predict, record=self.study, parallel=self.options.parallel,
+                prior=accuracy_prior(self.options),
             )  # fmt: skip
             errors = []
             for trial in trials:
@@ -246,6 +248,7 @@ class Run:
             estimator = open_estimator(self.options, self.folder, epochs=epochs)
             evaluate = Evaluation(self._known_latency().predict, estimator)
             limit_s = timeout_s and timeout_s * epochs / first
+            scores = smoothed(self.space, scores, accuracy_prior(self.options))
             with pool(evaluate, timeout_s=limit_s) as workers:
                 for done, total in train_on(scores, epochs, self.study, workers):
                     best = best_of(self.candidates(searching=True))

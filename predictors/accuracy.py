@@ -1,8 +1,12 @@
 """Estimators of how accurate a config's network will be, behind one interface."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from functools import cache
 from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from predictors.structure import STRUCTURE
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
@@ -39,6 +43,21 @@ class ProxyEstimator:
 
     def __call__(self, config: FasterNetConfig) -> float:
         """Return the score of a config."""
-        t0, t2 = FASTERNET["t0"], FASTERNET["t2"]
-        return 100 * (1 + fmean((score(config) - score(t0)) / (score(t2) - score(t0))
-                                for score in STRUCTURE.values()))  # fmt: skip
+        return float(proxy_scores([config])[0])
+
+
+def proxy_scores(configs: Sequence[FasterNetConfig]) -> NDArray[np.float64]:
+    """Return the training-free score of each config, as `ProxyEstimator` does of one."""
+    t0, t2 = _scores_of("t0"), _scores_of("t2")  # each of shape [1, 3]
+    units = (_scores(configs) - t0) / (t2 - t0)
+    return 100 * (1 + np.asarray(units.mean(axis=1)))
+
+
+@cache
+def _scores_of(name: str) -> NDArray[np.float64]:
+    return _scores([FASTERNET[name]])
+
+
+def _scores(configs: Sequence[FasterNetConfig]) -> NDArray[np.float64]:
+    """Return the scores of `STRUCTURE`, of shape [n, 3]."""
+    return np.array([[score(config) for score in STRUCTURE.values()] for config in configs])

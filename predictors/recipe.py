@@ -22,7 +22,9 @@ class Recipe:
     """AdamW with decoupled weight decay (arXiv 1711.05101), a warm-up, then a cosine to 0.
 
     What is in `growing`, the images' size or how many of them an epoch takes, is smaller in the
-    first quarter of the epochs and in the second, which makes these cheaper.
+    first quarter of the epochs and in the second, which makes these cheaper. With `averaging`,
+    averaged weights are judged before the last epoch: while the learning rate is high, these come
+    nearer than the latest ones to what the whole training will give.
     """
 
     epochs: int = 8
@@ -34,6 +36,7 @@ class Recipe:
     flip: bool = True  # left and right are alike in these images
     shift: bool = False  # which would be worth its harm only in more epochs
     growing: tuple[Fidelity, ...] = ()
+    averaging: bool = True
     seed: int = 0
 
 

@@ -60,7 +60,7 @@ class TrainingEstimator:
         return accuracies[self.epochs - 1]
 
     def checkpoint(self, config: FasterNetConfig) -> "Checkpoint":
-        """Return the network's weights as far as it was trained.
+        """Return the network's weights as far as it was trained, those whose accuracy was told.
 
         Raises:
             RuntimeError: if its training is not kept here.
@@ -71,7 +71,7 @@ class TrainingEstimator:
         if kept is None:
             raise RuntimeError(f"`folder` must hold the network's training, but {self.folder} does "
                                "not. It may be on the machine that trained it.")  # fmt: skip
-        return Checkpoint(config=config, weights=kept["state"]["network"])
+        return Checkpoint(config=config, weights=kept["state"]["judged"])
 
     def _begun(self, config: FasterNetConfig) -> "tuple[Training, list[float]]":
         import torch

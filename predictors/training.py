@@ -1,6 +1,6 @@
 """Training one network by a fixed recipe, epoch by epoch; it can stop after each and go on."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from statistics import fmean
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from predictors.data.datasets import ImageData
 from predictors.data.image_batches import augmented, batches, scaled
@@ -21,6 +22,8 @@ from predictors.recipe import (
     steps_of,
     warm_cosine,
 )
+
+_RECENT = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +59,8 @@ class Training:
         self._recipe = recipe
         self._loss = loss or self._cross_entropy
         self._judge = judge or self._accuracy
+        self._averaged = (AveragedModel(network, multi_avg_fn=_average, use_buffers=True)
+                          if recipe.averaging and judge is None else None)  # fmt: skip
         self.pieces = 1  # that a batch is taken in, where memory is short
         self._done = 0
         self._optimizer = torch.optim.AdamW(
@@ -65,6 +70,14 @@ class Training:
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
             self._optimizer, warm_cosine(steps, recipe.warm_up)
         )
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network whose accuracy is told: before the last epoch, that of averaged weights."""
+        judged: nn.Module = self.network
+        if self._averaged is not None and self._done < self._recipe.epochs:
+            judged = self._averaged.module
+        return judged
 
     @property
     def done(self) -> int:
@@ -89,7 +102,7 @@ class Training:
     def _accuracy(self) -> float:
         """At the resolution of the epoch before."""
         scale = fidelity(self._recipe, "resolution", self._done - 1)
-        return accuracy(self.network, self._data.validation, self._data, scale=scale)
+        return accuracy(self.judged, self._data.validation, self._data, scale=scale)
 
     def _cross_entropy(self, images: Tensor, labels: Tensor, _: int) -> Tensor:
         return F.cross_entropy(self.network(images), labels,
@@ -108,12 +121,16 @@ class Training:
 
     def state(self) -> dict[str, Any]:
         """Return all that is needed to go on, as torch.save takes it."""
-        return {"network": self.network.state_dict(), "optimizer": self._optimizer.state_dict(),
+        averaged = None if self._averaged is None else self._averaged.state_dict()
+        return {"network": self.network.state_dict(), "averaged": averaged,
+                "judged": self.judged.state_dict(), "optimizer": self._optimizer.state_dict(),
                 "schedule": self._schedule.state_dict(), "done": self._done}  # fmt: skip
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
         self.network.load_state_dict(state["network"])
+        if self._averaged is not None:
+            self._averaged.load_state_dict(state["averaged"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
         self._done = state["done"]
@@ -140,6 +157,8 @@ class Training:
             total += share * loss.item()
         self._optimizer.step()
         self._schedule.step()
+        if self._averaged is not None:
+            self._averaged.update_parameters(self.network)
         return total
 
     def _check(self, loss: Tensor) -> None:
@@ -164,6 +183,16 @@ def accuracy(
             said = network(_packed(scaled(batch, scale), place)).argmax(1)
             right += int((said == labels.to(place)).sum())
     return 100 * right / len(images)
+
+
+def _average(averaged: Sequence[Tensor], latest: Sequence[Tensor], steps: Tensor | int) -> None:
+    """Move averages towards the latest weights, over the last quarter or so of so many steps.
+
+    Polynomial-decay averaging (arXiv 1212.1824): the average is over a share of all steps, however
+    many they are.
+    """
+    decay = 1 - (1 + _RECENT) / (1 + _RECENT + int(steps))
+    get_ema_multi_avg_fn(decay)(averaged, latest, steps)  # type: ignore[no-untyped-call]
 
 
 def training_device() -> torch.device:

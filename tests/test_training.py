@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from predictors.data.datasets import ImageData, load_data
 from predictors.recipe import Fidelity, Recipe, rungs, steps_in, steps_of
-from predictors.training import DivergedError, Training, accuracy
+from predictors.training import DivergedError, Training, _average, accuracy
 from search_spaces.network import build
 
 RECIPE = Recipe(epochs=3, batch_size=16, learning_rate=3e-3, warm_up=0.15, flip=False)
@@ -60,6 +60,30 @@ def test_stopped_and_gone_on_with_it_comes_to_the_same_weights(
     assert [second.run_epoch(), second.run_epoch()] == epochs[1:]
     for name, weight in whole.network.state_dict().items():
         assert torch.equal(weight, second.network.state_dict()[name]), name
+
+
+def test_before_the_last_epoch_averaged_weights_are_judged(data: ImageData) -> None:
+    training, plain = _training(data), _training(data, replace(RECIPE, averaging=False))
+    first, after = training.run_epoch(), plain.run_epoch()
+    assert training.judged is not training.network
+    assert plain.judged is plain.network
+    assert first.loss == after.loss
+    assert first.accuracy == accuracy(training.judged, data.validation, data)
+    for one, other in zip(training.network.parameters(), plain.network.parameters(), strict=True):
+        assert torch.equal(one, other)  # judging changes nothing
+    assert not torch.equal(next(training.judged.parameters()),
+                           next(training.network.parameters()))  # fmt: skip
+    training.run_epoch()
+    training.run_epoch()
+    assert training.judged is training.network
+
+
+@pytest.mark.parametrize("steps", [100, 1000])
+def test_an_average_is_over_the_last_share_of_the_steps(steps: int) -> None:
+    average = torch.zeros(1)
+    for step in range(1, steps):
+        _average([average], [torch.full((1,), float(step >= 0.9 * steps))], step)
+    assert average.item() == pytest.approx(1 - 0.9**4, abs=0.02)
 
 
 def test_the_seed_decides_the_order_of_images(data: ImageData) -> None:

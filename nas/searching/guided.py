@@ -4,7 +4,8 @@ Each proposal maximises the expected hypervolume improvement. Latency is taken a
 before anything is spent, or learned from the trials), so the improvement in the plane is a sum of
 one-dimensional expected improvements, one for each step of the front, in closed form. Under a
 budget every second proposal seeks the most accurate config instead. A latency that is predicted
-also tells of the accuracy: it is an input beside the choices.
+also tells of the accuracy: it is an input beside the choices. A cheap score that is known of every
+config, where there is one, is a trend that the process departs from.
 """
 
 from collections.abc import Callable
@@ -15,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.searching.feasible import PredictLatency, changed
+from nas.searching.prior import AccuracyPrior
 from nas.searching.searcher import Admit, generator
 from nas.searching.trial import Scores
 from predictors.features import scaled_genes
 from predictors.gaussian_process import GaussianProcess, fit_gaussian_process
+from predictors.trended import TrendedProcess
 from search_spaces.space import Genes, Space
 
 Array = NDArray[np.float64]
@@ -37,16 +40,17 @@ class GuidedSearcher:
 
     def __init__(
         self, space: Space[Any], *, budget_ms: float | None, seed: int,
-        predict_latency: PredictLatency | None,
+        predict_latency: PredictLatency | None, prior: AccuracyPrior | None = None,
     ) -> None:  # fmt: skip
         self._space = space
         self._budget_ms = budget_ms
         self._seed = seed
         self._predict_latency = predict_latency
+        self._prior = prior or AccuracyPrior()
         self._genes: list[Genes] = []
         self._scores: list[Scores] = []
         self._pending: list[Genes] = []
-        self._accuracy: GaussianProcess | None = None
+        self._accuracy: TrendedProcess | None = None
         self._latency: GaussianProcess | None = None
         self._fitted_at = 0
 
@@ -87,10 +91,12 @@ class GuidedSearcher:
         refit = self._accuracy is None or len(self._genes) - self._fitted_at >= REFIT
         steps = 0 if not refit else 40 if self._accuracy is None else 15
         accuracy = np.array([s.accuracy for s in self._scores])
-        self._accuracy = _refit(self._accuracy, inputs, accuracy, steps)
+        self._accuracy = self._prior.fit(self._decoded(self._genes), inputs, accuracy,
+                                         start=self._accuracy, steps=steps)  # fmt: skip
         if self._predict_latency is None:
             latency = np.log([s.latency_ms for s in self._scores])
-            self._latency = _refit(self._latency, inputs, latency, steps)
+            start = None if self._latency is None else self._latency.hyperparameters
+            self._latency = fit_gaussian_process(inputs, latency, start=start, steps=steps)
         self._fitted_at = len(self._genes) if refit else self._fitted_at
 
     def _evolve(self, rng: Random, gain: Gain) -> Genes:
@@ -122,9 +128,8 @@ class GuidedSearcher:
         """Expected improvement on the best accuracy; 0 where a candidate misses the budget."""
         if not candidates or not front:
             return self._gain_of_front(candidates, front)
-        assert self._accuracy is not None
         _, feasible = self._latencies(candidates)
-        mean, deviation = self._accuracy.predict(self._inputs(candidates))
+        mean, deviation = self._accuracies(candidates)
         _, best, _ = front[-1]
         return feasible * _expected_improvement(mean, deviation, best)
 
@@ -132,9 +137,8 @@ class GuidedSearcher:
         """Expected hypervolume improvement of each candidate; 0 where it misses the budget."""
         if not candidates:
             return np.zeros(0)
-        assert self._accuracy is not None
         latency, feasible = self._latencies(candidates)
-        mean, deviation = self._accuracy.predict(self._inputs(candidates))
+        mean, deviation = self._accuracies(candidates)
         steps, limit = self._steps(front)
         total = np.zeros(len(candidates))
         for start, end, height in steps:
@@ -142,10 +146,16 @@ class GuidedSearcher:
             total += width * _expected_improvement(mean, deviation, height)
         return total * feasible * (latency < limit)
 
+    def _accuracies(self, candidates: list[Genes]) -> tuple[Array, Array]:
+        """Predicted accuracy of each candidate and its standard deviation."""
+        assert self._accuracy is not None
+        known = self._prior.of(self._decoded(candidates))
+        return self._accuracy.predict(self._inputs(candidates), known)
+
     def _latencies(self, candidates: list[Genes]) -> tuple[Array, Array]:
         """Latency of each candidate, and the probability (0 or 1 if predicted) of the budget."""
         if self._predict_latency is not None:
-            predicted = self._predict_latency([self._space.decode(g) for g in candidates])
+            predicted = self._predict_latency(self._decoded(candidates))
             limit = np.inf if self._budget_ms is None else self._budget_ms
             return predicted.mean_ms, (predicted.high_ms <= limit).astype(float)
         assert self._latency is not None
@@ -163,7 +173,7 @@ class GuidedSearcher:
         ]
         if self._pending and self._accuracy is not None:
             latency, _ = self._latencies(self._pending)
-            mean, _ = self._accuracy.predict(self._inputs(self._pending))
+            mean, _ = self._accuracies(self._pending)
             points += list(zip(latency.tolist(), mean.tolist(), self._pending, strict=True))
         front: Front = []
         for point in sorted(points, key=lambda p: (p[0], -p[1])):
@@ -185,13 +195,11 @@ class GuidedSearcher:
         table = scaled_genes(self._space, genes)
         if self._predict_latency is None:
             return table
-        predicted = self._predict_latency([self._space.decode(g) for g in genes])
+        predicted = self._predict_latency(self._decoded(genes))
         return np.column_stack([table, np.log(predicted.mean_ms)])
 
-
-def _refit(model: GaussianProcess | None, x: Array, y: Array, steps: int) -> GaussianProcess:
-    start = None if model is None else model.hyperparameters
-    return fit_gaussian_process(x, y, start=start, steps=steps)
+    def _decoded(self, genes: list[Genes]) -> list[Any]:
+        return [self._space.decode(g) for g in genes]
 
 
 def _expected_improvement(mean: Array, deviation: Array, height: float) -> Array:

@@ -5,6 +5,7 @@ from typing import Generic, Protocol, TypeVar
 
 from nas.cluster import Evaluate, InProcess, Outcome, Pool
 from nas.searching.feasible import Gate, PredictLatency, check_budget
+from nas.searching.prior import AccuracyPrior
 from nas.searching.searcher import Searcher
 from nas.searching.searchers import SearcherName, open_searcher
 from nas.searching.trial import Trial
@@ -36,6 +37,7 @@ def search(  # noqa: PLR0913 - the one public entry, all options keyword-only
     budget_ms: float | None = None,
     seed: int = 0,
     predict_latency: PredictLatency | None = None,
+    prior: AccuracyPrior | None = None,
     searcher: SearcherName = "guided",
     pool: Pool | None = None,
     parallel: int = IN_FLIGHT,
@@ -51,6 +53,7 @@ def search(  # noqa: PLR0913 - the one public entry, all options keyword-only
         seed: the same seed gives the same trials.
         predict_latency: `predict_latency(configs) -> Prediction`, asked for thousands before one
             is evaluated; what misses the budget never is. None: learned from the trials.
+        prior: what is known of accuracies before there is one; the guided searcher uses it.
         searcher: guided (ours), nsga2, nsga3, tpe, gp (Optuna's), evolution, local, random, or
             nni-evolution (NNI's).
         pool: where evaluations run; None: in this process.
@@ -65,8 +68,9 @@ def search(  # noqa: PLR0913 - the one public entry, all options keyword-only
     if predict_latency is not None and budget_ms is not None:
         check_budget(space, predict_latency, budget_ms, seed)
     proposer = open_searcher(
-        searcher, space, budget_ms=budget_ms, seed=seed, predict_latency=predict_latency
-    )
+        searcher, space, budget_ms=budget_ms, seed=seed, predict_latency=predict_latency,
+        prior=prior,
+    )  # fmt: skip
     gate = Gate(space, predict_latency, budget_ms)
     runner = _Runner(space, pool or InProcess(evaluate), record, in_flight=parallel if pool else 1)
     return _trials(trials, proposer, gate, runner, budget_ms)

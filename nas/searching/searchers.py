@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from nas.searching.evolution import EvolutionSearcher, LocalSearcher
 from nas.searching.guided import GuidedSearcher
+from nas.searching.prior import AccuracyPrior
 from nas.searching.samplers import SAMPLERS, OptunaSearcher
 from nas.searching.searcher import Admit, Searcher, generator
 from nas.searching.trial import Scores
@@ -19,7 +20,7 @@ SearcherName = Literal[
 
 def open_searcher(
     name: str, space: Space[Any], *, budget_ms: float | None, seed: int,
-    predict_latency: "PredictLatency | None",
+    predict_latency: "PredictLatency | None", prior: AccuracyPrior | None = None,
 ) -> Searcher:  # fmt: skip
     """Return a new searcher by name.
 
@@ -30,8 +31,9 @@ def open_searcher(
         return RandomSearcher(space, seed)
     if name == "guided":
         return GuidedSearcher(
-            space, budget_ms=budget_ms, seed=seed, predict_latency=predict_latency
-        )
+            space, budget_ms=budget_ms, seed=seed, predict_latency=predict_latency,
+            prior=prior,
+        )  # fmt: skip
     if name == "evolution":
         return EvolutionSearcher(space, budget_ms=budget_ms, seed=seed)
     if name == "local":

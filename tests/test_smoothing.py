@@ -1,0 +1,83 @@
+"""Noisy accuracies are seen together: with a cheap score of each, and with those like it."""
+
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from nas.searching.loop import search
+from nas.searching.prior import AccuracyPrior
+from nas.searching.smoothing import smoothed
+from nas.searching.trial import Scores
+from predictors.ranking import kendall
+from predictors.trended import fit_trended
+from search_spaces.catalogue import SPACES
+from search_spaces.fasternet import FasterNetConfig
+
+SPACE = SPACES["fasternet-32"]
+Array = NDArray[np.float64]
+
+
+def _widths(configs: Sequence[Any]) -> Array:
+    return np.array([np.log(config.widths[-1]) + config.depths[0] / 4 for config in configs])
+
+
+def _nothing(configs: Sequence[Any]) -> Array:
+    return np.zeros(len(configs))
+
+
+def _scores(noise: float, count: int) -> tuple[dict[FasterNetConfig, Scores], Array]:
+    """Accuracies that rise with `_widths`, and those without noise."""
+    rng, chance = Random(0), np.random.default_rng(0)
+    configs = list(dict.fromkeys(SPACE.sample(rng) for _ in range(count)))
+    truth = 50 + 2 * _widths(configs)
+    seen = truth + chance.normal(0, noise, len(configs))
+    return {config: Scores(accuracy=float(accuracy), latency_ms=1.0)
+            for config, accuracy in zip(configs, seen, strict=True)}, truth  # fmt: skip
+
+
+def test_noise_is_seen_through_by_a_score_that_goes_with_the_truth() -> None:
+    scores, truth = _scores(noise=3.0, count=36)
+    found = smoothed(SPACE, scores, AccuracyPrior(scores=_widths, images=1000))
+    assert list(found) == list(scores)
+    assert [s.latency_ms for s in found.values()] == [s.latency_ms for s in scores.values()]
+    raw = kendall([s.accuracy for s in scores.values()], truth)
+    assert kendall([s.accuracy for s in found.values()], truth) > raw + 0.2
+
+
+def test_a_score_that_tells_nothing_does_no_harm() -> None:
+    scores, truth = _scores(noise=0.1, count=36)
+    found = smoothed(SPACE, scores, AccuracyPrior(scores=_nothing))
+    assert kendall([s.accuracy for s in found.values()], truth) > 0.8
+
+
+def test_a_few_are_left_as_they_are() -> None:
+    scores, _ = _scores(noise=3.0, count=5)
+    assert smoothed(SPACE, scores, AccuracyPrior(scores=_widths, images=1000)) == scores
+
+
+def test_a_trend_goes_on_where_nothing_was_seen() -> None:
+    x = np.linspace(0, 1, 12)
+    model = fit_trended(np.zeros((12, 1)), 5 * x, x)
+    mean, deviation = model.predict(np.zeros((2, 1)), np.array([0.5, 2.0]))
+    assert mean[1] - mean[0] == pytest.approx(1.5 * model.slope)
+    assert model.slope == pytest.approx(5 * 12 / 16)  # drawn to 0 by four results without a slope
+    assert (deviation >= 0).all()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_search_is_led_by_a_score_that_goes_with_the_accuracy(seed: int) -> None:
+    def later(prior: AccuracyPrior | None) -> float:
+        chance = np.random.default_rng(seed)
+
+        def evaluate(config: FasterNetConfig) -> Scores:
+            accuracy = 50 + 4 * _widths([config])[0] + chance.normal(0, 4)
+            return Scores(accuracy=float(accuracy), latency_ms=1.0)
+
+        trials = list(search(SPACE, evaluate, trials=20, seed=seed, budget_ms=2.0, prior=prior))
+        return float(_widths([trial.config for trial in trials[8:]]).mean())
+
+    assert later(AccuracyPrior(scores=_widths, images=1000)) > later(None) + 0.2

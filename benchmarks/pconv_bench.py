@@ -2,20 +2,22 @@
 
     python benchmarks/pconv_bench.py --data images.npz            trains; goes on where it ended
     python benchmarks/pconv_bench.py --data images.npz --latency  times what was chosen so far
+    python benchmarks/pconv_bench.py --data images.npz --early    trains all for an eighth once more
 
 Some networks are spread over the space, the others are neighbours of the front of those; some are
 trained from several seeds, which shows how far accuracies differ by chance. Each is trained in a
 Ray task of one core. Timing wants a machine that does nothing else, so it is a run of its own,
-wanted once after the first networks and once at the end. All of it goes to
-benchmarks/results/pconv_bench-DATA/: trainings.jsonl, latencies.jsonl and, from both, table.csv
-with its description.
+wanted once after the first networks and once at the end. `--early` is to see what a search sees
+after its first epochs: the accuracy of averaged weights. All of it goes to
+benchmarks/results/pconv_bench-DATA/: trainings.jsonl, early.jsonl, latencies.jsonl and, from the
+first and the last, table.csv with its description.
 """
 
 import argparse
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -40,6 +42,7 @@ from search_spaces.network import build
 from search_spaces.space import Genes, Space
 
 RESULTS = Path(__file__).parent / "results"
+EARLY = 8  # of so many epochs one is run by `--early`
 PROCESSES = 7  # that time each network
 DRAWN = 20_000  # networks at once
 
@@ -63,6 +66,8 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="as `fasternas search --data` takes it")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--latency", action="store_true", help="time networks, train none")
+    parser.add_argument("--early", action="store_true",
+                        help="train each network for an eighth of its epochs")  # fmt: skip
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="trainings at once")
     parser.add_argument("--minutes", type=float, default=math.inf,
                         help="begin no training after so long")  # fmt: skip
@@ -130,12 +135,17 @@ def near_front(
     return found[len(first) :]
 
 
-def trained(space: str, data: str, recipe: Recipe, genes: Genes) -> dict[str, Any]:
-    """Train a network of a space; return its test accuracy after each epoch."""
-    return {"genes": genes, **trained_config(data, recipe, SPACES[space].decode(genes))}
+def trained(
+    space: str, data: str, epochs: int, recipe: Recipe, genes: Genes
+) -> dict[str, Any]:  # fmt: skip
+    """Train a network of a space for some epochs; return its test accuracy after each."""
+    config = SPACES[space].decode(genes)
+    return {"genes": genes, **trained_config(data, recipe, config, epochs)}
 
 
-def trained_config(data: str, recipe: Recipe, config: FasterNetConfig) -> dict[str, Any]:
+def trained_config(
+    data: str, recipe: Recipe, config: FasterNetConfig, epochs: int | None = None
+) -> dict[str, Any]:
     """Train a network from scratch on one core, on all that is not for testing."""
     import torch
 
@@ -144,9 +154,9 @@ def trained_config(data: str, recipe: Recipe, config: FasterNetConfig) -> dict[s
     torch.manual_seed(recipe.seed)
     training = Training(build(config), _data(data), recipe)
     start = time.monotonic()
-    epochs = [training.run_epoch() for _ in range(recipe.epochs)]
+    run = [training.run_epoch() for _ in range(epochs or recipe.epochs)]
     return {"seed": recipe.seed, "recipe": asdict(recipe),
-            "accuracies": [e.accuracy for e in epochs], "losses": [e.loss for e in epochs],
+            "accuracies": [e.accuracy for e in run], "losses": [e.loss for e in run],
             "seconds": time.monotonic() - start}  # fmt: skip
 
 
@@ -161,15 +171,18 @@ def _data(name: str) -> ImageData:
 
 
 def _train_all(folder: Path, plan: Plan, options: argparse.Namespace) -> None:
-    file = folder / "trainings.jsonl"
+    file = folder / ("early.jsonl" if options.early else "trainings.jsonl")
     rows = journal.read(file)
+    recipe = Recipe(averaging=options.early)
+    epochs = math.ceil(recipe.epochs / EARLY) if options.early else recipe.epochs
+    missing = _not_begun if options.early else _missing
     end = time.monotonic() + 60 * options.minutes
     with joined(None) as ray:
-        task = partial(
-            ray.remote(num_cpus=1, max_calls=1)(trained).remote, plan.space, options.data
-        )
-        while waiting := _missing(folder, plan, rows):
-            coming = _run(ray, task, waiting, workers=options.workers, until=end)
+        remote = ray.remote(num_cpus=1, max_calls=1)(trained).remote
+        task = partial(remote, plan.space, options.data, epochs)
+        while waiting := missing(folder, plan, rows):
+            tasks = ((replace(recipe, seed=seed), genes) for genes, seed in waiting)
+            coming = _run(ray, task, tasks, workers=options.workers, until=end)
             for row in coming:
                 journal.append(file, [row])
                 rows.append(row)
@@ -187,16 +200,24 @@ def _missing(folder: Path, plan: Plan, rows: Sequence[dict[str, Any]]) -> list[t
     return [pair for pair in wanted if pair not in done]
 
 
+def _not_begun(
+    folder: Path, _: Plan, rows: Sequence[dict[str, Any]]
+) -> list[tuple[Genes, int]]:  # fmt: skip
+    """Each network that was trained to the end and not yet for an eighth."""
+    done = {tuple(row["genes"]) for row in rows}
+    every = dict.fromkeys(tuple(r["genes"]) for r in journal.read(folder / "trainings.jsonl"))
+    return [(genes, 0) for genes in every if genes not in done]
+
+
 def _run(
-    ray: Any, task: Any, waiting: Sequence[tuple[Genes, int]], *, workers: int, until: float
+    ray: Any, task: Any, waiting: Iterable[tuple[Recipe, Genes]], *, workers: int, until: float
 ) -> Iterator[dict[str, Any]]:
     """Train side by side, as many at once as there are workers; yield each when it is done."""
     running: list[Any] = []
     left = list(waiting)
     while running or left:
         while left and len(running) < workers and time.monotonic() < until:
-            genes, seed = left.pop(0)
-            running.append(task(Recipe(averaging=False, seed=seed), genes))
+            running.append(task(*left.pop(0)))
         if not running:
             return
         (done,), running = ray.wait(running, num_returns=1)

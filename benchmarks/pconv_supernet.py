@@ -46,7 +46,7 @@ def main() -> None:
     for genes in dict.fromkeys(tuple(row["genes"]) for row in rows):
         if genes not in known:
             found = estimate(SPACES[plan.space].decode(genes))
-            journal.append(folder / "supernet.jsonl", [{"genes": genes, "accuracy": found}])
+            journal.append(folder / "supernet.jsonl", [{"genes": genes, "accuracies": [found]}])
             print(f"{found:.2f} %", flush=True)
     print(f"The weights stay in {folder / FILE}; delete them when all is scored.")
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nas.searching.loop import search as search
     from nas.searching.pareto import hypervolume as hypervolume, pareto_front as pareto_front
+    from nas.searching.prior import AccuracyPrior as AccuracyPrior
     from nas.searching.trial import Scores as Scores, Trial as Trial
     from predictors.accuracy import ProxyEstimator as ProxyEstimator
     from predictors.cost import Cost as Cost, cost as cost, cost_by_layer as cost_by_layer
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "nas.searching.loop": ("search",),
     "nas.searching.pareto": ("hypervolume", "pareto_front"),
+    "nas.searching.prior": ("AccuracyPrior",),
     "nas.searching.trial": ("Scores", "Trial"),
     "predictors.accuracy": ("ProxyEstimator",),
     "predictors.cost": ("Cost", "cost", "cost_by_layer"),

@@ -53,6 +53,17 @@ def proxy_scores(configs: Sequence[FasterNetConfig]) -> NDArray[np.float64]:
     return 100 * (1 + np.asarray(units.mean(axis=1)))
 
 
+def chance(accuracies: NDArray[np.float64], images: int | None) -> float:
+    """Return how far chance moves accuracies judged on so many images; 0 if that is not known.
+
+    The binomial standard deviation at their mean, in percent as they are.
+    """
+    if not images:
+        return 0.0
+    share = np.clip(np.mean(accuracies) / 100, 0.0, 1.0)
+    return float(100 * np.sqrt(share * (1 - share) / images))
+
+
 @cache
 def _scores_of(name: str) -> NDArray[np.float64]:
     return _scores([FASTERNET[name]])

@@ -30,32 +30,22 @@ class Correlation:
 
 def kendall(scores: Sequence[float] | Array, truth: Sequence[float] | Array) -> float:
     """Kendall's tau-b: agreeing pairs less disagreeing ones, in -1 to 1; 0 where all are tied."""
-    everyone = np.ones((1, len(scores)))
-    return float(_kendall_within(_signs(scores), _signs(truth), everyone)[0])
+    return float(_kendall_within(_signs(scores), _signs(truth), _everyone(scores))[0])
 
 
 def spearman(scores: Sequence[float] | Array, truth: Sequence[float] | Array) -> float:
     """Spearman's rho: the correlation of ranks, in -1 to 1; 0 where all are tied."""
-    from scipy.stats import rankdata
-
-    a, b = rankdata(scores), rankdata(truth)
-    a, b = a - a.mean(), b - b.mean()
-    size = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    return float((a * b).sum()) / size if size else 0.0
+    return float(_spearman_within(_signs(scores), _signs(truth), _everyone(scores))[0])
 
 
 def kendall_in_bands(scores: Array, truth: Array, latencies_ms: Array) -> float:
     """The mean of Kendall's tau over the bands of all networks; NaN where no band has enough."""
-    bands = bands_of(latencies_ms)
-    if not len(bands):
-        return float("nan")
-    return float(np.mean(_kendall_within(_signs(scores), _signs(truth), bands)))
+    return _mean(_kendall_within(_signs(scores), _signs(truth), bands_of(latencies_ms)))
 
 
 def spearman_in_bands(scores: Array, truth: Array, latencies_ms: Array) -> float:
     """The mean of Spearman's rho over the bands of all networks; NaN where no band has enough."""
-    found = [spearman(scores[band > 0], truth[band > 0]) for band in bands_of(latencies_ms)]
-    return float(np.mean(found)) if found else float("nan")
+    return _mean(_spearman_within(_signs(scores), _signs(truth), bands_of(latencies_ms)))
 
 
 def bands_of(latencies_ms: Array) -> Array:
@@ -132,6 +122,15 @@ def _signs(values: Sequence[float] | Array) -> Array:
     return signs
 
 
+def _everyone(values: Sequence[float] | Array) -> Array:
+    """One group of all."""
+    return np.ones((1, len(values)))
+
+
+def _mean(of_groups: Array) -> float:
+    return float(np.mean(of_groups)) if len(of_groups) else float("nan")
+
+
 def _kendall_within(a: Array, b: Array, groups: Array) -> Array:
     """Kendall's tau-b among the members of each group, from the signs of all pairs."""
 
@@ -139,5 +138,20 @@ def _kendall_within(a: Array, b: Array, groups: Array) -> Array:
         total: Array = ((groups @ pairs) * groups).sum(axis=1)
         return total
 
-    size = np.sqrt(summed(np.abs(a)) * summed(np.abs(b)))
-    return np.divide(summed(a * b), size, out=np.zeros_like(size), where=size > 0)
+    return _quotient(summed(a * b), summed(np.abs(a)) * summed(np.abs(b)))
+
+
+def _spearman_within(a: Array, b: Array, groups: Array) -> Array:
+    """Spearman's rho among the members of each group, from the signs of all pairs.
+
+    Over how many members one stands, less how many stand over it, is twice its rank, centred.
+    """
+    ranks_a, ranks_b = (groups * (groups @ signs.T) for signs in (a, b))
+    both = (ranks_a * ranks_b).sum(axis=1)
+    return _quotient(both, (ranks_a**2).sum(axis=1) * (ranks_b**2).sum(axis=1))
+
+
+def _quotient(covariance: Array, variances: Array) -> Array:
+    """The correlation; 0 where all are tied."""
+    size = np.sqrt(variances)
+    return np.divide(covariance, size, out=np.zeros_like(size), where=size > 0)

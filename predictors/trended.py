@@ -1,4 +1,4 @@
-"""A Gaussian process about a line: what a cheap score of each config tells, and what it misses."""
+"""A Gaussian process about a line: what cheap scores of each config tell, and what they miss."""
 
 from dataclasses import dataclass
 
@@ -14,37 +14,54 @@ _PSEUDO = 4.0  # results without any slope that the line is fitted to beside the
 
 @dataclass(frozen=True, kw_only=True)
 class TrendedProcess:
-    """Target = a line through the score + a Gaussian process of the inputs for the rest."""
+    """Target = a line through k scores + a Gaussian process of the inputs for the rest."""
 
-    slope: float
+    slopes: Array  # [k]
     process: GaussianProcess
 
     def predict(self, inputs: Array, scores: Array | None) -> tuple[Array, Array]:
-        """Return mean and standard deviation (without noise) at [m, d] inputs and [m] scores."""
-        mean, deviation = self.process.predict(inputs)
-        return mean + self._line(scores), deviation
+        """Return mean and standard deviation (without noise) at [m, d] inputs, [m, k] scores.
 
-    def _line(self, scores: Array | None) -> Array | float:
-        return 0.0 if scores is None else self.slope * scores
+        Raises:
+            ValueError: if there are more or fewer scores than when fitting.
+        """
+        columns = _columns(scores, len(inputs))
+        if columns.shape[1] != len(self.slopes):
+            raise ValueError(f"`scores` must have as many columns as when fitting, "
+                             f"{len(self.slopes)}, but got {columns.shape[1]}.")  # fmt: skip
+        mean, deviation = self.process.predict(inputs)
+        return mean + columns @ self.slopes, deviation
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the targets' noise."""
+        return self.process.noise
 
 
 def fit_trended(
     inputs: Array, targets: Array, scores: Array | None, *,
     start: TrendedProcess | None = None, steps: int = 60, least_noise: float = 0.0,
 ) -> TrendedProcess:  # fmt: skip
-    """Fit to inputs [n, d], targets [n] and, if there are any, scores [n].
+    """Fit to inputs [n, d], targets [n] and, if there are any, scores [n] or [n, k].
 
     The other arguments are those of `fit_gaussian_process`.
     """
-    slope = 0.0 if scores is None else _slope(scores, targets)
-    rest = targets if scores is None else targets - slope * scores
+    columns = _columns(scores, len(inputs))
+    slopes = _slopes(columns, targets)
     known = None if start is None else start.process.hyperparameters
-    process = fit_gaussian_process(inputs, rest, start=known, steps=steps, least_noise=least_noise)
-    return TrendedProcess(slope=slope, process=process)
+    process = fit_gaussian_process(inputs, targets - columns @ slopes, start=known, steps=steps,
+                                   least_noise=least_noise)  # fmt: skip
+    return TrendedProcess(slopes=slopes, process=process)
 
 
-def _slope(scores: Array, targets: Array) -> float:
-    """By least squares, drawn to 0 while there are few results."""
-    x = scores - scores.mean()
-    variance = float(x @ x) / len(x)
-    return float(x @ targets) / (len(x) + _PSEUDO) / variance if variance > 0 else 0.0
+def _columns(scores: Array | None, count: int) -> Array:
+    return np.empty((count, 0)) if scores is None else scores.reshape(count, -1)
+
+
+def _slopes(columns: Array, targets: Array) -> Array:
+    """By ridge regression: drawn to 0 while there are few results."""
+    centred = columns - columns.mean(axis=0)
+    spread = centred.std(axis=0)
+    z = centred / np.where(spread > 0, spread, 1.0)
+    slopes = np.linalg.solve(z.T @ z + _PSEUDO * np.eye(z.shape[1]), z.T @ targets)
+    return np.where(spread > 0, slopes / np.where(spread > 0, spread, 1.0), 0.0)

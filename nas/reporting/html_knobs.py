@@ -95,10 +95,11 @@ def _knob_words(knob: Knob) -> str:
 
 
 def _method(view: KnobView) -> Html:
+    led = "" if view.kind == "proxy" else "led by the training-free score and "
     return tag("p", text(
         "Modelled, not measured: means over one-step changes of the front's networks. A model of "
-        f"the {_MODELLED[view.kind]}, fitted to {view.trials} trials, says what a step gains, the "
-        "latency predictor what it takes. The interval (95 %) is how far the gain moves when "
+        f"the {_MODELLED[view.kind]}, {led}fitted to {view.trials} trials, says what a step gains, "
+        "the latency predictor what it takes. The interval (95 %) is how far the gain moves when "
         "tenths of the trials are left out; the error of the predicted latencies is not in it."
     ), class_="note")  # fmt: skip
 

@@ -30,6 +30,7 @@ from nas.reporting.repeating import command_of
 from nas.reporting.report import HEADINGS, closing_words, write_whole
 from nas.run import Run
 from nas.studies.study import read_run
+from predictors.accuracy import proxy_scores
 from predictors.cost import cost
 from predictors.timing import Measurement
 
@@ -205,10 +206,11 @@ def _knobs(run: Run, front: Sequence[Candidate]) -> Html:
     trials = [(config, o.scores.accuracy) for config, o in run.study.outcomes() if o.scores]
     bases = [c.config for c in front]
     known = run.predict_ms(bases)
+    scores = None if run.estimator.kind == "proxy" else proxy_scores
     found = []
     if known is not None:
         found = find_knobs(run.space, trials, lambda configs: run.predict_ms(configs) or [],
-                           bases=bases)  # fmt: skip
+                           bases=bases, scores=scores)  # fmt: skip
     return knob_section(KnobView(knobs=found, kind=run.estimator.kind,
                                  trials=min(len(trials), MOST),
                                  unit_ms=unit_of_time(run.options.limit),

@@ -8,6 +8,7 @@ model of the accuracy says what they gain, the model of the latency what they ta
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from search_spaces.space import Genes, Space
 
 Array = NDArray[np.float64]
 PredictMs = Callable[[Sequence[Any]], Sequence[float] | Array]
+Scores = Callable[[Sequence[Any]], Array]
 Move = tuple[int, int, int]  # gene, from a choice, to a choice; (gene, 0, 1) where it is ordered
 
 FEWEST = 12  # trials to fit to
@@ -64,12 +66,13 @@ class Knob:
 
 def find_knobs(
     space: Space[Any], trials: Sequence[tuple[Any, float]], predict_ms: PredictMs, *,
-    bases: Sequence[Any],
+    bases: Sequence[Any], scores: Scores | None = None,
 ) -> list[Knob]:  # fmt: skip
     """Return the knobs, what surely gains most for a millisecond first: by its interval's low end.
 
     Those that take no time come last. `trials` are configs with their accuracies, all of one kind,
-    `bases` the configs from which steps are taken. There are none where there are fewer than
+    `bases` the configs from which steps are taken; `scores` of configs, such as training-free ones,
+    are what the model of the accuracy starts from. There are none where there are fewer than
     `FEWEST` trials or no steps. The interval is the jackknife's (Efron 1982, chapter 3), a tenth of
     the trials left out at a time.
     """
@@ -80,7 +83,8 @@ def find_knobs(
     configs = [space.decode(g) for g in genes]
     ms = np.asarray(predict_ms(configs), dtype=float)
     change = _differences(steps, {g: i for i, g in enumerate(genes)})
-    gained, error = _gains(space, _spread(trials), configs, change)
+    gains = partial(_gained, space, configs, change, scores)
+    gained, error = _jackknife(_spread(trials), gains)
     taken = change @ ms
     least = _FREE * float(np.median(ms))
     found = [
@@ -144,15 +148,21 @@ def _differences(
     return change
 
 
-def _gains(
-    space: Space[Any], trials: Sequence[tuple[Any, float]], configs: Sequence[Any], change: Array
+def _gained(
+    space: Space[Any], configs: Sequence[Any], change: Array, scores: Scores | None,
+    trials: Sequence[tuple[Any, float]],
+) -> Array:  # fmt: skip
+    """What each knob gains by a model of the trials."""
+    trained = [config for config, _ in trials]
+    known, asked = (None, None) if scores is None else (scores(trained), scores(configs))
+    model = AccuracyPredictor.fit(space, trained, [a for _, a in trials], scores=known)
+    return np.asarray(change @ model.predict(configs, scores=asked).mean)
+
+
+def _jackknife(
+    trials: Sequence[tuple[Any, float]], gained: Callable[[Sequence[tuple[Any, float]]], Array]
 ) -> tuple[Array, Array]:
-    """What each knob gains by the model of all trials, and the half-width of the interval."""
-
-    def gained(kept: Sequence[tuple[Any, float]]) -> Array:
-        model = AccuracyPredictor.fit(space, [c for c, _ in kept], [a for _, a in kept])
-        return np.asarray(change @ model.predict(configs).mean)
-
+    """What all trials say, and the half-width of its interval."""
     parts = np.stack([gained([t for i, t in enumerate(trials) if i % GROUPS != left_out])
                       for left_out in range(GROUPS)])  # fmt: skip
     spread = np.sum((parts - parts.mean(axis=0)) ** 2, axis=0)

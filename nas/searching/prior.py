@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from predictors.accuracy import chance
 from predictors.trended import TrendedProcess, fit_trended
 
 Array = NDArray[np.float64]
@@ -34,11 +35,4 @@ class AccuracyPrior:
     ) -> TrendedProcess:  # fmt: skip
         """Fit to the accuracies [n] of configs with inputs [n, d]."""
         return fit_trended(inputs, accuracies, self.of(configs), start=start, steps=steps,
-                           least_noise=self._least_noise(accuracies))  # fmt: skip
-
-    def _least_noise(self, accuracies: Array) -> float:
-        """The binomial standard deviation, in percent, at the mean of the accuracies."""
-        if not self.images:
-            return 0.0
-        share = np.clip(np.mean(accuracies) / 100, 0.0, 1.0)
-        return float(100 * np.sqrt(share * (1 - share) / self.images))
+                           least_noise=chance(accuracies, self.images))  # fmt: skip

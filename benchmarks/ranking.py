@@ -21,11 +21,11 @@ from statistics import fmean
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pconv_bench import Plan, spread_over
+from pconv_bench import EARLY, Plan, spread_over
 from scipy.optimize import nnls
 
 from nas.studies import journal
-from predictors.accuracy import ProxyEstimator
+from predictors.accuracy import ProxyEstimator, chance
 from predictors.accuracy_predictor import AccuracyPredictor
 from predictors.proxies import PROXIES
 from predictors.ranking import STATISTICS, Correlation, Statistic, bootstrapped, difference
@@ -38,10 +38,12 @@ from search_spaces.space import Genes
 Array = NDArray[np.float64]
 
 RESULTS = Path(__file__).parent / "results"
+BENCH = "pconv_bench-cifar10_10k_2k"
 SPACE = SPACES["fasternet-32"]
 COUNTS = ("parameters", "macs", "latency")
 TRAINED = 40  # networks that the predictor is fitted to
 SPLITS = 20  # into those and the others
+AVERAGED = "an eighth of a training, averaged weights"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,23 +78,26 @@ class Bench:
 def main() -> None:
     """Score, correlate, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bench", type=Path, required=True)
-    folder = parser.parse_args().bench
+    parser.add_argument("--bench", type=Path, default=RESULTS / BENCH)
+    parser.add_argument("--images", type=int, default=2000, help="test images of the bench")
+    options = parser.parse_args()
+    folder = options.bench
     bench = read_bench(folder)
     proxies = _counts_and_proxies(bench)
     told = np.column_stack([proxies[name] for name in (*PROXIES, *STRUCTURE)])
-    epochs = len(next(iter(bench.accuracies[0].values())))
     scores = {
         **proxies, "default": _scored(bench, ProxyEstimator()),
         "all scores, weighted by the other half": cross_fitted(told, bench.truth),
-        f"trained for 1 of {epochs} epochs": _first_seed(bench, max(epochs // 8, 1) - 1),
-        **_supernet(folder, bench),
+        "an eighth of a training, latest weights": _first_seed(bench),
+        **_known(folder / "early.jsonl", bench, AVERAGED),
+        **_known(folder / "supernet.jsonl", bench, "supernet"),
     }  # fmt: skip
     rows = {
         "seeds against seeds": _ceiling(bench),
         **{name: _correlations(bench, values) for name, values in scores.items()},
-        f"predictor after {TRAINED}": _predictor(bench, told),
-    }
+        **{name: _predictor(bench, np.column_stack(told), chance(bench.truth, options.images))
+           for name, told in _told(scores).items()},
+    }  # fmt: skip
     for name, row in rows.items():
         print(_line(name, row))
     later = _unseen(bench)
@@ -126,7 +131,7 @@ def main() -> None:
 
 
 def _line(name: str, row: Mapping[str, Correlation]) -> str:
-    return f"{name:34}" + "".join(f"  {c.value:6.3f} [{c.low:6.3f}, {c.high:6.3f}]"
+    return f"{name:42}" + "".join(f"  {c.value:6.3f} [{c.low:6.3f}, {c.high:6.3f}]"
                                   for c in row.values())  # fmt: skip
 
 
@@ -192,18 +197,17 @@ def _scored(bench: Bench, estimator: Callable[[FasterNetConfig], float]) -> Arra
     return np.array([estimator(config) for config in bench.configs])
 
 
-def _first_seed(bench: Bench, epoch: int) -> Array:
-    return np.array([runs[0][epoch] for runs in bench.accuracies])
+def _first_seed(bench: Bench) -> Array:
+    """The accuracies after an eighth of the epochs of the first seed."""
+    return np.array([runs[0][max(len(runs[0]) // EARLY, 1) - 1] for runs in bench.accuracies])
 
 
-def _supernet(folder: Path, bench: Bench) -> dict[str, Array]:
-    """The accuracies with a supernet's weights, once `pconv_supernet.py` has found all of them."""
-    known = {
-        tuple(row["genes"]): row["accuracy"] for row in journal.read(folder / "supernet.jsonl")
-    }
+def _known(file: Path, bench: Bench, name: str) -> dict[str, Array]:
+    """The accuracies in a file, under that name, once all networks are in it."""
+    known = {tuple(row["genes"]): row["accuracies"][-1] for row in journal.read(file)}
     if not all(genes in known for genes in bench.genes):
         return {}
-    return {"supernet": np.array([known[genes] for genes in bench.genes])}
+    return {name: np.array([known[genes] for genes in bench.genes])}
 
 
 def _correlations(bench: Bench, scores: Array) -> dict[str, Correlation]:
@@ -235,7 +239,16 @@ def _gains(bench: Bench, scores: Mapping[str, Array]) -> dict[str, Correlation]:
     return found
 
 
-def _predictor(bench: Bench, told: Array) -> dict[str, Correlation]:
+def _told(scores: Mapping[str, Array]) -> dict[str, list[Array]]:
+    """What predictors are told of every network, beside its choices and costs."""
+    name = f"predictor after {TRAINED}"
+    found = {name: [scores["default"]]}
+    if AVERAGED in scores:
+        found[f"{name}, told an eighth of a training"] = [scores["default"], scores[AVERAGED]]
+    return found
+
+
+def _predictor(bench: Bench, told: Array, noise: float) -> dict[str, Correlation]:
     """Fitted to some networks, judged on the others: the mean over splits, and their spread."""
     configs = bench.configs
     found: dict[str, list[float]] = {name: [] for name in STATISTICS}
@@ -243,8 +256,9 @@ def _predictor(bench: Bench, told: Array) -> dict[str, Correlation]:
         order = np.random.default_rng(seed).permutation(len(configs))
         fit, test = order[:TRAINED], order[TRAINED:]
         predictor = AccuracyPredictor.fit(
-            SPACE, [configs[i] for i in fit], bench.truth[fit], scores=told[fit]
-        )
+            SPACE, [configs[i] for i in fit], bench.truth[fit], scores=told[fit],
+            least_noise=noise,
+        )  # fmt: skip
         predicted = predictor.predict([configs[i] for i in test], scores=told[test]).mean
         for name, statistic in STATISTICS.items():
             found[name].append(statistic(predicted, bench.truth[test], bench.latencies_ms[test]))

@@ -1,6 +1,6 @@
 """Training all networks of a space at once, in one supernet, and scoring any of them in seconds."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from predictors.data.datasets import ImageData
-from predictors.data.image_batches import batches
+from predictors.data.image_batches import calibration_images
 from predictors.recipe import Recipe
 from predictors.training import Training, accuracy, device_of
 from search_spaces.fasternet import FasterNetConfig
@@ -17,8 +17,6 @@ from search_spaces.network import FasterNet
 from search_spaces.supernet import Supernet
 
 Draw = Callable[[Random], Sequence[FasterNetConfig]]
-
-CALIBRATION = 1024  # training images from which batch norms get their statistics
 
 
 def supernet_training(
@@ -50,7 +48,7 @@ def part_of(supernet: Supernet, config: FasterNetConfig, data: ImageData) -> Fas
     """
     place = device_of(supernet)
     with torch.no_grad():
-        calibration = (images.to(place) for images in _calibration_images(data))
+        calibration = (images.to(place) for images in calibration_images(data))
         return supernet.recalibrated(config, calibration)
 
 
@@ -70,13 +68,3 @@ class _SandwichLoss:
             said = self.supernet(images, config).log_softmax(1)
             loss = loss + F.kl_div(said, taught, log_target=True, reduction="batchmean")
         return loss / (1 + len(others))
-
-
-def _calibration_images(data: ImageData) -> Iterator[Tensor]:
-    rng = torch.Generator().manual_seed(0)
-    left = CALIBRATION
-    for images, _ in batches(data.train, data=data, batch_size=128, rng=rng):
-        yield images
-        left -= len(images)
-        if left <= 0:
-            return

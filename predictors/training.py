@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from predictors.data.datasets import ImageData
-from predictors.data.image_batches import augmented, batches, scaled
+from predictors.data.image_batches import augmented, batches, calibration_images, scaled
 from predictors.data.images import Images
 from predictors.recipe import (
     Recipe,
@@ -22,6 +22,7 @@ from predictors.recipe import (
     steps_of,
     warm_cosine,
 )
+from search_spaces.batch_norms import recalibrate
 
 _RECENT = 3.0
 
@@ -59,7 +60,7 @@ class Training:
         self._recipe = recipe
         self._loss = loss or self._cross_entropy
         self._judge = judge or self._accuracy
-        self._averaged = (AveragedModel(network, multi_avg_fn=_average, use_buffers=True)
+        self._averaged = (AveragedModel(network, multi_avg_fn=_average)
                           if recipe.averaging and judge is None else None)  # fmt: skip
         self.pieces = 1  # that a batch is taken in, where memory is short
         self._done = 0
@@ -100,8 +101,12 @@ class Training:
         return Epoch(number=self._done, loss=fmean(losses), accuracy=self._judge())
 
     def _accuracy(self) -> float:
-        """At the resolution of the epoch before."""
+        """At the resolution of the epoch before; averaged weights with batch norms of their own."""
         scale = fidelity(self._recipe, "resolution", self._done - 1)
+        if self.judged is not self.network:
+            place = device_of(self.network)
+            recalibrate(self.judged, (_packed(scaled(images, scale), place)
+                                      for images in calibration_images(self._data)))  # fmt: skip
         return accuracy(self.judged, self._data.validation, self._data, scale=scale)
 
     def _cross_entropy(self, images: Tensor, labels: Tensor, _: int) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from search_spaces.batch_norms import recalibrate
 from search_spaces.blocks import Stage, Stem
 from search_spaces.elastic import ACTIVATE, run_conv, run_stage, run_stem, stage_shapes
 from search_spaces.fasternet import FasterNetConfig
@@ -106,7 +107,7 @@ class Supernet(nn.Module):
         """
         network = _undrawn(config)
         network.load_state_dict(self.weights_of(config), assign=True)
-        _recalibrate(network, batches)
+        recalibrate(network, batches)
         return network.eval()
 
     def _stem(self, config: FasterNetConfig) -> Stem:
@@ -126,23 +127,6 @@ def _undrawn(config: FasterNetConfig) -> FasterNet:
     """The network without memory for its weights: names and shapes."""
     with torch.device("meta"):
         return build(config)
-
-
-def _recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a cumulative mean
-    network.train()
-    with torch.no_grad():
-        for images in batches:
-            network(images)
-    if norms[0].num_batches_tracked == 0:
-        raise ValueError("`batches` must hold at least one batch of images, but holds none. "
-                         "Give some training images.")  # fmt: skip
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
 
 
 def _choices(space: Space[Any], name: str) -> tuple[Any, ...]:

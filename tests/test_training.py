@@ -1,6 +1,7 @@
 """A network is trained by a recipe, in one go or in pieces."""
 
 import io
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from predictors.data.datasets import ImageData, load_data
+from predictors.data.image_batches import calibration_images
 from predictors.recipe import Fidelity, Recipe, rungs, steps_in, steps_of
 from predictors.training import DivergedError, Training, _average, accuracy
+from search_spaces.batch_norms import recalibrate
 from search_spaces.network import build
 
 RECIPE = Recipe(epochs=3, batch_size=16, learning_rate=3e-3, warm_up=0.15, flip=False)
@@ -73,6 +76,10 @@ def test_before_the_last_epoch_averaged_weights_are_judged(data: ImageData) -> N
         assert torch.equal(one, other)  # judging changes nothing
     assert not torch.equal(next(training.judged.parameters()),
                            next(training.network.parameters()))  # fmt: skip
+    anew = deepcopy(training.judged)
+    recalibrate(anew, calibration_images(data))
+    for name, value in training.judged.state_dict().items():  # whose batch norms are its own
+        assert torch.equal(value, anew.state_dict()[name]), name
     training.run_epoch()
     training.run_epoch()
     assert training.judged is training.network

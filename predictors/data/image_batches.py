@@ -8,6 +8,8 @@ from torch import Tensor
 from predictors.data.datasets import ImageData
 from predictors.data.images import Images
 
+CALIBRATION = 1024  # training images from which batch norms get their statistics
+
 
 def batches(
     images: Images,
@@ -38,6 +40,17 @@ def batches(
     order = torch.arange(count) if rng is None else torch.randperm(count, generator=rng)
     used = count - count % batch_size if drop_last else count
     return _normalised(images, data, torch.split(order[:used], batch_size), channels)
+
+
+def calibration_images(data: ImageData) -> Iterator[Tensor]:
+    """Yield batches of the same random training images, as `batches` does, for batch norms."""
+    rng = torch.Generator().manual_seed(0)
+    left = CALIBRATION
+    for images, _ in batches(data.train, data=data, batch_size=128, rng=rng):
+        yield images
+        left -= len(images)
+        if left <= 0:
+            return
 
 
 def _normalised(

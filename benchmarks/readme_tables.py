@@ -145,12 +145,54 @@ def _ranking_row(name: str, row: dict[str, dict[str, float]]) -> str:
     return f"| {name} | {' | '.join(cells)} |"
 
 
+def _searchers(result: dict[str, Any]) -> str:
+    """A row for each searcher, the medians after each number of evaluations."""
+    counts, tasks = result["evaluations"], result["quartiles"]
+    header = [*(f"{n} evaluations" for n in counts), *(f"regret at {n}" for n in counts[:2])]
+    lines = [
+        f"Medians of {result['seeds']} seeds, with quartiles:", "",
+        f"| | {' | '.join(header)} |", "|---" * (len(header) + 1) + "|",
+    ]  # fmt: skip
+    for name, fractions in tasks["hypervolume"].items():
+        regrets = tasks["regret"][name][:2]
+        cells = [*(_quartiles(q, 3) for q in fractions), *(_quartiles(q, 2) for q in regrets)]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _quartiles(quartiles: list[float], digits: int) -> str:
+    low, median, high = (f"{q:.{digits}f}" for q in quartiles)
+    return f"{median} ({low} to {high})"
+
+
+def _beats_the_hand(result: dict[str, Any]) -> str:
+    """A row for each bar."""
+    lines = [
+        f"By `benchmarks/beats_the_hand.py`: {result['trials']} trials for each budget, both "
+        f"networks then trained for {result['epochs']} epochs from three seeds on all but the test "
+        "images (mean, with the standard deviation over seeds):", "",
+        "| budget: the hand's latency | by hand | found | gain | found takes, of the hand's time |",
+        "|---|---|---|---|---|",
+    ]  # fmt: skip
+    for row in result["rows"]:
+        hand, found, times = row["hand"], row["found"], row["times_the_bar"]
+        lines.append(
+            f"| {row['bar_ms']:.3f} ms | {hand['mean']:.1f} % ({hand['deviation']:.1f}) "
+            f"| {found['mean']:.1f} % ({found['deviation']:.1f}) | {row['gain']:+.1f} points "
+            f"| {times['ratio']:.2f} ({times['low']:.2f} to {times['high']:.2f}) |"
+        )
+    return "\n".join([*lines, "", f"On average {result['gain']:+.1f} points."])
+
+
 TABLES: dict[str, Callable[[Any], str]] = {
     "latency_predictor-cpu": _latency_predictor,
     "repeatability-cpu": _repeatability,
     "paper_ratios-cpu": _paper_ratios,
     "deployed_form": _deployed_form,
     "ranking": _ranking,
+    "beats_the_hand-cifar10_10k_2k": _beats_the_hand,
+    "searchers-nas_bench_macro": _searchers,
+    "searchers-pconv_bench-cifar10_10k_2k": _searchers,
 }
 
 if __name__ == "__main__":

@@ -1,84 +1,40 @@
-"""How few evaluations does each searcher need? On a table of trained networks.
+"""How few evaluations does each searcher need? On networks whose accuracies are known.
 
     python benchmarks/searchers.py --table nas_bench_macro.csv.gz [--seeds 20] [--workers 2]
+    python benchmarks/searchers.py --table benchmarks/results/pconv_bench-NAME
 
-The table is NAS-Bench-Macro's (arXiv 2103.11922): columns arch (a digit a layer), mean_acc, flops.
-Two tasks: the front of accuracy and FLOPs, as a fraction of the true hypervolume (reference point:
-the 5th percentile of accuracy and the 95th of FLOPs over the table); and the best accuracy under
-the 40th percentile of FLOPs, as regret in points. Ours knows FLOPs before it evaluates, as a search
-knows predicted latencies; the others, which have no place for that, learn them from the trials.
-Every searcher proposes knowing all results before. Prints medians and quartiles over seeds and
-writes benchmarks/results/searchers-TABLE.json.
+The first table is NAS-Bench-Macro's (arXiv 2103.11922); the second is what models fitted to
+PConv-Bench foretell of all networks of `fasternet-32`. Two tasks: the front of accuracy and cost
+(FLOPs or latency), as a fraction of the largest hypervolume known (reference point: the 5th
+percentile of accuracy and the 95th of cost); and the best accuracy under the 40th percentile of
+cost, as regret in points. Ours knows costs before it evaluates, as a search knows predicted
+latencies; the others, which have no place for that, learn them from the trials. None is told a
+score. Every searcher proposes knowing all results before. Prints medians and quartiles over seeds
+and writes benchmarks/results/searchers-TABLE.json; goes on where it ended.
 """
 
 import argparse
-import csv
-import gzip
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from search_tasks import Points, SearchTask, search_task
 
 from nas.searching.loop import search
-from nas.searching.pareto import area
 from nas.searching.searchers import SearcherName
-from nas.searching.trial import Scores
-from predictors.latency import Prediction
-from search_spaces.space import Space, each, oneof
+from nas.studies import journal
 
 RESULTS = Path(__file__).parent / "results"
 COUNTS = (25, 50, 100, 200)  # evaluations
 OURS = "guided"
 
-Points = Sequence[tuple[float, float]]  # accuracy, cost
-Searcher = Callable[["Table", float | None, int], Iterator[tuple[float, float]]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cells:
-    """The operations of a network, a number for each layer."""
-
-    operations: tuple[int, ...]
-
-
-class Table:
-    """What is known of every network of a space."""
-
-    def __init__(self, path: str) -> None:
-        opened = gzip.open(path, "rt") if path.endswith(".gz") else Path(path).open()  # noqa: SIM115
-        with opened as file:
-            self.rows = {tuple(map(int, row["arch"])): (float(row["mean_acc"]),
-                                                        float(row["flops"]) / 1e6)
-                         for row in csv.DictReader(file)}  # fmt: skip
-        choices = [sorted(set(column)) for column in zip(*self.rows, strict=True)]
-        self.space = Space(Cells, operations=each(*(oneof(*column) for column in choices)))
-        accuracies, costs = np.array(list(self.rows.values())).T
-        self.reference = (float(np.percentile(accuracies, 5)), float(np.percentile(costs, 95)))
-        self.limit = float(np.percentile(costs, 40))
-        self.best = float(accuracies[costs <= self.limit].max())
-        self.hypervolume = area(list(self.rows.values()), self.reference)
-
-    def evaluate(self, cells: Cells) -> Scores:
-        """Look the network up."""
-        accuracy, cost = self.rows[cells.operations]
-        return Scores(accuracy=accuracy, latency_ms=cost)
-
-    def predict(self, configs: Sequence[Cells]) -> Prediction:
-        """Return the costs, which are known."""
-        costs = np.array([self.rows[config.operations][1] for config in configs])
-        return Prediction(costs, costs, costs)
-
-
-@cache
-def table(path: str) -> Table:
-    """Return the table of a file, read once in a process."""
-    return Table(path)
+Job = tuple[str, str, bool, int]  # table, searcher, whether under the limit, seed
+Searcher = Callable[[SearchTask, float | None, int], Iterator[tuple[float, float]]]
 
 
 def main() -> None:
@@ -88,43 +44,76 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
-    there = [name for name in get_args(SearcherName) if "nni" not in name or find_spec("nni")]
-    names = [*there, *_foreign()]
-    jobs = [(options.table, name, limited, seed) for name in names for limited in (False, True)
-            for seed in range(options.seeds)]  # fmt: skip
-    found: dict[str, dict[str, list[list[float]]]] = {}
-    with ProcessPoolExecutor(options.workers) as pool:
-        for job, values in zip(jobs, pool.map(_measured, jobs), strict=True):
-            _, name, limited, _ = job
-            found.setdefault(name, {}).setdefault("regret" if limited else "hypervolume",
-                                                  []).append(values)  # fmt: skip
-    document = {name: {task: _quartiles(runs) for task, runs in tasks.items()}
-                for name, tasks in found.items()}  # fmt: skip
-    for task in ("hypervolume", "regret"):
-        print(f"{task:14}" + "".join(f"{count:>24}" for count in COUNTS))
-        for name, tasks in document.items():
-            print(f"{name:14}" + "".join(f"{q[1]:10.3f} [{q[0]:.3f}, {q[2]:.3f}]"
-                                         for q in tasks[task]))  # fmt: skip
     stem = Path(options.table).name.partition(".")[0]
+    there = [name for name in get_args(SearcherName) if "nni" not in name or find_spec("nni")]
+    jobs = [(options.table, name, limited, seed) for seed in range(options.seeds)
+            for limited in (False, True) for name in (*there, *_foreign())]  # fmt: skip
+    file = RESULTS / f"searchers-{stem}" / "runs.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    known = {_key(run) for run in journal.read(file)}
+    waiting = [job for job in jobs if job[1:] not in known]
+    with ProcessPoolExecutor(options.workers) as pool:
+        for run in pool.map(_run, waiting):
+            journal.append(file, [run])
+            print(run["searcher"], run["limited"], run["seed"], flush=True)
+    wanted = {job[1:] for job in jobs}
+    runs = [run for run in journal.read(file) if _key(run) in wanted]
+    document = _document(search_task(options.table), runs)
+    for task, rows in document.items():
+        print(f"{task:14}" + "".join(f"{count:>24}" for count in COUNTS))
+        for name, quartiles in rows.items():
+            print(f"{name:14}" + "".join(f"{q[1]:10.3f} [{q[0]:.3f}, {q[2]:.3f}]"
+                                         for q in quartiles))  # fmt: skip
     content = {"seeds": options.seeds, "evaluations": COUNTS, "quartiles": document}
     (RESULTS / f"searchers-{stem}.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
-def _measured(job: tuple[str, str, bool, int]) -> list[float]:
-    """The fraction of the hypervolume, or the regret, after each number of evaluations."""
+def _key(run: Mapping[str, Any]) -> tuple[str, bool, int]:
+    return run["searcher"], run["limited"], run["seed"]
+
+
+def _run(job: Job) -> dict[str, Any]:
+    """Search; keep what was reached after each number of evaluations, and what is best of all."""
     path, name, limited, seed = job
-    known = table(path)
+    task = search_task(path)
     searcher = _foreign().get(name) or partial(_ours, name)
-    points = list(searcher(known, known.limit if limited else None, seed))
-    if limited:
-        within = [accuracy if cost <= known.limit else 0.0 for accuracy, cost in points]
-        return [known.best - max(within[:count]) for count in COUNTS]
-    return [area(points[:count], known.reference) / known.hypervolume for count in COUNTS]
+    points = list(searcher(task, task.limit if limited else None, seed))
+    reached = task.best if limited else task.hypervolume
+    return {"searcher": name, "limited": limited, "seed": seed,
+            "reached": [reached(points[:count]) for count in COUNTS],
+            "front": _front(points)}  # fmt: skip
 
 
-def _ours(name: str, known: Table, limit: float | None, seed: int) -> Iterator[tuple[float, float]]:
-    predict = known.predict if name == OURS else None
-    for trial in search(known.space, known.evaluate, trials=max(COUNTS), budget_ms=limit, seed=seed,
+def _front(points: Points) -> list[tuple[float, float]]:
+    """Those that are more accurate than all that cost less."""
+    found: list[tuple[float, float]] = []
+    for accuracy, cost in sorted(points, key=lambda p: (p[1], -p[0])):
+        if not found or accuracy > found[-1][0]:
+            found.append((accuracy, cost))
+    return found
+
+
+def _document(
+    task: SearchTask, runs: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, list[list[float]]]]:  # fmt: skip
+    """Quartiles of each searcher, against the best that the table or any run has."""
+    every = [*map(tuple, task.known.tolist()), *(tuple(p) for run in runs for p in run["front"])]
+    most, best = task.hypervolume(_front(every)), task.best(every)
+    found: dict[str, dict[str, list[list[float]]]] = {"hypervolume": {}, "regret": {}}
+    for name in dict.fromkeys(run["searcher"] for run in runs):
+        for limited, rows in zip((False, True), found.values(), strict=True):
+            own = [r for r in runs if (r["searcher"], r["limited"]) == (name, limited)]
+            reached = np.array([run["reached"] for run in own])
+            values = best - reached if limited else reached / most
+            rows[name] = np.percentile(values, [25, 50, 75], axis=0).T.tolist()
+    return found
+
+
+def _ours(
+    name: str, task: SearchTask, limit: float | None, seed: int
+) -> Iterator[tuple[float, float]]:  # fmt: skip
+    predict = task.predict if name == OURS else None
+    for trial in search(task.space, task.evaluate, trials=max(COUNTS), budget_ms=limit, seed=seed,
                         searcher=name, predict_latency=predict):  # type: ignore[arg-type]  # fmt: skip
         assert trial.scores is not None
         yield trial.scores.accuracy, trial.scores.latency_ms
@@ -139,7 +128,7 @@ def _foreign() -> dict[str, Searcher]:
     return {"pymoo nsga2": _pymoo}
 
 
-def _pymoo(known: Table, limit: float | None, seed: int) -> Iterator[tuple[float, float]]:
+def _pymoo(task: SearchTask, limit: float | None, seed: int) -> Iterator[tuple[float, float]]:
     from pymoo.algorithms.moo.nsga2 import NSGA2
     from pymoo.core.problem import ElementwiseProblem
     from pymoo.operators.crossover.sbx import SBX
@@ -149,11 +138,11 @@ def _pymoo(known: Table, limit: float | None, seed: int) -> Iterator[tuple[float
     from pymoo.optimize import minimize
 
     seen: list[tuple[float, float]] = []
-    space = known.space
+    space = task.space
 
     class Networks(ElementwiseProblem):  # type: ignore[misc]
         def _evaluate(self, x: Any, out: dict[str, Any], *_: Any, **__: Any) -> None:
-            scores = known.evaluate(space.decode(tuple(int(i) for i in x)))
+            scores = task.evaluate(space.decode(tuple(int(i) for i in x)))
             seen.append((scores.accuracy, scores.latency_ms))
             out["F"] = [-scores.accuracy, scores.latency_ms]
             out["G"] = [] if limit is None else [scores.latency_ms - limit]
@@ -167,11 +156,6 @@ def _pymoo(known: Table, limit: float | None, seed: int) -> Iterator[tuple[float
     )  # fmt: skip
     minimize(problem, algorithm, ("n_eval", max(COUNTS)), seed=seed)
     yield from seen
-
-
-def _quartiles(runs: Sequence[Sequence[float]]) -> list[list[float]]:
-    found: list[list[float]] = np.percentile(np.array(runs), [25, 50, 75], axis=0).T.tolist()
-    return found
 
 
 if __name__ == "__main__":

@@ -1,0 +1,124 @@
+"""What searchers are compared on: tables of trained networks, and what one foretells of others."""
+
+import csv
+import gzip
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pconv_bench import Plan
+from ranking import read_bench
+
+from nas.searching.pareto import area
+from nas.searching.trial import Scores
+from predictors.accuracy import chance, proxy_scores
+from predictors.accuracy_predictor import AccuracyPredictor
+from predictors.cost import costs
+from predictors.latency import LatencyPredictor, Prediction
+from search_spaces.catalogue import SPACES
+from search_spaces.space import Space, each, oneof
+
+Array = NDArray[np.float64]
+Points = Sequence[tuple[float, float]]  # accuracy, cost
+
+DRAWN = 50_000  # networks, of which those of the bench's sizes stand for its space
+TEST_IMAGES = 2000  # by which PConv-Bench's accuracies were found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cells:
+    """The operations of a network, a number for each layer."""
+
+    operations: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchTask:
+    """A space in which accuracy and cost of every network are known.
+
+    `known`, of shape [n, 2], has the accuracies and costs of all of them, or of many random ones.
+    """
+
+    space: Space[Any]
+    look_up: Callable[[Sequence[Any]], Array]  # accuracies and costs, of shape [n, 2]
+    known: Array
+
+    @property
+    def reference(self) -> tuple[float, float]:
+        """Of the hypervolume: the 5th percentile of accuracy and the 95th of cost."""
+        accuracies, costs = self.known.T
+        return float(np.percentile(accuracies, 5)), float(np.percentile(costs, 95))
+
+    @property
+    def limit(self) -> float:
+        """The cost that 40 % of the networks keep."""
+        return float(np.percentile(self.known[:, 1], 40))
+
+    def hypervolume(self, points: Points) -> float:
+        """Return what accuracies and costs dominate."""
+        return area(points, self.reference)
+
+    def best(self, points: Points) -> float:
+        """Return the best accuracy within the limit; 0 where nothing keeps it."""
+        return max((accuracy for accuracy, cost in points if cost <= self.limit), default=0.0)
+
+    def evaluate(self, config: Any) -> Scores:
+        """Look a network up."""
+        ((accuracy, cost),) = self.look_up([config]).tolist()
+        return Scores(accuracy=accuracy, latency_ms=cost)
+
+    def predict(self, configs: Sequence[Any]) -> Prediction:
+        """Return the costs, which are known before."""
+        costs = self.look_up(configs)[:, 1]
+        return Prediction(costs, costs, costs)
+
+
+@cache
+def search_task(path: str) -> SearchTask:
+    """Return the task of a table's file or of PConv-Bench's folder, once in a process."""
+    return _pconv_bench(Path(path)) if Path(path).is_dir() else _table(path)
+
+
+def _table(path: str) -> SearchTask:
+    """A table of all networks: columns arch (a digit a layer), mean_acc, flops."""
+    opened = gzip.open(path, "rt") if path.endswith(".gz") else Path(path).open()  # noqa: SIM115
+    with opened as file:
+        rows = {tuple(map(int, row["arch"])): (float(row["mean_acc"]), float(row["flops"]) / 1e6)
+                for row in csv.DictReader(file)}  # fmt: skip
+    choices = [sorted(set(column)) for column in zip(*rows, strict=True)]
+    return SearchTask(
+        space=Space(Cells, operations=each(*(oneof(*column) for column in choices))),
+        look_up=lambda configs: np.array([rows[config.operations] for config in configs]),
+        known=np.array(list(rows.values())),
+    )  # fmt: skip
+
+
+def _pconv_bench(folder: Path) -> SearchTask:
+    """What PConv-Bench foretells of all networks of its space (as in arXiv 2008.09777).
+
+    The reference and the limit are those of networks of the sizes that it has. Accuracies are by
+    the predictor fitted to all its trained networks, without noise; latencies by that fitted to
+    all that it timed.
+    """
+    bench, plan = read_bench(folder), Plan()
+    space = SPACES[plan.space]
+    accuracies = AccuracyPredictor.fit(
+        space, bench.configs, bench.truth, scores=proxy_scores(bench.configs),
+        least_noise=chance(bench.truth, TEST_IMAGES),
+    )  # fmt: skip
+    latencies = LatencyPredictor.fit(space, bench.configs, bench.latencies_ms.tolist())
+
+    def look_up(configs: Sequence[Any]) -> Array:
+        mean = accuracies.predict(configs, scores=proxy_scores(configs)).mean
+        return np.column_stack([mean, latencies.predict(configs).mean_ms])
+
+    rng = Random(0)
+    drawn = [space.sample(rng) for _ in range(DRAWN)]
+    macs = np.asarray(costs(drawn).macs)
+    within = np.flatnonzero((plan.least_macs <= macs) & (macs <= plan.most_macs))
+    return SearchTask(space=space, look_up=look_up, known=look_up([drawn[i] for i in within]))

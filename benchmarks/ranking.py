@@ -25,7 +25,7 @@ from pconv_bench import EARLY, Plan, spread_over
 from scipy.optimize import nnls
 
 from nas.studies import journal
-from predictors.accuracy import ProxyEstimator, chance
+from predictors.accuracy import ProxyEstimator, binomial_error
 from predictors.accuracy_predictor import AccuracyPredictor
 from predictors.proxies import PROXIES
 from predictors.ranking import STATISTICS, Correlation, Statistic, bootstrapped, difference
@@ -92,10 +92,11 @@ def main() -> None:
         **_known(folder / "early.jsonl", bench, AVERAGED),
         **_known(folder / "supernet.jsonl", bench, "supernet"),
     }  # fmt: skip
+    error = binomial_error(bench.truth, options.images)
     rows = {
         "seeds against seeds": _ceiling(bench),
         **{name: _correlations(bench, values) for name, values in scores.items()},
-        **{name: _predictor(bench, np.column_stack(told), chance(bench.truth, options.images))
+        **{name: _predictor(bench, np.column_stack(told), error)
            for name, told in _told(scores).items()},
     }  # fmt: skip
     for name, row in rows.items():

@@ -70,9 +70,9 @@ def fit_gaussian_process(
     mean, scale = float(np.mean(targets)), float(np.std(targets)) or 1.0
     y = (targets - mean) / scale
     theta = _prior_means(inputs.shape[1]) if start is None else start
-    if steps:
-        least = 2 * np.log(max(least_noise / scale, np.exp(_BOUNDS[2][0] / 2)))
-        theta = _maximise(theta, inputs, y, steps, float(least))
+    least = float(2 * np.log(max(least_noise / scale, np.exp(_BOUNDS[2][0] / 2))))
+    theta = (_maximise(theta, inputs, y, steps, least) if steps
+             else np.append(theta[:-1], max(theta[-1], least)))  # fmt: skip
     factor, weights = _solve(theta, inputs, y)
     return GaussianProcess(inputs, theta, factor, weights, mean, scale)
 

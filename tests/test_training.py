@@ -65,6 +65,14 @@ def test_stopped_and_gone_on_with_it_comes_to_the_same_weights(
         assert torch.equal(weight, second.network.state_dict()[name]), name
 
 
+@pytest.mark.parametrize(("images", "sizes"), [(90, [90]), (129, [128]), (300, [128, 128])])
+def test_batch_norms_are_calibrated_by_whole_batches(
+    data: ImageData, images: int, sizes: list[int]
+) -> None:
+    few = replace(data, train=data.train.subset(np.arange(images)))
+    assert [len(batch) for batch in calibration_images(few)] == sizes
+
+
 def test_before_the_last_epoch_averaged_weights_are_judged(data: ImageData) -> None:
     training, plain = _training(data), _training(data, replace(RECIPE, averaging=False))
     first, after = training.run_epoch(), plain.run_epoch()

@@ -9,6 +9,7 @@ config, where there is one, is a trend that the process departs from.
 """
 
 from collections.abc import Callable
+from itertools import compress
 from random import Random
 from typing import Any
 
@@ -165,16 +166,21 @@ class GuidedSearcher:
         return np.exp(mean), _normal_cdf((np.log(self._budget_ms) - mean) / deviation)
 
     def _front(self) -> Front:
-        """The front (latency, accuracy, genes) of results and, at their means, of pending ones."""
-        points = [
-            (s.latency_ms, s.accuracy, genes)
-            for s, genes in zip(self._scores, self._genes, strict=True)
-            if self._budget_ms is None or s.upper_ms <= self._budget_ms
-        ]
-        if self._pending and self._accuracy is not None:
-            latency, _ = self._latencies(self._pending)
-            mean, _ = self._accuracies(self._pending)
-            points += list(zip(latency.tolist(), mean.tolist(), self._pending, strict=True))
+        """The front (latency, accuracy, genes) of results and pending ones.
+
+        These are at their modelled means, and so are results where accuracies are known to be
+        noisy: what chance has lifted need not be beaten.
+        """
+        genes = [*self._genes, *self._pending]
+        latency = [s.latency_ms for s in self._scores]
+        if self._pending:
+            latency += self._latencies(self._pending)[0].tolist()
+        accuracy = self._accuracies(genes)[0].tolist()
+        if not self._prior.images:
+            accuracy[: len(self._scores)] = [s.accuracy for s in self._scores]
+        kept = [self._budget_ms is None or s.upper_ms <= self._budget_ms for s in self._scores]
+        kept += [True] * len(self._pending)
+        points = compress(zip(latency, accuracy, genes, strict=True), kept)
         front: Front = []
         for point in sorted(points, key=lambda p: (p[0], -p[1])):
             if not front or point[1] > front[-1][1]:

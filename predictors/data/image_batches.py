@@ -45,8 +45,9 @@ def batches(
 def calibration_images(data: ImageData) -> Iterator[Tensor]:
     """Yield batches of the same random training images, as `batches` does, for batch norms."""
     rng = torch.Generator().manual_seed(0)
-    left = CALIBRATION
-    for images, _ in batches(data.train, data=data, batch_size=128, rng=rng):
+    left, size = CALIBRATION, 128
+    whole = len(data.train) >= size  # a small batch would count as much as a large one
+    for images, _ in batches(data.train, data=data, batch_size=size, rng=rng, drop_last=whole):
         yield images
         left -= len(images)
         if left <= 0:

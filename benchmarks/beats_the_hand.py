@@ -19,6 +19,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from provenance import provenance
+
 from nas.cli.main import main as fasternas
 from nas.cluster import joined
 from nas.studies import journal
@@ -51,7 +53,8 @@ def main() -> None:
               f"{row['times_the_bar']['ratio']:.3f} of the time")  # fmt: skip
     gain = fmean(row["gain"] for row in rows)
     print(f"on average {gain:+.2f} points")
-    document = {"epochs": options.epochs, "trials": options.trials, "rows": rows, "gain": gain}
+    document = {"epochs": options.epochs, "trials": options.trials, "rows": rows, "gain": gain,
+                "seeds": SEEDS, **provenance("torch", "onnxruntime", "optuna", "ray")}  # fmt: skip
     folder.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
 
 

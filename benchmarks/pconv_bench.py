@@ -42,7 +42,6 @@ from search_spaces.network import build
 from search_spaces.space import Genes, Space
 
 RESULTS = Path(__file__).parent / "results"
-EARLY = 8  # of so many epochs one is run by `--early`
 PROCESSES = 7  # that time each network
 DRAWN = 20_000  # networks at once
 
@@ -115,6 +114,11 @@ def spread_over(plan: Plan) -> Sequence[Genes]:
     return [found[place] for place in range(plan.spread)]
 
 
+def early(epochs: int) -> int:
+    """Return how many of the epochs are an eighth of them, at least one."""
+    return max(epochs // 8, 1)
+
+
 def near_front(
     space: Space[Any], plan: Plan, first: Sequence[Genes], accuracies: dict[Genes, float],
     latencies_ms: dict[Genes, float],
@@ -174,7 +178,7 @@ def _train_all(folder: Path, plan: Plan, options: argparse.Namespace) -> None:
     file = folder / ("early.jsonl" if options.early else "trainings.jsonl")
     rows = journal.read(file)
     recipe = Recipe(averaging=options.early)
-    epochs = math.ceil(recipe.epochs / EARLY) if options.early else recipe.epochs
+    epochs = early(recipe.epochs) if options.early else recipe.epochs
     missing = _not_begun if options.early else _missing
     end = time.monotonic() + 60 * options.minutes
     with joined(None) as ray:

@@ -44,6 +44,7 @@ def _line(space: Space[Any], row: Row, ms: Row) -> dict[str, Any]:
         **dict(zip(space.names, choices, strict=True)), "seed": row["seed"],
         "macs": found.macs, "params": found.params,
         **{name: f"{ms[name]:.4g}" if ms else "" for name in LATENCY},
+        "unstable": int(ms["unstable"]) if ms else "",
         **{f"epoch_{i}": f"{a:.2f}" for i, a in enumerate(row["accuracies"], start=1)},
     }  # fmt: skip
 
@@ -68,7 +69,10 @@ def _description(folder: Path, trainings: Sequence[Row], latencies: Mapping[Any,
 | `seed` | of the initial weights and of the order of images |
 | `macs`, `params` | of one inference with batch norms folded; parameters when training |
 | `median_ms`, `low_ms`, `high_ms` | measured latency with its 95 % interval: {"; ".join(devices)} |
+| `unstable` | 1 where that interval is wider than +-2 % or processes contradict one another |
 | `epoch_1` ... | accuracy in percent on the test split after each epoch |
+
+{_precision(latencies)}
 
 ## Recipe
 
@@ -90,8 +94,25 @@ The accuracy after the last epoch is the network's. It lies between {_extremes(t
     python benchmarks/pconv_bench.py --data {data}.npz --latency
 
 Each goes on where it ended. The second trains the first networks, stops where it needs the latencies
-of all of them, and is begun again after the third.
+of all of them, and is begun again after the third. Two more accuracies of each network, for
+`benchmarks/ranking.py`, are not in the table:
+
+    python benchmarks/pconv_bench.py --data {data}.npz --early
+    python benchmarks/pconv_supernet.py --data {data}.npz
+
+`early.jsonl` has that of averaged weights after an eighth of the training from the first seed, and
+`supernet.jsonl` that with a supernet's weights, on the validation split.
 """  # noqa: E501 - lines of a document
+
+
+def _precision(latencies: Mapping[Any, Row]) -> str:
+    if not latencies:
+        return "Nothing is timed yet."
+    widths = [(r["high_ms"] - r["low_ms"]) / 2 / r["median_ms"] for r in latencies.values()]
+    return (
+        f"The latencies' intervals reach {100 * fmean(widths):.1f} % to each side on average; "
+        f"{sum(r['unstable'] for r in latencies.values())} of {len(widths)} are unstable."
+    )
 
 
 def _by_seed(trainings: Sequence[Row]) -> dict[Any, dict[int, float]]:

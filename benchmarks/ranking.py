@@ -5,15 +5,17 @@
 Kendall's tau and Spearman's rho over all networks and within bands of +-15 % of latency, each with
 a bootstrap 95 % interval. Truth is the accuracy after the last epoch, averaged over seeds. What is
 fitted (weights of the training-free scores, the predictor) is fitted on some networks and judged on
-the others. The default was chosen by looking at the networks that are spread over the space, so it
-is judged once more on the others alone. Prints the table and the weights that all networks together
-give, and writes benchmarks/results/ranking.json.
+the others; the predictor's interval is that of its splits. The first eighth of a training is that
+of the first seed, so that it shares its luck with the end, as in a search that goes on with it. The
+default was chosen by looking at the networks that are spread over the space, so it, and the
+predictor which is told of it, are judged once more on the others alone. Prints the table and the
+weights that all networks together give, and writes benchmarks/results/ranking.json.
 """
 
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
@@ -21,7 +23,9 @@ from statistics import fmean
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pconv_bench import EARLY, Plan, spread_over
+from pconv_bench import Plan, early, spread_over
+from pconv_records import SPACE, Bench, read_bench
+from provenance import provenance
 from scipy.optimize import nnls
 
 from nas.studies import journal
@@ -30,49 +34,20 @@ from predictors.accuracy_predictor import AccuracyPredictor
 from predictors.proxies import PROXIES
 from predictors.ranking import STATISTICS, Correlation, Statistic, bootstrapped, difference
 from predictors.structure import STRUCTURE
-from search_spaces.catalogue import SPACES
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.network import build
-from search_spaces.space import Genes
 
 Array = NDArray[np.float64]
 
 RESULTS = Path(__file__).parent / "results"
 BENCH = "pconv_bench-cifar10_10k_2k"
-SPACE = SPACES["fasternet-32"]
 COUNTS = ("parameters", "macs", "latency")
 TRAINED = 40  # networks that the predictor is fitted to
 SPLITS = 20  # into those and the others
-AVERAGED = "an eighth of a training, averaged weights"
+WIDTH = 54  # of a name
+AVERAGED = "first eighth of the training, averaged weights"
 
-
-@dataclass(frozen=True, kw_only=True)
-class Bench:
-    """The networks of PConv-Bench, latencies and, by seed, accuracies after each epoch."""
-
-    genes: Sequence[Genes]
-    latencies_ms: Array
-    accuracies: Sequence[Mapping[int, Sequence[float]]]
-
-    @property
-    def configs(self) -> list[FasterNetConfig]:
-        """The networks."""
-        return [SPACE.decode(genes) for genes in self.genes]
-
-    @property
-    def truth(self) -> Array:
-        """The accuracy after the last epoch, averaged over seeds."""
-        return self.after(-1)
-
-    def part(self, chosen: NDArray[np.bool_]) -> "Bench":
-        """The networks for which that is true."""
-        at = np.flatnonzero(chosen).tolist()
-        return Bench(genes=[self.genes[i] for i in at], latencies_ms=self.latencies_ms[at],
-                     accuracies=[self.accuracies[i] for i in at])  # fmt: skip
-
-    def after(self, epoch: int) -> Array:
-        """The accuracy at an index of the epochs, averaged over seeds."""
-        return np.array([fmean(run[epoch] for run in runs.values()) for runs in self.accuracies])
+Rows = Mapping[str, Mapping[str, Correlation]]  # by name, then by statistic
 
 
 def main() -> None:
@@ -88,29 +63,24 @@ def main() -> None:
     scores = {
         **proxies, "default": _scored(bench, ProxyEstimator()),
         "all scores, weighted by the other half": cross_fitted(told, bench.truth),
-        "an eighth of a training, latest weights": _first_seed(bench),
+        "first eighth of the training, latest weights": _first_eighth(bench),
         **_known(folder / "early.jsonl", bench, AVERAGED),
         **_known(folder / "supernet.jsonl", bench, "supernet"),
     }  # fmt: skip
     error = binomial_error(bench.truth, options.images)
-    rows = {
-        "seeds against seeds": _ceiling(bench),
-        **{name: _correlations(bench, values) for name, values in scores.items()},
-        **{name: _predictor(bench, np.column_stack(told), error)
-           for name, told in _told(scores).items()},
-    }  # fmt: skip
+    rows = _rows(bench, scores, error)
+    later = _unseen(bench)
+    unseen = _unseen_rows(bench, scores, error, later)
+    print(" " * WIDTH + "".join(f"  {name:23}" for name in STATISTICS))
     for name, row in rows.items():
         print(_line(name, row))
-    later = _unseen(bench)
     print(f"the {sum(later)} networks that nobody had looked at when the default was chosen:")
-    unseen = {name: _correlations(bench.part(later), scores[name][later])
-              for name in (*COUNTS, "default")}  # fmt: skip
     for name, row in unseen.items():
         print(_line(name, row))
-    gains = {
-        "all": _gains(bench, scores),
-        "unseen": _gains(bench.part(later), {n: s[later] for n, s in scores.items()}),
-    }
+    gains = {"all": _gains(bench, scores)}
+    if unseen:
+        later_scores = {name: values[later] for name, values in scores.items()}
+        gains["unseen"] = _gains(bench.part(later), later_scores)
     for which, above in gains.items():
         for name, gain in above.items():
             print(f"{which}, {name}: {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]")
@@ -120,19 +90,44 @@ def main() -> None:
                                 for name, w in weights.items()))  # fmt: skip
     document = {
         "networks": len(bench.genes), "networks_unseen": int(sum(later)),
+        "half_width_percent": 100 * bench.half_width, **provenance("torch", "scipy"),
         "statistics": list(STATISTICS), "weights": weights,
-        "rows": {name: {k: asdict(c) for k, c in row.items()} for name, row in rows.items()},
-        "unseen": {name: {k: asdict(c) for k, c in row.items()} for name, row in unseen.items()},
-        "default_above_best_count": {
-            which: {name: asdict(gain) for name, gain in found.items()}
-            for which, found in gains.items()
-        },
+        "rows": _plain(rows), "unseen": _plain(unseen), "default_above_best_count": _plain(gains),
     }  # fmt: skip
     (RESULTS / "ranking.json").write_text(json.dumps(document, indent=2) + "\n")
 
 
+def _rows(bench: Bench, scores: Mapping[str, Array], error: float) -> Rows:
+    """The ceiling, each score, and the predictors."""
+    several = [i for i, runs in enumerate(bench.accuracies) if len(runs) > 1]
+    ceiling = f"seeds against seeds ({len(several)} networks)"
+    return {
+        **({ceiling: _ceiling(bench, several)} if len(several) > 1 else {}),
+        **{name: _correlations(bench, values) for name, values in scores.items()},
+        **{name: _predictor(bench, told, error) for name, told in _told(scores).items()},
+    }  # fmt: skip
+
+
+def _unseen_rows(
+    bench: Bench, scores: Mapping[str, Array], error: float, later: NDArray[np.bool_]
+) -> Rows:
+    """The counts, the default and the predictors, judged on some of the networks."""
+    if sum(later) < 2:
+        return {}
+    part = bench.part(later)
+    return {
+        **{name: _correlations(part, scores[name][later]) for name in (*COUNTS, "default")},
+        **{name: _predictor(bench, told, error, among=later)
+           for name, told in _told(scores).items()},
+    }  # fmt: skip
+
+
+def _plain(rows: Rows) -> dict[str, dict[str, dict[str, float]]]:
+    return {name: {key: asdict(c) for key, c in row.items()} for name, row in rows.items()}
+
+
 def _line(name: str, row: Mapping[str, Correlation]) -> str:
-    return f"{name:42}" + "".join(f"  {c.value:6.3f} [{c.low:6.3f}, {c.high:6.3f}]"
+    return f"{name:{WIDTH}}" + "".join(f"  {c.value:6.3f} [{c.low:6.3f}, {c.high:6.3f}]"
                                   for c in row.values())  # fmt: skip
 
 
@@ -170,21 +165,6 @@ def cross_fitted(columns: Array, truth: Array, seed: int = 0) -> Array:
     return found
 
 
-def read_bench(folder: Path) -> Bench:
-    """Return the networks that were both trained and timed."""
-    latencies = {tuple(row["genes"]): row["median_ms"]
-                 for row in journal.read(folder / "latencies.jsonl")}  # fmt: skip
-    runs: dict[Genes, dict[int, list[float]]] = {}
-    for row in journal.read(folder / "trainings.jsonl"):
-        runs.setdefault(tuple(row["genes"]), {})[row["seed"]] = row["accuracies"]
-    both = [genes for genes in runs if genes in latencies]
-    return Bench(
-        genes=both,
-        latencies_ms=np.array([latencies[genes] for genes in both]),
-        accuracies=[runs[genes] for genes in both],
-    )  # fmt: skip
-
-
 def _counts_and_proxies(bench: Bench) -> dict[str, Array]:
     torch.manual_seed(0)
     networks = [build(config) for config in bench.configs]
@@ -198,9 +178,9 @@ def _scored(bench: Bench, estimator: Callable[[FasterNetConfig], float]) -> Arra
     return np.array([estimator(config) for config in bench.configs])
 
 
-def _first_seed(bench: Bench) -> Array:
+def _first_eighth(bench: Bench) -> Array:
     """The accuracies after an eighth of the epochs of the first seed."""
-    return np.array([runs[0][max(len(runs[0]) // EARLY, 1) - 1] for runs in bench.accuracies])
+    return np.array([runs[0][early(len(runs[0])) - 1] for runs in bench.accuracies])
 
 
 def _known(file: Path, bench: Bench, name: str) -> dict[str, Array]:
@@ -216,16 +196,15 @@ def _correlations(bench: Bench, scores: Array) -> dict[str, Correlation]:
             for name, statistic in STATISTICS.items()}  # fmt: skip
 
 
-def _ceiling(bench: Bench) -> dict[str, Correlation]:
+def _ceiling(bench: Bench, several: Sequence[int]) -> dict[str, Correlation]:
     """One seed against another, the mean over pairs, of the networks trained from several."""
-    most = max(len(runs) for runs in bench.accuracies)
-    several = [i for i, runs in enumerate(bench.accuracies) if len(runs) == most]
-    ends = np.array([[run[-1] for run in bench.accuracies[i].values()] for i in several])
+    seeds = set.intersection(*(set(bench.accuracies[i]) for i in several))
+    ends = np.array([[bench.accuracies[i][s][-1] for s in sorted(seeds)] for i in several])
 
     def between(of: Statistic) -> Statistic:
         return lambda runs, _, ms: fmean(of(a, b, ms) for a, b in combinations(runs.T, 2))
 
-    return {name: bootstrapped(between(of), ends, ends, bench.latencies_ms[several])
+    return {name: bootstrapped(between(of), ends, ends, bench.latencies_ms[list(several)])
             for name, of in STATISTICS.items()}  # fmt: skip
 
 
@@ -240,22 +219,28 @@ def _gains(bench: Bench, scores: Mapping[str, Array]) -> dict[str, Correlation]:
     return found
 
 
-def _told(scores: Mapping[str, Array]) -> dict[str, list[Array]]:
-    """What predictors are told of every network, beside its choices and costs."""
-    name = f"predictor after {TRAINED}"
-    found = {name: [scores["default"]]}
+def _told(scores: Mapping[str, Array]) -> dict[str, Array]:
+    """What predictors are told of every network, beside its choices and costs: [n, k]."""
+    name = f"predictor after {TRAINED} others"
+    if len(scores["default"]) < 2 * TRAINED:
+        return {}
+    found = {name: scores["default"][:, None]}
     if AVERAGED in scores:
-        found[f"{name}, told an eighth of a training"] = [scores["default"], scores[AVERAGED]]
+        both = np.column_stack([scores["default"], scores[AVERAGED]])
+        found[f"{name}, told the first eighth too"] = both
     return found
 
 
-def _predictor(bench: Bench, told: Array, noise: float) -> dict[str, Correlation]:
-    """Fitted to some networks, judged on the others: the mean over splits, and their spread."""
+def _predictor(
+    bench: Bench, told: Array, noise: float, among: NDArray[np.bool_] | None = None
+) -> dict[str, Correlation]:  # fmt: skip
+    """Fitted to some networks, judged on the others (`among` some): the mean over splits."""
     configs = bench.configs
     found: dict[str, list[float]] = {name: [] for name in STATISTICS}
     for seed in range(SPLITS):
         order = np.random.default_rng(seed).permutation(len(configs))
         fit, test = order[:TRAINED], order[TRAINED:]
+        test = test if among is None else test[among[test]]
         predictor = AccuracyPredictor.fit(
             SPACE, [configs[i] for i in fit], bench.truth[fit], scores=told[fit],
             least_noise=noise,

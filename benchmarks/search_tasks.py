@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pconv_bench import Plan
-from ranking import read_bench
+from pconv_records import SPACE, read_bench
 
 from nas.searching.pareto import area
 from nas.searching.trial import Scores
@@ -20,7 +20,6 @@ from predictors.cost import costs
 from predictors.features import gene_features
 from predictors.latency import LatencyPredictor, Prediction
 from predictors.structure import STRUCTURE
-from search_spaces.catalogue import SPACES
 from search_spaces.space import Space, each, oneof
 
 Array = NDArray[np.float64]
@@ -107,26 +106,25 @@ def _pconv_bench(folder: Path) -> SearchTask:
     from sklearn.ensemble import GradientBoostingRegressor
 
     bench, plan = read_bench(folder), Plan()
-    space = SPACES[plan.space]
     trees = GradientBoostingRegressor(n_estimators=100, learning_rate=0.05, subsample=0.5,
                                       random_state=0)  # fmt: skip
-    trees.fit(_features(space, bench.configs), bench.truth)
-    latencies = LatencyPredictor.fit(space, bench.configs, bench.latencies_ms.tolist())
+    trees.fit(_features(bench.configs), bench.truth)
+    latencies = LatencyPredictor.fit(SPACE, bench.configs, bench.latencies_ms.tolist())
 
     def look_up(configs: Sequence[Any]) -> Array:
-        accuracies = trees.predict(_features(space, configs))
+        accuracies = trees.predict(_features(configs))
         return np.column_stack([accuracies, latencies.predict(configs).mean_ms])
 
     rng = Random(0)
-    drawn = [space.sample(rng) for _ in range(DRAWN)]
+    drawn = [SPACE.sample(rng) for _ in range(DRAWN)]
     macs = np.asarray(costs(drawn).macs)
     within = np.flatnonzero((plan.least_macs <= macs) & (macs <= plan.most_macs))
-    return SearchTask(space=space, look_up=look_up, known=look_up([drawn[i] for i in within]))
+    return SearchTask(space=SPACE, look_up=look_up, known=look_up([drawn[i] for i in within]))
 
 
-def _features(space: Space[Any], configs: Sequence[Any]) -> Array:
+def _features(configs: Sequence[Any]) -> Array:
     """The choices, the costs and the scores of the shape."""
     found = costs(configs)
     shapes = [[score(config) for score in STRUCTURE.values()] for config in configs]
-    return np.column_stack([gene_features(space, configs), np.log(found.macs),
+    return np.column_stack([gene_features(SPACE, configs), np.log(found.macs),
                             np.log(found.params), np.log(found.memory_bytes), shapes])  # fmt: skip

@@ -7,10 +7,12 @@ The first table is NAS-Bench-Macro's (arXiv 2103.11922); the second is what mode
 PConv-Bench foretell of all networks of `fasternet-32`. Two tasks: the front of accuracy and cost
 (FLOPs or latency), as a fraction of the largest hypervolume known (reference point: the 5th
 percentile of accuracy and the 95th of cost); and the best accuracy under the 40th percentile of
-cost, as regret in points. Ours knows costs before it evaluates, as a search knows predicted
-latencies; the others, which have no place for that, learn them from the trials. None is told a
-score. Every searcher proposes knowing all results before. Prints medians and quartiles over seeds
-and writes benchmarks/results/searchers-TABLE.json; goes on where it ended.
+cost, as regret in points. `guided` knows costs before it evaluates, as a search knows predicted
+latencies; the others are as they are outside fasternas and learn costs from the trials, though a
+search would keep them too from what is predicted to miss the budget. None is told a score. Each
+proposes knowing all results before, but pymoo, which proposes 20 at a time. Prints medians and
+quartiles over seeds and writes benchmarks/results/searchers-TABLE.json. It goes on where it ended;
+delete searchers-TABLE/ when a searcher has changed.
 """
 
 import argparse
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from provenance import provenance
 from search_tasks import Points, SearchTask, search_task
 
 from nas.searching.loop import search
@@ -64,7 +67,8 @@ def main() -> None:
         for name, quartiles in rows.items():
             print(f"{name:14}" + "".join(f"{q[1]:10.3f} [{q[0]:.3f}, {q[2]:.3f}]"
                                          for q in quartiles))  # fmt: skip
-    content = {"seeds": options.seeds, "evaluations": COUNTS, "quartiles": document}
+    content = {"seeds": options.seeds, "evaluations": COUNTS, "quartiles": document,
+               **provenance("numpy", "scipy", "scikit-learn", "optuna")}  # fmt: skip
     (RESULTS / f"searchers-{stem}.json").write_text(json.dumps(content, indent=2) + "\n")
 
 

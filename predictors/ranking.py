@@ -74,9 +74,8 @@ def bootstrapped(
         ValueError: if the arrays are of different lengths or of fewer than two networks.
     """
     found = _resampled(partial(_of, statistic), [scores, truth, latencies_ms], seed, resamples)
-    low, high = np.nanpercentile(found, [2.5, 97.5])
-    return Correlation(value=statistic(scores, truth, latencies_ms), low=float(low),
-                       high=float(high))  # fmt: skip
+    low, high = _interval(found)
+    return Correlation(value=statistic(scores, truth, latencies_ms), low=low, high=high)
 
 
 def difference(
@@ -94,8 +93,16 @@ def difference(
         return statistic(first, accuracy, ms) - statistic(second, accuracy, ms)
 
     arrays = [*scores, truth, latencies_ms]
-    low, high = np.nanpercentile(_resampled(gain, arrays, seed, resamples), [2.5, 97.5])
-    return Correlation(value=gain(arrays), low=float(low), high=float(high))
+    low, high = _interval(_resampled(gain, arrays, seed, resamples))
+    return Correlation(value=gain(arrays), low=low, high=high)
+
+
+def _interval(found: Sequence[float]) -> tuple[float, float]:
+    """Where 95 % of the numbers lie; NaN, as those without enough networks are, if all are."""
+    if np.isnan(found).all():
+        return float("nan"), float("nan")
+    low, high = np.nanpercentile(found, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def _of(statistic: Statistic, sample: Sequence[Array]) -> float:

@@ -10,10 +10,12 @@ from networks import TINY
 
 from nas.searching.loop import search
 from nas.searching.trial import Scores
+from predictors.data.datasets import load_data
 from predictors.recipe import Recipe
 from predictors.short_training import TrainingEstimator
 from predictors.training import Training
 from search_spaces.fasternet import FasterNetConfig
+from search_spaces.network import build
 from search_spaces.space import Space, each, oneof
 
 RECIPE = Recipe(epochs=3, batch_size=16)
@@ -43,6 +45,19 @@ def epochs_run(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(Training, "run_epoch", counted)
     return run
+
+
+def test_a_checkpoint_has_the_weights_whose_accuracy_was_told(data: str, tmp_path: Path) -> None:
+    estimator = TrainingEstimator(data=data, recipe=RECIPE, epochs=1, folder=tmp_path)
+    told = estimator(TINY)
+    weights = estimator.checkpoint(TINY).weights
+    torch.manual_seed(RECIPE.seed)
+    training = Training(build(TINY), load_data(data), RECIPE)
+    assert training.run_epoch().accuracy == told
+    for name, weight in training.judged.state_dict().items():
+        assert torch.equal(weights[name], weight), name
+    latest = training.network.state_dict()
+    assert not all(torch.equal(weights[name], weight) for name, weight in latest.items())
 
 
 def test_asked_for_more_it_goes_on(data: str, tmp_path: Path, epochs_run: list[int]) -> None:

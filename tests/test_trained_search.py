@@ -7,12 +7,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from nas.cli.main import main
+from nas.searching.loop import search
+from nas.searching.prior import AccuracyPrior
+from nas.searching.smoothing import smoothed
 from nas.studies.trainings import read_trainings
+from predictors.accuracy import proxy_scores
 
 PROGRAM = Path(sys.executable).with_name("fasternas")
 Streams = pytest.CaptureFixture[str]
@@ -45,9 +50,23 @@ def _front(folder: Path) -> list[dict[str, str]]:
 def undisturbed(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a search that nothing happened to."""
     folder = tmp_path_factory.mktemp("runs") / "undisturbed"
+    priors = []
+
+    def told(*arguments: Any, **options: Any) -> Any:
+        priors.append(options["prior"])
+        return search(*arguments, **options)
+
+    def seen(space: Any, scores: Any, prior: AccuracyPrior) -> Any:
+        priors.append(prior)
+        return smoothed(space, scores, prior)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setattr("nas.run.search", told)
+        patch.setattr("nas.run.smoothed", seen)
         assert main(_search(folder, data)) == 0
+    # The search and both promotions know the score, and how few images judge.
+    assert [(prior.scores, prior.images) for prior in priors] == [(proxy_scores, 16)] * 3
     return folder
 
 

@@ -1,4 +1,8 @@
-"""Which accuracy estimator suits the data, the time and the machine: for `--accuracy auto`."""
+"""Which accuracy estimator suits the data, the time and the machine: for `--accuracy auto`.
+
+It trains networks or takes the training-free score; no supernet, which ranks networks worse than
+that score (`benchmarks/ranking.py`).
+"""
 
 import math
 import os
@@ -13,10 +17,9 @@ from predictors.cost import cost
 from predictors.data.datasets import ImageData
 from search_spaces.fasternet import FasterNetConfig
 
-LEAST, ENOUGH, MOST = 12, 40, 200  # trials of a search that trains its networks
+LEAST, MOST = 12, 200  # trials of a search that trains its networks
 # A trial trains a quarter of the epochs, a third of them the next quarter, a ninth the other half.
 EPOCHS_A_TRIAL = 1 / 4 + 1 / 4 / 3 + 1 / 2 / 9
-SUPERNET = 12  # trainings that the supernet costs, see `nas/supernets.py`
 SAMPLE, STEPS = 9, 4  # configs whose median is timed, and training steps of it
 
 Clock = Callable[[SearchOptions, ImageData], float]
@@ -48,13 +51,10 @@ def choose(
     cores = os.cpu_count() or 1
     training = (clock or epoch_seconds)(options, data) * options.epochs / cores / 60  # minutes
     trials = min(int(minutes / (training * EPOCHS_A_TRIAL)), MOST)
-    few = f"{_spelled(minutes)} would do for {trials} short trainings only"
-    if trials < ENOUGH and minutes >= SUPERNET * training:
-        reason = f"a supernet, which takes about {_spelled(SUPERNET * training)}; {few}"
-        return Choice(options=replace(options, accuracy="supernet"), reason=reason)
     if trials < LEAST:
-        return Choice(options=replace(options, accuracy="proxy"),
-                      reason=f"a training-free score; {few}")  # fmt: skip
+        reason = (f"a training-free score; {_spelled(minutes)} would do for {trials} short "
+                  "trainings only")  # fmt: skip
+        return Choice(options=replace(options, accuracy="proxy"), reason=reason)
     reason = (f"{trials} short trainings, which take about "
               f"{_spelled(trials * EPOCHS_A_TRIAL * training)}")  # fmt: skip
     return Choice(options=replace(options, accuracy="train", trials=trials), reason=reason)

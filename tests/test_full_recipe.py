@@ -66,11 +66,18 @@ def test_small_images_are_not_distorted() -> None:
 
 def test_the_rate_for_small_images_does_not_sink_with_the_batch() -> None:
     small, pictures = TINY, replace(TINY, resolution=128)
-    assert recipe_for(small, 1500).rate == 1e-3
+    assert recipe_for(small, 1500).rate == 2e-3
     assert recipe_for(pictures, 1500).rate == 2.5e-4
-    assert recipe_for(small, 400_000).rate == recipe_for(pictures, 400_000).rate > 1e-3
-    told = recipe_for(small, 400_000, batch=64)
-    assert (told.batch, told.rate) == (64, 1e-3)
+    assert recipe_for(small, 900_000).rate == recipe_for(pictures, 900_000).rate == 4e-3
+    told = recipe_for(small, 900_000, batch=64)
+    assert (told.batch, told.rate) == (64, 2e-3)
+
+
+def test_few_epochs_of_small_images_have_steps_enough_and_leave_these_in_place() -> None:
+    pictures = replace(TINY, resolution=128)
+    found = [(r.batch, r.shift) for config in (TINY, pictures) for epochs in (10, 300)
+             if (r := recipe_for(config, 54_000, epochs=epochs))]  # fmt: skip
+    assert found == [(64, False), (256, True), (256, False), (256, True)]
 
 
 @pytest.mark.parametrize(

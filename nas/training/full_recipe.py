@@ -26,9 +26,10 @@ _CLIPS = {"m": 1.0, "l": 0.01}  # smaller ones are not clipped
 _BATCH, _BATCH_OF_LARGE = 4096, 2048
 _STEPS = 200  # an epoch, at least, if there are images for that; ImageNet's have 312
 _SMALLEST_BATCH = 32
-_SMALLEST_RATE = 1e-3  # for images below 96 px
+_SMALL_STEPS = 8000  # of a whole training on images below 96 px, at least, if there are images
+_SMALL_RATE = 2e-3  # for these, at least
 _WARM_UP, _LONGEST_WARM_UP = 20 / 300, 0.3
-_MIXING_EPOCHS = 100  # from which every batch is mixed
+_LONG = 100  # epochs, from which every batch is mixed, and small images are shifted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +107,10 @@ def recipe_for(
 
     Images below 96 px get no RandAugment: its rotations, shears and shifts are shares of the side,
     and at 28 px what they interpolate and push out is the content. They are flipped and shifted.
-    Their learning rate is at least 1e-3: small networks on few images have few steps, in which the
-    2.5e-4 of a batch of 32 comes not far enough (12 epochs of digits: 90.3 %, with 1e-3 94.7 %).
+    Small networks on few of them underfit before anything else. So a training has 8,000 steps, by
+    smaller batches, if there are images for that, the learning rate is at least 2e-3, and only 100
+    epochs or more shift images (a network of 0.9 MMACs in 10 epochs of Fashion-MNIST: 84.2 % with
+    neither, 88.1 % with steps and rate, 91.0 % without shifts too).
 
     Raises:
         ValueError: if there are fewer than two images, or no epochs.
@@ -116,23 +119,23 @@ def recipe_for(
         raise ValueError(f"`images` must be 2 or more, but got {images}. Add training images.")
     if epochs < 1:
         raise ValueError(f"`epochs` must be 1 or more, but got {epochs}.")
-    size = _log_macs(config)
+    size, small = _log_macs(config), config.resolution < PICTURES
     if batch is None:
-        batch = batch_for(images, largest=_largest_batch(size))
-    least = _SMALLEST_RATE if config.resolution < PICTURES else 0.0
+        steps = max(_STEPS, _SMALL_STEPS / epochs) if small else _STEPS
+        batch = batch_for(images, steps=steps, largest=_largest_batch(size))
     return FullRecipe(
-        epochs=epochs, batch=batch, rate=max(rate_for(batch), least),
+        epochs=epochs, batch=batch, rate=max(rate_for(batch), _SMALL_RATE if small else 0.0),
         warm_up=_rounded(max(_WARM_UP, min(_LONGEST_WARM_UP, 2 / epochs))),
         weight_decay=_between(size, _DECAYS), clip=_clip(size),
-        augment=_augment(size) if config.resolution >= PICTURES else "",
-        mixup=_between(size, _MIXUPS), mixing=min(1.0, epochs / _MIXING_EPOCHS),
+        augment="" if small else _augment(size), shift=epochs >= _LONG,
+        mixup=_between(size, _MIXUPS), mixing=min(1.0, epochs / _LONG),
         drop_path=_between(size, _DROP_PATHS),
     )  # fmt: skip
 
 
-def batch_for(images: int, *, largest: int = _BATCH) -> int:
-    """Return the largest power of two, from 32, with 200 steps an epoch; fewer images, all."""
-    wanted: int = 2 ** math.floor(math.log2(max(images / _STEPS, 1)))
+def batch_for(images: int, *, steps: float = _STEPS, largest: int = _BATCH) -> int:
+    """Return the largest power of two, from 32, with so many steps an epoch; fewer images, all."""
+    wanted: int = 2 ** math.floor(math.log2(max(images / steps, 1)))
     batch = min(max(wanted, _SMALLEST_BATCH), largest)
     return min(batch, images - images % 2)
 

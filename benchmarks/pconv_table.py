@@ -87,22 +87,26 @@ The accuracy after the last epoch is the network's. It lies between {_extremes(t
 
 {_noise(by_seed)}
 
-## How to make it again
+{_again(data)}"""  # noqa: E501 - lines of a document
+
+
+def _again(data: str) -> str:
+    return f"""## How to make it again
 
     python benchmarks/pconv_bench.py --data {data}.npz --latency
     python benchmarks/pconv_bench.py --data {data}.npz
     python benchmarks/pconv_bench.py --data {data}.npz --latency
 
-Each goes on where it ended. The second trains the first networks, stops where it needs the latencies
-of all of them, and is begun again after the third. Two more accuracies of each network, for
-`benchmarks/ranking.py`, are not in the table:
+Each goes on where it ended. The second trains the first networks, stops where it needs the
+latencies of all of them, and is begun again after the third. Two more accuracies of each network,
+for `benchmarks/ranking.py`, are not in the table:
 
     python benchmarks/pconv_bench.py --data {data}.npz --early
     python benchmarks/pconv_supernet.py --data {data}.npz
 
 `early.jsonl` has that of averaged weights after an eighth of the training from the first seed, and
 `supernet.jsonl` that with a supernet's weights, on the validation split.
-"""  # noqa: E501 - lines of a document
+"""
 
 
 def _precision(latencies: Mapping[Any, Row]) -> str:

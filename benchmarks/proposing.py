@@ -16,6 +16,7 @@ from statistics import fmean, median
 
 import numpy as np
 import torch
+from provenance import provenance
 
 from nas.searching.loop import search
 from nas.searching.searchers import SearcherName
@@ -40,7 +41,7 @@ def main() -> None:
     document = {
         "proposal_ms": {name: {"trials": trials, "median": proposal_ms(name, trials, predictor)}
                         for name, trials in TRIALS.items()},
-        "million_networks_s": million_s(predictor),
+        "million_networks_s": million_s(predictor), "seed": 0, **provenance("numpy", "optuna"),
     }  # fmt: skip
     print(json.dumps(document, indent=2))
     (RESULTS / "proposing.json").write_text(json.dumps(document, indent=2) + "\n")

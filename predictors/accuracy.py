@@ -57,8 +57,7 @@ def binomial_error(accuracies: NDArray[np.float64], images: int | None) -> float
     """Return the standard error of accuracies, in percent, on so many images; 0 if not known.
 
     The binomial one at their mean. Networks that are judged on the same images are wrong together
-    to some degree, but seeds add what this does not have: on PConv-Bench it is 1.1 points, as is
-    the whole scatter between seeds.
+    to some degree, which makes it too large, but seeds add what it does not have.
     """
     if not images:
         return 0.0

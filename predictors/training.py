@@ -24,7 +24,7 @@ from predictors.recipe import (
 )
 from search_spaces.batch_norms import recalibrate
 
-_RECENT = 3.0
+_RECENT = 3.0  # so that the average is over the last quarter of the steps, or so
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from nas.cluster import RayPool
+from nas.cluster import SETTINGS, SETTINGS_ALONE, RayPool
 from nas.searching.loop import search
 from nas.searching.trial import Scores, Trial
 from search_spaces.catalogue import SPACES
@@ -100,8 +100,7 @@ def _sleeping(seconds: float) -> Callable[[Any], Scores]:
 @contextmanager
 def _ray_of(cores: int) -> Iterator[None]:
     """A Ray that has so many cores, whatever this machine has; the pool joins it."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+    os.environ.update(SETTINGS | SETTINGS_ALONE)
     import ray
 
     ray.init("local", num_cpus=cores, include_dashboard=False, log_to_driver=False,

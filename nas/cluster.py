@@ -6,7 +6,7 @@ import signal
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,15 @@ from nas.searching.trial import Scores
 from nas.trial_clock import LOOK_S, TrialClock, timed
 
 Evaluate = Callable[[Any], Scores]
+
+SETTINGS = {  # of Ray, in the environment, where the user has not set them
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray's future default; without it this version warns of a change on machines without GPU.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+# Nobody reads the metrics of a cluster that we start, and for them the driver would keep the name
+# of every trial, two kilobytes each.
+SETTINGS_ALONE = {"RAY_enable_metrics_collection": "false"}
 
 
 @dataclass(frozen=True)
@@ -139,9 +148,7 @@ def joined(address: str | None, *, resources: Sequence[str] = ()) -> Iterator[An
     Raises:
         RuntimeError: if the cluster cannot be reached.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray's future default; without it this version warns of a change on machines without GPU.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    _set(SETTINGS)
     import ray
 
     if ray.is_initialized():
@@ -149,6 +156,7 @@ def joined(address: str | None, *, resources: Sequence[str] = ()) -> Iterator[An
         return
     options: dict[str, Any] = {"address": address, "runtime_env": _our_code()}
     if address is None:  # "local": another cluster on this machine is not joined
+        _set(SETTINGS_ALONE)
         options = {"address": "local", "include_dashboard": False,
                    "num_cpus": len(os.sched_getaffinity(0)),
                    "resources": dict.fromkeys(resources, 1)}  # fmt: skip
@@ -167,6 +175,12 @@ def joined(address: str | None, *, resources: Sequence[str] = ()) -> Iterator[An
         yield ray
     finally:
         ray.shutdown()
+
+
+def _set(settings: Mapping[str, str]) -> None:
+    """Set what the user has not set."""
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
 
 
 def _our_code() -> dict[str, Any]:

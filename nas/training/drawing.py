@@ -18,13 +18,15 @@ def drawing_from(*numbers: int) -> Iterator[None]:
     """Let everything that draws draw from the seed of a place; afterwards all is as it was.
 
     timm's transforms and mixup take their numbers from the global generators of Python and numpy,
-    the layers from torch's.
+    the layers from torch's of their device.
     """
     seed = seed_of(*numbers)
     python, arrays, tensors = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)
     np.random.seed(seed)
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed takes longer than a crop does
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(seed)
     try:
         yield
     finally:

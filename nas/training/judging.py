@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from nas.training.picture_loading import Batch, Pictures, loaded_pictures, transform_for
@@ -13,6 +14,7 @@ from predictors.data.datasets import ImageData
 from predictors.data.image_batches import batches
 from predictors.data.images import Images
 
+CPU = torch.device("cpu")
 Split = Literal["test", "validation"]
 Logits = Callable[[Tensor], Tensor]  # of images [b, 3, h, w]: [b, classes]
 _DEVIATIONS = 1.959964  # of a normal distribution, between which 95 % of it lie
@@ -47,16 +49,18 @@ def right_of(logits: Logits, images: Iterable[Batch]) -> int:
 
 
 def judging_batches(
-    images: Images, *, data: ImageData, crop: float, at_once: int, loaders: int = 0
-) -> Iterator[Batch]:
+    images: Images, *, data: ImageData, crop: float, at_once: int, loaders: int = 0,
+    device: torch.device = CPU,
+) -> Iterator[Batch]:  # fmt: skip
     """Yield the images of a split as a network is shown them, in order.
 
     `crop` is the share of a picture's side that it sees, resized bicubically by timm; 0 takes the
-    images as the data give them.
+    images as the data give them, on the CPU.
     """
     if not crop:
         return batches(images, data=data, batch_size=at_once, rng=None)
     transform = transform_for(data, data.resolution, is_training=False, crop_pct=crop)
     numbers = np.arange(len(images))
     parts = [numbers[i : i + at_once].tolist() for i in range(0, len(numbers), at_once)]
-    return loaded_pictures(Pictures(images, transform), parts, loaders=loaders)
+    pictures = Pictures(images, data, transform)
+    return loaded_pictures(pictures, parts, loaders=loaders, device=device)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from nas.training.drawing import drawing_from
@@ -21,9 +22,14 @@ _PLAIN = ("L", "RGB", "RGBA", "CMYK", "YCbCr")  # PIL's modes that become RGB wi
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures by number, as torch's loader takes them; drawn from (seed, epoch) if given."""
+    """Pictures of a split by number, as torch's loader takes them.
+
+    They are altered as `transform` draws it, from (seed, epoch) if given, and are bytes: fewer of
+    them than floats pass from process to process, and on to a GPU.
+    """
 
     images: Images
+    data: ImageData
     transform: Transform
     place: tuple[int, int] | None = None
 
@@ -40,22 +46,29 @@ class Pictures:
 
 
 def loaded_pictures(
-    pictures: Pictures, numbers: list[list[int]], *, loaders: int
+    pictures: Pictures, numbers: list[list[int]], *, loaders: int, device: torch.device
 ) -> Iterator[Batch]:
-    """Yield batches of the pictures of these numbers, decoded by so many processes (0: here)."""
+    """Yield batches of the pictures of these numbers, decoded by so many processes (0: here).
+
+    They are normalised on the device, where they stay; labels stay on the CPU.
+    """
     from torch.utils.data import DataLoader
 
     loader: Any = DataLoader(pictures, batch_sampler=numbers, num_workers=loaders)  # type: ignore[arg-type]
-    yield from loader
+    mean, std = (255 * torch.tensor(_rgb(values), device=device).view(1, -1, 1, 1)
+                 for values in (pictures.data.mean, pictures.data.std))  # fmt: skip
+    for pixels, labels in loader:
+        packed = pixels.to(device).contiguous(memory_format=torch.channels_last)
+        yield packed.float().sub_(mean).div_(std), labels
 
 
 def transform_for(data: ImageData, resolution: int, **options: Any) -> Transform:
-    """Return timm's transform of a picture to a normalised image, with these options of timm's."""
+    """Return timm's transform of a picture to bytes [3, h, w], with these options of timm's."""
     from nas.training.timm_parts import timm_with
 
     transform: Transform = timm_with("data").data.create_transform(
         input_size=(3, resolution, resolution), interpolation="bicubic", mean=_rgb(data.mean),
-        std=_rgb(data.std), **options,
+        std=_rgb(data.std), use_prefetcher=True, **options,
     )  # fmt: skip
     return transform
 

@@ -54,6 +54,11 @@ def _predicted_on(device: str, latencies: Sequence[Measurement]) -> str:
     return f"{count}{where} PREDICTED, not measured"
 
 
+def share_words(latency: Measurement) -> str:
+    """Return a latency with its unit, and on several devices what it is a share of."""
+    return quantity(latency) + (" of a budget" if latency.parts else "")
+
+
 def unit_of(latency: Measurement) -> Unit:
     """Return what its numbers are in."""
     return "%" if latency.parts else "ms"
@@ -62,6 +67,13 @@ def unit_of(latency: Measurement) -> Unit:
 def within(limit: float, unit: Unit) -> str:
     """Say that it is kept."""
     return "within every budget" if unit == "%" else f"within {format_ms(limit)} ms"
+
+
+def over_words(limit: float | None, unit: Unit) -> str:
+    """Say that it is not kept; of devices it may be one that is not."""
+    if limit is None:
+        return "infeasible"
+    return "over a budget" if unit == "%" else "over the budget"
 
 
 def limit_words(limit: float, unit: Unit) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from nas.candidate import Candidate
-from nas.gauge import AXIS, limit_words
+from nas.gauge import AXIS, limit_words, over_words
 from nas.reporting.markup import Html, joined, tag, text
 from nas.reporting.network_words import latency_words, network_words
 from nas.reporting.plot_front import Y_LABELS, View
@@ -95,7 +95,7 @@ def _interval(plane: Plane, candidate: Candidate, look: str) -> Html:
 
 
 def _legend(view: View) -> Html:
-    over = "over the budget" if view.budget_ms else "infeasible"
+    over = over_words(view.budget_ms, view.unit)
     entries = [
         *_entry("front", "dot", view.front, "Pareto front"),
         *_entry("named", "diamond", view.named, "FasterNet T0 to L"),

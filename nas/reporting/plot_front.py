@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas.candidate import Candidate
-from nas.gauge import AXIS, PREDICTED_AXIS, Unit, limit_words, predicted_words, quantity, within
+from nas.gauge import (
+    AXIS,
+    PREDICTED_AXIS,
+    Unit,
+    limit_words,
+    over_words,
+    predicted_words,
+    quantity,
+    share_words,
+    within,
+)
 from nas.reporting.plot_labels import Label, Obstacle, place_labels, plain_ticks
 from predictors.accuracy import AccuracyKind
 from predictors.timing import CONFIDENCE
@@ -88,7 +98,7 @@ def front_title(view: View) -> str:
         return f"{networks} {budget if 'measured' in found else f'predicted to stay {budget}'}"
     fastest = min((c.latency for c in (*view.others, *view.others_beyond)),
                   key=lambda latency: latency.median_ms, default=None)  # fmt: skip
-    so_far = f"; the fastest so far takes {quantity(fastest)}" if fastest else " yet"
+    so_far = f"; the fastest so far takes {share_words(fastest)}" if fastest else " yet"
     return f"No network {budget}{so_far}"
 
 
@@ -181,7 +191,7 @@ def _draw_budget(axes: "Axes", view: View) -> None:
 
 def _draw_networks(axes: "Axes", view: View) -> None:
     """Draw every network; those of the front last, so that they lie on top."""
-    over = "over the budget" if view.budget_ms else "infeasible"
+    over = over_words(view.budget_ms, view.unit)
     _draw_dots(axes, view.front, "Pareto front", color=_FRONT, s=38, linewidths=1.5, zorder=5)
     _draw_intervals(axes, view)
     axes.step([c.latency.median_ms for c in view.front], [c.accuracy for c in view.front],

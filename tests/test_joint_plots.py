@@ -1,0 +1,31 @@
+"""What plots and reports say of several devices, whose latencies are shares of their budgets."""
+
+import matplotlib.pyplot as plt
+
+from nas.candidate import Candidate
+from nas.reporting.html_front import draw_front
+from nas.reporting.plot_front import draw_front as plot_front, front_title, view_of
+from predictors.timing import Measurement
+from search_spaces.fasternet import FASTERNET
+
+
+def _network(share: float) -> Candidate:
+    """One that takes so many per cent of the budget of its slower device."""
+    part = Measurement(median_ms=1.0, low_ms=1.0, high_ms=1.0, source="measured",
+                       device="cpu", runtime="onnxruntime", threads=1)  # fmt: skip
+    shares = Measurement(median_ms=share, low_ms=share, high_ms=share, source="measured",
+                         device="quick,slow", runtime="onnxruntime", threads=1,
+                         parts=(("quick", part), ("slow", part)))  # fmt: skip
+    return Candidate(name="trial-0", config=FASTERNET["t0"], accuracy=90.0, accuracy_kind="trained",
+                     latency=shares, macs=1, params=1, feasible=share <= 100)  # fmt: skip
+
+
+def test_what_no_budget_allows_is_said_of_all_of_them() -> None:
+    view = view_of([_network(130.0), _network(150.0)], [], 100.0, "%")
+    wanted = "No network within every budget; the fastest so far takes 130 % of a budget"
+    assert front_title(view) == wanted
+    assert "over a budget" in draw_front(view)
+    figure, axes = plt.subplots()
+    plot_front(axes, view)
+    assert "over a budget" in axes.get_legend_handles_labels()[1]
+    plt.close(figure)

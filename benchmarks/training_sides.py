@@ -22,6 +22,8 @@ from search_spaces.network import build
 
 Side = Literal["ours", "timm"]
 
+_AHEAD = 8  # batches, more than any loader has ready
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
@@ -41,8 +43,8 @@ class Setting:
 
     @property
     def images(self) -> int:
-        """How many are needed so that no epoch ends, since one of ours ends with judging."""
-        return self.batch * (self.warm_up + self.steps * self.blocks + 1)
+        """How many are needed so that no epoch ends, and loaders work beside all that is timed."""
+        return self.batch * (self.warm_up + self.steps * self.blocks + _AHEAD)
 
     @property
     def recipe(self) -> FullRecipe:

@@ -4,7 +4,7 @@
 
 The supernet is trained as `fasternas search --accuracy supernet` trains it, for what twelve of the
 bench's trainings cost, on networks drawn between the bench's least and most MACs; its batch norms
-and its accuracies come from the training and the validation split, so that it never sees the test
+and its likelihoods come from the training and the validation split, so that it never sees the test
 split by which the bench judges. Goes on where it ended; begun again when the bench has grown, it
 scores what is new. Writes benchmarks/results/pconv_bench-DATA/supernet.jsonl, a line a network.
 """
@@ -46,8 +46,8 @@ def main() -> None:
     for genes in dict.fromkeys(tuple(row["genes"]) for row in rows):
         if genes not in known:
             found = estimate(SPACES[plan.space].decode(genes))
-            journal.append(folder / "supernet.jsonl", [{"genes": genes, "accuracies": [found]}])
-            print(f"{found:.2f} %", flush=True)
+            journal.append(folder / "supernet.jsonl", [{"genes": genes, "likelihood": found}])
+            print(f"likelihood {found:.2f} %", flush=True)
     print(f"The weights stay in {folder / FILE}; delete them when all is scored.")
 
 

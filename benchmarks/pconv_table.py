@@ -98,14 +98,14 @@ def _again(data: str) -> str:
     python benchmarks/pconv_bench.py --data {data}.npz --latency
 
 Each goes on where it ended. The second trains the first networks, stops where it needs the
-latencies of all of them, and is begun again after the third. Two more accuracies of each network,
+latencies of all of them, and is begun again after the third. Two more numbers of each network,
 for `benchmarks/ranking.py`, are not in the table:
 
     python benchmarks/pconv_bench.py --data {data}.npz --early
     python benchmarks/pconv_supernet.py --data {data}.npz
 
-`early.jsonl` has that of averaged weights after an eighth of the training from the first seed, and
-`supernet.jsonl` that with a supernet's weights, on the validation split.
+`early.jsonl` has the accuracy of averaged weights after an eighth of the training from the first
+seed, and `supernet.jsonl` how likely the labels are, in percent, with a supernet's weights.
 """
 
 

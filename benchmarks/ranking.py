@@ -64,8 +64,8 @@ def main() -> None:
         **proxies, "default": _scored(bench, ProxyEstimator()),
         "all scores, weighted by the other half": cross_fitted(told, bench.truth),
         "first eighth of the training, latest weights": _first_eighth(bench),
-        **_known(folder / "early.jsonl", bench, AVERAGED),
-        **_known(folder / "supernet.jsonl", bench, "supernet"),
+        **_known(folder / "early.jsonl", bench, AVERAGED, key="accuracies"),
+        **_known(folder / "supernet.jsonl", bench, "supernet", key="likelihood"),
     }  # fmt: skip
     error = binomial_error(bench.truth, options.images)
     rows = _rows(bench, scores, error)
@@ -183,9 +183,9 @@ def _first_eighth(bench: Bench) -> Array:
     return np.array([runs[0][early(len(runs[0])) - 1] for runs in bench.accuracies])
 
 
-def _known(file: Path, bench: Bench, name: str) -> dict[str, Array]:
-    """The accuracies in a file, under that name, once all networks are in it."""
-    known = {tuple(row["genes"]): row["accuracies"][-1] for row in journal.read(file)}
+def _known(file: Path, bench: Bench, name: str, *, key: str) -> dict[str, Array]:
+    """The (last) numbers in a file, under that name, once all networks are in it."""
+    known = {tuple(row["genes"]): np.ravel(row[key])[-1] for row in journal.read(file)}
     if not all(genes in known for genes in bench.genes):
         return {}
     return {name: np.array([known[genes] for genes in bench.genes])}

@@ -192,11 +192,32 @@ def _beats_the_hand(result: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"On average {result['gain']:+.1f} points."])
 
 
+def _training_speed(result: dict[str, Any]) -> str:
+    return (
+        f"By `benchmarks/training_speed.py` ({result['network'].upper()}, batches of "
+        f"{result['batch']} images of {result['resolution']} px, {result['device']}): "
+        f"{result['ours']:.0f} images a second, {result['ratio']:.2f} times "
+        f"({result['low']:.2f} to {result['high']:.2f}) as many as timm's own training loop."
+    )
+
+
+def _ray_overhead(result: dict[str, Any]) -> str:
+    return (
+        f"By `benchmarks/ray_overhead.py`: a trial takes {result['overhead_ms']:.1f} ms beside its "
+        f"own time, {result['trials']:,} trials of {result['sleep_s']:g} s reach "
+        f"{100 * result['share_of_ideal']:.0f} % of the ideal on {result['workers']} workers, and "
+        f"after {result['memory_trials']:,} trials the driver has {result['driver_mib']:.0f} MiB, "
+        f"{result['growth_percent']:.0f} % more than after the first tenth."
+    )
+
+
 TABLES: dict[str, Callable[[Any], str]] = {
     "latency_predictor-cpu": _latency_predictor,
     "repeatability-cpu": _repeatability,
     "paper_ratios-cpu": _paper_ratios,
     "deployed_form": _deployed_form,
+    "training_speed": _training_speed,
+    "ray_overhead": _ray_overhead,
     "ranking": _ranking,
     "beats_the_hand-cifar10_10k_2k": _beats_the_hand,
     "searchers-nas_bench_macro": partial(

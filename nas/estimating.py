@@ -34,17 +34,16 @@ def open_estimator(
 
 def open_weights(options: SearchOptions, folder: Path) -> Weighted | None:
     """Return what has the weights of the networks of a study; None where none was trained."""
-    if options.accuracy == "proxy":
-        return None
-    return (_supernet(options, folder) if options.accuracy == "supernet"
-            else _training(options, folder, None))  # fmt: skip
+    return _training(options, folder, None) if options.accuracy == "train" else None
 
 
 def accuracy_prior(options: SearchOptions) -> AccuracyPrior:
     """Return what is known of the accuracies of a study: nothing, where there are but scores."""
     if options.accuracy == "proxy":
         return AccuracyPrior()
-    return AccuracyPrior(scores=proxy_scores, images=_validation_images(options.data))
+    trained = options.accuracy == "train"
+    images = _validation_images(options.data) if trained else None
+    return AccuracyPrior(scores=proxy_scores, images=images)
 
 
 @lru_cache(maxsize=1)

@@ -17,7 +17,6 @@ from search_spaces.fasternet import FasterNetConfig
 from search_spaces.space import Space
 
 if TYPE_CHECKING:
-    from search_spaces.checkpoints import Checkpoint
     from search_spaces.supernet import Supernet
 
 FILE = "supernet.pt"
@@ -111,7 +110,7 @@ def train_supernet(
 
 @dataclass(frozen=True, kw_only=True)
 class SupernetEstimator:
-    """The accuracy in percent on the validation split with the supernet's weights."""
+    """How likely the labels are with the supernet's weights, in percent."""
 
     options: SearchOptions
     folder: Path
@@ -124,16 +123,6 @@ class SupernetEstimator:
 
         supernet = _trained(self.options, self.folder / FILE)
         return score(supernet, config, loaded(self.options.data, config.resolution))
-
-    def checkpoint(self, config: FasterNetConfig) -> "Checkpoint":
-        """Return the weights that were evaluated."""
-        from predictors.short_training import loaded
-        from predictors.supernet_training import part_of
-        from search_spaces.checkpoints import Checkpoint
-
-        supernet = _trained(self.options, self.folder / FILE)
-        network = part_of(supernet, config, loaded(self.options.data, config.resolution))
-        return Checkpoint(config=config, weights=network.state_dict())
 
 
 @lru_cache(maxsize=1)

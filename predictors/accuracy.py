@@ -22,7 +22,7 @@ class AccuracyEstimator(Protocol):
         """What the number is.
 
         `proxy`: a training-free score, good for ranking only; `trained`: an accuracy in %;
-        `supernet`: one in % with weights that all networks share, lower than that when trained.
+        `supernet`: how likely the labels are, in %, with weights that all networks share.
         """
 
     def __call__(self, config: FasterNetConfig) -> float:

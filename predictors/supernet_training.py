@@ -1,15 +1,18 @@
 """Training all networks of a space at once, in one supernet, and scoring any of them in seconds."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from predictors.data.datasets import ImageData
-from predictors.data.image_batches import calibration_images
+from predictors.data.image_batches import batches, calibration_images
+from predictors.data.images import Images
 from predictors.recipe import Recipe
 from predictors.training import Training, accuracy, device_of
 from search_spaces.fasternet import FasterNetConfig
@@ -17,6 +20,9 @@ from search_spaces.network import FasterNet
 from search_spaces.supernet import Supernet
 
 Draw = Callable[[Random], Sequence[FasterNetConfig]]
+
+JUDGED = 2048  # images of each split, at most, by which a network is scored
+_TEMPERATURES = torch.logspace(-0.4, 0.6, 41)  # 0.4 to 4
 
 
 def supernet_training(
@@ -28,17 +34,37 @@ def supernet_training(
     In each step `draw` gives the networks to train; `search_spaces.sandwich.sandwich` gives the
     largest, the smallest and random ones. The first learns from the labels, the others from the
     first (in-place distillation). The accuracy after an epoch is that of the first network drawn
-    with seed 0.
+    with seed 0, on the validation split.
     """
     first = draw(Random(0))[0]
     return Training(supernet, data, recipe, loss=_SandwichLoss(supernet, recipe, draw),
-                    judge=lambda: score(supernet, first, data), device=device)  # fmt: skip
+                    judge=lambda: accuracy(part_of(supernet, first, data), data.validation, data),
+                    device=device)  # fmt: skip
 
 
 def score(supernet: Supernet, config: FasterNetConfig, data: ImageData) -> float:
-    """Return the validation accuracy in percent of a config with its share of the weights."""
+    """Return how likely the labels are with a config's share of the weights, in percent.
+
+    It is the geometric mean of the probability of the right class, over validation images and as
+    many training images, not augmented: weights that all networks share learn little by heart.
+    Accuracies with these weights differ by less than chance; the probabilities tell more.
+    """
     network = part_of(supernet, config, data)
-    return accuracy(network.to(memory_format=torch.channels_last), data.validation, data)  # type: ignore[call-overload]
+    some = [_some(images) for images in (data.validation, data.train)]
+    found = [_logits(network, images, data) for images in some]
+    labels = torch.from_numpy(np.concatenate([images.labels for images in some]))
+    return 100 * math.exp(log_likelihood(torch.cat(found), labels))
+
+
+def log_likelihood(logits: Tensor, labels: Tensor) -> float:
+    """Return the mean log-likelihood of labels [n] by logits [n, classes].
+
+    Each network has the temperature that suits it best (arXiv 1706.04599): how sure networks are
+    depends on their size, whatever they know.
+    """
+    scaled = logits[None] / _TEMPERATURES[:, None, None]
+    said = scaled.log_softmax(2)[:, torch.arange(len(labels)), labels]
+    return float(said.mean(1).max())
 
 
 def part_of(supernet: Supernet, config: FasterNetConfig, data: ImageData) -> FasterNet:
@@ -49,7 +75,21 @@ def part_of(supernet: Supernet, config: FasterNetConfig, data: ImageData) -> Fas
     place = device_of(supernet)
     with torch.no_grad():
         calibration = (images.to(place) for images in calibration_images(data))
-        return supernet.recalibrated(config, calibration)
+        network = supernet.recalibrated(config, calibration)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _some(images: Images) -> Images:
+    """The same random images of a split each time."""
+    order = np.random.default_rng(0).permutation(len(images))
+    return images.subset(np.sort(order[:JUDGED]))
+
+
+def _logits(network: nn.Module, images: Images, data: ImageData) -> Tensor:
+    place = device_of(network)
+    with torch.inference_mode():
+        return torch.cat([network(batch.to(place)).cpu() for batch, _ in
+                          batches(images, data=data, batch_size=256, rng=None)])  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -192,7 +192,7 @@ def test_other_runs_are_read_too(options: SearchOptions, tmp_path: Path) -> None
         assert "There is no network on the front yet." in text
         assert "top-1" not in text
     if options.accuracy == "supernet":
-        assert "shared-weights accuracy" in text
+        assert "shared-weights likelihood" in text
     if searching:
         assert "Latencies PREDICTED, not measured." in text
         assert "best spent on" in text

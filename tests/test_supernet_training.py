@@ -9,7 +9,7 @@ import torch
 
 from predictors.data.datasets import ImageData, load_data
 from predictors.recipe import Recipe
-from predictors.supernet_training import score, supernet_training
+from predictors.supernet_training import log_likelihood, score, supernet_training
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.sandwich import sandwich
 from search_spaces.space import Space, each, oneof
@@ -53,6 +53,19 @@ def test_every_network_learns(data: ImageData) -> None:
     assert np.mean(after) > before + 20
     assert min(after) > 40  # of four classes
     assert after == [score(supernet, config, data) for config in networks]
+
+
+@pytest.mark.parametrize("sureness", [1.0, 2.5, 5.0])
+def test_how_sure_a_network_is_does_not_count(sureness: float) -> None:
+    labels = torch.zeros(10, dtype=torch.int64)
+    logits = torch.zeros(10, 3)
+    logits[:7, 0] = logits[7:, 1] = sureness  # seven of ten are right
+    as_sure_as_right = 0.7 * np.log(0.7) + 0.3 * np.log(0.15)
+    assert log_likelihood(logits, labels) == pytest.approx(as_sure_as_right, abs=1e-3)
+
+
+def test_a_network_that_knows_nothing_is_as_likely_right_as_chance() -> None:
+    assert log_likelihood(torch.zeros(5, 3), torch.arange(5) % 3) == pytest.approx(-np.log(3))
 
 
 def test_it_goes_on_where_it_stopped(data: ImageData) -> None:

@@ -110,7 +110,7 @@ def test_a_supernet_scores_networks_that_share_its_weights(
     command = [*_search(folder, data), "--accuracy", "supernet", "--epochs", "1"]
     assert main(command) == 0
     printed = capsys.readouterr()
-    assert "shared-weights accuracy %" in printed.out
+    assert "shared-weights likelihood %" in printed.out
     assert "validation" in printed.err  # what was cut off
     assert {row["accuracy_kind"] for row in _front(folder)} == {"supernet"}
     weights = (folder / "supernet.pt").stat()

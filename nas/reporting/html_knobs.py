@@ -13,9 +13,9 @@ from nas.reporting.markup import Html, joined, tag, text
 from nas.reporting.svg_plane import Axis
 from predictors.accuracy import AccuracyKind
 
-_UNITS = {"proxy": "score", "trained": "points of accuracy", "supernet": "points of accuracy"}
+_UNITS = {"proxy": "score", "trained": "points of accuracy", "supernet": "points of likelihood"}
 _MODELLED = {"proxy": "score", "trained": "accuracy after the trials' own short training",
-             "supernet": "accuracy with shared weights"}  # fmt: skip
+             "supernet": "likelihood with shared weights"}  # fmt: skip
 _MOST_NAMED = 3
 
 

@@ -10,7 +10,7 @@ from predictors.cost import cost
 from predictors.timing import Measurement
 from search_spaces.fasternet import FasterNetConfig
 
-_NUMBER = {"proxy": "score", "trained": "accuracy", "supernet": "shared-weights accuracy"}
+_NUMBER = {"proxy": "score", "trained": "accuracy", "supernet": "shared-weights likelihood"}
 _UNIT = {"proxy": "", "trained": " %", "supernet": " %"}
 
 

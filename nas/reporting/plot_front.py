@@ -34,7 +34,7 @@ _INK, _OTHER, _FAINT = "#222222", "#8F8F8F", "#C8C8C8"
 _MARGIN = 0.09  # of the width or height of the plot, for labels
 Y_LABELS = {
     "proxy": "training-free score (T0 = 100, T2 = 200)", "trained": "top-1 accuracy in %",
-    "supernet": "top-1 accuracy in % with shared weights",
+    "supernet": "likelihood of the labels in %, shared weights",
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from nas.candidate import Candidate
 from nas.estimating import CHECKPOINTS
 from nas.quantities import format_count
 from nas.reporting.latency_columns import cells, columns, forms_differ, headings, sentence, values
+from nas.reporting.network_words import number_of
 from nas.reporting.plots import plot_calibration, plot_front
 from nas.run import Run
 from nas.studies.file_accuracies import lower_forms
@@ -19,9 +20,9 @@ from predictors.devices.joint import places_of
 from predictors.short_training import SMALL_BATCHES
 from search_spaces.formats import save_config
 
-HEADINGS = {"proxy": "score", "trained": "accuracy %", "supernet": "shared-weights accuracy %"}
+HEADINGS = {"proxy": "score", "trained": "accuracy %", "supernet": "shared-weights likelihood %"}
 _WORDS = {"proxy": "training-free score", "trained": "accuracy",
-          "supernet": "accuracy with shared weights"}  # fmt: skip
+          "supernet": "likelihood of the labels in % with shared weights"}  # fmt: skip
 
 
 def write_report(run: Run) -> list[Candidate]:
@@ -114,10 +115,11 @@ def _forms(run: Run, front: Sequence[Candidate]) -> list[str]:
     if not lower:
         return lines
     words = " and ".join(sorted({form[1] for c in lower for form in lower_forms(c.latency)}))
-    if lower[0].accuracy_kind == "proxy":
+    kind = lower[0].accuracy_kind
+    if kind != "trained":
         return [
             *lines,
-            f"The score is that of fp32; what {words} costs is not known before "
+            f"The {number_of(kind)} is that of fp32; what {words} costs is not known before "
             "`fasternas train` or `fasternas export --data` has measured it.",
         ]
     lost = sorted(_fp32(c) - c.accuracy for c in lower)

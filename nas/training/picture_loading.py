@@ -55,12 +55,10 @@ def loaded_pictures(
     from torch.utils.data import DataLoader
 
     loader: Any = DataLoader(pictures, batch_sampler=numbers, num_workers=loaders)  # type: ignore[arg-type]
-    mean, std = (torch.tensor(_rgb(values), device=device).view(1, -1, 1, 1)
+    mean, std = (255 * torch.tensor(_rgb(values), device=device).view(1, -1, 1, 1)
                  for values in (pictures.data.mean, pictures.data.std))  # fmt: skip
-    scale, shift = 1 / (255 * std), mean / std
     for pixels, labels in loader:
-        packed = pixels.to(device).contiguous(memory_format=torch.channels_last)
-        yield (scale * packed).sub_(shift), labels  # two passes over the floats
+        yield pixels.to(device).float().sub_(mean).div_(std), labels
 
 
 def transform_for(data: ImageData, resolution: int, **options: Any) -> Transform:

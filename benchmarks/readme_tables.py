@@ -195,7 +195,8 @@ def _beats_the_hand(result: dict[str, Any]) -> str:
 def _training_speed(result: dict[str, Any]) -> str:
     return (
         f"By `benchmarks/training_speed.py` ({result['network'].upper()}, batches of "
-        f"{result['batch']} images of {result['resolution']} px, {result['device']}): "
+        f"{result['batch']} images of {result['resolution']} px, {result['device']}, "
+        f"{result['threads']} threads that train, {result['loaders']} process that loads): "
         f"{result['ours']:.0f} images a second, {result['ratio']:.2f} times "
         f"({result['low']:.2f} to {result['high']:.2f}) as many as timm's own training loop."
     )
@@ -204,7 +205,7 @@ def _training_speed(result: dict[str, Any]) -> str:
 def _ray_overhead(result: dict[str, Any]) -> str:
     return (
         f"By `benchmarks/ray_overhead.py`: a trial takes {result['overhead_ms']:.1f} ms beside its "
-        f"own time, {result['trials']:,} trials of {result['sleep_s']:g} s reach "
+        f"own time, {result['trials']:,} trials that sleep {result['sleep_s']:g} s reach "
         f"{100 * result['share_of_ideal']:.0f} % of the ideal on {result['workers']} workers, and "
         f"after {result['memory_trials']:,} trials the driver has {result['driver_mib']:.0f} MiB, "
         f"{result['growth_percent']:.0f} % more than after the first tenth."

@@ -104,7 +104,7 @@ def _document(
     every = [*map(tuple, task.known.tolist()), *(tuple(p) for run in runs for p in run["front"])]
     most, best = task.hypervolume(_front(every)), task.best(every)
     found: dict[str, dict[str, list[list[float]]]] = {"hypervolume": {}, "regret": {}}
-    for name in dict.fromkeys(run["searcher"] for run in runs):
+    for name in sorted({run["searcher"] for run in runs}, key=lambda name: (name != OURS, name)):
         for limited, rows in zip((False, True), found.values(), strict=True):
             own = [r for r in runs if (r["searcher"], r["limited"]) == (name, limited)]
             reached = np.array([run["reached"] for run in own])

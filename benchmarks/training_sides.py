@@ -22,8 +22,6 @@ from search_spaces.network import build
 
 Side = Literal["ours", "timm"]
 
-_AHEAD = 8  # batches, more than any loader has ready
-
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
@@ -44,7 +42,8 @@ class Setting:
     @property
     def images(self) -> int:
         """How many are needed so that no epoch ends, and loaders work beside all that is timed."""
-        return self.batch * (self.warm_up + self.steps * self.blocks + _AHEAD)
+        ahead = 2 * self.loaders + 2  # loaders have two batches ready each
+        return self.batch * (self.warm_up + self.steps * self.blocks + ahead)
 
     @property
     def recipe(self) -> FullRecipe:

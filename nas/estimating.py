@@ -33,12 +33,15 @@ def open_estimator(
 
 
 def open_weights(options: SearchOptions, folder: Path) -> Weighted | None:
-    """Return what has the weights of the networks of a study; None where none was trained."""
+    """Return what has the weights of the networks of a study; None where each was not trained."""
     return _training(options, folder, None) if options.accuracy == "train" else None
 
 
 def accuracy_prior(options: SearchOptions) -> AccuracyPrior:
-    """Return what is known of the accuracies of a study: nothing, where there are but scores."""
+    """Return what is known of the accuracies of a study: nothing, where there are but scores.
+
+    How far chance moves them is known of trained networks only.
+    """
     if options.accuracy == "proxy":
         return AccuracyPrior()
     trained = options.accuracy == "train"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from nas.candidate import Candidate
 from nas.cluster import Outcome
-from nas.gauge import quantity
+from nas.gauge import share_words
 from nas.searching.pareto import pareto_front
 from nas.searching.trial import Scores, Trial
 from nas.studies.file_accuracies import FileAccuracies, FileAccuracy, Form, deployed_accuracy
@@ -73,7 +73,7 @@ def best_of(candidates: Sequence[Candidate]) -> str:
         return "nothing within the budget yet"
     best = front[-1]
     return (f"{len(front)} on the front, best {best.accuracy:.4g} in "
-            f"{quantity(best.latency)}")  # fmt: skip
+            f"{share_words(best.latency)}")  # fmt: skip
 
 
 def _forms(

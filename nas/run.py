@@ -211,7 +211,7 @@ class Run:
         configs = within_budget(self.space, self._known_latency().predict, self.options.limit,
                                 self.options.seed)  # fmt: skip
         for done, total, accuracy in train_supernet(self.folder, self.options, Sandwich(configs)):
-            yield Progress("training the supernet", done, total, f"{accuracy:.3g} %")
+            yield Progress("training the supernet", done, total, f"accuracy {accuracy:.3g} %")
 
     def _search(self, open_pool: OpenPool) -> Iterator[Progress]:
         known = self._known_latency()

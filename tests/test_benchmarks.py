@@ -121,9 +121,9 @@ def test_trainings_take_turns_and_are_compared(
     training_speed = _benchmark("training_speed")
     setting = training_speed.Setting(data=str(tmp_path), classes=2, resolution=96, batch=4,
                                      warm_up=1, steps=1, blocks=2, loaders=0)  # fmt: skip
-    assert setting.images == 44
+    assert setting.images == 20
     training_speed.write_noise(tmp_path, setting)
-    assert len(list((tmp_path / "train").rglob("*.jpg"))) == 44
+    assert len(list((tmp_path / "train").rglob("*.jpg"))) == 20
     found = training_speed.in_turn(setting, rounds=1)
     assert {side: [len(blocks) for blocks in rounds] for side, rounds in found.items()} == {
         "ours": [2], "timm": [2],

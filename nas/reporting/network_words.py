@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from nas.candidate import Candidate
-from nas.gauge import form_words, quantity, source_words
+from nas.gauge import form_words, share_words, source_words
 from nas.quantities import format_count, format_ms
 from predictors.accuracy import AccuracyKind
 from predictors.cost import cost
@@ -26,10 +26,9 @@ def format_accuracy(accuracy: float, kind: AccuracyKind) -> str:
 
 def latency_words(latency: Measurement) -> str:
     """Say a latency with its interval and where it is from; of several devices, each."""
-    share = " of a budget" if latency.parts else ""
     each = "".join(f"; {name}: {latency_words(part)}" for name, part in latency.parts)
     how = f"{source_words(latency)}{form_words(latency)}"
-    return (f"{quantity(latency)}{share} [{format_ms(latency.low_ms)} to "
+    return (f"{share_words(latency)} [{format_ms(latency.low_ms)} to "
             f"{format_ms(latency.high_ms)}] {how}{each}")  # fmt: skip
 
 

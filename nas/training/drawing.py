@@ -15,7 +15,7 @@ def seed_of(*numbers: int) -> int:
 
 @contextmanager
 def drawing_from(*numbers: int) -> Iterator[None]:
-    """Let everything that draws draw from the seed of a place; afterwards all is as it was.
+    """Let everything that draws draw from the seed of a place; afterwards the CPU's is as it was.
 
     timm's transforms and mixup take their numbers from the global generators of Python and numpy,
     the layers from torch's of their device.

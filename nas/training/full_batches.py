@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nas.training.drawing import seed_of
 from nas.training.full_recipe import FullRecipe, crop_of, takes_pictures
-from nas.training.judging import CPU, judging_batches
+from nas.training.judging import judging_batches
 from nas.training.picture_loading import Batch, Pictures, Transform, loaded_pictures, transform_for
 from nas.training.team import Team
 from predictors.data.datasets import ImageData
@@ -38,14 +38,13 @@ class Feed:
     """Batches for training and judging; a step takes its batch in pieces of `at_once` images.
 
     Images of 96 px or more, and those for which the recipe has a RandAugment, go through timm's
-    transforms in `loaders` processes, to the device; smaller ones are flipped and shifted here.
+    transforms in `loaders` processes; smaller ones are flipped and shifted here.
     """
 
     data: ImageData
     recipe: FullRecipe
     team: Team
     loaders: int = 0
-    device: torch.device = CPU
 
     def training(self, epoch: int, step: int, resolution: int) -> Iterator[list[Batch]]:
         """Yield the pieces of each step of an epoch (both from 0), from that step on."""
@@ -67,7 +66,7 @@ class Feed:
         own = images.subset(self.team.share(len(images)))
         crop = crop_of(self.recipe, self.data.resolution)
         return judging_batches(own, data=self.data, crop=crop, at_once=_JUDGED_AT_ONCE,
-                               loaders=self.loaders, device=self.device)  # fmt: skip
+                               loaders=self.loaders)  # fmt: skip
 
     def _pixels(
         self, pieces: Sequence[NDArray[np.int64]], epoch: int, resolution: int
@@ -87,7 +86,7 @@ class Feed:
         place = (self.recipe.seed, epoch)
         pictures = Pictures(self.data.train, self.data, self._transform(resolution), place)
         own = [piece[self.team.rows(len(piece))].tolist() for piece in pieces]
-        return loaded_pictures(pictures, own, loaders=self.loaders, device=self.device)
+        return loaded_pictures(pictures, own, loaders=self.loaders)
 
     def _transform(self, resolution: int) -> Transform:
         recipe = self.recipe

@@ -51,7 +51,7 @@ class FullTraining:
         self.rows: list[Row] = []
         self.best: Best | None = None
         self._data, self._device = data, device
-        self._feed = Feed(data=data, recipe=recipe, team=self.team, loaders=loaders, device=device)
+        self._feed = Feed(data=data, recipe=recipe, team=self.team, loaders=loaders)
         _refuse(network, data, recipe, self.team)
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         shared: Any = share_layers(network, self.team, device)

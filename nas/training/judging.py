@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from nas.training.picture_loading import Batch, Pictures, loaded_pictures, transform_for
@@ -14,7 +13,6 @@ from predictors.data.datasets import ImageData
 from predictors.data.image_batches import batches
 from predictors.data.images import Images
 
-CPU = torch.device("cpu")
 Split = Literal["test", "validation"]
 Logits = Callable[[Tensor], Tensor]  # of images [b, 3, h, w]: [b, classes]
 _DEVIATIONS = 1.959964  # of a normal distribution, between which 95 % of it lie
@@ -49,13 +47,12 @@ def right_of(logits: Logits, images: Iterable[Batch]) -> int:
 
 
 def judging_batches(
-    images: Images, *, data: ImageData, crop: float, at_once: int, loaders: int = 0,
-    device: torch.device = CPU,
-) -> Iterator[Batch]:  # fmt: skip
+    images: Images, *, data: ImageData, crop: float, at_once: int, loaders: int = 0
+) -> Iterator[Batch]:
     """Yield the images of a split as a network is shown them, in order.
 
     `crop` is the share of a picture's side that it sees, resized bicubically by timm; 0 takes the
-    images as the data give them, on the CPU.
+    images as the data give them.
     """
     if not crop:
         return batches(images, data=data, batch_size=at_once, rng=None)
@@ -63,4 +60,4 @@ def judging_batches(
     numbers = np.arange(len(images))
     parts = [numbers[i : i + at_once].tolist() for i in range(0, len(numbers), at_once)]
     pictures = Pictures(images, data, transform)
-    return loaded_pictures(pictures, parts, loaders=loaders, device=device)
+    return loaded_pictures(pictures, parts, loaders=loaders)

@@ -24,8 +24,8 @@ _PLAIN = ("L", "RGB", "RGBA", "CMYK", "YCbCr")  # PIL's modes that become RGB wi
 class Pictures:
     """Pictures of a split by number, as torch's loader takes them.
 
-    They are altered as `transform` draws it, from (seed, epoch) if given, and are bytes: fewer of
-    them than floats pass from process to process, and on to a GPU.
+    They are altered as `transform` draws it, from (seed, epoch) if given, and are bytes, of which
+    fewer than of floats pass from process to process.
     """
 
     images: Images
@@ -46,19 +46,19 @@ class Pictures:
 
 
 def loaded_pictures(
-    pictures: Pictures, numbers: list[list[int]], *, loaders: int, device: torch.device
+    pictures: Pictures, numbers: list[list[int]], *, loaders: int
 ) -> Iterator[Batch]:
     """Yield batches of the pictures of these numbers, decoded by so many processes (0: here).
 
-    They are normalised on the device, where they stay; labels stay on the CPU.
+    They are normalised here.
     """
     from torch.utils.data import DataLoader
 
     loader: Any = DataLoader(pictures, batch_sampler=numbers, num_workers=loaders)  # type: ignore[arg-type]
-    mean, std = (255 * torch.tensor(_rgb(values), device=device).view(1, -1, 1, 1)
+    mean, std = (255 * torch.tensor(_rgb(values)).view(1, -1, 1, 1)
                  for values in (pictures.data.mean, pictures.data.std))  # fmt: skip
     for pixels, labels in loader:
-        yield pixels.to(device).float().sub_(mean).div_(std), labels
+        yield pixels.float().sub_(mean).div_(std), labels
 
 
 def transform_for(data: ImageData, resolution: int, **options: Any) -> Transform:

@@ -80,7 +80,7 @@ class PooledDevice:
     def remarks(self) -> list[str]:
         """What went otherwise than expected, one sentence each."""
         lost = [f"{w.name} dropped out, and the others timed its networks: {w.error}"
-                for w in self._workers if w.lost]  # fmt: skip
+                for w in self._workers if w.failures]  # fmt: skip
         return [*self._given_remarks, *lost, *_disagreements(self._seen)]
 
     def timed_by(self, timers: Mapping[str, Timer], *, remarks: Sequence[str]) -> "PooledDevice":

@@ -198,7 +198,9 @@ def _training_speed(result: dict[str, Any]) -> str:
         f"{result['batch']} images of {result['resolution']} px, {result['device']}, "
         f"{result['threads']} threads that train, {result['loaders']} process that loads): "
         f"{result['ours']:.0f} images a second, {result['ratio']:.2f} times "
-        f"({result['low']:.2f} to {result['high']:.2f}) as many as timm's own training loop."
+        f"({result['low']:.2f} to {result['high']:.2f}) as many as timm's own training loop, and "
+        f"{result['ratio_kept']:.2f} times ({result['low_kept']:.2f} to "
+        f"{result['high_kept']:.2f}) as many where that keeps its memory from step to step as ours."
     )
 
 

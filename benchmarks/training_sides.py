@@ -1,6 +1,6 @@
-"""The two trainings that `training_speed.py` compares: each a run of steps, and its speed.
+"""The trainings that `training_speed.py` compares: each a run of steps, and its speed.
 
-python benchmarks/training_sides.py ours|timm SETTING       (JSON; prints images per second)
+python benchmarks/training_sides.py SIDE SETTING            (JSON; prints images per second)
 """
 
 import json
@@ -17,10 +17,11 @@ from nas.training.full_recipe import FullRecipe, recipe_for
 from nas.training.full_training import FullTraining
 from nas.training.timm_parts import timm_with
 from predictors.data.datasets import load_data
+from predictors.kept_memory import keep_memory
 from search_spaces.fasternet import FASTERNET
 from search_spaces.network import build
 
-Side = Literal["ours", "timm"]
+Side = Literal["ours", "timm", "timm_kept"]  # the last keeps its memory as ours does
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,8 @@ def speeds(side: Side, setting: Setting) -> list[float]:
     """Return images per second, block by block."""
     torch.set_num_threads(setting.threads)
     torch.manual_seed(0)
+    if side == "timm_kept":
+        keep_memory()
     run = _ours(setting) if side == "ours" else _timms(setting)
     for _ in islice(run, setting.warm_up):
         pass

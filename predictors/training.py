@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from predictors.data.datasets import ImageData
 from predictors.data.image_batches import augmented, batches, calibration_images, scaled
 from predictors.data.images import Images
+from predictors.kept_memory import keep_memory
 from predictors.recipe import (
     Recipe,
     fidelity,
@@ -93,6 +94,7 @@ class Training:
         """
         if self._done >= self._recipe.epochs:
             raise RuntimeError(f"`epochs` are done: {self._done}. Train with a longer recipe.")
+        keep_memory()
         # Each epoch has its own generator: what was drawn before does not matter to it.
         rng = torch.Generator().manual_seed(1_000_003 * self._recipe.seed + self._done)
         self.network.train()

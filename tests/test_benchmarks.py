@@ -126,12 +126,13 @@ def test_trainings_take_turns_and_are_compared(
     assert len(list((tmp_path / "train").rglob("*.jpg"))) == 20
     found = training_speed.in_turn(setting, rounds=1)
     assert {side: [len(blocks) for blocks in rounds] for side, rounds in found.items()} == {
-        "ours": [2], "timm": [2],
+        "ours": [2], "timm": [2], "timm_kept": [2],
     }  # fmt: skip
     assert all(speed > 0 for rounds in found.values() for speed in rounds[0])
     assert "timm: " in capfd.readouterr().out
-    made_up = {"ours": [[11.0, 11.0, 11.0]] * 3, "timm": [[10.0, 10.0, 10.0]] * 3}
+    made_up = {"ours": [[11.0] * 3] * 3, "timm": [[10.0] * 3] * 3, "timm_kept": [[11.0] * 3] * 3}
     compared = training_speed.compared(made_up)
     assert (compared["ours"], compared["timm"]) == (11, 10)
     assert compared["ratio"] == pytest.approx(1.1)
     assert compared["low"] < 1.1 < compared["high"]
+    assert compared["ratio_kept"] == pytest.approx(1.0)

@@ -21,6 +21,7 @@ from nas.training.team import Team
 from nas.training.timm_parts import timm_with
 from predictors.data.datasets import ImageData
 from predictors.data.images import Images
+from predictors.kept_memory import keep_memory
 from predictors.training import DivergedError
 from search_spaces.network import FasterNet
 
@@ -92,6 +93,7 @@ class FullTraining:
         Raises:
             DivergedError: if the loss, or a weight at the end of an epoch, is no number.
         """
+        keep_memory()
         while not self.finished:
             yield from self._run_epoch()
 

@@ -23,6 +23,7 @@ from predictors.deployment.artifact import written
 _RESTARTS = 3  # after a worker or its node was lost
 _ERROR, _RAY = ".error", ".ray"  # in a training's folder
 _POLL_S = 0.5
+_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}  # they train in a thread, whose own memory is not kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +101,11 @@ def train_in_team(job: Job, device: str, cores: int) -> None:
 
 def _fit(job: Job, crew: Crew, cores: int) -> None:
     """Run a trainer to its end; a task, since trainers block."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    import ray.train
+    from ray.train import FailureConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    run_config: Any = ray.train.RunConfig  # its stub has no `worker_runtime_env`
     resources = {"CPU": float(cores)} | ({"GPU": 1.0} if crew.gpus else {})
     told = {"job": job, "cores": cores, "device": "cuda" if crew.gpus else "cpu"}
     job.folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +114,8 @@ def _fit(job: Job, crew: Crew, cores: int) -> None:
         torch_config=TorchConfig(backend="nccl" if crew.gpus else "gloo"),
         scaling_config=ScalingConfig(num_workers=crew.workers, use_gpu=crew.gpus > 0,
                                      resources_per_worker=resources),
-        run_config=RunConfig(name=_RAY, storage_path=str(job.folder.absolute()),
+        run_config=run_config(name=_RAY, storage_path=str(job.folder.absolute()),
+                             worker_runtime_env={"env_vars": _ENVIRONMENT},
                              failure_config=FailureConfig(max_failures=_RESTARTS)),
     )  # fmt: skip
     try:

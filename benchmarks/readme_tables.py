@@ -127,6 +127,38 @@ def _form_words(form: str, runtime: str, precision: str) -> str:
     return f"{runtime} {precision}"
 
 
+def _exporters(result: dict[str, Any]) -> str:
+    """A table of T0's files; one of the small networks' accuracies."""
+    t0, *small = result["networks"]
+    lines = [
+        f"By `benchmarks/exporters.py`: T0 with timm's weights ({t0['weights']}) through every "
+        f"exporter, compared with torch on {t0['split']} images of {t0['data']}; points lost have "
+        "95 % intervals of the paired difference:", "",
+        "| `--to` | largest difference | correlation | same class | accuracy | lost |",
+        "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    lines += [f"| `{row['format']}` | {_exported(row)} |" for row in t0["rows"]]
+    lines += [
+        "", f"What eight bits cost small networks of `fasternet-32`'s kind ({small[0]['weights']}) "
+        f"on all its {small[0]['split']} images:", "",
+        "| network, `--to` | largest difference | correlation | same class | accuracy | lost |",
+        "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    lines += [f"| {network['network']}, `{row['format']}` | {_exported(row)} |"
+              for network in small for row in network["rows"]]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _exported(row: dict[str, Any]) -> str:
+    found, lost = row["agreement"], row["lost"]
+    if row["refused"] or not found:
+        return " | ".join(["refused" if row["refused"] else "nothing to compute", *"----"])
+    right = "- | -" if not lost else (f"{found['accuracy']:.2f} % | {lost['points']:+.2f} "
+                                      f"({lost['low']:+.2f} to {lost['high']:+.2f})")  # fmt: skip
+    return (f"{found['difference']:.1e} | {found['correlation']:.4f} | "
+            f"{found['same']:.2f} % | {right}")  # fmt: skip
+
+
 def _ranking(result: dict[str, Any]) -> str:
     """A row for each score, and beside them the default's on networks that nobody had looked at."""
     statistics = result["statistics"]
@@ -219,6 +251,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "repeatability-cpu": _repeatability,
     "paper_ratios-cpu": _paper_ratios,
     "deployed_form": _deployed_form,
+    "exporters": _exporters,
     "training_speed": _training_speed,
     "ray_overhead": _ray_overhead,
     "ranking": _ranking,

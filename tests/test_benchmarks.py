@@ -3,9 +3,12 @@
 import importlib.util
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 from networks import TINY
 
@@ -136,3 +139,73 @@ def test_trainings_take_turns_and_are_compared(
     assert compared["ratio"] == pytest.approx(1.1)
     assert compared["low"] < 1.1 < compared["high"]
     assert compared["ratio_kept"] == pytest.approx(1.0)
+
+
+def test_exported_files_are_compared_with_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exporters, tables = _benchmark("exporters"), _benchmark("readme_tables")
+    monkeypatch.setattr(sys.modules["export_subjects"], "by_hand", lambda _: TINY)
+    data, kept = _few_images(tmp_path / "few.npz"), tmp_path / "kept"
+
+    def run(to: Sequence[str], *arguments: str) -> list[dict[str, Any]]:
+        told = ["--data", data, "--small-data", data, "--resolution", "32", "--images", "20",
+                "--epochs", "1", "--small-epochs", "1", "--kept", str(kept), "--out", str(tmp_path),
+                "--to", *to]  # fmt: skip
+        monkeypatch.setattr(sys, "argv", ["exporters", *told, *arguments])
+        exporters.main()
+        networks: list[dict[str, Any]] = _result()["networks"]
+        return networks
+
+    def _result() -> Any:
+        return json.loads((tmp_path / "exporters.json").read_text())
+
+    t0, relu, gelu = run(["onnx", "onnx-int8", "timm", "yaml"])
+    assert [n["network"] for n in (t0, relu, gelu)] == ["t0", "fasternet-32-relu",
+                                                        "fasternet-32-gelu"]  # fmt: skip
+    assert [row["format"] for row in t0["rows"]] == ["onnx", "onnx-int8", "timm", "yaml"]
+    assert [row["format"] for row in gelu["rows"]] == ["onnx", "onnx-int8"]
+    fp32, int8, timms, yaml = t0["rows"]
+    assert timms["agreement"]["difference"] < 1e-5 > fp32["agreement"]["difference"]
+    assert (fp32["agreement"]["images"], fp32["agreement"]["same"]) == (20, 100)
+    assert (fp32["lost"]["points"], fp32["lost"]["only_torch"]) == (0, 0)
+    assert int8["agreement"]["difference"] > 1e-3
+    assert yaml["agreement"] is yaml["lost"] is None
+    assert (t0["split"], relu["split"], relu["rows"][0]["lost"]["images"]) == (
+        "validation", "test", 30,
+    )  # fmt: skip
+    said = capsys.readouterr().out
+    assert "fasternet_t0: epoch 1 of 1: " in said
+    assert "t0 as yaml: written, there is nothing to compute" in said
+    table = tables.TABLES["exporters"](_result())
+    assert "| `onnx` | " in table
+    assert "| `yaml` | nothing to compute | - | - | - | - |" in table
+    assert "| fasternet-32-gelu, `onnx-int8` | " in table
+
+    (weights,) = kept.glob("*.pth")
+    again, *small = run(["onnx"], "--weights", str(weights))
+    assert again["weights"] == f"as given: {weights.name}"
+    assert again["rows"][0]["agreement"]["same"] == 100
+    assert [network["rows"] for network in small] == [relu["rows"][:1], gelu["rows"][:1]]
+    assert "epoch" not in capsys.readouterr().out  # nothing is trained twice
+
+
+def test_what_an_export_lost_has_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    exporters = _benchmark("exporters")
+    none = exporters.Paired(images=10_000, only_torch=0, only_file=0)
+    assert none.lost == 0
+    assert none.interval == pytest.approx((-0.0196, 0.0196), abs=1e-4)
+    some = exporters.Paired(images=10_000, only_torch=100, only_file=60)
+    assert some.lost == pytest.approx(0.4)
+    assert some.interval == pytest.approx((0.151, 0.649), abs=1e-3)
+
+
+def _few_images(path: Path) -> str:
+    """Ten classes that a glance tells apart, in 200 training and 30 test images."""
+    rng, arrays = np.random.default_rng(0), {}
+    for split, count in (("train", 200), ("test", 30)):
+        labels = np.arange(count) % 10
+        pixels = rng.integers(0, 60, (count, 16, 16, 3)) + 18 * labels[:, None, None, None]
+        arrays |= {f"x_{split}": pixels.astype(np.uint8), f"y_{split}": labels}
+    np.savez(path, **arrays)
+    return str(path)

@@ -1,0 +1,150 @@
+"""What is exported: T0 with timm's weights, and two small networks that differ in activation."""
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from beats_the_hand import by_hand
+
+from nas.cli.main import main as fasternas
+from nas.training.export_images import RealImages, real_images
+from nas.training.exports import find_weights
+from nas.training.judging import Split
+from nas.training.training_folder import WEIGHTS
+from predictors.deployment.export_subject import Subject
+from predictors.recipe import Recipe
+from predictors.short_training import loaded
+from predictors.training import Training
+from search_spaces.checkpoints import Checkpoint
+from search_spaces.fasternet import FASTERNET, Activation
+from search_spaces.formats import save_config
+from search_spaces.timm_import import import_timm
+from search_spaces.weight_files import read_weights
+from search_spaces.whole_files import written
+
+ACTIVATIONS: tuple[Activation, ...] = ("relu", "gelu")
+WIDTH = 16  # of the small networks' first stage
+PUBLISHED = 224  # px, of the weights that timm publishes
+TEST_CROP = 0.9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """A network with weights, the images that it is judged by, and where the weights are from."""
+
+    subject: Subject
+    images: RealImages
+    weights: str
+    split: Split = "validation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Short:
+    """The short training of timm's module: its data as `load_data` takes it, size and length."""
+
+    data: str
+    resolution: int
+    epochs: int
+
+    @property
+    def name(self) -> str:
+        """What the weights are kept as."""
+        return f"fasternet_t0-{Path(self.data).stem}-{self.resolution}px-{self.epochs}-epochs"
+
+
+def given_t0(weights: Path, data: str, *, resolution: int, count: int, folder: Path) -> Exported:
+    """T0 with timm's published weights; images are normalised as timm says of them."""
+    found = import_timm().create_model("fasternet_t0").pretrained_cfg
+    said = {"mean": tuple(found["mean"]), "std": tuple(found["std"]), "crop": TEST_CROP}
+    checkpoint = _t0(weights, resolution, folder, **said)
+    return _exported("t0", checkpoint, data, count=count, weights=f"as given: {weights.name}")
+
+
+def trained_t0(short: Short, *, count: int, folder: Path) -> Exported:
+    """T0 with what a short training made of timm's own module."""
+    weights = train_timms(short, folder)
+    checkpoint = _t0(weights, short.resolution, folder)
+    told = (f"timm's own module, trained for {short.epochs} epochs on {Path(short.data).name} at "
+            f"{short.resolution} px")  # fmt: skip
+    return _exported("t0", checkpoint, short.data, count=count, weights=told)
+
+
+def train_timms(short: Short, folder: Path) -> Path:
+    """Train timm's `fasternet_t0` and save it as timm does; go on from the last epoch, if any."""
+    file, kept = folder / f"{short.name}.pth", folder / f"{short.name}.training.pt"
+    if file.exists():
+        return file
+    data = loaded(short.data, short.resolution)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = import_timm().create_model("fasternet_t0", num_classes=len(data.classes))
+    training = Training(network, data, Recipe(epochs=short.epochs))
+    if kept.exists():
+        training.load_state(torch.load(kept, weights_only=True))
+    while training.done < short.epochs:
+        epoch = training.run_epoch()
+        _keep(training.state(), kept)
+        print(f"fasternet_t0: epoch {epoch.number} of {short.epochs}: {epoch.accuracy:.2f} %",
+              flush=True)  # fmt: skip
+    _keep(network.state_dict(), file)
+    kept.unlink()
+    return file
+
+
+def trained_small(data: str, *, epochs: int, folder: Path) -> Iterator[Exported]:
+    """FasterNet scaled to 32 px with either activation, in full training, judged on test images."""
+    for activation in ACTIVATIONS:
+        name = f"fasternet-32-{activation}"
+        classes = len(loaded(data, by_hand(WIDTH).resolution).classes)
+        config = replace(by_hand(WIDTH), activation=activation, classes=classes)
+        save_config(config, folder / f"{name}.yaml")
+        _train([str(folder / f"{name}.yaml"), "--data", data, "--epochs", str(epochs),
+                "--device", "none", "--out", str(folder), "--resume"])  # fmt: skip
+        checkpoint, _ = find_weights(str(folder / name / WEIGHTS))
+        found = _exported(name, checkpoint, data, count=0,
+                          weights=f"trained for {epochs} epochs on {Path(data).name}")  # fmt: skip
+        yield _on_test(found)
+
+
+def _t0(weights: Path, resolution: int, folder: Path, **said: Any) -> Checkpoint:
+    """T0 as `fasternas export CONFIG --weights FILE` finds it, for as many classes as are there."""
+    classes = len(read_weights(weights)["classifier.weight"])
+    config = replace(FASTERNET["t0"], classes=classes, resolution=resolution)
+    save_config(config, folder / "t0.yaml")
+    checkpoint, _ = find_weights(str(folder / "t0.yaml"), weights=str(weights))
+    return replace(checkpoint, **said)
+
+
+def _exported(
+    name: str, checkpoint: Checkpoint, data: str, *, count: int, weights: str
+) -> Exported:
+    """There are labels to judge by where the data have as many classes as the network."""
+    config = checkpoint.config
+    known = len(loaded(data, config.resolution).classes) == config.classes
+    images = real_images(data, checkpoint, trained=known, count=count)
+    subject = Subject(name=name, checkpoint=checkpoint, trained=True,
+                      calibration=images.calibration(1))  # fmt: skip
+    return Exported(subject=subject, images=images, weights=weights)
+
+
+def _on_test(exported: Exported) -> Exported:
+    """The same judged by the whole test split, or where there is none by that of validation."""
+    data = exported.images.data
+    split: Split = "validation" if data.test is None else "test"
+    judged = data.validation if data.test is None else data.test
+    images = replace(exported.images, data=replace(data, validation=judged), count=len(judged))
+    return replace(exported, images=images, split=split)
+
+
+def _train(arguments: Sequence[str]) -> None:
+    if fasternas(["train", *arguments]) != 0:
+        raise RuntimeError(f"`fasternas train {arguments[0]}` must end well, but did not.")
+
+
+def _keep(content: dict[str, Any], path: Path) -> None:
+    packed = io.BytesIO()
+    torch.save(content, packed)
+    written(packed.getvalue(), path)

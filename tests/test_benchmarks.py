@@ -5,16 +5,19 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from networks import TINY
 
 from nas.benching.bench_report import plain_name
 from predictors.devices.registry import open_device
 from search_spaces.formats import save_config
+from search_spaces.network import build
+from search_spaces.weight_files import read_weights
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 KEPT = BENCHMARKS / "results" / "repeatability-cpu" / "runs.jsonl"
@@ -190,7 +193,33 @@ def test_exported_files_are_compared_with_torch(
     assert "epoch" not in capsys.readouterr().out  # nothing is trained twice
 
 
-def test_what_an_export_lost_has_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timms_training_goes_on_where_it_was_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    subjects = _benchmark("export_subjects")
+    timm = SimpleNamespace(create_model=lambda _, num_classes: build(TINY))
+    monkeypatch.setattr(subjects, "import_timm", lambda: timm)
+    short = subjects.Short(data=_few_images(tmp_path / "few.npz"), resolution=32, epochs=2)
+    whole, cut, keep = tmp_path / "whole", tmp_path / "cut", subjects._keep
+    whole.mkdir()
+    cut.mkdir()
+    expected = read_weights(subjects.train_timms(short, whole))
+
+    def kept_and_cut_off(content: dict[str, Any], path: Path) -> None:
+        keep(content, path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subjects, "_keep", kept_and_cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        subjects.train_timms(short, cut)
+    monkeypatch.setattr(subjects, "_keep", keep)
+    found = read_weights(subjects.train_timms(short, cut))
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+    assert [path.name for path in cut.iterdir()] == ["fasternet_t0-few-32px-2-epochs.pth"]
+    assert capsys.readouterr().out.count("epoch 2 of 2: ") == 2
+
+
+def test_what_an_export_lost_has_an_interval() -> None:
     exporters = _benchmark("exporters")
     none = exporters.Paired(images=10_000, only_torch=0, only_file=0)
     assert none.lost == 0
@@ -202,7 +231,8 @@ def test_what_an_export_lost_has_an_interval(monkeypatch: pytest.MonkeyPatch) ->
 
 def _few_images(path: Path) -> str:
     """Ten classes that a glance tells apart, in 200 training and 30 test images."""
-    rng, arrays = np.random.default_rng(0), {}
+    rng = np.random.default_rng(0)
+    arrays: dict[str, Any] = {}
     for split, count in (("train", 200), ("test", 30)):
         labels = np.arange(count) % 10
         pixels = rng.integers(0, 60, (count, 16, 16, 3)) + 18 * labels[:, None, None, None]

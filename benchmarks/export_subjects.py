@@ -67,8 +67,8 @@ def trained_t0(short: Short, *, count: int, folder: Path) -> Exported:
     """T0 with what a short training made of timm's own module."""
     weights = train_timms(short, folder)
     checkpoint = _t0(weights, short.resolution, folder)
-    told = (f"timm's own module, trained for {short.epochs} epochs on {Path(short.data).name} at "
-            f"{short.resolution} px")  # fmt: skip
+    told = (f"for want of the published ones those of timm's own module after {short.epochs} "
+            f"epochs on {Path(short.data).name} at {short.resolution} px")  # fmt: skip
     return _exported("t0", checkpoint, short.data, count=count, weights=told)
 
 

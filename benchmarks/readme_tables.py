@@ -130,23 +130,27 @@ def _form_words(form: str, runtime: str, precision: str) -> str:
 def _exporters(result: dict[str, Any]) -> str:
     """A table of T0's files; one of the small networks' accuracies."""
     t0, *small = result["networks"]
+    columns = f"largest difference | correlation | same class | accuracy | lost |\n{'|---' * 6}|"
     lines = [
         f"By `benchmarks/exporters.py`: T0 with timm's weights ({t0['weights']}) through every "
-        f"exporter, compared with torch on {t0['split']} images of {t0['data']}; points lost have "
-        "95 % intervals of the paired difference:", "",
-        "| `--to` | largest difference | correlation | same class | accuracy | lost |",
-        "|---|---|---|---|---|---|",
+        f"exporter, compared with torch on {_judged_on(t0)}. A difference is one of logits, as a "
+        "share of the largest; points lost have 95 % intervals, of the paired difference:", "",
+        f"| `--to` | {columns}",
     ]  # fmt: skip
     lines += [f"| `{row['format']}` | {_exported(row)} |" for row in t0["rows"]]
     lines += [
-        "", f"What eight bits cost small networks of `fasternet-32`'s kind ({small[0]['weights']}) "
-        f"on all its {small[0]['split']} images:", "",
-        "| network, `--to` | largest difference | correlation | same class | accuracy | lost |",
-        "|---|---|---|---|---|---|",
+        "", "What eight bits cost networks of `fasternet-32`'s kind, "
+        f"{small[0]['weights']}, on {_judged_on(small[0])}:", "",
+        f"| network, `--to` | {columns}",
     ]  # fmt: skip
     lines += [f"| {network['network']}, `{row['format']}` | {_exported(row)} |"
               for network in small for row in network["rows"]]  # fmt: skip
     return "\n".join(lines)
+
+
+def _judged_on(network: dict[str, Any]) -> str:
+    counts = [row["agreement"]["images"] for row in network["rows"] if row["agreement"]]
+    return f"{max(counts, default=0):,} {network['split']} images of {network['data']}"
 
 
 def _exported(row: dict[str, Any]) -> str:

@@ -67,8 +67,9 @@ class AccuracyPredictor:
         Raises:
             ValueError: if there are more or fewer scores than when fitting.
         """
-        mean, deviation = self.process.predict(_inputs(self.space, configs), scores)
-        return AccuracyPrediction(mean=mean, deviation=np.hypot(deviation, self.process.noise))
+        inputs = _inputs(self.space, configs)
+        mean, deviation = self.process.predict(inputs, scores, noisy=True)
+        return AccuracyPrediction(mean=mean, deviation=deviation)
 
 
 def _inputs(space: Space[Any], configs: Sequence[Any]) -> Array:

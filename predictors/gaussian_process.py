@@ -14,7 +14,7 @@ Array = NDArray[np.float64]
 
 # Priors of the logarithms (mean, deviation): of a length, in units of sqrt(d) for d inputs (long
 # in many dimensions), of the signal's variance and of the noise's, for standardised targets.
-_LENGTH, _SIGNAL, _NOISE = (0.0, 1.0), (0.0, 1.0), (-5.0, 2.0)
+_LENGTH, _SIGNAL, _NOISE = (0.5, 0.5), (0.0, 1.0), (-5.0, 2.0)
 _BOUNDS = ((-3.0, 5.0), (-4.0, 4.0), (-12.0, 1.0))
 _ROWS = 8192  # inputs at once, so that a million need little memory
 

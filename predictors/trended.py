@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictors.gaussian_process import GaussianProcess, fit_gaussian_process
+from predictors.warping import Warping, fit_warping
 
 Array = NDArray[np.float64]
 
@@ -14,13 +15,18 @@ _PSEUDO = 4.0  # results without any slope that the line is fitted to beside the
 
 @dataclass(frozen=True, kw_only=True)
 class TrendedProcess:
-    """Target = a line through k scores + a Gaussian process of the inputs for the rest."""
+    """Warped target = a line through k scores + a Gaussian process of the inputs for the rest."""
 
+    warping: Warping
     slopes: Array  # [k]
     process: GaussianProcess
 
-    def predict(self, inputs: Array, scores: Array | None) -> tuple[Array, Array]:
-        """Return mean and standard deviation (without noise) at [m, d] inputs, [m, k] scores.
+    def predict(
+        self, inputs: Array, scores: Array | None, *, noisy: bool = False
+    ) -> tuple[Array, Array]:  # fmt: skip
+        """Return mean and standard deviation of targets at [m, d] inputs, [m, k] scores.
+
+        `noisy`: of one that would be found, which chance moves too.
 
         Raises:
             ValueError: if there are more or fewer scores than when fitting.
@@ -30,12 +36,8 @@ class TrendedProcess:
             raise ValueError(f"`scores` must have as many columns as when fitting, "
                              f"{len(self.slopes)}, but got {columns.shape[1]}.")  # fmt: skip
         mean, deviation = self.process.predict(inputs)
-        return mean + columns @ self.slopes, deviation
-
-    @property
-    def noise(self) -> float:
-        """Standard deviation of the targets' noise."""
-        return self.process.noise
+        deviation = np.hypot(deviation, self.process.noise) if noisy else deviation
+        return self.warping.moments(mean + columns @ self.slopes, deviation)
 
 
 def fit_trended(
@@ -46,12 +48,13 @@ def fit_trended(
 
     The other arguments are those of `fit_gaussian_process`.
     """
-    columns = _columns(scores, len(inputs))
-    slopes = _slopes(columns, targets)
+    warping = fit_warping(targets)
+    warped, columns = warping.warped(targets), _columns(scores, len(inputs))
+    slopes = _slopes(columns, warped)
     known = None if start is None else start.process.hyperparameters
-    process = fit_gaussian_process(inputs, targets - columns @ slopes, start=known, steps=steps,
-                                   least_noise=least_noise)  # fmt: skip
-    return TrendedProcess(slopes=slopes, process=process)
+    process = fit_gaussian_process(inputs, warped - columns @ slopes, start=known, steps=steps,
+                                   least_noise=least_noise / warping.scale)  # fmt: skip
+    return TrendedProcess(warping=warping, slopes=slopes, process=process)
 
 
 def _columns(scores: Array | None, count: int) -> Array:

@@ -14,6 +14,7 @@ from predictors.data.datasets import ImageData
 from predictors.data.image_batches import batches, calibration_images
 from predictors.data.images import Images
 from predictors.recipe import Recipe
+from predictors.team import Team
 from predictors.training import Training, accuracy, device_of
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.network import FasterNet
@@ -27,19 +28,27 @@ _TEMPERATURES = torch.logspace(-0.4, 0.6, 41)  # 0.4 to 4
 
 def supernet_training(
     supernet: Supernet, data: ImageData, recipe: Recipe, draw: Draw, *,
-    device: torch.device | None = None,
+    device: torch.device | None = None, team: Team | None = None,
 ) -> Training:  # fmt: skip
     """Return the training of a supernet by the sandwich rule (arXiv 1903.05134).
 
     In each step `draw` gives the networks to train; `search_spaces.sandwich.sandwich` gives the
     largest, the smallest and random ones. The first learns from the labels, the others from the
     first (in-place distillation). The accuracy after an epoch is that of the first network drawn
-    with seed 0, on the validation split.
+    with seed 0, on the validation split. A team gives what one worker gives, up to rounding.
+
+    Raises:
+        ValueError: if a step has fewer images than the team has workers.
     """
-    first = draw(Random(0))[0]
-    return Training(supernet, data, recipe, loss=_SandwichLoss(supernet, recipe, draw),
-                    judge=lambda: accuracy(part_of(supernet, first, data), data.validation, data),
-                    device=device)  # fmt: skip
+    team, first = team or Team(), draw(Random(0))[0]
+
+    def judge() -> float:
+        return accuracy(part_of(supernet, first, data), data.validation, data, team=team)
+
+    loss = _SandwichLoss(supernet, recipe, draw)
+    training = Training(supernet, data, recipe, loss=loss, judge=judge, device=device)
+    training.join(team)
+    return training
 
 
 def score(supernet: Supernet, config: FasterNetConfig, data: ImageData) -> float:

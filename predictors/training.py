@@ -1,8 +1,8 @@
 """Training one network by a fixed recipe, epoch by epoch; it can stop after each and go on."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from statistics import fmean
 from typing import Any
 
@@ -12,7 +12,13 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from predictors.data.datasets import ImageData
-from predictors.data.image_batches import augmented, batches, calibration_images, scaled
+from predictors.data.image_batches import (
+    batches,
+    calibration_images,
+    drawn_moves,
+    moved,
+    scaled,
+)
 from predictors.data.images import Images
 from predictors.kept_memory import keep_memory
 from predictors.recipe import (
@@ -23,8 +29,11 @@ from predictors.recipe import (
     steps_of,
     warm_cosine,
 )
+from predictors.team import Team
 from search_spaces.batch_norms import recalibrate
 
+_TOO_SMALL = ("`workers` must each have the memory for their share of a batch, but one has not. "
+              "Ask for more of them.")  # fmt: skip
 _RECENT = 3.0  # so that the average is over the last quarter of the steps, or so
 
 
@@ -64,6 +73,8 @@ class Training:
         self._averaged = (AveragedModel(network, multi_avg_fn=_average)
                           if recipe.averaging and judge is None else None)  # fmt: skip
         self.pieces = 1  # that a batch is taken in, where memory is short
+        self._team = Team()
+        self._batch = min(recipe.batch_size, len(data.train))
         self._done = 0
         self._optimizer = torch.optim.AdamW(
             parameter_groups(network, recipe), lr=recipe.learning_rate
@@ -72,6 +83,20 @@ class Training:
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
             self._optimizer, warm_cosine(steps, recipe.warm_up)
         )
+
+    def join(self, team: Team) -> None:
+        """Take a share of each batch from here on; the others of the team take the rest.
+
+        It comes to what one worker alone comes to, up to rounding, if the network's batch norms
+        are over the whole batch.
+
+        Raises:
+            ValueError: if a step has fewer images than the team has workers.
+        """
+        if team.size > self._batch:
+            raise ValueError(f"`workers` must be at most the {self._batch} images of a step, but "
+                             f"are {team.size}. Ask for fewer.")  # fmt: skip
+        self._team = team
 
     @property
     def judged(self) -> nn.Module:
@@ -91,6 +116,7 @@ class Training:
 
         Raises:
             RuntimeError: if all epochs are done, or (`DivergedError`) the loss is no number.
+            MemoryError: if a worker of a team has too little for its share of a batch.
         """
         if self._done >= self._recipe.epochs:
             raise RuntimeError(f"`epochs` are done: {self._done}. Train with a longer recipe.")
@@ -109,7 +135,8 @@ class Training:
             place = device_of(self.network)
             recalibrate(self.judged, (_packed(scaled(images, scale), place)
                                       for images in calibration_images(self._data)))  # fmt: skip
-        return accuracy(self.judged, self._data.validation, self._data, scale=scale)
+        return accuracy(self.judged, self._data.validation, self._data, scale=scale,
+                        team=self._team)  # fmt: skip
 
     def _cross_entropy(self, images: Tensor, labels: Tensor, _: int) -> Tensor:
         return F.cross_entropy(self.network(images), labels,
@@ -117,14 +144,17 @@ class Training:
 
     def _batches(self, rng: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """What the epoch trains on, as the recipe alters it."""
-        recipe, images = self._recipe, self._data.train
+        recipe, images, whole = self._recipe, self._data.train, self._batch
         scale = fidelity(recipe, "resolution", self._done)
-        every = batches(images, data=self._data, batch_size=recipe.batch_size, rng=rng,
-                        drop_last=len(images) >= recipe.batch_size)  # fmt: skip
-        for pixels, labels in islice(every, steps_in(recipe, self._done, len(images))):
-            flip = recipe.flip and self._data.symmetric
-            altered = augmented(pixels, rng=rng, flip=flip, shift=recipe.shift)
-            yield scaled(altered, scale), labels
+        flip = recipe.flip and self._data.symmetric
+        own = self._team.share(whole)
+        steps = steps_in(recipe, self._done, len(images))
+        order = torch.randperm(len(images), generator=rng)[: steps * whole].view(steps, whole)
+        read = images.subset(order[:, own].flatten().numpy())
+        for pixels, labels in batches(read, data=self._data, batch_size=len(own), rng=None):
+            shape = (whole, *pixels.shape[1:])  # for which all workers draw alike
+            rows, columns = drawn_moves(shape, rng=rng, flip=flip, shift=recipe.shift)
+            yield scaled(moved(pixels, rows[own], columns[own]), scale), labels
 
     def state(self) -> dict[str, Any]:
         """Return all that is needed to go on, as torch.save takes it."""
@@ -149,47 +179,54 @@ class Training:
             except RuntimeError as error:
                 if not _is_out_of_memory(error) or self.pieces >= len(images):
                     raise
+                if self._team.size > 1:  # the others would not know of more pieces
+                    raise MemoryError(_TOO_SMALL) from error
                 self.pieces *= 2
 
     def _step_in_pieces(self, images: Tensor, labels: Tensor) -> float:
-        """Add up the gradients of the batch's pieces, then take the step."""
+        """Add up the gradients of the batch's pieces and of all workers, then take the step."""
         self._optimizer.zero_grad(set_to_none=True)
-        total = 0.0
+        total, place = 0.0, device_of(self.network)
         for part, targets in zip(images.chunk(self.pieces), labels.chunk(self.pieces), strict=True):
-            place = device_of(self.network)
             loss = self._loss(_packed(part, place), targets.to(place), self._schedule.last_epoch)
-            self._check(loss)
-            share = len(part) / len(images)
+            share = len(part) / self._batch
             (share * loss).backward()  # type: ignore[no-untyped-call]
             total += share * loss.item()
+        self._team.sum_gradients(self.network)
+        total = float(self._team.summed(torch.tensor([total], device=place)))
+        self._check(total)
         self._optimizer.step()
         self._schedule.step()
         if self._averaged is not None:
             self._averaged.update_parameters(self.network)
         return total
 
-    def _check(self, loss: Tensor) -> None:
-        if not torch.isfinite(loss):
+    def _check(self, loss: float) -> None:
+        if not math.isfinite(loss):
             raise DivergedError(
-                f"The loss must stay a number, but is {loss.item()} in epoch {self._done + 1}. "
+                f"The loss must stay a number, but is {loss} in epoch {self._done + 1}. "
                 "Use a smaller learning rate."
             )
 
 
 def accuracy(
-    network: nn.Module, images: Images, data: ImageData, *, scale: float = 1.0
+    network: nn.Module, images: Images, data: ImageData, *, scale: float = 1.0,
+    team: Team | None = None,
 ) -> float:  # fmt: skip
     """Return the top-1 accuracy in percent, at a share of the images' resolution.
 
-    The network is left in evaluation mode.
+    Each worker of a team judges some of the images. The network is left in evaluation mode.
     """
     network.eval()
-    right, place = 0, device_of(network)
+    team = team or Team()
+    own = images.subset(team.share(len(images)))
+    place = device_of(network)
+    right = torch.zeros(1, dtype=torch.int64, device=place)
     with torch.inference_mode():
-        for batch, labels in batches(images, data=data, batch_size=500, rng=None):
+        for batch, labels in batches(own, data=data, batch_size=500, rng=None):
             said = network(_packed(scaled(batch, scale), place)).argmax(1)
-            right += int((said == labels.to(place)).sum())
-    return 100 * right / len(images)
+            right += (said == labels.to(place)).sum()
+    return 100 * int(team.summed(right)) / len(images)
 
 
 def _average(averaged: Sequence[Tensor], latest: Sequence[Tensor], steps: Tensor | int) -> None:

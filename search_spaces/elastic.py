@@ -2,8 +2,9 @@
 
 Each function is the formula of a module in `search_spaces/blocks.py`, given that module at its
 largest. An input of c channels meets the leading c of the input channels of a weight; a slice is a
-view, so gradients reach it and nothing else. Batch norms normalise by the batch in training and
-leave the running statistics alone, which would be a mixture of those of all widths.
+view, so gradients reach it and nothing else. Batch norms normalise by the batch in training, that
+of all workers, and leave the running statistics alone, which would be a mixture of those of all
+widths.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 
 from search_spaces.blocks import Block, Merging, PConv, Stage, Stem
 from search_spaces.fasternet import Activation, FasterNetConfig
+from search_spaces.shared_norm import normalised, several_workers
 
 ACTIVATE: Mapping[Activation, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
 
@@ -78,6 +80,8 @@ def run_norm(x: Tensor, norm: nn.Module) -> Tensor:
     """BN(x) with the leading affine parameters, and in evaluation the leading statistics."""
     norm, c = cast(nn.BatchNorm2d, norm), x.shape[1]
     weight, bias = norm.weight[:c], norm.bias[:c]
+    if norm.training and several_workers():
+        return normalised(x, weight=weight, bias=bias, eps=norm.eps)
     if norm.training:
         return F.batch_norm(x, None, None, weight, bias, training=True, eps=norm.eps)
     mean, var = cast(Tensor, norm.running_mean)[:c], cast(Tensor, norm.running_var)[:c]

@@ -15,10 +15,10 @@ from nas.training.drawing import seed_of
 from nas.training.full_recipe import FullRecipe, crop_of, takes_pictures
 from nas.training.judging import judging_batches
 from nas.training.picture_loading import Batch, Pictures, Transform, loaded_pictures, transform_for
-from nas.training.team import Team
 from predictors.data.datasets import ImageData
 from predictors.data.image_batches import augmented, batches, scaled
 from predictors.data.images import Images
+from predictors.team import Team
 
 _JUDGED_AT_ONCE = 250
 

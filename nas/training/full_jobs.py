@@ -24,8 +24,8 @@ from search_spaces.fasternet import FasterNetConfig
 if TYPE_CHECKING:
     import torch
 
-    from nas.training.team import Team
     from predictors.data.datasets import ImageData
+    from predictors.team import Team
     from search_spaces.checkpoints import Checkpoint
     from search_spaces.network import FasterNet
 

@@ -17,11 +17,11 @@ from nas.training.full_progress import Best, Progress, Row
 from nas.training.full_recipe import FullRecipe, resolution_of
 from nas.training.picture_loading import Batch
 from nas.training.shared_layers import share_layers
-from nas.training.team import Team
 from nas.training.timm_parts import timm_with
 from predictors.data.datasets import ImageData
 from predictors.data.images import Images
 from predictors.kept_memory import keep_memory
+from predictors.team import Team
 from predictors.training import DivergedError
 from search_spaces.network import FasterNet
 

@@ -1,15 +1,14 @@
 """Layers that see the whole batch although several workers have a part of it each.
 
-With them, training with n workers is training with one. torch's own SyncBatchNorm needs GPUs.
+With them, training with n workers is training with one.
 """
 
-from typing import Any
-
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
-from nas.training.team import Team
+from predictors.team import Team
 from search_spaces.blocks import Block
+from search_spaces.shared_norm import affine, statistics
 
 
 def share_layers(network: nn.Module, team: Team, device: torch.device) -> nn.Module:
@@ -47,23 +46,15 @@ class SharedBatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
-            mean, variance = self._statistics(x)
+            mean, variance = self._tracked(*statistics(x))
         else:
             mean, variance = self.running_mean, self.running_var
-        scale = self.weight * (variance + self.eps).rsqrt()
-        shift = self.bias - mean * scale
-        return x * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
+        return affine(x, mean, self.weight * (variance + self.eps).rsqrt(), self.bias)
 
-    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance per channel; the mean first, since E[x^2] - E[x]^2 loses digits."""
-        ours = torch.tensor([x.numel() / x.shape[1]], device=x.device)
-        distributed.all_reduce(ours)
-        count = ours.item()
-        mean = _summed(x.sum((0, 2, 3))) / count
-        variance = _summed(((x - mean.view(1, -1, 1, 1)) ** 2).sum((0, 2, 3))) / count
+    def _tracked(self, mean: Tensor, variance: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / max(count - 1, 1), self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1).clamp(min=1), self.momentum)
             self.num_batches_tracked += 1
         return mean, variance
 
@@ -83,24 +74,3 @@ class SharedDropPath(nn.Module):
         count = x.shape[0] * self._team.size
         drawn = x.new_empty((count, 1, 1, 1)).bernoulli_(keep).div_(keep)
         return x * drawn[torch.from_numpy(self._team.rows(count)).to(x.device)]
-
-
-class _Sum(torch.autograd.Function):
-    """The sum over all workers; its gradient is the sum of theirs."""
-
-    @staticmethod
-    def forward(context: Any, values: Tensor) -> Tensor:
-        total = values.clone()
-        distributed.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].clone()
-        distributed.all_reduce(total)
-        return total
-
-
-def _summed(values: Tensor) -> Tensor:
-    total: Tensor = _Sum.apply(values)  # type: ignore[no-untyped-call]
-    return total

@@ -1,6 +1,6 @@
 """Batches of images as networks take them, and the augmentation of small images."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -75,18 +75,31 @@ def augmented(
     What comes in at the border is zero, the mean of normalised images. With `flip` every second
     one, at random, is mirrored left to right: not for digits or letters. `rng` is the CPU's.
     """
-    count, _, height, width = images.shape
+    return moved(images, *drawn_moves(images.shape, rng=rng, flip=flip, shift=shift))
+
+
+def drawn_moves(
+    shape: Sequence[int], *, rng: torch.Generator, flip: bool, shift: bool
+) -> tuple[Tensor, Tensor]:
+    """Draw for each image of a batch [b, c, h, w] which padded rows and columns it takes."""
+    count, _, height, width = shape
     rows = _shifted(count, height, rng, shift=shift)
     columns = _shifted(count, width, rng, shift=shift)
     if flip:
         mirrored = torch.rand(count, 1, generator=rng) < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
+    return rows, columns
+
+
+def moved(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return images [b, c, h, w] of these rows [b, h] and columns [b, w] of them, padded."""
+    count, _, height, width = images.shape
     margins = (width // 8, width // 8, height // 8, height // 8)
     padded = torch.nn.functional.pad(images, margins)
     which = torch.arange(count, device=images.device).view(-1, 1, 1)
     rows, columns = rows.to(images.device), columns.to(images.device)
-    moved = padded[which, :, rows.unsqueeze(2), columns.unsqueeze(1)]  # [b, h, w, c]
-    return moved.permute(0, 3, 1, 2).contiguous()
+    taken = padded[which, :, rows.unsqueeze(2), columns.unsqueeze(1)]  # [b, h, w, c]
+    return taken.permute(0, 3, 1, 2).contiguous()
 
 
 def scaled(images: Tensor, scale: float) -> Tensor:

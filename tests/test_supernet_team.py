@@ -1,0 +1,101 @@
+"""Several workers train one supernet as one worker does."""
+
+import socket
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import distributed
+from torch.multiprocessing.spawn import spawn
+
+from predictors.data.datasets import load_data
+from predictors.recipe import Recipe
+from predictors.supernet_training import supernet_training
+from predictors.team import Team
+from predictors.training import Training
+from search_spaces.fasternet import FasterNetConfig
+from search_spaces.sandwich import sandwich
+from search_spaces.space import Space, each, oneof
+from search_spaces.supernet import Supernet
+
+SPACE = Space(
+    FasterNetConfig,
+    widths=each(oneof(8, 16), oneof(16, 32)), depths=each(oneof(1, 2), oneof(1, 2)),
+    partial_ratios=(0.5, 0.5), expansions=each(oneof(1.0, 2.0), oneof(1.0, 2.0)),
+    resolution=16, stem_stride=2, head_width=32, classes=4, activation="relu",
+)  # fmt: skip
+RECIPE = Recipe(epochs=3, batch_size=32, shift=True)  # all that is drawn for images
+
+
+def _training(folder: Path, team: Team) -> Training:
+    torch.manual_seed(0)
+    data = load_data(str(folder / "noise.npz"))
+    return supernet_training(Supernet(SPACE), data, RECIPE, partial(sandwich, SPACE, count=4),
+                             team=team)  # fmt: skip
+
+
+def _train(rank: int, size: int, port: int, folder: Path) -> None:
+    """Train for an epoch and keep what it comes to."""
+    if size > 1:
+        torch.set_num_threads(1)
+        distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank,
+                                       world_size=size)  # fmt: skip
+    training = _training(folder, Team(rank=rank, size=size))
+    epoch = training.run_epoch()
+    told = {"loss": epoch.loss, "accuracy": epoch.accuracy}
+    torch.save({**training.state(), **told}, folder / f"{rank}-of-{size}.pt")
+    if size > 1:
+        distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data of noise."""
+    folder = tmp_path_factory.mktemp("team")
+    images = np.random.default_rng(0).integers(0, 256, (300, 16, 16, 3), dtype=np.uint8)
+    np.savez(folder / "noise.npz", x_train=images, y_train=np.arange(300) % 4)
+    return folder
+
+
+def _of(folder: Path, size: int) -> list[dict[str, Any]]:
+    """What each worker of a team of so many comes to."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    if size == 1:
+        _train(0, 1, port, folder)
+    else:
+        spawn(_train, (size, port, folder), nprocs=size)  # type: ignore[no-untyped-call]
+    return [torch.load(folder / f"{rank}-of-{size}.pt", weights_only=True) for rank in range(size)]
+
+
+@pytest.mark.parametrize("size", [2, 3])  # three have 11, 11 and 10 images of a step
+def test_several_workers_come_to_what_one_comes_to(size: int, folder: Path) -> None:
+    (one,), (first, *others) = _of(folder, 1), _of(folder, size)
+    assert first["loss"] == pytest.approx(one["loss"], rel=1e-5)
+    assert first["accuracy"] == pytest.approx(one["accuracy"], abs=5.0)  # an image or two of 30
+    fresh = _training(folder, Team()).state()["network"]
+    for name, weight in one["network"].items():
+        assert all(torch.equal(other["network"][name], first["network"][name]) for other in others)
+        torch.testing.assert_close(first["network"][name], weight, atol=1e-4, rtol=1e-4)
+    moved = one["network"]["classifier.weight"] - fresh["classifier.weight"]
+    assert moved.abs().max() > 2e-3  # batch norms of their own would be seen by that
+
+
+def test_more_workers_than_images_are_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match="`workers` must be at most the 32 images of a step, but"):
+        _training(folder, Team(rank=0, size=33))
+
+
+def test_a_worker_without_memory_says_so(folder: Path) -> None:
+    training = _training(folder, Team(rank=0, size=2))
+
+    def hungry(*_: object) -> torch.Tensor:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 GB")
+
+    training._loss = hungry
+    with pytest.raises(MemoryError, match="`workers` must each have the memory for their share"):
+        training.run_epoch()

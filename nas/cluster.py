@@ -21,6 +21,8 @@ SETTINGS = {  # of Ray, in the environment, where the user has not set them
     "RAY_USAGE_STATS_ENABLED": "0",
     # Ray's future default; without it this version warns of a change on machines without GPU.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Ray Train would write a log of its own between the lines of the progress.
+    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
 }
 # Nobody reads the metrics of a cluster that we start, and for them the driver would keep the name
 # of every trial, two kilobytes each.

@@ -10,9 +10,10 @@ from networks import TINY
 from ray_nodes import kill_one
 from safetensors.torch import load_file
 
+from nas.training.crew import Crew
 from nas.training.full_jobs import Job
 from nas.training.full_recipe import FullRecipe
-from nas.training.ray_training import Crew, run_with_ray
+from nas.training.ray_training import run_with_ray
 
 RECIPE = FullRecipe(epochs=6, batch=16, rate=2e-3)
 

@@ -63,6 +63,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def whole(text: str) -> int:
+    """Read a whole number from 0."""
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0, but got {text!r}.")
+    return int(text)
+
+
 def batch(text: str) -> int | None:
     """Read a positive whole number, or dynamic."""
     return None if text == "dynamic" else positive(text)

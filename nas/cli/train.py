@@ -12,8 +12,9 @@ from nas.training.picking import Picked, find_networks
 from nas.training.recipe_files import read_overrides, read_recipe, recipe_with
 
 if TYPE_CHECKING:
+    from nas.training.crew import Crew
     from nas.training.full_jobs import Job
-    from nas.training.ray_training import Crew, Update
+    from nas.training.ray_training import Update
     from nas.training.trackers import Trackers
     from predictors.data.datasets import ImageData
 
@@ -133,20 +134,20 @@ def _crew(arguments: argparse.Namespace) -> "Crew":
     """As many GPUs as asked for, or one if it is here; a worker for each."""
     import torch
 
-    from nas.training.ray_training import Crew
+    from nas.training.crew import Asked
 
     there = torch.cuda.device_count()
-    gpus = min(there, 1) if arguments.gpus is None else arguments.gpus
-    if gpus and not there and not arguments.ray:
-        raise ValueError(f"`gpus` must be 0 where there is no GPU, but got {gpus}. Leave it out.")
-    return Crew(workers=max(arguments.workers, gpus), gpus=gpus)
+    asked = Asked(workers=arguments.workers, gpus=arguments.gpus)
+    if not arguments.ray:
+        asked.check(there)
+    return asked.crew(min(there, 1))
 
 
 def _here(job: "Job", crew: "Crew", log: "Trackers") -> None:
     """Train in this process, which needs no Ray."""
     from nas.training.full_jobs import run_job
-    from nas.training.team import usable_device
     from nas.training.training_folder import read_table
+    from predictors.team import usable_device
 
     steps = run_job(job, device=usable_device("cuda" if crew.gpus else "cpu"))
     with _Bars() as bars:

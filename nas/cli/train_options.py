@@ -2,7 +2,7 @@
 
 import argparse
 
-from nas.cli.arguments import device, duration_ms, positive, ray_address, word, words
+from nas.cli.arguments import device, duration_ms, positive, ray_address, whole, word, words
 
 
 def add_train_options(train: argparse.ArgumentParser) -> None:
@@ -14,7 +14,7 @@ def add_train_options(train: argparse.ArgumentParser) -> None:
     train.add_argument("--pick", default="best", metavar="WHICH",
                        help="of a run's front: best, knee, all or a number (best)")  # fmt: skip
     train.add_argument("--epochs", type=positive, metavar="N", help="of each training (300)")
-    train.add_argument("--seed", type=_whole, metavar="N", help="same seed, same weights (0)")
+    train.add_argument("--seed", type=whole, metavar="N", help="same seed, same weights (0)")
     train.add_argument("--recipe", type=word, metavar="FILE", help="YAML with settings to change")
     train.add_argument("--set", type=setting, metavar="NAME=VALUE", action="append", default=[],
                        help="change a setting of recipe.yaml; may be repeated")  # fmt: skip
@@ -22,7 +22,7 @@ def add_train_options(train: argparse.ArgumentParser) -> None:
                        help="scratch, supernet (the run's) or a FasterNet checkpoint")  # fmt: skip
     train.add_argument("--workers", type=positive, default=1, metavar="N",
                        help="processes that train one network together (1)")  # fmt: skip
-    train.add_argument("--gpus", type=_whole, metavar="N",
+    train.add_argument("--gpus", type=whole, metavar="N",
                        help="GPUs for one network (1 if there is one)")  # fmt: skip
     train.add_argument("--checkpoint", type=duration_ms, default=600e3, metavar="TIME",
                        help="the longest time between checkpoints (10min)")  # fmt: skip
@@ -44,10 +44,3 @@ def setting(text: str) -> tuple[str, str]:
     if not equals or not name:
         raise argparse.ArgumentTypeError(f"must be NAME=VALUE, but got {text!r}.")
     return name.strip(), value
-
-
-def _whole(text: str) -> int:
-    """Read a whole number from 0."""
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0, but got {text!r}.")
-    return int(text)

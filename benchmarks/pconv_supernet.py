@@ -38,8 +38,8 @@ def main() -> None:
     options = SearchOptions(device="cpu", budget_ms=1.0, space=plan.space, accuracy="supernet",
                             data=data, epochs=epochs)  # fmt: skip
     start = time.monotonic()
-    for done, total, accuracy in train_supernet(folder, options, Sandwich(_drawn(plan))):
-        print(f"epoch {done} of {total}: {accuracy:.2f} % for a large network, "
+    for at in train_supernet(folder, options, Sandwich(_drawn(plan))):
+        print(f"epoch {at.done} of {at.total}: {at.accuracy:.2f} % for a large network, "
               f"{time.monotonic() - start:.0f} s", flush=True)  # fmt: skip
     known = {tuple(row["genes"]) for row in journal.read(folder / "supernet.jsonl")}
     estimate = SupernetEstimator(options=options, folder=folder)

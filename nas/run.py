@@ -6,10 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from random import Random
 from typing import IO, Any, Literal
-
-import numpy as np
 
 from nas.candidate import Candidate
 from nas.cluster import Evaluate, Outcome, Pool, RayPool, joined
@@ -18,22 +15,22 @@ from nas.evaluation import Evaluation
 from nas.fronts import best_of, candidates_of
 from nas.latencies import Calibration, calibrations, fitted, predicted
 from nas.named_sizes import named_sizes
-from nas.reach import check_reachable, check_reached
-from nas.searching.feasible import fastest
+from nas.reach import check_reachable, check_reached, smallest_of
 from nas.searching.loop import search
 from nas.searching.promotion import promoted
 from nas.searching.smoothing import smoothed
 from nas.studies.options import SearchOptions
 from nas.studies.study import Study
 from nas.studies.trainings import after, longest, train_on
-from nas.supernets import Sandwich, train_supernet, within_budget
+from nas.supernets import Sandwich, within_budget
 from nas.timing_tasks import through_ray
+from nas.training.crew import Asked
+from nas.training.ray_supernet import supernet_trained
 from nas.verifying import verify
 from predictors.accuracy import AccuracyEstimator
 from predictors.calibration import next_batch
-from predictors.cost import cost, costs
+from predictors.cost import cost
 from predictors.devices.device import Device
-from predictors.latency import Prediction
 from predictors.recipe import rungs
 from predictors.shares import Predictor
 from predictors.timing import Measurement
@@ -86,9 +83,10 @@ class Run:
         self.lost = self.lost_trainings = 0  # trials, and longer trainings, whose workers were lost
 
     def steps(
-        self, *, ray_address: str | None = None, trial_timeout_s: float | None = None
-    ) -> Iterator[Progress]:
-        """Do everything that is not done yet.
+        self, *, ray_address: str | None = None, trial_timeout_s: float | None = None,
+        crew: Asked | None = None,
+    ) -> Iterator[Progress]:  # fmt: skip
+        """Do everything that is not done yet; the crew trains the supernet, if there is one.
 
         Raises:
             ValueError: if no config of the space meets the budget.
@@ -98,8 +96,8 @@ class Run:
         with through_ray(self.device, ray_address) as self.device:
             yield from self._calibrate()
             self._check_reachable()
-            yield from self._train_supernet()
             with joined(ray_address):
+                yield from self._train_supernet(crew or Asked(), ray_address)
                 yield from self._search(partial(pool, timeout_s=trial_timeout_s))
                 yield from self._train_best(pool, trial_timeout_s)
             yield from self._verify()
@@ -196,7 +194,7 @@ class Run:
 
     def _check_reached(self) -> None:
         """Time T0 and the smallest config, which must meet the budget."""
-        smallest, _ = fastest(self.space, _macs, Random(self.options.seed))
+        smallest = smallest_of(self.space, self.options.seed)
         self._measure([named_sizes(self.space)["t0"], smallest], CALIBRATION_PROCESSES)
         check_reached(self.options.targets, self.study.measurements[smallest])
 
@@ -204,14 +202,16 @@ class Run:
         """By what the networks that were timed tell of all the others."""
         check_reachable(self.space, self._known_latency(), self.options.targets, self.options.seed)
 
-    def _train_supernet(self) -> Iterator[Progress]:
+    def _train_supernet(self, asked: Asked, address: str | None) -> Iterator[Progress]:
         """Train the weights that all networks share, where accuracies come from them."""
         if self.estimator.kind != "supernet":
             return
         configs = within_budget(self.space, self._known_latency().predict, self.options.limit,
                                 self.options.seed)  # fmt: skip
-        for done, total, accuracy in train_supernet(self.folder, self.options, Sandwich(configs)):
-            yield Progress("training the supernet", done, total, f"accuracy {accuracy:.3g} %")
+        for at in supernet_trained(self.folder, self.options, Sandwich(configs), asked,
+                                   address=address):  # fmt: skip
+            yield Progress("training the supernet", at.done, at.total,
+                           f"accuracy {at.accuracy:.3g} %")  # fmt: skip
 
     def _search(self, open_pool: OpenPool) -> Iterator[Progress]:
         known = self._known_latency()
@@ -289,9 +289,3 @@ class Run:
                 return None
             self._fitted[len(timed)] = found
         return self._fitted[len(timed)]
-
-
-def _macs(configs: Sequence[FasterNetConfig]) -> Prediction:
-    """MACs in place of a latency: enough to find the smallest config."""
-    macs = np.asarray(costs(configs).macs, dtype=float)
-    return Prediction(macs, macs, macs)

@@ -17,6 +17,11 @@ from search_spaces.fasternet import FasterNetConfig
 from search_spaces.space import Space
 
 if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from predictors.team import Team
+    from predictors.training import Training
     from search_spaces.supernet import Supernet
 
 FILE = "supernet.pt"
@@ -24,6 +29,15 @@ SAMPLE = 256  # networks within the budget that stand for all of those
 DRAWN = 8192  # networks of any size to find them among
 END = 16  # of these one in so many counts as among the largest, or the smallest
 COST = 12.0  # trainings of a single network that training the supernet may cost
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """How many epochs of a supernet are done, of how many, and the accuracy of a large network."""
+
+    done: int
+    total: int
+    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -69,19 +83,43 @@ def epochs_for(sandwich: Sandwich, epochs: int) -> int:
 
 
 def train_supernet(
-    folder: Path, options: SearchOptions, sandwich: Sandwich
-) -> Iterator[tuple[int, int, float]]:
-    """Train the supernet of a run folder; yield epochs done, of how many, and an accuracy.
+    folder: Path, options: SearchOptions, sandwich: Sandwich, *, team: "Team | None" = None,
+    device: "torch.device | None" = None,
+) -> Iterator[Trained]:  # fmt: skip
+    """Train the supernet of a run folder, alone or as one of a team; yield after each epoch.
 
-    It is kept after each epoch and goes on from there. The accuracy is that of one large network.
+    It is kept after each epoch, by the first of a team, and goes on from there, whatever the team.
 
     Raises:
         RuntimeError: if the loss is no number any more.
+        ValueError: if a team is larger than a batch, or finds different files.
         OSError: if it cannot be kept.
     """
     import torch
 
     from predictors.deployment.artifact import written
+
+    total = epochs_for(sandwich, options.epochs)
+    training = _begun(options, sandwich, total, team, device)
+    if (folder / FILE).exists():
+        training.load_state(read_kept(folder / FILE))
+    if team is not None:
+        _check_agreed(team, training.done, training.network)
+    while training.done < total:
+        accuracy = training.run_epoch().accuracy
+        if team is None or team.leads:
+            saved = io.BytesIO()
+            torch.save({**training.state(), "accuracy": accuracy}, saved)
+            written(saved.getvalue(), folder / FILE)
+        yield Trained(done=training.done, total=total, accuracy=accuracy)
+
+
+def _begun(
+    options: SearchOptions, sandwich: Sandwich, epochs: int, team: "Team | None",
+    device: "torch.device | None",
+) -> "Training":  # fmt: skip
+    import torch
+
     from predictors.recipe import Recipe
     from predictors.short_training import loaded
     from predictors.supernet_training import supernet_training
@@ -89,23 +127,25 @@ def train_supernet(
     from search_spaces.inheritance import inherit
     from search_spaces.weight_files import read_weights
 
-    total = epochs_for(sandwich, options.epochs)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         supernet = _empty(options)
     if options.weights:
         inherit(supernet, read_weights(options.weights))
     data = loaded(options.data, max(config.resolution for config in sandwich.configs))
-    training = supernet_training(supernet, data, Recipe(epochs=total, seed=options.seed), sandwich,
-                                 device=training_device())  # fmt: skip
-    if (folder / FILE).exists():
-        training.load_state(read_kept(folder / FILE))
-    while training.done < total:
-        accuracy = training.run_epoch().accuracy
-        saved = io.BytesIO()
-        torch.save(training.state(), saved)
-        written(saved.getvalue(), folder / FILE)
-        yield training.done, total, accuracy
+    return supernet_training(supernet, data, Recipe(epochs=epochs, seed=options.seed), sandwich,
+                             device=device or training_device(), team=team)  # fmt: skip
+
+
+def _check_agreed(team: "Team", done: int, network: "nn.Module") -> None:
+    import torch
+
+    from predictors.training import device_of
+
+    total = int(team.summed(torch.tensor([done], device=device_of(network))))
+    if total != done * team.size:
+        raise ValueError(f"`out` must be a folder that all nodes share, but not all find the same "
+                         f"{FILE} in it. Name one on a shared disk.")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,8 @@ from nas.cluster import Evaluate, InProcess
 from search_spaces.formats import save_config
 
 CLUSTERS = {
-    "test_cluster.py", "test_code_travels.py", "test_disturbed_cluster.py", "test_ray_training.py",
-    "test_timing_tasks.py", "test_trial_clock.py",
+    "test_cluster.py", "test_code_travels.py", "test_disturbed_cluster.py", "test_ray_supernet.py",
+    "test_ray_training.py", "test_timing_tasks.py", "test_trial_clock.py",
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nas.estimating import Prepared
     from nas.run import Run
     from nas.studies.mirror import Mirror
+    from nas.training.crew import Asked
 
 TRIALS, TRAINED_TRIALS = 200, 36  # unless told
 
@@ -28,6 +29,7 @@ def run_search(arguments: argparse.Namespace) -> int:
 
     folder = _folder(arguments)
     ready = _prepared(arguments, folder)
+    crew = _crew(arguments, ready.options)
     if arguments.resume:
         run = resume_run(folder, ready.options, repair=arguments.repair, fresh=arguments.fresh)
     else:
@@ -36,7 +38,8 @@ def run_search(arguments: argparse.Namespace) -> int:
         print(remark, file=sys.stderr)
     try:
         mirror = _mirror(arguments.storage, run)
-        steps = run.steps(ray_address=arguments.ray, trial_timeout_s=_seconds(arguments))
+        steps = run.steps(ray_address=arguments.ray, trial_timeout_s=_seconds(arguments),
+                          crew=crew)  # fmt: skip
         with redirect_stdout(sys.stderr):  # Ray tells there of lost workers
             _show_progress(steps, f"{run.device.description}; {folder}")
         front = report.write_report(run)
@@ -100,6 +103,20 @@ def _prepared(arguments: argparse.Namespace, folder: Path) -> "Prepared":
     )  # fmt: skip
     automatic = arguments.accuracy == "auto" and not arguments.resume
     return prepared(options, automatic=automatic, minutes=_minutes(arguments))
+
+
+def _crew(arguments: argparse.Namespace, options: SearchOptions) -> "Asked":
+    """Who trains the supernet; a matter of this command, not of the study."""
+    from nas.training.crew import Asked
+
+    asked = Asked(workers=arguments.workers, gpus=arguments.gpus)
+    if options.accuracy != "supernet":
+        asked.refuse(f"`accuracy` is {options.accuracy}")
+    elif asked.gpus and not arguments.ray:
+        import torch
+
+        asked.check(torch.cuda.device_count())
+    return asked
 
 
 def _accuracy(arguments: argparse.Namespace, folder: Path) -> Any:

@@ -2,7 +2,16 @@
 
 import argparse
 
-from nas.cli.arguments import by_device, duration_ms, numbers, positive, ray_address, word, words
+from nas.cli.arguments import (
+    by_device,
+    duration_ms,
+    numbers,
+    positive,
+    ray_address,
+    whole,
+    word,
+    words,
+)
 
 
 def add_search_options(search: argparse.ArgumentParser) -> None:
@@ -26,6 +35,9 @@ def add_search_options(search: argparse.ArgumentParser) -> None:
         help="what early epochs have less of: resolution, images (none)")  # fmt: skip
     add("--weights", type=word, metavar="FILE",
         help="a FasterNet checkpoint for the supernet to begin with")  # fmt: skip
+    add("--workers", type=positive, metavar="N",
+        help="processes that train the supernet together (one a GPU, or 1)")  # fmt: skip
+    add("--gpus", type=whole, metavar="N", help="GPUs that train the supernet (all there are)")
     add("--searcher", default="guided",
         help="guided (ours), nsga2, nsga3, tpe, gp, evolution, local, random, "
              "nni-evolution")  # fmt: skip

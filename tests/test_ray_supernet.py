@@ -1,0 +1,205 @@
+"""A supernet that several workers of a cluster train: lost, killed, gone on with, refused."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ray_nodes import kill_one, two_nodes
+
+from nas.cli.main import main
+from nas.cluster import joined
+from nas.studies.options import SearchOptions
+from nas.supernets import FILE, Sandwich, Trained, read_kept, train_supernet
+from nas.training.crew import Asked
+from nas.training.ray_supernet import supernet_trained
+from predictors.cost import cost
+
+TWO = Asked(workers=2, gpus=0)
+COMMAND = "import sys; from nas.cli.main import main; sys.exit(main())"
+Streams = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A cluster of two nodes of one core each; a lost worker is noticed soon."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+        patch.setenv("RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING", "0")
+        with two_nodes() as started:
+            yield started.address
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> SearchOptions:
+    """A study of images of noise."""
+    images = np.random.default_rng(0).integers(0, 256, (160, 32, 32, 3), dtype=np.uint8)
+    file = tmp_path_factory.mktemp("data") / "noise.npz"
+    np.savez(file, x_train=images, y_train=np.arange(160) % 4)
+    return SearchOptions(device="arm", budget_ms=1.0, space="fasternet-32", accuracy="supernet",
+                         data=str(file), classes=4, epochs=1)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def sandwich(options: SearchOptions) -> Sandwich:
+    """The smallest of some networks."""
+    space, rng = options.open_space(), Random(0)
+    drawn = sorted((space.sample(rng) for _ in range(200)), key=lambda config: cost(config).macs)
+    return Sandwich(drawn[:16])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """As each of the workers has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def alone(
+    options: SearchOptions,
+    sandwich: Sandwich,
+    one_thread: None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, list[Trained]]:
+    """What one process comes to, and how."""
+    folder = tmp_path_factory.mktemp("alone")
+    return folder, list(train_supernet(folder, options, sandwich, device=torch.device("cpu")))
+
+
+def _kill_when(done: int, folder: Path, ended: threading.Event, killed: list[bool]) -> None:
+    while not ended.wait(0.05):
+        if (folder / FILE).exists() and read_kept(folder / FILE)["done"] >= done:
+            killed.append(kill_one("RayTrainWorker"))
+            return
+
+
+def test_two_go_on_with_what_one_began_one_is_lost_and_they_come_to_the_same(
+    alone: tuple[Path, list[Trained]], options: SearchOptions, sandwich: Sandwich, address: str,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    whole, epochs = alone
+    first = train_supernet(tmp_path, options, sandwich, device=torch.device("cpu"))
+    assert next(first) == epochs[0]
+    ended, killed = threading.Event(), list[bool]()
+    watcher = threading.Thread(target=_kill_when, args=(2, tmp_path, ended, killed))
+    watcher.start()
+    try:
+        with joined(address):
+            told = list(supernet_trained(tmp_path, options, sandwich, TWO, address=address))
+    finally:
+        ended.set()
+        watcher.join()
+    assert killed == [True]
+    assert told[-1].done == told[-1].total == len(epochs)
+    assert [at.done for at in told] == sorted({at.done for at in told})
+    ours, theirs = (read_kept(folder / FILE)["network"] for folder in (tmp_path, whole))
+    for name, weight in theirs.items():  # AdamW makes much of some gradients that are mere rounding
+        assert (ours[name] - weight).abs().double().mean() < 1e-4, name
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+def test_what_two_have_done_is_not_done_again_and_a_loss_that_is_no_number_is_one_line(
+    alone: tuple[Path, list[Trained]], options: SearchOptions, sandwich: Sandwich, address: str,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    kept = read_kept(alone[0] / FILE)
+    torch.save(kept, tmp_path / FILE)
+    assert not list(supernet_trained(tmp_path, options, sandwich, TWO, address=address))
+    kept["network"]["classifier.bias"].fill_(torch.nan)
+    torch.save({**kept, "done": 1}, tmp_path / FILE)
+    with joined(address), pytest.raises(RuntimeError, match="must stay a number, but is nan") as no:
+        list(supernet_trained(tmp_path, options, sandwich, TWO, address=address))
+    assert "\n" not in str(no.value)
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+def test_too_many_workers_for_the_cluster_are_one_line(
+    options: SearchOptions, sandwich: Sandwich, address: str, tmp_path: Path
+) -> None:
+    message = r"^`workers` must find room, but 3 of them do not: there are 2 cores and 0 GPUs\..*$"
+    with joined(address), pytest.raises(RuntimeError, match=message):
+        list(supernet_trained(tmp_path, options, sandwich, Asked(workers=3), address=address))
+    assert not list(tmp_path.iterdir())
+
+
+def _search(folder: Path, options: SearchOptions, *more: str) -> list[str]:
+    return ["search", "--device", "arm", "--budget", "1ms", "--space", "fasternet-32", "--trials",
+            "3", "--out", str(folder), "--data", options.data, "--accuracy", "supernet",
+            "--epochs", "1", *more]  # fmt: skip
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_killed_search_with_two_workers_goes_on_with_one(
+    options: SearchOptions, address: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    command = _search(folder, options, "--workers", "2", "--gpus", "0", "--ray", address)
+    with subprocess.Popen([sys.executable, "-c", COMMAND, *command], stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL) as process:  # fmt: skip
+        end = time.monotonic() + 200
+        while not (folder / FILE).exists():
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        process.kill()
+    begun = read_kept(folder / FILE)["done"]
+    assert main(_search(folder, options, "--resume", "--gpus", "0")) == 0
+    assert read_kept(folder / FILE)["done"] > begun
+    assert (folder / "pareto.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        ((), Asked()),
+        (("--workers", "3"), Asked(workers=3)),
+        (("--gpus", "2"), Asked(gpus=2)),
+    ],
+)
+@pytest.mark.usefixtures("without_ray")
+def test_the_options_reach_the_training(
+    words: tuple[str, ...], asked: Asked, options: SearchOptions, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: Streams,
+) -> None:  # fmt: skip
+    seen: list[Any] = []
+
+    def trained(*arguments: Any, address: str | None) -> Iterator[Trained]:
+        seen.append((arguments[-1], address))
+        raise RuntimeError("That is enough.")
+
+    monkeypatch.setattr("nas.run.supernet_trained", trained)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert main(_search(tmp_path / "run", options, *words)) == 2
+    assert capsys.readouterr().err.endswith("error: That is enough.\n")
+    assert seen == [(asked, None)]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("--workers 2 --accuracy proxy", "`workers` must be left out where `accuracy` is proxy"),
+        ("--gpus 1 --accuracy train", "`gpus` must be left out where `accuracy` is train"),
+        ("--gpus 9", "`gpus` must be 0 where there is no GPU, but got 9"),
+    ],
+)
+def test_workers_that_have_nothing_to_do_are_refused(
+    words: str, complaint: str, options: SearchOptions, tmp_path: Path, capsys: Streams,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert main(_search(tmp_path / "run", options, *words.split())) == 2
+    said = capsys.readouterr().err
+    assert complaint in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "run").exists()

@@ -31,13 +31,18 @@ class TrendedProcess:
         Raises:
             ValueError: if there are more or fewer scores than when fitting.
         """
+        mean, deviation = self.predict_warped(inputs, scores)
+        deviation = np.hypot(deviation, self.process.noise) if noisy else deviation
+        return self.warping.moments(mean, deviation)
+
+    def predict_warped(self, inputs: Array, scores: Array | None) -> tuple[Array, Array]:
+        """Return mean and standard deviation on the scale on which targets are normal."""
         columns = _columns(scores, len(inputs))
         if columns.shape[1] != len(self.slopes):
             raise ValueError(f"`scores` must have as many columns as when fitting, "
                              f"{len(self.slopes)}, but got {columns.shape[1]}.")  # fmt: skip
         mean, deviation = self.process.predict(inputs)
-        deviation = np.hypot(deviation, self.process.noise) if noisy else deviation
-        return self.warping.moments(mean + columns @ self.slopes, deviation)
+        return mean + columns @ self.slopes, deviation
 
 
 def fit_trended(

@@ -48,6 +48,15 @@ def test_moments_are_those_of_many_draws() -> None:
     assert deviation == pytest.approx(values.std(axis=0), rel=0.02)
 
 
+def test_what_is_predicted_is_what_is_predicted_on_the_warped_scale() -> None:
+    x = np.linspace(0, 1, 20)[:, None]
+    model = fit_trended(x, 90 - 5 * x[:, 0] ** 3, None)
+    mean, deviation = model.predict_warped(x, None)
+    plain, _ = model.predict(x, None)
+    assert plain == pytest.approx(model.warping.moments(mean, deviation)[0])
+    assert (model.predict(x, None, noisy=True)[1] >= model.predict(x, None)[1]).all()
+
+
 def test_few_bad_networks_do_not_hide_the_differences_of_the_good_ones() -> None:
     rng = np.random.default_rng(0)
     x = rng.uniform(0, 1, (40, 1))

@@ -1,10 +1,12 @@
 """Our own searcher: a Gaussian process of the accuracy guides evolution over the whole space.
 
-Each proposal maximises the expected hypervolume improvement over the logarithm of the latency: half
-the time is worth as much wherever it is saved, and the slowest networks do not take all trials.
-Latency is taken as known (predicted before anything is spent, or learned from the trials), so the
-improvement in the plane is a sum of one-dimensional expected improvements, one for each step of the
-front, in closed form. Under a budget every second proposal seeks the most accurate config instead.
+Each proposal maximises the expected hypervolume improvement, on scales of its own. Latency counts
+by its logarithm: half the time is worth as much wherever it is saved, and the slowest networks do
+not take all trials. Accuracy is warped to look normal: a point at the top, where networks crowd, is
+worth more. Latency is taken as known (predicted before anything is spent, or learned from the
+trials), so the improvement in the plane is a sum of one-dimensional expected improvements, one for
+each step of the front, in closed form. Under a budget every second proposal seeks the most accurate
+config instead.
 A latency that is predicted also tells of the accuracy: it is an input beside the choices. A cheap
 score that is known of every config, where there is one, is a trend that the process departs from.
 """
@@ -27,7 +29,7 @@ from predictors.trended import TrendedProcess
 from search_spaces.space import Genes, Space
 
 Array = NDArray[np.float64]
-Front = list[tuple[float, float, Genes]]  # latency, accuracy, genes; the fastest first
+Front = list[tuple[float, float, Genes]]  # latency, warped accuracy, genes; the fastest first
 Gain = Callable[[list[Genes], Front], Array]
 
 START = 8  # proposals before the first model
@@ -149,10 +151,15 @@ class GuidedSearcher:
         return total * feasible * (latency < limit)
 
     def _accuracies(self, candidates: list[Genes]) -> tuple[Array, Array]:
-        """Predicted accuracy of each candidate and its standard deviation."""
+        """Predicted accuracy of each candidate, warped, and its standard deviation."""
         assert self._accuracy is not None
         known = self._prior.of(self._decoded(candidates))
-        return self._accuracy.predict(self._inputs(candidates), known)
+        return self._accuracy.predict_warped(self._inputs(candidates), known)
+
+    def _found(self) -> Array:
+        """The accuracies of all results, warped."""
+        assert self._accuracy is not None
+        return self._accuracy.warping.warped(np.array([s.accuracy for s in self._scores]))
 
     def _latencies(self, candidates: list[Genes]) -> tuple[Array, Array]:
         """Latency of each candidate, and the probability (0 or 1 if predicted) of the budget."""
@@ -167,7 +174,7 @@ class GuidedSearcher:
         return np.exp(mean), _normal_cdf((np.log(self._budget_ms) - mean) / deviation)
 
     def _front(self) -> Front:
-        """The front (latency, accuracy, genes) of results and pending ones.
+        """The front (latency, warped accuracy, genes) of results and pending ones.
 
         These are at their modelled means, and so are results where accuracies are known to be
         noisy: what chance has lifted need not be beaten.
@@ -178,7 +185,7 @@ class GuidedSearcher:
             latency += self._latencies(self._pending)[0].tolist()
         accuracy = self._accuracies(genes)[0].tolist()
         if not self._prior.images:
-            accuracy[: len(self._scores)] = [s.accuracy for s in self._scores]
+            accuracy[: len(self._scores)] = self._found().tolist()
         kept = [self._budget_ms is None or s.upper_ms <= self._budget_ms for s in self._scores]
         kept += [True] * len(self._pending)
         points = compress(zip(latency, accuracy, genes, strict=True), kept)
@@ -191,7 +198,7 @@ class GuidedSearcher:
     def _steps(self, front: Front) -> tuple[list[Any], float]:
         """The front as steps (from latency, to latency, accuracy to beat), up to the reference."""
         limit = self._budget_ms or max(s.latency_ms for s in self._scores)
-        floor = float(np.quantile([s.accuracy for s in self._scores], 0.05))
+        floor = float(np.quantile(self._found(), 0.05))
         starts = [0.0, *(latency for latency, _, _ in front)]
         ends = [*(latency for latency, _, _ in front), limit]
         heights = [floor, *(max(accuracy, floor) for _, accuracy, _ in front)]

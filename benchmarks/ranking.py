@@ -245,7 +245,7 @@ def _predictor(
             SPACE, [configs[i] for i in fit], bench.truth[fit], scores=told[fit],
             least_noise=noise,
         )  # fmt: skip
-        predicted = predictor.predict([configs[i] for i in test], scores=told[test]).mean
+        predicted = predictor.predict([configs[i] for i in test], scores=told[test]).median
         for name, statistic in STATISTICS.items():
             found[name].append(statistic(predicted, bench.truth[test], bench.latencies_ms[test]))
     return {name: _spread(values) for name, values in found.items()}

@@ -22,7 +22,7 @@ _FEWEST = 4
 class AccuracyPrediction:
     """Predicted accuracies of n configs and their standard deviations, each of shape [n]."""
 
-    mean: Array
+    median: Array
     deviation: Array
 
 
@@ -49,13 +49,17 @@ class AccuracyPredictor:
         unit, where that is known: a few dozen networks hardly tell.
 
         Raises:
-            ValueError: if there are fewer than four, or the lengths differ.
+            ValueError: if there are fewer than four, the lengths differ, or one is no number.
         """
         truth = np.asarray(accuracies, dtype=float)
         if len(configs) < _FEWEST or len(configs) != len(truth):
             raise ValueError(f"`configs` must hold {_FEWEST} trained networks or more and "
                              f"`accuracies` one number for each, but got {len(configs)} and "
                              f"{len(truth)}.")  # fmt: skip
+        if not np.isfinite(truth).all():
+            wrong = truth[~np.isfinite(truth)][0]
+            raise ValueError(f"`accuracies` must be finite, but got {wrong}. Leave that network "
+                             "out.")  # fmt: skip
         process = fit_trended(_inputs(space, configs), truth, scores, least_noise=least_noise)
         return cls(space=space, process=process)
 
@@ -68,8 +72,8 @@ class AccuracyPredictor:
             ValueError: if there are more or fewer scores than when fitting.
         """
         inputs = _inputs(self.space, configs)
-        mean, deviation = self.process.predict(inputs, scores, noisy=True)
-        return AccuracyPrediction(mean=mean, deviation=deviation)
+        median, deviation = self.process.predict(inputs, scores, noisy=True)
+        return AccuracyPrediction(median=median, deviation=deviation)
 
 
 def _inputs(space: Space[Any], configs: Sequence[Any]) -> Array:

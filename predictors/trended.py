@@ -24,16 +24,16 @@ class TrendedProcess:
     def predict(
         self, inputs: Array, scores: Array | None, *, noisy: bool = False
     ) -> tuple[Array, Array]:  # fmt: skip
-        """Return mean and standard deviation of targets at [m, d] inputs, [m, k] scores.
+        """Return medians and standard deviations of targets at [m, d] inputs, [m, k] scores.
 
-        `noisy`: of one that would be found, which chance moves too.
+        `noisy`: deviations of what would be found, which chance moves too.
 
         Raises:
             ValueError: if there are more or fewer scores than when fitting.
         """
-        mean, deviation = self.predict_warped(inputs, scores)
-        deviation = np.hypot(deviation, self.process.noise) if noisy else deviation
-        return self.warping.moments(mean, deviation)
+        median, deviation = self.warping.spread(*self.predict_warped(inputs, scores))
+        noise = self.warping.scale * self.process.noise if noisy else 0.0
+        return median, np.hypot(deviation, noise)
 
     def predict_warped(self, inputs: Array, scores: Array | None) -> tuple[Array, Array]:
         """Return mean and standard deviation on the scale on which targets are normal."""
@@ -53,7 +53,7 @@ def fit_trended(
 
     The other arguments are those of `fit_gaussian_process`.
     """
-    warping = fit_warping(targets)
+    warping = fit_warping(targets, least_noise=least_noise)
     warped, columns = warping.warped(targets), _columns(scores, len(inputs))
     slopes = _slopes(columns, warped)
     known = None if start is None else start.process.hyperparameters

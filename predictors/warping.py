@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 _PRIOR = 0.7  # deviation of the power from 1, which changes nothing: few values hardly tell it
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(24)
+_FURTHEST = 1e6  # scales from the centre; what is further is taken to be there
+_QUARTILE = 0.6745  # of a normal distribution, in its deviations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,9 @@ class Warping:
 
     def warped(self, values: Array) -> Array:
         """Return values [n] on the warped scale."""
-        return _transformed((values - self.centre) / self.scale, self.power)
+        standard = _standard(values, self.centre, self.scale)
+        above, below = np.maximum(standard, 0.0), np.maximum(-standard, 0.0)
+        return _shrunk(above, self.power) - _shrunk(below, 2 - self.power)
 
     def unwarped(self, values: Array) -> Array:
         """Return what `warped` made these of."""
@@ -37,26 +40,28 @@ class Warping:
         below = _grown(np.maximum(-values, 0.0), 2 - self.power)
         return self.centre + self.scale * (above - below)
 
-    def moments(self, mean: Array, deviation: Array) -> tuple[Array, Array]:
-        """Return mean and deviation of the values whose warped ones are normal, each of shape [n].
+    def spread(self, mean: Array, deviation: Array) -> tuple[Array, Array]:
+        """Return median and deviation of values whose warped ones are normal, each of shape [n].
 
-        By Gauss-Hermite quadrature.
+        The deviation is half of what lies between the warped mean -+ one deviation. The values'
+        own moments would be those of a few very unlikely ones.
         """
-        shares = _WEIGHTS / _WEIGHTS.sum()
-        values = self.unwarped(mean[:, None] + deviation[:, None] * _NODES)
-        centre = values @ shares
-        return centre, np.sqrt((values - centre[:, None]) ** 2 @ shares)
+        low, middle, high = (self.unwarped(mean + step * deviation) for step in (-1, 0, 1))
+        return middle, (high - low) / 2
 
 
-def fit_warping(values: Array) -> Warping:
-    """Fit to values [n], at least one: the power of the highest likelihood times its prior."""
+def fit_warping(values: Array, *, least_noise: float = 0.0) -> Warping:
+    """Fit to values [n], at least one: the power of the highest likelihood times its prior.
+
+    What is within `least_noise` is but chance, and hardly warped: the scale is no smaller.
+    """
     from scipy.optimize import minimize_scalar
     from scipy.stats import yeojohnson_llf
 
-    centre, scale = float(np.median(values)), float(np.std(values)) or 1.0
-    standard = (values - centre) / scale
-    if len(values) < 2 or not standard.any():
-        return Warping(centre=centre, scale=scale, power=1.0)
+    centre, scale = float(np.median(values)), max(_spread(values), least_noise)
+    if scale <= 1e-9 * max(abs(centre), 1.0):  # all the same, up to rounding
+        return Warping(centre=centre, scale=1.0, power=1.0)
+    standard = _standard(values, centre, scale)
 
     def minus(power: float) -> float:
         return float(0.5 * ((power - 1) / _PRIOR) ** 2 - yeojohnson_llf(power, standard))
@@ -65,9 +70,14 @@ def fit_warping(values: Array) -> Warping:
     return Warping(centre=centre, scale=scale, power=float(found.x))
 
 
-def _transformed(values: Array, power: float) -> Array:
-    above, below = np.maximum(values, 0.0), np.maximum(-values, 0.0)
-    return _shrunk(above, power) - _shrunk(below, 2 - power)
+def _spread(values: Array) -> float:
+    """A standard deviation that a few values far away do not move, unless most are the same."""
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+    return float((high - low) / (2 * _QUARTILE)) or float(np.mean(np.abs(values - middle)))
+
+
+def _standard(values: Array, centre: float, scale: float) -> Array:
+    return np.clip((values - centre) / scale, -_FURTHEST, _FURTHEST)
 
 
 def _shrunk(values: Array, power: float) -> Array:

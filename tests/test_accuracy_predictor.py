@@ -42,7 +42,7 @@ def test_forty_networks_rank_others_better_than_their_parameters_do() -> None:
     predictor = AccuracyPredictor.fit(SPACE, *_trained(40, 0))
     configs, truth = _trained(150, 1)
     params = [cost(config).params for config in configs]
-    found = spearman(predictor.predict(configs).mean, truth)
+    found = spearman(predictor.predict(configs).median, truth)
     assert found > max(0.85, spearman(params, truth) + 0.1)
 
 
@@ -50,7 +50,7 @@ def test_the_deviation_says_how_far_off_it_is() -> None:
     predictor = AccuracyPredictor.fit(SPACE, *_trained(60, 2))
     configs, truth = _trained(150, 3)
     predicted = predictor.predict(configs)
-    within = np.abs(predicted.mean - truth) < 2 * predicted.deviation
+    within = np.abs(predicted.median - truth) < 2 * predicted.deviation
     assert within.mean() > 0.85
     assert np.median(predicted.deviation) < np.std(truth)
 
@@ -63,8 +63,8 @@ def test_a_score_that_knows_more_is_used() -> None:
     hint = hidden + rng.normal(size=140) * 0.5
     blind = AccuracyPredictor.fit(SPACE, configs, truth + hidden[:40])
     told = AccuracyPredictor.fit(SPACE, configs, truth + hidden[:40], scores=hint[:40, None])
-    better = spearman(told.predict(others, scores=hint[40:, None]).mean, true + hidden[40:])
-    assert better > spearman(blind.predict(others).mean, true + hidden[40:]) + 0.2
+    better = spearman(told.predict(others, scores=hint[40:, None]).median, true + hidden[40:])
+    assert better > spearman(blind.predict(others).median, true + hidden[40:]) + 0.2
     with pytest.raises(ValueError, match="`scores` must have as many columns as when fitting"):
         told.predict(others)
 
@@ -75,7 +75,7 @@ def test_configs_without_layers_are_told_apart_by_their_choices() -> None:
     configs = [space.sample(rng) for _ in range(60)]
     truth = [sum(c.kernels) + 3 * (c.activation == "gelu") + rng.gauss(0, 0.5) for c in configs]
     predictor = AccuracyPredictor.fit(space, configs[:30], truth[:30])
-    assert spearman(predictor.predict(configs[30:]).mean, truth[30:]) > 0.8
+    assert spearman(predictor.predict(configs[30:]).median, truth[30:]) > 0.8
 
 
 @pytest.mark.parametrize(("configs", "accuracies"), [(3, 3), (5, 4)])
@@ -83,3 +83,9 @@ def test_too_few_networks_are_refused(configs: int, accuracies: int) -> None:
     found, truth = _trained(configs, 6)
     with pytest.raises(ValueError, match="`configs` must hold 4 trained networks or more"):
         AccuracyPredictor.fit(SPACE, found, truth[:accuracies])
+
+
+def test_an_accuracy_that_is_no_number_is_refused() -> None:
+    found, truth = _trained(6, 6)
+    with pytest.raises(ValueError, match="`accuracies` must be finite, but got nan"):
+        AccuracyPredictor.fit(SPACE, found, [*truth[:5], float("nan")])

@@ -156,7 +156,7 @@ def _gained(
     trained = [config for config, _ in trials]
     known, asked = (None, None) if scores is None else (scores(trained), scores(configs))
     model = AccuracyPredictor.fit(space, trained, [a for _, a in trials], scores=known)
-    return np.asarray(change @ model.predict(configs, scores=asked).mean)
+    return np.asarray(change @ model.predict(configs, scores=asked).median)
 
 
 def _jackknife(

@@ -90,17 +90,15 @@ def _work_in_team(work: "Work", folder: Path, *, on_gpu: bool) -> None:
     team = Team(rank=context.get_world_rank(), size=context.get_world_size())
     place = ray.train.torch.get_device() if on_gpu else torch.device("cpu")
     said = folder / _ERROR
-    if said.exists():  # told by the attempt before
-        return
+    if team.summed(torch.tensor([int(said.exists())], device=place)):
+        return  # told by the attempt before
     try:
         for news in work(team, place):
             ray.train.report(dict(news))
-    except (ValueError, DivergedError, GivenUpError) as error:
-        _tell(said, error)  # every worker's: trying again would end the same
-    except (OSError, MemoryError) as error:  # one worker's, for which the others wait
+    except (ValueError, DivergedError, GivenUpError, OSError, MemoryError) as error:
         if not isinstance(error, ConnectionError):  # then a worker was lost
             _tell(said, error)
-        if team.size > 1 or not said.exists():
+        if team.size > 1 or not said.exists():  # it may be this one's, for which the others wait
             raise
 
 

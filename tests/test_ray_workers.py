@@ -1,0 +1,37 @@
+"""The workers of Ray Train, one of which finds something wrong that the others do not."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from nas.cluster import joined
+from nas.training.crew import Crew
+from nas.training.ray_workers import begin, ended
+
+if TYPE_CHECKING:
+    import torch
+
+    from predictors.team import Team
+
+
+def test_an_error_of_one_worker_ends_all_of_them_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+
+    def work(team: "Team", device: "torch.device") -> Iterator[dict[str, Any]]:
+        if team.rank == 1:
+            raise ValueError("`data` must be on every node,\nbut are not on one.")
+        team.wait()
+        yield {"device": device.type}
+
+    with joined(None) as ray:
+        reference = begin(work, tmp_path, Crew(workers=2), ray=ray, cores=1, name="one")
+        done, _ = ray.wait([reference], timeout=120)
+        assert done, "the others wait for the one"
+        error = ended(reference, tmp_path, ray=ray)
+    assert error == "`data` must be on every node, but are not on one."
+    assert not list(tmp_path.iterdir())

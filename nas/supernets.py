@@ -142,8 +142,9 @@ def _check_agreed(team: "Team", done: int, network: "nn.Module") -> None:
 
     from predictors.training import device_of
 
-    total = int(team.summed(torch.tensor([done], device=device_of(network))))
-    if total != done * team.size:
+    here = torch.tensor([done, done**2], device=device_of(network))
+    total, squares = team.summed(here).tolist()
+    if total**2 != team.size * squares:  # Cauchy-Schwarz: alike where all are, so all raise
         raise ValueError(f"`out` must be a folder that all nodes share, but not all find the same "
                          f"{FILE} in it. Name one on a shared disk.")  # fmt: skip
 

@@ -1,13 +1,19 @@
 """The networks that share a study's supernet."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from random import Random
+from threading import Barrier
 
 import numpy as np
+import pytest
+import torch
 
-from nas.supernets import COST, SAMPLE, Sandwich, epochs_for, within_budget
+from nas.supernets import COST, SAMPLE, Sandwich, _check_agreed, epochs_for, within_budget
 from predictors.cost import cost, costs
 from predictors.latency import Prediction
+from predictors.team import Team
 from search_spaces.catalogue import SPACES
 from search_spaces.fasternet import FasterNetConfig
 
@@ -51,3 +57,28 @@ def test_it_costs_no_more_than_a_dozen_trainings() -> None:
     a_training = 8 * np.mean([cost(c).macs for c in sandwich.configs])
     assert 0.8 * COST < epochs * a_step / a_training < 1.05 * COST
     assert epochs_for(sandwich, 1) >= 1
+
+
+@pytest.mark.parametrize(
+    ("done", "refused"),
+    [((2, 2, 2), False), ((0, 0, 0), False), ((1, 2, 3), True), ((5, 0, 0), True)],
+)
+def test_workers_that_find_different_files_all_say_so(
+    done: tuple[int, ...], *, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[int, torch.Tensor] = {}
+    all_here = Barrier(len(done), timeout=60)
+
+    def summed(team: Team, values: torch.Tensor) -> torch.Tensor:
+        given[team.rank] = values
+        all_here.wait()
+        return torch.stack(list(given.values())).sum(0)
+
+    def check(rank: int) -> None:
+        message = "^`out` must be a folder that all nodes share, but not all find the same"
+        with pytest.raises(ValueError, match=message) if refused else nullcontext():
+            _check_agreed(Team(rank=rank, size=3), done[rank], torch.nn.Linear(1, 1))
+
+    monkeypatch.setattr(Team, "summed", summed)
+    with ThreadPoolExecutor(len(done)) as threads:
+        list(threads.map(check, range(len(done))))

@@ -96,8 +96,8 @@ class Run:
         with through_ray(self.device, ray_address) as self.device:
             yield from self._calibrate()
             self._check_reachable()
-            with joined(ray_address):
-                yield from self._train_supernet(crew or Asked(), ray_address)
+            yield from self._train_supernet(crew or Asked(), ray_address)
+            with joined(ray_address):  # not before: one worker trains here, without Ray
                 yield from self._search(partial(pool, timeout_s=trial_timeout_s))
                 yield from self._train_best(pool, trial_timeout_s)
             yield from self._verify()

@@ -179,7 +179,9 @@ def test_the_options_reach_the_training(
         raise RuntimeError("That is enough.")
 
     monkeypatch.setattr("nas.run.supernet_trained", trained)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("nas.run.joined", seen.append)  # what trains joins Ray if it needs it
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2})
     assert main(_search(tmp_path / "run", options, *words)) == 2
     assert capsys.readouterr().err.endswith("error: That is enough.\n")
     assert seen == [(asked, None)]
@@ -191,6 +193,7 @@ def test_the_options_reach_the_training(
         ("--workers 2 --accuracy proxy", "`workers` must be left out where `accuracy` is proxy"),
         ("--gpus 1 --accuracy train", "`gpus` must be left out where `accuracy` is train"),
         ("--gpus 9", "`gpus` must be 0 where there is no GPU, but got 9"),
+        ("--workers 50", "`workers` must find room, but 50 of them do not: there are 2 cores and"),
     ],
 )
 def test_workers_that_have_nothing_to_do_are_refused(
@@ -198,6 +201,7 @@ def test_workers_that_have_nothing_to_do_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
     assert main(_search(tmp_path / "run", options, *words.split())) == 2
     said = capsys.readouterr().err
     assert complaint in said

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterable
 from contextlib import redirect_stdout
@@ -107,15 +108,18 @@ def _prepared(arguments: argparse.Namespace, folder: Path) -> "Prepared":
 
 def _crew(arguments: argparse.Namespace, options: SearchOptions) -> "Asked":
     """Who trains the supernet; a matter of this command, not of the study."""
-    from nas.training.crew import Asked
+    from nas.training.crew import Asked, check_room
 
     asked = Asked(workers=arguments.workers, gpus=arguments.gpus)
     if options.accuracy != "supernet":
         asked.refuse(f"`accuracy` is {options.accuracy}")
-    elif asked.gpus and not arguments.ray:
+    elif asked != Asked() and not arguments.ray:
         import torch
 
-        asked.check(torch.cuda.device_count())
+        gpus = torch.cuda.device_count()
+        asked.check(gpus)
+        here: dict[str, float] = {"CPU": len(os.sched_getaffinity(0)), "GPU": gpus}
+        check_room(asked.crew(gpus), [here])
     return asked
 
 

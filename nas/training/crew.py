@@ -63,15 +63,24 @@ def room_for(crew: Crew, ray: Any, *, networks: int = 1) -> Room:
         RuntimeError: if there is no room for one network.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    check_room(crew, nodes)
     side_by_side = min(_places(nodes, crew, 1) // crew.workers, networks)
-    if not side_by_side:
-        has = [sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU")]
-        raise RuntimeError(f"`workers` must find room, but {crew.workers} of them do not: there "
-                           f"are {has[0]:g} cores and {has[1]:g} GPUs. Ask for fewer.")  # fmt: skip
     most = max(int(node.get("CPU", 0)) for node in nodes)
     cores = max(cores for cores in range(1, most + 1)
                 if _places(nodes, crew, cores) >= side_by_side * crew.workers)  # fmt: skip
     return Room(cores=cores, networks=side_by_side)
+
+
+def check_room(crew: Crew, nodes: Sequence[dict[str, float]]) -> None:
+    """Refuse a crew for whose workers these nodes have too few cores or GPUs.
+
+    Raises:
+        RuntimeError: if there are too few.
+    """
+    if _places(nodes, crew, 1) < crew.workers:
+        has = [sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU")]
+        raise RuntimeError(f"`workers` must find room, but {crew.workers} of them do not: there "
+                           f"are {has[0]:g} cores and {has[1]:g} GPUs. Ask for fewer.")  # fmt: skip
 
 
 def _places(nodes: Sequence[dict[str, float]], crew: Crew, cores: int) -> int:

@@ -90,6 +90,7 @@ def _prepared(arguments: argparse.Namespace, folder: Path) -> "Prepared":
     """The options as asked, with what the data and the run to go on with say."""
     from nas.estimating import prepared
 
+    _refuse_idle_time(arguments)
     first, *beside = targets_of(arguments, run=folder if arguments.resume else None)
     options = SearchOptions(
         device=first.device, budget_ms=first.budget_ms, space=arguments.space,
@@ -131,6 +132,13 @@ def _accuracy(arguments: argparse.Namespace, folder: Path) -> Any:
         return SearchOptions.from_json(read_run(folder)["options"]).accuracy
     told = None if arguments.accuracy == "auto" else arguments.accuracy
     return told or ("train" if arguments.data else "proxy")
+
+
+def _refuse_idle_time(arguments: argparse.Namespace) -> None:
+    """Refuse a time for training where nothing is chosen by it."""
+    if arguments.time is not None and arguments.accuracy != "auto":
+        raise ValueError(f"`time` must be left out unless `accuracy` is auto, but got "
+                         f"{arguments.time / 1e3:g} s. Add --accuracy auto.")  # fmt: skip
 
 
 def _minutes(arguments: argparse.Namespace) -> float | None:

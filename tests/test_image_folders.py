@@ -94,6 +94,21 @@ def test_files_may_lie_deeper_and_hidden_ones_do_not_count(tmp_path: Path) -> No
     assert len(data.remarks) == 1  # of the cut
 
 
+def test_links_are_followed_but_not_in_a_circle_nor_to_another_class(tmp_path: Path) -> None:
+    root = _tree(tmp_path / "data" / "train")
+    _tree(tmp_path / "data" / "val", count=3)
+    _save(tmp_path / "elsewhere" / "more" / "0.png")
+    (root / "red" / "more").symlink_to(tmp_path / "elsewhere")
+    assert len(load_data(str(tmp_path / "data")).train) == 21
+    for name, place in (("loop", root), ("up", tmp_path), ("other", root / "green"),
+                        ("again", tmp_path / "elsewhere" / "more")):  # fmt: skip
+        (root / "red" / name).symlink_to(place)
+    data = load_data(str(tmp_path / "data"))
+    assert np.bincount(data.train.labels).tolist() == [10, 11]
+    (remark,) = data.remarks
+    assert "red/loop leads to a folder that is read elsewhere and was not followed, nor" in remark
+
+
 def test_files_that_are_no_images_by_name_or_lie_beside_are_counted(tmp_path: Path) -> None:
     _tree(tmp_path)
     (tmp_path / "red" / "notes.txt").write_text("red", encoding="utf-8")

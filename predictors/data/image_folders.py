@@ -1,7 +1,7 @@
 """A tree of image files with a folder for each class, as torchvision's ImageFolder reads it."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ class _Tree:
 
     classes: dict[str, list[Path]]
     others: list[Path]
+    links: list[Path]
 
 
 def load_folder(root: Path, *, resolution: int | None) -> FoundImages:
@@ -49,7 +50,9 @@ def load_folder(root: Path, *, resolution: int | None) -> FoundImages:
         resolution=resolution,
     )
     others = [path for tree in trees.values() for path in tree.others]
-    return replace(found, remarks=(*remarks, *_others_remark(others), *found.remarks))
+    links = [path for tree in trees.values() for path in tree.links]
+    said = (*remarks, *_links_remark(links), *_others_remark(others))
+    return replace(found, remarks=(*said, *found.remarks))
 
 
 def _split_folders(root: Path) -> tuple[dict[SplitName, Path], tuple[str, ...]]:
@@ -102,7 +105,10 @@ def _tree(root: Path) -> _Tree:
             f"`data` must hold a folder for each class, but {root} holds none. Move the images of "
             "each class into a folder with its name."
         )
-    files = {folder.name: list(_walk(folder)) for folder in folders}
+    whole = root.resolve()
+    around = {_identity(path) for path in (*folders, whole, *whole.parents)}
+    links: list[Path] = []
+    files = {folder.name: list(_walk(folder, around, links)) for folder in folders}
     classes = {name: [path for path in paths if _is_image(path)] for name, paths in files.items()}
     empty = [name for name, paths in classes.items() if not paths]
     if empty:
@@ -112,14 +118,32 @@ def _tree(root: Path) -> _Tree:
         )
     beside = [path for path in sorted(root.iterdir()) if _is_image(path) and path.is_file()]
     odd = [path for paths in files.values() for path in paths if not _is_image(path)]
-    return _Tree(classes=classes, others=beside + odd)
+    return _Tree(classes=classes, others=beside + odd, links=links)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """All files below a folder that are not hidden, links followed, in order."""
+def _walk(folder: Path, around: Set[tuple[int, int]], links: list[Path]) -> Iterator[Path]:
+    """All files below a folder that are not hidden, in order.
+
+    Links are followed, but those go to `links` that lead to a folder around this one or one that
+    was read: their images would count twice, or as of another class.
+    """
+    known = set(around)
     for where, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        inside = sorted(name for name in folders if not name.startswith("."))
+        folders.clear()
+        for path in (Path(where, name) for name in inside):
+            if _identity(path) in known:
+                links.append(path)
+            else:
+                known.add(_identity(path))
+                folders.append(path.name)
         yield from (Path(where, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """What is the same for a folder and the links to it."""
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def _raise(error: OSError) -> None:
@@ -151,6 +175,13 @@ def _refuse_other_classes(folder: Path, classes: set[str], known: set[str]) -> N
             f"`data` must have the classes of train in every split, but {folder} "
             f"{' and '.join(differing)}. Give each split the same class folders."
         )
+
+
+def _links_remark(links: list[Path]) -> tuple[str, ...]:
+    if not links:
+        return ()
+    rest = f", nor {len(links) - 1:,} more links" if len(links) > 1 else ""
+    return (f"{links[0]} leads to a folder that is read elsewhere and was not followed{rest}.",)
 
 
 def _others_remark(others: list[Path]) -> tuple[str, ...]:

@@ -52,6 +52,19 @@ def test_a_validation_split_of_the_npz_is_kept(tmp_path: Path) -> None:
     assert data.remarks == ()
 
 
+@pytest.mark.parametrize("name", ["valid", "validation", "Val"])
+def test_splits_may_have_their_other_names(tmp_path: Path, name: str) -> None:
+    data = load_data(_npz(tmp_path, **{f"x_{name}": _images(4), f"y_{name}": [0, 1, 1, 0]}))
+    assert [len(data.train), len(data.validation)] == [20, 4]
+    assert data.remarks == ()
+
+
+def test_arrays_that_are_not_used_are_named(tmp_path: Path) -> None:
+    more = {"x_val": _images(4), "y_val": [0, 1, 1, 0], "x_extra": _images(2), "mean": [0.5]}
+    remarks = load_data(_npz(tmp_path, **more)).remarks
+    assert remarks == ("2 arrays are no split's by name and not used: ['mean', 'x_extra'].",)
+
+
 def test_without_test_arrays_there_is_no_test(tmp_path: Path) -> None:
     assert load_data(_npz(tmp_path, x_test=None, y_test=None)).test is None
 
@@ -105,6 +118,8 @@ def test_labels_may_be_a_column(tmp_path: Path) -> None:
     [
         ({"x_train": None}, "must hold the arrays .*, but .*data.npz lacks x_train. Save them"),
         ({"y_test": None}, "must hold the arrays .*, but .*data.npz lacks y_test"),
+        ({"x_val": _images(4), "x_valid": _images(4)},
+         "must have each split once, but .*data.npz has the arrays x_val and x_valid. Remove one"),
         ({"x_val": _images(4)}, "must hold the arrays .*, but .*data.npz lacks y_val"),
         ({"x_train": _images(20) / 255}, "in uint8, but got float64 in train. Scale"),
         ({"x_train": _images(20, size=(3, 8, 8))}, r"but got \[20, 3, 8, 8\] in train. Put the ch"),

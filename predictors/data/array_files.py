@@ -12,12 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from predictors.data.images import FoundImages, SplitName
+from predictors.data.images import SPLIT_NAMES, FoundImages, SplitName
 from predictors.data.pixel_arrays import found_in_arrays
 from predictors.data.splits import cut
+from search_spaces.wording import brief
+
+_Array = NDArray[Any]
 
 _NPZ: dict[SplitName, str] = {"train": "train", "validation": "val", "test": "test"}
-_NPZ_ARRAYS = {f"{axis}_{name}" for axis in "xy" for name in _NPZ.values()}
+_NPZ_ARRAYS = {f"{axis}_{name}": f"{axis}_{_NPZ[split]}"
+               for axis in "xy" for name, split in SPLIT_NAMES.items()}  # fmt: skip
 _IDX: dict[SplitName, str] = {"train": "train", "test": "t10k"}
 _DIGITS_SIZE = 32
 _TEST_FRACTION = 0.2
@@ -26,21 +30,44 @@ _TEST_FRACTION = 0.2
 def load_npz(path: Path, *, resolution: int | None) -> FoundImages:
     """Return the splits of an .npz file: x_train and y_train, also x_val, y_val, x_test, y_test.
 
+    Splits may have their other names, such as x_valid. What other arrays there are is remarked on.
+
     Raises:
         ValueError: if the file is none, or its arrays are no images with labels.
         OSError: if it cannot be read.
     """
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files if name in _NPZ_ARRAYS}
+            used = {name: file[name] for name in file.files if name.lower() in _NPZ_ARRAYS}
+            unused = sorted(set(file.files) - used.keys())
     except (zipfile.BadZipFile, zlib.error, EOFError, TypeError, ValueError) as error:
         raise ValueError(_not_readable(path, error)) from error
+    arrays = _renamed(path, used)
     pairs = {split: (f"x_{name}", f"y_{name}") for split, name in _NPZ.items()}
     present = {split: pair for split, pair in pairs.items()
                if split == "train" or arrays.keys() & {*pair}}  # fmt: skip
     _refuse_missing(path, arrays.keys(), {name for pair in present.values() for name in pair})
     given = {split: (arrays[x], arrays[y]) for split, (x, y) in present.items()}
-    return found_in_arrays(given, resolution=resolution)
+    found = found_in_arrays(given, resolution=resolution)
+    return replace(found, remarks=(*found.remarks, *_unused_remark(unused)))
+
+
+def _renamed(path: Path, arrays: dict[str, _Array]) -> dict[str, _Array]:
+    """The arrays by the names that `_NPZ` gives their splits."""
+    found: dict[str, str] = {}
+    for name in arrays:
+        other = found.setdefault(_NPZ_ARRAYS[name.lower()], name)
+        if other != name:
+            raise ValueError(f"`data` must have each split once, but {path} has the arrays "
+                             f"{other} and {name}. Remove one.")  # fmt: skip
+    return {array: arrays[name] for array, name in found.items()}
+
+
+def _unused_remark(names: list[str]) -> tuple[str, ...]:
+    if not names:
+        return ()
+    what = "array is" if len(names) == 1 else "arrays are"
+    return (f"{len(names):,} {what} no split's by name and not used: {brief(names)}.",)
 
 
 def _refuse_missing(path: Path, names: Set[str], needed: Set[str]) -> None:

@@ -7,15 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from predictors.data.images import FoundImages, SplitName
+from predictors.data.images import SPLIT_NAMES, FoundImages, SplitName
 from predictors.data.picture_files import PictureFiles, found_in_files
 from search_spaces.wording import brief
 
-_SPLITS: dict[str, SplitName] = {
-    "train": "train", "training": "train",
-    "val": "validation", "valid": "validation", "validation": "validation",
-    "test": "test", "testing": "test",
-}  # fmt: skip
 _SUFFIXES = {".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif",
              ".tiff", ".webp"}  # fmt: skip
 
@@ -60,7 +55,7 @@ def _split_folders(root: Path) -> tuple[dict[SplitName, Path], tuple[str, ...]]:
     found: dict[SplitName, Path] = {}
     others = []
     for folder in _folders(root):
-        split = _SPLITS.get(folder.name.lower())
+        split = SPLIT_NAMES.get(folder.name.lower())
         if split is None or not _folders(folder):  # a class may be called train, too
             others.append(folder)
         elif split in found:
@@ -85,7 +80,7 @@ def _split_folders(root: Path) -> tuple[dict[SplitName, Path], tuple[str, ...]]:
 
 def _refuse_bare_splits(folders: list[Path]) -> None:
     """Refuse train and test, say, that hold images but no classes, nor are classes."""
-    if folders and all(folder.name.lower() in _SPLITS for folder in folders):
+    if folders and all(folder.name.lower() in SPLIT_NAMES for folder in folders):
         raise ValueError(
             f"`data` must hold a folder for each class in each split, but {folders[0]} holds none. "
             "Move the images of each class into a folder with its name."

@@ -8,6 +8,12 @@ from numpy.typing import NDArray
 
 SplitName = Literal["train", "validation", "test"]
 
+SPLIT_NAMES: dict[str, SplitName] = {  # in folders and files, in small letters
+    "train": "train", "training": "train",
+    "val": "validation", "valid": "validation", "validation": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+
 
 class Pictures(Protocol):
     """Images by number, all of one size and one count of channels."""

@@ -73,7 +73,10 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     for name in ("car", "train"):
         for number in range(3):
             _save(tmp_path / name / f"{number}.png")
-    assert load_data(str(tmp_path)).classes == ("car", "train")
+    data = load_data(str(tmp_path))
+    assert data.classes == ("car", "train")
+    remark = f"{tmp_path / 'train'} has a split's name, but no class folders, and became a class."
+    assert data.remarks[0] == f"The folder {remark}"
 
 
 def test_a_test_folder_without_classes_is_left_out_and_named(tmp_path: Path) -> None:

@@ -67,7 +67,9 @@ def _split_folders(root: Path) -> tuple[dict[SplitName, Path], tuple[str, ...]]:
             found[split] = folder
     if not found:
         _refuse_bare_splits(others)
-        return {"train": root}, ()
+        return {"train": root}, tuple(
+            f"The folder {folder} has a split's name, but no class folders, and became a class."
+            for folder in others if folder.name.lower() in SPLIT_NAMES)  # fmt: skip
     if "train" not in found:
         raise ValueError(
             "`data` must have a folder train with class folders beside its other splits, but "

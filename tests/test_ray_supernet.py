@@ -133,6 +133,17 @@ def test_too_many_workers_for_the_cluster_are_one_line(
     assert not list(tmp_path.iterdir())
 
 
+def test_what_a_killed_team_left_goes_before_one_trains_here(
+    options: SearchOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".ray").mkdir()
+    for file in (".ray/state", ".error"):
+        (tmp_path / file).write_text("left", encoding="utf-8")
+    monkeypatch.setattr("nas.training.ray_supernet.train_supernet", lambda *_, **__: iter(()))
+    assert not list(supernet_trained(tmp_path, options, Sandwich([]), Asked(workers=1, gpus=0)))
+    assert not list(tmp_path.iterdir())
+
+
 def _search(folder: Path, options: SearchOptions, *more: str) -> list[str]:
     return ["search", "--device", "arm", "--budget", "1ms", "--space", "fasternet-32", "--trials",
             "3", "--out", str(folder), "--data", options.data, "--accuracy", "supernet",
@@ -157,6 +168,7 @@ def test_a_killed_search_with_two_workers_goes_on_with_one(
     assert main(_search(folder, options, "--resume", "--gpus", "0")) == 0
     assert read_kept(folder / FILE)["done"] > begun
     assert (folder / "pareto.csv").exists()
+    assert not (folder / ".ray").exists()
 
 
 @pytest.mark.parametrize(

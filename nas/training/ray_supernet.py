@@ -13,7 +13,7 @@ from nas.cluster import joined
 from nas.studies.options import SearchOptions
 from nas.supernets import FILE, Sandwich, Trained, epochs_for, train_supernet
 from nas.training.crew import Asked, room_for
-from nas.training.ray_workers import begin, ended
+from nas.training.ray_workers import begin, clear, ended
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +38,7 @@ def supernet_trained(
     """
     import torch
 
+    clear(folder)
     if address is None:
         crew = asked.crew(torch.cuda.device_count())
         if crew.workers == 1:

@@ -29,9 +29,15 @@ def begin(
     work: "Work", folder: Path, crew: Crew, *, ray: Any, cores: int, name: str
 ) -> Any:  # fmt: skip
     """Have a crew of so many cores each do it; return Ray's reference to it."""
-    (folder / _ERROR).unlink(missing_ok=True)
+    clear(folder)
     task = ray.remote(num_cpus=0, max_retries=0)(_fit)
     return task.options(name=f"train-{name}").remote(work, folder, crew, cores)
+
+
+def clear(folder: Path) -> None:
+    """Remove what a team that was killed has left in the folder beside its checkpoints."""
+    (folder / _ERROR).unlink(missing_ok=True)
+    shutil.rmtree(folder / _RAY, ignore_errors=True)
 
 
 def ended(reference: Any, folder: Path, *, ray: Any) -> str:
@@ -57,7 +63,6 @@ def _fit(work: "Work", folder: Path, crew: Crew, cores: int) -> None:
     resources = {"CPU": float(cores)} | ({"GPU": 1.0} if crew.gpus else {})
     told = {"work": work, "folder": folder, "on_gpu": crew.gpus > 0}
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(folder / _RAY, ignore_errors=True)  # of a run that was killed
     trainer = TorchTrainer(
         _loop, train_loop_config=told,
         torch_config=TorchConfig(backend="nccl" if crew.gpus else "gloo"),

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from nas.cluster import joined
 from nas.studies.options import SearchOptions
 from nas.supernets import FILE, Sandwich, Trained, read_kept, train_supernet
 from nas.training.crew import Asked
-from nas.training.ray_supernet import supernet_trained
+from nas.training.ray_supernet import _kept, _watched, supernet_trained
 from predictors.cost import cost
 
 TWO = Asked(workers=2, gpus=0)
@@ -142,6 +143,42 @@ def test_what_a_killed_team_left_goes_before_one_trains_here(
     monkeypatch.setattr("nas.training.ray_supernet.train_supernet", lambda *_, **__: iter(()))
     assert not list(supernet_trained(tmp_path, options, Sandwich([]), Asked(workers=1, gpus=0)))
     assert not list(tmp_path.iterdir())
+
+
+class Waiting:
+    """Stands for Ray, whose workers keep the supernet at the second look and end at the sixth."""
+
+    exceptions = SimpleNamespace(RayError=RuntimeError)
+
+    def __init__(self, file: Path) -> None:
+        self.looks, self._file = 0, file
+
+    def wait(self, references: list[str], *, timeout: float) -> tuple[list[str], list[str]]:
+        """Return which have ended, and which have not."""
+        assert timeout <= 1
+        self.looks += 1
+        if self.looks == 2:
+            torch.save({"done": 1, "accuracy": 7.0}, self._file)
+        return (references, []) if self.looks == 6 else ([], references)
+
+    def get(self, reference: str) -> None:
+        """Nothing went wrong."""
+
+
+def test_the_file_of_the_workers_is_read_only_when_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    ray = Waiting(tmp_path / FILE)
+
+    def kept(folder: Path, total: int) -> Trained:
+        read.append(ray.looks)
+        return _kept(folder, total)
+
+    monkeypatch.setattr("nas.training.ray_supernet._kept", kept)
+    told = list(_watched("reference", tmp_path, 1, ray))
+    assert told == [Trained(done=1, total=1, accuracy=7.0)]
+    assert read == [0, 2, 6]
 
 
 def _search(folder: Path, options: SearchOptions, *more: str) -> list[str]:

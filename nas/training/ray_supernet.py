@@ -63,10 +63,13 @@ def _in_cluster(
 
 def _watched(reference: Any, folder: Path, total: int, ray: Any) -> Iterator[Trained]:
     """Look at the file that the first worker keeps, until they have ended."""
-    at, over = _kept(folder, total), False
+    seen, at, over = _changed_ns(folder), _kept(folder, total), False
     while not over:
         over = bool(ray.wait([reference], timeout=_POLL_S)[0])
-        now = _kept(folder, total)
+        changed = _changed_ns(folder)
+        if changed == seen and not over:  # in the end it is read: network disks tell times late
+            continue
+        seen, now = changed, _kept(folder, total)
         if now.done > at.done:
             at = now
             yield at
@@ -83,6 +86,10 @@ def _train(
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     for at in train_supernet(folder, options, sandwich, team=team, device=device):
         yield asdict(at)
+
+
+def _changed_ns(folder: Path) -> int:
+    return (folder / FILE).stat().st_mtime_ns if (folder / FILE).exists() else 0
 
 
 def _kept(folder: Path, total: int) -> Trained:

@@ -124,7 +124,8 @@ def test_labels_may_be_a_column(tmp_path: Path) -> None:
         ({"x_train": _images(20) / 255}, "in uint8, but got float64 in train. Scale"),
         ({"x_train": _images(20, size=(3, 8, 8))}, r"but got \[20, 3, 8, 8\] in train. Put the ch"),
         ({"x_train": _images(20, size=(192,))}, r"3 channels, but got \[20, 192\] in train"),
-        ({"x_train": _images(0), "y_train": []}, r"3 channels, but got \[0, 8, 8, 3\] in train"),
+        ({"x_train": _images(0), "y_train": []}, "images in every split, but got none in train"),
+        ({"x_val": [], "y_val": []}, "images in every split, but got none in validation. Add"),
         ({"x_test": _images(6, size=(9, 8, 3))},
          r"of one shape, but got \[8, 8, 3\] in train and \[9, 8, 3\] in test. Make them alike"),
         ({"y_train": np.arange(19) % 2}, "but got 20 images and 19 labels in train. Check"),
@@ -165,13 +166,22 @@ def _single_array(path: Path) -> None:
     path.with_suffix(".npy").rename(path)
 
 
-@pytest.mark.parametrize("spoil", [_truncated, _damaged, _replaced, _emptied, _single_array])
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_truncated, "a file that can be read, but .* cannot: it is no .npz archive, or not the w"),
+        (_damaged, "a file that can be read, but .* cannot: "),
+        (_replaced, "a file that can be read, but .* cannot: it is no .npz archive, or not the wh"),
+        (_emptied, "a file that can be read, but .* cannot: it is no .npz archive, or not the who"),
+        (_single_array, "an archive of arrays, but .* is a single one. Save images and labels tog"),
+    ],
+)
 def test_a_corrupt_npz_is_refused_in_one_line(
-    tmp_path: Path, spoil: Callable[[Path], None]
+    tmp_path: Path, spoil: Callable[[Path], None], message: str
 ) -> None:
     path = _npz(tmp_path)
     spoil(Path(path))
-    with pytest.raises(ValueError, match=r"^`data` must be a file that can be read, but .* cannot"):
+    with pytest.raises(ValueError, match=f"^`data` must be {message}"):
         load_data(path)
 
 

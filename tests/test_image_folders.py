@@ -234,6 +234,10 @@ def _one_class(root: Path) -> None:
     _save(root / "red" / "1.png")
 
 
+def _one_folder_around(root: Path) -> None:
+    _tree(root / "inner" / "train")
+
+
 def _other_validation_classes(root: Path) -> None:
     _tree(root / "train")
     _save(root / "val" / "red" / "1.png")
@@ -286,6 +290,7 @@ def _one_image_each(root: Path) -> None:
         (_without_class_folders, "must hold a folder for each class, but .* holds none"),
         (_empty_class, "must have images in each class folder, but .*blue has none. Add"),
         (_one_class, r"must have two classes or more, but got 1 \(red\). There is nothing"),
+        (_one_folder_around, r"or more, but got 1 \(inner\). Name .*/inner if the classes are in"),
         (_other_validation_classes,
          r"classes of train in every split, but .*val adds \['blue'\] and lacks \['green'\]. Give"),
         (_other_test_classes, r"but .*test adds \['blue'\]. Give each split the same"),

@@ -22,6 +22,7 @@ _Array = NDArray[Any]
 _NPZ: dict[SplitName, str] = {"train": "train", "validation": "val", "test": "test"}
 _NPZ_ARRAYS = {f"{axis}_{name}": f"{axis}_{_NPZ[split]}"
                for axis in "xy" for name, split in SPLIT_NAMES.items()}  # fmt: skip
+_NPY = b"\x93NUMPY"  # how a file of one array begins
 _IDX: dict[SplitName, str] = {"train": "train", "test": "t10k"}
 _DIGITS_SIZE = 32
 _TEST_FRACTION = 0.2
@@ -36,6 +37,7 @@ def load_npz(path: Path, *, resolution: int | None) -> FoundImages:
         ValueError: if the file is none, or its arrays are no images with labels.
         OSError: if it cannot be read.
     """
+    _refuse_no_archive(path)
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             used = {name: file[name] for name in file.files if name.lower() in _NPZ_ARRAYS}
@@ -50,6 +52,16 @@ def load_npz(path: Path, *, resolution: int | None) -> FoundImages:
     given = {split: (arrays[x], arrays[y]) for split, (x, y) in present.items()}
     found = found_in_arrays(given, resolution=resolution)
     return replace(found, remarks=(*found.remarks, *_unused_remark(unused)))
+
+
+def _refuse_no_archive(path: Path) -> None:
+    """Refuse what NumPy would read in another way, and say so in its words."""
+    with path.open("rb") as stream:
+        if stream.read(len(_NPY)) == _NPY:
+            raise ValueError(f"`data` must be an archive of arrays, but {path} is a single one. "
+                             "Save images and labels together with numpy.savez.")  # fmt: skip
+    if not zipfile.is_zipfile(path):
+        raise ValueError(_not_readable(path, "it is no .npz archive, or not the whole of one"))
 
 
 def _renamed(path: Path, arrays: dict[str, _Array]) -> dict[str, _Array]:
@@ -148,6 +160,6 @@ def load_digits(*, resolution: int | None) -> FoundImages:
     return replace(found, splits={"train": train, "test": test})
 
 
-def _not_readable(path: Path, error: Exception) -> str:
+def _not_readable(path: Path, error: Exception | str) -> str:
     why = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
     return f"`data` must be a file that can be read, but {path} cannot: {why}. Get it again."

@@ -67,6 +67,7 @@ def _split_folders(root: Path) -> tuple[dict[SplitName, Path], tuple[str, ...]]:
             found[split] = folder
     if not found:
         _refuse_bare_splits(others)
+        _refuse_one_around(others)
         return {"train": root}, tuple(
             f"The folder {folder} has a split's name, but no class folders, and became a class."
             for folder in others if folder.name.lower() in SPLIT_NAMES)  # fmt: skip
@@ -86,6 +87,15 @@ def _refuse_bare_splits(folders: list[Path]) -> None:
         raise ValueError(
             f"`data` must hold a folder for each class in each split, but {folders[0]} holds none. "
             "Move the images of each class into a folder with its name."
+        )
+
+
+def _refuse_one_around(folders: list[Path]) -> None:
+    """Refuse a single class with folders in it, which are the splits or the classes."""
+    if len(folders) == 1 and _folders(folders[0]):
+        raise ValueError(
+            f"`data` must have two classes or more, but got 1 ({folders[0].name}). Name "
+            f"{folders[0]} if the classes are in there."
         )
 
 

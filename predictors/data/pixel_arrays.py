@@ -61,6 +61,9 @@ def _split(array: NDArray[np.uint8], labels: NDArray[np.int64], size: int) -> Im
 
 def _images(array: NDArray[Any], split: SplitName) -> NDArray[np.uint8]:
     """The images of a split with their channels last; grey ones may come without."""
+    if array.shape[:1] == (0,):
+        raise ValueError(f"`data` must have images in every split, but got none in {split}. Add "
+                         "images or remove the split.")  # fmt: skip
     if array.dtype != np.uint8:
         raise ValueError(
             f"`data` must have pixels from 0 to 255 in uint8, but got {array.dtype} in {split}. "

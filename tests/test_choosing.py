@@ -1,10 +1,12 @@
 """What `--accuracy auto` chooses, and why."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from nas.choosing import MOST, choose, epoch_seconds
+from nas.cli.main import main
 from nas.studies.options import SearchOptions
 from predictors.data.datasets import ImageData, load_data
 
@@ -45,3 +47,16 @@ def test_more_time_buys_more(
 
 def test_a_machine_is_timed_by_some_steps(digits: ImageData) -> None:
     assert epoch_seconds(OPTIONS, digits) > 0
+
+
+@pytest.mark.parametrize("words", [(), ("--accuracy", "proxy")])
+def test_a_time_by_which_nothing_is_chosen_is_refused(
+    words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["search", "--device", "arm", "--budget", "9ms", "--out", str(tmp_path / "run")]
+    assert main([*command, "--time", "2h", *words]) == 2
+    assert capsys.readouterr().err == (
+        "fasternas: error: `time` must be left out unless `accuracy` is auto, but got 7200 s. Add "
+        "--accuracy auto.\n"
+    )
+    assert not (tmp_path / "run").exists()

@@ -205,8 +205,6 @@ MISTAKES: list[tuple[str, str]] = [
     (" --activation swish", "`activation` must be gelu or relu, but got 'swish'"),
     (" --classes 0", "`classes` must be a positive whole number, but got 0"),
     (" --budget 0.5ms", "the fastest config takes "),
-    (" --time 2h", "`time` must be left out unless `accuracy` is auto, but got 7200 s. Add --acc"),
-    (" --time 2h --accuracy proxy", "`time` must be left out unless `accuracy` is auto, but got"),
     (" --ray nonsense", "Ray must be reachable"),
     (" --resume", "has no run.json"),
     (" --resume --out gone", "has no run.json"),

@@ -1,35 +1,18 @@
-"""Trees of image files: classes and splits by folder names, broken and grey images, bad trees."""
+"""Trees of image files: sizes, colours, splits, broken and grey images, bad trees."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from image_trees import GREEN, RED, coloured_tree, saved
 from PIL import Image
 
 from predictors.data.datasets import load_data
 
-RED, GREEN = (200, 30, 30), (30, 200, 30)
-
-
-def _save(path: Path, colour: Sequence[int] = RED, size: tuple[int, int] = (40, 40)) -> Path:
-    """An image of one colour, or of one grey if it has one part only."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.full((size[1], size[0], len(colour)), colour, dtype=np.uint8)
-    Image.fromarray(pixels[..., 0] if len(colour) == 1 else pixels).save(path)
-    return path
-
-
-def _tree(root: Path, *, count: int = 10, suffix: str = ".png") -> Path:
-    """A red and a green class."""
-    for name, colour in (("red", RED), ("green", GREEN)):
-        for number in range(count):
-            _save(root / name / f"{number}{suffix}", colour)
-    return root
-
 
 def test_classes_are_numbered_by_name_and_images_are_what_the_files_hold(tmp_path: Path) -> None:
-    data = load_data(str(_tree(tmp_path)))
+    data = load_data(str(coloured_tree(tmp_path)))
     assert data.classes == ("green", "red")
     assert (data.resolution, data.channels) == (40, 3)
     pixels = data.train.pixels(range(len(data.train)))
@@ -40,7 +23,7 @@ def test_classes_are_numbered_by_name_and_images_are_what_the_files_hold(tmp_pat
 
 
 def test_mean_and_deviation_are_those_of_the_training_split(tmp_path: Path) -> None:
-    data = load_data(str(_tree(tmp_path)))
+    data = load_data(str(coloured_tree(tmp_path)))
     pixels = data.train.pixels(range(len(data.train))) / 255
     assert data.mean == pytest.approx(pixels.mean(axis=(0, 1, 2)))
     assert data.std[:2] == pytest.approx(pixels.std(axis=(0, 1, 2))[:2])
@@ -48,7 +31,7 @@ def test_mean_and_deviation_are_those_of_the_training_split(tmp_path: Path) -> N
 
 
 def test_a_tree_without_splits_is_cut_by_class_and_seed(tmp_path: Path) -> None:
-    root = str(_tree(tmp_path, count=20))
+    root = str(coloured_tree(tmp_path, count=20))
     one, same, other = load_data(root, seed=1), load_data(root, seed=1), load_data(root, seed=2)
     assert np.bincount(one.validation.labels).tolist() == [2, 2]
     assert np.bincount(one.train.labels).tolist() == [18, 18]
@@ -62,70 +45,18 @@ def test_a_tree_without_splits_is_cut_by_class_and_seed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("validation", ["val", "valid", "Validation"])
 def test_folders_named_as_splits_are_splits(tmp_path: Path, validation: str) -> None:
     for name, count in (("train", 5), (validation, 3), ("test", 2)):
-        _tree(tmp_path / name, count=count)
+        coloured_tree(tmp_path / name, count=count)
     data = load_data(str(tmp_path))
     assert data.test is not None
     assert [len(data.train), len(data.validation), len(data.test)] == [10, 6, 4]
     assert data.remarks == ()
 
 
-def test_a_class_may_be_called_train(tmp_path: Path) -> None:
-    for name in ("car", "train"):
-        for number in range(3):
-            _save(tmp_path / name / f"{number}.png")
-    data = load_data(str(tmp_path))
-    assert data.classes == ("car", "train")
-    remark = f"{tmp_path / 'train'} has a split's name, but no class folders, and became a class."
-    assert data.remarks[0] == f"The folder {remark}"
-
-
-def test_a_test_folder_without_classes_is_left_out_and_named(tmp_path: Path) -> None:
-    _tree(tmp_path / "train")
-    _save(tmp_path / "test" / "1.png")
-    data = load_data(str(tmp_path))
-    assert data.test is None
-    assert any("test is no split with class folders" in remark for remark in data.remarks)
-
-
-def test_files_may_lie_deeper_and_hidden_ones_do_not_count(tmp_path: Path) -> None:
-    _tree(tmp_path)
-    _save(tmp_path / "red" / "more" / "deeper.PNG")
-    (tmp_path / "red" / ".DS_Store").write_bytes(b"x")
-    (tmp_path / ".cache").mkdir()
-    data = load_data(str(tmp_path))
-    assert len(data.train) + len(data.validation) == 21
-    assert len(data.remarks) == 1  # of the cut
-
-
-def test_links_are_followed_but_not_in_a_circle_nor_to_another_class(tmp_path: Path) -> None:
-    root = _tree(tmp_path / "data" / "train")
-    _tree(tmp_path / "data" / "val", count=3)
-    _save(tmp_path / "elsewhere" / "more" / "0.png")
-    (root / "red" / "more").symlink_to(tmp_path / "elsewhere")
-    assert len(load_data(str(tmp_path / "data")).train) == 21
-    for name, place in (("loop", root), ("up", tmp_path), ("other", root / "green"),
-                        ("again", tmp_path / "elsewhere" / "more")):  # fmt: skip
-        (root / "red" / name).symlink_to(place)
-    data = load_data(str(tmp_path / "data"))
-    assert np.bincount(data.train.labels).tolist() == [10, 11]
-    (remark,) = data.remarks
-    assert "red/loop leads to a folder that is read elsewhere and was not followed, nor" in remark
-
-
-def test_files_that_are_no_images_by_name_or_lie_beside_are_counted(tmp_path: Path) -> None:
-    _tree(tmp_path)
-    (tmp_path / "red" / "notes.txt").write_text("red", encoding="utf-8")
-    _save(tmp_path / "stray.png")
-    (remark,) = [r for r in load_data(str(tmp_path)).remarks if "by their names" in r]
-    assert remark.startswith("2 files are no images by their names or in no class folder")
-    assert "stray.png" in remark
-
-
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 def test_truncated_images_are_counted_left_out_and_the_first_is_named(
     tmp_path: Path, suffix: str
 ) -> None:
-    _tree(tmp_path, suffix=suffix)
+    coloured_tree(tmp_path, suffix=suffix)
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     for number in (3, 7):
         path = tmp_path / "red" / f"{number}{suffix}"
@@ -138,15 +69,15 @@ def test_truncated_images_are_counted_left_out_and_the_first_is_named(
 
 
 def test_what_is_no_image_at_all_or_empty_is_broken_too(tmp_path: Path) -> None:
-    _tree(tmp_path)
+    coloured_tree(tmp_path)
     (tmp_path / "red" / "0.png").write_bytes(b"")
     (tmp_path / "red" / "1.png").write_text("<html>", encoding="utf-8")
     assert any(r.startswith("2 of 20 images") for r in load_data(str(tmp_path)).remarks)
 
 
 def test_grey_images_among_colour_ones_become_rgb(tmp_path: Path) -> None:
-    _tree(tmp_path)
-    _save(tmp_path / "red" / "grey.png", [77])
+    coloured_tree(tmp_path)
+    saved(tmp_path / "red" / "grey.png", [77])
     data = load_data(str(tmp_path))
     assert data.channels == 3
     assert "1 of 21 images are grey and were converted to RGB." in data.remarks
@@ -157,7 +88,7 @@ def test_grey_images_among_colour_ones_become_rgb(tmp_path: Path) -> None:
 def test_if_all_are_grey_there_is_one_channel(tmp_path: Path) -> None:
     for name, grey in (("dark", 20), ("light", 220)):
         for number in range(3):
-            _save(tmp_path / name / f"{number}.png", [grey])
+            saved(tmp_path / name / f"{number}.png", [grey])
     data = load_data(str(tmp_path))
     assert data.channels == len(data.mean) == 1
     assert data.train.pixels([0]).shape == (1, 40, 40, 1)
@@ -167,8 +98,8 @@ def test_if_all_are_grey_there_is_one_channel(tmp_path: Path) -> None:
 def test_colours_in_the_test_split_only_become_grey(tmp_path: Path) -> None:
     for name in ("a", "b"):
         for number in range(3):
-            _save(tmp_path / "train" / name / f"{number}.png", [50])
-        _save(tmp_path / "test" / name / "0.png", RED)
+            saved(tmp_path / "train" / name / f"{number}.png", [50])
+        saved(tmp_path / "test" / name / "0.png", RED)
     data = load_data(str(tmp_path))
     assert data.channels == 1
     assert any(r.startswith("2 of 8 images have colours") for r in data.remarks)
@@ -185,7 +116,7 @@ def test_sixteen_bits_are_scaled_and_not_cut_off(tmp_path: Path) -> None:
 
 
 def test_palettes_with_transparency_and_alpha_become_rgb(tmp_path: Path) -> None:
-    _tree(tmp_path)
+    coloured_tree(tmp_path)
     alpha = Image.new("RGBA", (40, 40), (*RED, 128))
     alpha.save(tmp_path / "red" / "alpha.png")
     alpha.quantize().save(tmp_path / "red" / "palette.png")
@@ -204,7 +135,7 @@ def test_the_size_is_the_median_shorter_side(
 ) -> None:
     for name in ("a", "b"):
         for number, size in enumerate([*sides] * 3):
-            _save(tmp_path / name / f"{number}.png", size=size)
+            saved(tmp_path / name / f"{number}.png", size=size)
     data = load_data(str(tmp_path))
     assert data.resolution == expected
     assert data.train.pixels([0]).shape == (1, expected, expected, 3)
@@ -223,64 +154,64 @@ def test_images_that_are_not_square_give_their_centre(tmp_path: Path, suffix: st
 
 
 def _without_class_folders(root: Path) -> None:
-    _save(root / "1.png")
+    saved(root / "1.png")
 
 
 def _empty_class(root: Path) -> None:
-    (_tree(root) / "blue").mkdir()
+    (coloured_tree(root) / "blue").mkdir()
 
 
 def _one_class(root: Path) -> None:
-    _save(root / "red" / "1.png")
+    saved(root / "red" / "1.png")
 
 
 def _one_folder_around(root: Path) -> None:
-    _tree(root / "inner" / "train")
+    coloured_tree(root / "inner" / "train")
 
 
 def _other_validation_classes(root: Path) -> None:
-    _tree(root / "train")
-    _save(root / "val" / "red" / "1.png")
-    _save(root / "val" / "blue" / "1.png")
+    coloured_tree(root / "train")
+    saved(root / "val" / "red" / "1.png")
+    saved(root / "val" / "blue" / "1.png")
 
 
 def _other_test_classes(root: Path) -> None:
-    _tree(root / "train")
-    _save(_tree(root / "test") / "blue" / "1.png")
+    coloured_tree(root / "train")
+    saved(coloured_tree(root / "test") / "blue" / "1.png")
 
 
 def _no_train(root: Path) -> None:
-    _tree(root / "val")
+    coloured_tree(root / "val")
 
 
 def _splits_without_classes(root: Path) -> None:
     for name in ("train", "test"):
-        _save(root / name / "1.png")
+        saved(root / name / "1.png")
 
 
 def _two_validations(root: Path) -> None:
     for name in ("train", "val", "valid"):
-        _tree(root / name)
+        coloured_tree(root / name)
 
 
 def _all_of_a_class_broken(root: Path) -> None:
-    for path in (_tree(root) / "red").iterdir():
+    for path in (coloured_tree(root) / "red").iterdir():
         path.write_bytes(b"broken")
 
 
 def _all_broken(root: Path) -> None:
-    for path in _tree(root).rglob("*.png"):
+    for path in coloured_tree(root).rglob("*.png"):
         path.write_bytes(b"broken")
 
 
 def _all_of_test_broken(root: Path) -> None:
-    _tree(root / "train")
-    for path in _tree(root / "test").rglob("*.png"):
+    coloured_tree(root / "train")
+    for path in coloured_tree(root / "test").rglob("*.png"):
         path.write_bytes(b"broken")
 
 
 def _one_image_each(root: Path) -> None:
-    _tree(root, count=1)
+    coloured_tree(root, count=1)
 
 
 @pytest.mark.parametrize(
@@ -310,7 +241,7 @@ def test_bad_trees_are_refused(tmp_path: Path, build: Callable[[Path], None], me
 
 
 def test_an_image_that_vanishes_is_named(tmp_path: Path) -> None:
-    data = load_data(str(_tree(tmp_path)))
+    data = load_data(str(coloured_tree(tmp_path)))
     for path in (tmp_path / "red").iterdir():
         path.unlink()
     with pytest.raises(OSError, match=r"red/.*png can no longer be read: .* Leave the data alone"):

@@ -193,7 +193,7 @@ def _searchers(where: str, result: dict[str, Any]) -> str:
         f"Against other searchers on {where}, by `benchmarks/searchers.py`: the fraction of the "
         "largest hypervolume known and, within a budget, how many points are missed of the best "
         f"accuracy known (medians of {result['seeds']} seeds, with quartiles). `guided`, the "
-        "default, knows costs before it evaluates; the others are run as they are elsewhere:", "",
+        "default, knows costs before it evaluates; the others learn them on the way:", "",
         f"| | {' | '.join(header)} |", "|---" * (len(header) + 1) + "|",
     ]  # fmt: skip
     for name, fractions in tasks["hypervolume"].items():

@@ -1,5 +1,6 @@
 """What is exported: T0 with timm's weights, and two small networks that differ in activation."""
 
+import hashlib
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from nas.training.export_images import RealImages, real_images
 from nas.training.exports import find_weights
 from nas.training.judging import Split
 from nas.training.training_folder import WEIGHTS
+from predictors.data.datasets import located
 from predictors.deployment.export_subject import Subject
 from predictors.recipe import Recipe
 from predictors.short_training import loaded
@@ -28,7 +30,6 @@ from search_spaces.whole_files import written
 ACTIVATIONS: tuple[Activation, ...] = ("relu", "gelu")
 WIDTH = 16  # of the small networks' first stage
 PUBLISHED = 224  # px, of the weights that timm publishes
-TEST_CROP = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,21 +53,23 @@ class Short:
     @property
     def name(self) -> str:
         """What the weights are kept as."""
-        return f"fasternet_t0-{Path(self.data).stem}-{self.resolution}px-{self.epochs}-epochs"
+        told = located(self.data).encode()  # two files may have one name
+        data = f"{Path(self.data).stem}-{hashlib.sha256(told).hexdigest()[:8]}"
+        return f"fasternet_t0-{data}-{self.resolution}px-{self.epochs}-epochs"
 
 
 def given_t0(weights: Path, data: str, *, resolution: int, count: int, folder: Path) -> Exported:
     """T0 with timm's published weights; images are normalised as timm says of them."""
-    found = import_timm().create_model("fasternet_t0").pretrained_cfg
-    said = {"mean": tuple(found["mean"]), "std": tuple(found["std"]), "crop": TEST_CROP}
-    checkpoint = _t0(weights, resolution, folder, **said)
+    checkpoint = _t0(weights, resolution, folder)
     return _exported("t0", checkpoint, data, count=count, weights=f"as given: {weights.name}")
 
 
 def trained_t0(short: Short, *, count: int, folder: Path) -> Exported:
     """T0 with what a short training made of timm's own module."""
     weights = train_timms(short, folder)
-    checkpoint = _t0(weights, short.resolution, folder)
+    data = loaded(short.data, short.resolution)  # whose statistics it was trained by
+    checkpoint = replace(_t0(weights, short.resolution, folder), mean=data.mean, std=data.std,
+                         crop=0.0)  # fmt: skip
     told = (f"for want of the published ones those of timm's own module after {short.epochs} "
             f"epochs on {Path(short.data).name} at {short.resolution} px")  # fmt: skip
     return _exported("t0", checkpoint, short.data, count=count, weights=told)
@@ -109,13 +112,13 @@ def trained_small(data: str, *, epochs: int, folder: Path) -> Iterator[Exported]
         yield _on_test(found)
 
 
-def _t0(weights: Path, resolution: int, folder: Path, **said: Any) -> Checkpoint:
+def _t0(weights: Path, resolution: int, folder: Path) -> Checkpoint:
     """T0 as `fasternas export CONFIG --weights FILE` finds it, for as many classes as are there."""
     classes = len(read_weights(weights)["classifier.weight"])
     config = replace(FASTERNET["t0"], classes=classes, resolution=resolution)
     save_config(config, folder / "t0.yaml")
     checkpoint, _ = find_weights(str(folder / "t0.yaml"), weights=str(weights))
-    return replace(checkpoint, **said)
+    return checkpoint
 
 
 def _exported(

@@ -20,6 +20,8 @@ from search_spaces.timm_import import import_timm
 from search_spaces.wording import brief
 
 NAME = "fasternas"
+# Of timm's models those that differ in nothing but what the arguments say.
+THEIRS = {"gelu": "fasternet_t0", "relu": "fasternet_t2"}
 
 Config = str | Path | Mapping[str, Any] | FasterNetConfig
 
@@ -168,6 +170,13 @@ def pretrained_config(found: Checkpoint) -> dict[str, Any]:
     normalised = {name: values * (3 // len(values)) for name, values in
                   (("mean", found.mean), ("std", found.std)) if values}  # fmt: skip
     return said | normalised | ({"label_names": found.classes} if found.classes else {})
+
+
+def published(config: FasterNetConfig, weights: Mapping[str, Tensor]) -> Checkpoint:
+    """Return weights that say nothing of their images, with what timm says of its FasterNets."""
+    said = import_timm().get_pretrained_cfg(THEIRS[config.activation])
+    return Checkpoint(config=config, weights=weights, mean=tuple(said.mean), std=tuple(said.std),
+                      crop=said.crop_pct)  # fmt: skip
 
 
 def register() -> None:

@@ -2,8 +2,10 @@
 
 import importlib.util
 import json
+import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -216,7 +218,10 @@ def test_timms_training_goes_on_where_it_was_cut_off(
     monkeypatch.setattr(subjects, "_keep", keep)
     found = read_weights(subjects.train_timms(short, cut))
     assert all(torch.equal(found[name], weight) for name, weight in expected.items())
-    assert [path.name for path in cut.iterdir()] == ["fasternet_t0-few-32px-2-epochs.pth"]
+    (file,) = cut.iterdir()
+    assert re.fullmatch(r"fasternet_t0-few-[0-9a-f]{8}-32px-2-epochs\.pth", file.name)
+    elsewhere = replace(short, data=str(tmp_path / "elsewhere" / "few.npz"))
+    assert elsewhere.name != short.name
     assert capsys.readouterr().out.count("epoch 2 of 2: ") == 2
 
 

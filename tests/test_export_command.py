@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -13,11 +15,13 @@ from safetensors.torch import save_file
 import fasternas as fn
 from nas.cli.main import main
 from nas.training.export_images import Calibration, real_images
+from nas.training.exports import find_weights
 from predictors.data.datasets import load_data
 from predictors.deployment import runtimes
 from predictors.recipe import Recipe
 from predictors.training import Training
 from search_spaces.checkpoints import read_checkpoint
+from search_spaces.timm_import import import_timm
 
 Streams = pytest.CaptureFixture[str]
 CONFIG = fn.FasterNetConfig(
@@ -100,16 +104,44 @@ def test_features_are_listed(tmp_path: Path, capsys: Streams, monkeypatch: Any) 
 def test_weights_are_given_beside_a_config(trained: Path, tmp_path: Path, capsys: Streams) -> None:
     fn.save_config(CONFIG, tmp_path / "x.yaml")
     save_file(fn.load(trained).state_dict(), tmp_path / "plain.safetensors")
-    found = []
+    found, said = [], []
     for weights in (trained, tmp_path / "plain.safetensors"):
         assert main(["export", str(tmp_path / "x.yaml"), "--weights", str(weights), "--json",
                      "--data", "digits", "--out", str(tmp_path / "out")]) == 0  # fmt: skip
-        found.append(json.loads(capsys.readouterr().out)[0]["agreement"]["accuracy"])
-    assert found[0] == found[1] > 60
+        streams = capsys.readouterr()
+        found.append(json.loads(streams.out)[0]["agreement"]["accuracy"])
+        said.append(streams.err)
+    assert found[0] > 60
+    assert found[1] > 20  # the same weights, but other mean and deviation
+    assert "does not say how images are normalised" not in said[0]
+    assert (
+        "plain.safetensors does not say how images are normalised: as for timm's FasterNets, "
+        "by mean 0.485, 0.456, 0.406 and deviation 0.229, 0.224, 0.225. If"
+    ) in said[1]
     _refused(["export", "t0", "--weights", trained], "holds another config", capsys)
     _refused(["export", "t0", "--weights", tmp_path / "plain.safetensors"],
              "for this config, but got", capsys)  # fmt: skip
     _refused(["export", trained, "--weights", trained], "`weights` must be left out for", capsys)
+
+
+def test_foreign_weights_are_normalised_alike_in_every_file(tmp_path: Path) -> None:
+    config = replace(fn.FASTERNET["t0"], resolution=32, classes=10)
+    fn.save_config(config, tmp_path / "x.yaml")
+    torch.save(fn.build(config).state_dict(), tmp_path / "timm.pth")
+    assert main(["export", str(tmp_path / "x.yaml"), "--weights", str(tmp_path / "timm.pth"),
+                 "--data", "digits", "--images", "4", "--to", "onnx,timm",
+                 "--out", str(tmp_path)]) == 0  # fmt: skip
+    props = {prop.key: json.loads(prop.value)
+             for prop in onnx.load(tmp_path / "x.onnx").metadata_props}  # fmt: skip
+    theirs = json.loads((tmp_path / "x-timm" / "config.json").read_text())["pretrained_cfg"]
+    said = import_timm().get_pretrained_cfg("fasternet_t0")
+    for name, key in (("mean", "mean"), ("std", "std"), ("crop_pct", "crop")):
+        wanted = getattr(said, name)
+        wanted = list(wanted) if isinstance(wanted, tuple) else wanted
+        assert props[key] == theirs[name] == wanted
+    images = real_images("digits", find_weights(str(tmp_path / "x.yaml"),
+                         weights=str(tmp_path / "timm.pth"))[0], trained=True, count=1)  # fmt: skip
+    assert (images.data.mean, images.data.std, images.crop) == (said.mean, said.std, 1.0)
 
 
 def test_a_refusal_does_not_keep_the_others_from_being_written(

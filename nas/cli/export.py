@@ -15,6 +15,7 @@ from predictors.deployment.agreement import Agreement
 from predictors.deployment.export_subject import Subject
 from predictors.deployment.export_targets import find_targets
 from search_spaces.backbone import strides
+from search_spaces.checkpoints import Checkpoint, is_checkpoint
 
 
 def run_export(arguments: argparse.Namespace) -> int:
@@ -29,7 +30,10 @@ def run_export(arguments: argparse.Namespace) -> int:
         features=arguments.features, batch=arguments.batch,
         calibration=None if real is None else real.calibration(arguments.batch or 1),
     )  # fmt: skip
-    for remark in _remarks(subject, real, int8=any(target.int8 for target in targets)):
+    for remark in [
+        *_foreign(arguments.weights, checkpoint),
+        *_remarks(subject, real, int8=any(target.int8 for target in targets)),
+    ]:
         print(remark, file=sys.stderr)
     exports = list(export_each(subject, targets, Path(arguments.out),
                                real or RandomImages(shape=subject.shape)))  # fmt: skip
@@ -47,6 +51,18 @@ def _name(path: Path) -> str:
     """That of the file; of a trained network's weights that of its folder."""
     folder = path.absolute().parent.name
     return folder if path.name == WEIGHTS and folder else path.stem
+
+
+def _foreign(weights: str | None, checkpoint: Checkpoint) -> list[str]:
+    """What is taken for granted of a file that holds weights alone."""
+    if weights is None or is_checkpoint(weights):
+        return []
+    mean, std = (
+        ", ".join(f"{v:g}" for v in values) for values in (checkpoint.mean, checkpoint.std)
+    )
+    return [f"{weights} does not say how images are normalised: as for timm's FasterNets, by mean "
+            f"{mean} and deviation {std}. If it was trained by others, fasternas.save says "
+            "them."]  # fmt: skip
 
 
 def _remarks(subject: Subject, real: RealImages | None, *, int8: bool) -> list[str]:

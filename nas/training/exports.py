@@ -41,7 +41,8 @@ def find_weights(name: str, *, weights: str | None = None) -> tuple[Checkpoint, 
     """Return a network by what it is called, and whether it has weights of its own.
 
     It is t0 to l, a config file or a checkpoint; `weights` is a file with those of a config.
-    Otherwise they are random, the same every time.
+    Otherwise they are random, the same every time. Of a file that does not say how its images
+    are normalised and cropped, it is as timm says of its own FasterNets.
 
     Raises:
         ValueError: if there is no such network, a file is wrong, or the weights do not fit.
@@ -62,10 +63,11 @@ def find_weights(name: str, *, weights: str | None = None) -> tuple[Checkpoint, 
             raise ValueError(f"`weights` must be those of {name}, but {weights} holds another "
                              f"config. Export {weights} itself.")  # fmt: skip
         return found, True
+    from search_spaces.timm_models import published
     from search_spaces.weight_files import read_weights
 
     loaded = from_timm_weights(config, read_weights(weights))
-    return Checkpoint(config=config, weights=loaded.state_dict()), True
+    return published(config, loaded.state_dict()), True
 
 
 def export_each(

@@ -10,11 +10,8 @@ from predictors.deployment.export_subject import Subject
 from search_spaces.checkpoints import Checkpoint
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.formats import load_config, to_authors_yaml, to_mapping, to_timm
-from search_spaces.timm_models import NAME, pretrained_config
+from search_spaces.timm_models import NAME, THEIRS, pretrained_config
 from search_spaces.yaml_files import write_mapping
-
-# Of timm's models those that differ in nothing but what the arguments say.
-_THEIRS = {"gelu": "fasternet_t0", "relu": "fasternet_t2"}
 
 
 def write_timm(subject: Subject, room: Path) -> Path:
@@ -56,7 +53,7 @@ def timm_arguments(config: FasterNetConfig, *, features: bool) -> tuple[str, dic
     except ValueError:
         return ours
     del arguments["act_layer"], arguments["num_classes"]  # said by the model, and apart
-    return _THEIRS[config.activation], {**arguments, "drop_path_rate": 0.0}
+    return THEIRS[config.activation], {**arguments, "drop_path_rate": 0.0}
 
 
 def write_authors_yaml(subject: Subject, room: Path) -> Path:

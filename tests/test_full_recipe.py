@@ -124,6 +124,9 @@ def test_settings_are_changed_by_words() -> None:
         ({"flip": "maybe"}, "`flip` must be true or false, but got 'maybe'"),
         ({"amp": "perhaps"}, "`amp` must be auto, on or off, but got 'perhaps'"),
         ({"smoothing": "1"}, "`smoothing` must be from 0 to 0.99, but got 1.0"),
+        ({"rate": "inf"}, "`rate` must be finite, but got inf. Give a smaller one."),
+        ({"clip": "-inf"}, "`clip` must be finite, but got -inf"),
+        ({"teacher_weights": "x.pth"}, "`teacher` must be given with its weights, but only teach"),
         ({"batch": "7"}, "`batch` and `at_once` must be even, since images are mixed in pairs"),
     ],
 )

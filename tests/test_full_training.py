@@ -12,10 +12,12 @@ import torch
 from networks import TINY
 from torch import Tensor
 
+from nas.training.distillation import open_teacher
 from nas.training.full_recipe import FullRecipe
 from nas.training.full_training import FullTraining
 from predictors.data.datasets import ImageData, load_data
 from predictors.training import DivergedError
+from search_spaces.checkpoints import save
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.network import build
 
@@ -146,6 +148,44 @@ def test_a_teacher_is_heeded(data: ImageData, tmp_path: Path) -> None:
     torch.save(timm.create_model("test_resnet", num_classes=3).state_dict(), file)
     with pytest.raises(ValueError, match="`teacher_weights` must be those of a test_resnet with 4"):
         _training(data, taught)
+
+
+def test_a_checkpoint_of_ours_teaches_by_its_own_mean_and_deviation(
+    data: ImageData, tmp_path: Path
+) -> None:
+    file, network = tmp_path / "weights.safetensors", build(CONFIG).eval()
+    recipe = replace(RECIPE, teacher="fasternas", teacher_weights=str(file))
+    save(network, file, classes=data.classes, mean=(0.25,), std=(0.5,))
+    teacher = open_teacher(recipe, data, CPU)
+    assert teacher
+    pixels = torch.rand(2, 3, 32, 32)
+    ours, seen = ((pixels - torch.tensor(m).view(1, -1, 1, 1)) / torch.tensor(s).view(1, -1, 1, 1)
+                  for m, s in ((data.mean, data.std), ((0.25,), (0.5,))))  # fmt: skip
+    with torch.no_grad():
+        expected = network(seen)
+    assert torch.allclose(teacher.network(ours * teacher.std + teacher.mean), expected, atol=1e-5)
+    assert float(teacher.loss(ours, expected)) == pytest.approx(0, abs=1e-5)
+    with pytest.raises(ValueError, match="`teacher` must be fasternas where its weights are a che"):
+        open_teacher(replace(recipe, teacher="resnet18"), data, CPU)
+    with pytest.raises(ValueError, match="`teacher_weights` must be a checkpoint that fasternas s"):
+        open_teacher(replace(recipe, teacher_weights=""), data, CPU)
+    save(network, file, classes=data.classes[::-1])
+    with pytest.raises(ValueError, match="`teacher_weights` must tell the 4 classes of the data a"):
+        open_teacher(recipe, data, CPU)
+
+
+def test_a_teacher_that_cannot_be_had_says_why_in_a_whole_sentence(
+    data: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from search_spaces.timm_import import import_timm
+
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("The files cannot be found. " + "Say this and that. " * 30)
+
+    monkeypatch.setattr(import_timm(), "create_model", offline)
+    message = r"but: The files cannot be found\. Give a file as teacher_weights\.$"
+    with pytest.raises(RuntimeError, match=message):
+        open_teacher(replace(RECIPE, teacher="test_resnet"), data, CPU)
 
 
 def test_half_the_rate_is_half_of_every_step_and_stays_so(data: ImageData) -> None:

@@ -1,5 +1,6 @@
 """Learning from a teacher besides the labels (arXiv 1503.02531)."""
 
+import textwrap
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,9 @@ from torch.nn import functional as F
 
 from nas.training.full_recipe import FullRecipe
 from predictors.data.datasets import ImageData
+
+OURS = "fasternas"  # the teacher's name where its weights are a checkpoint of ours
+_LONGEST = 200  # characters of another's error message
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,20 +39,51 @@ def open_teacher(recipe: FullRecipe, data: ImageData, device: torch.device) -> T
     Raises:
         ValueError: if timm has no such model, or it tells other classes apart.
         RuntimeError: if its weights cannot be had.
+        OSError: if a file with them cannot be read.
     """
+    from search_spaces.checkpoints import is_checkpoint
+
     if not recipe.teacher:
         return None
-    network = _network(recipe, len(data.classes))
-    theirs: Any = network.pretrained_cfg
-    ours = (_planes(data.mean), _planes(data.std))
-    # x * std + mean are pixels; (pixels - mean') / std' is what the teacher wants: one step.
-    std = ours[1] / _planes(theirs["std"])
-    mean = (ours[0] - _planes(theirs["mean"])) / _planes(theirs["std"])
-    return Teacher(network.to(device).eval().requires_grad_(requires_grad=False), mean.to(device),
-                   std.to(device), recipe.temperature)  # fmt: skip
+    if recipe.teacher_weights and is_checkpoint(recipe.teacher_weights):
+        network, mean, std = _ours(recipe, data)
+    else:
+        network, mean, std = _timms(recipe, len(data.classes))
+    # x * s + m are pixels; (pixels - mean) / std is what the teacher wants: one step.
+    shift, scale = (_planes(data.mean) - mean) / std, _planes(data.std) / std
+    return Teacher(network.to(device).eval().requires_grad_(requires_grad=False), shift.to(device),
+                   scale.to(device), recipe.temperature)  # fmt: skip
 
 
-def _network(recipe: FullRecipe, classes: int) -> "nn.Module":
+def _ours(recipe: FullRecipe, data: ImageData) -> tuple[nn.Module, Tensor, Tensor]:
+    """The network of a checkpoint, and the mean and the deviation that it was trained by."""
+    from search_spaces.checkpoints import read_checkpoint
+
+    if recipe.teacher != OURS and not recipe.teacher.startswith("fasternet_"):
+        raise ValueError(f"`teacher` must be {OURS} where its weights are a checkpoint that "
+                         f"{OURS} saved, but got {recipe.teacher!r}. Set teacher={OURS}."
+                         )  # fmt: skip
+    found = read_checkpoint(recipe.teacher_weights)
+    names = found.classes or data.classes
+    if found.config.classes != len(data.classes) or names != data.classes:
+        raise ValueError(f"`teacher_weights` must tell the {len(data.classes)} classes of the data "
+                         f"apart, but {recipe.teacher_weights} tells others. Train it on these "
+                         "data first.")  # fmt: skip
+    return found.network(), _planes(found.mean or data.mean), _planes(found.std or data.std)
+
+
+def _timms(recipe: FullRecipe, classes: int) -> tuple[nn.Module, Tensor, Tensor]:
+    """A model of timm's, and the mean and the deviation that timm says of it."""
+    if recipe.teacher == OURS:
+        raise ValueError(f"`teacher_weights` must be a checkpoint that {OURS} saved for teacher="
+                         f"{OURS}, but got {recipe.teacher_weights!r}. Give its "
+                         "weights.safetensors.")  # fmt: skip
+    network = _network(recipe, classes)
+    said: Any = network.pretrained_cfg
+    return network, _planes(said["mean"]), _planes(said["std"])
+
+
+def _network(recipe: FullRecipe, classes: int) -> nn.Module:
     from search_spaces.timm_import import import_timm
     from search_spaces.weight_files import read_weights
 
@@ -68,14 +103,20 @@ def _network(recipe: FullRecipe, classes: int) -> "nn.Module":
     try:
         network = timm.create_model(recipe.teacher, pretrained=True)
     except Exception as error:  # the hub raises what it likes
-        raise RuntimeError(f"The teacher's weights must be loaded, but: {str(error)[:200]} Give a "
-                           "file as teacher_weights.") from error  # fmt: skip
+        raise RuntimeError(f"The teacher's weights must be loaded, but: {_sentence(error)}. Give "
+                           "a file as teacher_weights.") from error  # fmt: skip
     told: int = network.num_classes  # type: ignore[assignment]
     if told != classes:
         raise ValueError(f"`teacher` must tell the {classes} classes of the data apart, but "
                          f"{recipe.teacher} has {told}. Train one first, and give its file as "
                          "teacher_weights.")  # fmt: skip
     return network
+
+
+def _sentence(error: Exception) -> str:
+    """The first one of a message, whole if it is not too long."""
+    first = " ".join(str(error).split()).partition(". ")[0] or type(error).__name__
+    return textwrap.shorten(first, _LONGEST, placeholder=" ...").rstrip(".:")
 
 
 def _planes(values: tuple[float, ...]) -> Tensor:

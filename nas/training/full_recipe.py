@@ -64,7 +64,7 @@ class FullRecipe:
     ema: float = 0.0  # decay of the averaged weights; 0: none
     amp: Mixed = "auto"  # bfloat16 where it pays: on GPUs that have it
     channels_last: bool = True
-    teacher: str = ""  # a timm model to learn from besides the labels
+    teacher: str = ""  # to learn from besides the labels: a timm model, or fasternas
     teacher_weights: str = ""  # its checkpoint, if it is not the published one
     teacher_share: float = 0.5  # of the loss
     temperature: float = 1.0  # at which the teacher is listened to
@@ -73,10 +73,16 @@ class FullRecipe:
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
+            if math.isinf(value):
+                raise ValueError(f"`{name}` must be finite, but got {value}. Give a smaller one.")
             if not low <= value <= high:
                 raise ValueError(f"`{name}` must be from {low:g} to {high:g}, but got {value}.")
         if self.amp not in ("auto", "on", "off"):
             raise ValueError(f"`amp` must be auto, on or off, but got {self.amp!r}.")
+        if self.teacher_weights and not self.teacher:
+            raise ValueError(f"`teacher` must be given with its weights, but only teacher_weights "
+                             f"is: {self.teacher_weights!r}. Set teacher=fasternas, or the timm "
+                             "model that they are of.")  # fmt: skip
         if self.mixing and (self.mixup or self.cutmix) and (self.batch % 2 or self.at_once % 2):
             raise ValueError(f"`batch` and `at_once` must be even, since images are mixed in "
                              f"pairs, but got {self.batch} and {self.at_once}. Change them, or "

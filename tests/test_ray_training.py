@@ -10,7 +10,7 @@ from networks import TINY
 from ray_nodes import kill_one
 from safetensors.torch import load_file
 
-from nas.training.crew import Crew
+from nas.training.crew import Asked
 from nas.training.full_jobs import Job
 from nas.training.full_recipe import FullRecipe
 from nas.training.ray_training import run_with_ray
@@ -47,7 +47,7 @@ def test_a_lost_worker_goes_on_and_an_error_is_that_networks_alone(
     )
     watcher.start()
     try:
-        updates = list(run_with_ray([good, wild], Crew()))
+        updates = list(run_with_ray([good, wild], Asked(workers=1, gpus=0)))
     finally:
         ended.set()
         watcher.join()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +18,13 @@ from networks import TINY
 from safetensors.torch import load_file
 
 from nas.cli.main import main
+from nas.cli.train import _crew
 from nas.training.checkpointing import BEFORE, LAST
-from search_spaces.checkpoints import load
+from nas.training.crew import Crew
+from nas.training.recipe_files import read_recipe
+from search_spaces.checkpoints import load, save
 from search_spaces.formats import load_config, save_config
+from search_spaces.network import build
 from search_spaces.weight_files import read_weights
 
 Streams = pytest.CaptureFixture[str]
@@ -151,6 +156,28 @@ def test_it_starts_from_other_weights(undisturbed: Path, place: Path, tmp_path: 
     trained = read_weights(tmp_path / "mine" / "weights.safetensors")
     given = read_weights(weights)
     assert torch.equal(trained["classifier.weight"], given["classifier.weight"])
+    assert main(_train(place, tmp_path, "--resume")) == 0  # which knows how it began
+
+
+def test_workers_find_a_teacher_by_a_path_that_is_relative(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(build(CONFIG), tmp_path / "teacher.safetensors")
+    taught = ("--set", "teacher=fasternas", "--set", "teacher_weights=teacher.safetensors")
+    assert main(_train(place, tmp_path / "out", "--epochs", "1", *taught)) == 0
+    recipe = read_recipe(tmp_path / "out" / "mine" / "recipe.yaml")
+    assert recipe.teacher_weights == str(tmp_path / "teacher.safetensors")
+
+
+@pytest.mark.parametrize(("local", "address", "expected"), [(0, "auto", 0), (2, None, 1)])
+def test_gpus_of_a_cluster_are_not_counted_here(
+    local: int, address: str | None, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: local)
+    asked, here = _crew(Namespace(workers=1, gpus=None, ray=address))
+    assert here.gpus == expected
+    assert asked.crew(4) == Crew(workers=1, gpus=1)
 
 
 @pytest.mark.parametrize(
@@ -166,6 +193,12 @@ def test_it_starts_from_other_weights(undisturbed: Path, place: Path, tmp_path: 
         (["--data", "digits"], "`classes` must be the 10 of digits, but mine has 4"),
         (["--init", "nowhere.pt"], "nowhere.pt"),
         (["--init", "supernet"], "`init` must be a supernet of a run folder"),
+        (["--set", "augment=garbage"], "`augment` must be an augmentation of timm's, such as rand"),
+        (["--set", "batch=5000"], "`batch` must be at most 5"),
+        (
+            ["--set", "teacher_weights=gone.pth", "--set", "teacher=test_resnet"],
+            "`teacher_weights` must be a file that exists, but got 'gone.pth'. Check",
+        ),
         (["--gpus", "9"], "`gpus` must be 0 where there is no GPU, but got 9"),
     ],
 )
@@ -179,6 +212,8 @@ def test_bad_input_is_one_line(
     assert len(said) == 1
     assert complaint in said[0]
     assert not list(tmp_path.glob("*/*.pt"))
+    assert {"augment=garbage", "batch=5000", "teacher_weights=gone.pth"}.isdisjoint(more) or not (
+        tmp_path / "mine").exists()  # fmt: skip
 
 
 @pytest.mark.parametrize(

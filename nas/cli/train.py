@@ -12,7 +12,7 @@ from nas.training.picking import Picked, find_networks
 from nas.training.recipe_files import read_overrides, read_recipe, recipe_with
 
 if TYPE_CHECKING:
-    from nas.training.crew import Crew
+    from nas.training.crew import Asked, Crew
     from nas.training.full_jobs import Job
     from nas.training.ray_training import Update
     from nas.training.trackers import Trackers
@@ -26,7 +26,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     from nas.training.trackers import open_trackers
 
     jobs, remarks = _jobs(arguments)
-    crew = _crew(arguments)
+    asked, crew = _crew(arguments)
     finish = Finish(jobs, arguments.device, on_gpu=crew.gpus > 0)
     for remark in remarks:
         print(remark, file=sys.stderr)
@@ -34,7 +34,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     failed: dict[str, str] = {}
     with open_trackers(arguments.log) as log:
         if len(waiting) > 1 or (waiting and (crew.workers > 1 or arguments.ray)):
-            failed = _in_ray(waiting, crew, arguments.ray, log)
+            failed = _in_ray(waiting, asked, arguments.ray, log)
         elif waiting:
             _here(waiting[0], crew, log)
     failed |= finish.run([job for job in jobs if job.name not in failed], as_json=arguments.json)
@@ -46,7 +46,8 @@ def run_train(arguments: argparse.Namespace) -> int:
 def _jobs(arguments: argparse.Namespace) -> "tuple[list[Job], list[str]]":
     """What is to be trained, as asked, and what the data have to say; all is checked here."""
     from nas.training.full_jobs import check_data
-    from nas.training.training_folder import has_training
+    from nas.training.recipe_checks import check_recipe
+    from nas.training.training_folder import WEIGHTS, has_training
     from predictors.short_training import loaded
 
     picked = [p for name in arguments.networks for p in find_networks(name, arguments.pick)]
@@ -58,6 +59,8 @@ def _jobs(arguments: argparse.Namespace) -> "tuple[list[Job], list[str]]":
         data = loaded(name, network.config.resolution)
         job = _job(arguments, network, name, data)
         check_data(job, data)
+        if not (job.folder / WEIGHTS).exists():
+            check_recipe(job.recipe, data)
         if has_training(job.folder) and not arguments.resume:
             raise ValueError(f"`out` must be a new folder, but {job.folder} holds a training. Go "
                              "on with --resume or name another folder.")  # fmt: skip
@@ -84,7 +87,7 @@ def _job(arguments: argparse.Namespace, network: Picked, name: str, data: "Image
                  if told.get(name, "").isdecimal() and int(told[name])}  # fmt: skip
         recipe = recipe_for(config, len(data.train), **whole)
     return Job(name=network.name, config=config, recipe=recipe_with(recipe, told),
-               data=located(name), folder=folder, init=_init(arguments.init),
+               data=located(name), folder=folder, init=_init(arguments, folder),
                run=network.run and network.run.absolute(),
                minutes=arguments.checkpoint / 60e3)  # fmt: skip
 
@@ -94,7 +97,12 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, str]:
     told = read_overrides(Path(arguments.recipe)) if arguments.recipe else {}
     told |= dict(arguments.set)
     named = {"epochs": arguments.epochs, "seed": arguments.seed}
-    return told | {name: str(value) for name, value in named.items() if value is not None}
+    told |= {name: str(value) for name, value in named.items() if value is not None}
+    if "teacher_weights" in told:  # workers are in other folders
+        from predictors.data.datasets import located
+
+        told["teacher_weights"] = located(told["teacher_weights"])
+    return told
 
 
 def _data_of(arguments: argparse.Namespace, network: Picked) -> str:
@@ -115,10 +123,16 @@ def _out(arguments: argparse.Namespace, network: Picked) -> Path:
     return network.run / TRAINED if network.run else Path(TRAINED)
 
 
-def _init(told: str) -> str:
+def _init(arguments: argparse.Namespace, folder: Path) -> str:
+    """As told; a training that is gone on with began from something."""
+    from nas.training.checkpointing import newest
     from nas.training.full_jobs import SCRATCH, SUPERNET
     from predictors.data.datasets import located
 
+    told: str | None = arguments.init
+    if told is None:
+        kept = newest(folder) if arguments.resume else None
+        return str(kept.content["identity"]["start"]) if kept else SCRATCH
     return told if told in (SCRATCH, SUPERNET) else located(told)
 
 
@@ -130,8 +144,8 @@ def _refuse_twice(picked: Sequence[Picked]) -> None:
                          "them one after the other, with --out.")  # fmt: skip
 
 
-def _crew(arguments: argparse.Namespace) -> "Crew":
-    """As many GPUs as asked for, or one if it is here; a worker for each."""
+def _crew(arguments: argparse.Namespace) -> "tuple[Asked, Crew]":
+    """What was asked for, and what that is here: one GPU for each worker, if there is one."""
     import torch
 
     from nas.training.crew import Asked
@@ -140,7 +154,7 @@ def _crew(arguments: argparse.Namespace) -> "Crew":
     asked = Asked(workers=arguments.workers, gpus=arguments.gpus)
     if not arguments.ray:
         asked.check(there)
-    return asked.crew(min(there, 1))
+    return asked, asked.crew(there)
 
 
 def _here(job: "Job", crew: "Crew", log: "Trackers") -> None:
@@ -160,13 +174,13 @@ def _here(job: "Job", crew: "Crew", log: "Trackers") -> None:
 
 
 def _in_ray(
-    jobs: "Sequence[Job]", crew: "Crew", address: str | None, log: "Trackers"
+    jobs: "Sequence[Job]", asked: "Asked", address: str | None, log: "Trackers"
 ) -> dict[str, str]:
     """Train side by side; return the errors of those that failed."""
     from nas.training.ray_training import run_with_ray
 
     failed: dict[str, str] = {}
-    updates: Iterable[Update] = run_with_ray(jobs, crew, address=address)
+    updates: Iterable[Update] = run_with_ray(jobs, asked, address=address)
     with redirect_stdout(sys.stderr), _Bars() as bars:  # Ray tells there of lost workers
         for update in updates:
             if update.error:

@@ -18,8 +18,8 @@ def add_train_options(train: argparse.ArgumentParser) -> None:
     train.add_argument("--recipe", type=word, metavar="FILE", help="YAML with settings to change")
     train.add_argument("--set", type=setting, metavar="NAME=VALUE", action="append", default=[],
                        help="change a setting of recipe.yaml; may be repeated")  # fmt: skip
-    train.add_argument("--init", type=word, default="scratch", metavar="WEIGHTS",
-                       help="scratch, supernet (the run's) or a FasterNet checkpoint")  # fmt: skip
+    train.add_argument("--init", type=word, metavar="WEIGHTS",
+                       help="supernet (the run's) or a FasterNet checkpoint (scratch)")  # fmt: skip
     train.add_argument("--workers", type=positive, default=1, metavar="N",
                        help="processes that train one network together (1)")  # fmt: skip
     train.add_argument("--gpus", type=whole, metavar="N",

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nas.cluster import joined
-from nas.training.crew import Crew, room_for
+from nas.training.crew import Asked, room_for
 from nas.training.full_jobs import Job, run_job
 from nas.training.full_progress import Row
 from nas.training.ray_workers import begin, ended
@@ -35,16 +35,17 @@ class Update:
 
 
 def run_with_ray(
-    jobs: Sequence[Job], crew: Crew, *, address: str | None = None
+    jobs: Sequence[Job], asked: Asked, *, address: str | None = None
 ) -> Iterator[Update]:
     """Train networks side by side, as many as there is room for; yield what is new.
 
-    A job that fails does not end the others.
+    Unless told, the GPUs are those of the cluster. A job that fails does not end the others.
 
     Raises:
         RuntimeError: if the cluster cannot be reached, or has too little for one network.
     """
     with joined(address) as ray:
+        crew = asked.crew(int(ray.cluster_resources().get("GPU", 0)))
         room = room_for(crew, ray, networks=len(jobs))
         waiting = list(jobs)
         running: dict[Any, Job] = {}

@@ -18,7 +18,7 @@ def parse_duration_ms(text: str) -> float:
         raise ValueError(f"must be a duration such as 10ms, 0.5s or 800us, but got {text!r}.")
     number, unit = float(match[1]), match[2].replace("\u00b5", "u")  # the micro sign
     if unit not in _UNITS_MS:
-        raise ValueError(f"must end in us, ms or s, as in 10ms, but got {text!r}.")
+        raise ValueError(f"must end in us, ms, s, min or h, as in 10ms, but got {text!r}.")
     ms = number * _UNITS_MS[unit]
     if ms <= 0:
         raise ValueError(f"must be positive, but got {text!r}.")

@@ -5,6 +5,7 @@ run code.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from search_spaces.wording import brief
 
 KEY = "fasternas"  # the header's only one: of several the order, and so the file, would vary
 YAML = (".yaml", ".yml")
+_FOREIGN = ("Give the config beside the weights: from_timm_weights(config, weights), or config= in "
+            "timm.create_model.")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,12 +105,15 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             header = (opened.metadata() or {}).get(KEY)
             weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except SafetensorError as error:
+        if file.suffix != ".safetensors":
+            raise ValueError(f"{file}: The file must be a checkpoint that fasternas saved, but is "
+                             f"of another kind. {_FOREIGN}") from error  # fmt: skip
         raise ValueError(f"{file}: The file must be a whole checkpoint, but cannot be read: "
                          f"{_first_line(error)}. Use an earlier one, or save it "
                          "again.") from error  # fmt: skip
     if header is None:
         raise ValueError(f"{file}: The file must hold the config of its weights, but has none. "
-                         "Give the config beside the weights.")  # fmt: skip
+                         f"{_FOREIGN}")  # fmt: skip
     try:
         return _checkpoint(header, weights)
     except (ValueError, TypeError, RecursionError, OverflowError) as error:
@@ -155,6 +161,9 @@ def _checked(header: Mapping[str, Any], config: FasterNetConfig) -> dict[str, An
         if len(values) not in (0, 1, 3):
             raise ValueError(f"`{name}` must have a number for each of 1 or 3 channels, but got "
                              f"{brief(values)}. Leave it out.")  # fmt: skip
+    if not all(0 < value < math.inf for value in header.get("std", [])):
+        raise ValueError(f"`std` must be positive, since images are divided by it, but got "
+                         f"{brief(header['std'])}. Leave it out.")  # fmt: skip
     crop = header.get("crop", 0)
     if type(crop) not in (int, float) or not 0 <= crop <= 1:
         raise ValueError(f"`crop` must be a share from 0 to 1, but got {brief(crop)}.")

@@ -108,6 +108,11 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     torch.save(fn.build(TINY).state_dict(), tmp_path / "weights.safetensors")
     with pytest.raises(ValueError, match="The file must be a whole checkpoint"):
         fn.load(tmp_path / "weights.safetensors")
+    foreign = (tmp_path / "weights.safetensors").rename(tmp_path / "timm.pth")
+    with pytest.raises(ValueError, match=r"timm\.pth: The file must be a checkpoint that fasternas "
+                       r"saved, but .* kind\. Give the config beside the weights: from_timm_wei"
+                       ):  # fmt: skip
+        fn.load(foreign)
 
 
 def test_weights_without_a_config_are_refused(tmp_path: Path) -> None:
@@ -132,6 +137,10 @@ def test_a_newer_version_is_refused(tmp_path: Path) -> None:
         ({"classes": ["a", "b"]}, "`classes` must name the 10 classes of the config, but got 2"),
         ({"classes": [1] * 10}, "`classes` must be a list of names, but got"),
         ({"mean": "0.5"}, "`mean` must be a list of numbers, but got '0.5'"),
+        (
+            {"std": [0.0]},
+            r"`std` must be positive, since images are divided by it, but got \[0.0\]",
+        ),
         ({"std": [1, 2]}, "`std` must have a number for each of 1 or 3 channels, but got"),
     ],
 )

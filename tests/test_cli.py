@@ -181,7 +181,7 @@ MISTAKES: list[tuple[str, str]] = [
     ("search --budget -3ms", "must be positive, but got '-3ms'"),
     ("search --budget=-3ms", "must be positive, but got '-3ms'"),
     ("search --budget 0ms", "must be positive, but got '0ms'"),
-    ("search --budget 10", "must end in us, ms or s, as in 10ms, but got '10'"),
+    ("search --budget 10", "must end in us, ms, s, min or h, as in 10ms, but got '10'"),
     ("search --budget 10_parsecs", "but got '10 parsecs'"),
     ("search --budget nanms", "but got 'nanms'"),
     ("search --budget 1e999ms", "but got '1e999ms'"),

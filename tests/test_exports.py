@@ -104,6 +104,10 @@ def test_a_fixed_batch_is_kept(target: Target, tmp_path: Path) -> None:
 def test_ncnn_takes_one_image_at_a_time(tmp_path: Path) -> None:
     found = _export(_subject(batch=3), BY_NAME["ncnn"], tmp_path / "out")
     assert found.refusal == "`batch` must be 1 for ncnn, but got 3. Leave it out."
+    path = tmp_path / "x.ncnn.param"
+    said = BY_NAME["ncnn"].load.format(path=path, stem=path.with_suffix(""))
+    assert said == (f'net = ncnn.Net(); net.load_param("{path}"); '
+                    f'net.load_model("{tmp_path / "x.ncnn.bin"}")')  # fmt: skip
     assert not (tmp_path / "out").exists()
 
 

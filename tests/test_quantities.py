@@ -35,7 +35,7 @@ def test_durations_are_read_in_milliseconds(text: str, ms: float) -> None:
         ("1e308s", "must be finite, but got '1e308s'"),  # the seconds are, not the milliseconds
         ("\u0663ms", "must be a duration such as 10ms, .* but got '\u0663ms'"),
         ("1e\u0663ms", "must be a duration such as 10ms"),
-        ("10", "must end in us, ms or s, as in 10ms, but got '10'"),
+        ("10", "must end in us, ms, s, min or h, as in 10ms, but got '10'"),
         ("ten", "must be a duration such as 10ms, 0.5s or 800us, but got 'ten'"),
     ],
 )

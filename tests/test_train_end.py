@@ -45,6 +45,7 @@ def test_without_a_device_the_table_has_accuracies_alone(digits_networks: Path) 
         low, high = float(row["accuracy_low"]), float(row["accuracy_high"])
         assert low < float(row["accuracy"]) < high
         assert (row["latency_ms"], row["kept"], row["source"]) == ("", "", "")
+        assert (row["runtime"], row["precision"]) == ("onnxruntime", "fp32")
         assert int(row["macs"]) == fn.cost(CONFIGS[name]).macs
         files = row["files"].split(";")
         assert {f"{name}/{name}.onnx", f"{name}/weights.safetensors"} <= set(files)

@@ -163,6 +163,11 @@ def test_in_int8_the_file_that_is_timed_is_the_one_that_is_judged(
         abs(ending.judged.accuracy - float(final_rows(trained / "out")["large"]["accuracy"])) < 10
     )
     assert "large.int8.onnx" in final_rows(run)["large"]["files"]
+    card, found = (run / "trained" / "large" / "README.md").read_text(), ending.agreement
+    assert "359 test images by `large.int8.onnx` (95 %, Wilson)" in card
+    assert found.torch_accuracy is not None
+    assert found.accuracy is not None
+    assert f"{found.torch_accuracy - found.accuracy:+.2f} points lost." in card
     assert "yes" in capsys.readouterr().out
 
 

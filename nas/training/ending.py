@@ -21,7 +21,8 @@ class Ending:
     `weights` is the SHA-256 of its weights, `deployed` the file that is timed and of which
     `judged` speaks, `agreement` that file's with torch on validation images. `validation` is the
     accuracy, in percent, by which the epoch was chosen. `latency` is None until it is timed, on
-    the device that `described` describes. On several devices `budgets_ms` are their budgets, and
+    the device that `described` describes; `runtime` and `precision` are those of the file, known
+    before it is timed. On several devices `budgets_ms` are their budgets, and
     `budget_ms` is 100, as latencies are shares in per cent.
     """
 
@@ -38,6 +39,8 @@ class Ending:
     budget_ms: float | None = None
     latency: Measurement | None = None
     described: str = ""
+    runtime: str = ""
+    precision: str = ""
     budgets_ms: tuple[float, ...] = ()
 
     @property

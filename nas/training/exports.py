@@ -100,8 +100,9 @@ def _exported(subject: Subject, target: Target, folder: Path, images: Batches) -
             return Export(target=target, path=folder, refusal=why)
         size = sum(file.stat().st_size for file in room.rglob("*") if file.is_file())
         _put_in_place(room, main, folder)
-        load = target.before(subject) + target.load.format(path=folder / main.name)
-        return Export(target=target, path=folder / main.name, size=size, load=load,
+        path = folder / main.name
+        load = target.before(subject) + target.load.format(path=path, stem=path.with_suffix(""))
+        return Export(target=target, path=path, size=size, load=load,
                       agreement=found)  # fmt: skip
 
 

@@ -50,7 +50,7 @@ def concluded(job: Job, place: Place, *, device: torch.device) -> Ending:
     wanted = _targets(place)
     known = read_ending(job.folder)
     if known and known.weights == weights and _is_whole(known, job.folder, wanted):
-        return _known(known, place)
+        return replace(_known(known, place), runtime=place.runtime, precision=place.precision)
     return _concluded(job, place, weights, device)
 
 
@@ -109,7 +109,8 @@ def _concluded(job: Job, place: Place, weights: str, device: torch.device) -> En
         judged=_judged(subject, deployed, data, device), agreement=deployed.agreement,
         files=(WEIGHTS, *_files(exports, job.folder), CONFIG, RECIPE),
         deployed=deployed.path.name, macs=found.macs, params=found.params,
-        budget_ms=place.limit, budgets_ms=place.budgets_ms,
+        budget_ms=place.limit, budgets_ms=place.budgets_ms, runtime=place.runtime,
+        precision=place.precision,
     )  # fmt: skip
 
 

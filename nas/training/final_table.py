@@ -61,7 +61,8 @@ def final_row(ending: Ending) -> dict[str, Any]:
         "network": ending.name, "accuracy": judged.accuracy, "accuracy_low": low,
         "accuracy_high": high, "split": judged.split, "images": judged.images,
         "validation_accuracy": ending.validation, "epoch": ending.epoch,
-        **dict.fromkeys(COLUMNS[8:17]),
+        **dict.fromkeys(COLUMNS[8:17]), "runtime": ending.runtime or None,
+        "precision": ending.precision or None,
         "budget_ms": None if ending.budgets_ms else ending.budget_ms, "kept": ending.kept,
         "macs": ending.macs, "params": ending.params, "files": list(ending.files),
     }  # fmt: skip

@@ -11,6 +11,7 @@ from nas.training.ending import Ending
 from nas.training.full_jobs import Job, data_of
 from nas.training.full_recipe import crop_of, recipe_for
 from nas.training.training_folder import WEIGHTS
+from predictors.deployment.agreement import Agreement
 from predictors.timing import Measurement
 from search_spaces.whole_files import written
 
@@ -127,8 +128,10 @@ def _recipe(job: Job, data: "ImageData") -> str:
 
 def _accuracy(ending: Ending, data: "ImageData") -> str:
     judged, (low, high) = ending.judged, ending.judged.interval
+    int8 = ending.deployed.endswith(".int8.onnx")
+    by = f" by `{ending.deployed}`" if int8 else ""
     lines = [f"{judged.accuracy:.2f} % [{low:.2f}, {high:.2f}] of {judged.images:,} {judged.split} "
-             "images (95 %, Wilson)"]  # fmt: skip
+             f"images{by} (95 %, Wilson)"]  # fmt: skip
     if judged.split == "test":
         lines[0] += ", looked at once, at the end."
         lines.append(f"{ending.validation:.2f} % of {len(data.validation):,} validation images, by "
@@ -138,8 +141,17 @@ def _accuracy(ending: Ending, data: "ImageData") -> str:
                      "there is no test split.")  # fmt: skip
     found = ending.agreement
     lines.append(f"`{ending.deployed}` says the same class as torch for {found.same:.4g} % of "
-                 f"{found.images} validation images.")  # fmt: skip
+                 f"{found.images} validation images{_lost(found) if int8 else ''}.")  # fmt: skip
     return "## Accuracy\n\n" + "\n\n".join(lines) + "\n"
+
+
+def _lost(found: Agreement) -> str:
+    """What the file lost of torch's accuracy."""
+    if found.accuracy is None or found.torch_accuracy is None:
+        return ""
+    return (f", and has {found.accuracy:.2f} % of them right where torch has "
+            f"{found.torch_accuracy:.2f} %: {found.torch_accuracy - found.accuracy:+.2f} points "
+            "lost")  # fmt: skip
 
 
 def _latency(ending: Ending) -> str:

@@ -29,8 +29,8 @@ from predictors.deployment.runtimes import installed_version
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A kind of file. `load` is how one loads it, in Python, with its path as {path}; `before` what
-    has to be said first.
+    """A kind of file. `load` is how one loads it, in Python, with its path as {path}, or as {stem}
+    without the last suffix; `before` what has to be said first.
 
     `write` puts the files into an empty folder and returns the main one, or raises ValueError or
     RuntimeError with the reason; `run` gives what computes its outputs.
@@ -77,6 +77,7 @@ def find_targets(names: Sequence[str]) -> tuple[Target, ...]:
 
 
 _ONNX = 'onnxruntime.InferenceSession("{path}")'
+_NCNN = 'net = ncnn.Net(); net.load_param("{path}"); net.load_model("{stem}.bin")'
 _OPENVINO = 'openvino.Core().compile_model("{path}", "CPU")'
 
 TARGETS: tuple[Target, ...] = (
@@ -86,7 +87,7 @@ TARGETS: tuple[Target, ...] = (
            packages=("openvino",), extra="openvino"),
     Target(name="openvino-int8", write=write_openvino_int8, run=run_openvino, load=_OPENVINO,
            int8=True, packages=("openvino",), extra="openvino"),
-    Target(name="ncnn", write=write_ncnn, run=run_ncnn, load='ncnn.Net().load_param("{path}")',
+    Target(name="ncnn", write=write_ncnn, run=run_ncnn, load=_NCNN,
            packages=("ncnn", "pnnx"), extra="ncnn"),
     Target(name="torch", write=write_program, run=run_program,
            load='torch.export.load("{path}").module()'),

@@ -219,7 +219,7 @@ def evaluated(evaluate: Evaluate, number: int, config: Any) -> Outcome:
         return Outcome(number, None, f"`evaluate` must return Scores, but returned {scores!r}.")
     if not valid:
         return Outcome(number, None, f"The scores must be finite and positive, but got {scores}.")
-    return Outcome(number, scores)
+    return Outcome(number, scores.as_floats())  # searchers subtract them, which no bool can do
 
 
 def _one_line(error: BaseException) -> str:

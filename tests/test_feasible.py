@@ -67,7 +67,7 @@ def test_a_prediction_that_is_no_number_is_refused(number: float) -> None:
     def predict(points: Sequence[Point]) -> Prediction:
         return Prediction(*[np.full(len(points), number)] * 3)
 
-    message = f"`predict_latency` must return finite latencies, but got {number}"
+    message = f"`predict_latency` must return finite latencies above 0, but got {number} ms"
     with pytest.raises(ValueError, match=message):
         list(search(SPACE, _evaluate, trials=5, budget_ms=5.0, predict_latency=predict))
 

@@ -1,17 +1,12 @@
 """Proposals kept within the latency budget and new, before anything is spent on them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from nas.searching.predicted import PredictLatency as PredictLatency
 from nas.searching.searcher import Admit, generator
-from predictors.latency import Prediction
 from search_spaces.space import Genes, Space
-
-PredictLatency = Callable[[Sequence[Any]], Prediction]
 
 _STEPS = 200  # changes of one gene on the way from a config to one within the budget
 _RESTARTS = 20
@@ -76,7 +71,7 @@ class Gate:
     def _upper_ms(self, candidates: Sequence[Genes]) -> list[float]:
         assert self._predict is not None
         configs = [self._space.decode(genes) for genes in candidates]
-        return [float(ms) for ms in _finite(self._predict(configs).high_ms)]
+        return [float(ms) for ms in self._predict(configs).high_ms]
 
     def _repair(self, genes: Genes, rng: Random) -> Genes:
         """Change single genes, each to a faster config, until the budget is met."""
@@ -101,23 +96,16 @@ def fastest(space: Space[Any], predict: PredictLatency, rng: Random) -> tuple[An
 
 
 def _descend(space: Space[Any], predict: PredictLatency, genes: Genes) -> tuple[Genes, float]:
-    latency_ms = float(_finite(predict([space.decode(genes)]).mean_ms)[0])
+    latency_ms = float(predict([space.decode(genes)]).mean_ms[0])
     while True:
         near = neighbours(space, genes)
         if not near:
             return genes, latency_ms
-        means = _finite(predict([space.decode(n) for n in near]).mean_ms)
+        means = predict([space.decode(n) for n in near]).mean_ms
         best = int(means.argmin())
         if means[best] >= latency_ms:
             return genes, latency_ms
         genes, latency_ms = near[best], float(means[best])
-
-
-def _finite(latencies_ms: NDArray[np.float64]) -> NDArray[np.float64]:
-    if not np.all(np.isfinite(latencies_ms)):
-        wrong = latencies_ms[~np.isfinite(latencies_ms)][0]
-        raise ValueError(f"`predict_latency` must return finite latencies, but got {wrong}.")
-    return latencies_ms
 
 
 def neighbours(space: Space[Any], genes: Genes) -> list[Genes]:

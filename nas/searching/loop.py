@@ -1,10 +1,13 @@
 """The search loop: ask, check the latency, evaluate, tell, yield."""
 
 from collections.abc import Iterator
-from typing import Generic, Protocol, TypeVar
+from numbers import Real
+from operator import index
+from typing import Any, Generic, Protocol, TypeVar
 
 from nas.cluster import Evaluate, InProcess, Outcome, Pool
-from nas.searching.feasible import Gate, PredictLatency, check_budget
+from nas.searching.feasible import Gate, check_budget
+from nas.searching.predicted import PredictLatency, checked
 from nas.searching.prior import AccuracyPrior
 from nas.searching.searcher import Searcher
 from nas.searching.searchers import SearcherName, open_searcher
@@ -61,10 +64,14 @@ def search(  # noqa: PLR0913 - the one public entry, all options keyword-only
         record: outcomes of an earlier run, which are used instead of evaluating again.
 
     Raises:
-        ValueError: if `trials`, `parallel` or `budget_ms` is not positive, the searcher is unknown,
-            or no config is predicted to meet the budget; the message names the fastest's latency.
+        TypeError: if `predict_latency` does not return a Prediction.
+        ValueError: if an argument or a predicted latency is not what it must be, or no config is
+            predicted to meet the budget; the message names the fastest's latency.
     """
-    _check(trials, parallel, budget_ms)
+    trials, parallel = _positive(trials, "trials"), _positive(parallel, "parallel")
+    seed = _whole(seed, "seed", "a whole number")
+    _check_budget_ms(budget_ms)
+    predict_latency = predict_latency and checked(predict_latency, space)
     if predict_latency is not None and budget_ms is not None:
         check_budget(space, predict_latency, budget_ms, seed)
     proposer = open_searcher(
@@ -135,9 +142,30 @@ def _trial(config: C, outcome: Outcome, budget_ms: float | None) -> Trial[C]:
                  error=outcome.error)  # fmt: skip
 
 
-def _check(trials: int, parallel: int, budget_ms: float | None) -> None:
-    for name, number in (("trials", trials), ("parallel", parallel)):
-        if not isinstance(number, int) or number < 1:
-            raise ValueError(f"`{name}` must be a positive whole number, but got {number!r}.")
-    if budget_ms is not None and not budget_ms > 0:
+def _positive(number: object, name: str) -> int:
+    found = _whole(number, name, "a positive whole number")
+    if found < 1:
+        raise ValueError(f"`{name}` must be a positive whole number, but got {found}.")
+    return found
+
+
+def _whole(number: Any, name: str, wanted: str) -> int:
+    """Whatever counts as an integer, NumPy's too; a truth value counts as none."""
+    try:
+        found = index(number)
+    except TypeError:
+        found = None
+    if found is None or isinstance(number, bool):
+        raise ValueError(f"`{name}` must be {wanted}, but got {number!r}.")
+    return found
+
+
+def _check_budget_ms(budget_ms: float | None) -> None:
+    if budget_ms is None:
+        return
+    # Real takes NumPy's numbers too, and truth values, which are no latencies.
+    if isinstance(budget_ms, bool) or not isinstance(budget_ms, float | Real):
+        raise ValueError(f"`budget_ms` must be a number of milliseconds, but got {budget_ms!r}. "
+                         "Leave it out for no budget.")  # fmt: skip
+    if not budget_ms > 0:
         raise ValueError(f"`budget_ms` must be positive, but got {budget_ms:g} ms.")

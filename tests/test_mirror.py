@@ -150,4 +150,16 @@ def test_a_storage_that_cannot_be_opened_is_one_line_and_nothing_is_left(
     assert said.out == ""
     assert said.err.startswith(f"fasternas: error: `storage` must take the trials, but {url} does")
     assert said.err.count("\n") == 1
+    assert said.err.endswith(". Give one that can be opened.\n")  # there is nothing to resume
     assert not Path("runs").exists()
+
+
+def test_a_storage_that_is_no_url_makes_no_file_of_that_name(capsys: Streams) -> None:
+    assert main([*SEARCH, "runs/run", "--storage", "foo"]) == 2
+    assert capsys.readouterr().err == (
+        "fasternas: error: `storage` must be a URL or a journal's file, but got foo. Write "
+        "sqlite:///foo.db or foo.journal.\n"
+    )
+    assert list(Path().iterdir()) == []
+    with pytest.raises(ValueError, match=r"must be a URL or a journal's file, but got redis\. W"):
+        Mirror("redis", "run")

@@ -13,14 +13,18 @@ from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
 
 Trials = Sequence[optuna.trial.FrozenTrial]
 
+_JOURNALS = (".journal", ".log")
+
 
 class Mirror:
     """A study of a run's name in the storage at `url`, which only grows.
 
     `url` is what optuna-dashboard takes: sqlite:///x.db, mysql://..., redis://..., or a journal's
-    file. `behind` says why the storage did not take a trial; then it waits for `follow`.
+    file, x.journal or x.log. `behind` says why the storage did not take a trial; then it waits for
+    `follow`.
 
     Raises:
+        ValueError: if it is neither a URL nor named as a journal is.
         RuntimeError: if the storage cannot be opened.
     """
 
@@ -28,13 +32,16 @@ class Mirror:
         logging.getLogger("optuna").setLevel(logging.ERROR)
         self.behind = ""
         self._url, self._name = url, name
+        if "://" not in url and not url.endswith(_JOURNALS):  # no file of any name by a slip
+            raise ValueError(f"`storage` must be a URL or a journal's file, but got {url}. Write "
+                             f"sqlite:///{url}.db or {url}.journal.")  # fmt: skip
         try:
             self._study = optuna.create_study(
                 storage=_opened(url), study_name=name, directions=["maximize", "minimize"],
                 load_if_exists=True,
             )  # fmt: skip
         except Exception as error:  # of whichever database it is
-            raise self._failed(error) from error
+            raise RuntimeError(f"{self._refusal(error)} Give one that can be opened.") from error
 
     def add(self, trial: optuna.trial.FrozenTrial) -> None:
         """Copy a trial, unless the storage failed before: a search must not wait for each."""
@@ -68,13 +75,15 @@ class Mirror:
         self.behind = ""
 
     def _failed(self, error: Exception) -> RuntimeError:
-        return RuntimeError(f"`storage` must take the trials, but {self._url} does not: "
-                            f"{_one_line(error)}. The run folder has all of them; --resume copies "
-                            "what the storage lacks.")  # fmt: skip
+        return RuntimeError(f"{self._refusal(error)} The run folder has all of them; --resume "
+                            "copies what the storage lacks.")  # fmt: skip
+
+    def _refusal(self, error: Exception) -> str:
+        return f"`storage` must take the trials, but {self._url} does not: {_one_line(error)}."
 
 
 def _opened(url: str) -> BaseStorage:
-    if url.startswith("redis"):
+    if url.startswith(("redis://", "rediss://")):
         return JournalStorage(JournalRedisBackend(url))
     if "://" in url:
         return RDBStorage(url)

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from nas.candidate import Candidate
 from nas.gauge import AXIS, limit_words, over_words
+from nas.reporting.front_view import View, off_scale_words
 from nas.reporting.markup import Html, joined, tag, text
-from nas.reporting.network_words import latency_words, network_words
-from nas.reporting.plot_front import Y_LABELS, View
+from nas.reporting.network_words import network_words
+from nas.reporting.plot_front import Y_LABELS
 from nas.reporting.svg_plane import Axis, Plane, legend, with_margin
 
 _FRONT, _OTHER = 6, 4  # radii in pixels
@@ -115,11 +116,5 @@ def _entry(look: str, shape: str, group: Sequence[Candidate], words: str) -> lis
 
 
 def _note(view: View) -> Html:
-    """What lies beyond the right edge."""
-    sizes = [f"{c.name.upper()} {latency_words(c.latency)}" for c in view.named_beyond]
-    if view.others_beyond:
-        count = len(view.others_beyond)
-        sizes.append(f"{count} other network{'' if count == 1 else 's'}")
-    if not sizes:
-        return Html("")
-    return tag("p", text(f"Beyond the right edge: {', '.join(sizes)}."), class_="note")
+    """What is not drawn."""
+    return joined(tag("p", text(f"{line}."), class_="note") for line in off_scale_words(view))

@@ -9,6 +9,7 @@ from typing import Any
 from nas.candidate import Candidate
 from nas.gauge import HEADING, form_words, source_words, unit_of
 from nas.quantities import format_count, format_ms
+from nas.reporting.front_view import front_title, sources, view_of
 from nas.reporting.html_calibration import calibration_section
 from nas.reporting.html_failures import failure_section
 from nas.reporting.html_front import draw_front
@@ -24,7 +25,6 @@ from nas.reporting.network_words import (
     latency_words,
     number_of,
 )
-from nas.reporting.plot_front import front_title, sources, view_of
 from nas.reporting.progress_curve import progress_curve
 from nas.reporting.repeating import command_of
 from nas.reporting.report import HEADINGS, closing_words, write_whole

@@ -5,15 +5,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
-from textwrap import shorten
+from textwrap import shorten, wrap
 from typing import TYPE_CHECKING, Any
 
 from nas.benching.bench_row import Row
 from nas.candidate import Candidate
 from nas.gauge import Unit
+from nas.reporting.front_view import front_title, off_scale_words, sources, view_of
 from nas.reporting.plot_bench import draw_models, draw_operators, models_title, operators_title
 from nas.reporting.plot_calibration import calibration_title, draw_calibration
-from nas.reporting.plot_front import draw_front, front_title, sources, view_of
+from nas.reporting.plot_front import draw_front, label_front
 from nas.reporting.plot_training import draw_training, training_title
 from nas.training.full_progress import Row as Epoch
 from predictors.latency import Prediction
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_INK, _GREY, _ALARM = "#222222", "#8A8A8A", "#B83A00"
+_INK, _MUTED, _GREY, _ALARM = "#222222", "#555555", "#8A8A8A", "#B83A00"
 _STYLE = {
     "figure.dpi": 200, "font.size": 12, "text.color": _INK, "axes.labelcolor": _INK,
     "axes.labelsize": 13, "axes.edgecolor": _GREY, "axes.spines.top": False,
@@ -34,8 +35,7 @@ _STYLE = {
 }  # fmt: skip
 _SIZE = (9.6, 5.4)  # inches: 1920 x 1080 pixels
 Box = tuple[float, float, float, float]  # left, bottom, width, height; fractions of the sheet
-_WIDE: Box = (0.095, 0.125, 0.62, 0.64)
-_LOW: Box = (0.095, 0.125, 0.62, 0.595)  # below one line more
+_LEFT, _WIDTH = 0.105, 0.865  # of the front's plane, fractions of the sheet
 _HALVES: tuple[Box, Box] = ((0.075, 0.15, 0.41, 0.6), (0.575, 0.15, 0.41, 0.6))
 _TALL = (9.6, 10.2)  # for panels below one another
 _FLOORS: tuple[Box, Box] = ((0.075, 0.505, 0.905, 0.36), (0.075, 0.065, 0.905, 0.38))
@@ -117,11 +117,13 @@ def front_figure(
     with _style():
         source, predicted = sources(view)
         below = [line for line in (source, *device.splitlines()) if line]
-        box = _WIDE if len(below) <= 2 else _LOW
-        figure, axes = _sheet(front_title(view), below, box=box, aloud=predicted)
-        note = draw_front(axes, view)
-        _explain(axes, box)
-        figure.text(0.74, box[1], note, va="bottom", fontsize=10.5, linespacing=1.4)
+        figure = _slide(front_title(view), below, aloud=predicted)
+        foot = _note(figure, off_scale_words(view))
+        axes = figure.add_axes((_LEFT, 0.1, _WIDTH, 0.6))
+        draw_front(axes, view)
+        top = _explain_above(axes, at=0.702 + 0.243 * len(below)) - 0.05  # the budget's words
+        axes.set_position((_LEFT, foot, _WIDTH, top - foot))
+        label_front(axes, view)
     return figure
 
 
@@ -212,13 +214,32 @@ def _explain(axes: "Axes", box: Box) -> None:
         axes.figure.legend(handles, labels, loc="upper left", bbox_to_anchor=corner)
 
 
-def _explain_above(axes: "Axes") -> None:
-    """Put the legend in one line between the words and the axes."""
+def _explain_above(axes: "Axes", *, at: float = 0.945) -> float:
+    """Put the legend between the words and the axes; return where it ends, from the sheet's foot.
+
+    It is centred at so many inches from the top, and what does not fit one line goes below.
+    """
     handles, labels = axes.get_legend_handles_labels()
-    height = axes.figure.bbox.height / axes.figure.dpi
-    corner = (0.015, _from_top(0.945, height))
-    axes.figure.legend(handles, labels, loc="center left", bbox_to_anchor=corner,
-                       ncols=len(labels), columnspacing=1.6, handletextpad=0.5)  # fmt: skip
+    sheet = axes.figure.bbox
+    upper = _from_top(at - 0.15, sheet.height / axes.figure.dpi)
+    for rows in range(1, len(labels) + 1):
+        legend = axes.figure.legend(
+            handles, labels, loc="upper left", bbox_to_anchor=(0.015, upper), borderaxespad=0,
+            ncols=-(-len(labels) // rows), columnspacing=1.6, handletextpad=0.5,
+        )  # fmt: skip
+        box = legend.get_window_extent()
+        if box.x1 <= 0.99 * sheet.width:
+            return float(box.y0 / sheet.height)
+        legend.remove()
+    return upper
+
+
+def _note(figure: "Figure", lines: Sequence[str]) -> float:
+    """Write lines at the foot of the sheet; return where axes with their words begin above."""
+    fitting = [part for line in lines for part in wrap(line, 125)]
+    for i, line in enumerate(reversed(fitting)):
+        figure.text(0.025, 0.035 + 0.04 * i, line, va="center", fontsize=10.5, color=_MUTED)
+    return 0.13 + 0.04 * len(fitting)
 
 
 def _save(path: Path, figure: "Figure") -> None:

@@ -1,0 +1,96 @@
+"""Where the plane of the front ends, and what is said of the sizes that it does not show."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from nas.candidate import Candidate
+from nas.reporting.front_view import View, off_scale_words, view_of
+from nas.reporting.plots import front_figure
+from predictors.timing import Measurement, Source
+from search_spaces.fasternet import FASTERNET
+
+BUDGET_MS = 10.0
+
+
+def _network(ms: float, *, name: str = "trial-0001", source: Source = "measured") -> Candidate:
+    latency = Measurement(median_ms=ms, low_ms=0.97 * ms, high_ms=1.03 * ms, source=source,
+                          device="cpu", runtime="onnxruntime", threads=1)  # fmt: skip
+    return Candidate(name=name, config=FASTERNET["t0"], accuracy=50 + ms, accuracy_kind="proxy",
+                     latency=latency, macs=1, params=1, feasible=latency.meets(BUDGET_MS),
+                     on_front=latency.meets(BUDGET_MS))  # fmt: skip
+
+
+def _sizes(*latencies_ms: float, source: Source = "measured") -> list[Candidate]:
+    names = list(FASTERNET)[: len(latencies_ms)]
+    return [_network(ms, name=name, source=source)
+            for name, ms in zip(names, latencies_ms, strict=True)]  # fmt: skip
+
+
+def _view(networks: Sequence[Candidate], sizes: Sequence[Candidate] = ()) -> View:
+    return view_of(networks, [replace(c, on_front=False) for c in sizes], BUDGET_MS)
+
+
+def test_the_axis_ends_a_tenth_past_the_budget_or_what_is_shown() -> None:
+    front = [_network(ms) for ms in (3.0, 5.0, 9.0)]
+    assert _view(front).edges[1] == pytest.approx(11)
+    assert _view([*front, _network(14.0)]).edges[1] == pytest.approx(1.1 * 1.03 * 14)
+    assert _view(front, _sizes(12.0, 40.0)).edges[1] == pytest.approx(1.1 * 1.03 * 12)
+    far = _view([*front, _network(30.0), _network(400.0)], _sizes(70.0))
+    assert far.edges[1] == pytest.approx(11)
+    assert len(far.others_beyond) == 2
+
+
+def test_the_sizes_that_are_off_the_scale_are_named_though_they_have_no_score() -> None:
+    unscored = [replace(c, accuracy=math.nan) for c in _sizes(30.0, 70.0, source="predicted")]
+    view = _view([_network(5.0), _network(30.0)], unscored)
+    wanted = "T0 30 ms, T1 70 ms, 1 other network: off the scale (latencies predicted)"
+    assert off_scale_words(view) == [wanted]
+    mixed = [*_sizes(19.3), *_sizes(1.0, 38.8, source="predicted")[1:]]
+    assert off_scale_words(_view([_network(5.0)], mixed)) == [
+        "T0 19.3 ms, T1 38.8 ms (predicted): off the scale"
+    ]
+
+
+def test_a_size_within_the_plane_that_has_no_accuracy_is_named_too() -> None:
+    sizes = [replace(c, accuracy=math.nan, accuracy_kind="trained") for c in _sizes(8.0, 40.0)]
+    view = _view([replace(_network(5.0), accuracy_kind="trained")], sizes)
+    assert off_scale_words(view) == ["T1 40 ms: off the scale", "T0 8 ms: no accuracy known"]
+    assert off_scale_words(_view([_network(5.0)], _sizes(8.0))) == []
+
+
+@pytest.mark.parametrize("lines", [1, 2])
+def test_the_front_has_most_of_the_sheet_and_no_words_cover_others(lines: int) -> None:
+    device = "\n".join(["a board, onnxruntime 1.31.1, 1 thread(s)"] * lines)
+    unstable = _network(6.0)
+    unstable = replace(unstable, latency=replace(unstable.latency, unstable=True))
+    networks = [_network(2.5), unstable, _network(9.0, source="predicted"), _network(11.0)]
+    sizes = [replace(c, on_front=False) for c in _sizes(8.0, 19.3, 38.8, 95.0, 187.0)]
+    figure = front_figure(networks, named=sizes, budget_ms=BUDGET_MS, device=device)
+    figure.draw_without_rendering()
+    plane = figure.axes[0].get_position()
+    assert plane.width > 0.85
+    assert plane.height > 0.45
+    assert "T1 19.3 ms, T2 38.8 ms, S 95 ms, M 187 ms: off the scale" in _words(figure)
+    _stand_apart(figure)
+
+
+def _words(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]
+
+
+def _stand_apart(figure: Figure) -> None:
+    """The legend lies within the sheet, clear of the axes with their words and of the notes."""
+    (legend,) = figure.legends
+    box, axes = legend.get_window_extent(), figure.axes[0].get_tightbbox()
+    assert axes is not None
+    label = figure.axes[0].yaxis.label.get_window_extent()
+    assert box.x1 <= 1920
+    assert not box.overlaps(label)
+    assert box.y0 >= figure.axes[0].bbox.y1
+    assert not [text for text in figure.texts if text.get_window_extent().overlaps(axes)]
+    assert not [text for text in figure.texts if text.get_window_extent().overlaps(box)]

@@ -8,7 +8,7 @@ from nas.reporting.html_report import STYLE
 
 WORDS, MARKS = 4.5, 3.0
 TEXTS = ("ink", "muted", "link", "named-text", "alarm")
-SHAPES = ("front", "named", "other", "alarm")
+SHAPES = ("front", "named", "other", "over", "alarm")
 SCHEMES = ("light", "dark")
 Colour = tuple[int, int, int]
 
@@ -50,8 +50,16 @@ def test_text_stands_out(scheme: str, ground: str) -> None:
 def test_marks_stand_out(scheme: str) -> None:
     colours = _scheme(scheme)
     ratios = {name: _contrast(colours[name], colours["paper"]) for name in SHAPES}
-    ratios["convolved"] = _contrast(colours["front"], colours["card"])
+    parts = (("convolved", "card"), ("soft", "card"), ("convolved", "soft"))
+    ratios |= {f"{a} on {b}": _contrast(colours[a], colours[b]) for a, b in parts}
     assert min(ratios.values()) >= MARKS, ratios
+
+
+def test_what_scrolls_has_a_shadow_at_the_edge_that_paper_covers_at_the_end() -> None:
+    (rule,) = re.findall(r"\.scrolled \{(.*?)\}", STYLE.read_text(encoding="utf-8"), re.DOTALL)
+    for side in ("left", "right"):
+        assert re.search(rf"var\(--paper\) 50%, transparent\) {side} / .* local", rule)
+        assert re.search(rf"var\(--shade\), transparent\) {side} / .* scroll", rule)
 
 
 def test_every_colour_of_text_is_one_of_those() -> None:

@@ -1,7 +1,7 @@
 """A network drawn stage by stage, to scale: a square for the map, a bar for each block.
 
-A bar is as high as the stage is wide in channels; its dark part are those that PConv convolves, the
-rest passes through. All networks of a page share one scale.
+A bar is as high as the stage is wide in channels; its lower part are those that PConv convolves,
+the rest passes through. All networks of a page share one scale.
 """
 
 from collections.abc import Sequence
@@ -93,7 +93,7 @@ def network_legend(scale: NetworkScale) -> Html:
     sample = tag("svg", _bar(0, 0, 9, (high, high / 4)), viewBox=f"-1 -1 12 {high + 2:.1f}",
                  width=12, height=f"{high + 2:.1f}", aria_hidden="true")  # fmt: skip
     words = (
-        f"One scale for all: this bar is a block of {channels} channels. Its dark part is "
+        f"One scale for all: this bar is a block of {channels} channels. Its lower part is "
         "convolved by PConv, the rest passes through. The squares are the maps. Stages go from "
         "left to right."
     )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; shape and fill say it again.
 _FRONT, _NAMED, _NAMED_TEXT, _UNSTABLE = "#0072B2", "#E69F00", "#7A5200", "#B83A00"
-_INK, _OTHER, _FAINT = "#222222", "#8F8F8F", "#C8C8C8"
+_INK, _OTHER, _FAINT = "#222222", "#666666", "#929292"
 Y_LABELS = {
     "proxy": "training-free score (T0 = 100, T2 = 200)", "trained": "top-1 accuracy in %",
     "supernet": "likelihood of the labels in %, shared weights",

@@ -7,6 +7,7 @@ from dataclasses import replace
 from nas.candidate import Candidate
 from nas.cluster import Outcome
 from nas.gauge import share_words
+from nas.quantities import format_score
 from nas.searching.pareto import pareto_front
 from nas.searching.trial import Scores, Trial
 from nas.studies.file_accuracies import FileAccuracies, FileAccuracy, Form, deployed_accuracy
@@ -72,7 +73,9 @@ def best_of(candidates: Sequence[Candidate]) -> str:
     if not front:
         return "nothing within the budget yet"
     best = front[-1]
-    return (f"{len(front)} on the front, best {best.accuracy:.4g} in "
+    score = best.accuracy_kind == "proxy"
+    number = format_score(best.accuracy) if score else f"{best.accuracy:.4g}"
+    return (f"{len(front)} on the front, best {number} in "
             f"{share_words(best.latency)}")  # fmt: skip
 
 

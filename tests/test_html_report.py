@@ -196,7 +196,7 @@ def test_other_runs_are_read_too(options: SearchOptions, tmp_path: Path) -> None
     if searching:
         assert "Latencies PREDICTED, not measured." in text
         assert "best spent on" in text
-        assert "30 of 60 trials are done; `fasternas search --resume` goes on." in text
+        assert "30 of 60 trials are done; fasternas search --resume goes on." in text  # as code
 
 
 @pytest.mark.parametrize(("trials", "timed"), [(0, 0), (0, 30), (5, 49)])

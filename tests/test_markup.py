@@ -2,7 +2,7 @@
 
 import pytest
 
-from nas.reporting.markup import joined, tag, text
+from nas.reporting.markup import joined, prose, tag, text
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,9 @@ def test_an_element_has_attributes_and_content() -> None:
     assert tag("meta", charset="utf-8") == '<meta charset="utf-8">'
     assert tag("p", class_=None) == "<p></p>"
     assert joined([text("a"), inside]) == "a<b>&lt;</b>"
+
+
+def test_code_in_prose_is_escaped_and_marked() -> None:
+    assert prose("`a<b>` and `c`, a ` alone") == (
+        "<code>a&lt;b&gt;</code> and <code>c</code>, a ` alone"
+    )

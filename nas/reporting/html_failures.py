@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from nas.reporting.html_tables import table
-from nas.reporting.markup import Html, joined, tag, text
+from nas.reporting.markup import Html, joined, prose, tag, text
 from nas.run import Run
 
 _MOST_NAMED = 12
@@ -16,9 +16,9 @@ def failure_section(run: Run, remarks: Sequence[str]) -> Html:
     others = [*_unstable(run), *remarks]
     if not failed and not others:
         return tag("p", text("Nothing: no trial failed."))
-    rows = [[text(reason), text(what), text(len(names)), text(_named(names))]
+    rows = [[prose(reason), text(what), text(len(names)), text(_named(names))]
             for (what, reason), names in failed.items()]  # fmt: skip
-    lines = [tag("li", text(line)) for line in others]
+    lines = [tag("li", prose(line)) for line in others]
     return joined([
         table(["reason", "what failed", "times", "which"], rows, caption="Failures by reason"),
         tag("ul", *lines) if lines else Html(""),

@@ -4,13 +4,17 @@ from nas.gauge import Unit
 from nas.quantities import format_ms
 from nas.reporting.html_tables import table, value
 from nas.reporting.markup import Html, joined, tag, text
+from nas.reporting.network_words import accuracy_number
 from nas.reporting.progress_curve import ProgressCurve
 from nas.reporting.svg_plane import Axis, Plane
+from predictors.accuracy import AccuracyKind
 
 _ENOUGH = 0.99
 
 
-def progress_section(curve: ProgressCurve, *, trials: int, unit: Unit = "ms") -> Html:
+def progress_section(
+    curve: ProgressCurve, *, trials: int, unit: Unit = "ms", kind: AccuracyKind = "proxy"
+) -> Html:
     """Return the curve as a share of its last value; `trials` is how many there are to be."""
     enough = curve.reached(_ENOUGH)
     if enough is None:
@@ -26,7 +30,7 @@ def progress_section(curve: ProgressCurve, *, trials: int, unit: Unit = "ms") ->
     )  # fmt: skip
     accuracy, budget_ms = curve.reference
     words = (f"{100 * _ENOUGH:.0f} % were reached after {enough} of {len(shares)} trials. The area "
-             f"is that above {accuracy:.5g} (the lowest of any trial) and below "
+             f"is that above {accuracy_number(accuracy, kind)} (the lowest of any trial) and below "
              f"{format_ms(budget_ms)} {unit}, by the latencies and accuracies that the search "
              "saw.")  # fmt: skip
     return joined([tag("p", text(words)), drawing, _quarters(shares)])

@@ -18,8 +18,9 @@ from nas.reporting.html_network import draw_network, network_legend, scale_of, s
 from nas.reporting.html_progress import progress_section
 from nas.reporting.html_tables import kept, pairs, table, value
 from nas.reporting.knobs import MOST, find_knobs
-from nas.reporting.markup import Html, joined, tag, text
+from nas.reporting.markup import Html, joined, prose, tag, text
 from nas.reporting.network_words import (
+    accuracy_number,
     architecture_words,
     format_accuracy,
     latency_words,
@@ -73,7 +74,8 @@ def html_report(run: Run) -> str:
         Section(anchor="knobs", title="Which knob buys what", content=_knobs(run, front)),
         Section(anchor="progress", title="Progress",
                 content=progress_section(progress_curve(outcomes, run.options.limit),
-                                         trials=run.options.trials, unit=run.options.unit)),
+                                         trials=run.options.trials, unit=run.options.unit,
+                                         kind=run.estimator.kind)),
         Section(anchor="calibration", title="Predicted against measured latency",
                 content=calibration_section(run.calibrations())),
         Section(anchor="failures", title="What went wrong",
@@ -96,8 +98,8 @@ def _page(
     links = [tag("li", tag("a", text(s.title), href=f"#{s.anchor}")) for s in sections]
     header = tag(
         "header", tag("h1", text(title)), *lead,
-        tag("p", text(run.device.description), class_="note"), tag("p", text(_state(run))),
-        *([tag("ul", *(tag("li", text(note)) for note in notes))] if notes else []),
+        tag("p", text(run.device.description), class_="note"), tag("p", prose(_state(run))),
+        *([tag("ul", *(tag("li", prose(note)) for note in notes))] if notes else []),
         tag("nav", tag("ul", *links), aria_label="Contents"),
     )  # fmt: skip
     parts = [
@@ -139,8 +141,8 @@ def _front_table(front: Sequence[Candidate]) -> Html:
               "params", "bytes moved"]  # fmt: skip
     rows = [
         [tag("a", text(f"{i}. {c.name}"), href=f"#network-{i}"),
-         value(c.accuracy, f"{c.accuracy:.5g}"), *_latencies(c), _count(c.macs), _count(c.params),
-         _count(cost(c.config).memory_bytes)]
+         value(c.accuracy, accuracy_number(c.accuracy, c.accuracy_kind)), *_latencies(c),
+         _count(c.macs), _count(c.params), _count(cost(c.config).memory_bytes)]
         for i, c in enumerate(front, start=1)
     ]  # fmt: skip
     return table(header, rows, caption="The front, the fastest first", class_="numbers")
@@ -152,7 +154,8 @@ def _sizes_table(named: Sequence[Candidate]) -> Html:
     header = ["size", HEADINGS[named[0].accuracy_kind], *_latency_headers(named[0]), "MACs",
               "params"]  # fmt: skip
     rows = [
-        [text(c.name.upper()), text(f"{c.accuracy:.5g}" if c.accuracy == c.accuracy else "\u2013"),
+        [text(c.name.upper()), text(accuracy_number(c.accuracy, c.accuracy_kind)
+              if c.accuracy == c.accuracy else "\u2013"),
          *_latencies(c), _count(c.macs), _count(c.params)]
         for c in named
     ]  # fmt: skip

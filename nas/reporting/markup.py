@@ -3,12 +3,14 @@
 tag("p", text("5 < 10"), class_="note")  # <p class="note">5 &lt; 10</p>
 """
 
+import re
 from collections.abc import Iterable
 from html import escape
 from typing import NewType
 
 Html = NewType("Html", str)
 
+_CODE = re.compile("`([^`]+)`")
 _ALONE = {"meta", "link", "br"}  # they have no end
 _KEPT = "\t\n"  # of the control characters; a terminal's escapes are no text
 _UNPRINTABLE = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in _KEPT}
@@ -18,6 +20,11 @@ def text(words: object) -> Html:
     """Return words as text, or as the value of an attribute, whatever they hold."""
     whole = str(words).encode("utf-8", "replace").decode()  # a file's name may be no Unicode
     return Html(escape(whole.translate(_UNPRINTABLE)))
+
+
+def prose(words: object) -> Html:
+    """Return words as text in which `code` stands as in Markdown; not for attributes."""
+    return Html(_CODE.sub(r"<code>\1</code>", text(words)))
 
 
 def tag(name: str, /, *inside: Html, **attributes: object) -> Html:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from nas.candidate import Candidate
 from nas.gauge import form_words, share_words, source_words
-from nas.quantities import format_count, format_ms
+from nas.quantities import format_count, format_ms, format_score
 from predictors.accuracy import AccuracyKind
 from predictors.cost import cost
 from predictors.timing import Measurement
@@ -21,7 +21,12 @@ def number_of(kind: AccuracyKind) -> str:
 
 def format_accuracy(accuracy: float, kind: AccuracyKind) -> str:
     """Return an accuracy or score with its unit."""
-    return f"{accuracy:.5g}{_UNIT[kind]}"
+    return f"{accuracy_number(accuracy, kind)}{_UNIT[kind]}"
+
+
+def accuracy_number(accuracy: float, kind: AccuracyKind) -> str:
+    """Return it without a unit: a score is no more exact than a latency."""
+    return format_score(accuracy) if kind == "proxy" else f"{accuracy:.5g}"
 
 
 def latency_words(latency: Measurement) -> str:

@@ -10,7 +10,7 @@ from nas.candidate import Candidate
 from nas.estimating import CHECKPOINTS
 from nas.quantities import format_count
 from nas.reporting.latency_columns import cells, columns, forms_differ, headings, sentence, values
-from nas.reporting.network_words import number_of
+from nas.reporting.network_words import accuracy_number, number_of
 from nas.reporting.plots import plot_calibration, plot_front
 from nas.run import Run
 from nas.studies.file_accuracies import lower_forms
@@ -66,8 +66,9 @@ def table(candidates: Sequence[Candidate]) -> tuple[list[str], list[list[str]]]:
     told = [c.latency for c in candidates]
     header = ["config", HEADINGS[kinds.pop()], *headings(told), "MACs", "params"]
     lines = [
-        [c.name, f"{c.accuracy:.5g}", *cells(c.latency, tell_form=forms_differ(told)),
-         format_count(c.macs), format_count(c.params)]
+        [c.name, accuracy_number(c.accuracy, c.accuracy_kind),
+         *cells(c.latency, tell_form=forms_differ(told)), format_count(c.macs),
+         format_count(c.params)]
         for c in candidates
     ]  # fmt: skip
     return header, lines
@@ -147,7 +148,8 @@ def _memory(run: Run) -> list[str]:
 
 
 def _sentence(c: Candidate) -> str:
-    return f"{_WORDS[c.accuracy_kind]} {c.accuracy:.5g}; {sentence(c.latency)}"
+    number = accuracy_number(c.accuracy, c.accuracy_kind)
+    return f"{_WORDS[c.accuracy_kind]} {number}; {sentence(c.latency)}"
 
 
 def _lines(run: Run) -> str:

@@ -100,7 +100,9 @@ def _work_in_team(work: "Work", folder: Path, *, on_gpu: bool) -> None:
     try:
         for news in work(team, place):
             ray.train.report(dict(news))
-    except (ValueError, DivergedError, GivenUpError, OSError, MemoryError) as error:
+    except (DivergedError, GivenUpError) as error:  # every worker's: trying again would end alike
+        _tell(said, error)
+    except (ValueError, OSError, MemoryError) as error:
         if not isinstance(error, ConnectionError):  # then a worker was lost
             _tell(said, error)
         if team.size > 1 or not said.exists():  # it may be this one's, for which the others wait

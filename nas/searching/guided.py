@@ -7,6 +7,7 @@ worth more. Latency is taken as known (predicted before anything is spent, or le
 trials), so the improvement in the plane is a sum of one-dimensional expected improvements, one for
 each step of the front, in closed form. Under a budget every second proposal seeks the most accurate
 config instead.
+
 A latency that is predicted also tells of the accuracy: it is an input beside the choices. A cheap
 score that is known of every config, where there is one, is a trend that the process departs from.
 """

@@ -50,7 +50,7 @@ def candidates_of(
             outcome.scores.accuracy, latencies[config], files.get(config, {}))
     ]  # fmt: skip
     eligible = [c for c in found if c.latency.timed or not measured_only]
-    trials = [_as_trial(number, c) for number, c in enumerate(eligible)]
+    trials = [as_trial(number, c) for number, c in enumerate(eligible)]
     on_front = {eligible[trial.number].name for trial in thinned(pareto_front(trials))}
     marked = [replace(c, on_front=c.name in on_front) for c in found]
     return sorted(marked, key=lambda c: c.latency.median_ms)
@@ -92,6 +92,7 @@ def _forms(
             best = deployed
 
 
-def _as_trial(number: int, candidate: Candidate) -> Trial[FasterNetConfig]:
+def as_trial(number: int, candidate: Candidate) -> Trial[FasterNetConfig]:
+    """Return the candidate as that trial of a search, so that it can be ranked as one."""
     scores = Scores(accuracy=candidate.accuracy, latency_ms=candidate.latency.median_ms)
     return Trial(number=number, config=candidate.config, scores=scores, feasible=candidate.feasible)

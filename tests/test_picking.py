@@ -4,8 +4,13 @@ from pathlib import Path
 
 import pytest
 from networks import TINY
+from run_folders import make_run
 
-from nas.training.picking import FrontPoint, find_networks, from_run, picked
+from nas.folders import read_only_run
+from nas.reporting.report import write_report
+from nas.searching.pareto import dominates
+from nas.searching.trial import Scores
+from nas.training.picking import FrontPoint, beyond_the_front, find_networks, from_run, picked
 from search_spaces.fasternet import FASTERNET
 from search_spaces.formats import save_config
 
@@ -53,6 +58,56 @@ def test_a_run_gives_its_configs(tmp_path: Path) -> None:
     run = _run(tmp_path, "config,accuracy,latency_ms\nconfigs/a.yaml,50,1.5\n")
     (network,) = from_run(run, "best")
     assert (network.name, network.config, network.run) == ("a", TINY, run)
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 29 networks, many of them within the budget."""
+    folder = tmp_path_factory.mktemp("picking") / "run"
+    make_run(folder)
+    run = read_only_run(folder)
+    write_report(run)
+    run.close()
+    return folder
+
+
+def test_a_front_that_is_too_short_is_filled_up_with_the_next_best(searched: Path) -> None:
+    run = read_only_run(searched)
+    within = [c for c in run.candidates() if c.feasible]
+    run.close()
+    front = [c.name for c in within if c.on_front]
+    found = from_run(searched, str(len(front) + 2))
+    assert [(p.name, p.runner_up) for p in found[:-2]] == [(name, False) for name in front]
+    assert all(p.runner_up for p in found[-2:])
+    scores = {c.name: Scores(accuracy=c.accuracy, latency_ms=c.latency.median_ms) for c in within}
+    after = [p.name for p in found[-2:]]
+    others = set(scores) - set(front) - set(after)
+    assert others
+    assert not any(dominates(scores[other], scores[name]) for other in others for name in after)
+    configs = {c.name: c.config for c in within}
+    assert [p.config for p in found] == [configs[p.name] for p in found]
+
+    line = beyond_the_front("runs/x", found, str(len(found)))
+    assert line == (f"The front of runs/x has {len(front)} of the {len(found)} networks; next come "
+                    f"{', '.join(after)}.")  # fmt: skip
+
+
+def test_no_more_come_than_keep_the_budget(searched: Path) -> None:
+    run = read_only_run(searched)
+    within = {c.name for c in run.candidates() if c.feasible}
+    run.close()
+    found = from_run(searched, "99")
+    assert {p.name for p in found} == within
+    assert len(found) == len(within)
+    line = beyond_the_front("runs/x", found, "99")
+    assert line.endswith(", and no more keep the budget.")
+
+
+@pytest.mark.parametrize("pick", ["best", "knee", "all", "1"])
+def test_a_front_that_suffices_is_not_remarked_on(pick: str, searched: Path) -> None:
+    found = from_run(searched, pick)
+    assert not any(p.runner_up for p in found)
+    assert beyond_the_front("runs/x", found, pick) == ""
 
 
 @pytest.mark.parametrize("table", [None, "config,accuracy,latency_ms\n"])

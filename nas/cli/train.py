@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.training.picking import Picked, find_networks
+from nas.training.picking import Picked, beyond_the_front, find_networks
 from nas.training.recipe_files import read_overrides, read_recipe, recipe_with
 
 if TYPE_CHECKING:
@@ -50,9 +50,11 @@ def _jobs(arguments: argparse.Namespace) -> "tuple[list[Job], list[str]]":
     from nas.training.training_folder import WEIGHTS, has_training
     from predictors.short_training import loaded
 
-    picked = [p for name in arguments.networks for p in find_networks(name, arguments.pick)]
+    found = {name: find_networks(name, arguments.pick) for name in arguments.networks}
+    picked = [network for networks in found.values() for network in networks]
     _refuse_twice(picked)
-    remarks: dict[str, None] = {}
+    lines = [beyond_the_front(name, networks, arguments.pick) for name, networks in found.items()]
+    remarks = dict.fromkeys(line for line in lines if line)
     jobs = []
     for network in picked:
         name = _data_of(arguments, network)

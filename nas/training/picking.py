@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,11 +15,15 @@ FRONT = "pareto.csv"
 
 @dataclass(frozen=True, kw_only=True)
 class Picked:
-    """A network to train; `run` is the folder that it was found in, if any."""
+    """A network to train; `run` is the folder that it was found in, if any.
+
+    `runner_up` marks one that is not on the front of that run, but comes after it.
+    """
 
     name: str
     config: FasterNetConfig
     run: Path | None = None
+    runner_up: bool = False
     any_classes: bool = False  # a published size says nothing of the data
 
 
@@ -54,16 +59,25 @@ def find_networks(name: str, pick: str) -> list[Picked]:
 
 
 def from_run(run: Path, pick: str) -> list[Picked]:
-    """Return the picked networks of a run's front, the fastest first.
+    """Return the picked networks of a run's front, the fastest first, then those that come after.
+
+    There are such only where more are asked for than the front has.
 
     Raises:
-        ValueError: if the folder is no run, has no front, or a config is wrong.
+        ValueError: if the folder is no run, has no front, or a config or another file is wrong.
         OSError: if a file cannot be read.
     """
     read_run(run)
     points = picked(front_of(run), pick)
-    return [Picked(name=Path(p.file).stem, config=load_config(run / p.file), run=run)
-            for p in points]  # fmt: skip
+    found = [Picked(name=Path(p.file).stem, config=load_config(run / p.file), run=run)
+             for p in points]  # fmt: skip
+    missing = int(pick) - len(found) if pick.isdigit() else 0
+    if missing <= 0:
+        return found
+    from nas.runners_up import runners_up
+
+    return [*found, *(Picked(name=c.name, config=c.config, run=run, runner_up=True)
+                      for c in runners_up(run, missing))]  # fmt: skip
 
 
 def picked(front: list[FrontPoint], pick: str) -> list[FrontPoint]:
@@ -89,6 +103,18 @@ def picked(front: list[FrontPoint], pick: str) -> list[FrontPoint]:
     if count == 1:
         return [best]
     return [ranked[round(i * (len(ranked) - 1) / (count - 1))] for i in range(count)]
+
+
+def beyond_the_front(run: str, networks: Sequence[Picked], pick: str) -> str:
+    """Say in a line, if so it is, that a run's front has fewer networks than were asked for."""
+    after = [network.name for network in networks if network.runner_up]
+    short = pick.isdecimal() and len(networks) < int(pick) and networks[0].run is not None
+    if not after and not short:
+        return ""
+    next_best = f"; next come {', '.join(after)}" if after else ""
+    end = ", and no more keep the budget" if short else ""
+    return (f"The front of {run} has {len(networks) - len(after)} of the {pick} networks{next_best}"
+            f"{end}.")  # fmt: skip
 
 
 def knee(ranked: list[FrontPoint]) -> FrontPoint:

@@ -39,7 +39,10 @@ _RECENT = 3.0  # so that the average is over the last quarter of the steps, or s
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """What came of an epoch: the mean training loss and the validation accuracy in percent."""
+    """What came of an epoch: the mean training loss and the validation accuracy in percent.
+
+    The accuracy is NaN where it was not asked for.
+    """
 
     number: int  # from 1
     loss: float
@@ -111,8 +114,8 @@ class Training:
         """How many epochs are done."""
         return self._done
 
-    def run_epoch(self) -> Epoch:
-        """Train for one more epoch and evaluate.
+    def run_epoch(self, *, judge: bool = True) -> Epoch:
+        """Train for one more epoch and evaluate; without `judge` the accuracy stays unknown.
 
         Raises:
             RuntimeError: if all epochs are done, or (`DivergedError`) the loss is no number.
@@ -126,7 +129,8 @@ class Training:
         self.network.train()
         losses = [self._step(images, labels) for images, labels in self._batches(rng)]
         self._done += 1
-        return Epoch(number=self._done, loss=fmean(losses), accuracy=self._judge())
+        accuracy = self._judge() if judge else math.nan
+        return Epoch(number=self._done, loss=fmean(losses), accuracy=accuracy)
 
     def _accuracy(self) -> float:
         """At the resolution of the epoch before; averaged weights with batch norms of their own."""

@@ -1,6 +1,7 @@
-"""Networks that are quick to export and to time."""
+"""Networks that are quick to export, to time and to train, and a space of such."""
 
 from search_spaces.fasternet import FasterNetConfig
+from search_spaces.space import Space, each, oneof
 
 TINY = FasterNetConfig(
     widths=(8, 16), depths=(1, 1), partial_ratios=(0.5, 0.25), expansions=(2.0, 2.0),
@@ -15,4 +16,11 @@ IRREGULAR = FasterNetConfig(
     widths=(12, 20, 32), depths=(1, 2, 1), partial_ratios=(0.5, 1.0, 0.25),
     expansions=(2.0, 1.5, 3.0), resolution=48, stem_stride=2, head_width=24, activation="gelu",
     classes=7,
+)  # fmt: skip
+# Of two stages, for four classes of images of 16 px.
+TINY_SPACE = Space(
+    FasterNetConfig,
+    widths=each(oneof(8, 16), oneof(16, 32)), depths=each(oneof(1, 2), oneof(1, 2)),
+    partial_ratios=(0.5, 0.5), expansions=each(oneof(1.0, 2.0), oneof(1.0, 2.0)),
+    resolution=16, stem_stride=2, head_width=32, classes=4, activation="relu",
 )  # fmt: skip

@@ -1,10 +1,10 @@
 """The gate before an evaluation: what it lets through, and what it makes of nonsense."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from points import PLANE, Point, scores_of
 from records import Memory
 
 from nas.cluster import Outcome
@@ -12,29 +12,13 @@ from nas.searching.loop import search
 from nas.searching.searchers import SearcherName
 from nas.searching.trial import Scores
 from predictors.latency import Prediction
-from search_spaces.space import Space, oneof
-
-
-@dataclass(frozen=True)
-class Point:
-    """Two numbers."""
-
-    x: int = 0
-    y: int = 0
-
-
-SPACE = Space(Point, x=oneof(*range(20)), y=oneof(*range(20)))
-
-
-def _evaluate(point: Point) -> Scores:
-    return Scores(accuracy=point.x + point.y / 2, latency_ms=1 + point.x)
 
 
 @pytest.mark.parametrize("searcher", ["guided", "nsga2", "tpe", "random"])
 def test_recorded_trials_hold_though_others_would_be_proposed(searcher: SearcherName) -> None:
     record = Memory()
-    once = list(search(SPACE, _evaluate, searcher=searcher, record=record, seed=1, trials=15))
-    twice = list(search(SPACE, _evaluate, searcher=searcher, record=record, seed=2, trials=20))
+    once = list(search(PLANE, scores_of, searcher=searcher, record=record, seed=1, trials=15))
+    twice = list(search(PLANE, scores_of, searcher=searcher, record=record, seed=2, trials=20))
     assert twice[:15] == once
     assert sorted(record.kept) == list(range(20))
     assert len({trial.config for trial in twice}) == 20
@@ -54,10 +38,10 @@ def test_what_the_cluster_lost_is_not_recorded() -> None:
             number, config = self._waiting.pop(0)
             if number == 0:
                 return Outcome(number, None, "the node died", lost=True)
-            return Outcome(number, _evaluate(config))
+            return Outcome(number, scores_of(config))
 
     record = Memory()
-    trials = list(search(SPACE, _evaluate, trials=5, record=record, pool=Flaky()))
+    trials = list(search(PLANE, scores_of, trials=5, record=record, pool=Flaky()))
     assert trials[0].error == "the node died"
     assert sorted(record.kept) == [1, 2, 3, 4]
 
@@ -69,7 +53,7 @@ def test_a_prediction_that_is_no_number_is_refused(number: float) -> None:
 
     message = f"`predict_latency` must return finite latencies above 0, but got {number} ms"
     with pytest.raises(ValueError, match=message):
-        list(search(SPACE, _evaluate, trials=5, budget_ms=5.0, predict_latency=predict))
+        list(search(PLANE, scores_of, trials=5, budget_ms=5.0, predict_latency=predict))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +65,7 @@ def test_a_prediction_that_is_no_number_is_refused(number: float) -> None:
     ],
 )
 def test_scores_that_contradict_themselves_fail_their_trial(scores: Scores) -> None:
-    (trial,) = search(SPACE, lambda _: scores, trials=1, budget_ms=5.0)
+    (trial,) = search(PLANE, lambda _: scores, trials=1, budget_ms=5.0)
     assert trial.scores is None
     assert not trial.feasible
     assert "must be finite and positive" in str(trial.error)
@@ -95,5 +79,5 @@ def test_an_error_without_text_fails_its_trial_only() -> None:
     def evaluate(_: Point) -> Scores:
         raise SilentError
 
-    (trial,) = search(SPACE, evaluate, trials=1)
+    (trial,) = search(PLANE, evaluate, trials=1)
     assert trial.error == "SilentError: it has no text"

@@ -2,31 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
+from points import PLANE, Point, scores_of
 
 from nas.searching.loop import search
 from nas.searching.trial import Scores
 from predictors.latency import Prediction
-from search_spaces.space import Space, oneof
-
-
-@dataclass(frozen=True)
-class Point:
-    """Two numbers."""
-
-    x: int = 0
-    y: int = 0
-
-
-SPACE = Space(Point, x=oneof(*range(20)), y=oneof(*range(20)))
-
-
-def _evaluate(point: Point) -> Scores:
-    return Scores(accuracy=point.x + point.y / 2, latency_ms=1 + point.x)
 
 
 def _never(_: Point) -> Scores:
@@ -51,14 +35,14 @@ def _all(value: float, points: Sequence[Point]) -> Prediction:
 )  # fmt: skip
 def test_what_is_no_number_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        search(SPACE, _never, **options)
+        search(PLANE, _never, **options)
 
 
 def test_numbers_of_numpy_count_as_numbers() -> None:
     five: Any = np.int64(5)
     eight: Any = np.float32(8)
-    found = list(search(SPACE, _evaluate, trials=five, seed=five, budget_ms=eight))
-    assert found == list(search(SPACE, _evaluate, trials=5, seed=5, budget_ms=8.0))
+    found = list(search(PLANE, scores_of, trials=five, seed=five, budget_ms=eight))
+    assert found == list(search(PLANE, scores_of, trials=5, seed=5, budget_ms=8.0))
 
 
 @pytest.mark.parametrize("budget_ms", [None, 8.0])
@@ -78,7 +62,7 @@ def test_a_predictor_that_is_none_is_refused_at_the_call(
     predict: Any, message: str, budget_ms: float | None
 ) -> None:
     with pytest.raises((TypeError, ValueError), match=f"`predict_latency` must .*{message}"):
-        search(SPACE, _never, predict_latency=predict, budget_ms=budget_ms)
+        search(PLANE, _never, predict_latency=predict, budget_ms=budget_ms)
 
 
 def test_lists_in_a_prediction_are_as_good_as_arrays() -> None:
@@ -86,7 +70,7 @@ def test_lists_in_a_prediction_are_as_good_as_arrays() -> None:
         ms: Any = [1 + point.x for point in points]
         return Prediction(ms, ms, ms)
 
-    found = search(SPACE, _evaluate, trials=16, budget_ms=8.0, predict_latency=predict)
+    found = search(PLANE, scores_of, trials=16, budget_ms=8.0, predict_latency=predict)
     assert all(trial.feasible for trial in found)
 
 
@@ -95,7 +79,7 @@ def test_whatever_counts_as_a_number_is_an_accuracy(kind: Any) -> None:
     def evaluate(point: Point) -> Scores:
         return Scores(accuracy=kind(point.x > 10), latency_ms=1 + point.x)
 
-    trials = list(search(SPACE, evaluate, trials=20))
+    trials = list(search(PLANE, evaluate, trials=20))
     found = [trial.scores for trial in trials if trial.scores]
     assert len(found) == 20
     assert {type(scores.accuracy) for scores in found} == {float}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from networks import TINY_SPACE
 from torch import distributed
 from torch.multiprocessing.spawn import spawn
 
@@ -16,25 +17,17 @@ from predictors.recipe import Recipe
 from predictors.supernet_training import supernet_training
 from predictors.team import Team
 from predictors.training import Training
-from search_spaces.fasternet import FasterNetConfig
 from search_spaces.sandwich import sandwich
-from search_spaces.space import Space, each, oneof
 from search_spaces.supernet import Supernet
 
-SPACE = Space(
-    FasterNetConfig,
-    widths=each(oneof(8, 16), oneof(16, 32)), depths=each(oneof(1, 2), oneof(1, 2)),
-    partial_ratios=(0.5, 0.5), expansions=each(oneof(1.0, 2.0), oneof(1.0, 2.0)),
-    resolution=16, stem_stride=2, head_width=32, classes=4, activation="relu",
-)  # fmt: skip
 RECIPE = Recipe(epochs=3, batch_size=32, shift=True)  # all that is drawn for images
 
 
 def _training(folder: Path, team: Team) -> Training:
     torch.manual_seed(0)
     data = load_data(str(folder / "noise.npz"))
-    return supernet_training(Supernet(SPACE), data, RECIPE, partial(sandwich, SPACE, count=4),
-                             team=team)  # fmt: skip
+    drawn = partial(sandwich, TINY_SPACE, count=4)
+    return supernet_training(Supernet(TINY_SPACE), data, RECIPE, drawn, team=team)
 
 
 def _train(rank: int, size: int, port: int, folder: Path) -> None:

@@ -6,21 +6,14 @@ from random import Random
 import numpy as np
 import pytest
 import torch
+from networks import TINY_SPACE
 
 from predictors.data.datasets import ImageData, load_data
 from predictors.recipe import Recipe
 from predictors.supernet_training import log_likelihood, score, supernet_training
-from search_spaces.fasternet import FasterNetConfig
 from search_spaces.sandwich import sandwich
-from search_spaces.space import Space, each, oneof
 from search_spaces.supernet import Supernet
 
-SPACE = Space(
-    FasterNetConfig,
-    widths=each(oneof(8, 16), oneof(16, 32)), depths=each(oneof(1, 2), oneof(1, 2)),
-    partial_ratios=(0.5, 0.5), expansions=each(oneof(1.0, 2.0), oneof(1.0, 2.0)),
-    resolution=16, stem_stride=2, head_width=32, classes=4, activation="relu",
-)  # fmt: skip
 RECIPE = Recipe(epochs=4, batch_size=16, flip=False)
 
 
@@ -38,15 +31,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
 
 def _supernet() -> Supernet:
     torch.manual_seed(0)
-    return Supernet(SPACE)
+    return Supernet(TINY_SPACE)
 
 
 def test_every_network_learns(data: ImageData) -> None:
     supernet = _supernet()
     rng = Random(1)
-    networks = [*sandwich(SPACE, rng, 2), *(SPACE.sample(rng) for _ in range(4))]
+    networks = [*sandwich(TINY_SPACE, rng, 2), *(TINY_SPACE.sample(rng) for _ in range(4))]
     before = np.mean([score(supernet, config, data) for config in networks])
-    training = supernet_training(supernet, data, RECIPE, partial(sandwich, SPACE, count=3))
+    training = supernet_training(supernet, data, RECIPE, partial(sandwich, TINY_SPACE, count=3))
     epochs = [training.run_epoch() for _ in range(RECIPE.epochs)]
     assert epochs[-1].loss < epochs[0].loss
     after = [score(supernet, config, data) for config in networks]
@@ -69,11 +62,11 @@ def test_a_network_that_knows_nothing_is_as_likely_right_as_chance() -> None:
 
 
 def test_it_goes_on_where_it_stopped(data: ImageData) -> None:
-    draw = partial(sandwich, SPACE, count=3)
+    draw = partial(sandwich, TINY_SPACE, count=3)
     whole = supernet_training(_supernet(), data, RECIPE, draw)
     epochs = [whole.run_epoch() for _ in range(2)]
     first = supernet_training(_supernet(), data, RECIPE, draw)
     first.run_epoch()
-    second = supernet_training(Supernet(SPACE), data, RECIPE, draw)
+    second = supernet_training(Supernet(TINY_SPACE), data, RECIPE, draw)
     second.load_state(first.state())
     assert second.run_epoch() == epochs[1]

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PERIOD_S = 60.0
 _ARGUMENTS = ("out", "run", "runs", "networks")  # that may name run folders
@@ -28,18 +29,17 @@ def local_copies(arguments: argparse.Namespace) -> Iterator[None]:
         RuntimeError: if one cannot be reached.
     """
     with ExitStack() as stack:
-        for name in _ARGUMENTS:
-            told = getattr(arguments, name, None)
-            if isinstance(told, str):
-                setattr(arguments, name, _local(told, stack))
-            elif isinstance(told, list):
-                setattr(arguments, name, [_local(one, stack) for one in told])
+        for name in (n for n in _ARGUMENTS if hasattr(arguments, n)):
+            setattr(arguments, name, _local(getattr(arguments, name), stack))
         yield
 
 
-def _local(name: str, stack: ExitStack) -> str:
-    """A name as it is, a URL as the path of its copy."""
-    return str(stack.enter_context(_copied(name))) if "://" in name else name
+def _local(told: Any, stack: ExitStack) -> Any:
+    """Names as they are, URLs as the paths of their copies."""
+    if isinstance(told, list):
+        return [_local(one, stack) for one in told]
+    is_url = isinstance(told, str) and "://" in told
+    return str(stack.enter_context(_copied(told))) if is_url else told
 
 
 @contextmanager

@@ -48,7 +48,7 @@ Phase = Literal[
 OpenPool = Callable[[Evaluate], AbstractContextManager[Pool]]
 
 CALIBRATION = 49  # networks timed before the search
-CALIBRATION_PROCESSES = 2  # the predictor averages over networks what one measurement misses
+CALIBRATION_PROCESSES = 1  # the predictor averages over networks what one measurement misses
 TRAINED_ON = 0.25  # of a GPU, where there are some: small networks do not fill one
 NEAR, TIMED = 3.0, 10.0  # budgets: how far out the named sizes get a score, and are timed
 

@@ -40,10 +40,11 @@ def train_on(
 ) -> Iterator[tuple[int, int]]:
     """Train the best of a rung for so many epochs; yield how many are done, and of how many.
 
-    `pool` evaluates to that many epochs. What is recorded is not trained again; what was lost with
-    its worker is not recorded.
+    `pool` evaluates to that many epochs; the slowest networks come first, so that it does not wait
+    for one of them at the end. What is recorded is not trained again; what was lost with its worker
+    is not recorded.
     """
-    best = promoted(scores)
+    best = sorted(promoted(scores), key=lambda config: -scores[config].latency_ms)
     waiting = [c for c in best if epochs not in record.trainings.get(c, {})]
     for number, config in enumerate(waiting):
         pool.submit(number, config)

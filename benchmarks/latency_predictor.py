@@ -4,9 +4,10 @@ Ridge is fitted to the same networks and, since those were chosen for ours, to r
 
     python benchmarks/latency_predictor.py [--device cpu] [--limit-ms 60]
 
-The predictor chooses the networks that it is fitted to; the others are drawn at random from the
-`fasternet` space, those over the limit left out. Prints a table and writes
-benchmarks/results/latency_predictor.json. Timings are kept beside it, so that a run resumes.
+The predictor chooses the networks that it is fitted to, which are timed as a search times them; the
+others are drawn at random from the `fasternet` space, those over the limit left out. Prints a table
+and writes benchmarks/results/latency_predictor.json. Timings are kept beside it, so that a run
+resumes.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
 from nas.benching.bench_report import plain_name
+from nas.run import CALIBRATION_PROCESSES
 from nas.studies import journal
 from nas.studies.study import read_measurements
 from predictors.calibration import next_batch
@@ -35,6 +37,7 @@ from search_spaces.fasternet import FASTERNET, FasterNetConfig
 RESULTS = Path(__file__).parent / "results"
 SPACE = SPACES["fasternet"]
 FIT, TEST = 50, 60
+JUDGES = 2  # processes that time a network for the judgement
 
 
 def main() -> None:
@@ -60,9 +63,9 @@ def main() -> None:
 
 def _fit_set(folder: Path, device: Device, limit_ms: float) -> list[tuple[Any, float]]:
     if not _timed(folder):
-        _time(folder, device, [FASTERNET["t0"]])
+        _time(folder, device, [FASTERNET["t0"]], processes=CALIBRATION_PROCESSES)
     while batch := next_batch(SPACE, _timed(folder), limit_ms=limit_ms, total=FIT, seed=0):
-        _time(folder, device, batch)
+        _time(folder, device, batch, processes=CALIBRATION_PROCESSES)
     return _timed(folder)
 
 
@@ -76,13 +79,16 @@ def _test_set(folder: Path, device: Device, limit_ms: float) -> list[tuple[Any, 
             if cost(config).macs / 1e7 <= 4 * limit_ms:
                 drawn.append(config)
         known = {config for config, _ in _timed(folder)}
-        _time(folder, device, [config for config in drawn if config not in known])
+        _time(folder, device, [config for config in drawn if config not in known], processes=JUDGES)
     return found[:TEST]
 
 
-def _time(folder: Path, device: Device, configs: Sequence[FasterNetConfig]) -> None:
+def _time(
+    folder: Path, device: Device, configs: Sequence[FasterNetConfig], *, processes: int
+) -> None:
     folder.mkdir(exist_ok=True)
-    for config, measured in zip(configs, device.measure_each(configs, processes=2), strict=True):
+    timed = device.measure_each(configs, processes=processes)
+    for config, measured in zip(configs, timed, strict=True):
         entry = {"config": asdict(config), "measurement": asdict(measured)}
         journal.append(folder / "measurements.jsonl", [entry])
         print(f"{len(_timed(folder))} timed, {measured.median_ms:.3g} ms", flush=True)

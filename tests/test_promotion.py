@@ -26,11 +26,14 @@ def test_every_index_comes_once_also_of_equal_ones() -> None:
     assert by_pareto_rank([]) == []
 
 
-def test_a_third_goes_on_and_of_few_the_best() -> None:
+def test_a_third_goes_on_rounded_up_and_of_few_the_best() -> None:
     scores = {"slow": _scores(50, 9), "weak": _scores(40, 3), "good": _scores(60, 2)}
     assert promoted(scores) == ["good"]
     assert promoted({"only": _scores(50, 9), "worse": _scores(40, 10)}) == ["only"]
     assert promoted({}) == []
+    assert [len(promoted({i: _scores(50, 9) for i in range(n)})) for n in (1, 3, 4, 30, 36)] == [
+        1, 1, 2, 10, 12,
+    ]  # fmt: skip
 
 
 def test_the_fast_go_on_beside_the_accurate() -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nas.studies.mirror import Mirror
     from nas.training.crew import Asked
 
-TRIALS, TRAINED_TRIALS = 200, 36  # unless told
+TRIALS, TRAINED_TRIALS = 200, 30  # unless told
 
 
 def run_search(arguments: argparse.Namespace) -> int:

@@ -21,7 +21,7 @@ def add_search_options(search: argparse.ArgumentParser) -> None:
         help="the latency to keep, such as 10ms, 0.5s or 800us; pi=10ms,cpu=3ms on "
              "several devices")  # fmt: skip
     add("--space", default="fasternet", help="see `fasternas spaces`")
-    add("--trials", type=int, help="networks to score (200; 36 if trained)")
+    add("--trials", type=int, help="networks to score (200; 30 if trained)")
     add("--parallel", type=positive, default=8, metavar="N",
         help="trials at once (8); of another number come other trials")  # fmt: skip
     add("--data", type=word, metavar="DATA",

@@ -17,10 +17,10 @@ REDUCTION = 3  # of so many one goes on
 
 
 def promoted(scores: Mapping[T, Scores]) -> list[T]:
-    """Return those that are to be trained further, the best first: a third, at least one."""
+    """Return those that are to be trained further, the best first: a third, rounded up."""
     names = list(scores)
     ranked = by_pareto_rank(list(scores.values()))
-    return [names[i] for i in ranked[: max(len(names) // REDUCTION, 1)]]
+    return [names[i] for i in ranked[: math.ceil(len(names) / REDUCTION)]]
 
 
 def by_pareto_rank(scores: Sequence[Scores]) -> list[int]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from predictors.data.datasets import ImageData
 from predictors.data.images import Images
 
-CALIBRATION = 1024  # training images from which batch norms get their statistics
+CALIBRATION = 1024  # training images from which batch norms get their statistics, unless told
 
 
 def batches(
@@ -42,10 +42,10 @@ def batches(
     return _normalised(images, data, torch.split(order[:used], batch_size), channels)
 
 
-def calibration_images(data: ImageData) -> Iterator[Tensor]:
+def calibration_images(data: ImageData, *, count: int = CALIBRATION) -> Iterator[Tensor]:
     """Yield batches of the same random training images, as `batches` does, for batch norms."""
     rng = torch.Generator().manual_seed(0)
-    left, size = CALIBRATION, 128
+    left, size = count, 128
     whole = len(data.train) >= size  # a small batch would count as much as a large one
     for images, _ in batches(data.train, data=data, batch_size=size, rng=rng, drop_last=whole):
         yield images

@@ -1,7 +1,6 @@
 """Accuracy by a short training, which goes on from where it stopped when more is asked of it."""
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from predictors.accuracy import AccuracyKind
 from predictors.data.datasets import ImageData, load_data
 from predictors.deployment.models import config_identity
-from predictors.recipe import Recipe, rungs
+from predictors.recipe import Recipe
 from search_spaces.fasternet import FasterNetConfig
 
 SMALL_BATCHES = "images_at_once"  # a file that is there if memory was short
@@ -27,7 +26,6 @@ class TrainingEstimator:
 
     After each epoch the training is kept in `folder`: asked for more epochs, or again after it was
     killed, it goes on. The learning rate is that of the whole recipe, not of the epochs asked for.
-    It is judged where a stage of the recipe ends, and after the epochs asked for.
 
     Raises:
         ValueError: if more epochs are asked for than the recipe has.
@@ -56,10 +54,8 @@ class TrainingEstimator:
             OSError: if the training cannot be kept.
         """
         training, accuracies = self._begun(config)
-        judged = {*rungs(self.recipe.epochs), self.epochs}
         while len(accuracies) < self.epochs:
-            epoch = training.run_epoch(judge=len(accuracies) + 1 in judged)
-            accuracies.append(epoch.accuracy)
+            accuracies.append(training.run_epoch().accuracy)
             self._keep(config, training, accuracies)
         return accuracies[self.epochs - 1]
 
@@ -89,14 +85,10 @@ class TrainingEstimator:
         data = loaded(self.data, config.resolution)
         training = Training(network, data, self.recipe, device=training_device())
         kept = self._kept(config)
-        if kept is None or self._unjudged(kept["accuracies"]):
+        if kept is None:
             return training, []
         training.load_state(kept["state"])
         return training, list(kept["accuracies"])
-
-    def _unjudged(self, accuracies: Sequence[float]) -> bool:
-        """Whether the training went past the epochs that are asked for now without being judged."""
-        return len(accuracies) >= self.epochs and math.isnan(accuracies[self.epochs - 1])
 
     def _kept(self, config: FasterNetConfig) -> dict[str, Any] | None:
         """What was kept of this training; nothing where the file is missing or cannot be read."""

@@ -40,10 +40,7 @@ _RECENT = 3.0  # so that the average is over the last quarter of the steps, or s
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """What came of an epoch: the mean training loss and the validation accuracy in percent.
-
-    The accuracy is NaN where it was not asked for.
-    """
+    """What came of an epoch: the mean training loss and the validation accuracy in percent."""
 
     number: int  # from 1
     loss: float
@@ -115,8 +112,8 @@ class Training:
         """How many epochs are done."""
         return self._done
 
-    def run_epoch(self, *, judge: bool = True) -> Epoch:
-        """Train for one more epoch and evaluate; without `judge` the accuracy stays unknown.
+    def run_epoch(self) -> Epoch:
+        """Train for one more epoch and evaluate.
 
         Raises:
             RuntimeError: if all epochs are done, or (`DivergedError`) the loss is no number.
@@ -130,8 +127,7 @@ class Training:
         self.network.train()
         losses = [self._step(images, labels) for images, labels in self._batches(rng)]
         self._done += 1
-        accuracy = self._judge() if judge else math.nan
-        return Epoch(number=self._done, loss=fmean(losses), accuracy=accuracy)
+        return Epoch(number=self._done, loss=fmean(losses), accuracy=self._judge())
 
     def _accuracy(self) -> float:
         """At the resolution of the epoch before; averaged weights with batch norms of their own."""

@@ -39,9 +39,9 @@ def epochs_run(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     run: list[int] = []
     whole = Training.run_epoch
 
-    def counted(self: Training, *, judge: bool) -> object:
+    def counted(self: Training) -> object:
         run.append(self.done + 1)
-        return whole(self, judge=judge)
+        return whole(self)
 
     monkeypatch.setattr(Training, "run_epoch", counted)
     return run
@@ -72,22 +72,6 @@ def test_asked_for_more_it_goes_on(data: str, tmp_path: Path, epochs_run: list[i
     assert at_once(TINY) == last
     assert 0 <= last <= 100
     assert short.kind == "trained"
-
-
-def test_what_it_was_not_judged_after_is_trained_again(
-    data: str, tmp_path: Path, epochs_run: list[int]
-) -> None:
-    recipe = replace(RECIPE, epochs=5)
-    whole = TrainingEstimator(data=data, recipe=recipe, epochs=5, folder=tmp_path / "whole")
-    end = whole(TINY)
-    alone = TrainingEstimator(data=data, recipe=recipe, epochs=4, folder=tmp_path / "alone")
-    told = alone(TINY)
-    assert epochs_run == [1, 2, 3, 4, 5, 1, 2, 3, 4]
-    assert whole.to(2)(TINY) == alone.to(2)(TINY)  # after a quarter, where a stage ends
-    assert whole.to(4)(TINY) == told
-    assert epochs_run[9:] == [1, 2, 3, 4]
-    assert whole(TINY) == end
-    assert epochs_run[13:] == [5]
 
 
 def test_other_networks_seeds_and_recipes_are_other_trainings(

@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 from random import Random
 from statistics import median
 
+from nas.searching.promotion import REDUCTION
 from nas.studies.options import SearchOptions
 from predictors.cost import cost
 from predictors.data.datasets import ImageData
 from search_spaces.fasternet import FasterNetConfig
 
 LEAST, MOST = 12, 200  # trials of a search that trains its networks
-# A trial trains a quarter of the epochs, a third of them the next quarter, a ninth the other half.
-EPOCHS_A_TRIAL = 1 / 4 + 1 / 4 / 3 + 1 / 2 / 9
 SAMPLE, STEPS = 9, 4  # configs whose median is timed, and training steps of it
 
 Clock = Callable[[SearchOptions, ImageData], float]
@@ -50,14 +49,24 @@ def choose(
         return Choice(options=replace(options, accuracy="train"), reason=reason)
     cores = os.cpu_count() or 1
     training = (clock or epoch_seconds)(options, data) * options.epochs / cores / 60  # minutes
-    trials = min(int(minutes / (training * EPOCHS_A_TRIAL)), MOST)
+    trials = max(n for n in range(MOST + 1) if n == 0 or trainings_of(n) * training <= minutes)
     if trials < LEAST:
         reason = (f"a training-free score; {_spelled(minutes)} would do for {trials} short "
                   "trainings only")  # fmt: skip
         return Choice(options=replace(options, accuracy="proxy"), reason=reason)
     reason = (f"{trials} short trainings, which take about "
-              f"{_spelled(trials * EPOCHS_A_TRIAL * training)}")  # fmt: skip
+              f"{_spelled(trainings_of(trials) * training)}")  # fmt: skip
     return Choice(options=replace(options, accuracy="train", trials=trials), reason=reason)
+
+
+def trainings_of(trials: int) -> float:
+    """Return how many whole trainings a search comes to.
+
+    All trials train for a quarter of the epochs, those that go on for the next quarter, and those
+    of them that go on again for the other half.
+    """
+    further = math.ceil(trials / REDUCTION)
+    return trials / 4 + further / 4 + math.ceil(further / REDUCTION) / 2
 
 
 def epoch_seconds(options: SearchOptions, data: ImageData) -> float:

@@ -1,16 +1,23 @@
 """Which networks of a front are trained in full."""
 
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from networks import TINY
 from run_folders import make_run
 
+from nas.candidate import Candidate
 from nas.folders import read_only_run
 from nas.reporting.report import write_report
 from nas.searching.pareto import dominates
 from nas.searching.trial import Scores
-from nas.training.picking import FrontPoint, beyond_the_front, find_networks, from_run, picked
+from nas.training.picking import FrontPoint, find_networks, from_run, picked, remark_on
+from nas.training.timing_place import NOWHERE, place_for
 from search_spaces.fasternet import FASTERNET
 from search_spaces.formats import save_config
 
@@ -35,10 +42,13 @@ def test_the_front_is_picked_from(pick: str, names: str) -> None:
     assert _names(pick) == names
 
 
-@pytest.mark.parametrize("pick", ["", "0", "-1", "worst", "2.5"])
+@pytest.mark.parametrize("pick", ["", "0", "-1", "worst", "2.5", "3 ", "\u0663", "9" * 5000])
 def test_what_means_nothing_is_refused(pick: str) -> None:
-    with pytest.raises(ValueError, match="`pick` must be best, knee, all or a number, but got"):
+    rule = "^`pick` must be best, knee, all or a whole number from 1, but got .{0,100}$"
+    with pytest.raises(ValueError, match=rule):
         picked(FRONT, pick)
+    with pytest.raises(ValueError, match=rule):
+        find_networks("t0", pick)
 
 
 def test_two_networks_have_no_knee() -> None:
@@ -71,43 +81,103 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_front_that_is_too_short_is_filled_up_with_the_next_best(searched: Path) -> None:
-    run = read_only_run(searched)
-    within = [c for c in run.candidates() if c.feasible]
+def _within(folder: Path) -> dict[str, Candidate]:
+    """Its networks that keep the budget."""
+    run = read_only_run(folder)
+    found = {c.name: c for c in run.candidates() if c.feasible}
     run.close()
-    front = [c.name for c in within if c.on_front]
-    found = from_run(searched, str(len(front) + 2))
-    assert [(p.name, p.runner_up) for p in found[:-2]] == [(name, False) for name in front]
-    assert all(p.runner_up for p in found[-2:])
-    scores = {c.name: Scores(accuracy=c.accuracy, latency_ms=c.latency.median_ms) for c in within}
-    after = [p.name for p in found[-2:]]
-    others = set(scores) - set(front) - set(after)
-    assert others
-    assert not any(dominates(scores[other], scores[name]) for other in others for name in after)
-    configs = {c.name: c.config for c in within}
-    assert [p.config for p in found] == [configs[p.name] for p in found]
+    return found
 
-    line = beyond_the_front("runs/x", found, str(len(found)))
-    assert line == (f"The front of runs/x has {len(front)} of the {len(found)} networks; next come "
-                    f"{', '.join(after)}.")  # fmt: skip
+
+def test_a_front_that_is_too_short_is_filled_up_with_the_next_best(searched: Path) -> None:
+    within = _within(searched)
+    front = [c.name for c in within.values() if c.on_front]
+    found = from_run(searched, str(len(front) + 2))
+    assert [(p.name, p.runner_up, p.predicted) for p in found[:-2]] == [
+        (name, False, False) for name in front
+    ]
+    assert [p.config for p in found] == [within[p.name].config for p in found]
+    first, second = (p.name for p in found[-2:])
+    assert all(p.runner_up for p in found[-2:])
+    scores = {c.name: Scores(accuracy=c.accuracy, latency_ms=c.latency.median_ms)
+              for c in within.values()}  # fmt: skip
+    others = scores.keys() - set(front) - {first, second}
+    assert others
+    assert not any(dominates(scores[o], scores[name]) for o in others for name in (first, second))
+    assert scores[first].accuracy == max(scores[name].accuracy for name in (*others, first, second))
+    assert remark_on("runs/x", found, str(len(found))) == (
+        f"The front of runs/x has {len(front)} of the {len(found)} networks; next come {first}, "
+        f"{second}."
+    )
 
 
 def test_no_more_come_than_keep_the_budget(searched: Path) -> None:
-    run = read_only_run(searched)
-    within = {c.name for c in run.candidates() if c.feasible}
-    run.close()
-    found = from_run(searched, "99")
-    assert {p.name for p in found} == within
-    assert len(found) == len(within)
-    line = beyond_the_front("runs/x", found, "99")
-    assert line.endswith(", and no more keep the budget.")
+    found = from_run(searched, "099")
+    assert sorted(p.name for p in found) == sorted(_within(searched))
+    line = remark_on("runs/x", found, "099")
+    assert " of the 99 networks; next come " in line
+    assert line.endswith(", and no more of its networks are known to keep the budget.")
+
+
+def test_a_table_that_is_older_than_the_study_has_the_front_of_now_come_next(
+    searched: Path, tmp_path: Path
+) -> None:
+    """As while a search goes on, or after one that was killed."""
+    run = shutil.copytree(searched, tmp_path / "run")
+    table = run / "pareto.csv"
+    header, *lines = table.read_text().splitlines(keepends=True)
+    assert len(lines) > 1
+    table.write_text(header + lines[0])
+    found = from_run(run, str(len(lines)))
+    front = {c.name for c in _within(run).values() if c.on_front}
+    assert {p.name for p in found} == front
+    assert [p.runner_up for p in found] == [False] + [True] * (len(lines) - 1)
+
+
+def test_what_was_not_timed_is_marked_predicted(searched: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(searched, tmp_path / "run")
+    measurements = run / "measurements.jsonl"
+    front = _within(run)
+    kept = [line for line in measurements.read_text().splitlines(keepends=True)
+            if json.loads(line)["config"] in _plain(c for c in front.values() if c.on_front)
+            or json.loads(line)["config"] not in _plain(front.values())]  # fmt: skip
+    measurements.write_text("".join(kept))
+    found = from_run(run, "99")
+    assert {p.predicted for p in found if p.runner_up} == {True}
+    assert "next come trial-" in remark_on("run", found, "99")
+    assert " (its latency is predicted), trial-" in remark_on("run", found, "99")
+
+
+def _plain(candidates: Iterable[Candidate]) -> list[Any]:
+    return [json.loads(json.dumps(asdict(c.config))) for c in candidates]
+
+
+def test_runners_up_are_timed_in_the_form_that_they_were_the_fastest_in(
+    searched: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(searched, tmp_path / "run")
+    stored = json.loads((run / "run.json").read_text())
+    stored["options"]["precision"] = "fp32,int8"
+    (run / "run.json").write_text(json.dumps(stored))
+    measurements = run / "measurements.jsonl"
+    measurements.write_text(measurements.read_text().replace('"fp32"', '"int8"'))
+    *_, last = from_run(run, "99")
+    assert last.runner_up
+    assert place_for(run, NOWHERE, network=last.name).precision == "int8"
+    assert place_for(run, NOWHERE, network="trial-9999").precision == "fp32"
 
 
 @pytest.mark.parametrize("pick", ["best", "knee", "all", "1"])
 def test_a_front_that_suffices_is_not_remarked_on(pick: str, searched: Path) -> None:
     found = from_run(searched, pick)
     assert not any(p.runner_up for p in found)
-    assert beyond_the_front("runs/x", found, pick) == ""
+    assert remark_on("runs/x", found, pick) == ""
+
+
+def test_one_config_is_enough_whatever_the_number(tmp_path: Path) -> None:
+    save_config(TINY, tmp_path / "mine.yaml")
+    found = find_networks(str(tmp_path / "mine.yaml"), "3")
+    assert remark_on("mine.yaml", found, "3") == ""
 
 
 @pytest.mark.parametrize("table", [None, "config,accuracy,latency_ms\n"])

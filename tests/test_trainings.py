@@ -1,5 +1,6 @@
 """Trainings that go on after their trial."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from networks import TINY
@@ -45,6 +46,32 @@ def test_what_was_lost_with_its_worker_is_trained_the_next_time() -> None:
     assert record.trainings == {TINY: {4: Trained(epochs=4, accuracy=60.0)}}
     assert list(train_on(SCORES, 4, record, pool)) == []
     assert pool.submitted == 2
+
+
+class Queue:
+    """A pool that ends what came first."""
+
+    def __init__(self) -> None:
+        self.submitted: list[FasterNetConfig] = []
+
+    def submit(self, number: int, config: FasterNetConfig) -> None:
+        assert number == len(self.submitted)
+        self.submitted.append(config)
+
+    def next_finished(self) -> Outcome:
+        return Outcome(len(self.submitted) - 1, Scores(accuracy=60.0, latency_ms=1.0))
+
+
+def test_the_slowest_networks_begin_first() -> None:
+    configs = [replace(TINY, classes=number) for number in range(2, 11)]
+    takes_ms = [4.0, 9.0, 1.0, 8.0, 2.0, 7.0, 3.0, 6.0, 5.0]
+    scores = {config: Scores(accuracy=ms, latency_ms=ms)
+              for config, ms in zip(configs, takes_ms, strict=True)}  # fmt: skip
+    pool = Queue()
+    list(train_on(scores, 4, Memory(), pool))
+    began = [scores[config].latency_ms for config in pool.submitted]
+    assert began == sorted(began, reverse=True)
+    assert len(began) == 3
 
 
 def test_they_are_read_as_they_were_kept(tmp_path: Path) -> None:

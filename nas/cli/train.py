@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.training.picking import Picked, beyond_the_front, find_networks
+from nas.training.picking import Picked, find_networks, remark_on
 from nas.training.recipe_files import read_overrides, read_recipe, recipe_with
 
 if TYPE_CHECKING:
@@ -50,10 +50,11 @@ def _jobs(arguments: argparse.Namespace) -> "tuple[list[Job], list[str]]":
     from nas.training.training_folder import WEIGHTS, has_training
     from predictors.short_training import loaded
 
-    found = {name: find_networks(name, arguments.pick) for name in arguments.networks}
-    picked = [network for networks in found.values() for network in networks]
+    found = [find_networks(name, arguments.pick) for name in arguments.networks]
+    picked = [network for networks in found for network in networks]
     _refuse_twice(picked)
-    lines = [beyond_the_front(name, networks, arguments.pick) for name, networks in found.items()]
+    lines = [remark_on(name, networks, arguments.pick)
+             for name, networks in zip(arguments.networks, found, strict=True)]  # fmt: skip
     remarks = dict.fromkeys(line for line in lines if line)
     jobs = []
     for network in picked:

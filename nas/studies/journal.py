@@ -42,7 +42,7 @@ def read(path: Path, *, growing: bool = False) -> list[dict[str, Any]]:
     if lines[-1] and not growing:
         raise ValueError(
             f"{path} ends in the middle of line {len(lines)}. Every entry before it is whole: "
-            "repeat with --repair to drop the cut line."
+            "repeat with --repair, which `fasternas show` has too, to drop the cut line."
         )
     return [_parsed(line, path, number) for number, line in enumerate(lines[:-1], start=1)]
 

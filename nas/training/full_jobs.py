@@ -186,6 +186,8 @@ def check_data(job: Job, data: "ImageData") -> None:
         ValueError: if they differ.
     """
     if job.config.classes != len(data.classes):
-        raise ValueError(f"`classes` must be the {len(data.classes)} of {data.name}, but "
-                         f"{job.name} has {job.config.classes}. Set `classes: "
-                         f"{len(data.classes)}` in its config.")  # fmt: skip
+        count = len(data.classes)
+        advice = (f"Search with `--classes {count}`, or with this data" if job.run
+                  else f"Set `classes: {count}` in its config")  # fmt: skip
+        raise ValueError(f"`classes` must be the {count} of {data.name}, but {job.name} has "
+                         f"{job.config.classes}. {advice}.")  # fmt: skip

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from nas.studies.study import RUN, read_run
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.formats import load_config
+from search_spaces.wording import brief
 
 FRONT = "pareto.csv"
 
@@ -17,13 +19,15 @@ FRONT = "pareto.csv"
 class Picked:
     """A network to train; `run` is the folder that it was found in, if any.
 
-    `runner_up` marks one that is not on the front of that run, but comes after it.
+    `runner_up` marks one that is not in the table of that run's front, `predicted` one that was
+    not timed, though the run's device has a clock.
     """
 
     name: str
     config: FasterNetConfig
     run: Path | None = None
     runner_up: bool = False
+    predicted: bool = False
     any_classes: bool = False  # a published size says nothing of the data
 
 
@@ -42,11 +46,12 @@ def find_networks(name: str, pick: str) -> list[Picked]:
     """Return the networks that a word names: of a run folder, a config file, or T0 to L (t0@192).
 
     Raises:
-        ValueError: if it names none of these, or the run has no front.
+        ValueError: if it names none of these, `pick` means nothing, or the run has no front.
         OSError: if a file cannot be read.
     """
     base, at, pixels = name.partition("@")
     path = Path(name)
+    count_of(pick)
     if base in FASTERNET and (pixels.isdecimal() or not at):
         sized = replace(FASTERNET[base], resolution=int(pixels)) if at else FASTERNET[base]
         return [Picked(name=name, config=sized, any_classes=True)]
@@ -59,25 +64,27 @@ def find_networks(name: str, pick: str) -> list[Picked]:
 
 
 def from_run(run: Path, pick: str) -> list[Picked]:
-    """Return the picked networks of a run's front, the fastest first, then those that come after.
+    """Return the picked networks of a run's front, the fastest first.
 
-    There are such only where more are asked for than the front has.
+    Where more are asked for than it has, its runners-up follow.
 
     Raises:
-        ValueError: if the folder is no run, has no front, or a config or another file is wrong.
+        ValueError: if the folder is no run, has no front, or a config is wrong; with runners-up
+            also if the study's journal is corrupt.
         OSError: if a file cannot be read.
     """
     read_run(run)
     points = picked(front_of(run), pick)
     found = [Picked(name=Path(p.file).stem, config=load_config(run / p.file), run=run)
              for p in points]  # fmt: skip
-    missing = int(pick) - len(found) if pick.isdigit() else 0
+    missing = (count_of(pick) or 0) - len(found)
     if missing <= 0:
         return found
     from nas.runners_up import runners_up
 
-    return [*found, *(Picked(name=c.name, config=c.config, run=run, runner_up=True)
-                      for c in runners_up(run, missing))]  # fmt: skip
+    others = runners_up(run, taken={p.config for p in found}, count=missing)
+    return [*found, *(Picked(name=c.name, config=c.config, run=run, runner_up=True,
+                             predicted=not c.latency.timed) for c in others)]  # fmt: skip
 
 
 def picked(front: list[FrontPoint], pick: str) -> list[FrontPoint]:
@@ -97,24 +104,38 @@ def picked(front: list[FrontPoint], pick: str) -> list[FrontPoint]:
         return [best]
     if pick == "knee":
         return [knee(ranked)]
-    if not (pick.isascii() and pick.isdigit() and int(pick) > 0):
-        raise ValueError(f"`pick` must be best, knee, all or a number, but got {pick!r}.")
-    count = min(int(pick), len(ranked))
+    count = min(count_of(pick) or 1, len(ranked))
     if count == 1:
         return [best]
     return [ranked[round(i * (len(ranked) - 1) / (count - 1))] for i in range(count)]
 
 
-def beyond_the_front(run: str, networks: Sequence[Picked], pick: str) -> str:
-    """Say in a line, if so it is, that a run's front has fewer networks than were asked for."""
-    after = [network.name for network in networks if network.runner_up]
-    short = pick.isdecimal() and len(networks) < int(pick) and networks[0].run is not None
-    if not after and not short:
+def count_of(pick: str) -> int | None:
+    """Return how many networks `pick` asks for; None where it is best, knee or all.
+
+    Raises:
+        ValueError: if it means nothing.
+    """
+    if pick in ("best", "knee", "all"):
+        return None
+    if not re.fullmatch("0*[1-9][0-9]{0,5}", pick, re.ASCII):
+        raise ValueError("`pick` must be best, knee, all or a whole number from 1, but got "
+                         f"{brief(pick)}.")  # fmt: skip
+    return int(pick)
+
+
+def remark_on(run: str, networks: Sequence[Picked], pick: str) -> str:
+    """Return a line where a run's front has fewer networks than were asked for, else nothing."""
+    wanted = count_of(pick) or 0
+    after = [f"{network.name}{' (its latency is predicted)' if network.predicted else ''}"
+             for network in networks if network.runner_up]  # fmt: skip
+    missing = networks[0].run is not None and len(networks) < wanted
+    if not after and not missing:
         return ""
     next_best = f"; next come {', '.join(after)}" if after else ""
-    end = ", and no more keep the budget" if short else ""
-    return (f"The front of {run} has {len(networks) - len(after)} of the {pick} networks{next_best}"
-            f"{end}.")  # fmt: skip
+    no_more = ", and no more of its networks are known to keep the budget" if missing else ""
+    return (f"The front of {run} has {len(networks) - len(after)} of the {wanted} networks"
+            f"{next_best}{no_more}.")  # fmt: skip
 
 
 def knee(ranked: list[FrontPoint]) -> FrontPoint:

@@ -79,7 +79,8 @@ class Place:
 def place_for(run: Path | None, told: str | None, *, network: str = "") -> Place:
     """Return the place of a run, or this machine's processor; `told` names another device.
 
-    Of a run that chose among runtimes or precisions, it is the form of that network of its front.
+    Of a run that chose among runtimes or precisions, it is the form that the network was the
+    fastest in, where that is known.
 
     Raises:
         ValueError: if the run's options are wrong, or those of registered boards.
@@ -123,7 +124,12 @@ def _budget_ms(options: SearchOptions, target: Target, told: str | None) -> floa
 
 
 def _form_of(run: Path, network: str) -> tuple[str, str] | None:
-    """The runtime and the precision that a network of a front was the fastest in."""
-    return next(((point.runtime, point.precision) for point in front_of(run)
-                 if Path(point.file).stem == network
-                 and "," not in point.runtime + point.precision), None)  # fmt: skip
+    """The runtime and the precision that a network of a run was the fastest in, if it was timed."""
+    told = {Path(point.file).stem: (point.runtime, point.precision) for point in front_of(run)}
+    if network not in told:
+        from nas.runners_up import form_of
+
+        told[network] = form_of(run, network) or ("", "")
+    runtime, precision = told[network]
+    one = runtime and "," not in runtime + precision
+    return (runtime, precision) if one else None

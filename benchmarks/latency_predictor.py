@@ -37,7 +37,7 @@ from search_spaces.fasternet import FASTERNET, FasterNetConfig
 RESULTS = Path(__file__).parent / "results"
 SPACE = SPACES["fasternet"]
 FIT, TEST = 50, 60
-JUDGES = 2  # processes that time a network for the judgement
+TEST_PROCESSES = 2  # that time a network which is predicted
 
 
 def main() -> None:
@@ -79,7 +79,8 @@ def _test_set(folder: Path, device: Device, limit_ms: float) -> list[tuple[Any, 
             if cost(config).macs / 1e7 <= 4 * limit_ms:
                 drawn.append(config)
         known = {config for config, _ in _timed(folder)}
-        _time(folder, device, [config for config in drawn if config not in known], processes=JUDGES)
+        new = [config for config in drawn if config not in known]
+        _time(folder, device, new, processes=TEST_PROCESSES)
     return found[:TEST]
 
 

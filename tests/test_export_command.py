@@ -178,6 +178,24 @@ def test_a_config_of_a_newer_version_is_one_line(tmp_path: Path, capsys: Streams
     assert "--batch: must be a positive whole number, but got '0'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("nothing", ""),
+        ("", " Of a run name configs/NAME.yaml or trained/NAME/weights.safetensors."),
+    ],
+)
+def test_what_is_no_network_is_one_line(
+    name: str, advice: str, tmp_path: Path, capsys: Streams
+) -> None:
+    assert main(["export", str(tmp_path / name)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("fasternas: error: `network` must be one of t0, ")
+    assert said.endswith(f"{advice}\n")
+    assert ("a folder." in said) == bool(advice)
+    assert said.count("\n") == 1
+
+
 @pytest.mark.parametrize(("target", "extra"), [("openvino", "openvino"), ("ncnn", "ncnn"),
                                                ("openvino-int8", "openvino")])  # fmt: skip
 def test_what_is_not_installed_says_how_to_install_it(

@@ -26,7 +26,7 @@ SEARCH = ("search", *DEVICES, "--budget", "arm=1.2ms,cpu=1.5ms", "--trials", "8"
 # Timings that are short and imprecise, here and in a process that is to be killed.
 QUICK: dict[str, Any] = {
     "predictors.devices.session.ROUNDS": (6, 6), "nas.run.CALIBRATION": 10,
-    "nas.run.CALIBRATION_PROCESSES": 1, "nas.verifying.PROCESSES": 1, "nas.run.TIMED": 0.5,
+    "nas.verifying.PROCESSES": 1, "nas.run.TIMED": 0.5,
 }  # fmt: skip
 KILLED = f"""
 import importlib, sys

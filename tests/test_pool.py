@@ -102,7 +102,6 @@ def test_a_search_outlives_one_of_its_boards(
     monkeypatch.setattr("nas.run.CALIBRATION", 12)
     monkeypatch.setattr("predictors.devices.pool.GROUP", 1)  # four for each
     monkeypatch.setattr("nas.verifying.PROCESSES", 1)
-    monkeypatch.setattr("nas.run.CALIBRATION_PROCESSES", 1)
     monkeypatch.setattr("nas.run.TIMED", 0.1)  # the named sizes are not timed
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "runs" / "b1-b2-b3-2ms"

@@ -23,7 +23,6 @@ def test_a_run_is_repeated_elsewhere_from_its_measurements(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("predictors.devices.session.ROUNDS", (6, 6))
     monkeypatch.setattr("nas.run.CALIBRATION", 10)
-    monkeypatch.setattr("nas.run.CALIBRATION_PROCESSES", 1)
     monkeypatch.setattr("nas.verifying.PROCESSES", 1)
     for limit in ("TIMED", "NEAR"):  # the named sizes are neither timed nor scored
         monkeypatch.setattr(f"nas.run.{limit}", 0.0)

@@ -230,7 +230,6 @@ def test_this_machine_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Streams
 ) -> None:
     monkeypatch.setattr("nas.run.CALIBRATION", 12)
-    monkeypatch.setattr("nas.run.CALIBRATION_PROCESSES", 1)
     monkeypatch.setattr("nas.verifying.PROCESSES", 1)
     monkeypatch.setattr("nas.run.TIMED", 1.0)  # the larger of the named sizes are not timed
     run = tmp_path / "cpu"

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 PERIOD_S = 60.0
 _ARGUMENTS = ("out", "run", "runs", "networks")  # that may name run folders
 _GROWING = (".jsonl", ".journal")  # of whole lines, of which the last may be half there
+Names = list[str] | str | None
 _HIDDEN = "."  # what Ray keeps in a folder is its own
 
 
@@ -29,17 +29,20 @@ def local_copies(arguments: argparse.Namespace) -> Iterator[None]:
         RuntimeError: if one cannot be reached.
     """
     with ExitStack() as stack:
-        for name in (n for n in _ARGUMENTS if hasattr(arguments, n)):
+        for name in (n for n in _ARGUMENTS if n in vars(arguments)):
             setattr(arguments, name, _local(getattr(arguments, name), stack))
         yield
 
 
-def _local(told: Any, stack: ExitStack) -> Any:
+def _local(told: Names, stack: ExitStack) -> Names:
     """Names as they are, URLs as the paths of their copies."""
     if isinstance(told, list):
-        return [_local(one, stack) for one in told]
-    is_url = isinstance(told, str) and "://" in told
-    return str(stack.enter_context(_copied(told))) if is_url else told
+        return [_local_one(one, stack) for one in told]
+    return told and _local_one(told, stack)
+
+
+def _local_one(name: str, stack: ExitStack) -> str:
+    return str(stack.enter_context(_copied(name))) if "://" in name else name
 
 
 @contextmanager

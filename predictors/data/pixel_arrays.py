@@ -74,7 +74,7 @@ def _images(array: NDArray[Any], split: SplitName) -> NDArray[np.uint8]:
         raise ValueError(
             "`data` must have images of shape [n, height, width] or [n, height, width, channels] "
             f"with 1 or 3 channels, but got {list(array.shape)} in {split}. "
-            "Put the channels last."
+            "Put the channels last, and leave out alpha."
         )
     return shaped
 

@@ -30,7 +30,7 @@ def test_an_error_of_one_worker_ends_all_of_them_at_once(
 
     with joined(None) as ray:
         reference = begin(work, tmp_path, Crew(workers=2), ray=ray, cores=1, name="one")
-        done, _ = ray.wait([reference], timeout=120)
+        done, _ = ray.wait([reference], timeout=300)  # not the half hour of a team
         assert done, "the others wait for the one"
         error = ended(reference, tmp_path, ray=ray)
     assert error == "`data` must be on every node, but are not on one."

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from statistics import median
 
-from nas.searching.promotion import REDUCTION
+from nas.searching.promotion import going_on
 from nas.studies.options import SearchOptions
 from predictors.cost import cost
 from predictors.data.datasets import ImageData
@@ -49,24 +49,24 @@ def choose(
         return Choice(options=replace(options, accuracy="train"), reason=reason)
     cores = os.cpu_count() or 1
     training = (clock or epoch_seconds)(options, data) * options.epochs / cores / 60  # minutes
-    trials = max(n for n in range(MOST + 1) if n == 0 or trainings_of(n) * training <= minutes)
+    trials = max(n for n in range(MOST + 1) if n == 0 or _trainings_of(n) * training <= minutes)
     if trials < LEAST:
         reason = (f"a training-free score; {_spelled(minutes)} would do for {trials} short "
                   "trainings only")  # fmt: skip
         return Choice(options=replace(options, accuracy="proxy"), reason=reason)
     reason = (f"{trials} short trainings, which take about "
-              f"{_spelled(trainings_of(trials) * training)}")  # fmt: skip
+              f"{_spelled(_trainings_of(trials) * training)}")  # fmt: skip
     return Choice(options=replace(options, accuracy="train", trials=trials), reason=reason)
 
 
-def trainings_of(trials: int) -> float:
+def _trainings_of(trials: int) -> float:
     """Return how many whole trainings a search comes to.
 
     All trials train for a quarter of the epochs, those that go on for the next quarter, and those
     of them that go on again for the other half.
     """
-    further = math.ceil(trials / REDUCTION)
-    return trials / 4 + further / 4 + math.ceil(further / REDUCTION) / 2
+    further = going_on(trials)
+    return trials / 4 + further / 4 + going_on(further) / 2
 
 
 def epoch_seconds(options: SearchOptions, data: ImageData) -> float:

@@ -20,7 +20,12 @@ def promoted(scores: Mapping[T, Scores]) -> list[T]:
     """Return those that are to be trained further, the best first: a third, rounded up."""
     names = list(scores)
     ranked = by_pareto_rank(list(scores.values()))
-    return [names[i] for i in ranked[: math.ceil(len(names) / REDUCTION)]]
+    return [names[i] for i in ranked[: going_on(len(names))]]
+
+
+def going_on(count: int) -> int:
+    """Return how many of so many trainings go on."""
+    return math.ceil(count / REDUCTION)
 
 
 def by_pareto_rank(scores: Sequence[Scores]) -> list[int]:

@@ -130,9 +130,8 @@ def _put_in_place(room: Path, main: Path, folder: Path) -> None:
 
 def _read_config(name: str) -> FasterNetConfig:
     if not Path(name).is_file():
-        folder = Path(name).is_dir()
-        advice = " Of a run name configs/NAME.yaml or trained/NAME/weights.safetensors."
+        of_run = ", a folder. Of a run name configs/NAME.yaml or trained/NAME/weights.safetensors"
         raise ValueError(f"`network` must be one of {', '.join(FASTERNET)}, or a config or "
                          f"checkpoint file that exists, but got {name!r}"
-                         f"{', a folder.' + advice if folder else '.'}")  # fmt: skip
+                         f"{of_run if Path(name).is_dir() else ''}.")  # fmt: skip
     return load_config(name)

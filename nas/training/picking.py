@@ -19,8 +19,8 @@ FRONT = "pareto.csv"
 class Picked:
     """A network to train; `run` is the folder that it was found in, if any.
 
-    `runner_up` marks one that is not in the table of that run's front, `predicted` one that was
-    not timed, though the run's device has a clock.
+    `runner_up` marks one that is not in the table of that run's front, `predicted` a runner-up
+    whose latency was not timed.
     """
 
     name: str

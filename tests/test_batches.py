@@ -11,7 +11,7 @@ from networks import TINY
 from nas.benching.bench_row import Row
 from nas.benching.bench_subjects import Subject
 from nas.cli.main import main
-from nas.reporting.plots import models_figure, operators_figure
+from nas.report.figures import models_figure, operators_figure
 from predictors.deployment.artifact import onnx_logits
 from predictors.deployment.model_files import write_onnx
 from predictors.deployment.models import batched, config_model

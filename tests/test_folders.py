@@ -14,7 +14,7 @@ import pytest
 from nas.cli.main import main
 from nas.cluster import Outcome
 from nas.folders import give_up, read_only_run, resume_run, start_run
-from nas.reporting.report import closing_words
+from nas.report.tables import closing_words
 from nas.searching.trial import Scores
 from nas.studies.options import SearchOptions
 from nas.studies.study import TRIALS, hold

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from nas.candidate import Candidate
-from nas.reporting.front_view import View, off_scale_words, view_of
-from nas.reporting.plots import front_figure
+from nas.report.figures import front_figure
+from nas.report.model import View, off_scale_words, view_of
 from predictors.timing import Measurement, Source
 from search_spaces.fasternet import FASTERNET
 

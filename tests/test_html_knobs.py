@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from nas.reporting.html_knobs import KnobView, gene_words, knob_finding, knob_section, unit_of
-from nas.reporting.knobs import Knob
+from nas.report.html_knobs import KnobView, gene_words, knob_finding, knob_section, unit_of
+from nas.report.importance import Knob
 
 KNOB = Knob(gene="depths[2]", before=None, after=None, down=False, accuracy=1.0,
             accuracy_error=0.1, ms=0.5, steps=3, free=False)  # fmt: skip

@@ -15,9 +15,9 @@ from run_folders import HOSTILE, OPTIONS, make_run
 from nas.cli.main import main
 from nas.cluster import Outcome
 from nas.folders import read_only_run
-from nas.reporting.html_report import STYLE, html_report
-from nas.reporting.repeating import command_of
-from nas.reporting.report import write_report
+from nas.report.html_report import STYLE, html_report
+from nas.report.tables import write_report
+from nas.report.words import command_of
 from nas.studies.options import SearchOptions
 from nas.studies.study import Study, hold
 

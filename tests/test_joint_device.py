@@ -12,7 +12,7 @@ from stand_ins import stand_in
 from nas.gauge import predicted_words
 from nas.latencies import fitted, predicted
 from nas.reach import check_reachable
-from nas.reporting.network_words import latency_words
+from nas.report.words import latency_words
 from nas.studies.targets import Target, device_facts, recorded_targets
 from predictors.devices.device import Device
 from predictors.devices.joint import GROUP, JointDevice, places_of

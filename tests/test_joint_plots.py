@@ -3,9 +3,9 @@
 import matplotlib.pyplot as plt
 
 from nas.candidate import Candidate
-from nas.reporting.front_view import front_title, view_of
-from nas.reporting.html_front import draw_front
-from nas.reporting.plot_front import draw_front as plot_front
+from nas.report.front_figure import draw_front as plot_front
+from nas.report.html_front import draw_front
+from nas.report.model import front_title, view_of
 from predictors.timing import Measurement
 from search_spaces.fasternet import FASTERNET
 

@@ -16,7 +16,7 @@ import pytest
 import fasternas as fn
 from nas.cli.main import main
 from nas.folders import read_only_run
-from nas.reporting.html_report import html_report
+from nas.report.html_report import html_report
 from nas.studies import journal
 from predictors.timing import Measurement
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nas.reporting.knobs import FEWEST, GROUPS, Knob, find_knobs, undecided
+from nas.report.importance import FEWEST, GROUPS, Knob, find_knobs, undecided
 from search_spaces.space import Space, each, oneof
 
 Array = NDArray[np.float64]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nas.reporting.markup import joined, prose, tag, text
+from nas.report.markup import joined, prose, tag, text
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from run_folders import make_run
 
 from nas.candidate import Candidate
 from nas.folders import read_only_run
-from nas.reporting.report import write_report
+from nas.report.tables import write_report
 from nas.searching.pareto import dominates
 from nas.searching.trial import Scores
 from nas.training.picking import FrontPoint, find_networks, from_run, picked, remark_on

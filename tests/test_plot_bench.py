@@ -12,7 +12,7 @@ from matplotlib.text import Annotation, Text
 
 from nas.benching.bench_row import Row
 from nas.benching.bench_subjects import MODELS, Subject, operator_subjects
-from nas.reporting.plots import models_figure, operators_figure, plot_operators
+from nas.report.figures import models_figure, operators_figure, plot_operators
 from predictors.deployment.models import Model
 from predictors.timing import Measurement
 

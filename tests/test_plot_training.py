@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.reporting.plot_training import training_title
-from nas.reporting.plots import plot_training, training_figure
+from nas.report.figures import plot_training, training_figure, training_title
 from nas.training.full_progress import Row
 
 

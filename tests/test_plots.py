@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 
 from nas.candidate import Candidate
-from nas.reporting.plots import calibration_figure, front_figure, plot_calibration, plot_front
+from nas.report.figures import calibration_figure, front_figure, plot_calibration, plot_front
 from predictors.accuracy import AccuracyKind
 from predictors.cost import cost
 from predictors.latency import Prediction
@@ -285,7 +285,7 @@ def test_a_users_settings_neither_change_the_plot_nor_are_changed() -> None:
 
 
 def test_importing_the_plots_loads_no_matplotlib_and_drawing_no_pyplot() -> None:
-    code = ("import sys, nas.reporting.plots; assert 'matplotlib' not in sys.modules; "
-            "nas.reporting.plots.front_figure([], named=[], budget_ms=1.0, device=''); "
+    code = ("import sys, nas.report.figures; assert 'matplotlib' not in sys.modules; "
+            "nas.report.figures.front_figure([], named=[], budget_ms=1.0, device=''); "
             "assert 'matplotlib.pyplot' not in sys.modules")  # fmt: skip
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])

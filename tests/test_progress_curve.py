@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from nas.cluster import Outcome
-from nas.reporting.progress_curve import progress_curve
+from nas.report.model import progress_curve
 from nas.searching.pareto import hypervolume
 from nas.searching.trial import Scores, Trial
 

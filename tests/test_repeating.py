@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from nas.cli.main import _parser
-from nas.reporting.repeating import command_of
+from nas.report.words import command_of
 from nas.studies.options import SearchOptions
 from nas.studies.targets import Target
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from nas.reporting.html_report import STYLE
+from nas.report.html_report import STYLE
 
 WORDS, MARKS = 4.5, 3.0
 TEXTS = ("ink", "muted", "link", "named-text", "alarm")

@@ -2,7 +2,7 @@
 
 from networks import IRREGULAR
 
-from nas.reporting.stage_drawing import bar, drawn
+from nas.report.words import bar, drawn
 from search_spaces.fasternet import FASTERNET
 
 

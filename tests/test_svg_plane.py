@@ -2,7 +2,7 @@
 
 import pytest
 
-from nas.reporting.svg_plane import Axis, Plane, with_margin
+from nas.report.svg_plane import Axis, Plane, with_margin
 
 
 @pytest.mark.parametrize(

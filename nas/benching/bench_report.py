@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from nas.benching.bench_row import Row
 from nas.quantities import format_count, format_ms
-from nas.reporting.plots import plot_models, plot_operators
+from nas.report.figures import plot_models, plot_operators
 from predictors.deployment.operators import LAYERS
 
 Topic = Literal["operators", "models"]

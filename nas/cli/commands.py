@@ -13,7 +13,7 @@ from search_spaces.catalogue import SPACES
 def run_show(arguments: argparse.Namespace) -> int:
     """`fasternas show`: print the front, or every network, of a run."""
     from nas.folders import read_only_run
-    from nas.reporting import report
+    from nas.report import tables
     from nas.training.final_table import endings_in, final_table
     from nas.training.training_folder import TRAINED
     from predictors.devices.joint import places_of
@@ -21,9 +21,9 @@ def run_show(arguments: argparse.Namespace) -> int:
     run = read_only_run(Path(arguments.run), repair=arguments.repair)
     candidates = [c for c in run.candidates() if c.on_front or arguments.all]
     if arguments.json:
-        print(json.dumps(report.rows(candidates), indent=2))
+        print(json.dumps(tables.rows(candidates), indent=2))
         return 0
-    print_table(*report.table(candidates))
+    print_table(*tables.table(candidates))
     trained = [ending for _, ending in endings_in(run.folder / TRAINED)]
     if trained:
         print()

@@ -11,7 +11,7 @@ from nas.cli.runtime import open_wanted
 from nas.cli.table import print_table
 from nas.networks import find_network
 from nas.quantities import format_count, format_ms
-from nas.reporting.latency_columns import forms_differ
+from nas.report.words import forms_differ
 from predictors.comparison import compare
 from predictors.deployment.models import Model, batched
 from predictors.devices.device import HOW_TO_ATTACH, Device

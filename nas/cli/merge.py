@@ -12,18 +12,18 @@ def run_merge(arguments: argparse.Namespace) -> int:
     """Merge, write the front of the new run, print it."""
     from nas.folders import read_only_run
     from nas.merging import merge_runs
-    from nas.reporting import report
+    from nas.report import tables
 
     out = Path(arguments.out)
     merged = merge_runs([Path(run) for run in arguments.runs], out, repair=arguments.repair)
     run = read_only_run(out)
-    front = report.write_report(run)
+    front = tables.write_report(run)
     print(f"{out}: {merged.trials} trials, {merged.measurements} latencies; {merged.repeated} "
           "trials were of a network that another one has", file=sys.stderr)  # fmt: skip
     if arguments.json:
-        print(json.dumps(report.rows(front), indent=2))
+        print(json.dumps(tables.rows(front), indent=2))
         return 0
-    print_table(*report.table(front))
-    for line in report.closing_words(run, front):
+    print_table(*tables.table(front))
+    for line in tables.closing_words(run, front):
         print(line, file=sys.stderr)
     return 0

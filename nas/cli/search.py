@@ -26,7 +26,7 @@ TRIALS, TRAINED_TRIALS = 200, 30  # unless told
 def run_search(arguments: argparse.Namespace) -> int:
     """`fasternas search`: calibrate, search, verify; print the front."""
     from nas.folders import give_up, keep_remarks, resume_run, start_run
-    from nas.reporting import report
+    from nas.report import tables
 
     folder = _folder(arguments)
     ready = _prepared(arguments, folder)
@@ -43,7 +43,7 @@ def run_search(arguments: argparse.Namespace) -> int:
                           crew=crew)  # fmt: skip
         with redirect_stdout(sys.stderr):  # Ray tells there of lost workers
             _show_progress(steps, f"{run.device.description}; {folder}")
-        front = report.write_report(run)
+        front = tables.write_report(run)
         keep_remarks(run)
         behind = _behind(mirror, run)
     except (ValueError, RuntimeError):
@@ -54,10 +54,10 @@ def run_search(arguments: argparse.Namespace) -> int:
     for remark in run.device.remarks:
         print(remark, file=sys.stderr)
     if arguments.json:
-        print(json.dumps(report.rows(front), indent=2))
+        print(json.dumps(tables.rows(front), indent=2))
     else:
-        print_table(*report.table(front))
-        for line in report.closing_words(run, front):
+        print_table(*tables.table(front))
+        for line in tables.closing_words(run, front):
             print(line, file=sys.stderr)
     if behind:
         print(f"fasternas: error: {behind}", file=sys.stderr)

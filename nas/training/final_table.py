@@ -9,7 +9,7 @@ from typing import Any
 
 from nas.gauge import source_words
 from nas.quantities import format_count, format_ms
-from nas.reporting.latency_columns import forms_differ, values
+from nas.report.words import forms_differ, values
 from nas.training.ending import Ending, read_ending
 from nas.training.training_folder import WEIGHTS
 from predictors.timing import Measurement

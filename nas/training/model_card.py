@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.quantities import format_count, format_ms
-from nas.reporting.stage_drawing import drawn
+from nas.report.words import drawn
 from nas.training.ending import Ending
 from nas.training.full_jobs import Job, data_of
 from nas.training.full_recipe import crop_of, recipe_for

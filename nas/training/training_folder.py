@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.reporting.plots import plot_training
+from nas.report.figures import plot_training
 from nas.training.checkpointing import BEFORE, LAST
 from nas.training.full_progress import Row
 from nas.training.full_recipe import FullRecipe

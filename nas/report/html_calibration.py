@@ -6,10 +6,10 @@ import numpy as np
 
 from nas.latencies import Calibration
 from nas.quantities import format_ms
-from nas.reporting.html_tables import table, value
-from nas.reporting.markup import Html, joined, tag, text
-from nas.reporting.plot_calibration import calibration_title
-from nas.reporting.svg_plane import Axis, Plane, legend
+from nas.report.figures import calibration_title
+from nas.report.html_tables import table, value
+from nas.report.markup import Html, joined, tag, text
+from nas.report.svg_plane import Axis, Plane, legend
 from predictors.latency import COVERAGE, Prediction
 from predictors.timing import CONFIDENCE, Measurement
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from nas.candidate import Candidate
 from nas.gauge import AXIS, limit_words, over_words
-from nas.reporting.front_view import View, off_scale_words
-from nas.reporting.markup import Html, joined, tag, text
-from nas.reporting.network_words import network_words
-from nas.reporting.plot_front import Y_LABELS
-from nas.reporting.svg_plane import Axis, Plane, legend, with_margin
+from nas.report.front_figure import Y_LABELS
+from nas.report.markup import Html, joined, tag, text
+from nas.report.model import View, off_scale_words
+from nas.report.svg_plane import Axis, Plane, legend, with_margin
+from nas.report.words import network_words
 
 _FRONT, _OTHER = 6, 4  # radii in pixels
 _CROSS = "M-7 -7L7 7M7 -7L-7 7"

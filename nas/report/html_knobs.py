@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from nas.gauge import Unit
 from nas.quantities import format_ms
-from nas.reporting.html_tables import kept, table, value
-from nas.reporting.knobs import FEWEST, Knob, undecided
-from nas.reporting.markup import Html, joined, tag, text
-from nas.reporting.svg_plane import Axis
+from nas.report.html_tables import kept, table, value
+from nas.report.importance import FEWEST, Knob, undecided
+from nas.report.markup import Html, joined, tag, text
+from nas.report.svg_plane import Axis
 from predictors.accuracy import AccuracyKind
 
 _UNITS = {"proxy": "score", "trained": "points of accuracy", "supernet": "points of likelihood"}

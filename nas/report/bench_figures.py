@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas.benching.bench_row import Row
-from nas.reporting.plot_labels import Label, Obstacle, place_labels, plain_ticks
+from nas.report.front_figure import Label, Obstacle, place_labels, plain_ticks
 from predictors.deployment.operators import LAYERS
 from predictors.timing import CONFIDENCE, Measurement
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from nas.reporting.markup import Html, joined, tag, text
+from nas.report.markup import Html, joined, tag, text
 
 Point = tuple[float, float]
 

@@ -3,8 +3,8 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from nas.reporting.html_tables import table
-from nas.reporting.markup import Html, joined, prose, tag, text
+from nas.report.html_tables import table
+from nas.report.markup import Html, joined, prose, tag, text
 from nas.run import Run
 
 _MOST_NAMED = 12

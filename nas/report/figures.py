@@ -1,24 +1,26 @@
-"""The plots of a study: the sheet that they are drawn on, and how they get to disk."""
+"""The figures of runs and trainings: the sheet that they are drawn on, and how they get to disk."""
 
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from textwrap import shorten, wrap
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nas.benching.bench_row import Row
 from nas.candidate import Candidate
 from nas.gauge import Unit
-from nas.reporting.front_view import front_title, off_scale_words, sources, view_of
-from nas.reporting.plot_bench import draw_models, draw_operators, models_title, operators_title
-from nas.reporting.plot_calibration import calibration_title, draw_calibration
-from nas.reporting.plot_front import draw_front, label_front
-from nas.reporting.plot_training import draw_training, training_title
+from nas.report.bench_figures import draw_models, draw_operators, models_title, operators_title
+from nas.report.front_figure import draw_front, label_front, plain_ticks
+from nas.report.model import front_title, off_scale_words, sources, view_of
 from nas.training.full_progress import Row as Epoch
-from predictors.latency import Prediction
-from predictors.timing import Measurement
+from predictors.latency import COVERAGE, Prediction
+from predictors.timing import CONFIDENCE, Measurement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -254,3 +256,139 @@ def _save(path: Path, figure: "Figure") -> None:
     finally:
         with suppress(OSError):
             unfinished.unlink()
+
+
+_BAND = 0.1  # about the identity
+_DOTS, _UNSTABLE, _INK = "#0072B2", "#B83A00", "#222222"
+Floats = NDArray[np.float64]
+
+
+def calibration_title(prediction: Prediction, measured: Sequence[Measurement]) -> str:
+    """The finding in one line.
+
+    Raises:
+        ValueError: if the two differ in length or a latency was not measured.
+    """
+    if len(prediction.mean_ms) != len(measured):
+        raise ValueError("`measured` must have one latency for each prediction, but got "
+                         f"{len(measured)} for {len(prediction.mean_ms)}.")  # fmt: skip
+    if any(m.source == "predicted" for m in measured):
+        raise ValueError("`measured` must come from a clock, but got a predicted latency. A "
+                         "profile has nothing to compare with.")  # fmt: skip
+    if not measured:
+        return "No prediction has met a measurement yet"
+    error = 100 * np.median(_errors(prediction, _medians(measured)))
+    return f"Half of the predicted latencies are within {error:.1f} %"
+
+
+def draw_calibration(axes: "Axes", prediction: Prediction, measured: Sequence[Measurement]) -> None:
+    """Draw predicted over measured latencies with their intervals, in logarithmic axes."""
+    edges = _edges(prediction, measured)
+    _set_axes(axes, edges)
+    line = np.array(edges)
+    axes.fill_between(line, line * (1 - _BAND), line * (1 + _BAND), color="black", alpha=0.07,
+                      linewidth=0, label=f"within \u00b1{100 * _BAND:.0f} %")  # fmt: skip
+    axes.plot(line, line, color=_INK, linewidth=1.2, label="predicted = measured")
+    if not measured:
+        return
+    x = _medians(measured)
+    _draw_networks(axes, prediction, measured, x)
+    covered = np.mean((prediction.low_ms <= x) & (x <= prediction.high_ms))
+    error = np.median(_errors(prediction, x))
+    axes.text(0.04, 0.96, f"median absolute error {100 * error:.1f} %\n{100 * COVERAGE:.0f} % "
+              f"interval covers {100 * covered:.0f} %\nnetworks: {len(measured)}",
+              transform=axes.transAxes, va="top", fontsize=11, linespacing=1.4, zorder=5,
+              bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8})  # fmt: skip
+
+
+def _draw_networks(
+    axes: "Axes", prediction: Prediction, measured: Sequence[Measurement], x: Floats
+) -> None:
+    y, unstable = prediction.mean_ms, [m.unstable for m in measured]
+    axes.vlines(x, prediction.low_ms, prediction.high_ms, colors=_DOTS, linewidth=1.4, alpha=0.45,
+                label=f"predicted, {100 * COVERAGE:.0f} % interval")  # fmt: skip
+    lows, highs = [m.low_ms for m in measured], [m.high_ms for m in measured]
+    axes.hlines(y, lows, highs, colors=_INK, linewidth=1.4, alpha=0.45,
+                label=f"measured, {100 * CONFIDENCE:.0f} % interval")  # fmt: skip
+    axes.scatter(x, y, s=15, color=_DOTS, zorder=3, label="network")
+    if any(unstable):
+        axes.scatter(x[unstable], y[unstable], s=110, marker="x", color=_UNSTABLE, linewidths=1.8,
+                     zorder=4, label="unstable timing")  # fmt: skip
+
+
+def _set_axes(axes: "Axes", edges: tuple[float, float]) -> None:
+    axes.set(xscale="log", yscale="log", xlim=edges, ylim=edges, aspect="equal",
+             xlabel="measured latency in ms", ylabel="predicted latency in ms")  # fmt: skip
+    plain_ticks(axes.xaxis, edges)
+    plain_ticks(axes.yaxis, edges)
+
+
+def _edges(prediction: Prediction, measured: Sequence[Measurement]) -> tuple[float, float]:
+    """Room for every interval, the same on both axes."""
+    lows = [*prediction.low_ms, *(m.low_ms for m in measured)] or [1.0]
+    highs = [*prediction.high_ms, *(m.high_ms for m in measured)] or [10.0]
+    return float(min(lows)) / 1.1, float(max(highs)) * 1.1
+
+
+def _medians(measured: Sequence[Measurement]) -> Floats:
+    return np.array([m.median_ms for m in measured])
+
+
+def _errors(prediction: Prediction, measured_ms: Floats) -> Floats:
+    return np.abs(prediction.mean_ms / measured_ms - 1)
+
+
+# Okabe and Ito's colours, as in the plot of the front.
+_ACCURACY, _LOSS, _CHANGE = "#0072B2", "#7A5200", "#8F8F8F"
+
+
+def training_title(rows: Sequence[Epoch], name: str) -> str:
+    """The finding in one line."""
+    if not rows:
+        return f"{name}: no epoch yet"
+    best = best_row(rows)
+    return f"{name}: {best.accuracy:.2f} % after epoch {best.epoch}"
+
+
+def best_row(rows: Sequence[Epoch]) -> Epoch:
+    """The most accurate; of equal ones the first."""
+    return max(rows, key=lambda row: row.accuracy)
+
+
+def draw_training(panels: "tuple[Axes, Axes]", rows: Sequence[Epoch]) -> None:
+    """Draw the accuracy above and the loss below, and where the images grew."""
+    from matplotlib.ticker import MaxNLocator
+
+    epochs = [row.epoch for row in rows]
+    upper, lower = panels
+    upper.plot(epochs, [row.accuracy for row in rows], color=_ACCURACY, marker=_marker(rows))
+    lower.plot(epochs, [row.loss for row in rows], color=_LOSS, marker=_marker(rows))
+    upper.set_ylabel("accuracy in %")
+    lower.set_ylabel("training loss")
+    lower.set_xlabel("epoch")
+    for axes in panels:
+        axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=True))
+        axes.set_xlim(0.5, max(len(rows), 1) + 0.5)
+        for before, after in pairwise(rows):
+            if before.resolution != after.resolution:
+                axes.axvline(after.epoch - 0.5, color=_CHANGE, linestyle=(0, (5, 3)), linewidth=1)
+    _name_sizes(upper, rows)
+    if rows:
+        best = best_row(rows)
+        upper.scatter([best.epoch], [best.accuracy], s=55, facecolors="white",
+                      edgecolors=_ACCURACY, linewidths=1.8, zorder=3)  # fmt: skip
+
+
+def _marker(rows: Sequence[Epoch]) -> str:
+    return "o" if len(rows) < 15 else ""
+
+
+def _name_sizes(axes: "Axes", rows: Sequence[Epoch]) -> None:
+    """Say above the plot from which epoch on images have which size."""
+    last = None
+    for row in rows:
+        if row.resolution != last:
+            axes.annotate(f"{row.resolution} px", (row.epoch - 0.5, 1), (2, 4), va="bottom",
+                          xycoords=axes.get_xaxis_transform(), textcoords="offset points",
+                          fontsize=10.5, color=_CHANGE)  # fmt: skip
+        last = row.resolution

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from nas.reporting.markup import Html, tag, text
+from nas.report.markup import Html, tag, text
 
 
 def table(

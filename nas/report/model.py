@@ -1,4 +1,4 @@
-"""What the plot of the front shows and says, before anything is drawn of it."""
+"""What a report shows of a run, before anything is drawn of it."""
 
 import math
 from collections.abc import Sequence
@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from statistics import median
 
 from nas.candidate import Candidate
+from nas.cluster import Outcome
 from nas.gauge import Unit, predicted_words, quantity, share_words, within
+from nas.searching.pareto import area
 from predictors.accuracy import AccuracyKind
 
 MARGIN = 0.09  # of the width or height of the plot, for labels
@@ -149,3 +151,46 @@ def _with_margin(left: float, right: float) -> tuple[float, float]:
         at_right = max((right / left) ** (MARGIN / 1.5), _PAST)
         return left * (left / right) ** MARGIN, right * at_right
     return max(left - MARGIN * (right - left), 0.0), _PAST * right
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgressCurve:
+    """The area dominated after each trial, failed ones included, up to `reference`.
+
+    `reference` is (accuracy, latency_ms): the lowest accuracy of any trial, and the budget.
+    """
+
+    numbers: tuple[int, ...]  # of the trials
+    areas: tuple[float, ...]
+    reference: tuple[float, float]
+
+    def reached(self, share: float) -> int | None:
+        """Return the number of trials after which this share of the last area was there."""
+        if not self.areas or self.areas[-1] <= 0:
+            return None
+        enough = share * self.areas[-1] * (1 - 1e-12)
+        return next(i for i, found in enumerate(self.areas, start=1) if found >= enough)
+
+
+def progress_curve(outcomes: Sequence[Outcome], budget_ms: float) -> ProgressCurve:
+    """Return the curve by the scores that the search saw; who misses the budget adds nothing."""
+    ordered = sorted(outcomes, key=lambda outcome: outcome.number)
+    scored = [o.scores for o in ordered if o.scores]
+    reference = (min((s.accuracy for s in scored), default=0.0), budget_ms)
+    front: list[tuple[float, float]] = []
+    areas: list[float] = []
+    for outcome in ordered:
+        scores = outcome.scores
+        if scores and scores.upper_ms <= budget_ms:
+            front = _kept(front, (scores.accuracy, scores.latency_ms))
+        areas.append(area(front, reference))
+    return ProgressCurve(numbers=tuple(o.number for o in ordered), areas=tuple(areas),
+                         reference=reference)  # fmt: skip
+
+
+def _kept(front: list[tuple[float, float]], new: tuple[float, float]) -> list[tuple[float, float]]:
+    """The points that no other one of them beats."""
+    if any(accuracy >= new[0] and ms <= new[1] for accuracy, ms in front):
+        return front
+    return [new, *((accuracy, ms) for accuracy, ms in front
+                   if accuracy > new[0] or ms < new[1])]  # fmt: skip

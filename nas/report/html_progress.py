@@ -2,11 +2,11 @@
 
 from nas.gauge import Unit
 from nas.quantities import format_ms
-from nas.reporting.html_tables import table, value
-from nas.reporting.markup import Html, joined, tag, text
-from nas.reporting.network_words import accuracy_number
-from nas.reporting.progress_curve import ProgressCurve
-from nas.reporting.svg_plane import Axis, Plane
+from nas.report.html_tables import table, value
+from nas.report.markup import Html, joined, tag, text
+from nas.report.model import ProgressCurve
+from nas.report.svg_plane import Axis, Plane
+from nas.report.words import accuracy_number
 from predictors.accuracy import AccuracyKind
 
 _ENOUGH = 0.99

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from nas.reporting.html_tables import table
-from nas.reporting.markup import Html, joined, tag, text
+from nas.report.html_tables import table
+from nas.report.markup import Html, joined, tag, text
 from search_spaces.fasternet import FasterNetConfig
 
 WIDTH, MAP, BARS = 340, 40, 96  # pixels: of a drawing, of the largest map, of the highest bar

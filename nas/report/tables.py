@@ -9,9 +9,17 @@ from pathlib import Path
 from nas.candidate import Candidate
 from nas.estimating import CHECKPOINTS
 from nas.quantities import format_count
-from nas.reporting.latency_columns import cells, columns, forms_differ, headings, sentence, values
-from nas.reporting.network_words import accuracy_number, number_of
-from nas.reporting.plots import plot_calibration, plot_front
+from nas.report.figures import plot_calibration, plot_front
+from nas.report.words import (
+    accuracy_number,
+    cells,
+    columns,
+    forms_differ,
+    headings,
+    number_of,
+    sentence,
+    values,
+)
 from nas.run import Run
 from nas.studies.file_accuracies import lower_forms
 from nas.studies.targets import file_name

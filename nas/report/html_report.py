@@ -9,26 +9,25 @@ from typing import Any
 from nas.candidate import Candidate
 from nas.gauge import HEADING, form_words, source_words, unit_of
 from nas.quantities import format_count, format_ms
-from nas.reporting.front_view import front_title, sources, view_of
-from nas.reporting.html_calibration import calibration_section
-from nas.reporting.html_failures import failure_section
-from nas.reporting.html_front import draw_front
-from nas.reporting.html_knobs import KnobView, knob_section, unit_of as unit_of_time
-from nas.reporting.html_network import draw_network, network_legend, scale_of, stage_table
-from nas.reporting.html_progress import progress_section
-from nas.reporting.html_tables import kept, pairs, table, value
-from nas.reporting.knobs import MOST, find_knobs
-from nas.reporting.markup import Html, joined, prose, tag, text
-from nas.reporting.network_words import (
+from nas.report.html_calibration import calibration_section
+from nas.report.html_failures import failure_section
+from nas.report.html_front import draw_front
+from nas.report.html_knobs import KnobView, knob_section, unit_of as unit_of_time
+from nas.report.html_network import draw_network, network_legend, scale_of, stage_table
+from nas.report.html_progress import progress_section
+from nas.report.html_tables import kept, pairs, table, value
+from nas.report.importance import MOST, find_knobs
+from nas.report.markup import Html, joined, prose, tag, text
+from nas.report.model import front_title, progress_curve, sources, view_of
+from nas.report.tables import HEADINGS, closing_words, write_whole
+from nas.report.words import (
     accuracy_number,
     architecture_words,
+    command_of,
     format_accuracy,
     latency_words,
     number_of,
 )
-from nas.reporting.progress_curve import progress_curve
-from nas.reporting.repeating import command_of
-from nas.reporting.report import HEADINGS, closing_words, write_whole
 from nas.run import Run
 from nas.studies.study import read_run
 from predictors.accuracy import proxy_scores

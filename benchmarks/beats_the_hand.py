@@ -24,8 +24,8 @@ from provenance import provenance
 from nas.cli.main import main as fasternas
 from nas.cluster import joined
 from nas.studies import journal
+from predictors.backends.model import config_model
 from predictors.comparison import compare
-from predictors.deployment.models import config_model
 from predictors.devices.registry import open_device
 from predictors.recipe import Recipe
 from search_spaces.fasternet import FASTERNET, FasterNetConfig

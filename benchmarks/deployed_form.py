@@ -26,10 +26,10 @@ from deployed_forms import Contender, contenders_of
 
 from nas.training.export_images import RandomImages, real_images
 from nas.training.exports import find_weights
+from predictors.backends.agreement import Batches
+from predictors.backends.export_subject import Subject
+from predictors.backends.table import RUNTIMES, Runtime, RuntimeName, installed_version
 from predictors.comparison import compare_in_turn
-from predictors.deployment.agreement import Batches
-from predictors.deployment.export_subject import Subject
-from predictors.deployment.runtimes import RUNTIMES, Runtime, RuntimeName, installed_version
 from predictors.devices.registry import open_device
 from predictors.timing import Measurement
 

@@ -9,12 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from predictors.deployment.agreement import Agreement, Batches
-from predictors.deployment.deployed import Deployed, deploy, deployed_identity, judged
-from predictors.deployment.export_running import run_onnx
-from predictors.deployment.export_subject import Subject
-from predictors.deployment.models import Model
-from predictors.deployment.runtimes import Precision, Runtime
+from predictors.backends.agreement import Agreement, Batches
+from predictors.backends.deployed import Deployed, deploy, deployed_identity, judged
+from predictors.backends.export_running import run_onnx
+from predictors.backends.export_subject import Subject
+from predictors.backends.model import Model
+from predictors.backends.table import Precision, Runtime
 from search_spaces.blocks import Block
 from search_spaces.fasternet import FASTERNET
 from search_spaces.timm_import import import_timm

@@ -23,8 +23,8 @@ from statistics import median
 from typing import Any
 
 from nas.cli.main import main as fasternas
-from predictors.deployment.models import config_model
-from predictors.deployment.runtimes import find_runtime
+from predictors.backends.model import config_model
+from predictors.backends.table import find_runtime
 from predictors.devices.registry import open_device
 from predictors.devices.ssh import SITE
 from search_spaces.catalogue import SPACES

@@ -15,8 +15,8 @@ from nas.training.export_images import RealImages, real_images
 from nas.training.exports import find_weights
 from nas.training.judging import Split
 from nas.training.training_folder import WEIGHTS
+from predictors.backends.export_subject import Subject
 from predictors.data.datasets import located
-from predictors.deployment.export_subject import Subject
 from predictors.recipe import Recipe
 from predictors.short_training import loaded
 from predictors.training import Training

@@ -26,9 +26,9 @@ from export_subjects import PUBLISHED, Exported, Short, given_t0, trained_small,
 from provenance import provenance
 
 from nas.training.exports import Export, export_each
-from predictors.deployment.export_running import Run
-from predictors.deployment.export_targets import TARGETS, Target
-from predictors.deployment.runtimes import installed_version
+from predictors.backends.export_running import Run
+from predictors.backends.export_targets import TARGETS, Target
+from predictors.backends.table import installed_version
 
 RESULTS = Path(__file__).parent / "results"
 SMALL_RESOLUTION = 64  # px, of T0 where it has to be trained

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from nas.benching.bench_report import plain_name
+from predictors.backends.foreign import timm_model
+from predictors.backends.model import Model, config_model
 from predictors.comparison import compare
-from predictors.deployment.foreign import timm_model
-from predictors.deployment.models import Model, config_model
 from predictors.devices.registry import open_device
 from search_spaces.fasternet import FASTERNET
 

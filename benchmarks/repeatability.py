@@ -33,10 +33,10 @@ from typing import Any
 from nas.benching.bench_report import plain_name
 from nas.studies import journal
 from predictors import timing
+from predictors.backends.foreign import timm_model
+from predictors.backends.model import Model, config_model
+from predictors.backends.table import find_runtime
 from predictors.comparison import compare
-from predictors.deployment.foreign import timm_model
-from predictors.deployment.models import Model, config_model
-from predictors.deployment.runtimes import find_runtime
 from predictors.devices.device import Device
 from predictors.devices.registry import open_device
 from predictors.rounds import ratios

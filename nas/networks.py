@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from predictors.deployment.models import Model, config_model
+from predictors.backends.model import Model, config_model
 from search_spaces.fasternet import FASTERNET
 from search_spaces.formats import load_config
 
@@ -23,13 +23,13 @@ def find_network(name: str) -> Model:
         return config_model(sized, name=name)
     path = Path(name)
     if path.suffix == ".onnx" and path.is_file():
-        from predictors.deployment.onnx_files import onnx_model
+        from predictors.backends.foreign import onnx_model
 
         return onnx_model(path)
     if path.is_file():
         return config_model(load_config(path), name=name)
     if "/" in name or path.suffix in (".yaml", ".yml", ".onnx"):
         raise ValueError(f"`network` must be a file that exists, but got {name!r}.")
-    from predictors.deployment.foreign import timm_model
+    from predictors.backends.foreign import timm_model
 
     return timm_model(name)

@@ -97,7 +97,7 @@ def train_supernet(
     """
     import torch
 
-    from predictors.deployment.artifact import written
+    from search_spaces.whole_files import written
 
     total = epochs_for(sandwich, options.epochs)
     training = _begun(options, sandwich, total, team, device)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from predictors.accuracy import AccuracyKind
+from predictors.backends.model import config_identity
 from predictors.data.datasets import ImageData, load_data
-from predictors.deployment.models import config_identity
 from predictors.recipe import Recipe
 from search_spaces.fasternet import FasterNetConfig
 
@@ -109,7 +109,7 @@ class TrainingEstimator:
 
         import torch
 
-        from predictors.deployment.artifact import written
+        from search_spaces.whole_files import written
 
         saved = io.BytesIO()
         torch.save({"state": training.state(), "accuracies": list(accuracies)}, saved)

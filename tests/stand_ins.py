@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from predictors.deployment.models import Model
+from predictors.backends.model import Model
 from predictors.devices.device import Device
 from predictors.latency import Prediction
 from predictors.timing import Measurement, Source

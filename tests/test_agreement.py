@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from predictors.deployment.agreement import Agreement, Batches, agreement
+from predictors.backends.agreement import Agreement, Batches, agreement
 
 IMAGES = torch.arange(15.0).view(5, 3, 1, 1) + 1
 

@@ -15,7 +15,7 @@ from nas.folders import read_only_run, start_run
 from nas.report import tables
 from nas.studies.options import SearchOptions
 from nas.training.timing_place import place_for
-from predictors.deployment.models import Model
+from predictors.backends.model import Model
 from predictors.devices.alternatives import AlternativesDevice, forms_of
 from predictors.devices.connection import DeviceLostError, OverwhelmedError
 from predictors.devices.device import Wanted

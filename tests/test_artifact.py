@@ -13,16 +13,16 @@ import pytest
 import torch
 from torch import nn
 
-from predictors.deployment import artifact
-from predictors.deployment.artifact import (
+from predictors.backends import onnx_export
+from predictors.backends.model import config_model
+from predictors.backends.onnx_export import (
     TOLERANCE,
     export_onnx,
     export_torch,
+    folded,
     onnx_difference,
     relative_difference,
 )
-from predictors.deployment.folding import folded
-from predictors.deployment.models import config_model
 from search_spaces.catalogue import SPACES
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.network import build
@@ -146,7 +146,7 @@ def test_an_export_that_computes_something_else_is_refused(
         _classifier(network).bias.data[2] += 1e-3
         return network
 
-    monkeypatch.setattr(artifact, "folded", wrong)
+    monkeypatch.setattr(onnx_export, "folded", wrong)
     with pytest.raises(RuntimeError, match=rf"network\{suffix} must agree with torch to 1e-04"):
         export(_trained(SMALL), IMAGE, tmp_path / f"network{suffix}")
     assert not list(tmp_path.iterdir())

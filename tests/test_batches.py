@@ -12,11 +12,11 @@ from nas.benching.bench_row import Row
 from nas.benching.bench_subjects import Subject
 from nas.cli.main import main
 from nas.report.figures import models_figure, operators_figure
-from predictors.deployment.artifact import onnx_logits
-from predictors.deployment.model_files import write_onnx
-from predictors.deployment.models import batched, config_model
-from predictors.deployment.onnx_files import onnx_model
-from predictors.deployment.runtimes import find_runtime
+from predictors.backends.foreign import onnx_model
+from predictors.backends.model import batched, config_model
+from predictors.backends.model_files import write_onnx
+from predictors.backends.onnx_export import onnx_logits
+from predictors.backends.table import find_runtime
 from predictors.devices.registry import open_device
 from predictors.timing import Measurement
 

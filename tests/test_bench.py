@@ -18,7 +18,7 @@ from nas.benching.bench_report import bench_table, default_folder
 from nas.benching.bench_row import Row
 from nas.benching.bench_subjects import MODELS, Subject, model_subjects
 from nas.cli.main import main
-from predictors.deployment.models import Model, config_model
+from predictors.backends.model import Model, config_model
 from predictors.devices.registry import open_device
 from predictors.timing import Measurement
 from search_spaces.formats import save_config
@@ -124,7 +124,7 @@ def test_models_are_timed_written_and_not_timed_again(names: list[str], capsys: 
 def test_operators_are_timed_with_their_latency_a_layer(
     monkeypatch: pytest.MonkeyPatch, capsys: Streams
 ) -> None:
-    monkeypatch.setattr("predictors.deployment.operators.MAPS", ((32, 8, 8),))
+    monkeypatch.setattr("nas.benching.operators.MAPS", ((32, 8, 8),))
     assert main(["bench", "operators", "--processes", "1", "--out", "here"]) == 0
     rows = _table(Path("here/operators.csv"))
     lines = capsys.readouterr().out.splitlines()

@@ -12,7 +12,7 @@ from nas.benching.bench import bench
 from nas.benching.bench_journal import JOURNAL
 from nas.benching.bench_subjects import Subject
 from nas.cli.main import main
-from predictors.deployment.models import Model, config_model
+from predictors.backends.model import Model, config_model
 from predictors.devices.connection import TIMER
 from predictors.devices.registry import open_device
 from predictors.devices.timed import ATTEMPTS

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
+from predictors.backends.onnx_export import folded
 from predictors.cost import BYTES, cost, cost_by_layer, costs, layers_in_groups
-from predictors.deployment.folding import folded
 from search_spaces.catalogue import SPACES
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.layers import Layer

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from predictors.deployment.models import batched, config_model
+from predictors.backends.model import batched, config_model
 from predictors.devices.cuda import COMMAND, gpu_name
 from predictors.devices.registry import device_names, open_device
 from predictors.devices.runner.gpu import Inference, provider

@@ -9,10 +9,10 @@ from networks import TINY
 from torch import nn
 
 from nas.training.export_images import RandomImages
-from predictors.deployment.deployed import deploy, deployed_identity, judged
-from predictors.deployment.export_subject import Subject
-from predictors.deployment.models import config_identity
-from predictors.deployment.runtimes import RUNTIMES, Runtime
+from predictors.backends.deployed import deploy, deployed_identity, judged
+from predictors.backends.export_subject import Subject
+from predictors.backends.model import config_identity
+from predictors.backends.table import RUNTIMES, Runtime
 from search_spaces.checkpoints import Checkpoint
 from search_spaces.network import build
 

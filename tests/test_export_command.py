@@ -16,8 +16,8 @@ import fasternas as fn
 from nas.cli.main import main
 from nas.training.export_images import Calibration, real_images
 from nas.training.exports import find_weights
+from predictors.backends import table
 from predictors.data.datasets import load_data
-from predictors.deployment import runtimes
 from predictors.recipe import Recipe
 from predictors.training import Training
 from search_spaces.checkpoints import read_checkpoint
@@ -206,7 +206,7 @@ def test_what_is_not_installed_says_how_to_install_it(
             raise PackageNotFoundError(package)
         return version(package)
 
-    monkeypatch.setattr(runtimes, "version", version_of)
+    monkeypatch.setattr(table, "version", version_of)
     _refused(["export", "t0", "--to", f"onnx,{target}", "--out", tmp_path / "out"],
              f"{target} needs {extra}. Install it with `pip install 'fasternas[{extra}]'`.",
              capsys)  # fmt: skip

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 import fasternas as fn
 from nas.training.export_images import RandomImages
 from nas.training.exports import Export, export_each
-from predictors.deployment.artifact import OPSET, onnx_content
-from predictors.deployment.export_subject import Subject
-from predictors.deployment.export_targets import TARGETS, Target, find_targets
+from predictors.backends.export_subject import Subject
+from predictors.backends.export_targets import TARGETS, Target, find_targets
+from predictors.backends.onnx_export import OPSET, onnx_content
 from search_spaces.checkpoints import Checkpoint
 from search_spaces.formats import from_mapping
 from search_spaces.timm_import import import_timm

@@ -9,8 +9,8 @@ from networks import TINY
 from nas.cli.main import main
 from nas.folders import read_only_run, start_run
 from nas.studies.options import SearchOptions
-from predictors.deployment import runtimes
-from predictors.deployment.runtimes import find_runtime
+from predictors.backends import table
+from predictors.backends.table import find_runtime
 from predictors.devices.fastest import fastest_runtime
 from search_spaces.formats import save_config
 
@@ -26,8 +26,8 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("predictors.devices.session.ROUNDS", (2, 2))
     few = [find_runtime(name) for name in ("torch", "onnxruntime", "openvino")]
     monkeypatch.setattr("predictors.devices.fastest.runtimes_with", lambda _: few)
-    found = runtimes.installed_version
-    monkeypatch.setattr(runtimes, "installed_version",
+    found = table.installed_version
+    monkeypatch.setattr(table, "installed_version",
                         lambda name: "" if name == "openvino" else found(name))  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from nas.training.ending import Ending, keep_ending
 from nas.training.final_table import endings_in, final_table
 from nas.training.judging import Judgement
-from predictors.deployment.agreement import Agreement
+from predictors.backends.agreement import Agreement
 from predictors.timing import Measurement
 
 

@@ -14,12 +14,11 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from nas.networks import find_network
+from predictors.backends.foreign import deployed_bytes, onnx_model, timm_model
+from predictors.backends.model import Model, config_model
+from predictors.backends.onnx_export import folded
+from predictors.backends.table import find_runtime
 from predictors.cost import cost
-from predictors.deployment.folding import folded
-from predictors.deployment.foreign import timm_model
-from predictors.deployment.models import Model, config_model
-from predictors.deployment.onnx_files import deployed_bytes, onnx_model
-from predictors.deployment.runtimes import find_runtime
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 
 TINY = FasterNetConfig(

@@ -9,9 +9,9 @@ import pytest
 import torch
 from fvcore.nn import FlopCountAnalysis
 
-from predictors.deployment.artifact import export_onnx
-from predictors.deployment.models import Model
-from predictors.deployment.operators import operator_models
+from nas.benching.operators import operator_models
+from predictors.backends.model import Model
+from predictors.backends.onnx_export import export_onnx
 
 OPERATORS = operator_models()
 BY_NAME = {model.name: model for model in OPERATORS}

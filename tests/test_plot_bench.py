@@ -13,7 +13,7 @@ from matplotlib.text import Annotation, Text
 from nas.benching.bench_row import Row
 from nas.benching.bench_subjects import MODELS, Subject, operator_subjects
 from nas.report.figures import models_figure, operators_figure, plot_operators
-from predictors.deployment.models import Model
+from predictors.backends.model import Model
 from predictors.timing import Measurement
 
 DEVICE = "Intel(R) Xeon(R) Processor @ 2.10GHz, onnxruntime 1.31.1, one thread: measured"

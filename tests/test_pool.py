@@ -20,8 +20,8 @@ from stand_ins import stand_in
 
 from nas.cli.main import main
 from nas.cli.search import _folder
-from predictors.deployment.models import config_model
-from predictors.deployment.runtimes import find_runtime
+from predictors.backends.model import config_model
+from predictors.backends.table import find_runtime
 from predictors.devices.boards import Board, load_boards, save_boards
 from predictors.devices.connection import DeviceLostError
 from predictors.devices.device import Wanted

@@ -11,11 +11,11 @@ import pytest
 import torch
 from networks import IRREGULAR, TINY
 
-from predictors.deployment import quantization
-from predictors.deployment.model_files import write_onnx
-from predictors.deployment.models import Model, config_model
-from predictors.deployment.quantization import quantized, refuse_unlike
-from predictors.deployment.runtimes import find_runtime
+from predictors.backends import quantization
+from predictors.backends.model import Model, config_model
+from predictors.backends.model_files import write_onnx
+from predictors.backends.quantization import quantized, refuse_unlike
+from predictors.backends.table import find_runtime
 
 
 def test_every_convolution_is_quantized_where_weights_are_equal(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_what_is_quantized_already_stays_as_it_is(tmp_path: Path) -> None:
 def test_quantizing_leaves_the_logs_alone(tmp_path: Path) -> None:
     program = (
         "import logging, sys; from pathlib import Path\n"
-        "from predictors.deployment.quantization import quantized\n"
+        "from predictors.backends.quantization import quantized\n"
         "quantized(Path(sys.argv[1]).read_bytes(), (3, 32, 32)); print(logging.root.handlers)\n"
         "logging.warning('heard')"
     )

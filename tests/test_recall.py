@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from networks import TINY
 
-from predictors.deployment.runtimes import installed_version
+from predictors.backends.table import installed_version
 from predictors.devices.device import Wanted
 from predictors.devices.local import open_local
 from predictors.devices.runner.machine import processor

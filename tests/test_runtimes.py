@@ -11,10 +11,10 @@ import torch
 from networks import IRREGULAR, TINY
 from torch import nn
 
-from predictors.deployment import runtimes
-from predictors.deployment.artifact import logits_of, onnx_logits, relative_difference
-from predictors.deployment.models import Model, config_model
-from predictors.deployment.runtimes import (
+from predictors.backends import table
+from predictors.backends.model import Model, config_model
+from predictors.backends.onnx_export import logits_of, onnx_logits, relative_difference
+from predictors.backends.table import (
     RUNTIMES,
     Runtime,
     find_runtime,
@@ -148,7 +148,7 @@ def test_an_export_that_computes_something_else_is_refused(
     def wrong(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
         return -logits_of(network, images)
 
-    monkeypatch.setattr("predictors.deployment.artifact.logits_of", wrong)
+    monkeypatch.setattr("predictors.backends.onnx_export.logits_of", wrong)
     with pytest.raises(RuntimeError, match="must agree with torch to 1e-04, but differs by"):
         runtime.export(config_model(TINY), tmp_path / "network.onnx")
     assert not list(tmp_path.glob("*.onnx"))
@@ -177,7 +177,7 @@ def test_what_ncnn_computes_otherwise_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _need(find_runtime("ncnn"))
-    monkeypatch.setattr("predictors.deployment.export_ncnn.logits_of", lambda *_: torch.ones(1, 10))
+    monkeypatch.setattr("predictors.backends.export_ncnn.logits_of", lambda *_: torch.ones(1, 10))
     with pytest.raises(ValueError, match="its outputs differ from torch's by"):
         find_runtime("ncnn").export(config_model(TINY), tmp_path / "network.ncnn.zip")
     assert not (tmp_path / "network.ncnn.zip").exists()
@@ -192,7 +192,7 @@ def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
             raise PackageNotFoundError(package)
         return version(package)
 
-    monkeypatch.setattr(runtimes, "version", version_of)
+    monkeypatch.setattr(table, "version", version_of)
 
 
 @pytest.mark.usefixtures("nothing_installed")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from predictors.deployment.models import config_identity
+from predictors.backends.model import config_identity
 from predictors.devices.entry import Entry, Key, Setting
 from predictors.devices.store import Merged, Store
 from predictors.timing import Measurement

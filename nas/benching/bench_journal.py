@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.studies import journal
-from predictors.deployment.models import Model
+from predictors.backends.model import Model
 from predictors.timing import Measurement
 
 JOURNAL = "bench.jsonl"

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nas.benching.bench_row import Row
+from nas.benching.operators import LAYERS
 from nas.quantities import format_count, format_ms
 from nas.report.figures import plot_models, plot_operators
-from predictors.deployment.operators import LAYERS
 
 Topic = Literal["operators", "models"]
 _PLOTS = {"operators": plot_operators, "models": plot_models}
@@ -35,7 +35,7 @@ def write_bench(folder: Path, topic: Topic, rows: Sequence[Row], facts: Mapping[
     Raises:
         OSError: if a file cannot be written; one of before is then as it was.
     """
-    from predictors.deployment.artifact import written
+    from search_spaces.whole_files import written
 
     records = [row.as_json() for row in rows]
     written(_csv(records).encode(), folder / f"{topic}.csv")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nas.networks import find_network
-from predictors.deployment.models import Model
+from predictors.backends.model import Model
 from search_spaces.fasternet import FASTERNET
 
 # Those of the paper's figure 2 that timm has, and what has come since. Each with its family and
@@ -43,7 +43,7 @@ class Subject:
 
 def operator_subjects() -> list[Subject]:
     """Return the operators of the paper's table 1; each is of its own kind."""
-    from predictors.deployment.operators import operator_models
+    from nas.benching.operators import operator_models
 
     return [Subject(model=model, kind=model.name.split()[0], label=model.name)
             for model in operator_models()]  # fmt: skip

@@ -15,7 +15,7 @@ from nas.cli.runtime import open_wanted
 from nas.cli.table import print_table
 from nas.folders import machine_facts
 from nas.quantities import format_ms
-from predictors.deployment.models import batched
+from predictors.backends.model import batched
 from predictors.devices.timed import GROUP
 from search_spaces.fasternet import FASTERNET
 

@@ -5,7 +5,7 @@ import json
 import sys
 
 from nas.cli.table import print_table
-from predictors.deployment.runtimes import find_runtime
+from predictors.backends.table import find_runtime
 from predictors.devices.boards import Board, boards_to_change, check_name, load_boards, survey
 from predictors.devices.installation import with_runtime
 from predictors.devices.registry import device_names, open_device, stored_devices

@@ -11,9 +11,9 @@ from nas.cli.table import print_table
 from nas.training.export_images import RandomImages, RealImages, real_images
 from nas.training.exports import Export, export_each, find_weights
 from nas.training.training_folder import WEIGHTS
-from predictors.deployment.agreement import Agreement
-from predictors.deployment.export_subject import Subject
-from predictors.deployment.export_targets import find_targets
+from predictors.backends.agreement import Agreement
+from predictors.backends.export_subject import Subject
+from predictors.backends.export_targets import find_targets
 from search_spaces.backbone import strides
 from search_spaces.checkpoints import Checkpoint, is_checkpoint
 

@@ -12,8 +12,8 @@ from nas.cli.table import print_table
 from nas.networks import find_network
 from nas.quantities import format_count, format_ms
 from nas.report.words import forms_differ
+from predictors.backends.model import Model, batched
 from predictors.comparison import compare
-from predictors.deployment.models import Model, batched
 from predictors.devices.device import HOW_TO_ATTACH, Device
 from predictors.timing import Measurement
 

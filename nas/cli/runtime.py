@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nas.quantities import format_ms
-from predictors.deployment.models import Model
+from predictors.backends.model import Model
 from predictors.devices.device import Device, Wanted
 from predictors.devices.registry import open_device, wanted_of
 from search_spaces.fasternet import FasterNetConfig

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas.benching.bench_row import Row
+from nas.benching.operators import LAYERS
 from nas.report.front_figure import Label, Obstacle, place_labels, plain_ticks
-from predictors.deployment.operators import LAYERS
 from predictors.timing import CONFIDENCE, Measurement
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Protocol
 
 from nas.studies import journal
-from predictors.deployment.runtimes import find_runtime
+from predictors.backends.table import find_runtime
 from predictors.timing import Measurement
 from search_spaces.fasternet import FasterNetConfig
 
@@ -118,8 +118,8 @@ def read_files(folder: Path, *, growing: bool = False) -> FileAccuracies:
 
 def _judged(checkpoint: "Checkpoint", form: Form, *, of: float, data: str) -> FileAccuracy:
     from nas.training.export_images import RealImages
-    from predictors.deployment.deployed import deploy, judged
-    from predictors.deployment.export_subject import Subject
+    from predictors.backends.deployed import deploy, judged
+    from predictors.backends.export_subject import Subject
     from predictors.short_training import loaded
 
     images = RealImages(data=loaded(data, checkpoint.config.resolution), count=JUDGED,

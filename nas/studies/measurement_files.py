@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from nas.studies.study import MEASUREMENTS, read_measurements, read_run
-from predictors.deployment.models import config_identity
+from predictors.backends.model import config_identity
 from predictors.devices.entry import Entry, Key, Setting, in_utc
 from predictors.timing import Measurement
 from search_spaces.fasternet import FasterNetConfig

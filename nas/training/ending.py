@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.training.judging import Judgement
-from predictors.deployment.agreement import Agreement
+from predictors.backends.agreement import Agreement
 from predictors.timing import Measurement
 from search_spaces.whole_files import written
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 
 from nas.studies.new_folders import make_folders, remove_empty
-from predictors.deployment.agreement import Agreement, Batches, agreement
-from predictors.deployment.artifact import refuse_difference
-from predictors.deployment.export_subject import Subject
-from predictors.deployment.export_targets import Target
-from predictors.deployment.quantization import refuse_correlation
+from predictors.backends.agreement import Agreement, Batches, agreement
+from predictors.backends.export_subject import Subject
+from predictors.backends.export_targets import Target
+from predictors.backends.onnx_export import refuse_difference
+from predictors.backends.quantization import refuse_correlation
 from search_spaces.checkpoints import Checkpoint, is_checkpoint, read_checkpoint
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.formats import load_config

@@ -19,11 +19,11 @@ from nas.training.full_jobs import Job, data_of, finished, loaders_for
 from nas.training.judging import Judgement, Logits, Split, judging_batches, right_of
 from nas.training.timing_place import NOWHERE, Place
 from nas.training.training_folder import CONFIG, RECIPE, WEIGHTS
+from predictors.backends.export_running import Run
+from predictors.backends.export_subject import Subject
+from predictors.backends.export_targets import find_targets
+from predictors.backends.model import Model, config_model, identity
 from predictors.cost import cost
-from predictors.deployment.export_running import Run
-from predictors.deployment.export_subject import Subject
-from predictors.deployment.export_targets import find_targets
-from predictors.deployment.models import Model, config_model, identity
 from predictors.devices.device import PROCESSES, Device
 from search_spaces.checkpoints import Checkpoint, read_checkpoint
 

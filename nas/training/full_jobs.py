@@ -18,7 +18,7 @@ from nas.training.training_folder import (
     held,
     read_table,
 )
-from predictors.deployment.models import config_identity
+from predictors.backends.model import config_identity
 from search_spaces.fasternet import FasterNetConfig
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from nas.training.ending import Ending
 from nas.training.full_jobs import Job, data_of
 from nas.training.full_recipe import crop_of, recipe_for
 from nas.training.training_folder import WEIGHTS
-from predictors.deployment.agreement import Agreement
+from predictors.backends.agreement import Agreement
 from predictors.timing import Measurement
 from search_spaces.whole_files import written
 

@@ -63,7 +63,7 @@ def save_recipe(recipe: FullRecipe, path: Path, *, comment: str) -> None:
     """
     import yaml
 
-    from predictors.deployment.artifact import written
+    from search_spaces.whole_files import written
 
     text = yaml.safe_dump(asdict(recipe), sort_keys=False, default_flow_style=False)
     written(f"# {comment}\n{text}".encode(), path)

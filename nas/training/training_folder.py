@@ -23,9 +23,9 @@ from nas.training.checkpointing import BEFORE, LAST
 from nas.training.full_progress import Row
 from nas.training.full_recipe import FullRecipe
 from nas.training.recipe_files import save_recipe
-from predictors.deployment.artifact import written
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.formats import save_config
+from search_spaces.whole_files import written
 
 if TYPE_CHECKING:
     from search_spaces.checkpoints import Checkpoint

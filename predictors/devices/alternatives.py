@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import final
 
-from predictors.deployment.models import Model
-from predictors.deployment.runtimes import find_runtime
+from predictors.backends.model import Model
+from predictors.backends.table import find_runtime
 from predictors.devices.connection import DeviceLostError, OverwhelmedError
 from predictors.devices.device import PROCESSES, Device
 from predictors.devices.recall import now_ms

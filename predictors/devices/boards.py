@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from predictors.deployment.runtimes import find_runtime
+from predictors.backends.table import find_runtime
 from predictors.devices.connection import Connection, ConnectionLostError, number
 from predictors.devices.device import Wanted
 from predictors.devices.ssh import Address, remedy

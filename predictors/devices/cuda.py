@@ -8,7 +8,7 @@ import subprocess
 import sys
 from functools import cache
 
-from predictors.deployment.runtimes import find_runtime
+from predictors.backends.table import find_runtime
 from predictors.devices.device import Wanted
 from predictors.devices.runner.serving import BOOT
 from predictors.devices.timed import Host, TimedDevice

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from predictors.deployment.models import Model
+from predictors.backends.model import Model
 from predictors.latency import Prediction
 from predictors.timing import Measurement, Source
 from search_spaces.fasternet import FasterNetConfig

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from predictors.deployment.models import identity
+from predictors.backends.model import identity
 from predictors.devices.device import threads_of
 from predictors.timing import Measurement
 from search_spaces.wording import brief

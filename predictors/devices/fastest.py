@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import geometric_mean
 
-from predictors.deployment.models import Model
-from predictors.deployment.runtimes import runtimes_with
+from predictors.backends.model import Model
+from predictors.backends.table import runtimes_with
 from predictors.devices.device import Device
 from predictors.devices.recall import now_ms
 from predictors.devices.registry import open_device

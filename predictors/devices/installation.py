@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from predictors.deployment.runtimes import find_runtime
+from predictors.backends.table import find_runtime
 from predictors.devices.boards import Board, survey
 from predictors.devices.connection import Connection, ConnectionLostError
 from predictors.devices.ssh import SITE, Address, remedy

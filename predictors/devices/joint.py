@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from predictors.deployment.models import Model
+from predictors.backends.model import Model
 from predictors.devices.device import PROCESSES, Device
 from predictors.latency import Prediction
 from predictors.shares import WHOLE, SharePredictor

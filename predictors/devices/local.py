@@ -3,7 +3,7 @@
 import os
 import sys
 
-from predictors.deployment.runtimes import find_runtime
+from predictors.backends.table import find_runtime
 from predictors.devices.device import Wanted
 from predictors.devices.runner.machine import processor
 from predictors.devices.runner.serving import BOOT

@@ -13,7 +13,7 @@ from math import ceil
 from statistics import median, median_low
 from typing import Any, TypeVar
 
-from predictors.deployment.models import Model
+from predictors.backends.model import Model
 from predictors.devices.boards import Board
 from predictors.devices.dealing import Worker, deal
 from predictors.devices.device import PROCESSES, Device, Wanted

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from predictors.backends.model import Model, as_model
 from predictors.cost import layers_in_groups
-from predictors.deployment.models import Model, as_model
 from predictors.devices.device import HOW_TO_ATTACH, PROCESSES, threads_of
 from predictors.latency import Prediction
 from predictors.profile import load_profile

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from predictors.deployment.models import Model
+from predictors.backends.model import Model
 from predictors.devices.entry import Entry, Key, Setting
 from predictors.devices.references import reference_latency
 from predictors.devices.store import Store

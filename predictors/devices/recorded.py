@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from predictors.deployment.models import Model, as_model
+from predictors.backends.model import Model, as_model
 from predictors.devices.device import PROCESSES, threads_of
 from predictors.devices.store import Store
 from predictors.latency import Prediction

@@ -11,8 +11,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from predictors.deployment.models import ONE_AT_A_TIME, Model, as_model, config_model
-from predictors.deployment.runtimes import find_runtime
+from predictors.backends.model import ONE_AT_A_TIME, Model, as_model, config_model
+from predictors.backends.table import find_runtime
 from predictors.devices.connection import (
     Connection,
     ConnectionLostError,

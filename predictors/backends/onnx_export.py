@@ -4,20 +4,21 @@ Batch norm is folded into its convolution and PConv stays split + concat, the fo
 execute fastest.
 """
 
+import copy
 import io
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from predictors.deployment.folding import folded
-from predictors.deployment.models import ONE_AT_A_TIME
-from search_spaces.whole_files import written as written
+from predictors.backends.model import ONE_AT_A_TIME
+from search_spaces.whole_files import written
 
 Batch = Literal["dynamic", "fixed"]
 
@@ -137,3 +138,48 @@ def refuse_difference(difference: float, path: Path, *, tolerance: float = TOLER
             f"The exported {path.name} must agree with torch to {tolerance:.0e}, but differs by "
             f"{difference:.1e}. Please report the config and the versions of torch and runtime."
         )
+
+
+def folded(network: nn.Module, image: Tensor) -> nn.Module:
+    """Return a copy in evaluation mode whose batch norms are folded into their convolutions.
+
+    `image` is an input, of shape [1, ...], with which is found out what follows what. A norm that
+    comes with an activation leaves that behind; one that follows no convolution stays.
+    """
+    network = copy.deepcopy(network).eval()
+    for conv, name in list(_pairs(network, image)):
+        norm: Any = network.get_submodule(name)
+        conv.weight, conv.bias = fuse_conv_bn_weights(
+            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight,
+            norm.bias,
+        )  # fmt: skip
+        parent, _, child = name.rpartition(".")
+        setattr(network.get_submodule(parent), child, _remainder(norm))
+    return network
+
+
+def _pairs(network: nn.Module, image: Tensor) -> Iterator[tuple[Any, str]]:
+    """Each convolution whose output goes into a batch norm, and the norm's name."""
+    made: list[tuple[nn.Conv2d, Tensor]] = []  # tensors are kept, so that none is mistaken
+    taken: list[tuple[str, Tensor]] = []
+    hooks = []
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d):
+            hooks.append(module.register_forward_hook(lambda m, _, out: made.append((m, out))))
+        elif isinstance(module, nn.BatchNorm2d):
+            hooks.append(module.register_forward_pre_hook(
+                lambda _, inputs, name=name: taken.append((name, inputs[0]))))  # fmt: skip
+    try:
+        with torch.no_grad():
+            network(image)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for conv, output in made:
+        yield from ((conv, name) for name, given in taken if given is output)
+
+
+def _remainder(norm: nn.Module) -> nn.Module:
+    """What a norm does besides: nothing, or, for timm's, its activation."""
+    children = list(norm.children())
+    return nn.Sequential(*children) if children else nn.Identity()

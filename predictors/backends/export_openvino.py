@@ -6,16 +6,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from predictors.deployment.artifact import (
+from predictors.backends.model import Model
+from predictors.backends.model_files import onnx_bytes
+from predictors.backends.onnx_export import (
     TOLERANCES,
     onnx_logits,
     refuse_difference,
     relative_difference,
-    written,
 )
-from predictors.deployment.model_files import onnx_bytes
-from predictors.deployment.models import Model
-from predictors.deployment.quantization import quantized, refuse_unlike
+from predictors.backends.quantization import quantized, refuse_unlike
+from search_spaces.whole_files import written
 
 
 def export_openvino(model: Model, path: Path, *, precision: str, check: bool) -> Path:

@@ -3,9 +3,10 @@
 import tempfile
 from pathlib import Path
 
-from predictors.deployment.artifact import export_onnx, written
-from predictors.deployment.models import Model
-from predictors.deployment.onnx_files import deployed_bytes
+from predictors.backends.foreign import deployed_bytes
+from predictors.backends.model import Model
+from predictors.backends.onnx_export import export_onnx
+from search_spaces.whole_files import written
 
 
 def write_onnx(model: Model, path: Path) -> Path:

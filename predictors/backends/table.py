@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, get_args
 
-from predictors.deployment.models import Model
+from predictors.backends.model import Model
 
 RuntimeName = Literal["onnxruntime", "torch", "torch-compiled", "openvino", "ncnn"]
 Precision = Literal["fp32", "bf16", "int8"]
@@ -95,33 +95,33 @@ def _require(package: str, *, runtime: str, remedy: str) -> None:
 
 
 def _export_onnx(model: Model, path: Path) -> Path:
-    from predictors.deployment.model_files import write_onnx
+    from predictors.backends.model_files import write_onnx
 
     return write_onnx(model, path)
 
 
 def _export_int8(model: Model, path: Path) -> Path:
-    from predictors.deployment.quantization import export_int8
+    from predictors.backends.quantization import export_int8
 
     return export_int8(model, path)
 
 
 def _export_openvino(precision: Precision, model: Model, path: Path) -> Path:
-    from predictors.deployment.export_openvino import export_openvino
+    from predictors.backends.export_openvino import export_openvino
 
     check = bool(installed_version("openvino"))
     return export_openvino(model, path, precision=precision, check=check)
 
 
 def _export_ncnn(precision: Precision, model: Model, path: Path) -> Path:
-    from predictors.deployment.export_ncnn import export_ncnn
+    from predictors.backends.export_ncnn import export_ncnn
 
     _require("pnnx", runtime="ncnn", remedy="ncnn")
     return export_ncnn(model, path, precision=precision, check=bool(installed_version("ncnn")))
 
 
 def _export_torch(model: Model, path: Path) -> Path:
-    from predictors.deployment.artifact import export_torch
+    from predictors.backends.onnx_export import export_torch
 
     return export_torch(model.network(), model.image(), path)
 

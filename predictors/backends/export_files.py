@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 
-from predictors.deployment.artifact import onnx_content, program_content
-from predictors.deployment.export_subject import Subject
-from predictors.deployment.folding import folded
+from predictors.backends.export_subject import Subject
+from predictors.backends.onnx_export import folded, onnx_content, program_content
 
 
 def write_onnx(subject: Subject, room: Path) -> Path:
@@ -44,7 +43,7 @@ def write_ncnn(subject: Subject, room: Path) -> Path:
     Raises:
         ValueError: if the batch is a larger one, or pnnx cannot do this network.
     """
-    from predictors.deployment.export_ncnn import convert
+    from predictors.backends.export_ncnn import convert
 
     if subject.batch not in (None, 1):
         raise ValueError(f"`batch` must be 1 for ncnn, but got {subject.batch}. Leave it out.")
@@ -79,7 +78,7 @@ def _onnx(subject: Subject) -> bytes:
 
 
 def _onnx_int8(subject: Subject) -> bytes:
-    from predictors.deployment.quantization import quantized
+    from predictors.backends.quantization import quantized
 
     images = subject.calibration
     if images is None and subject.batch:

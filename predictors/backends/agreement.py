@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from predictors.deployment.export_running import Run
-from predictors.deployment.export_subject import outputs_of
+from predictors.backends.export_running import Run
+from predictors.backends.export_subject import outputs_of
 
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor | None]]]  # of so many, labels if known
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from predictors.deployment.artifact import Batch
-from predictors.deployment.models import Model
+from predictors.backends.model import Model
+from predictors.backends.onnx_export import Batch
 from search_spaces.backbone import Backbone, strides
 from search_spaces.checkpoints import Checkpoint
 from search_spaces.fasternet import FasterNetConfig

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from predictors.deployment.export_subject import Subject, outputs_of
-from predictors.deployment.runtimes import Precision
+from predictors.backends.export_subject import Subject, outputs_of
+from predictors.backends.table import Precision
 
 Run = Callable[[Tensor], list[Tensor]]
 
@@ -50,7 +50,7 @@ def run_ncnn(subject: Subject, path: Path, *, precision: Precision = "fp32") -> 
     import shutil
     import tempfile
 
-    from predictors.deployment.export_ncnn import run
+    from predictors.backends.export_ncnn import run
 
     def compute(images: Tensor) -> list[Tensor]:
         with tempfile.TemporaryDirectory(prefix="fasternas-") as folder:

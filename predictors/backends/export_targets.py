@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from predictors.deployment.export_files import (
+from predictors.backends.export_files import (
     write_ncnn,
     write_onnx,
     write_onnx_int8,
@@ -13,7 +13,7 @@ from predictors.deployment.export_files import (
     write_program,
     write_torchscript,
 )
-from predictors.deployment.export_running import (
+from predictors.backends.export_running import (
     Run,
     run_ncnn,
     run_onnx,
@@ -22,9 +22,9 @@ from predictors.deployment.export_running import (
     run_timm,
     run_torchscript,
 )
-from predictors.deployment.export_subject import Subject
-from predictors.deployment.export_timm import before_timm, write_authors_yaml, write_timm
-from predictors.deployment.runtimes import installed_version
+from predictors.backends.export_subject import Subject
+from predictors.backends.export_timm import before_timm, write_authors_yaml, write_timm
+from predictors.backends.table import installed_version
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from predictors.deployment.artifact import TOLERANCES, logits_of, relative_difference, written
-from predictors.deployment.folding import folded
-from predictors.deployment.models import Model
+from predictors.backends.model import Model
+from predictors.backends.onnx_export import TOLERANCES, folded, logits_of, relative_difference
+from search_spaces.whole_files import written
 
 # Run by a process of its own in a folder with the network and its input: ncnn ends the process
 # with what it cannot run. Packages are found as they are here.

@@ -19,9 +19,10 @@ import onnx
 import torch
 from torch import Tensor
 
-from predictors.deployment.artifact import onnx_logits, written
-from predictors.deployment.model_files import onnx_bytes
-from predictors.deployment.models import Model
+from predictors.backends.model import Model
+from predictors.backends.model_files import onnx_bytes
+from predictors.backends.onnx_export import onnx_logits
+from search_spaces.whole_files import written
 
 IMAGES = 4  # random ones that the ranges of activations are taken from
 # Of the outputs with those in fp32. Rounding costs 0.01 with random weights; a scale gone wrong

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from predictors.deployment.models import Model, identity
+from predictors.backends.model import Model, identity
 
 if TYPE_CHECKING:
     from torch import nn

@@ -5,19 +5,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from predictors.deployment.agreement import Agreement, Batches, agreement
-from predictors.deployment.artifact import TOLERANCE, refuse_difference
-from predictors.deployment.export_files import (
+from predictors.backends.agreement import Agreement, Batches, agreement
+from predictors.backends.export_files import (
     write_ncnn,
     write_onnx,
     write_onnx_int8,
     write_program,
 )
-from predictors.deployment.export_running import Run, run_ncnn, run_onnx, run_openvino, run_program
-from predictors.deployment.export_subject import Subject
-from predictors.deployment.models import Model, identity
-from predictors.deployment.quantization import refuse_correlation
-from predictors.deployment.runtimes import Precision, Runtime, RuntimeName
+from predictors.backends.export_running import Run, run_ncnn, run_onnx, run_openvino, run_program
+from predictors.backends.export_subject import Subject
+from predictors.backends.model import Model, identity
+from predictors.backends.onnx_export import TOLERANCE, refuse_difference
+from predictors.backends.quantization import refuse_correlation
+from predictors.backends.table import Precision, Runtime, RuntimeName
 from search_spaces.formats import to_mapping
 
 

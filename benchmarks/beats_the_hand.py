@@ -27,7 +27,7 @@ from nas.studies import journal
 from predictors.backends.model import config_model
 from predictors.comparison import compare
 from predictors.devices.registry import open_device
-from predictors.recipe import Recipe
+from predictors.training.recipe import Recipe
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.formats import load_config
 

@@ -11,15 +11,15 @@ import torch
 from beats_the_hand import by_hand
 
 from nas.cli.main import main as fasternas
+from nas.finetune.folder import WEIGHTS
 from nas.training.export_images import RealImages, real_images
 from nas.training.exports import find_weights
-from nas.training.judging import Split
-from nas.training.training_folder import WEIGHTS
 from predictors.backends.export_subject import Subject
 from predictors.data.datasets import located
-from predictors.recipe import Recipe
-from predictors.short_training import loaded
-from predictors.training import Training
+from predictors.training.evaluate import Split
+from predictors.training.recipe import Recipe
+from predictors.training.short_training import loaded
+from predictors.training.trainer import Training
 from search_spaces.checkpoints import Checkpoint
 from search_spaces.fasternet import FASTERNET, Activation
 from search_spaces.formats import save_config

@@ -34,8 +34,8 @@ from nas.studies import journal
 from predictors.cost import cost, costs
 from predictors.data.datasets import ImageData, load_data
 from predictors.devices.registry import open_device
-from predictors.recipe import Recipe
-from predictors.training import Training
+from predictors.training.recipe import Recipe
+from predictors.training.trainer import Training
 from search_spaces.catalogue import SPACES
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.network import build

@@ -15,9 +15,9 @@ import torch
 
 from nas.training.full_recipe import FullRecipe, recipe_for
 from nas.training.full_training import FullTraining
-from nas.training.timm_parts import timm_with
 from predictors.data.datasets import load_data
-from predictors.kept_memory import keep_memory
+from predictors.training.kept_memory import keep_memory
+from predictors.training.timm_parts import timm_with
 from search_spaces.fasternet import FASTERNET
 from search_spaces.network import build
 

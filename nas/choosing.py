@@ -73,8 +73,8 @@ def epoch_seconds(options: SearchOptions, data: ImageData) -> float:
     """Train the median of some configs for some steps on one core; return what an epoch takes."""
     import torch
 
-    from predictors.data.image_batches import batches
-    from predictors.recipe import Recipe
+    from predictors.training.batches import batches
+    from predictors.training.recipe import Recipe
     from search_spaces.network import build
 
     rng, space = Random(0), options.open_space()

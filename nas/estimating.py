@@ -12,7 +12,7 @@ from nas.supernets import SupernetEstimator
 from predictors.accuracy import AccuracyEstimator, ProxyEstimator, proxy_scores
 
 if TYPE_CHECKING:
-    from predictors.short_training import TrainingEstimator
+    from predictors.training.short_training import TrainingEstimator
 
 CHECKPOINTS = "trainings"  # the folder of the trainings in a run folder
 
@@ -65,8 +65,8 @@ def _supernet(options: SearchOptions, folder: Path) -> SupernetEstimator:
 
 def _training(options: SearchOptions, folder: Path, epochs: int | None) -> "TrainingEstimator":
     from predictors.data.datasets import located
-    from predictors.recipe import Recipe, rungs
-    from predictors.short_training import TrainingEstimator
+    from predictors.training.recipe import Recipe, rungs
+    from predictors.training.short_training import TrainingEstimator
 
     recipe = Recipe(epochs=options.epochs, growing=options.growing, seed=options.seed)
     return TrainingEstimator(

@@ -31,9 +31,9 @@ from predictors.accuracy import AccuracyEstimator
 from predictors.calibration import next_batch
 from predictors.cost import cost
 from predictors.devices.device import Device
-from predictors.recipe import rungs
 from predictors.shares import Predictor
 from predictors.timing import Measurement
+from predictors.training.recipe import rungs
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.space import Space
 

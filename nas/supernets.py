@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from predictors.team import Team
-    from predictors.training import Training
+    from predictors.training.trainer import Training
+    from predictors.training.workers import Team
     from search_spaces.supernet import Supernet
 
 FILE = "supernet.pt"
@@ -120,10 +120,10 @@ def _begun(
 ) -> "Training":  # fmt: skip
     import torch
 
-    from predictors.recipe import Recipe
-    from predictors.short_training import loaded
-    from predictors.supernet_training import supernet_training
-    from predictors.training import training_device
+    from predictors.training.recipe import Recipe
+    from predictors.training.short_training import loaded
+    from predictors.training.supernet import supernet_training
+    from predictors.training.trainer import training_device
     from search_spaces.inheritance import inherit
     from search_spaces.weight_files import read_weights
 
@@ -140,7 +140,7 @@ def _begun(
 def _check_agreed(team: "Team", done: int, network: "nn.Module") -> None:
     import torch
 
-    from predictors.training import device_of
+    from predictors.training.trainer import device_of
 
     here = torch.tensor([done, done**2], device=device_of(network))
     total, squares = team.summed(here).tolist()
@@ -159,8 +159,8 @@ class SupernetEstimator:
 
     def __call__(self, config: FasterNetConfig) -> float:
         """Take the config's share of the weights, recalibrate its batch norms, evaluate."""
-        from predictors.short_training import loaded
-        from predictors.supernet_training import score
+        from predictors.training.short_training import loaded
+        from predictors.training.supernet import score
 
         supernet = _trained(self.options, self.folder / FILE)
         return score(supernet, config, loaded(self.options.data, config.resolution))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas.training.checkpointing import BEFORE, LAST, keep, newest
+from predictors.training.checkpoint import BEFORE, LAST, keep, newest
 
 
 def _kept(folder: Path) -> tuple[int, str]:

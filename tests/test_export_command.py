@@ -18,8 +18,8 @@ from nas.training.export_images import Calibration, real_images
 from nas.training.exports import find_weights
 from predictors.backends import table
 from predictors.data.datasets import load_data
-from predictors.recipe import Recipe
-from predictors.training import Training
+from predictors.training.recipe import Recipe
+from predictors.training.trainer import Training
 from search_spaces.checkpoints import read_checkpoint
 from search_spaces.timm_import import import_timm
 

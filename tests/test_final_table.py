@@ -4,9 +4,9 @@ from pathlib import Path
 
 from nas.training.ending import Ending, keep_ending
 from nas.training.final_table import endings_in, final_table
-from nas.training.judging import Judgement
 from predictors.backends.agreement import Agreement
 from predictors.timing import Measurement
+from predictors.training.evaluate import Judgement
 
 
 def _ending(name: str, ms: float | None, device: str = "cpu", precision: str = "fp32") -> Ending:

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from nas.cli.main import main
+from nas.finetune.folder import held
+from nas.finetune.jobs import SUPERNET, Job, started
 from nas.studies.options import SearchOptions
-from nas.training.full_jobs import SUPERNET, Job, started
 from nas.training.full_recipe import FullRecipe
-from nas.training.training_folder import held
 from search_spaces.formats import save_config
 from search_spaces.space import Space
 from search_spaces.supernet import Supernet

@@ -16,7 +16,7 @@ from nas.training.distillation import open_teacher
 from nas.training.full_recipe import FullRecipe
 from nas.training.full_training import FullTraining
 from predictors.data.datasets import ImageData, load_data
-from predictors.training import DivergedError
+from predictors.training.trainer import DivergedError
 from search_spaces.checkpoints import save
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.network import build

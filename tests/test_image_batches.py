@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from predictors.data.datasets import ImageData
-from predictors.data.image_batches import augmented, batches
 from predictors.data.images import Images
 from predictors.data.pixel_arrays import ArrayPictures
+from predictors.training.batches import augmented, batches
 
 
 def _generator(seed: int = 0) -> torch.Generator:

@@ -12,9 +12,9 @@ import fasternas as fn
 from nas.training.export_images import real_images
 from nas.training.full_batches import Feed
 from nas.training.full_recipe import FullRecipe, crop_of
-from nas.training.judging import Judgement, judging_batches, right_of
 from predictors.data.datasets import ImageData, load_data
-from predictors.team import Team
+from predictors.training.evaluate import Judgement, judging_batches, right_of
+from predictors.training.workers import Team
 from search_spaces.checkpoints import Checkpoint, read_checkpoint
 
 

@@ -10,8 +10,8 @@ from networks import TINY
 from ray_nodes import kill_one
 from safetensors.torch import load_file
 
+from nas.finetune.jobs import Job
 from nas.training.crew import Asked
-from nas.training.full_jobs import Job
 from nas.training.full_recipe import FullRecipe
 from nas.training.ray_training import run_with_ray
 

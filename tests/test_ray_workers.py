@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nas.cluster import joined
+from nas.finetune.ray_workers import begin, ended
 from nas.training.crew import Crew
-from nas.training.ray_workers import begin, ended
 
 if TYPE_CHECKING:
     import torch
 
-    from predictors.team import Team
+    from predictors.training.workers import Team
 
 
 def test_an_error_of_one_worker_ends_all_of_them_at_once(

@@ -11,9 +11,9 @@ from networks import TINY
 from nas.searching.loop import search
 from nas.searching.trial import Scores
 from predictors.data.datasets import load_data
-from predictors.recipe import Recipe
-from predictors.short_training import TrainingEstimator
-from predictors.training import Training
+from predictors.training.recipe import Recipe
+from predictors.training.short_training import TrainingEstimator
+from predictors.training.trainer import Training
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.network import build
 from search_spaces.space import Space, each, oneof

@@ -13,10 +13,10 @@ from torch import distributed
 from torch.multiprocessing.spawn import spawn
 
 from predictors.data.datasets import load_data
-from predictors.recipe import Recipe
-from predictors.supernet_training import supernet_training
-from predictors.team import Team
-from predictors.training import Training
+from predictors.training.recipe import Recipe
+from predictors.training.supernet import supernet_training
+from predictors.training.trainer import Training
+from predictors.training.workers import Team
 from search_spaces.sandwich import sandwich
 from search_spaces.supernet import Supernet
 

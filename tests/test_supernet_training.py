@@ -9,8 +9,8 @@ import torch
 from networks import TINY_SPACE
 
 from predictors.data.datasets import ImageData, load_data
-from predictors.recipe import Recipe
-from predictors.supernet_training import log_likelihood, score, supernet_training
+from predictors.training.recipe import Recipe
+from predictors.training.supernet import log_likelihood, score, supernet_training
 from search_spaces.sandwich import sandwich
 from search_spaces.supernet import Supernet
 

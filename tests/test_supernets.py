@@ -13,7 +13,7 @@ import torch
 from nas.supernets import COST, SAMPLE, Sandwich, _check_agreed, epochs_for, within_budget
 from predictors.cost import cost, costs
 from predictors.latency import Prediction
-from predictors.team import Team
+from predictors.training.workers import Team
 from search_spaces.catalogue import SPACES
 from search_spaces.fasternet import FasterNetConfig
 

@@ -14,7 +14,7 @@ from torch.multiprocessing.spawn import spawn
 from nas.training.full_recipe import FullRecipe
 from nas.training.full_training import FullTraining
 from predictors.data.datasets import load_data
-from predictors.team import Team, usable_device
+from predictors.training.workers import Team, usable_device
 from search_spaces.network import build
 
 CONFIG = replace(IRREGULAR, classes=10, resolution=16)

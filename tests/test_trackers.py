@@ -11,10 +11,10 @@ import pytest
 from networks import TINY
 
 from nas.cli.main import main
-from nas.training.full_jobs import Job
+from nas.finetune.jobs import Job
+from nas.finetune.trackers import Tracker, Trackers, open_trackers
 from nas.training.full_progress import Row
 from nas.training.full_recipe import recipe_for
-from nas.training.trackers import Tracker, Trackers, open_trackers
 from search_spaces.formats import save_config
 
 Streams = pytest.CaptureFixture[str]

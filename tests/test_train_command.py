@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 
 from nas.cli.main import main
 from nas.cli.train import _crew
-from nas.training.checkpointing import BEFORE, LAST
 from nas.training.crew import Crew
 from nas.training.recipe_files import read_recipe
+from predictors.training.checkpoint import BEFORE, LAST
 from search_spaces.checkpoints import load, save
 from search_spaces.formats import load_config, save_config
 from search_spaces.network import build

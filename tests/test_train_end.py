@@ -55,7 +55,7 @@ def test_without_a_device_the_table_has_accuracies_alone(digits_networks: Path) 
 
 
 def test_the_accuracy_is_that_of_the_best_weights_on_the_test_split(digits_networks: Path) -> None:
-    from predictors.data.image_batches import batches
+    from predictors.training.batches import batches
 
     data = load_data("digits", resolution=8)
     assert data.test is not None
@@ -159,7 +159,7 @@ def test_what_does_not_fit_is_one_line(
 
 
 def test_data_whose_classes_changed_are_not_gone_on_with(tmp_path: Path, capsys: Streams) -> None:
-    from predictors.short_training import loaded
+    from predictors.training.short_training import loaded
 
     images = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 3), dtype=np.uint8)
     fn.save_config(replace(SMALL, classes=4), tmp_path / "x.yaml")

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from predictors.data.datasets import ImageData, load_data
-from predictors.data.image_batches import calibration_images
-from predictors.recipe import Fidelity, Recipe, rungs, steps_in, steps_of
-from predictors.training import DivergedError, Training, _average, accuracy
+from predictors.training.batches import calibration_images
+from predictors.training.recipe import Fidelity, Recipe, rungs, steps_in, steps_of
+from predictors.training.trainer import DivergedError, Training, _average, accuracy
 from search_spaces.batch_norms import recalibrate
 from search_spaces.network import build
 

@@ -12,10 +12,10 @@ from search_spaces.catalogue import SPACES
 
 def run_show(arguments: argparse.Namespace) -> int:
     """`fasternas show`: print the front, or every network, of a run."""
+    from nas.finetune.folder import TRAINED
     from nas.folders import read_only_run
     from nas.report import tables
     from nas.training.final_table import endings_in, final_table
-    from nas.training.training_folder import TRAINED
     from predictors.devices.joint import places_of
 
     run = read_only_run(Path(arguments.run), repair=arguments.repair)

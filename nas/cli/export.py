@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from nas.cli.table import print_table
+from nas.finetune.folder import WEIGHTS
 from nas.training.export_images import RandomImages, RealImages, real_images
 from nas.training.exports import Export, export_each, find_weights
-from nas.training.training_folder import WEIGHTS
 from predictors.backends.agreement import Agreement
 from predictors.backends.export_subject import Subject
 from predictors.backends.export_targets import find_targets

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from nas.cli.measure import how_measured
 from nas.cli.table import print_table
+from nas.finetune.folder import TRAINED
+from nas.finetune.jobs import Job
+from nas.finetune.model_card import write_card
 from nas.training.ending import Ending, keep_ending
 from nas.training.final import concluded, timed
 from nas.training.final_table import FINAL, final_row, final_table, write_final
-from nas.training.full_jobs import Job
-from nas.training.model_card import write_card
 from nas.training.timing_place import NOWHERE, Place, place_for
-from nas.training.training_folder import TRAINED
 from predictors.devices.device import HOW_TO_ATTACH
-from predictors.team import usable_device
+from predictors.training.workers import usable_device
 
 LATER = "The weights are kept. To time them later, give the command again with --resume."
 

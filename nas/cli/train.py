@@ -12,18 +12,18 @@ from nas.training.picking import Picked, find_networks, remark_on
 from nas.training.recipe_files import read_overrides, read_recipe, recipe_with
 
 if TYPE_CHECKING:
+    from nas.finetune.jobs import Job
+    from nas.finetune.trackers import Trackers
     from nas.training.crew import Asked, Crew
-    from nas.training.full_jobs import Job
     from nas.training.ray_training import Update
-    from nas.training.trackers import Trackers
     from predictors.data.datasets import ImageData
 
 
 def run_train(arguments: argparse.Namespace) -> int:
     """`fasternas train`: train each network to its end, and say what came of it."""
     from nas.cli.final import Finish
-    from nas.training.full_jobs import is_finished
-    from nas.training.trackers import open_trackers
+    from nas.finetune.jobs import is_finished
+    from nas.finetune.trackers import open_trackers
 
     jobs, remarks = _jobs(arguments)
     asked, crew = _crew(arguments)
@@ -45,10 +45,10 @@ def run_train(arguments: argparse.Namespace) -> int:
 
 def _jobs(arguments: argparse.Namespace) -> "tuple[list[Job], list[str]]":
     """What is to be trained, as asked, and what the data have to say; all is checked here."""
-    from nas.training.full_jobs import check_data
+    from nas.finetune.folder import WEIGHTS, has_training
+    from nas.finetune.jobs import check_data
     from nas.training.recipe_checks import check_recipe
-    from nas.training.training_folder import WEIGHTS, has_training
-    from predictors.short_training import loaded
+    from predictors.training.short_training import loaded
 
     found = [find_networks(name, arguments.pick) for name in arguments.networks]
     picked = [network for networks in found for network in networks]
@@ -73,9 +73,9 @@ def _jobs(arguments: argparse.Namespace) -> "tuple[list[Job], list[str]]":
 
 
 def _job(arguments: argparse.Namespace, network: Picked, name: str, data: "ImageData") -> "Job":
-    from nas.training.full_jobs import Job
+    from nas.finetune.folder import RECIPE
+    from nas.finetune.jobs import Job
     from nas.training.full_recipe import recipe_for
-    from nas.training.training_folder import RECIPE
     from predictors.data.datasets import located
 
     config = network.config
@@ -121,16 +121,16 @@ def _data_of(arguments: argparse.Namespace, network: Picked) -> str:
 def _out(arguments: argparse.Namespace, network: Picked) -> Path:
     if arguments.out:
         return Path(arguments.out)
-    from nas.training.training_folder import TRAINED
+    from nas.finetune.folder import TRAINED
 
     return network.run / TRAINED if network.run else Path(TRAINED)
 
 
 def _init(arguments: argparse.Namespace, folder: Path) -> str:
     """As told; a training that is gone on with began from something."""
-    from nas.training.checkpointing import newest
-    from nas.training.full_jobs import SCRATCH, SUPERNET
+    from nas.finetune.jobs import SCRATCH, SUPERNET
     from predictors.data.datasets import located
+    from predictors.training.checkpoint import newest
 
     told: str | None = arguments.init
     if told is None:
@@ -162,9 +162,9 @@ def _crew(arguments: argparse.Namespace) -> "tuple[Asked, Crew]":
 
 def _here(job: "Job", crew: "Crew", log: "Trackers") -> None:
     """Train in this process, which needs no Ray."""
-    from nas.training.full_jobs import run_job
-    from nas.training.training_folder import read_table
-    from predictors.team import usable_device
+    from nas.finetune.folder import read_table
+    from nas.finetune.jobs import run_job
+    from predictors.training.workers import usable_device
 
     steps = run_job(job, device=usable_device("cuda" if crew.gpus else "cpu"))
     with _Bars() as bars:

@@ -25,7 +25,7 @@ from nas.studies.file_accuracies import lower_forms
 from nas.studies.targets import file_name
 from predictors.devices.device import HOW_TO_ATTACH
 from predictors.devices.joint import places_of
-from predictors.short_training import SMALL_BATCHES
+from predictors.training.short_training import SMALL_BATCHES
 from search_spaces.formats import save_config
 
 HEADINGS = {"proxy": "score", "trained": "accuracy %", "supernet": "shared-weights likelihood %"}

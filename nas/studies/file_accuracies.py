@@ -120,7 +120,7 @@ def _judged(checkpoint: "Checkpoint", form: Form, *, of: float, data: str) -> Fi
     from nas.training.export_images import RealImages
     from predictors.backends.deployed import deploy, judged
     from predictors.backends.export_subject import Subject
-    from predictors.short_training import loaded
+    from predictors.training.short_training import loaded
 
     images = RealImages(data=loaded(data, checkpoint.config.resolution), count=JUDGED,
                         labelled=True)  # fmt: skip

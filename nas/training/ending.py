@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nas.training.judging import Judgement
 from predictors.backends.agreement import Agreement
 from predictors.timing import Measurement
+from predictors.training.evaluate import Judgement
 from search_spaces.whole_files import written
 
 RESULT = "final.json"

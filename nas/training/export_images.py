@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nas.training.judging import judging_batches
 from predictors.data.datasets import ImageData, load_data
 from predictors.data.images import Images
+from predictors.training.evaluate import judging_batches
 from search_spaces.checkpoints import Checkpoint
 from search_spaces.wording import brief
 

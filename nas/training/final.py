@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from nas.finetune.folder import CONFIG, RECIPE, WEIGHTS
+from nas.finetune.jobs import Job, data_of, finished, loaders_for
 from nas.training.ending import Ending, read_ending
 from nas.training.export_images import RealImages
 from nas.training.exports import Export, export_each
-from nas.training.full_jobs import Job, data_of, finished, loaders_for
-from nas.training.judging import Judgement, Logits, Split, judging_batches, right_of
 from nas.training.timing_place import NOWHERE, Place
-from nas.training.training_folder import CONFIG, RECIPE, WEIGHTS
 from predictors.backends.export_running import Run
 from predictors.backends.export_subject import Subject
 from predictors.backends.export_targets import find_targets
 from predictors.backends.model import Model, config_model, identity
 from predictors.cost import cost
 from predictors.devices.device import PROCESSES, Device
+from predictors.training.evaluate import Judgement, Logits, Split, judging_batches, right_of
 from search_spaces.checkpoints import Checkpoint, read_checkpoint
 
 if TYPE_CHECKING:

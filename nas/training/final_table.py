@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nas.finetune.folder import WEIGHTS
 from nas.gauge import source_words
 from nas.quantities import format_count, format_ms
 from nas.report.words import forms_differ, values
 from nas.training.ending import Ending, read_ending
-from nas.training.training_folder import WEIGHTS
 from predictors.timing import Measurement
 from search_spaces.whole_files import written
 

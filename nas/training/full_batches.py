@@ -11,14 +11,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nas.training.drawing import seed_of
 from nas.training.full_recipe import FullRecipe, crop_of, takes_pictures
-from nas.training.judging import judging_batches
-from nas.training.picture_loading import Batch, Pictures, Transform, loaded_pictures, transform_for
 from predictors.data.datasets import ImageData
-from predictors.data.image_batches import augmented, batches, scaled
 from predictors.data.images import Images
-from predictors.team import Team
+from predictors.training.batches import augmented, batches, scaled
+from predictors.training.drawing import seed_of
+from predictors.training.evaluate import judging_batches
+from predictors.training.picture_loading import (
+    Batch,
+    Pictures,
+    Transform,
+    loaded_pictures,
+    transform_for,
+)
+from predictors.training.workers import Team
 
 _JUDGED_AT_ONCE = 250
 

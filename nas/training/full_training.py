@@ -11,18 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from nas.training.distillation import open_teacher
-from nas.training.drawing import drawing_from
 from nas.training.full_batches import Feed, batch_of, pieces_of, steps_of
 from nas.training.full_progress import Best, Progress, Row
 from nas.training.full_recipe import FullRecipe, resolution_of
-from nas.training.picture_loading import Batch
 from nas.training.shared_layers import share_layers
-from nas.training.timm_parts import timm_with
 from predictors.data.datasets import ImageData
 from predictors.data.images import Images
-from predictors.kept_memory import keep_memory
-from predictors.team import Team
-from predictors.training import DivergedError
+from predictors.training.drawing import drawing_from
+from predictors.training.kept_memory import keep_memory
+from predictors.training.picture_loading import Batch
+from predictors.training.timm_parts import timm_with
+from predictors.training.trainer import DivergedError
+from predictors.training.workers import Team
 from search_spaces.network import FasterNet
 
 _FORWARD = 1  # what is drawn in a forward pass, beside what is drawn for images

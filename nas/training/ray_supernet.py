@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.cluster import joined
+from nas.finetune.ray_workers import begin, clear, ended
 from nas.studies.options import SearchOptions
 from nas.supernets import FILE, Sandwich, Trained, epochs_for, train_supernet
 from nas.training.crew import Asked, room_for
-from nas.training.ray_workers import begin, clear, ended
 
 if TYPE_CHECKING:
     import torch
 
-    from predictors.team import Team
+    from predictors.training.workers import Team
 
 _POLL_S = 0.5
 

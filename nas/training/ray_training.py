@@ -10,16 +10,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nas.cluster import joined
+from nas.finetune.folder import read_table
+from nas.finetune.jobs import Job, run_job
+from nas.finetune.ray_workers import begin, ended
 from nas.training.crew import Asked, room_for
-from nas.training.full_jobs import Job, run_job
 from nas.training.full_progress import Row
-from nas.training.ray_workers import begin, ended
-from nas.training.training_folder import read_table
 
 if TYPE_CHECKING:
     import torch
 
-    from predictors.team import Team
+    from predictors.training.workers import Team
 
 _POLL_S = 0.5
 

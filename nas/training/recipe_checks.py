@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from nas.training.full_recipe import FullRecipe
-from nas.training.picture_loading import transform_for
 from predictors.data.datasets import ImageData
+from predictors.training.picture_loading import transform_for
 
 
 def check_recipe(recipe: FullRecipe, data: ImageData) -> None:

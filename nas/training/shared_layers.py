@@ -6,7 +6,7 @@ With them, training with n workers is training with one.
 import torch
 from torch import Tensor, nn
 
-from predictors.team import Team
+from predictors.training.workers import Team
 from search_spaces.blocks import Block
 from search_spaces.shared_norm import affine, statistics
 

@@ -4,10 +4,10 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from nas.training.checkpointing import Kept, keep, newest
 from nas.training.full_progress import Progress
 from nas.training.full_training import FullTraining
-from predictors.training import DivergedError
+from predictors.training.checkpoint import Kept, keep, newest
+from predictors.training.trainer import DivergedError
 
 _LONGEST = 300  # characters of a value in an error message
 _SLOWEST = 1 / 4  # of the learning rate, with which a training is tried

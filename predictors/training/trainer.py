@@ -12,16 +12,16 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from predictors.data.datasets import ImageData
-from predictors.data.image_batches import (
+from predictors.data.images import Images
+from predictors.training.batches import (
     batches,
     calibration_images,
     drawn_moves,
     moved,
     scaled,
 )
-from predictors.data.images import Images
-from predictors.kept_memory import keep_memory
-from predictors.recipe import (
+from predictors.training.kept_memory import keep_memory
+from predictors.training.recipe import (
     Recipe,
     fidelity,
     parameter_groups,
@@ -29,7 +29,7 @@ from predictors.recipe import (
     steps_of,
     warm_cosine,
 )
-from predictors.team import Team
+from predictors.training.workers import Team
 from search_spaces.batch_norms import recalibrate
 
 _TOO_SMALL = ("`workers` must each have the memory for their share of a batch, but one has not. "

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.report.figures import plot_training
-from nas.training.checkpointing import BEFORE, LAST
 from nas.training.full_progress import Row
 from nas.training.full_recipe import FullRecipe
 from nas.training.recipe_files import save_recipe
+from predictors.training.checkpoint import BEFORE, LAST
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.formats import save_config
 from search_spaces.whole_files import written

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, Protocol, final
 
-from nas.training.full_jobs import Job
+from nas.finetune.jobs import Job
 from nas.training.full_progress import Row
 
 PROJECT = "fasternas"  # the experiment, or project, of all trainings

@@ -5,12 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas.finetune.folder import WEIGHTS
+from nas.finetune.jobs import Job, data_of
 from nas.quantities import format_count, format_ms
 from nas.report.words import drawn
 from nas.training.ending import Ending
-from nas.training.full_jobs import Job, data_of
 from nas.training.full_recipe import crop_of, recipe_for
-from nas.training.training_folder import WEIGHTS
 from predictors.backends.agreement import Agreement
 from predictors.timing import Measurement
 from search_spaces.whole_files import written

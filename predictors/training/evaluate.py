@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-from nas.training.picture_loading import Batch, Pictures, loaded_pictures, transform_for
 from predictors.data.datasets import ImageData
-from predictors.data.image_batches import batches
 from predictors.data.images import Images
+from predictors.training.batches import batches
+from predictors.training.picture_loading import Batch, Pictures, loaded_pictures, transform_for
 
 Split = Literal["test", "validation"]
 Logits = Callable[[Tensor], Tensor]  # of images [b, 3, h, w]: [b, classes]

@@ -15,7 +15,7 @@ from search_spaces.whole_files import written
 if TYPE_CHECKING:
     import torch
 
-    from predictors.team import Team
+    from predictors.training.workers import Team
 
     # What each worker does; it yields what Ray is to be told after an epoch.
     Work = Callable[[Team, torch.device], Iterator[Mapping[str, Any]]]
@@ -88,8 +88,8 @@ def _work_in_team(work: "Work", folder: Path, *, on_gpu: bool) -> None:
     import torch
 
     from nas.training.surviving import GivenUpError
-    from predictors.team import Team
-    from predictors.training import DivergedError
+    from predictors.training.trainer import DivergedError
+    from predictors.training.workers import Team
 
     context = ray.train.get_context()
     team = Team(rank=context.get_world_rank(), size=context.get_world_size())

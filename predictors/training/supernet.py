@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from predictors.data.datasets import ImageData
-from predictors.data.image_batches import batches, calibration_images
 from predictors.data.images import Images
-from predictors.recipe import Recipe
-from predictors.team import Team
-from predictors.training import Training, accuracy, device_of
+from predictors.training.batches import batches, calibration_images
+from predictors.training.recipe import Recipe
+from predictors.training.trainer import Training, accuracy, device_of
+from predictors.training.workers import Team
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.network import FasterNet
 from search_spaces.supernet import Supernet

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from predictors.accuracy import AccuracyKind
 from predictors.backends.model import config_identity
 from predictors.data.datasets import ImageData, load_data
-from predictors.recipe import Recipe
+from predictors.training.recipe import Recipe
 from search_spaces.fasternet import FasterNetConfig
 
 SMALL_BATCHES = "images_at_once"  # a file that is there if memory was short
 
 if TYPE_CHECKING:
-    from predictors.training import Training
+    from predictors.training.trainer import Training
     from search_spaces.checkpoints import Checkpoint
 
 
@@ -76,7 +76,7 @@ class TrainingEstimator:
     def _begun(self, config: FasterNetConfig) -> "tuple[Training, list[float]]":
         import torch
 
-        from predictors.training import Training, training_device
+        from predictors.training.trainer import Training, training_device
         from search_spaces.network import build
 
         with torch.random.fork_rng(devices=[]):

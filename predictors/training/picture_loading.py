@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from nas.training.drawing import drawing_from
 from predictors.data.datasets import ImageData
 from predictors.data.images import Images
 from predictors.data.picture_files import DecodedPictures
+from predictors.training.drawing import drawing_from
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -63,7 +63,7 @@ def loaded_pictures(
 
 def transform_for(data: ImageData, resolution: int, **options: Any) -> Transform:
     """Return timm's transform of a picture to bytes [3, h, w], with these options of timm's."""
-    from nas.training.timm_parts import timm_with
+    from predictors.training.timm_parts import timm_with
 
     transform: Transform = timm_with("data").data.create_transform(
         input_size=(3, resolution, resolution), interpolation="bicubic", mean=_rgb(data.mean),

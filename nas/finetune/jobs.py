@@ -7,9 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.training.full_progress import Best, Progress
-from nas.training.full_recipe import FullRecipe, crop_of
-from nas.training.training_folder import (
+from nas.finetune.folder import (
     WEIGHTS,
     TrainedNetwork,
     Watch,
@@ -18,6 +16,8 @@ from nas.training.training_folder import (
     held,
     read_table,
 )
+from nas.training.full_progress import Best, Progress
+from nas.training.full_recipe import FullRecipe, crop_of
 from predictors.backends.model import config_identity
 from search_spaces.fasternet import FasterNetConfig
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from predictors.data.datasets import ImageData
-    from predictors.team import Team
+    from predictors.training.workers import Team
     from search_spaces.checkpoints import Checkpoint
     from search_spaces.network import FasterNet
 
@@ -106,7 +106,7 @@ def loaders_for(asked: int | None) -> int:
 
 def is_finished(job: Job) -> bool:
     """Whether the training has run to its end, so that only its weights are of interest."""
-    from nas.training.checkpointing import newest
+    from predictors.training.checkpoint import newest
     from search_spaces.checkpoints import read_checkpoint
 
     try:
@@ -121,7 +121,7 @@ def is_finished(job: Job) -> bool:
 
 def data_of(job: Job) -> "ImageData":
     """Return what it is trained on, read once in a process."""
-    from predictors.short_training import loaded
+    from predictors.training.short_training import loaded
 
     return loaded(job.data, job.config.resolution)
 

@@ -1,0 +1,1 @@
+"""Full trainings of the networks that a search found."""

@@ -1,0 +1,1 @@
+"""One trainer: short trainings, supernets and full trainings."""

@@ -32,6 +32,7 @@ from predictors.backends.table import RUNTIMES, Runtime, RuntimeName, installed_
 from predictors.comparison import compare_in_turn
 from predictors.devices.registry import open_device
 from predictors.timing import Measurement
+from search_spaces.io import one_line
 
 HERE = Path(__file__).parent
 FOUND = (HERE / "found" / "cpu-5ms.yaml", HERE / "found" / "cpu-10ms.yaml")
@@ -158,7 +159,7 @@ def _time(group: Sequence[Contender], device: str, found: Turns) -> None:
         opened = open_device(device, runtime=group[0].runtime, precision=group[0].precision)
         timings = list(opened.measure_each(list(entered.values()), processes=1))
     except (ValueError, RuntimeError) as error:
-        found.refused.update(dict.fromkeys(entered, " ".join(str(error).split())))
+        found.refused.update(dict.fromkeys(entered, one_line(error)))
         return
     for contender, measurement in zip(entered, timings, strict=True):
         found.measured.setdefault(contender, []).append(measurement)

@@ -17,6 +17,7 @@ from predictors.backends.model import Model
 from predictors.backends.table import Precision, Runtime
 from search_spaces.blocks import Block
 from search_spaces.fasternet import FASTERNET
+from search_spaces.io import one_line
 from search_spaces.timm_import import import_timm
 from search_spaces.timm_models import NAME, register
 
@@ -100,7 +101,7 @@ def _ours(subject: Subject, runtime: Runtime, images: Batches, room: Path) -> Co
         written = deploy(subject, runtime, room)
         found = judged(written, subject, images)
     except (ValueError, RuntimeError) as error:
-        return replace(entry, refusal=" ".join(str(error).split()))
+        return replace(entry, refusal=one_line(error))
     return replace(entry, model=written.model, agreement=found)
 
 

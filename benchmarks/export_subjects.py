@@ -23,9 +23,9 @@ from predictors.training.trainer import Training
 from search_spaces.checkpoints import Checkpoint
 from search_spaces.fasternet import FASTERNET, Activation
 from search_spaces.formats import save_config
+from search_spaces.io import atomic_write
 from search_spaces.timm_import import import_timm
 from search_spaces.weight_files import read_weights
-from search_spaces.whole_files import written
 
 ACTIVATIONS: tuple[Activation, ...] = ("relu", "gelu")
 WIDTH = 16  # of the small networks' first stage
@@ -150,4 +150,4 @@ def _train(arguments: Sequence[str]) -> None:
 def _keep(content: dict[str, Any], path: Path) -> None:
     packed = io.BytesIO()
     torch.save(content, packed)
-    written(packed.getvalue(), path)
+    atomic_write(path, packed.getvalue())

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from nas.searching.trial import Scores
 from nas.trial_clock import LOOK_S, TrialClock, timed
+from search_spaces.io import first_line
 
 Evaluate = Callable[[Any], Scores]
 
@@ -123,9 +124,9 @@ class RayPool:
         try:
             outcome: Outcome = self._ray.get(task)
         except self._ray.exceptions.RayTaskError as error:  # what it was given could not be read
-            return Outcome(number, None, _one_line(error.cause), lost=True)
+            return Outcome(number, None, first_line(error.cause), lost=True)
         except self._ray.exceptions.RayError as error:
-            return Outcome(number, None, _one_line(error), lost=True)
+            return Outcome(number, None, first_line(error), lost=True)
         return outcome
 
     def _ended(self, task: Any) -> Outcome:
@@ -171,7 +172,7 @@ def joined(address: str | None, *, resources: Sequence[str] = ()) -> Iterator[An
                   if address else
                   "Can HOME and the folder for temporary files be written?")  # fmt: skip
         raise RuntimeError(
-            f"Ray must be reachable, but is not: {_one_line(error)}. {advice}"
+            f"Ray must be reachable, but is not: {first_line(error)}. {advice}"
         ) from error
     try:
         yield ray
@@ -214,17 +215,9 @@ def evaluated(evaluate: Evaluate, number: int, config: Any) -> Outcome:
         scores = evaluate(config)
         valid = isinstance(scores, Scores) and scores.valid
     except Exception as error:  # whatever a user's function raises ends its trial, not the search
-        return Outcome(number, None, _one_line(error))
+        return Outcome(number, None, first_line(error))
     if not isinstance(scores, Scores):
         return Outcome(number, None, f"`evaluate` must return Scores, but returned {scores!r}.")
     if not valid:
         return Outcome(number, None, f"The scores must be finite and positive, but got {scores}.")
     return Outcome(number, scores.as_floats())  # searchers subtract them, which no bool can do
-
-
-def _one_line(error: BaseException) -> str:
-    try:
-        lines = str(error).strip().splitlines() or [""]
-    except Exception:  # the class is the user's
-        lines = ["it has no text"]
-    return f"{type(error).__name__}: {lines[0]}"

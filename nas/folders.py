@@ -10,13 +10,13 @@ from nas.estimating import CHECKPOINTS
 from nas.run import Run
 from nas.studies import journal
 from nas.studies.file_accuracies import RECORD
-from nas.studies.new_folders import make_folders, remove_empty
 from nas.studies.options import SearchOptions
 from nas.studies.study import MEASUREMENTS, RUN, TRIALS, hold, read_run, write_run
 from nas.studies.targets import device_facts, open_targets, recorded_targets
 from nas.studies.trainings import TRAININGS
 from nas.supernets import FILE as SUPERNET
 from predictors.devices.device import Device
+from search_spaces.io import make_folders, remove_empty
 
 NOTHING = 2  # timings with which a run finds that its budget is out of reach
 

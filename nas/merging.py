@@ -11,10 +11,10 @@ from typing import Any
 from nas.estimating import CHECKPOINTS
 from nas.folders import repair_run
 from nas.studies.frozen_trials import thawed
-from nas.studies.new_folders import make_folders, remove_empty
 from nas.studies.options import SearchOptions
 from nas.studies.study import Study, hold, read_run, write_run
 from nas.supernets import FILE
+from search_spaces.io import make_folders, remove_empty
 from search_spaces.space import Genes
 
 # In which the runs may differ. To a training the seed is one of the things left to chance.

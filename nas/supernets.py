@@ -97,7 +97,7 @@ def train_supernet(
     """
     import torch
 
-    from search_spaces.whole_files import written
+    from search_spaces.io import atomic_write
 
     total = epochs_for(sandwich, options.epochs)
     training = _begun(options, sandwich, total, team, device)
@@ -110,7 +110,7 @@ def train_supernet(
         if team is None or team.leads:
             saved = io.BytesIO()
             torch.save({**training.state(), "accuracy": accuracy}, saved)
-            written(saved.getvalue(), folder / FILE)
+            atomic_write(folder / FILE, saved.getvalue())
         yield Trained(done=training.done, total=total, accuracy=accuracy)
 
 

@@ -18,9 +18,8 @@ from torch import Tensor
 
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.formats import from_mapping, load_config, to_mapping
+from search_spaces.io import atomic_write, one_line, short_repr
 from search_spaces.network import FasterNet, build, check_weights
-from search_spaces.whole_files import written
-from search_spaces.wording import brief
 
 KEY = "fasternas"  # the header's only one: of several the order, and so the file, would vary
 YAML = (".yaml", ".yml")
@@ -87,7 +86,7 @@ def save(
               "mean": list(mean), "std": list(std), "crop": crop}  # fmt: skip
     _checked(header, network.config)
     weights = {k: w.detach().cpu().contiguous() for k, w in network.state_dict().items()}
-    written(packed(weights, {KEY: json.dumps(header)}), Path(path))
+    atomic_write(Path(path), packed(weights, {KEY: json.dumps(header)}))
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -117,7 +116,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     try:
         return _checkpoint(header, weights)
     except (ValueError, TypeError, RecursionError, OverflowError) as error:
-        raise ValueError(f"{file}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{file}: {one_line(error)}") from error
 
 
 def is_checkpoint(path: str | Path) -> bool:
@@ -134,7 +133,7 @@ def is_checkpoint(path: str | Path) -> bool:
 def _checkpoint(header: str, weights: Mapping[str, Tensor]) -> Checkpoint:
     given = json.loads(header)
     if not isinstance(given, dict) or not isinstance(given.get("config"), dict):
-        raise ValueError(f"The header must hold a config, but holds {brief(given)}. Save the "
+        raise ValueError(f"The header must hold a config, but holds {short_repr(given)}. Save the "
                          "checkpoint again.")  # fmt: skip
     config = from_mapping(given["config"])
     with torch.device("meta"):
@@ -150,23 +149,23 @@ def _checked(header: Mapping[str, Any], config: FasterNetConfig) -> dict[str, An
     """What a header says besides the config."""
     classes = header.get("classes", [])
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise ValueError(f"`classes` must be a list of names, but got {brief(classes)}.")
+        raise ValueError(f"`classes` must be a list of names, but got {short_repr(classes)}.")
     if classes and len(classes) != config.classes:
         raise ValueError(f"`classes` must name the {config.classes} classes of the config, but got "
-                         f"{len(classes)}: {brief(classes)}. Leave it out.")  # fmt: skip
+                         f"{len(classes)}: {short_repr(classes)}. Leave it out.")  # fmt: skip
     for name in ("mean", "std"):
         values = header.get(name, [])
         if not isinstance(values, list) or not all(type(v) in (int, float) for v in values):
-            raise ValueError(f"`{name}` must be a list of numbers, but got {brief(values)}.")
+            raise ValueError(f"`{name}` must be a list of numbers, but got {short_repr(values)}.")
         if len(values) not in (0, 1, 3):
             raise ValueError(f"`{name}` must have a number for each of 1 or 3 channels, but got "
-                             f"{brief(values)}. Leave it out.")  # fmt: skip
+                             f"{short_repr(values)}. Leave it out.")  # fmt: skip
     if not all(0 < value < math.inf for value in header.get("std", [])):
         raise ValueError(f"`std` must be positive, since images are divided by it, but got "
-                         f"{brief(header['std'])}. Leave it out.")  # fmt: skip
+                         f"{short_repr(header['std'])}. Leave it out.")  # fmt: skip
     crop = header.get("crop", 0)
     if type(crop) not in (int, float) or not 0 <= crop <= 1:
-        raise ValueError(f"`crop` must be a share from 0 to 1, but got {brief(crop)}.")
+        raise ValueError(f"`crop` must be a share from 0 to 1, but got {short_repr(crop)}.")
     found = {name: tuple(header.get(name, [])) for name in ("classes", "mean", "std")}
     return {**found, "crop": float(crop)}
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
+from search_spaces.io import short_repr
 from search_spaces.layers import Layer
-from search_spaces.wording import brief
 
 Activation = Literal["gelu", "relu"]
 
@@ -129,15 +129,19 @@ def _check(config: FasterNetConfig) -> None:
     if not isinstance(config.widths, tuple) or not 0 < len(config.widths) <= _MOST_STAGES:
         raise ValueError("`widths` must be a tuple with an entry for each stage, of which there "
                          f"may be 1 to {_MOST_STAGES}, but got "
-                         f"{brief(config.widths)}.")  # fmt: skip
+                         f"{short_repr(config.widths)}.")  # fmt: skip
     for name in ("widths", "depths", "partial_ratios", "expansions"):
         _check_stages(name, getattr(config, name), len(config.widths))
     if 0 in config.partial_widths:
-        raise ValueError("`partial_ratios` must leave PConv at least one channel, but got "
-                         f"{brief(config.partial_ratios)} of {brief(config.widths)}.")  # fmt: skip
+        raise ValueError(
+            "`partial_ratios` must leave PConv at least one channel, but got "
+            f"{short_repr(config.partial_ratios)} of {short_repr(config.widths)}."
+        )
     if 0 in config.hidden_widths:
-        raise ValueError("`expansions` must leave at least one hidden channel, but got "
-                         f"{brief(config.expansions)} of {brief(config.widths)}.")  # fmt: skip
+        raise ValueError(
+            "`expansions` must leave at least one hidden channel, but got "
+            f"{short_repr(config.expansions)} of {short_repr(config.widths)}."
+        )
     _check_whole(config)
     total_stride = config.stem_stride * 2 ** (len(config.widths) - 1)
     if config.resolution < total_stride:
@@ -148,10 +152,10 @@ def _check(config: FasterNetConfig) -> None:
 def _check_stages(name: str, values: Any, stages: int) -> None:
     if not isinstance(values, tuple) or len(values) != stages:
         raise ValueError(f"`{name}` must be a tuple with one entry for each of the {stages} "
-                         f"stages of `widths`, but got {brief(values)}.")  # fmt: skip
+                         f"stages of `widths`, but got {short_repr(values)}.")  # fmt: skip
     number = int if name in ("widths", "depths") else (int, float)
     if not all(isinstance(v, number) and not isinstance(v, bool) and v > 0 for v in values):
-        raise ValueError(f"`{name}` must hold positive numbers only, but got {brief(values)}.")
+        raise ValueError(f"`{name}` must hold positive numbers only, but got {short_repr(values)}.")
     _check_size(name, max(values))
 
 
@@ -159,15 +163,19 @@ def _check_whole(config: FasterNetConfig) -> None:
     for name in ("resolution", "stem_stride", "head_width", "classes"):
         value = getattr(config, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"`{name}` must be a positive whole number, but got {brief(value)}.")
+            raise ValueError(
+                f"`{name}` must be a positive whole number, but got {short_repr(value)}."
+            )
         _check_size(name, value)
     if config.activation not in get_args(Activation):
-        raise ValueError(f"`activation` must be gelu or relu, but got {brief(config.activation)}.")
+        raise ValueError(
+            f"`activation` must be gelu or relu, but got {short_repr(config.activation)}."
+        )
 
 
 def _check_size(name: str, value: float) -> None:
     if value > _LARGEST[name]:
-        raise ValueError(f"`{name}` must be at most {_LARGEST[name]}, but got {brief(value)}. "
+        raise ValueError(f"`{name}` must be at most {_LARGEST[name]}, but got {short_repr(value)}. "
                          "Choose a smaller one.")  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
-from search_spaces.wording import brief
+from search_spaces.io import one_line, short_repr
 
 VERSION = 1  # of our YAML, the value of its key `fasternas`
 
@@ -41,14 +41,14 @@ def load_config(path: str | Path) -> FasterNetConfig:
         ValueError: if the file does not hold a config; the message is one line that names it.
         OSError: if the file cannot be read.
     """
-    from search_spaces.yaml_files import read_mapping  # imports yaml
+    from search_spaces.io import read_mapping  # imports yaml
 
     try:
         given = read_mapping(Path(path))
         theirs = "embed_dim" in given and "fasternas" not in given
         return from_authors_yaml(given) if theirs else from_mapping(given)
     except (ValueError, OverflowError) as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path}: {one_line(error)}") from error
 
 
 def save_config(config: FasterNetConfig, path: str | Path, *, comment: str = "") -> None:
@@ -59,7 +59,7 @@ def save_config(config: FasterNetConfig, path: str | Path, *, comment: str = "")
     Raises:
         OSError: if the file cannot be written; then nothing is left behind.
     """
-    from search_spaces.yaml_files import write_mapping  # imports yaml
+    from search_spaces.io import write_mapping  # imports yaml
 
     write_mapping(Path(path), to_mapping(config), comment=comment)
 
@@ -79,11 +79,11 @@ def from_mapping(given: Mapping[Any, Any]) -> FasterNetConfig:
     version = given.get("fasternas")
     if type(version) is not int or version < 1:
         raise ValueError("`fasternas` must be the version of the format, but got "
-                         f"{brief(version)}. Begin the file with "
+                         f"{short_repr(version)}. Begin the file with "
                          f"`fasternas: {VERSION}`.")  # fmt: skip
     if version > VERSION:
         raise ValueError(f"`fasternas` must be at most {VERSION}, the format that this version "
-                         f"reads, but got {brief(version)}. Update fasternas.")  # fmt: skip
+                         f"reads, but got {short_repr(version)}. Update fasternas.")  # fmt: skip
     _refuse_unknown(given, ("fasternas", *FasterNetConfig.__dataclass_fields__))
     for name in ("widths", "depths"):
         if name not in given:
@@ -179,10 +179,12 @@ def _from_uniform(given: Mapping[str, Any], resolution: int) -> FasterNetConfig:
     depths, ratio = _stages("depths", given["depths"]), given["mlp_ratio"]
     stages = len(depths)
     if type(ratio) not in (int, float) or not 0 < ratio < float("inf"):
-        raise ValueError(f"`mlp_ratio` must be a positive number, but got {brief(ratio)}.")
+        raise ValueError(f"`mlp_ratio` must be a positive number, but got {short_repr(ratio)}.")
     activation: Any = _layer_name(given["act_layer"])
     if activation not in ("gelu", "relu"):
-        raise ValueError(f"`act_layer` must be GELU or ReLU, but got {brief(given['act_layer'])}.")
+        raise ValueError(
+            f"`act_layer` must be GELU or ReLU, but got {short_repr(given['act_layer'])}."
+        )
     config = FasterNetConfig(
         widths=tuple(_whole(given, "embed_dim") * 2**i for i in range(stages)), depths=depths,
         partial_ratios=(1 / _whole(given, "n_div"),) * stages, expansions=(float(ratio),) * stages,
@@ -231,14 +233,16 @@ def _refuse_others(given: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
     for name, value in fixed.items():
         if given.get(name, value) != value:
             raise ValueError(f"`{name}` must be {value!r} in a FasterNetConfig, but got "
-                             f"{brief(given[name])}. No other is supported.")  # fmt: skip
+                             f"{short_repr(given[name])}. No other is supported.")  # fmt: skip
 
 
 def _refuse_unknown(given: Iterable[Any], known: tuple[str, ...]) -> None:
     for key in given:
         if key not in known:
-            raise ValueError(f"The keys must be among {', '.join(known)}, but got {brief(key)}. "
-                             "Remove or rename it.")  # fmt: skip
+            raise ValueError(
+                f"The keys must be among {', '.join(known)}, but got {short_repr(key)}. "
+                "Remove or rename it."
+            )
 
 
 def _refuse_slips(given: Iterable[Any]) -> None:
@@ -247,21 +251,23 @@ def _refuse_slips(given: Iterable[Any]) -> None:
         if key in (*_AUTHORS_KEYS, *_AUTHORS_TRAINING):
             continue
         if near := get_close_matches(str(key)[:99].lower(), _AUTHORS_KEYS, n=1, cutoff=0.85):
-            raise ValueError(f"The keys must be the authors', but got {brief(key)}, which is close "
-                             f"to `{near[0]}`. Rename or remove it.")  # fmt: skip
+            raise ValueError(
+                f"The keys must be the authors', but got {short_repr(key)}, which is close to "
+                f"`{near[0]}`. Rename or remove it."
+            )
 
 
 def _whole(given: Mapping[str, Any], name: str) -> int:
     value = given[name]
     if type(value) is not int or value < 1:
-        raise ValueError(f"`{name}` must be a positive whole number, but got {brief(value)}.")
+        raise ValueError(f"`{name}` must be a positive whole number, but got {short_repr(value)}.")
     return value
 
 
 def _stages(name: str, values: Any) -> tuple[Any, ...]:
     if not isinstance(values, list | tuple) or any(isinstance(v, list | dict) for v in values):
         raise ValueError(f"`{name}` must be a list of numbers with an entry for each stage, but "
-                         f"got {brief(values)}.")  # fmt: skip
+                         f"got {short_repr(values)}.")  # fmt: skip
     return tuple(float(v) if name in _FLOATS and type(v) is int else v for v in values)
 
 
@@ -276,4 +282,4 @@ def _layer_name(layer: Any) -> str:
     if isinstance(layer, partial) and not layer.args and set(layer.keywords) <= {"inplace"}:
         layer = layer.func
     name = layer.__name__ if isinstance(layer, type) else layer
-    return (name if isinstance(name, str) else brief(name)).lower()
+    return (name if isinstance(name, str) else short_repr(name)).lower()

@@ -15,9 +15,9 @@ from search_spaces.backbone import strides
 from search_spaces.checkpoints import Checkpoint, is_checkpoint, read_checkpoint
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.formats import from_mapping, load_config
+from search_spaces.io import short_repr
 from search_spaces.network import FasterNet, build, from_timm_weights, initialise
 from search_spaces.timm_import import import_timm
-from search_spaces.wording import brief
 
 NAME = "fasternas"
 # Of timm's models those that differ in nothing but what the arguments say.
@@ -214,4 +214,4 @@ def _config(given: Config) -> FasterNetConfig:
 
 def _refuse_other(name: str, given: Any, wanted: Any) -> None:
     if given != wanted:
-        raise ValueError(f"`{name}` must be {wanted!r}, but got {brief(given)}. Leave it out.")
+        raise ValueError(f"`{name}` must be {wanted!r}, but got {short_repr(given)}. Leave it out.")

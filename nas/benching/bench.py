@@ -12,11 +12,11 @@ from typing import Any
 from nas.benching.bench_journal import keep_measurement, kept_measurements
 from nas.benching.bench_row import Row
 from nas.benching.bench_subjects import Subject
-from nas.studies.new_folders import make_folders, remove_empty
 from predictors.devices.connection import DeviceLostError, OverwhelmedError
 from predictors.devices.device import PROCESSES, Device
 from predictors.devices.timed import GROUP
 from predictors.timing import Measurement
+from search_spaces.io import make_folders, remove_empty
 
 
 def bench(

@@ -35,12 +35,12 @@ def write_bench(folder: Path, topic: Topic, rows: Sequence[Row], facts: Mapping[
     Raises:
         OSError: if a file cannot be written; one of before is then as it was.
     """
-    from search_spaces.whole_files import written
+    from search_spaces.io import atomic_write
 
     records = [row.as_json() for row in rows]
-    written(_csv(records).encode(), folder / f"{topic}.csv")
+    atomic_write(folder / f"{topic}.csv", _csv(records))
     document = {"machine": facts, "rows": records}
-    written((json.dumps(document, indent=2) + "\n").encode(), folder / f"{topic}.json")
+    atomic_write(folder / f"{topic}.json", json.dumps(document, indent=2) + "\n")
     timed = [row for row in rows if row.latency is not None]
     if timed:
         _PLOTS[topic](folder / f"{topic}.png", timed, device=str(facts["device"]))

@@ -17,6 +17,7 @@ from nas.training.final_table import FINAL, final_row, final_table, write_final
 from nas.training.timing_place import NOWHERE, Place, place_for
 from predictors.devices.device import HOW_TO_ATTACH
 from predictors.training.workers import usable_device
+from search_spaces.io import one_line
 
 LATER = "The weights are kept. To time them later, give the command again with --resume."
 
@@ -62,7 +63,7 @@ class Finish:
         try:
             ending = concluded(job, self._places[job.name], device=processor)
         except (ValueError, RuntimeError) as error:
-            self._errors[job.name] = " ".join(str(error).split())
+            self._errors[job.name] = one_line(error)
             return
         self._keep(job, ending)
 
@@ -85,7 +86,7 @@ class Finish:
             for job, ending in zip(jobs, timed(pairs, device), strict=True):
                 self._keep(job, ending)
         except (ValueError, RuntimeError) as error:
-            self._errors[place.name] = f"{' '.join(str(error).split())} {LATER}"
+            self._errors[place.name] = f"{one_line(error)} {LATER}"
             return
         for remark in device.remarks:
             print(remark, file=sys.stderr)

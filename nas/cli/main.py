@@ -20,6 +20,7 @@ from nas.cli.export_options import add_export_options
 from nas.cli.search_options import add_search_options
 from nas.cli.train_options import add_train_options
 from nas.studies.remote_folders import local_copies
+from search_spaces.io import one_line
 
 DESCRIPTION = "From a latency budget on a real device to a Pareto front of FasterNet variants."
 
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         if isinstance(error, OSError):
             _let_go_of_output()
-        print(f"fasternas: error: {_one_line(error)}", file=sys.stderr)
+        print(f"fasternas: error: {_error_line(error)}", file=sys.stderr)
         return 2
 
 
@@ -263,7 +264,7 @@ def _measurements(options: argparse.Namespace) -> int:
     return run_measurements(options)
 
 
-def _one_line(error: BaseException) -> str:
+def _error_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename else ""
         full = error.filename and error.errno == errno.ENOSPC
@@ -271,4 +272,4 @@ def _one_line(error: BaseException) -> str:
         return f"{error.strerror}{where}.{advice}"
     if isinstance(error, MemoryError):
         return "there is not enough memory. Use fewer threads or smaller networks."
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error)

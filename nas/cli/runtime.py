@@ -11,6 +11,7 @@ from predictors.backends.model import Model
 from predictors.devices.device import Device, Wanted
 from predictors.devices.registry import open_device, wanted_of
 from search_spaces.fasternet import FasterNetConfig
+from search_spaces.io import one_line
 
 Network = FasterNetConfig | Model
 
@@ -58,7 +59,7 @@ def _fastest(name: str, networks: Sequence[Network], wanted: Wanted) -> str:
 
     choice = fastest_runtime(name, networks, threads=wanted.threads, precision=wanted.precision)
     for runtime, reason in choice.refusals.items():
-        print(f"without {runtime}: {' '.join(reason.split())}", file=sys.stderr)
+        print(f"without {runtime}: {one_line(reason)}", file=sys.stderr)
     timed = (f"{runtime} {format_ms(ms)} ms" for runtime, ms in choice.latencies_ms.items())
     print(f"runtimes: {', '.join(timed)}; took {choice.device.runtime}", file=sys.stderr)
     return choice.device.runtime

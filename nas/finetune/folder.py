@@ -8,9 +8,7 @@ weights.safetensors        at the end, the weights of the best epoch, as `faster
 """
 
 import csv
-import fcntl
 import io
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +23,7 @@ from nas.training.recipe_files import save_recipe
 from predictors.training.checkpoint import BEFORE, LAST
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.formats import save_config
-from search_spaces.whole_files import written
+from search_spaces.io import atomic_write, locked
 
 if TYPE_CHECKING:
     from search_spaces.checkpoints import Checkpoint
@@ -80,15 +78,12 @@ def held(folder: Path) -> Iterator[None]:
     Raises:
         RuntimeError: if another process holds it.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        with locked(folder):
+            yield
     except BlockingIOError:
         raise RuntimeError(f"The training in {folder} must be free, but another process works on "
                            "it. Wait for it or choose another folder.") from None  # fmt: skip
-    finally:
-        os.close(descriptor)
 
 
 class Watch:
@@ -161,4 +156,4 @@ def _write_table(path: Path, rows: Sequence[Row]) -> None:
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(row) for row in rows)
-    written(text.getvalue().encode(), path)
+    atomic_write(path, text.getvalue())

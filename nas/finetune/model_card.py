@@ -13,7 +13,7 @@ from nas.training.ending import Ending
 from nas.training.full_recipe import crop_of, recipe_for
 from predictors.backends.agreement import Agreement
 from predictors.timing import Measurement
-from search_spaces.whole_files import written
+from search_spaces.io import atomic_write
 
 if TYPE_CHECKING:
     from predictors.data.datasets import ImageData
@@ -83,7 +83,7 @@ def write_card(job: Job, ending: Ending) -> None:
     data = data_of(job)
     parts = [_head(job, ending), _architecture(job, ending), _data(data, job), _recipe(job, data),
              _accuracy(ending, data), _latency(ending), _loading(job, ending)]  # fmt: skip
-    written("\n".join(parts).encode(), job.folder / CARD)
+    atomic_write(job.folder / CARD, "\n".join(parts))
 
 
 def _head(job: Job, ending: Ending) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.training.crew import Crew
-from search_spaces.whole_files import written
+from search_spaces.io import atomic_write, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -113,6 +113,6 @@ def _tell(file: Path, error: Exception) -> None:
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}: {error.filename}." if error.filename else error.strerror
     else:
-        text = " ".join(str(error).split())
+        text = one_line(error)
     with contextlib.suppress(OSError):  # the disk is full
-        written(text.encode(), file)
+        atomic_write(file, text)

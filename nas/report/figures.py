@@ -1,8 +1,7 @@
 """The figures of runs and trainings: the sheet that they are drawn on, and how they get to disk."""
 
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +20,7 @@ from nas.report.model import front_title, off_scale_words, sources, view_of
 from nas.training.full_progress import Row as Epoch
 from predictors.latency import COVERAGE, Prediction
 from predictors.timing import CONFIDENCE, Measurement
+from search_spaces.io import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -249,13 +249,7 @@ def _save(path: Path, figure: "Figure") -> None:
     image = BytesIO()
     with _style():
         figure.savefig(image, format=path.suffix.removeprefix(".") or "png")
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        unfinished.write_bytes(image.getvalue())
-        unfinished.replace(path)
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
+    atomic_write(path, image.getvalue())
 
 
 _BAND = 0.1  # about the identity

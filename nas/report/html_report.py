@@ -19,7 +19,7 @@ from nas.report.html_tables import kept, pairs, table, value
 from nas.report.importance import MOST, find_knobs
 from nas.report.markup import Html, joined, prose, tag, text
 from nas.report.model import front_title, progress_curve, sources, view_of
-from nas.report.tables import HEADINGS, closing_words, write_whole
+from nas.report.tables import HEADINGS, closing_words
 from nas.report.words import (
     accuracy_number,
     architecture_words,
@@ -33,6 +33,7 @@ from nas.studies.study import read_run
 from predictors.accuracy import proxy_scores
 from predictors.cost import cost
 from predictors.timing import Measurement
+from search_spaces.io import atomic_write
 
 STYLE, SCRIPT = Path(__file__).with_name("report.css"), Path(__file__).with_name("report.js")
 FILE = "report.html"
@@ -55,7 +56,7 @@ def write_html(run: Run, path: Path) -> None:
     Raises:
         OSError: if the file cannot be written; one of before is then as it was.
     """
-    write_whole(path, html_report(run))
+    atomic_write(path, html_report(run))
 
 
 def html_report(run: Run) -> str:

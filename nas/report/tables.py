@@ -2,9 +2,7 @@
 
 import csv
 import io
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from nas.candidate import Candidate
 from nas.estimating import CHECKPOINTS
@@ -27,6 +25,7 @@ from predictors.devices.device import HOW_TO_ATTACH
 from predictors.devices.joint import places_of
 from predictors.training.short_training import SMALL_BATCHES
 from search_spaces.formats import save_config
+from search_spaces.io import atomic_write
 
 HEADINGS = {"proxy": "score", "trained": "accuracy %", "supernet": "shared-weights likelihood %"}
 _WORDS = {"proxy": "training-free score", "trained": "accuracy",
@@ -47,7 +46,7 @@ def write_report(run: Run) -> list[Candidate]:
         save_config(candidate.config, folder / f"{candidate.name}.yaml",
                     comment=_sentence(candidate))  # fmt: skip
     devices = [target.device for target in run.options.targets]
-    write_whole(run.folder / "pareto.csv", _csv(front, devices))
+    atomic_write(run.folder / "pareto.csv", _csv(front, devices))
     for stale in set(folder.glob("trial-*.yaml")) - {folder / f"{c.name}.yaml" for c in front}:
         stale.unlink()  # the table of before spoke of it
     plot_front(run.folder / "pareto.png", candidates, named=run.named(),
@@ -188,17 +187,3 @@ def _csv(front: Sequence[Candidate], devices: Sequence[str]) -> str:
     writer.writeheader()
     writer.writerows(rows(front))
     return text.getvalue()
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file beside and rename it, so that a reader finds the old one or the whole new one.
-
-    Raises:
-        OSError: if it cannot be written; one of before is then as it was.
-    """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

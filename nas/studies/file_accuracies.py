@@ -14,6 +14,7 @@ from nas.studies import journal
 from predictors.backends.table import find_runtime
 from predictors.timing import Measurement
 from search_spaces.fasternet import FasterNetConfig
+from search_spaces.io import one_line
 
 if TYPE_CHECKING:
     from search_spaces.checkpoints import Checkpoint
@@ -82,7 +83,7 @@ def judge(
     try:
         return _judged(weighted.checkpoint(config), form, of=of, data=data)
     except (ValueError, RuntimeError) as error:
-        return FileAccuracy(of=of, error=" ".join(str(error).split()))
+        return FileAccuracy(of=of, error=one_line(error))
 
 
 def append_file(folder: Path, config: FasterNetConfig, form: Form, found: FileAccuracy) -> None:

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -16,7 +15,7 @@ from predictors.backends.model import config_identity
 from predictors.devices.entry import Entry, Key, Setting, in_utc
 from predictors.timing import Measurement
 from search_spaces.fasternet import FasterNetConfig
-from search_spaces.wording import brief
+from search_spaces.io import atomic_write, short_repr
 
 FORMAT = 1
 _HEADER = "fasternas_measurements"
@@ -37,14 +36,7 @@ def write_entries(path: Path, entries: Sequence[Entry]) -> None:
     content = "".join(f"{line}\n" for line in lines).encode()
     if path.suffix == ".gz":
         content = gzip.compress(content, mtime=0)  # the same measurements give the same file
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
-    finally:
-        unfinished.unlink(missing_ok=True)
+    atomic_write(path, content)
 
 
 def read_entries(path: Path) -> list[Entry]:
@@ -118,11 +110,13 @@ def _expected(path: Path, line: bytes) -> int:
     except (ValueError, KeyError, RecursionError):
         form = count = None
     if type(form) is not int or type(count) is not int or form < 1:
-        raise ValueError(f"Line 1 of {path} must be the header of measurements that `fasternas "
-                         f"measurements export` wrote, but is {brief(line[:60])}.")  # fmt: skip
+        raise ValueError(
+            f"Line 1 of {path} must be the header of measurements that `fasternas measurements "
+            f"export` wrote, but is {short_repr(line[:60])}."
+        )
     if form > FORMAT:
         raise ValueError(f"Line 1 of {path} must name format {FORMAT} at most, but names "
-                         f"{brief(form)}. Update fasternas.")  # fmt: skip
+                         f"{short_repr(form)}. Update fasternas.")  # fmt: skip
     return count
 
 
@@ -158,7 +152,7 @@ def _object(line: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise ValueError(f"it must be a JSON object, but is {brief(line[:60])}.")
+        raise ValueError(f"it must be a JSON object, but is {short_repr(line[:60])}.")
     return found
 
 

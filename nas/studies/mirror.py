@@ -11,6 +11,8 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
 
+from search_spaces.io import first_line
+
 Trials = Sequence[optuna.trial.FrozenTrial]
 
 _JOURNALS = (".journal", ".log")
@@ -94,5 +96,4 @@ def _one_line(error: Exception) -> str:
     """The error that a database gave, below those that were made of it."""
     while error.__cause__ is not None and isinstance(error.__cause__, Exception):
         error = error.__cause__
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0].rstrip('.')}"
+    return first_line(error).rstrip(".")

@@ -91,7 +91,7 @@ class RemoteFolder:
     def __init__(self, url: str) -> None:
         import fsspec
 
-        from predictors.devices.user_folders import cache_folder
+        from search_spaces.io import cache_folder
 
         try:
             self._files, root = fsspec.core.url_to_fs(url)
@@ -213,11 +213,11 @@ class RemoteFolder:
         return {relative: path for relative, path in found.items() if not _is_hidden(relative)}
 
     def _keep_seen(self) -> None:
-        from search_spaces.whole_files import written
+        from search_spaces.io import atomic_write
 
         if self.copy.parent.is_dir():
             kept = {relative: [seen.there, seen.here] for relative, seen in self._seen.items()}
-            written(json.dumps(kept).encode(), self._record)
+            atomic_write(self._record, json.dumps(kept))
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:

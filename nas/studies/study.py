@@ -7,7 +7,6 @@ trainings.jsonl     the accuracies of networks that were trained further than th
 files.jsonl         what the accuracy of networks loses in files that are not in fp32
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -27,6 +26,7 @@ from nas.studies.mirror import Mirror
 from nas.studies.trainings import Trained, append_training, read_trainings
 from predictors.timing import Measurement
 from search_spaces.fasternet import FasterNetConfig
+from search_spaces.io import lock_descriptor, locked
 from search_spaces.space import Genes, Space
 
 RUN, TRIALS, MEASUREMENTS = "run.json", "study.journal", "measurements.jsonl"
@@ -235,7 +235,7 @@ def hold(folder: Path, *, reading: bool = False) -> IO[bytes]:
     """
     file = (folder / TRIALS).open("rb" if reading else "ab")
     try:
-        fcntl.flock(file, (fcntl.LOCK_SH if reading else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        lock_descriptor(file.fileno(), shared=reading)
     except BlockingIOError:
         file.close()
         raise RuntimeError(
@@ -247,8 +247,8 @@ def hold(folder: Path, *, reading: bool = False) -> IO[bytes]:
 
 def _is_held(folder: Path) -> bool:
     try:
-        with (folder / TRIALS).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with locked(folder / TRIALS, shared=True):
+            pass
     except BlockingIOError:
         return True
     except OSError:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from nas.training.full_recipe import FullRecipe
 from predictors.data.datasets import ImageData
+from search_spaces.io import one_line
 
 OURS = "fasternas"  # the teacher's name where its weights are a checkpoint of ours
 _LONGEST = 200  # characters of another's error message
@@ -115,7 +116,7 @@ def _network(recipe: FullRecipe, classes: int) -> nn.Module:
 
 def _sentence(error: Exception) -> str:
     """The first one of a message, whole if it is not too long."""
-    first = " ".join(str(error).split()).partition(". ")[0] or type(error).__name__
+    first = one_line(error).partition(". ")[0] or type(error).__name__
     return textwrap.shorten(first, _LONGEST, placeholder=" ...").rstrip(".:")
 
 

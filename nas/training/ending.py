@@ -9,7 +9,7 @@ from typing import Any
 from predictors.backends.agreement import Agreement
 from predictors.timing import Measurement
 from predictors.training.evaluate import Judgement
-from search_spaces.whole_files import written
+from search_spaces.io import atomic_write
 
 RESULT = "final.json"
 
@@ -68,7 +68,7 @@ def keep_ending(folder: Path, ending: Ending) -> None:
     """
     latency = ending.latency and ending.latency.as_json()
     values = {**asdict(replace(ending, latency=None)), "latency": latency}
-    written((json.dumps(values, indent=2) + "\n").encode(), folder / RESULT)
+    atomic_write(folder / RESULT, json.dumps(values, indent=2) + "\n")
 
 
 def read_ending(folder: Path) -> Ending | None:

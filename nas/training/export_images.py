@@ -11,7 +11,7 @@ from predictors.data.datasets import ImageData, load_data
 from predictors.data.images import Images
 from predictors.training.evaluate import judging_batches
 from search_spaces.checkpoints import Checkpoint
-from search_spaces.wording import brief
+from search_spaces.io import short_repr
 
 CALIBRATION = 256  # training images that int8 is calibrated with
 RANDOM = 8  # images, where there are no real ones
@@ -91,7 +91,7 @@ def _refuse_other_classes(data: ImageData, checkpoint: Checkpoint) -> None:
                          "trained on.")  # fmt: skip
     other = sorted(set(data.classes) - set(names))
     if names and names != data.classes:
-        what = f"{brief(other)}, which it does not know" if other else "them in another order"
+        what = f"{short_repr(other)}, which it does not know" if other else "them in another order"
         raise ValueError(f"`data` must have the classes that the network tells apart, but "
                          f"{data.name} has {what}. Give the data that it was trained "
                          "on.")  # fmt: skip

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from nas.studies.new_folders import make_folders, remove_empty
 from predictors.backends.agreement import Agreement, Batches, agreement
 from predictors.backends.export_subject import Subject
 from predictors.backends.export_targets import Target
@@ -19,6 +18,7 @@ from predictors.backends.quantization import refuse_correlation
 from search_spaces.checkpoints import Checkpoint, is_checkpoint, read_checkpoint
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.formats import load_config
+from search_spaces.io import make_folders, one_line, remove_empty
 from search_spaces.network import build, from_timm_weights
 
 
@@ -96,7 +96,7 @@ def _exported(subject: Subject, target: Target, folder: Path, images: Batches) -
         except OSError:
             raise
         except Exception as error:  # runtimes and converters have errors of all kinds
-            why = " ".join(str(error).split()) or type(error).__name__
+            why = one_line(error)
             return Export(target=target, path=folder, refusal=why)
         size = sum(file.stat().st_size for file in room.rglob("*") if file.is_file())
         _put_in_place(room, main, folder)

@@ -26,6 +26,7 @@ from predictors.cost import cost
 from predictors.devices.device import PROCESSES, Device
 from predictors.training.evaluate import Judgement, Logits, Split, judging_batches, right_of
 from search_spaces.checkpoints import Checkpoint, read_checkpoint
+from search_spaces.io import one_line
 
 if TYPE_CHECKING:
     from predictors.data.datasets import ImageData
@@ -159,7 +160,7 @@ def _of_file(run: Run, path: Path) -> Logits:
         try:
             return run(batch)[0]
         except Exception as error:  # runtimes have errors of all kinds
-            why = " ".join(str(error).split()) or type(error).__name__
+            why = one_line(error)
             raise RuntimeError(f"{path.name} must run on test images, but failed: {why}. Time it "
                                "with --precision fp32, or free memory.") from error  # fmt: skip
 

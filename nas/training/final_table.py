@@ -13,7 +13,7 @@ from nas.quantities import format_count, format_ms
 from nas.report.words import forms_differ, values
 from nas.training.ending import Ending, read_ending
 from predictors.timing import Measurement
-from search_spaces.whole_files import written
+from search_spaces.io import atomic_write
 
 FINAL = "final.csv"
 COLUMNS = ("network", "accuracy", "accuracy_low", "accuracy_high", "split", "images",
@@ -40,7 +40,7 @@ def write_final(table: Path, networks: Path) -> None:
         cells = {k: _cell(v) for k, v in row.items()}
         files = ";".join(f"{where}/{name}" for name in ending.files)
         writer.writerow({**cells, "files": files})
-    written(text.getvalue().encode(), table)
+    atomic_write(table, text.getvalue())
 
 
 def endings_in(networks: Path) -> list[tuple[Path, Ending]]:

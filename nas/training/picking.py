@@ -10,7 +10,7 @@ from pathlib import Path
 from nas.studies.study import RUN, read_run
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.formats import load_config
-from search_spaces.wording import brief
+from search_spaces.io import short_repr
 
 FRONT = "pareto.csv"
 
@@ -120,7 +120,7 @@ def count_of(pick: str) -> int | None:
         return None
     if not re.fullmatch("0*[1-9][0-9]{0,5}", pick, re.ASCII):
         raise ValueError("`pick` must be best, knee, all or a whole number from 1, but got "
-                         f"{brief(pick)}.")  # fmt: skip
+                         f"{short_repr(pick)}.")  # fmt: skip
     return int(pick)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.training.full_recipe import FIELDS, FullRecipe, with_batch
-from search_spaces.wording import brief
+from search_spaces.io import one_line, short_repr
 
 _TRUTHS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
@@ -33,15 +33,15 @@ def read_overrides(path: Path) -> dict[str, str]:
         ValueError: if it is no mapping of names to plain values; the message names it.
         OSError: if it cannot be read.
     """
-    from search_spaces.yaml_files import read_mapping  # imports yaml
+    from search_spaces.io import read_mapping  # imports yaml
 
     try:
         given = read_mapping(path)
         for name, value in given.items():
             if not isinstance(value, str | int | float):
-                raise ValueError(f"`{name}` must be one value, but got {brief(value)}.")
+                raise ValueError(f"`{name}` must be one value, but got {short_repr(value)}.")
     except ValueError as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
+        raise ValueError(f"{path}: {one_line(error)}") from None
     return {str(name): str(value) for name, value in given.items()}
 
 
@@ -63,10 +63,10 @@ def save_recipe(recipe: FullRecipe, path: Path, *, comment: str) -> None:
     """
     import yaml
 
-    from search_spaces.whole_files import written
+    from search_spaces.io import atomic_write
 
     text = yaml.safe_dump(asdict(recipe), sort_keys=False, default_flow_style=False)
-    written(f"# {comment}\n{text}".encode(), path)
+    atomic_write(path, f"# {comment}\n{text}")
 
 
 def _value(name: str, text: str) -> Any:
@@ -79,7 +79,7 @@ def _value(name: str, text: str) -> Any:
         return _as(kind, text.strip())
     except (KeyError, ValueError):
         words = {bool: "true or false", int: "a whole number", float: "a number"}
-        raise ValueError(f"`{name}` must be {words[kind]}, but got {brief(text)}.") from None
+        raise ValueError(f"`{name}` must be {words[kind]}, but got {short_repr(text)}.") from None
 
 
 def _as(kind: type, text: str) -> Any:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from predictors.backends.model import Model
 from predictors.backends.onnx_export import TOLERANCES, folded, logits_of, relative_difference
-from search_spaces.whole_files import written
+from search_spaces.io import atomic_write
 
 # Run by a process of its own in a folder with the network and its input: ncnn ends the process
 # with what it cannot run. Packages are found as they are here.
@@ -63,7 +63,7 @@ def export_ncnn(model: Model, path: Path, *, precision: str, check: bool) -> Pat
         convert(model, room)
         if check:
             _check(model, room, precision)
-        return written(_packed(room), path)
+        return atomic_write(path, _packed(room))
 
 
 def convert(model: Model, room: Path) -> None:

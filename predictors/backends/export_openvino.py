@@ -15,7 +15,7 @@ from predictors.backends.onnx_export import (
     relative_difference,
 )
 from predictors.backends.quantization import quantized, refuse_unlike
-from search_spaces.whole_files import written
+from search_spaces.io import atomic_write
 
 
 def export_openvino(model: Model, path: Path, *, precision: str, check: bool) -> Path:
@@ -38,7 +38,7 @@ def export_openvino(model: Model, path: Path, *, precision: str, check: bool) ->
         else:
             refuse_difference(relative_difference(logits, reference), path,
                               tolerance=TOLERANCES[precision])  # fmt: skip
-    return written(content, path)
+    return atomic_write(path, content)
 
 
 def _logits(model: bytes, image: Tensor, precision: str) -> Tensor:

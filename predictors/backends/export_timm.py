@@ -10,8 +10,8 @@ from predictors.backends.export_subject import Subject
 from search_spaces.checkpoints import Checkpoint
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.formats import load_config, to_authors_yaml, to_mapping, to_timm
+from search_spaces.io import write_mapping
 from search_spaces.timm_models import NAME, THEIRS, pretrained_config
-from search_spaces.yaml_files import write_mapping
 
 
 def write_timm(subject: Subject, room: Path) -> Path:

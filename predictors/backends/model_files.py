@@ -6,7 +6,7 @@ from pathlib import Path
 from predictors.backends.foreign import deployed_bytes
 from predictors.backends.model import Model
 from predictors.backends.onnx_export import export_onnx
-from search_spaces.whole_files import written
+from search_spaces.io import atomic_write
 
 
 def write_onnx(model: Model, path: Path) -> Path:
@@ -19,7 +19,7 @@ def write_onnx(model: Model, path: Path) -> Path:
         if model.batch == "fixed" and model.batch_size != 1:
             raise ValueError(f"`batch` must be 1 for {model.file}, but got {model.batch_size}. "
                              "Export the file with a dynamic batch.")  # fmt: skip
-        return written(deployed_bytes(model.file), path)
+        return atomic_write(path, deployed_bytes(model.file))
     return export_onnx(model.network(), model.image(), path, batch=model.batch)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from predictors.backends.model import ONE_AT_A_TIME
-from search_spaces.whole_files import written
+from search_spaces.io import atomic_write
 
 Batch = Literal["dynamic", "fixed"]
 
@@ -40,7 +40,7 @@ def export_onnx(network: nn.Module, image: Tensor, path: Path, *, batch: Batch =
     content = onnx_content(network, image, batch=batch)
     images = torch.cat([image, image.flip(-1)]) if batch == "dynamic" else image
     refuse_difference(onnx_difference(network, images, content), path)
-    return written(content, path)
+    return atomic_write(path, content)
 
 
 def onnx_content(
@@ -74,7 +74,7 @@ def export_torch(network: nn.Module, image: Tensor, path: Path) -> Path:
     with torch.no_grad():
         ours = torch.export.load(io.BytesIO(content)).module()(image)
     refuse_difference(relative_difference(ours, logits_of(network, image)), path)
-    return written(content, path)
+    return atomic_write(path, content)
 
 
 def program_content(network: nn.Module, image: Tensor, *, batch: Batch) -> bytes:

@@ -22,7 +22,7 @@ from torch import Tensor
 from predictors.backends.model import Model
 from predictors.backends.model_files import onnx_bytes
 from predictors.backends.onnx_export import onnx_logits
-from search_spaces.whole_files import written
+from search_spaces.io import atomic_write
 
 IMAGES = 4  # random ones that the ranges of activations are taken from
 # Of the outputs with those in fp32. Rounding costs 0.01 with random weights; a scale gone wrong
@@ -40,7 +40,7 @@ def export_int8(model: Model, path: Path) -> Path:
     fp32, image = onnx_bytes(model), model.image()
     int8 = quantized(fp32, model.shape)
     refuse_unlike(onnx_logits(int8, image), onnx_logits(fp32, image), path)
-    return written(int8, path)
+    return atomic_write(path, int8)
 
 
 def quantized(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from predictors.data.images import SPLIT_NAMES, FoundImages, SplitName
 from predictors.data.pixel_arrays import found_in_arrays
 from predictors.data.splits import cut
-from search_spaces.wording import brief
+from search_spaces.io import short_repr
 
 _Array = NDArray[Any]
 
@@ -79,7 +79,7 @@ def _unused_remark(names: list[str]) -> tuple[str, ...]:
     if not names:
         return ()
     what = "array is" if len(names) == 1 else "arrays are"
-    return (f"{len(names):,} {what} no split's by name and not used: {brief(names)}.",)
+    return (f"{len(names):,} {what} no split's by name and not used: {short_repr(names)}.",)
 
 
 def _refuse_missing(path: Path, names: Set[str], needed: Set[str]) -> None:

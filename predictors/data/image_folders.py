@@ -9,7 +9,7 @@ import numpy as np
 
 from predictors.data.images import SPLIT_NAMES, FoundImages, SplitName
 from predictors.data.picture_files import PictureFiles, found_in_files
-from search_spaces.wording import brief
+from search_spaces.io import short_repr
 
 _SUFFIXES = {".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif",
              ".tiff", ".webp"}  # fmt: skip
@@ -74,8 +74,8 @@ def _split_folders(root: Path) -> tuple[dict[SplitName, Path], tuple[str, ...]]:
     if "train" not in found:
         raise ValueError(
             "`data` must have a folder train with class folders beside its other splits, but "
-            f"{root} has {brief(sorted(folder.name for folder in found.values()))}. Add or rename "
-            "it."
+            f"{root} has {short_repr(sorted(folder.name for folder in found.values()))}. "
+            "Add or rename it."
         )
     return found, tuple(f"The folder {folder} is no split with class folders and was left out."
                         for folder in others)  # fmt: skip
@@ -175,7 +175,7 @@ def _files(tree: _Tree) -> PictureFiles:
 
 def _refuse_other_classes(folder: Path, classes: set[str], known: set[str]) -> None:
     if classes != known:
-        differing = [f"{word} {brief(sorted(names))}"
+        differing = [f"{word} {short_repr(sorted(names))}"
                      for word, names in (("adds", classes - known), ("lacks", known - classes))
                      if names]  # fmt: skip
         raise ValueError(

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictors.data.images import SplitName
-from search_spaces.wording import brief
+from search_spaces.io import short_repr
 
 Labels = dict[SplitName, NDArray[np.int64]]
 
@@ -60,5 +60,5 @@ def _refuse_unknown(split: SplitName, labels: NDArray[Any], known: NDArray[Any])
     if unknown or labels.dtype.kind != known.dtype.kind:
         raise ValueError(
             f"`data` must have the classes of train in every split, but got {split} with "
-            f"{brief(unknown)}, which train has not. Label all splits alike."
+            f"{short_repr(unknown)}, which train has not. Label all splits alike."
         )

@@ -17,6 +17,7 @@ from predictors.data.images import FoundImages, SplitName
 from predictors.data.labels import numbered
 from predictors.data.picture_files import PictureFiles, found_in_files
 from predictors.data.pixel_arrays import found_in_arrays
+from search_spaces.io import one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -53,7 +54,7 @@ def load_named(name: str, *, resolution: int | None) -> FoundImages:
     try:
         return load(f"{prefix}/{own}", folder or None, resolution)
     except Exception as error:  # each package has its own, and its assertions
-        why = " ".join(str(error).split()) or type(error).__name__
+        why = one_line(error)
         raise ValueError(f"`data` {name} cannot be read: {why[:300].rstrip('.')}. Check its name, "
                          "its place and the connection.") from error  # fmt: skip
 

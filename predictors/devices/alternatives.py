@@ -13,6 +13,7 @@ from predictors.devices.timed import GROUP
 from predictors.latency import Prediction
 from predictors.timing import Measurement, Source
 from search_spaces.fasternet import FasterNetConfig
+from search_spaces.io import one_line
 
 Network = FasterNetConfig | Model
 
@@ -94,7 +95,7 @@ class AlternativesDevice:
             alone = [] if len(group) == 1 else [_alone(form, n, processes) for n in group]
             if any(alone) or form in self._begun or len(self._refused) + 1 == len(self._forms):
                 return alone or [None]
-            self._refused[form] = " ".join(str(error).split())
+            self._refused[form] = one_line(error)
             return [None] * len(group)
         self._begun.add(form)
         return list(whole)

@@ -1,12 +1,10 @@
 """The boards that the user has registered, in `~/.config/fasternas/devices.toml`."""
 
-import fcntl
 import json
-import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,7 @@ from predictors.devices.connection import Connection, ConnectionLostError, numbe
 from predictors.devices.device import Wanted
 from predictors.devices.ssh import Address, remedy
 from predictors.devices.timed import Host, TimedDevice
-from predictors.devices.user_folders import config_folder
-from search_spaces.wording import brief
+from search_spaces.io import atomic_write, config_folder, locked, short_repr
 
 _NAME = re.compile(r"[A-Za-z][\w-]{0,40}")
 _KINDS: dict[str, tuple[type, ...]] = {  # of what is no text
@@ -183,15 +180,12 @@ def boards_to_change() -> Iterator[dict[str, Board]]:
     """
     folder = _file().parent
     folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY)
-    try:
+    with ExitStack() as stack:
         with suppress(OSError):  # some network disks lock no folders
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            stack.enter_context(locked(folder, wait=True))
         boards = load_boards()
         yield boards
         save_boards(boards)
-    finally:
-        os.close(lock)
 
 
 def _board(name: str, table: dict[str, Any]) -> Board:
@@ -199,9 +193,9 @@ def _board(name: str, table: dict[str, Any]) -> Board:
     cores = table.get("cores", [])
     for key, value in table.items():
         if type(value) not in _KINDS.get(key, (str,)):
-            raise ValueError(f"{key} of {brief(name)} is {brief(value)}")
+            raise ValueError(f"{key} of {short_repr(name)} is {short_repr(value)}")
     if not _NAME.fullmatch(name) or not all(type(core) is int and core >= 0 for core in cores):
-        raise ValueError(f"{brief(name)} is no name, or {brief(cores)} are no cores")
+        raise ValueError(f"{short_repr(name)} is no name, or {short_repr(cores)} are no cores")
     return Board(name=name, **{**table, "cores": tuple(cores)})
 
 
@@ -209,13 +203,7 @@ def save_boards(boards: Mapping[str, Board]) -> None:
     """Write the boards; the file is replaced as a whole."""
     file = _file()
     file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(f".{os.getpid()}")
-    try:
-        unfinished.write_text("\n".join(map(_table, boards.values())), encoding="utf-8")
-        unfinished.replace(file)
-    except OSError:
-        unfinished.unlink(missing_ok=True)
-        raise
+    atomic_write(file, "\n".join(map(_table, boards.values())))
 
 
 def _table(board: Board) -> str:

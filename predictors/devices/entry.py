@@ -10,7 +10,7 @@ from typing import Any
 from predictors.backends.model import identity
 from predictors.devices.device import threads_of
 from predictors.timing import Measurement
-from search_spaces.wording import brief
+from search_spaces.io import short_repr
 
 _ARTIFACT = re.compile(r"[0-9a-f]{64}")
 _LONGEST = 400  # characters of a line of text
@@ -118,7 +118,7 @@ def measurement_of(values: Any) -> Measurement:
     latencies: list[Any] = [values.get(name) for name in _LATENCIES]
     if not _are_latencies(latencies) or latencies != sorted(latencies):
         raise ValueError("`low_ms`, `median_ms` and `high_ms` must be positive numbers in this "
-                         f"order, but got {brief(latencies)}.")  # fmt: skip
+                         f"order, but got {short_repr(latencies)}.")  # fmt: skip
     samples = values.get("samples_ms", [])
     if not isinstance(samples, list) or not all(map(_are_latencies, samples)):
         raise _wrong("samples_ms", "a list of lists of positive numbers", samples)
@@ -206,4 +206,4 @@ def _time(values: Mapping[str, Any]) -> str:
 
 
 def _wrong(name: str, what: str, value: object) -> ValueError:
-    return ValueError(f"`{name}` must be {what}, but got {brief(value)}.")
+    return ValueError(f"`{name}` must be {what}, but got {short_repr(value)}.")

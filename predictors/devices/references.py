@@ -7,13 +7,12 @@ later runs multiply their ratios by that figure, so the machine's drift does not
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
-from predictors.devices.user_folders import cache_folder
+from search_spaces.io import atomic_write, cache_folder
 
 
 def reference_latency(key: Mapping[str, str | int], processes: Sequence[Sequence[float]]) -> float:
@@ -44,11 +43,6 @@ def _read(file: Path) -> float | None:
 
 
 def _keep(file: Path, entry: Mapping[str, object]) -> None:
-    unfinished = file.with_suffix(f".{os.getpid()}")
-    try:
+    with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(json.dumps(entry, indent=2) + "\n")
-        unfinished.replace(file)
-    except OSError:
-        with suppress(OSError):
-            unfinished.unlink()
+        atomic_write(file, json.dumps(entry, indent=2) + "\n")

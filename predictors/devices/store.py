@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import quote
 
 from predictors.devices.entry import Entry, Key, Setting, measurement_of
-from predictors.devices.user_folders import cache_folder
 from predictors.timing import Measurement
+from search_spaces.io import cache_folder
 
 VERSION = 1  # of the table
 WAIT_S = 10.0  # for other processes that write

@@ -29,6 +29,7 @@ from predictors.latency import Prediction
 from predictors.rounds import blend, nearness_in, ratios_in
 from predictors.timing import Measurement, Source, estimate
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
+from search_spaces.io import one_line
 
 GROUP = 8  # networks in memory at once
 ATTEMPTS, PAUSE_S = 3, 2.0  # connections tried for one group, and the pause between them
@@ -155,7 +156,7 @@ class TimedDevice:
         except (ValueError, RuntimeError, OSError):
             raise
         except Exception as error:  # runtimes and quantizers have errors of all kinds
-            why = " ".join(str(error).split())[:300] or type(error).__name__
+            why = one_line(error)[:300]
             raise RuntimeError(f"`network` must be one that {self.runtime} in {self.precision} "
                                f"takes, but {model.name} is not: {why}.") from None  # fmt: skip
         return _artifact(file, model)

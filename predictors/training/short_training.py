@@ -109,15 +109,15 @@ class TrainingEstimator:
 
         import torch
 
-        from search_spaces.whole_files import written
+        from search_spaces.io import atomic_write
 
         saved = io.BytesIO()
         torch.save({"state": training.state(), "accuracies": list(accuracies)}, saved)
         self.folder.mkdir(parents=True, exist_ok=True)
-        written(saved.getvalue(), self._file(config))
+        atomic_write(self._file(config), saved.getvalue())
         if training.pieces > 1:
             piece = max(self.recipe.batch_size // training.pieces, 1)
-            written(f"{piece}\n".encode(), self.folder / SMALL_BATCHES)
+            atomic_write(self.folder / SMALL_BATCHES, f"{piece}\n")
 
     def _file(self, config: FasterNetConfig) -> Path:
         told = f"{config_identity(config)} {self.recipe} {self.data}"

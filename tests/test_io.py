@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nas.cli.main import main
-from nas.studies.new_folders import make_folders, remove_empty
+from search_spaces.io import make_folders, remove_empty
 
 
 def test_what_was_made_is_removed_again_unless_something_lies_in_it(tmp_path: Path) -> None:

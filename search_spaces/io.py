@@ -1,0 +1,178 @@
+"""Files and errors: whole files, locks, folders for results, YAML mappings, one-line errors."""
+
+import fcntl
+import os
+import re
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import yaml
+
+_LONGEST = 120  # characters of a value in an error message
+
+
+def atomic_write(path: Path, content: bytes | str) -> Path:
+    """Write beside the file and rename: a reader finds the old file or the whole new one.
+
+    Raises:
+        OSError: if the file cannot be written; then the old one is as it was.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+        unfinished.replace(path)
+    except OSError as error:
+        if error.strerror:  # the message names the file that was to be written
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
+    finally:
+        with suppress(OSError):
+            unfinished.unlink()
+    return path
+
+
+@contextmanager
+def locked(path: Path, *, shared: bool = False, wait: bool = False) -> Iterator[None]:
+    """Lock a file or folder; the system unlocks it when the process ends, however.
+
+    Raises:
+        BlockingIOError: if another process holds it, unless this one is to wait.
+        OSError: if the path is not there, or its file system has no locks.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        lock_descriptor(descriptor, shared=shared, wait=wait)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def lock_descriptor(descriptor: int, *, shared: bool = False, wait: bool = False) -> None:
+    """Lock an open file until it is closed.
+
+    Raises:
+        BlockingIOError: if another process holds it, unless this one is to wait.
+    """
+    how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    fcntl.flock(descriptor, how if wait else how | fcntl.LOCK_NB)
+
+
+def short_repr(value: object) -> str:
+    """Return a value's repr, shortened to what fits in a line of an error message.
+
+    `reprlib` alone is not enough: it still shows six items in each of six levels.
+    """
+    text = reprlib.repr(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def one_line(error: BaseException | str) -> str:
+    """Return the text of an error in one line; its class where it has no text."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """Return the class of an error and the first line of its text."""
+    try:
+        lines = str(error).strip().splitlines() or [""]
+    except Exception:  # the class is the user's
+        lines = ["it has no text"]
+    return f"{type(error).__name__}: {lines[0]}"
+
+
+def cache_folder() -> Path:
+    """Return the folder of cached measurements: `$XDG_CACHE_HOME/fasternas`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fasternas"
+
+
+def config_folder() -> Path:
+    """Return the folder of the registered boards: `$XDG_CONFIG_HOME/fasternas`."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "fasternas"
+
+
+def make_folders(folder: Path) -> list[Path]:
+    """Make a folder and its parents; return those that were not there, the innermost first.
+
+    Raises:
+        ValueError: if one of them is a link that leads nowhere.
+        OSError: if it cannot be made.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    dangling = next((path for path in made if path.is_symlink()), None)
+    if dangling is not None:
+        raise ValueError(
+            f"`out` must be a folder, but {dangling} is a link to {dangling.readlink()}, which is "
+            "not there. Make that or remove the link."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    return made
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove the folders in which there is nothing, the innermost first."""
+    for path in folders:
+        with suppress(OSError):  # something is in it
+            path.rmdir()
+
+
+def read_mapping(path: Path) -> dict[Any, Any]:
+    """Return the mapping that a YAML file holds.
+
+    Raises:
+        ValueError: if the file is no YAML, holds no mapping, or a key twice.
+        OSError: if the file cannot be read.
+    """
+    import yaml
+
+    try:
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+        repeated = _repeated_keys(node)  # before the loader resolves `<<`, which may repeat keys
+        values = None if node is None else loader.construct_document(node)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"The file must be YAML, but: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(
+            f"The file must hold a mapping of keys to values, but holds a {type(values).__name__}. "
+            "Write one `key: value` a line."
+        )
+    for key in repeated:
+        raise ValueError(
+            f"The keys must be there once each, but got {short_repr(key.value)} again in line "
+            f"{key.start_mark.line + 1}. Remove one."
+        )
+    return values
+
+
+def write_mapping(path: Path, values: Mapping[str, object], *, comment: str) -> None:
+    """Write a mapping as YAML below a comment.
+
+    Characters of the comment that YAML does not allow are written as Python escapes them.
+
+    Raises:
+        OSError: if the file cannot be written; then the old one is as it was.
+    """
+    import yaml
+
+    body = yaml.safe_dump(dict(values), sort_keys=False, default_flow_style=None)
+    allowed = yaml.reader.Reader.NON_PRINTABLE.sub(_escaped, comment)
+    head = "".join(f"# {line}".rstrip() + "\n" for line in allowed.splitlines())
+    atomic_write(path, head + body)
+
+
+def _repeated_keys(node: "yaml.Node | None") -> list["yaml.ScalarNode"]:
+    """The keys of a mapping that were there before."""
+    import yaml
+
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    keys = [key for key, _ in pairs if isinstance(key, yaml.ScalarNode)]
+    names = [(key.tag, key.value) for key in keys]
+    return [key for i, key in enumerate(keys) if names[i] in names[:i]]
+
+
+def _escaped(character: re.Match[str]) -> str:
+    return character[0].encode("unicode_escape").decode()

@@ -25,8 +25,8 @@ from nas.cli.main import main as fasternas
 from nas.cluster import joined
 from nas.studies import journal
 from predictors.backends.model import config_model
-from predictors.comparison import compare
 from predictors.devices.registry import open_device
+from predictors.measurement import compare
 from predictors.training.recipe import Recipe
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.formats import load_config

@@ -29,9 +29,8 @@ from nas.training.exports import find_weights
 from predictors.backends.agreement import Batches
 from predictors.backends.export_subject import Subject
 from predictors.backends.table import RUNTIMES, Runtime, RuntimeName, installed_version
-from predictors.comparison import compare_in_turn
 from predictors.devices.registry import open_device
-from predictors.timing import Measurement
+from predictors.measurement import Latency, compare_in_turn
 from search_spaces.io import one_line
 
 HERE = Path(__file__).parent
@@ -46,7 +45,7 @@ PLAIN = ("onnxruntime", "fp32")  # the first runtime: in it are timm's export an
 class Turns:
     """What was timed of each contender, a measurement a turn, and what devices refused to time."""
 
-    measured: dict[Contender, list[Measurement]]
+    measured: dict[Contender, list[Latency]]
     refused: dict[Contender, str]
 
 

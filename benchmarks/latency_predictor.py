@@ -59,7 +59,9 @@ def main() -> None:
     for name, row in rows.items():
         print(f"{name:42}" + "".join(f"  {key} {value:.4g}" for key, value in row.items()))
     timed = next(iter(read_measurements(folder / "fit").values()))
-    machine = f"{timed.context['machine']}, {timed.runtime} {timed.context['runtime_version']}"
+    machine = (
+        f"{timed.context['machine']}, {timed.backend.runtime} {timed.context['runtime_version']}"
+    )
     result = {"device": f"{machine}, one thread: measured", "limit_ms": options.limit_ms,
               "fitted": len(fit), "tested": len(test), "predictors": rows}  # fmt: skip
     results = folder.with_name(f"{folder.name}.json")

@@ -17,8 +17,8 @@ from typing import Any
 from nas.benching.bench_report import plain_name
 from predictors.backends.foreign import timm_model
 from predictors.backends.model import Model, config_model
-from predictors.comparison import compare
 from predictors.devices.registry import open_device
+from predictors.measurement import compare
 from search_spaces.fasternet import FASTERNET
 
 PROCESSES = 3  # of the slowest pair, each takes minutes

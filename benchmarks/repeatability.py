@@ -9,7 +9,7 @@ plain loops over wall-clock times say in the same minutes:
 - how often T0 and a network about 5 % slower are ranked right;
 - how often the stated 95 % intervals contain the long-run truth, the median of all other runs;
 - by how much the ratio of two networks differs from process to process, and, beyond that, from run
-  to run: what `predictors/timing.py` assumes of an interval.
+  to run: what `predictors/measurement.py` assumes of an interval.
 
 Prints a table and writes benchmarks/results/repeatability-DEVICE.json. Runs are kept beside it,
 so that it goes on where it was stopped; runs of another device, version or protocol are refused.
@@ -32,20 +32,18 @@ from typing import Any
 
 from nas.benching.bench_report import plain_name
 from nas.studies import journal
-from predictors import timing
+from predictors import measurement
 from predictors.backends.foreign import timm_model
 from predictors.backends.model import Model, config_model
 from predictors.backends.table import find_runtime
-from predictors.comparison import compare
 from predictors.devices.device import Device
 from predictors.devices.registry import open_device
-from predictors.rounds import ratios
-from predictors.timing import Measurement
+from predictors.measurement import Latency, compare, ratios
 from search_spaces.fasternet import FASTERNET
 
 RESULTS = Path(__file__).parent / "results"
-PREDICTORS = Path(timing.__file__).parent
-PROTOCOL = ("timing.py", "rounds.py", "devices/session.py", "devices/timed.py")
+PREDICTORS = Path(measurement.__file__).parent
+PROTOCOL = ("measurement.py", "devices/session.py", "devices/timed.py")
 T0 = FASTERNET["t0"]
 SLOWER = replace(T0, depths=(1, 2, 9, 2))
 FAST = replace(T0, widths=(32, 64, 128, 256), depths=(1, 1, 4, 1), resolution=160)
@@ -202,13 +200,13 @@ def _latency(run: dict[str, Any], name: str) -> tuple[float, float, float]:
 
 
 def _slower(run: dict[str, Any]) -> tuple[float, float, float]:
-    t0, slower = (Measurement(**run["measured"][name]) for name in ("t0", "slower"))
+    t0, slower = (Latency.from_json(run["measured"][name]) for name in ("t0", "slower"))
     found = compare(t0, slower)
     return found.ratio, found.low, found.high
 
 
 def _reported(run: dict[str, Any]) -> float:
-    t0, other = (Measurement(**run["measured"][name]) for name in ("t0", "mobilenetv2_100"))
+    t0, other = (Latency.from_json(run["measured"][name]) for name in ("t0", "mobilenetv2_100"))
     return compare(other, t0).ratio
 
 

@@ -29,8 +29,7 @@ from typing import Any, get_args
 import numpy as np
 from training_sides import Setting, Side
 
-from predictors.rounds import ratios
-from predictors.timing import estimate
+from predictors.measurement import estimate, ratios
 
 HERE = Path(__file__).parent
 ROUNDS, QUICK_ROUNDS = 7, 3

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         LatencyPredictor as LatencyPredictor,
         Prediction as Prediction,
     )
-    from predictors.timing import Measurement as Measurement
+    from predictors.measurement import Latency as Latency
     from search_spaces.catalogue import SPACES as SPACES
     from search_spaces.checkpoints import load as load, save as save
     from search_spaces.fasternet import (
@@ -49,7 +49,7 @@ _HOMES = {
     "predictors.devices.device": ("Device",),
     "predictors.devices.registry": ("open_device",),
     "predictors.latency": ("LatencyPredictor", "Prediction"),
-    "predictors.timing": ("Measurement",),
+    "predictors.measurement": ("Latency",),
     "search_spaces.catalogue": ("SPACES",),
     "search_spaces.checkpoints": ("load", "save"),
     "search_spaces.fasternet": ("FASTERNET", "FasterNetConfig"),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from predictors.accuracy import AccuracyKind
-from predictors.timing import Measurement
+from predictors.measurement import Latency
 from search_spaces.fasternet import FasterNetConfig
 
 
@@ -21,7 +21,7 @@ class Candidate:
     config: FasterNetConfig
     accuracy: float
     accuracy_kind: AccuracyKind
-    latency: Measurement
+    latency: Latency
     macs: int
     params: int
     feasible: bool

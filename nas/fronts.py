@@ -13,7 +13,7 @@ from nas.searching.trial import Scores, Trial
 from nas.studies.file_accuracies import FileAccuracies, FileAccuracy, Form, deployed_accuracy
 from predictors.accuracy import AccuracyKind
 from predictors.cost import costs
-from predictors.timing import Measurement
+from predictors.measurement import Latency
 from search_spaces.fasternet import FasterNetConfig
 
 APART = 0.07  # the width of a measured interval
@@ -21,7 +21,7 @@ APART = 0.07  # the width of a measured interval
 
 def candidates_of(
     outcomes: Sequence[tuple[FasterNetConfig, Outcome]],
-    latencies: Mapping[FasterNetConfig, Measurement],
+    latencies: Mapping[FasterNetConfig, Latency],
     files: FileAccuracies,
     *,
     budget_ms: float,
@@ -80,14 +80,14 @@ def best_of(candidates: Sequence[Candidate]) -> str:
 
 
 def _forms(
-    accuracy: float, latency: Measurement, files: Mapping[Form, FileAccuracy]
-) -> Iterator[tuple[str, float, Measurement]]:
+    accuracy: float, latency: Latency, files: Mapping[Form, FileAccuracy]
+) -> Iterator[tuple[str, float, Latency]]:
     """A network's fastest form, and the slower ones that are more accurate: name, both figures."""
     best = -math.inf
     for form in (latency, *latency.slower):
         deployed = deployed_accuracy(accuracy, form, files)
         if form is latency or deployed > best:
-            suffix = "" if form is latency else f"-{form.runtime}-{form.precision}"
+            suffix = "" if form is latency else f"-{form.backend.runtime}-{form.backend.precision}"
             yield suffix, deployed, form
             best = deployed
 

@@ -7,13 +7,13 @@ from typing import Any
 from predictors.devices.device import Device
 from predictors.devices.joint import JointDevice, places_of
 from predictors.latency import LatencyPredictor, Prediction
+from predictors.measurement import Backend, Latency
 from predictors.shares import Predictor, SharePredictor
-from predictors.timing import Measurement
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.space import Space
 
 FEWEST = 8  # networks timed, to fit to
-Timed = Sequence[tuple[FasterNetConfig, Measurement]]
+Timed = Sequence[tuple[FasterNetConfig, Latency]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class Calibration:
     device: str
     description: str
     prediction: Prediction
-    measured: Sequence[Measurement]
+    measured: Sequence[Latency]
 
 
 def fitted(space: Space[Any], device: Device, timed: Timed) -> Predictor | None:
@@ -43,7 +43,7 @@ def fitted(space: Space[Any], device: Device, timed: Timed) -> Predictor | None:
 
 def predicted(
     predictor: Predictor, configs: Sequence[FasterNetConfig], device: Device
-) -> dict[FasterNetConfig, Measurement]:
+) -> dict[FasterNetConfig, Latency]:
     """Return predictions as latencies that are marked predicted."""
     if not isinstance(device, JointDevice):
         return dict(zip(configs, _marked(predictor.predict(configs), device), strict=True))
@@ -66,11 +66,16 @@ def calibrations(predictor: Predictor, device: Device, later: Timed) -> list[Cal
     ]  # fmt: skip
 
 
-def _marked(prediction: Prediction, device: Device) -> list[Measurement]:
+def _marked(prediction: Prediction, device: Device) -> list[Latency]:
     rows = zip(prediction.mean_ms, prediction.low_ms, prediction.high_ms, strict=True)
     return [
-        Measurement(median_ms=float(mean), low_ms=float(low), high_ms=float(high),
-                    source="predicted", device=device.name, runtime=device.runtime,
-                    precision=device.precision, threads=device.threads)
+        Latency(
+            median_ms=float(mean),
+            low_ms=float(low),
+            high_ms=float(high),
+            source="predicted",
+            device=device.name,
+            backend=Backend(device.runtime, device.precision, device.threads),
+        )
         for mean, low, high in rows
-    ]  # fmt: skip
+    ]

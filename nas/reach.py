@@ -11,8 +11,8 @@ from nas.searching.searcher import generator
 from nas.studies.targets import Target
 from predictors.cost import costs
 from predictors.latency import Prediction
+from predictors.measurement import Latency
 from predictors.shares import Predictor, SharePredictor
-from predictors.timing import Measurement
 from search_spaces.space import Space
 
 C = TypeVar("C")
@@ -24,7 +24,7 @@ def smallest_of(space: Space[C], seed: int) -> C:
     return config
 
 
-def check_reached(targets: Sequence[Target], smallest: Measurement) -> None:
+def check_reached(targets: Sequence[Target], smallest: Latency) -> None:
     """Refuse a budget below what the smallest network takes.
 
     Raises:

@@ -31,8 +31,8 @@ from predictors.accuracy import AccuracyEstimator
 from predictors.calibration import next_batch
 from predictors.cost import cost
 from predictors.devices.device import Device
+from predictors.measurement import Latency
 from predictors.shares import Predictor
-from predictors.timing import Measurement
 from predictors.training.recipe import rungs
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.space import Space
@@ -140,7 +140,7 @@ class Run:
             return outcome
         return replace(outcome, scores=replace(outcome.scores, accuracy=further.accuracy))
 
-    def _accuracy(self, config: FasterNetConfig, latency: Measurement) -> float:
+    def _accuracy(self, config: FasterNetConfig, latency: Latency) -> float:
         if self.estimator.kind != "proxy":
             return math.nan  # it would take a training, or is in no supernet
         near = latency.median_ms <= NEAR * self.options.limit
@@ -275,7 +275,7 @@ class Run:
         ):
             self.study.keep_measurement(config, measurement)
 
-    def _predicted(self, configs: list[FasterNetConfig]) -> dict[FasterNetConfig, Measurement]:
+    def _predicted(self, configs: list[FasterNetConfig]) -> dict[FasterNetConfig, Latency]:
         """Latencies by all that is known so far; none before there is a predictor."""
         predictor = self._predictor(len(self.study.measurements))
         return predicted(predictor, configs, self.device) if predictor else {}

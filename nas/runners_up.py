@@ -31,8 +31,14 @@ def form_of(folder: Path, name: str) -> tuple[str, str] | None:
     Raises:
         ValueError: if the folder holds no study or a corrupt file.
     """
-    return next(((c.latency.runtime, c.latency.precision) for c in _candidates(folder)
-                 if c.name == name), None)  # fmt: skip
+    return next(
+        (
+            (c.latency.backend.runtime, c.latency.backend.precision)
+            for c in _candidates(folder)
+            if c.name == name
+        ),
+        None,
+    )
 
 
 def _candidates(folder: Path) -> list[Candidate]:

@@ -12,7 +12,7 @@ from predictors.devices.connection import DeviceLostError
 from predictors.devices.device import Device
 from predictors.devices.joint import JointDevice, places_of
 from predictors.devices.pool import PooledDevice, timed_here
-from predictors.timing import Measurement
+from predictors.measurement import Latency
 from search_spaces.fasternet import FasterNetConfig
 
 LOOK_S = 10.0  # between two looks at whether a node next to the board is still there
@@ -66,7 +66,7 @@ def forms_of(device: Device) -> tuple[Device, ...]:
 
 def timed_in_task(
     ray: Any, place: Device, configs: Sequence[FasterNetConfig], processes: int
-) -> list[Measurement]:
+) -> list[Latency]:
     """Time the networks in a Ray task that holds the board's resource.
 
     Raises:
@@ -80,7 +80,7 @@ def timed_in_task(
             if place.name not in ray.cluster_resources():
                 ray.cancel(task)
                 raise _node_lost(place.name)
-        measured: list[Measurement] = ray.get(task)
+        measured: list[Latency] = ray.get(task)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
     except ray.exceptions.RayError:

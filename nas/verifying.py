@@ -9,7 +9,7 @@ from nas.studies.file_accuracies import judge, unjudged
 from nas.studies.options import SearchOptions
 from nas.studies.study import Study
 from predictors.devices.device import PROCESSES, Device
-from predictors.timing import Measurement
+from predictors.measurement import Latency
 from search_spaces.fasternet import FasterNetConfig
 
 ROUNDS = 6  # of timing what has come onto the front
@@ -47,7 +47,7 @@ def verify(run: Searched) -> Iterator[tuple[int, int]]:
             return
 
 
-def _well_timed(latency: Measurement) -> bool:
+def _well_timed(latency: Latency) -> bool:
     """Whether each device with a clock has timed it in as many processes as a front is timed in."""
     read = [part for _, part in latency.on_each if part.source == "measured"]
     return bool(read) and all(len(part.samples_ms) >= PROCESSES for part in read)

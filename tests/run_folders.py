@@ -9,7 +9,7 @@ from nas.searching.trial import Scores
 from nas.studies.options import SearchOptions
 from nas.studies.study import Study, write_run
 from predictors.cost import cost
-from predictors.timing import Measurement
+from predictors.measurement import Backend, Latency
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 
 HOSTILE = "<script>alert('x')</script>"
@@ -33,11 +33,11 @@ def accuracy_of(config: FasterNetConfig) -> float:
     return 80.0 + 1.5 * config.depths[2] + 0.2 * sum(config.depths) + config.widths[0] / 100
 
 
-def measurement_of(config: FasterNetConfig) -> Measurement:
+def measurement_of(config: FasterNetConfig) -> Latency:
     """A timing without error."""
     ms = latency_of(config)
-    return Measurement(median_ms=ms, low_ms=0.97 * ms, high_ms=1.03 * ms, source="measured",
-                       device="cpu", runtime="onnxruntime", threads=1,
+    return Latency(median_ms=ms, low_ms=0.97 * ms, high_ms=1.03 * ms, source="measured",
+                       device="cpu", backend=Backend("onnxruntime"),
                        unstable=config.depths[0] == 3)  # fmt: skip
 
 

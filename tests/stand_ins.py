@@ -6,7 +6,7 @@ from typing import Any
 from predictors.backends.model import Model
 from predictors.devices.device import Device
 from predictors.latency import Prediction
-from predictors.timing import Measurement, Source
+from predictors.measurement import Backend, Latency, Source
 from search_spaces.fasternet import FasterNetConfig
 
 
@@ -26,18 +26,18 @@ def stand_in(
         precision = "fp32"
         threads, remarks = 1, ()
 
-        def measure(self, network: FasterNetConfig | Model) -> Measurement:
+        def measure(self, network: FasterNetConfig | Model) -> Latency:
             return next(self.measure_each([network]))
 
-        def measure_each(self, networks: Any, *, processes: int = 3) -> Iterator[Measurement]:
+        def measure_each(self, networks: Any, *, processes: int = 3) -> Iterator[Latency]:
             references = {
                 "small": {"kept_ms": kept_ms, "now_ms": slower},
                 "t0": {"kept_ms": 4 * kept_ms, "now_ms": 4 * slower},
             }
             for config in networks:
-                yield Measurement(
+                yield Latency(
                     median_ms=2 * kept_ms, low_ms=1.9 * kept_ms, high_ms=2.1 * kept_ms,
-                    source="measured", device=self.name, runtime="onnxruntime", threads=1,
+                    source="measured", device=self.name, backend=Backend("onnxruntime"),
                     context={"references": references, "machine": "m", "runtime_version": "1",
                              "said": time_one(), "classes": config.classes, "nearness": 0.5},
                 )  # fmt: skip

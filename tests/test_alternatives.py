@@ -22,7 +22,7 @@ from predictors.devices.device import Wanted
 from predictors.devices.recall import now_ms
 from predictors.devices.registry import open_device
 from predictors.latency import Prediction
-from predictors.timing import Measurement, Source
+from predictors.measurement import Backend, Latency, Source
 from search_spaces.fasternet import FasterNetConfig
 
 
@@ -45,20 +45,24 @@ class Form:
     def description(self) -> str:
         return f"a machine, {self.runtime}, {self.precision}: measured"
 
-    def measure(self, network: FasterNetConfig | Model) -> Measurement:
+    def measure(self, network: FasterNetConfig | Model) -> Latency:
         return next(self.measure_each([network]))
 
-    def measure_each(self, networks: Sequence[Any], *, processes: int = 7) -> Iterator[Measurement]:
+    def measure_each(self, networks: Sequence[Any], *, processes: int = 7) -> Iterator[Latency]:
         self.asked += 1
         for config in networks:
             if config.depths[0] not in self.takes_ms:
                 raise self.error(f"{self.precision} cannot do this")
             ms = self.takes_ms[config.depths[0]]
-            yield Measurement(median_ms=ms, low_ms=0.9 * ms, high_ms=1.1 * ms, source="measured",
-                              device="cpu", runtime=self.runtime, precision=self.precision,
-                              threads=processes,
-                              context={"references": self.references, "nearness": 0.5},
-                              )  # fmt: skip
+            yield Latency(
+                median_ms=ms,
+                low_ms=0.9 * ms,
+                high_ms=1.1 * ms,
+                source="measured",
+                device="cpu",
+                backend=Backend(self.runtime, self.precision, processes),
+                context={"references": self.references, "nearness": 0.5},
+            )
 
     def predict(self, configs: Sequence[FasterNetConfig]) -> Prediction:
         raise NotImplementedError
@@ -68,7 +72,10 @@ BOTH = [TINY, LARGER]  # of depths 1 and 4
 
 
 def _told(device: AlternativesDevice) -> list[tuple[str, str, float]]:
-    return [(m.runtime, m.precision, m.median_ms) for m in device.measure_each(BOTH, processes=3)]
+    return [
+        (m.backend.runtime, m.backend.precision, m.median_ms)
+        for m in device.measure_each(BOTH, processes=3)
+    ]
 
 
 def test_each_network_counts_in_its_fastest_form() -> None:
@@ -77,7 +84,7 @@ def test_each_network_counts_in_its_fastest_form() -> None:
         Form(runtime="openvino", precision="int8", takes_ms={1: 2.0, 4: 5.0}),
     ])  # fmt: skip
     assert _told(device) == [("onnxruntime", "fp32", 1.0), ("openvino", "int8", 5.0)]
-    assert device.measure(LARGER).precision == "int8"
+    assert device.measure(LARGER).backend.precision == "int8"
     assert (device.runtime, device.precision) == ("onnxruntime,openvino", "fp32,int8")
     assert device.description.count("; ") == 1
     assert device.remarks == []
@@ -90,8 +97,8 @@ def test_what_was_timed_just_now_is_compared_by_the_clock() -> None:
     first = Form(runtime="onnxruntime", precision="fp32", takes_ms={1: 3.0}, references=slow)
     second = Form(runtime="openvino", precision="fp32", takes_ms={1: 2.0})
     found = AlternativesDevice("cpu", [first, second]).measure(TINY)
-    assert (found.runtime, found.median_ms) == ("onnxruntime", 3.0)  # 1.5 ms by the clock
-    assert [m.runtime for m in found.slower] == ["openvino"]
+    assert (found.backend.runtime, found.median_ms) == ("onnxruntime", 3.0)  # 1.5 ms by the clock
+    assert [m.backend.runtime for m in found.slower] == ["openvino"]
 
 
 def test_what_a_form_cannot_do_counts_in_another() -> None:
@@ -120,9 +127,12 @@ def test_what_no_form_can_do_and_a_lost_machine_are_errors() -> None:
         _told(AlternativesDevice("cpu", neither))
     killed = Form(runtime="torch", precision="fp32", takes_ms={}, error=OverwhelmedError)
     whole = Form(runtime="onnxruntime", precision="fp32", takes_ms={1: 1.0, 4: 9.0})
-    assert [m.runtime for m in AlternativesDevice("cpu", [killed, whole]).measure_each(BOTH)] == [
-        "onnxruntime", "onnxruntime",
-    ]  # fmt: skip
+    assert [
+        m.backend.runtime for m in AlternativesDevice("cpu", [killed, whole]).measure_each(BOTH)
+    ] == [
+        "onnxruntime",
+        "onnxruntime",
+    ]
     neither[1].error = DeviceLostError
     with pytest.raises(DeviceLostError):
         _told(AlternativesDevice("cpu", neither))

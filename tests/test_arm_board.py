@@ -76,7 +76,7 @@ def test_a_board_is_registered_loses_its_connection_and_ranks(
         pytest.importorskip(package)
     ncnn = open_device("arm", runtime="ncnn")
     large, small = ncnn.measure_each([_config(64), _config(8)], processes=1)
-    assert large.runtime == "ncnn"
+    assert large.backend.runtime == "ncnn"
     assert large.median_ms > 1.5 * small.median_ms
     until(lambda: not list((root / "tmp").iterdir()), seconds=120)
     until(lambda: server.keepers() == [])

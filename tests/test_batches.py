@@ -18,7 +18,7 @@ from predictors.backends.model_files import write_onnx
 from predictors.backends.onnx_export import onnx_logits
 from predictors.backends.table import find_runtime
 from predictors.devices.registry import open_device
-from predictors.timing import Measurement
+from predictors.measurement import Backend, Latency
 
 
 def test_a_batch_makes_another_network_of_it() -> None:
@@ -88,8 +88,8 @@ def test_a_fixed_batch_is_quantized(name: str, tmp_path: Path) -> None:
 
 
 def test_a_plot_shows_the_speed_of_the_whole_batch_and_says_so() -> None:
-    latency = Measurement(median_ms=10.0, low_ms=9.9, high_ms=10.1, source="measured", device="cpu",
-                          runtime="onnxruntime", threads=1)  # fmt: skip
+    latency = Latency(median_ms=10.0, low_ms=9.9, high_ms=10.1, source="measured", device="cpu",
+                          backend=Backend("onnxruntime"))  # fmt: skip
     model = batched(config_model(TINY, name="tiny"), 4)
     row = Row(subject=Subject(model=model, kind="FasterNet", label="T"), latency=latency)
     figure = models_figure([row], device="cpu")

@@ -20,14 +20,20 @@ from nas.benching.bench_subjects import MODELS, Subject, model_subjects
 from nas.cli.main import main
 from predictors.backends.model import Model, config_model
 from predictors.devices.registry import open_device
-from predictors.timing import Measurement
+from predictors.measurement import Backend, Latency
 from search_spaces.formats import save_config
 
 WIDER = replace(TINY, widths=(16, 32))
-MEASURED = Measurement(
-    median_ms=2.0, low_ms=1.9, high_ms=2.1, source="measured", device="cpu", threads=1,
-    runtime="onnxruntime", samples_ms=((2.0, 2.1), (1.9, 2.0)), context={"clock": "cpu_ms"},
-)  # fmt: skip
+MEASURED = Latency(
+    median_ms=2.0,
+    low_ms=1.9,
+    high_ms=2.1,
+    source="measured",
+    device="cpu",
+    backend=Backend("onnxruntime"),
+    samples_ms=((2.0, 2.1), (1.9, 2.0)),
+    context={"clock": "cpu_ms"},
+)
 Streams = pytest.CaptureFixture[str]
 
 

@@ -7,8 +7,7 @@ from random import Random
 
 import pytest
 
-from predictors.comparison import compare, compare_in_turn
-from predictors.timing import Measurement, Source
+from predictors.measurement import Backend, Latency, Source, compare, compare_in_turn
 
 ROUNDS, PROCESSES = 12, 3
 
@@ -16,15 +15,15 @@ ROUNDS, PROCESSES = 12, 3
 def _measurement(
     true_ms: float, *, session: str | None = "a", seed: int = 0, drift: float = 0.0,
     source: Source = "measured",
-) -> Measurement:  # fmt: skip
+) -> Latency:  # fmt: skip
     """A measurement of +-3 % whose blocks drift with the machine."""
     rng = Random(seed)
     samples = tuple(
         tuple(true_ms * (1 + drift * n / ROUNDS) * math.exp(rng.gauss(0, 0.01))
               for n in range(ROUNDS)) for _ in range(PROCESSES))  # fmt: skip
-    return Measurement(
+    return Latency(
         median_ms=true_ms, low_ms=true_ms / 1.03, high_ms=true_ms * 1.03, source=source,
-        device="cpu", runtime="onnxruntime", threads=1, samples_ms=samples,
+        device="cpu", backend=Backend("onnxruntime"), samples_ms=samples,
         context={} if session is None else {"session": session},
     )  # fmt: skip
 
@@ -67,7 +66,7 @@ def test_side_by_side_is_known_better_than_apart() -> None:
 def test_the_one_that_was_timed_longer_is_compared_in_the_rounds_of_both() -> None:
     first, second = _measurement(10.0, seed=1), _measurement(12.0, seed=2)
     cut = tuple(rounds[:8] for rounds in second.samples_ms)
-    shorter = Measurement(**{**vars(second), "samples_ms": cut})
+    shorter = Latency(**{**vars(second), "samples_ms": cut})
     assert compare(first, shorter).ratio == pytest.approx(1.2, rel=0.02)
 
 
@@ -87,7 +86,7 @@ def test_samples_that_cannot_be_of_one_session_are_not_paired(
     assert compare(spoilt, spoilt).ratio == pytest.approx(1.0)
 
 
-def _turns(true_ms: float, *, seed: int) -> list[Measurement]:
+def _turns(true_ms: float, *, seed: int) -> list[Latency]:
     """A process a turn, at another speed of the machine each time."""
     return [replace(found, samples_ms=(tuple((1 + turn) * ms for ms in found.samples_ms[0]),))
             for turn, found in enumerate(_measurement(true_ms, session=None, seed=seed + i)
@@ -96,7 +95,7 @@ def _turns(true_ms: float, *, seed: int) -> list[Measurement]:
 
 def test_what_took_turns_is_compared_turn_by_turn() -> None:
     first, second = _turns(10.0, seed=1), _turns(6.5, seed=100)
-    other = [replace(m, median_ms=99.0, runtime="openvino") for m in second]
+    other = [replace(m, median_ms=99.0, backend=Backend("openvino")) for m in second]
     found = compare_in_turn(first, other)  # in milliseconds of their own, whatever the others say
     assert found.ratio == pytest.approx(0.65, rel=0.01)
     assert 0.6 < found.low < 0.65 < found.high < 0.7

@@ -17,7 +17,7 @@ from predictors.devices.profiled import ProfiledDevice
 from predictors.devices.references import reference_latency
 from predictors.devices.registry import device_names, open_device
 from predictors.devices.timed import TimedDevice
-from predictors.timing import Measurement
+from predictors.measurement import Latency
 from search_spaces.catalogue import SPACES
 from search_spaces.fasternet import FASTERNET
 
@@ -36,11 +36,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def _check(measurement: Measurement, device: Device) -> None:
+def _check(measurement: Latency, device: Device) -> None:
     assert 0 < measurement.low_ms < measurement.median_ms < measurement.high_ms
     assert measurement.source == device.source == "measured"
-    assert (measurement.device, measurement.runtime) == (device.name, device.runtime)
-    assert measurement.threads == 1
+    assert (measurement.device, measurement.backend.runtime) == (device.name, device.runtime)
+    assert measurement.backend.threads == 1
     assert all(len(rounds) >= 6 for rounds in measurement.samples_ms)
     assert all(ms > 0 for rounds in measurement.samples_ms for ms in rounds)
     context = measurement.context
@@ -78,7 +78,7 @@ def test_torch_is_a_second_runtime() -> None:
     device = open_device("cpu", runtime="torch")
     (measurement,) = device.measure_each([TINY], processes=1)
     _check(measurement, device)
-    assert measurement.runtime == "torch"
+    assert measurement.backend.runtime == "torch"
 
 
 def test_nothing_to_time_takes_no_time() -> None:
@@ -149,7 +149,7 @@ def test_a_profile_predicts_many_as_it_measures_one(threads: int) -> None:
         assert measurement.high_ms == pytest.approx(prediction.high_ms[i], rel=1e-12)
         assert measurement.low_ms < measurement.median_ms < measurement.high_ms
         assert measurement.source == device.source == "predicted"
-        assert measurement.threads == threads
+        assert measurement.backend.threads == threads
 
 
 def test_a_profile_predicts_nothing_of_nothing() -> None:

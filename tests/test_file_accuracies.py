@@ -19,7 +19,7 @@ from nas.studies.study import Study
 from nas.verifying import verify
 from predictors.devices.alternatives import AlternativesDevice
 from predictors.devices.device import Device
-from predictors.timing import Measurement
+from predictors.measurement import Latency
 from search_spaces.catalogue import SPACES
 
 SPACE = SPACES["fasternet-32"]
@@ -90,10 +90,11 @@ def test_what_a_file_loses_is_measured_against_torch(
     assert (same.lost, same.images, same.error) == (0.0, 12, None)
 
 
-def _timed(precision: str, ms: float, source: str = "measured") -> Measurement:
-    return Measurement.from_json({
+def _timed(precision: str, ms: float, source: str = "measured") -> Latency:
+    return Latency.from_json({
         "median_ms": ms, "low_ms": 0.9 * ms, "high_ms": 1.1 * ms, "source": source,
-        "device": "cpu", "runtime": "onnxruntime", "threads": 1, "precision": precision,
+        "device": "cpu",
+        "backend": {"runtime": "onnxruntime", "precision": precision},
     })  # fmt: skip
 
 
@@ -103,7 +104,7 @@ def _front(files: FileAccuracies) -> list[tuple[str, float, str]]:
     found = candidates_of(outcomes, {CONFIG: latency}, files, budget_ms=5.0,
                           accuracy_kind="trained", measured_only=True)  # fmt: skip
     assert all(c.on_front and c.fp32_accuracy == 60 for c in found)
-    return [(c.name, c.accuracy, c.latency.precision) for c in found]
+    return [(c.name, c.accuracy, c.latency.backend.precision) for c in found]
 
 
 def test_a_slower_form_that_loses_less_is_on_the_front_too() -> None:
@@ -120,7 +121,7 @@ def test_a_slower_form_that_loses_less_is_on_the_front_too() -> None:
 
 def test_a_latency_keeps_its_slower_forms() -> None:
     latency = replace(_timed("int8", 1.0), slower=(_timed("fp32", 2.0),))
-    assert Measurement.from_json(latency.as_json()) == latency
+    assert Latency.from_json(latency.as_json()) == latency
     assert "slower" not in _timed("fp32", 1.0).as_json()
 
 

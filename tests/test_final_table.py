@@ -5,14 +5,14 @@ from pathlib import Path
 from nas.training.ending import Ending, keep_ending
 from nas.training.final_table import endings_in, final_table
 from predictors.backends.agreement import Agreement
-from predictors.timing import Measurement
+from predictors.measurement import Backend, Latency
 from predictors.training.evaluate import Judgement
 
 
 def _ending(name: str, ms: float | None, device: str = "cpu", precision: str = "fp32") -> Ending:
-    latency = None if ms is None else Measurement(
+    latency = None if ms is None else Latency(
         median_ms=ms, low_ms=0.9 * ms, high_ms=1.1 * ms, source="measured", device=device,
-        runtime="onnxruntime", threads=1, precision=precision)  # fmt: skip
+        backend=Backend("onnxruntime", precision))  # fmt: skip
     return Ending(
         name=name, weights="", epoch=1, judged=Judgement(split="test", images=10, right=9),
         validation=90.0, files=(), deployed="", macs=1, params=1, latency=latency,

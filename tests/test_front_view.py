@@ -11,15 +11,15 @@ from matplotlib.text import Text
 from nas.candidate import Candidate
 from nas.report.figures import front_figure
 from nas.report.model import View, off_scale_words, view_of
-from predictors.timing import Measurement, Source
+from predictors.measurement import Backend, Latency, Source
 from search_spaces.fasternet import FASTERNET
 
 BUDGET_MS = 10.0
 
 
 def _network(ms: float, *, name: str = "trial-0001", source: Source = "measured") -> Candidate:
-    latency = Measurement(median_ms=ms, low_ms=0.97 * ms, high_ms=1.03 * ms, source=source,
-                          device="cpu", runtime="onnxruntime", threads=1)  # fmt: skip
+    latency = Latency(median_ms=ms, low_ms=0.97 * ms, high_ms=1.03 * ms, source=source,
+                          device="cpu", backend=Backend("onnxruntime"))  # fmt: skip
     return Candidate(name=name, config=FASTERNET["t0"], accuracy=50 + ms, accuracy_kind="proxy",
                      latency=latency, macs=1, params=1, feasible=latency.meets(BUDGET_MS),
                      on_front=latency.meets(BUDGET_MS))  # fmt: skip

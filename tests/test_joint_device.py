@@ -17,8 +17,8 @@ from nas.studies.targets import Target, device_facts, recorded_targets
 from predictors.devices.device import Device
 from predictors.devices.joint import GROUP, JointDevice, places_of
 from predictors.devices.registry import open_device
+from predictors.measurement import Backend, Latency
 from predictors.shares import SharePredictor
-from predictors.timing import Measurement
 from search_spaces.catalogue import SPACES
 from search_spaces.fasternet import FASTERNET
 
@@ -32,9 +32,9 @@ def _joint(*budgets_ms: float) -> JointDevice:
                        budgets_ms=budgets_ms)  # fmt: skip
 
 
-def _timing(ms: float) -> Measurement:
-    return Measurement(median_ms=ms, low_ms=0.9 * ms, high_ms=1.1 * ms, source="measured",
-                       device="quick", runtime="onnxruntime", threads=1)  # fmt: skip
+def _timing(ms: float) -> Latency:
+    return Latency(median_ms=ms, low_ms=0.9 * ms, high_ms=1.1 * ms, source="measured",
+                       device="quick", backend=Backend("onnxruntime"))  # fmt: skip
 
 
 def test_a_latency_is_the_largest_share_of_a_budget() -> None:
@@ -133,10 +133,10 @@ def test_budgets_out_of_reach_together_are_told_with_their_devices() -> None:
 
 def test_a_measurement_comes_back_from_json_whole() -> None:
     found = _joint(4.0, 24.0).measure(T0)
-    assert Measurement.from_json(found.as_json()) == found
+    assert Latency.from_json(found.as_json()) == found
     alone = replace(_timing(1.0), samples_ms=((1.0, 1.1), (1.2,)))
     assert "parts" not in alone.as_json()
-    assert Measurement.from_json(alone.as_json()) == alone
+    assert Latency.from_json(alone.as_json()) == alone
 
 
 def test_it_is_said_which_device_gave_what() -> None:

@@ -6,16 +6,16 @@ from nas.candidate import Candidate
 from nas.report.front_figure import draw_front as plot_front
 from nas.report.html_front import draw_front
 from nas.report.model import front_title, view_of
-from predictors.timing import Measurement
+from predictors.measurement import Backend, Latency
 from search_spaces.fasternet import FASTERNET
 
 
 def _network(share: float) -> Candidate:
     """One that takes so many per cent of the budget of its slower device."""
-    part = Measurement(median_ms=1.0, low_ms=1.0, high_ms=1.0, source="measured",
-                       device="cpu", runtime="onnxruntime", threads=1)  # fmt: skip
-    shares = Measurement(median_ms=share, low_ms=share, high_ms=share, source="measured",
-                         device="quick,slow", runtime="onnxruntime", threads=1,
+    part = Latency(median_ms=1.0, low_ms=1.0, high_ms=1.0, source="measured",
+                       device="cpu", backend=Backend("onnxruntime"))  # fmt: skip
+    shares = Latency(median_ms=share, low_ms=share, high_ms=share, source="measured",
+                         device="quick,slow", backend=Backend("onnxruntime"),
                          parts=(("quick", part), ("slow", part)))  # fmt: skip
     return Candidate(name="trial-0", config=FASTERNET["t0"], accuracy=90.0, accuracy_kind="trained",
                      latency=shares, macs=1, params=1, feasible=share <= 100)  # fmt: skip

@@ -18,7 +18,7 @@ from nas.cli.main import main
 from nas.folders import read_only_run
 from nas.report.html_report import html_report
 from nas.studies import journal
-from predictors.timing import Measurement
+from predictors.measurement import Latency
 
 BUDGETS = {"arm": 1.2, "cpu": 1.5}
 DEVICES = ("--device", "arm", "--device", "cpu", "--space", "fasternet-32")
@@ -69,7 +69,7 @@ def _rows(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _alone(run: Path, row: dict[str, str], device: str) -> Measurement:
+def _alone(run: Path, row: dict[str, str], device: str) -> Latency:
     """What the device says of a network of the front when it is asked by itself."""
     config = fn.load_config(run / row["config"])
     return next(fn.open_device(device, reuse=True).measure_each([config], processes=1))

@@ -4,17 +4,17 @@ import pytest
 
 from nas.cli.main import main
 from predictors.devices.recorded import RecordedDevice
-from predictors.timing import Measurement
+from predictors.measurement import Backend, Latency
 
 
 def test_an_error_on_a_terminal_has_a_line_of_its_own(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(_: str) -> Measurement:
+    def broken(_: str) -> Latency:
         if not done:
             done.append(1)
-            return Measurement(median_ms=2.0, low_ms=1.9, high_ms=2.1, source="measured",
-                               device="lab", threads=1, runtime="onnxruntime")  # fmt: skip
+            return Latency(median_ms=2.0, low_ms=1.9, high_ms=2.1, source="measured",
+                               device="lab", backend=Backend("onnxruntime"))  # fmt: skip
         raise RuntimeError("it broke")
 
     done: list[int] = []

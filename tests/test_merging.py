@@ -18,7 +18,7 @@ from nas.studies import journal
 from nas.studies.options import SearchOptions
 from nas.studies.study import TRIALS, hold
 from nas.studies.trainings import Trained
-from predictors.timing import Measurement
+from predictors.measurement import Backend, Latency
 from search_spaces.catalogue import SPACES
 from search_spaces.fasternet import FASTERNET
 from search_spaces.space import Genes
@@ -36,9 +36,9 @@ def _good(number: int) -> Outcome:
     return Outcome(number, Scores(accuracy=50.0 + number, latency_ms=1.0))
 
 
-def _latency(ms: float) -> Measurement:
-    return Measurement(median_ms=ms, low_ms=ms, high_ms=ms, source="measured", device="arm",
-                       runtime="onnxruntime", threads=1)  # fmt: skip
+def _latency(ms: float) -> Latency:
+    return Latency(median_ms=ms, low_ms=ms, high_ms=ms, source="measured", device="arm",
+                       backend=Backend("onnxruntime"))  # fmt: skip
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from nas.benching.bench_row import Row
 from nas.benching.bench_subjects import MODELS, Subject, operator_subjects
 from nas.report.figures import models_figure, operators_figure, plot_operators
 from predictors.backends.model import Model
-from predictors.timing import Measurement
+from predictors.measurement import Backend, Latency
 
 DEVICE = "Intel(R) Xeon(R) Processor @ 2.10GHz, onnxruntime 1.31.1, one thread: measured"
 # GFLOPS at the four sizes, and (MACs in G, ms): about what ONNX Runtime reaches on one core.
@@ -31,9 +31,9 @@ NETWORKS = {
 }  # fmt: skip
 
 
-def _latency(ms: float) -> Measurement:
-    return Measurement(median_ms=ms, low_ms=0.96 * ms, high_ms=1.04 * ms, source="measured",
-                       device="cpu", runtime="onnxruntime", threads=1)  # fmt: skip
+def _latency(ms: float) -> Latency:
+    return Latency(median_ms=ms, low_ms=0.96 * ms, high_ms=1.04 * ms, source="measured",
+                       device="cpu", backend=Backend("onnxruntime"))  # fmt: skip
 
 
 def _operators() -> list[Row]:

@@ -22,7 +22,7 @@ from nas.report.figures import calibration_figure, front_figure, plot_calibratio
 from predictors.accuracy import AccuracyKind
 from predictors.cost import cost
 from predictors.latency import Prediction
-from predictors.timing import Measurement, Source
+from predictors.measurement import Backend, Latency, Source
 from search_spaces.catalogue import SPACES
 from search_spaces.fasternet import FASTERNET
 
@@ -30,9 +30,9 @@ DEVICE = "Intel(R) Xeon(R) Processor @ 2.10GHz, onnxruntime 1.31.1, 1 thread(s)"
 T0_TO_L_MS = (9.05, 19.3, 38.8, 95.0, 187.0, 330.0)
 
 
-def _latency(ms: float, source: Source = "measured") -> Measurement:
-    return Measurement(median_ms=ms, low_ms=0.97 * ms, high_ms=1.03 * ms, source=source,
-                       device="cpu", runtime="onnxruntime", threads=1)  # fmt: skip
+def _latency(ms: float, source: Source = "measured") -> Latency:
+    return Latency(median_ms=ms, low_ms=0.97 * ms, high_ms=1.03 * ms, source=source,
+                       device="cpu", backend=Backend("onnxruntime"))  # fmt: skip
 
 
 def _candidates(
@@ -98,7 +98,7 @@ def _faces(figure: Figure, label: str) -> set[tuple[float, float, float]]:
     return {to_rgb(face) for scatter in dots for face in scatter.get_facecolor()}
 
 
-def _prediction(n: int = 40) -> tuple[Prediction, list[Measurement]]:
+def _prediction(n: int = 40) -> tuple[Prediction, list[Latency]]:
     rng = np.random.default_rng(0)
     true = np.exp(rng.uniform(0.1, 2.5, n))
     mean = true * np.exp(rng.normal(0, 0.04, n))

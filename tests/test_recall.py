@@ -14,14 +14,14 @@ from predictors.devices.local import open_local
 from predictors.devices.runner.machine import processor
 from predictors.devices.store import Store
 from predictors.devices.timed import Host, TimedDevice
-from predictors.timing import Measurement
+from predictors.measurement import Latency
 from search_spaces.fasternet import FasterNetConfig
 
 OTHER = replace(TINY, classes=11)
 
 
 @pytest.fixture(scope="module")
-def once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Measurement]:
+def once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Latency]:
     """A cache in which a network was timed by two processes, and what they found."""
     cache = tmp_path_factory.mktemp("once")
     with pytest.MonkeyPatch.context() as patch:
@@ -31,9 +31,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Measurement]:
 
 
 @pytest.fixture
-def timed(
-    once: tuple[Path, Measurement], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Measurement:
+def timed(once: tuple[Path, Latency], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Latency:
     """What was found; from here on no process can be started."""
     shutil.copytree(once[0], tmp_path / "cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -41,7 +39,7 @@ def timed(
     return once[1]
 
 
-def test_what_was_timed_is_recalled(timed: Measurement) -> None:
+def test_what_was_timed_is_recalled(timed: Latency) -> None:
     device = open_local("cpu", Wanted(reuse=True))
     (found,) = device.measure_each([TINY], processes=2)
     assert found == replace(timed, context={**timed.context, "recalled": True},
@@ -61,14 +59,14 @@ def test_what_was_timed_is_recalled(timed: Measurement) -> None:
     ],
 )
 def test_anything_else_is_timed(
-    timed: Measurement, wanted: Wanted, config: FasterNetConfig, processes: int
+    timed: Latency, wanted: Wanted, config: FasterNetConfig, processes: int
 ) -> None:
     with pytest.raises(RuntimeError, match="The device must stay reachable"):
         list(open_local("cpu", wanted).measure_each([config], processes=processes))
 
 
 def test_what_was_imported_is_brought_to_this_machines_scale(
-    timed: Measurement, tmp_path: Path
+    timed: Latency, tmp_path: Path
 ) -> None:
     """As if the references had been kept in a faster hour here than there."""
     for file in (tmp_path / "cache" / "fasternas").glob("reference-*.json"):
@@ -79,7 +77,7 @@ def test_what_was_imported_is_brought_to_this_machines_scale(
         assert getattr(found, name) == pytest.approx(getattr(timed, name) / 2)
 
 
-def test_what_another_board_of_a_pool_timed_is_not_timed_again(timed: Measurement) -> None:
+def test_what_another_board_of_a_pool_timed_is_not_timed_again(timed: Latency) -> None:
     host = Host(command=("false",), address="me@b2", machine=processor(),
                 version=installed_version("onnxruntime"))  # fmt: skip
     device = TimedDevice("b2", host, Wanted(reuse=True))
@@ -91,7 +89,7 @@ def test_what_another_board_of_a_pool_timed_is_not_timed_again(timed: Measuremen
 
 
 def test_where_no_references_are_kept_those_of_the_import_are(
-    timed: Measurement, tmp_path: Path
+    timed: Latency, tmp_path: Path
 ) -> None:
     files = list((tmp_path / "cache" / "fasternas").glob("reference-*.json"))
     before = {file: json.loads(file.read_text())["latency_ms"] for file in files}
@@ -107,7 +105,7 @@ def test_where_no_references_are_kept_those_of_the_import_are(
     [{"references": None}, {"references": {"small": {"kept_ms": 1.0}}}, {"nearness": "no"},
      {"nearness": 7}, {"references": {"small": {"kept_ms": -1}, "t0": {"kept_ms": 2}}}],
 )  # fmt: skip
-def test_what_does_not_tell_its_scale_is_not_used(timed: Measurement, wrong: object) -> None:
+def test_what_does_not_tell_its_scale_is_not_used(timed: Latency, wrong: object) -> None:
     (entry,) = Store().entries()
     assert isinstance(wrong, dict)
     context = {**entry.measurement.context, **wrong}

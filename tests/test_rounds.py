@@ -7,8 +7,17 @@ from statistics import fmean
 
 import pytest
 
-from predictors.rounds import Round, blend, is_steady, nearness, nearness_in, ratios, ratios_in
-from predictors.timing import Estimate, estimate
+from predictors.measurement import (
+    Estimate,
+    Round,
+    blend,
+    estimate,
+    is_steady,
+    nearness,
+    nearness_in,
+    ratios,
+    ratios_in,
+)
 
 SMALL_MS, LARGE_MS, TRUE_MS = 1.0, 10.0, 5.0
 NOISE = 0.01

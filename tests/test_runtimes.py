@@ -120,7 +120,10 @@ def test_the_runner_times_what_was_exported(runtime: Runtime, scratch: Path) -> 
             raise
         pytest.skip("this processor has no bf16.")
     assert measured.median_ms > 0
-    assert (measured.runtime, measured.precision) == (runtime.name, runtime.precision)
+    assert (measured.backend.runtime, measured.backend.precision) == (
+        runtime.name,
+        runtime.precision,
+    )
     assert measured.context["runtime_version"] == version(runtime.package)
     assert (runtime.precision in device.description) == (runtime.precision != "fp32")
     assert list(scratch.iterdir()) == list(Path.cwd().iterdir()) == []

@@ -15,7 +15,7 @@ import pytest
 from predictors.backends.model import config_identity
 from predictors.devices.entry import Entry, Key, Setting
 from predictors.devices.store import Merged, Store
-from predictors.timing import Measurement
+from predictors.measurement import Backend, Latency
 from search_spaces.fasternet import FASTERNET
 
 SETTING = Setting(runtime="onnxruntime", version="1.20", threads=1, machine="a processor")
@@ -32,11 +32,11 @@ for number in range(int(sys.argv[2]), int(sys.argv[3])):
 """
 
 
-def measurement(ms: float = 3.0, *, processes: int = 2) -> Measurement:
+def measurement(ms: float = 3.0, *, processes: int = 2) -> Latency:
     """A measurement by so many processes."""
-    return Measurement(
+    return Latency(
         median_ms=ms, low_ms=0.9 * ms, high_ms=1.1 * ms, source="measured", device="cpu",
-        runtime="onnxruntime", threads=1, samples_ms=((ms, ms),) * processes,
+        backend=Backend("onnxruntime"), samples_ms=((ms, ms),) * processes,
         context={"machine": "a processor", "pinned": True},
     )  # fmt: skip
 

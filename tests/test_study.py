@@ -26,7 +26,7 @@ from nas.studies.study import (
     read_run,
     write_run,
 )
-from predictors.timing import Measurement
+from predictors.measurement import Backend, Latency
 from search_spaces.catalogue import SPACES
 from search_spaces.fasternet import FASTERNET
 from search_spaces.space import Genes
@@ -41,9 +41,9 @@ OUTCOMES = [
     Outcome(1, None, "ValueError: it says \u00b5"),
     Outcome(3, Scores(accuracy=80.0, latency_ms=2.9, latency_high_ms=3.1)),
 ]
-MEASUREMENT = Measurement(
+MEASUREMENT = Latency(
     median_ms=1 / 7, low_ms=0.1, high_ms=0.2, source="measured", device="cpu",
-    runtime="onnxruntime", threads=2, unstable=True, samples_ms=((0.1, 0.15), (0.2,)),
+    backend=Backend("onnxruntime", threads=2), unstable=True, samples_ms=((0.1, 0.15), (0.2,)),
     context={"clock": "cpu_ms", "pinned": True, "governor": None, "cores": [0, 1]},
 )  # fmt: skip
 
@@ -120,8 +120,8 @@ def test_measurements_come_back_as_they_were(study: Study) -> None:
 
 
 def test_the_last_measurement_of_a_network_counts(study: Study) -> None:
-    later = Measurement(median_ms=9.0, low_ms=8.0, high_ms=10.0, source="measured", device="cpu",
-                        runtime="torch", threads=1)  # fmt: skip
+    later = Latency(median_ms=9.0, low_ms=8.0, high_ms=10.0, source="measured", device="cpu",
+                        backend=Backend("torch"))  # fmt: skip
     for measurement in (MEASUREMENT, later):
         study.keep_measurement(FASTERNET["t0"], measurement)
     assert read_measurements(study.folder) == {FASTERNET["t0"]: later}

@@ -23,7 +23,7 @@ from predictors.devices.connection import DeviceLostError
 from predictors.devices.joint import JointDevice
 from predictors.devices.pool import PooledDevice
 from predictors.devices.registry import open_device
-from predictors.timing import Measurement
+from predictors.measurement import Latency
 
 NETWORKS = [replace(TINY, classes=10 + i) for i in range(4)]
 
@@ -83,7 +83,7 @@ def test_two_searches_never_time_on_one_board_at_once(cluster: Any, tmp_path: Pa
         mark.unlink()
         return True
 
-    found: list[Measurement] = []
+    found: list[Latency] = []
     with joined(cluster.address) as ray:
         searches = [
             threading.Thread(

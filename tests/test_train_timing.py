@@ -40,7 +40,7 @@ def test_resumed_it_times_both_side_by_side_and_repeats_nothing(
     sessions = set()
     for name, latency in latencies.items():
         assert latency
-        assert (latency.source, latency.device, latency.runtime) == ("measured", "cpu",
+        assert (latency.source, latency.device, latency.backend.runtime) == ("measured", "cpu",
                                                                      "onnxruntime")  # fmt: skip
         assert latency.context["artifact"] == _sha256(trained / "out" / name / f"{name}.onnx")
         sessions.add(latency.context["session"])
@@ -158,7 +158,7 @@ def test_in_int8_the_file_that_is_timed_is_the_one_that_is_judged(
     file = run / "trained" / "large" / ending.deployed
     assert file.name == "large.int8.onnx"
     assert ending.latency.context["artifact"] == _sha256(file)
-    assert (ending.latency.precision, ending.kept) == ("int8", True)
+    assert (ending.latency.backend.precision, ending.kept) == ("int8", True)
     assert (
         abs(ending.judged.accuracy - float(final_rows(trained / "out")["large"]["accuracy"])) < 10
     )

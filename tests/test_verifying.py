@@ -11,14 +11,14 @@ from nas.candidate import Candidate
 from nas.studies.options import SearchOptions
 from nas.verifying import verify
 from predictors.devices.device import PROCESSES
-from predictors.timing import Measurement
+from predictors.measurement import Backend, Latency
 from search_spaces.fasternet import FasterNetConfig
 
-PREDICTED = Measurement(median_ms=1.0, low_ms=0.9, high_ms=1.1, source="predicted", device="cpu",
-                        runtime="onnxruntime", threads=1)  # fmt: skip
+PREDICTED = Latency(median_ms=1.0, low_ms=0.9, high_ms=1.1, source="predicted", device="cpu",
+                        backend=Backend("onnxruntime"))  # fmt: skip
 
 
-def _timed(processes: int) -> Measurement:
+def _timed(processes: int) -> Latency:
     return replace(PREDICTED, source="measured", samples_ms=((1.0, 1.0),) * processes)
 
 
@@ -31,12 +31,12 @@ class Clock:
 
     def measure_each(
         self, networks: Sequence[FasterNetConfig], *, processes: int
-    ) -> Iterator[Measurement]:
+    ) -> Iterator[Latency]:
         self.timed += networks
         yield from [_timed(min(processes, self._most))] * len(networks)
 
 
-class Record(dict[FasterNetConfig, Measurement]):
+class Record(dict[FasterNetConfig, Latency]):
     """What is known of latencies, as a study keeps it."""
 
     keep_measurement = dict.__setitem__

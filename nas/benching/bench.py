@@ -15,7 +15,7 @@ from nas.benching.bench_subjects import Subject
 from predictors.devices.connection import DeviceLostError, OverwhelmedError
 from predictors.devices.device import PROCESSES, Device
 from predictors.devices.timed import GROUP
-from predictors.timing import Measurement
+from predictors.measurement import Latency
 from search_spaces.io import make_folders, remove_empty
 
 
@@ -60,7 +60,7 @@ def in_order(rows: Sequence[Row], subjects: Sequence[Subject]) -> list[Row]:
 
 
 def _rows(
-    subjects: Sequence[Subject], device: Device, folder: Path, kept: Mapping[str, Measurement],
+    subjects: Sequence[Subject], device: Device, folder: Path, kept: Mapping[str, Latency],
     processes: int,
 ) -> Iterator[Row]:  # fmt: skip
     for subject in subjects:

@@ -1,17 +1,15 @@
 """The measurements of a benchmark on disk, one a line, kept as they come."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from nas.studies import journal
 from predictors.backends.model import Model
-from predictors.timing import Measurement
+from predictors.measurement import Latency
 
 JOURNAL = "bench.jsonl"
 
 
-def keep_measurement(folder: Path, device: str, model: Model, latency: Measurement) -> None:
+def keep_measurement(folder: Path, device: str, model: Model, latency: Latency) -> None:
     """Append a measurement with all its samples; `device` is the device's description.
 
     Raises:
@@ -21,7 +19,7 @@ def keep_measurement(folder: Path, device: str, model: Model, latency: Measureme
     journal.append(folder / JOURNAL, [entry])
 
 
-def kept_measurements(folder: Path, device: str) -> dict[str, Measurement]:
+def kept_measurements(folder: Path, device: str) -> dict[str, Latency]:
     """Return what the folder holds of the device of that description, by the models' identities.
 
     A last line that was cut off is dropped: its network is timed again.
@@ -35,15 +33,10 @@ def kept_measurements(folder: Path, device: str) -> dict[str, Measurement]:
     for number, entry in enumerate(journal.read(path), start=1):
         try:
             if entry["device"] == device:
-                found[entry["identity"]] = _measurement(entry["measurement"])
+                found[entry["identity"]] = Latency.from_json(entry["measurement"])
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f"Line {number} of {path} must be a measurement, but is none: {error}. Delete that "
                 "line to lose that measurement only."
             ) from None
     return found
-
-
-def _measurement(stored: Mapping[str, Any]) -> Measurement:
-    samples = tuple(tuple(process) for process in stored["samples_ms"])
-    return Measurement(**{**stored, "samples_ms": samples})

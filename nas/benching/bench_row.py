@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nas.benching.bench_subjects import Subject
-from predictors.timing import Measurement
+from predictors.measurement import Latency
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +16,7 @@ class Row:
     """
 
     subject: Subject
-    latency: Measurement | None = None
+    latency: Latency | None = None
     failed: str = ""
     done: bool = False
 

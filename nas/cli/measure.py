@@ -13,11 +13,10 @@ from nas.networks import find_network
 from nas.quantities import format_count, format_ms
 from nas.report.words import forms_differ
 from predictors.backends.model import Model, batched
-from predictors.comparison import compare
 from predictors.devices.device import HOW_TO_ATTACH, Device
-from predictors.timing import Measurement
+from predictors.measurement import Latency, compare
 
-Timed = tuple[Model, Measurement]
+Timed = tuple[Model, Latency]
 
 
 def run_measure(arguments: argparse.Namespace) -> int:
@@ -46,7 +45,7 @@ def run_measure(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def how_measured(measurements: Sequence[Measurement]) -> list[str]:
+def how_measured(measurements: Sequence[Latency]) -> list[str]:
     """What is to be known of how the measurements came about, one line each."""
     sessions = {m.context["session"]: m.context for m in measurements if "session" in m.context}
     counts: Counter[str] = Counter()
@@ -64,32 +63,43 @@ def how_measured(measurements: Sequence[Measurement]) -> list[str]:
     return found
 
 
-def _cells(model: Model, m: Measurement, *, tell_form: bool) -> list[str]:
+def _cells(model: Model, m: Latency, *, tell_form: bool) -> list[str]:
     speed = model.gflops(m.median_ms)
     return [model.name, format_ms(m.median_ms), f"{format_ms(m.low_ms)} - {format_ms(m.high_ms)}",
             format_count(model.images_per_s(m.median_ms)),
             m.source + (", unstable" if m.unstable else ""),
-            *([f"{m.runtime} {m.precision}"] * tell_form),
+            *([f"{m.backend.runtime} {m.backend.precision}"] * tell_form),
             "-" if model.macs is None else format_count(model.macs),
             "-" if speed is None else format_ms(speed),
             "-" if model.params is None else format_count(model.params)]  # fmt: skip
 
 
-def _record(model: Model, m: Measurement, first: Timed) -> dict[str, Any]:
+def _record(model: Model, m: Latency, first: Timed) -> dict[str, Any]:
     record = {
-        "name": model.name, "median_ms": m.median_ms, "low_ms": m.low_ms, "high_ms": m.high_ms,
-        "source": m.source, "unstable": m.unstable, "device": m.device, "runtime": m.runtime,
-        "precision": m.precision, "threads": m.threads, "batch": model.batch_size,
-        "images_per_s": model.images_per_s(m.median_ms), "macs": model.macs,
-        "params": model.params, "gflops": model.gflops(m.median_ms), "context": m.context,
-    }  # fmt: skip
+        "name": model.name,
+        "median_ms": m.median_ms,
+        "low_ms": m.low_ms,
+        "high_ms": m.high_ms,
+        "source": m.source,
+        "unstable": m.unstable,
+        "device": m.device,
+        "runtime": m.backend.runtime,
+        "precision": m.backend.precision,
+        "threads": m.backend.threads,
+        "batch": model.batch_size,
+        "images_per_s": model.images_per_s(m.median_ms),
+        "macs": model.macs,
+        "params": model.params,
+        "gflops": model.gflops(m.median_ms),
+        "context": m.context,
+    }
     if model is not first[0]:
         found = compare(first[1], m)
         record["times_the_first"] = {"ratio": found.ratio, "low": found.low, "high": found.high}
     return record
 
 
-def _watched(measured: Iterator[Measurement], device: Device, total: int) -> Iterator[Measurement]:
+def _watched(measured: Iterator[Latency], device: Device, total: int) -> Iterator[Latency]:
     """Say on a terminal how far the timing is; what comes next has a line of its own."""
     begun = False
     try:

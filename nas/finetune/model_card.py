@@ -12,7 +12,7 @@ from nas.report.words import drawn
 from nas.training.ending import Ending
 from nas.training.full_recipe import crop_of, recipe_for
 from predictors.backends.agreement import Agreement
-from predictors.timing import Measurement
+from predictors.measurement import Latency
 from search_spaces.io import atomic_write
 
 if TYPE_CHECKING:
@@ -158,13 +158,13 @@ def _latency(ending: Ending) -> str:
     latency = ending.latency
     if latency is None:
         return "## Latency\n\nNot timed yet: `fasternas train` does it with --resume.\n"
-    what = f"`{ending.deployed}`, batch 1, {latency.precision}"
+    what = f"`{ending.deployed}`, batch 1, {latency.backend.precision}"
     if latency.parts:
         each = [f"On {name} {_timing(m)}." for name, m, _ in ending.on_each]
         lines = [f"{what}. {ending.described}.", *each]
     else:
         lines = [f"{_timing(latency)}: {what}. {ending.described}."]
-    if latency.precision == "bf16":
+    if latency.backend.precision == "bf16":
         lines.append("The accuracy is that of fp32: the runtime rounds the file when it loads it.")
     for name, m, budget_ms in ending.on_each:
         if budget_ms is not None:
@@ -175,7 +175,7 @@ def _latency(ending: Ending) -> str:
     return "## Latency\n\n" + "\n\n".join(lines) + "\n"
 
 
-def _timing(latency: Measurement) -> str:
+def _timing(latency: Latency) -> str:
     said = (f"{format_ms(latency.median_ms)} ms [{format_ms(latency.low_ms)}, "
             f"{format_ms(latency.high_ms)}] {latency.source}")  # fmt: skip
     sure = " (95 %)" if latency.source == "measured" else ""

@@ -10,7 +10,7 @@ import numpy as np
 from nas.benching.bench_row import Row
 from nas.benching.operators import LAYERS
 from nas.report.front_figure import Label, Obstacle, place_labels, plain_ticks
-from predictors.timing import CONFIDENCE, Measurement
+from predictors.measurement import CONFIDENCE, Latency
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -184,7 +184,7 @@ def _along(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     ]
 
 
-def _latency(row: Row) -> Measurement:
+def _latency(row: Row) -> Latency:
     if row.latency is None:
         raise ValueError(f"`rows` must have latencies, but {row.subject.model.name} has none. "
                          "Leave it out.")  # fmt: skip

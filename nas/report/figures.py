@@ -19,7 +19,7 @@ from nas.report.front_figure import draw_front, label_front, plain_ticks
 from nas.report.model import front_title, off_scale_words, sources, view_of
 from nas.training.full_progress import Row as Epoch
 from predictors.latency import COVERAGE, Prediction
-from predictors.timing import CONFIDENCE, Measurement
+from predictors.measurement import CONFIDENCE, Latency
 from search_spaces.io import atomic_write
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def plot_front(
 
 
 def plot_calibration(
-    path: Path, prediction: Prediction, measured: Sequence[Measurement], *, device: str
+    path: Path, prediction: Prediction, measured: Sequence[Latency], *, device: str
 ) -> None:
     """Write the plot of predicted against measured latencies of the same networks.
 
@@ -130,7 +130,7 @@ def front_figure(
 
 
 def calibration_figure(
-    prediction: Prediction, measured: Sequence[Measurement], *, device: str
+    prediction: Prediction, measured: Sequence[Latency], *, device: str
 ) -> "Figure":
     """Return the plot of predicted against measured latencies."""
     with _style():
@@ -257,7 +257,7 @@ _DOTS, _UNSTABLE, _INK = "#0072B2", "#B83A00", "#222222"
 Floats = NDArray[np.float64]
 
 
-def calibration_title(prediction: Prediction, measured: Sequence[Measurement]) -> str:
+def calibration_title(prediction: Prediction, measured: Sequence[Latency]) -> str:
     """The finding in one line.
 
     Raises:
@@ -275,7 +275,7 @@ def calibration_title(prediction: Prediction, measured: Sequence[Measurement]) -
     return f"Half of the predicted latencies are within {error:.1f} %"
 
 
-def draw_calibration(axes: "Axes", prediction: Prediction, measured: Sequence[Measurement]) -> None:
+def draw_calibration(axes: "Axes", prediction: Prediction, measured: Sequence[Latency]) -> None:
     """Draw predicted over measured latencies with their intervals, in logarithmic axes."""
     edges = _edges(prediction, measured)
     _set_axes(axes, edges)
@@ -296,7 +296,7 @@ def draw_calibration(axes: "Axes", prediction: Prediction, measured: Sequence[Me
 
 
 def _draw_networks(
-    axes: "Axes", prediction: Prediction, measured: Sequence[Measurement], x: Floats
+    axes: "Axes", prediction: Prediction, measured: Sequence[Latency], x: Floats
 ) -> None:
     y, unstable = prediction.mean_ms, [m.unstable for m in measured]
     axes.vlines(x, prediction.low_ms, prediction.high_ms, colors=_DOTS, linewidth=1.4, alpha=0.45,
@@ -317,14 +317,14 @@ def _set_axes(axes: "Axes", edges: tuple[float, float]) -> None:
     plain_ticks(axes.yaxis, edges)
 
 
-def _edges(prediction: Prediction, measured: Sequence[Measurement]) -> tuple[float, float]:
+def _edges(prediction: Prediction, measured: Sequence[Latency]) -> tuple[float, float]:
     """Room for every interval, the same on both axes."""
     lows = [*prediction.low_ms, *(m.low_ms for m in measured)] or [1.0]
     highs = [*prediction.high_ms, *(m.high_ms for m in measured)] or [10.0]
     return float(min(lows)) / 1.1, float(max(highs)) * 1.1
 
 
-def _medians(measured: Sequence[Measurement]) -> Floats:
+def _medians(measured: Sequence[Latency]) -> Floats:
     return np.array([m.median_ms for m in measured])
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nas.candidate import Candidate
 from nas.gauge import AXIS, PREDICTED_AXIS, limit_words, over_words, quantity
 from nas.report.model import MARGIN, View
-from predictors.timing import CONFIDENCE
+from predictors.measurement import CONFIDENCE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,7 @@ from nas.report.html_tables import table, value
 from nas.report.markup import Html, joined, tag, text
 from nas.report.svg_plane import Axis, Plane, legend
 from predictors.latency import COVERAGE, Prediction
-from predictors.timing import CONFIDENCE, Measurement
+from predictors.measurement import CONFIDENCE, Latency
 
 _BAND = 0.1
 
@@ -29,7 +29,7 @@ def calibration_section(found: Sequence[Calibration]) -> Html:
     ])  # fmt: skip
 
 
-def _compared(prediction: Prediction, measured: Sequence[Measurement]) -> Html:
+def _compared(prediction: Prediction, measured: Sequence[Latency]) -> Html:
     medians = np.array([m.median_ms for m in measured])
     covered = np.mean((prediction.low_ms <= medians) & (medians <= prediction.high_ms))
     words = (f"{calibration_title(prediction, measured)}: {len(measured)} networks that the "
@@ -39,7 +39,7 @@ def _compared(prediction: Prediction, measured: Sequence[Measurement]) -> Html:
     return joined([tag("p", text(words)), drawing, _legend(), _table(prediction, measured)])
 
 
-def _drawing(prediction: Prediction, measured: Sequence[Measurement]) -> Html:
+def _drawing(prediction: Prediction, measured: Sequence[Latency]) -> Html:
     low = min(*prediction.low_ms, *(m.low_ms for m in measured)) / 1.1
     high = max(*prediction.high_ms, *(m.high_ms for m in measured)) * 1.1
     axis = Axis(low=float(low), high=float(high), logarithmic=True)
@@ -81,7 +81,7 @@ def _legend() -> Html:
     ])  # fmt: skip
 
 
-def _table(prediction: Prediction, measured: Sequence[Measurement]) -> Html:
+def _table(prediction: Prediction, measured: Sequence[Latency]) -> Html:
     order = sorted(range(len(measured)), key=lambda i: measured[i].median_ms)
     rows = [
         [text(n),

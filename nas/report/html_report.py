@@ -32,7 +32,7 @@ from nas.run import Run
 from nas.studies.study import read_run
 from predictors.accuracy import proxy_scores
 from predictors.cost import cost
-from predictors.timing import Measurement
+from predictors.measurement import Latency
 from search_spaces.io import atomic_write
 
 STYLE, SCRIPT = Path(__file__).with_name("report.css"), Path(__file__).with_name("report.js")
@@ -178,7 +178,7 @@ def _latencies(candidate: Candidate) -> list[Html]:
     return [_latency(m) for m in (candidate.latency, *(m for _, m in candidate.latency.parts))]
 
 
-def _latency(found: Measurement) -> Html:
+def _latency(found: Latency) -> Html:
     """A latency, never without its interval and where it is from."""
     numbers = kept(value(found.median_ms, format_ms(found.median_ms)), text(" ["),
                    value(found.low_ms, format_ms(found.low_ms)), text(" to "),

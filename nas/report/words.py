@@ -12,7 +12,7 @@ from nas.studies.targets import Target
 from predictors.accuracy import AccuracyKind
 from predictors.cost import cost, cost_by_layer
 from predictors.devices.device import threads_of
-from predictors.timing import Measurement
+from predictors.measurement import Latency
 from search_spaces.fasternet import FasterNetConfig
 
 _NUMBER = {"proxy": "score", "trained": "accuracy", "supernet": "shared-weights likelihood"}
@@ -34,7 +34,7 @@ def accuracy_number(accuracy: float, kind: AccuracyKind) -> str:
     return format_score(accuracy) if kind == "proxy" else f"{accuracy:.5g}"
 
 
-def latency_words(latency: Measurement) -> str:
+def latency_words(latency: Latency) -> str:
     """Say a latency with its interval and where it is from; of several devices, each."""
     each = "".join(f"; {name}: {latency_words(part)}" for name, part in latency.parts)
     how = f"{source_words(latency)}{form_words(latency)}"
@@ -86,16 +86,16 @@ def columns(devices: Sequence[str]) -> tuple[str, ...]:
     return ("share_percent", "share_low", "share_high", "source", *each)
 
 
-def values(latency: Measurement) -> dict[str, Value]:
+def values(latency: Latency) -> dict[str, Value]:
     """Return what is in these columns."""
     cells: list[Value] = []
     for one in (latency, *(part for _, part in latency.parts)):
         cells += [one.median_ms, one.low_ms, one.high_ms, one.source]
-        cells += [] if one.parts else [one.runtime, one.precision]
+        cells += [] if one.parts else [one.backend.runtime, one.backend.precision]
     return dict(zip(columns([name for name, _ in latency.on_each]), cells, strict=True))
 
 
-def headings(latencies: Sequence[Measurement]) -> list[str]:
+def headings(latencies: Sequence[Latency]) -> list[str]:
     """Return what heads the columns that people read, of latencies on the same devices."""
     if not latencies:
         return [HEADING["ms"], "95 % interval", "source"]
@@ -109,42 +109,46 @@ def headings(latencies: Sequence[Measurement]) -> list[str]:
     return found
 
 
-def cells(latency: Measurement, *, tell_form: bool = False) -> list[str]:
+def cells(latency: Latency, *, tell_form: bool = False) -> list[str]:
     """Return what people read in these columns; runtime and precision where they are to be told."""
     found: list[str] = []
     for one in (latency, *(part for _, part in latency.parts)):
         found += [format_ms(one.median_ms), f"{format_ms(one.low_ms)} - {format_ms(one.high_ms)}",
                   source_words(one)]  # fmt: skip
-        found += [f"{one.runtime} {one.precision}"] if _have_form(one, tell=tell_form) else []
+        found += (
+            [f"{one.backend.runtime} {one.backend.precision}"]
+            if _have_form(one, tell=tell_form)
+            else []
+        )
     return found
 
 
-def forms_differ(latencies: Sequence[Measurement]) -> bool:
+def forms_differ(latencies: Sequence[Latency]) -> bool:
     """Whether runtimes and precisions are to be told: several, or another precision than fp32."""
     by_device: dict[str, set[tuple[str, str]]] = {}
     for latency in latencies:
         for name, m in latency.on_each:
-            by_device.setdefault(name, set()).add((m.runtime, m.precision))
+            by_device.setdefault(name, set()).add((m.backend.runtime, m.backend.precision))
     return any(len(forms) > 1 or any(precision != "fp32" for _, precision in forms)
                for forms in by_device.values())  # fmt: skip
 
 
-def sentence(latency: Measurement) -> str:
+def sentence(latency: Latency) -> str:
     """Say it, and how it was come by, on each device."""
     return "; ".join(
         f"{m.median_ms:.4g} ms [{m.low_ms:.4g}, {m.high_ms:.4g}] {m.source} on {name}, "
-        f"{m.runtime}{_precision_words(m)}, {threads_of(m.threads)}"
+        f"{m.backend.runtime}{_precision_words(m)}, {threads_of(m.backend.threads)}"
         for name, m in latency.on_each
     )
 
 
-def _have_form(latency: Measurement, *, tell: bool) -> bool:
+def _have_form(latency: Latency, *, tell: bool) -> bool:
     """The largest share of several devices is of none of them."""
     return tell and not latency.parts
 
 
-def _precision_words(latency: Measurement) -> str:
-    return "" if latency.precision == "fp32" else f" in {latency.precision}"
+def _precision_words(latency: Latency) -> str:
+    return "" if latency.backend.precision == "fp32" else f" in {latency.backend.precision}"
 
 
 _CELLS = 12  # of the bar that a stage's channels are

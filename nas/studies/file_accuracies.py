@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from nas.studies import journal
 from predictors.backends.table import find_runtime
-from predictors.timing import Measurement
+from predictors.measurement import Latency
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.io import one_line
 
@@ -49,14 +49,18 @@ class Weighted(Protocol):
         """Return those of a network."""
 
 
-def lower_forms(latency: Measurement) -> list[Form]:
+def lower_forms(latency: Latency) -> list[Form]:
     """Return in which forms a latency was timed, on any device, that are not in fp32."""
-    forms = {(m.runtime, m.precision) for _, m in latency.on_each if m.source == "measured"}
+    forms = {
+        (m.backend.runtime, m.backend.precision)
+        for _, m in latency.on_each
+        if m.source == "measured"
+    }
     return sorted(form for form in forms if form[1] != "fp32")
 
 
 def deployed_accuracy(
-    accuracy: float, latency: Measurement, known: Mapping[Form, FileAccuracy]
+    accuracy: float, latency: Latency, known: Mapping[Form, FileAccuracy]
 ) -> float:
     """Return the accuracy of the least accurate file that a latency is of, as far as is known."""
     return min((accuracy - found.lost for found in map(known.get, lower_forms(latency))
@@ -64,9 +68,7 @@ def deployed_accuracy(
                default=accuracy)  # fmt: skip
 
 
-def unjudged(
-    accuracy: float, latency: Measurement, known: Mapping[Form, FileAccuracy]
-) -> list[Form]:
+def unjudged(accuracy: float, latency: Latency, known: Mapping[Form, FileAccuracy]) -> list[Form]:
     """Return the forms of a latency of which no file was made of weights so accurate."""
     return [form for form in lower_forms(latency)
             if (found := known.get(form)) is None or found.of != accuracy]  # fmt: skip

@@ -13,7 +13,7 @@ from typing import IO, Any
 from nas.studies.study import MEASUREMENTS, read_measurements, read_run
 from predictors.backends.model import config_identity
 from predictors.devices.entry import Entry, Key, Setting, in_utc
-from predictors.timing import Measurement
+from predictors.measurement import Latency
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.io import atomic_write, short_repr
 
@@ -90,11 +90,11 @@ def entries_of_run(folder: Path) -> list[Entry]:
         ) from None
 
 
-def _entry(config: FasterNetConfig, m: Measurement, description: str, taken_at: str) -> Entry:
+def _entry(config: FasterNetConfig, m: Latency, description: str, taken_at: str) -> Entry:
     setting = Setting(
-        runtime=m.runtime, version=m.context["runtime_version"], threads=m.threads,
+        runtime=m.backend.runtime, version=m.context["runtime_version"], threads=m.backend.threads,
         machine=m.context["machine"], emulated=m.context["emulated"],
-        precision=m.precision, address=m.context["address"],
+        precision=m.backend.precision, address=m.context["address"],
         cores=m.context.get("cores", ""),
     )  # fmt: skip
     return Entry(key=Key(artifact=m.context["artifact"], setting=setting), device=m.device,

@@ -24,7 +24,7 @@ from nas.studies.file_accuracies import FileAccuracy, Form, append_file, read_fi
 from nas.studies.frozen_trials import frozen, thawed
 from nas.studies.mirror import Mirror
 from nas.studies.trainings import Trained, append_training, read_trainings
-from predictors.timing import Measurement
+from predictors.measurement import Latency
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.io import lock_descriptor, locked
 from search_spaces.space import Genes, Space
@@ -103,7 +103,7 @@ class Study:
         mirror.follow(self.trials())
         self._mirror = mirror
 
-    def keep_measurement(self, config: FasterNetConfig, measurement: Measurement) -> None:
+    def keep_measurement(self, config: FasterNetConfig, measurement: Latency) -> None:
         """Record a latency."""
         entry = {"config": asdict(config), "measurement": measurement.as_json()}
         journal.append(self.folder / MEASUREMENTS, [entry])
@@ -209,13 +209,13 @@ def read_run(folder: Path) -> dict[str, Any]:
     return run
 
 
-def read_measurements(folder: Path, *, growing: bool = False) -> dict[FasterNetConfig, Measurement]:
+def read_measurements(folder: Path, *, growing: bool = False) -> dict[FasterNetConfig, Latency]:
     """Return the latencies that were timed."""
-    found: dict[FasterNetConfig, Measurement] = {}
+    found: dict[FasterNetConfig, Latency] = {}
     for number, entry in enumerate(journal.read(folder / MEASUREMENTS, growing=growing), start=1):
         try:
             config = journal.take_config(entry)
-            found[config] = Measurement.from_json(entry["measurement"])
+            found[config] = Latency.from_json(entry["measurement"])
         except (KeyError, TypeError, AttributeError):
             raise ValueError(
                 f"Line {number} of {folder / MEASUREMENTS} must hold a config and a measurement. "

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from predictors.backends.agreement import Agreement
-from predictors.timing import Measurement
+from predictors.measurement import Latency
 from predictors.training.evaluate import Judgement
 from search_spaces.io import atomic_write
 
@@ -37,7 +37,7 @@ class Ending:
     macs: int
     params: int
     budget_ms: float | None = None
-    latency: Measurement | None = None
+    latency: Latency | None = None
     described: str = ""
     runtime: str = ""
     precision: str = ""
@@ -51,7 +51,7 @@ class Ending:
         return self.latency.meets(self.budget_ms)
 
     @property
-    def on_each(self) -> list[tuple[str, Measurement, float | None]]:
+    def on_each(self) -> list[tuple[str, Latency, float | None]]:
         """The name of each device that it was timed on, the latency there, and the budget."""
         if self.latency is None:
             return []
@@ -82,7 +82,7 @@ def read_ending(folder: Path) -> Ending | None:
 def _ending(values: Mapping[str, Any]) -> Ending:
     latency = values["latency"]
     if latency is not None:
-        latency = Measurement.from_json(latency)
+        latency = Latency.from_json(latency)
     return Ending(**{
         **values, "files": tuple(values["files"]), "judged": Judgement(**values["judged"]),
         "agreement": Agreement(**values["agreement"]), "latency": latency,

@@ -12,7 +12,7 @@ from nas.gauge import source_words
 from nas.quantities import format_count, format_ms
 from nas.report.words import forms_differ, values
 from nas.training.ending import Ending, read_ending
-from predictors.timing import Measurement
+from predictors.measurement import Latency
 from search_spaces.io import atomic_write
 
 FINAL = "final.csv"
@@ -69,8 +69,8 @@ def final_row(ending: Ending) -> dict[str, Any]:
     if latency is None:
         return row
     row |= {"source": latency.source, "unstable": latency.unstable, "device": latency.device,
-            "runtime": latency.runtime, "precision": latency.precision,
-            "threads": latency.threads}  # fmt: skip
+            "runtime": latency.backend.runtime, "precision": latency.backend.precision,
+            "threads": latency.backend.threads}  # fmt: skip
     if not latency.parts:
         return {**row, "latency_ms": latency.median_ms, "low_ms": latency.low_ms,
                 "high_ms": latency.high_ms}  # fmt: skip
@@ -99,7 +99,7 @@ def _lines(ending: Ending) -> list[list[str]]:
     if ending.budgets_ms:
         budget = ", ".join(f"{ms:g}" for ms in ending.budgets_ms)
     timed = [
-        [name, f"{m.runtime} {m.precision}", format_ms(m.median_ms),
+        [name, f"{m.backend.runtime} {m.backend.precision}", format_ms(m.median_ms),
          f"{format_ms(m.low_ms)} - {format_ms(m.high_ms)}", source_words(m),
          "-" if ms is None else f"{ms:g}", _yes(_kept(m, ms)) or "-"]
         for name, m, ms in ending.on_each
@@ -112,7 +112,7 @@ def _lines(ending: Ending) -> list[list[str]]:
     ]  # fmt: skip
 
 
-def _kept(latency: Measurement, budget_ms: float | None) -> bool | None:
+def _kept(latency: Latency, budget_ms: float | None) -> bool | None:
     return None if budget_ms is None else latency.meets(budget_ms)
 
 

@@ -11,8 +11,8 @@ from nas.training.picking import front_of
 from predictors.devices.alternatives import forms_of
 from predictors.devices.device import Device
 from predictors.devices.registry import wanted_of
+from predictors.measurement import Latency
 from predictors.shares import WHOLE
-from predictors.timing import Measurement
 
 NOWHERE = "none"
 
@@ -70,9 +70,12 @@ class Place:
                              f"--device {self.device}.")  # fmt: skip
         return device
 
-    def gave(self, latency: Measurement) -> bool:
+    def gave(self, latency: Latency) -> bool:
         """Whether a latency is of this place."""
-        told = [(m.device, m.runtime, m.precision, m.threads) for _, m in latency.on_each]
+        told = [
+            (m.device, m.backend.runtime, m.backend.precision, m.backend.threads)
+            for _, m in latency.on_each
+        ]
         return told == [(t.device, t.runtime, t.precision, t.threads) for t in self.targets]
 
 

@@ -11,7 +11,7 @@ from predictors.devices.device import PROCESSES, Device
 from predictors.devices.recall import now_ms
 from predictors.devices.timed import GROUP
 from predictors.latency import Prediction
-from predictors.timing import Measurement, Source
+from predictors.measurement import Latency, Source
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.io import one_line
 
@@ -54,13 +54,13 @@ class AlternativesDevice:
                     for form, why in self._refused.items()]  # fmt: skip
         return [*left_out, *(remark for form in self._forms for remark in form.remarks)]
 
-    def measure(self, network: Network) -> Measurement:
+    def measure(self, network: Network) -> Latency:
         """Return the latency of one network in its fastest form."""
         return next(self.measure_each([network]))
 
     def measure_each(
         self, networks: Sequence[Network], *, processes: int = PROCESSES
-    ) -> Iterator[Measurement]:
+    ) -> Iterator[Latency]:
         """Yield the latency of each network in its fastest form, in order.
 
         Raises:
@@ -85,7 +85,7 @@ class AlternativesDevice:
     def _timed(
         self, form: Device, group: Sequence[Network], processes: int,
         errors: list[ValueError | RuntimeError],
-    ) -> list[Measurement | None]:  # fmt: skip
+    ) -> list[Latency | None]:  # fmt: skip
         """Time a group, or, if it cannot be timed as a whole, one by one; None for what cannot."""
         try:
             whole = list(form.measure_each(group, processes=processes))
@@ -132,7 +132,7 @@ def _pairs(name: str, precisions: Sequence[str]) -> list[tuple[str, str]]:
     return found
 
 
-def _alone(form: Device, network: Network, processes: int) -> Measurement | None:
+def _alone(form: Device, network: Network, processes: int) -> Latency | None:
     try:
         return next(form.measure_each([network], processes=processes))
     except (ValueError, RuntimeError) as error:
@@ -146,9 +146,9 @@ def _refuse_lost(error: Exception) -> None:
         raise error
 
 
-def _all_new(found: Sequence[Measurement]) -> bool:
+def _all_new(found: Sequence[Latency]) -> bool:
     return not any("recalled" in m.context for m in found)
 
 
-def _scaled_ms(measurement: Measurement) -> float:
+def _scaled_ms(measurement: Latency) -> float:
     return measurement.median_ms

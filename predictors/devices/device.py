@@ -6,7 +6,7 @@ from typing import Protocol
 
 from predictors.backends.model import Model
 from predictors.latency import Prediction
-from predictors.timing import Measurement, Source
+from predictors.measurement import Latency, Source
 from search_spaces.fasternet import FasterNetConfig
 
 PROCESSES = 7  # that time a network, unless told: one lies in memory otherwise than the next
@@ -57,12 +57,12 @@ class Device(Protocol):
     def threads(self) -> int:
         """The number of threads of one inference."""
 
-    def measure(self, network: FasterNetConfig | Model) -> Measurement:
+    def measure(self, network: FasterNetConfig | Model) -> Latency:
         """Return the latency of one network."""
 
     def measure_each(
         self, networks: Sequence[FasterNetConfig | Model], *, processes: int = PROCESSES
-    ) -> Iterator[Measurement]:
+    ) -> Iterator[Latency]:
         """Yield the latency of each network, in order, timed beside one another in groups.
 
         `processes` fresh processes time each group; more make the interval narrower.

@@ -3,13 +3,13 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, astuple, dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from predictors.backends.model import identity
 from predictors.devices.device import threads_of
-from predictors.timing import Measurement
+from predictors.measurement import Backend, Latency
 from search_spaces.io import short_repr
 
 _ARTIFACT = re.compile(r"[0-9a-f]{64}")
@@ -62,7 +62,7 @@ class Entry:
     device: str
     network: str  # the identity of its `Model`
     description: str  # of the device, one line
-    measurement: Measurement
+    measurement: Latency
     taken_at: str = field(default_factory=lambda: in_utc(datetime.now(UTC)))
     alias: str = ""
 
@@ -96,9 +96,9 @@ class Entry:
         artifact, measurement = _text(values, "artifact"), measurement_of(values.get("measurement"))
         if not _ARTIFACT.fullmatch(artifact):
             raise _wrong("artifact", "a SHA-256 in lower-case hex", artifact)
-        own = (measurement.runtime, measurement.threads, measurement.precision)
-        if own != (setting.runtime, setting.threads, setting.precision):
-            raise _wrong("measurement", "of the same runtime, precision and threads", own)
+        own = measurement.backend
+        if own != Backend(setting.runtime, setting.precision, setting.threads):
+            raise _wrong("measurement", "of the same runtime, precision and threads", astuple(own))
         return cls(
             key=Key(artifact=artifact, setting=setting), device=_text(values, "device"),
             network=_network(values.get("network")), measurement=measurement,
@@ -106,13 +106,13 @@ class Entry:
         )  # fmt: skip
 
 
-def measurement_of(values: Any) -> Measurement:
+def measurement_of(values: Any) -> Latency:
     """Return the measurement that JSON spells.
 
     Raises:
         ValueError: if it is none that a clock gave.
     """
-    known = {f.name for f in fields(Measurement)} - {"parts"}
+    known = {f.name for f in fields(Latency)} - {"parts"}
     if not isinstance(values, dict) or not values.keys() <= known:
         raise _wrong("measurement", "an object with the fields of a measurement", values)
     latencies: list[Any] = [values.get(name) for name in _LATENCIES]
@@ -125,10 +125,16 @@ def measurement_of(values: Any) -> Measurement:
     if values.get("source") != "measured":
         raise _wrong("source", "measured", values.get("source"))
     _check_context(values.get("context", {}))
-    _text(values, "device"), _text(values, "runtime"), _threads(values)
-    _text({"precision": "fp32", **values}, "precision")
+    _text(values, "device")
     _flag({"unstable": False, **values}, "unstable")
-    return Measurement(**{**values, "samples_ms": tuple(map(tuple, samples))})
+    backend = _backend(values.get("backend"))
+    return Latency(**{**values, "backend": backend, "samples_ms": tuple(map(tuple, samples))})
+
+
+def _backend(values: Any) -> Backend:
+    if not isinstance(values, dict) or values.keys() != {f.name for f in fields(Backend)}:
+        raise _wrong("backend", "an object with runtime, precision and threads", values)
+    return Backend(_text(values, "runtime"), _text(values, "precision"), _threads(values))
 
 
 def _check_context(context: Any) -> None:

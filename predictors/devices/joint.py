@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from predictors.backends.model import Model
 from predictors.devices.device import PROCESSES, Device
 from predictors.latency import Prediction
+from predictors.measurement import Backend, Latency, Source
 from predictors.shares import WHOLE, SharePredictor
-from predictors.timing import Measurement, Source
 from search_spaces.fasternet import FasterNetConfig
 
 GROUP = 16  # networks timed on one device before the next one's turn
@@ -63,13 +63,13 @@ class JointDevice:
         """The largest number of threads of one inference."""
         return max(place.threads for place in self.places)
 
-    def measure(self, network: FasterNetConfig | Model) -> Measurement:
+    def measure(self, network: FasterNetConfig | Model) -> Latency:
         """Return the largest share of one network."""
         return next(self.measure_each([network]))
 
     def measure_each(
         self, networks: Sequence[FasterNetConfig | Model], *, processes: int = PROCESSES
-    ) -> Iterator[Measurement]:
+    ) -> Iterator[Latency]:
         """Yield the largest share of each network, in order; one device times at a time.
 
         Raises:
@@ -89,19 +89,23 @@ class JointDevice:
         """
         return SharePredictor(each=self.places, budgets_ms=self.budgets_ms).predict(configs)
 
-    def joined(self, parts: Sequence[Measurement]) -> Measurement:
+    def joined(self, parts: Sequence[Latency]) -> Latency:
         """Return the measurements of one network, one on each device, as one."""
         # not 100 * ms / budget, which may be above 100 where the two are equal
         shares = [(WHOLE * (m.median_ms / ms), WHOLE * (m.low_ms / ms), WHOLE * (m.high_ms / ms))
                   for m, ms in zip(parts, self.budgets_ms, strict=True)]  # fmt: skip
         middle, low, high = map(max, zip(*shares, strict=True))
         measured = all(part.source == "measured" for part in parts)
-        return Measurement(
-            median_ms=middle, low_ms=low, high_ms=high, device=self.name, runtime=self.runtime,
-            source="measured" if measured else "predicted", precision=self.precision,
-            threads=self.threads, unstable=any(part.unstable for part in parts),
+        return Latency(
+            median_ms=middle,
+            low_ms=low,
+            high_ms=high,
+            device=self.name,
+            backend=Backend(self.runtime, self.precision, self.threads),
+            source="measured" if measured else "predicted",
+            unstable=any(part.unstable for part in parts),
             parts=tuple((place.name, part) for place, part in zip(self.places, parts, strict=True)),
-        )  # fmt: skip
+        )
 
 
 def places_of(device: Device) -> tuple[Device, ...]:

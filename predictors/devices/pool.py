@@ -22,7 +22,7 @@ from predictors.devices.references import reference_latency
 from predictors.devices.ssh import PORT, Address
 from predictors.devices.timed import GROUP
 from predictors.latency import Prediction
-from predictors.timing import Measurement, Source
+from predictors.measurement import Latency, Source
 from search_spaces.fasternet import FasterNetConfig
 
 DISAGREEMENT = 0.05  # between boards, in how fast they run a reference
@@ -36,10 +36,10 @@ KIND: dict[str, Callable[[Board], object]] = {  # what boards of one kind share
 }
 
 Network = TypeVar("Network")
-Timer = Callable[[Device, Sequence[Any], int], list[Measurement]]
+Timer = Callable[[Device, Sequence[Any], int], list[Latency]]
 
 
-def timed_here(place: Device, networks: Sequence[Any], processes: int) -> list[Measurement]:
+def timed_here(place: Device, networks: Sequence[Any], processes: int) -> list[Latency]:
     """Time the networks on a board from this process."""
     return list(place.measure_each(networks, processes=processes))
 
@@ -87,13 +87,13 @@ class PooledDevice:
         """Return the same boards, some of them timed in another way."""
         return PooledDevice(self.name, self.places, timers=timers, remarks=remarks)
 
-    def measure(self, network: FasterNetConfig | Model) -> Measurement:
+    def measure(self, network: FasterNetConfig | Model) -> Latency:
         """Return the latency of one network, timed on one of the boards."""
         return next(self.measure_each([network]))
 
     def measure_each(
         self, networks: Sequence[FasterNetConfig | Model], *, processes: int = PROCESSES
-    ) -> Iterator[Measurement]:
+    ) -> Iterator[Latency]:
         """Yield the latency of each network, in order; its context names its board.
 
         Raises:
@@ -112,14 +112,14 @@ class PooledDevice:
         """These boards are timed; fit a `LatencyPredictor` to their measurements."""
         raise RuntimeError(f"`device` must be a profile to predict, but {self.name} is measured.")
 
-    def _time(self, place: Device, share: tuple[Sequence[Any], int]) -> list[Measurement]:
+    def _time(self, place: Device, share: tuple[Sequence[Any], int]) -> list[Latency]:
         return self._timers.get(place.name, timed_here)(place, *share)
 
     def _note(self, board: str, references: Mapping[str, Mapping[str, float]]) -> None:
         for name, latency in references.items():
             self._seen.setdefault(name, {}).setdefault(board, []).append(latency["now_ms"])
 
-    def _on_one_scale(self, board: str, measurement: Measurement) -> Measurement:
+    def _on_one_scale(self, board: str, measurement: Latency) -> Latency:
         references = measurement.context["references"]
         own = {name: references[name]["kept_ms"] for name in ("small", "t0")}
         if not self._scale:
@@ -129,12 +129,12 @@ class PooledDevice:
         scaled = on_scale(measurement, self._scale)
         return replace(scaled, device=self.name, context={**scaled.context, "board": board})
 
-    def _key(self, measurement: Measurement) -> dict[str, str | int]:
+    def _key(self, measurement: Latency) -> dict[str, str | int]:
         context = measurement.context
         boards = ",".join(sorted(place.name for place in self.places))
         return {"machine": context["machine"], "runtime": self.runtime, "boards": boards,
                 "version": context["runtime_version"], "threads": self.threads,
-                "precision": measurement.precision}  # fmt: skip
+                "precision": measurement.backend.precision}  # fmt: skip
 
 
 def open_pool(name: str, boards: Sequence[Board], wanted: Wanted) -> PooledDevice:

@@ -8,8 +8,8 @@ from predictors.backends.model import Model, as_model
 from predictors.cost import layers_in_groups
 from predictors.devices.device import HOW_TO_ATTACH, PROCESSES, threads_of
 from predictors.latency import Prediction
+from predictors.measurement import Backend, Latency, Source
 from predictors.profile import load_profile
-from predictors.timing import Measurement, Source
 from search_spaces.fasternet import FasterNetConfig
 
 
@@ -45,7 +45,7 @@ class ProfiledDevice:
                 f"{self._profile.runtime_version}, {threads_of(self.threads)}: predicted from a "
                 f"profile, \u00b1{self._rates.interval:.0%}")  # fmt: skip
 
-    def measure(self, network: FasterNetConfig | Model) -> Measurement:
+    def measure(self, network: FasterNetConfig | Model) -> Latency:
         """Return the predicted latency; the interval is the profile's stated error.
 
         Raises:
@@ -59,15 +59,15 @@ class ProfiledDevice:
             raise ValueError(f"`batch` must be 1 for a profile, but {model.name} takes "
                              f"{model.batch_size}. {HOW_TO_ATTACH}")  # fmt: skip
         mean, low, high = self._profile.latency_ms(model.layers, threads=self.threads)
-        return Measurement(
+        return Latency(
             median_ms=float(mean), low_ms=float(low), high_ms=float(high), source="predicted",
-            device=self.name, runtime=self.runtime, threads=self.threads,
+            device=self.name, backend=Backend(self.runtime, threads=self.threads),
             context={"profile": self._profile.name, "source": self._profile.source},
         )  # fmt: skip
 
     def measure_each(
         self, networks: Sequence[FasterNetConfig | Model], *, processes: int = PROCESSES
-    ) -> Iterator[Measurement]:
+    ) -> Iterator[Latency]:
         """Yield the predicted latency of each network; a profile needs no repeated processes."""
         return (self.measure(network) for network in networks)
 

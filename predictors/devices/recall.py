@@ -8,8 +8,7 @@ from predictors.backends.model import Model
 from predictors.devices.entry import Entry, Key, Setting
 from predictors.devices.references import reference_latency
 from predictors.devices.store import Store
-from predictors.rounds import blend
-from predictors.timing import Measurement
+from predictors.measurement import Latency, blend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +25,7 @@ class Recall:
     references: Sequence[str]  # the smaller first
     others: Sequence[str] = ()  # addresses of boards of the same kind
 
-    def find(self, artifact: str, *, processes: int) -> Measurement | None:
+    def find(self, artifact: str, *, processes: int) -> Latency | None:
         """Return the latency of a file that was timed before, by at least so many processes."""
         addresses = dict.fromkeys((self.setting.address, *self.others))
         settings = (replace(self.setting, address=address) for address in addresses)
@@ -43,7 +42,7 @@ class Recall:
         found = on_scale(found, kept)
         return replace(found, device=self.device, context={**found.context, "recalled": True})
 
-    def keep(self, model: Model, measurement: Measurement) -> None:
+    def keep(self, model: Model, measurement: Latency) -> None:
         """Give it to the store."""
         key = Key(artifact=measurement.context["artifact"], setting=self.setting)
         Store().keep(Entry(key=key, device=self.device, network=model.identity,
@@ -61,7 +60,7 @@ class Recall:
         )  # fmt: skip
 
 
-def on_scale(found: Measurement, kept_ms: Mapping[str, float]) -> Measurement:
+def on_scale(found: Latency, kept_ms: Mapping[str, float]) -> Latency:
     """Return a latency in the milliseconds in which the references take those; smaller first."""
     references = found.context["references"]
     small, large = (ms / references[name]["kept_ms"] for name, ms in kept_ms.items())
@@ -73,7 +72,7 @@ def on_scale(found: Measurement, kept_ms: Mapping[str, float]) -> Measurement:
     )  # fmt: skip
 
 
-def now_ms(found: Measurement) -> float:
+def now_ms(found: Latency) -> float:
     """Return what a latency was by the clock, at the machine's speed when it was timed."""
     references = found.context.get("references")
     if not references:

@@ -8,10 +8,10 @@ from predictors.backends.model import Model, as_model
 from predictors.devices.device import PROCESSES, threads_of
 from predictors.devices.store import Store
 from predictors.latency import Prediction
-from predictors.timing import Measurement, Source
+from predictors.measurement import Latency, Source
 from search_spaces.fasternet import FasterNetConfig
 
-Find = Callable[[str], Measurement | None]
+Find = Callable[[str], Latency | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +30,13 @@ class RecordedDevice:
     remarks: Sequence[str] = ()
     recall: Find | None = None
 
-    def measure(self, network: FasterNetConfig | Model) -> Measurement:
+    def measure(self, network: FasterNetConfig | Model) -> Latency:
         """Return what was measured of one network."""
         return next(self.measure_each([network]))
 
     def measure_each(
         self, networks: Sequence[FasterNetConfig | Model], *, processes: int = PROCESSES
-    ) -> Iterator[Measurement]:
+    ) -> Iterator[Latency]:
         """Yield what was measured of each network, by however many processes.
 
         Raises:

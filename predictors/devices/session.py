@@ -9,8 +9,7 @@ from statistics import geometric_mean
 from typing import Any
 
 from predictors.devices.connection import TIMER, Connection, flags, number, times_ms
-from predictors.rounds import LARGE, SMALL, Round, is_steady, unsettled
-from predictors.timing import settled
+from predictors.measurement import LARGE, SMALL, Round, is_steady, settled, unsettled
 
 ROUNDS = (6, 8)  # fewest, most rounds in a process at the machine's own speed
 MOST_ROUNDS = 16  # with those in which it was slowed down

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from predictors.devices.entry import Entry, Key, Setting, measurement_of
-from predictors.timing import Measurement
+from predictors.measurement import Latency
 from search_spaces.io import cache_folder
 
 VERSION = 1  # of the table
@@ -68,7 +68,7 @@ class Store:
 
     path: Path = field(default_factory=_default_path)
 
-    def find(self, key: Key, *, processes: int = 1) -> Measurement | None:
+    def find(self, key: Key, *, processes: int = 1) -> Latency | None:
         """Return what was timed on this very machine by at least so many processes, if anything."""
         with suppress(RuntimeError, ValueError):
             rows = self._rows(f"SELECT measurement FROM measurements WHERE {_is(_KEY)} "
@@ -117,7 +117,7 @@ class Store:
         return [Holding(device=row["device"], setting=_setting(row), count=row["count"],
                         first=row["first"], last=row["last"]) for row in rows]  # fmt: skip
 
-    def find_network(self, device: str, network: str, *, setting: Setting) -> Measurement | None:
+    def find_network(self, device: str, network: str, *, setting: Setting) -> Latency | None:
         """Return the newest measurement of a network, by its JSON, on a device of that name.
 
         The setting's address does not count: of a pool, each board has its own.

@@ -26,8 +26,7 @@ from predictors.devices.recall import Recall
 from predictors.devices.session import Session, SessionTimer, clock_of, merged
 from predictors.devices.ssh import remedy
 from predictors.latency import Prediction
-from predictors.rounds import blend, nearness_in, ratios_in
-from predictors.timing import Measurement, Source, estimate
+from predictors.measurement import Backend, Latency, Source, blend, estimate, nearness_in, ratios_in
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.io import one_line
 
@@ -112,13 +111,13 @@ class TimedDevice:
         """Take what boards of the same kind at these addresses have timed for timed by this one."""
         self._recall = replace(self._recall, others=addresses)
 
-    def measure(self, network: FasterNetConfig | Model) -> Measurement:
+    def measure(self, network: FasterNetConfig | Model) -> Latency:
         """Return the latency of one network."""
         return next(self.measure_each([network]))
 
     def measure_each(
         self, networks: Sequence[FasterNetConfig | Model], *, processes: int = PROCESSES
-    ) -> Iterator[Measurement]:
+    ) -> Iterator[Latency]:
         """Yield the latency of each network, in order.
 
         Raises:
@@ -132,7 +131,7 @@ class TimedDevice:
         """This device is timed; fit a `LatencyPredictor` to its measurements."""
         raise RuntimeError(f"`device` must be a profile to predict, but {self.name} is measured.")
 
-    def _measure_group(self, group: Sequence[Model], processes: int) -> Iterator[Measurement]:
+    def _measure_group(self, group: Sequence[Model], processes: int) -> Iterator[Latency]:
         """Time a group, or recall what was timed before."""
         with tempfile.TemporaryDirectory(prefix="fasternas-") as folder:
             # One group at a time: of several boards, one then begins while the next is prepared.
@@ -166,10 +165,10 @@ class TimedDevice:
         file.write_bytes(_reference_file(self._runtime.name, self._runtime.precision, name))
         return _artifact(file, config_model(REFERENCES[name]))
 
-    def _recalled(self, artifact: _Artifact, processes: int) -> Measurement | None:
+    def _recalled(self, artifact: _Artifact, processes: int) -> Latency | None:
         return self._recall.find(artifact.digest, processes=processes) if self._reuse else None
 
-    def _timed(self, artifacts: Sequence[_Artifact], processes: int) -> list[Measurement]:
+    def _timed(self, artifacts: Sequence[_Artifact], processes: int) -> list[Latency]:
         """Time the files side by side; the first ones are the references."""
         start = {"runtime": self._runtime.name, "precision": self._runtime.precision,
                  "processor": self._host.processor, "threads": self.threads,
@@ -223,20 +222,22 @@ class TimedDevice:
                 f"board was registered: `fasternas devices check` it"
             )
 
-    def _judge(
-        self, sessions: Sequence[Session], index: int, context: dict[str, Any]
-    ) -> Measurement:
+    def _judge(self, sessions: Sequence[Session], index: int, context: dict[str, Any]) -> Latency:
         near = nearness_in([blocks for s in sessions for blocks in s.rounds], index)
         found = estimate([ratios_in(s.rounds, index, near) for s in sessions])
         small, large = (context["references"][name]["kept_ms"] for name in REFERENCES)
         nominal_ms = blend(small, large, near)
-        return Measurement(
-            median_ms=found.median * nominal_ms, low_ms=found.low * nominal_ms,
-            high_ms=found.high * nominal_ms, unstable=found.unstable, source="measured",
-            device=self.name, runtime=self.runtime, precision=self.precision,
-            threads=self.threads, context={**context, "nearness": near},
+        return Latency(
+            median_ms=found.median * nominal_ms,
+            low_ms=found.low * nominal_ms,
+            high_ms=found.high * nominal_ms,
+            unstable=found.unstable,
+            source="measured",
+            device=self.name,
+            backend=Backend(self.runtime, self.precision, self.threads),
+            context={**context, "nearness": near},
             samples_ms=tuple(tuple(r[index] for r in s.rounds if index in r) for s in sessions),
-        )  # fmt: skip
+        )
 
     def _references(self, sessions: Sequence[Session]) -> dict[str, dict[str, float]]:
         """The references' latencies as kept, which define our milliseconds, and as they are now."""

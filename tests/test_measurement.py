@@ -6,13 +6,14 @@ from random import Random
 
 import pytest
 
-from predictors.rounds import ratios
-from predictors.timing import (
+from predictors.measurement import (
     PROCESS_DEVIATION,
     STEADY,
+    Backend,
     Estimate,
-    Measurement,
+    Latency,
     estimate,
+    ratios,
     settled,
 )
 
@@ -135,9 +136,9 @@ def test_warming_up_goes_on_while_they_fall_or_are_few(blocks: list[float]) -> N
 
 
 def test_a_budget_is_met_by_the_upper_end() -> None:
-    measured = Measurement(
+    measured = Latency(
         median_ms=9.5, low_ms=9.2, high_ms=9.9, source="measured", device="cpu",
-        runtime="onnxruntime", threads=1,
+        backend=Backend("onnxruntime"),
     )  # fmt: skip
     assert measured.meets(9.9)
     assert not measured.meets(9.8)

@@ -1,0 +1,405 @@
+"""Latencies: where and how they are timed, their statistics, and which of two is lower.
+
+Statistics only: knows no device. The machine's speed drifts by tens of percent within minutes, so a
+bare time means little. Every round times a block of each candidate and of two reference models, a
+small and a larger one. What slows a machine down slows them unequally, so a candidate is divided by
+a mean of both, weighted by where it lies between them. A latency is the median of these ratios
+times the reference's own latency. Its interval covers other rounds, other processes and other
+times of day.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
+from statistics import fmean, median, pstdev
+from typing import Any, Literal
+
+Source = Literal["measured", "predicted"]
+
+CONFIDENCE = 0.95
+STEADY = 0.02  # a latency is unstable while the half-width of its sampling interval is above
+# Between processes memory lies differently, and between times of day so does the machine's load:
+# the ratio of two networks moves by this much (relative standard deviation), as far as
+# benchmarks/repeatability.py finds on a shared host. What slows a machine down slows unlike
+# networks unequally, so the latter counts once more for each factor e between the two.
+PROCESS_DEVIATION = 0.02
+WINDOW_DEVIATION = 0.016
+CONTRADICTION = 2.5 * PROCESS_DEVIATION  # between processes
+
+Round = Mapping[int, float]  # block medians in ms by network
+SMALL, LARGE = 0, 1  # the references' places
+DRIFT = 0.03  # of the references, or of the frequency: beyond it the machine is slowed down
+
+
+@dataclass(frozen=True)
+class Backend:
+    """How a network is run: the runtime, the precision of its numbers and the threads."""
+
+    runtime: str
+    precision: str = "fp32"
+    threads: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimingProtocol:
+    """How networks are timed: in how many processes, rounds, blocks and inferences.
+
+    `repeats` fresh processes time each network: it lies in memory otherwise in each. A process
+    times `rounds` (fewest, most) at the machine's own speed, and `most_rounds` with those in which
+    it was slowed down. Untimed inferences begin a block: they bring the network back into the
+    caches, which takes the longer the more often it fits there.
+    """
+
+    repeats: int = 7
+    rounds: tuple[int, int] = (6, 8)
+    most_rounds: int = 16
+    discard_ms: float = 12.0
+    discards: tuple[int, int] = (1, 25)  # fewest and most inferences of a block that are not timed
+    block_ms: float = 20.0
+    inferences: tuple[int, int] = (5, 50)  # fewest and most inferences of a block that are timed
+    most_warm_up: int = 20  # blocks
+    pause_s: float = 1.0  # where the machine is slowed down
+    pauses: int = 1
+    group: int = 8  # networks in memory at once
+    turn: int = 16  # networks timed on one of several devices before the next one's turn
+    attempts: int = 3  # connections tried for one group
+    attempt_pause_s: float = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """The latency of one network on one device: a median with its 95 % interval, in milliseconds.
+
+    `source` says whether a clock or a model of the device gave it. `unstable` is True where the
+    sampling interval stayed wider than +-2 % until the time ran out. `samples_ms` are the raw
+    block medians, one tuple a process; `context` holds what is needed to repeat them. Where it was
+    timed in several backends, it is that of the fastest, and `slower` are the others.
+    """
+
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    source: Source
+    device: str
+    backend: Backend
+    unstable: bool = False
+    samples_ms: tuple[tuple[float, ...], ...] = ()
+    context: dict[str, Any] = field(default_factory=dict)
+    parts: tuple[tuple[str, "Latency"], ...] = ()
+    slower: tuple["Latency", ...] = ()
+
+    @property
+    def on_each(self) -> tuple[tuple[str, "Latency"], ...]:
+        """The latency in milliseconds on each device, by its name."""
+        return self.parts or ((self.device, self),)
+
+    @property
+    def timed(self) -> bool:
+        """Whether a clock was read, on one device at least."""
+        return any(part.source == "measured" for _, part in self.on_each)
+
+    def meets(self, budget_ms: float) -> bool:
+        """Whether the upper end of the interval is within the budget."""
+        return self.high_ms <= budget_ms
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        values = asdict(replace(self, parts=(), slower=()))
+        nested = {
+            "parts": [[name, part.as_json()] for name, part in self.parts],
+            "slower": [other.as_json() for other in self.slower],
+        }
+        values = {name: value for name, value in values.items() if name not in nested}
+        return values | {name: value for name, value in nested.items() if value}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Latency":
+        """Return the latency that `as_json` spelled.
+
+        Raises:
+            KeyError, TypeError, AttributeError, ValueError: if the values are others.
+        """
+        nested = {
+            "backend": Backend(**values["backend"]),
+            "samples_ms": tuple(map(tuple, values.get("samples_ms", ()))),
+            "parts": tuple((name, cls.from_json(part)) for name, part in values.get("parts", ())),
+            "slower": tuple(cls.from_json(other) for other in values.get("slower", ())),
+        }
+        return cls(**{**values, **nested})
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """What a network has: its latency on each device, by the device's name."""
+
+    by_device: Mapping[str, Latency]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ratio:
+    """Latency by budget, dimensionless: 1.0 is the budget. A median with its interval."""
+
+    median: float
+    low: float
+    high: float
+
+
+def worst_ratio(latencies: Latencies, budgets_ms: Mapping[str, float]) -> Ratio:
+    """Return the largest ratio of a latency to the budget of its device.
+
+    The median, the lower and the upper end are the largest each by itself: the device with the
+    largest median need not be the one whose interval reaches highest. A network is within every
+    budget if, and only if, the upper end is 1.0 at most.
+    """
+    on_each = [(latencies.by_device[name], ms) for name, ms in budgets_ms.items()]
+    return Ratio(
+        median=max(latency.median_ms / ms for latency, ms in on_each),
+        low=max(latency.low_ms / ms for latency, ms in on_each),
+        high=max(latency.high_ms / ms for latency, ms in on_each),
+    )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A ratio to the reference, with its 95 % interval.
+
+    `half_width` is that of what more rounds would narrow, or, where processes contradict one
+    another, of both.
+    """
+
+    median: float
+    low: float
+    high: float
+    half_width: float
+
+    @property
+    def unstable(self) -> bool:
+        """Whether the sampling interval is wider than +-2 %."""
+        return not self.half_width <= STEADY
+
+
+def estimate(processes: Sequence[Sequence[float]]) -> Estimate:
+    """Combine the ratios of all rounds in all processes into one ratio with its interval.
+
+    The median of a process's rounds resists preempted and throttled blocks, the trimmed mean of
+    the processes one that went wrong. To the sampling error the interval adds, in quadrature, what
+    differs from process to process (as seen, but never below `PROCESS_DEVIATION`) and from hour to
+    hour. Processes that contradict one another make the estimate unstable.
+
+    Raises:
+        ValueError: if a process has no rounds.
+    """
+    if not processes or not all(processes):
+        raise ValueError("`processes` must hold at least one round each, but got none.")
+    medians = [math.log(median(rounds)) for rounds in processes]
+    centre = _trimmed_mean(medians)
+    sampling = _sampling_error(processes)
+    seen = pstdev(medians) * _small_sample(len(medians))
+    between = max(PROCESS_DEVIATION, seen) / math.sqrt(len(medians))
+    window = WINDOW_DEVIATION * (1 + abs(centre))
+    error = 1.96 * math.hypot(sampling, between, window)
+    narrowed = math.hypot(sampling, between) if seen > CONTRADICTION else sampling
+    low, high = math.exp(centre - error), math.exp(centre + error)
+    return Estimate(math.exp(centre), low, high, 1.96 * narrowed)
+
+
+def settled(block_ms: Sequence[float], *, window: int = 3) -> bool:
+    """Whether warming up may end: the last blocks' medians have stopped falling.
+
+    Compares the mean of the last `window` blocks with that of the `window` before them.
+    """
+    if len(block_ms) < 2 * window:
+        return False
+    before, after = fmean(block_ms[-2 * window : -window]), fmean(block_ms[-window:])
+    return after > before * (1 - STEADY)
+
+
+def _sampling_error(processes: Sequence[Sequence[float]]) -> float:
+    """Relative standard error of the median, for whatever distribution the rounds have.
+
+    From the distribution-free interval between two order statistics of their deviations within
+    each process: of two speeds between which a network flips, it spans both, however many rounds
+    there are.
+    """
+    rounds = sorted(math.log(ratio / median(process)) for process in processes for ratio in process)
+    n = len(rounds)
+    reach = 0.98 * math.sqrt(n)  # 1.96 binomial deviations of the median's rank
+    if reach > (n - 1) / 2:
+        return math.inf  # too few to tell
+    return (_at(rounds, (n - 1) / 2 + reach) - _at(rounds, (n - 1) / 2 - reach)) / (2 * 1.96)
+
+
+def _trimmed_mean(values: Sequence[float]) -> float:
+    """The mean without the extremes, so that one process that went wrong does not count."""
+    ordered = sorted(values)
+    out = (len(ordered) - 1) // 2 if len(ordered) < 5 else 1
+    return fmean(ordered[out : len(ordered) - out])
+
+
+def _at(ordered: Sequence[float], rank: float) -> float:
+    """The value at a rank between two."""
+    below = math.floor(rank)
+    return ordered[below] + (rank - below) * (ordered[math.ceil(rank)] - ordered[below])
+
+
+def _small_sample(n: int) -> float:
+    """Turn the deviation of n values about their mean into one of the population."""
+    return math.sqrt(n / (n - 1)) if n > 1 else 0.0
+
+
+def ratios(candidate_ms: Sequence[float], reference_ms: Sequence[float]) -> list[float]:
+    """Divide the drift out, round by round.
+
+    Raises:
+        ValueError: if the two have different lengths or are empty.
+    """
+    if len(candidate_ms) != len(reference_ms) or not candidate_ms:
+        raise ValueError(
+            "`candidate_ms` must have a block for each block of the reference, but got "
+            f"{len(candidate_ms)} and {len(reference_ms)}."
+        )
+    return [c / r for c, r in zip(candidate_ms, reference_ms, strict=True)]
+
+
+def nearness(candidate_ms: float, small_ms: float, large_ms: float) -> float:
+    """Where a latency lies between those of two references, on a logarithmic scale: 0 to 1."""
+    if not small_ms < large_ms:
+        return 1.0
+    position = math.log(candidate_ms / small_ms) / math.log(large_ms / small_ms)
+    return min(max(position, 0.0), 1.0)
+
+
+def blend(small_ms: float, large_ms: float, nearness: float) -> float:
+    """The reference of a network between two: their geometric mean, weighted by nearness."""
+    return float(small_ms ** (1 - nearness) * large_ms**nearness)
+
+
+def nearness_in(rounds: Sequence[Round], index: int) -> float:
+    """Where a network lies between the references that were timed beside it."""
+    timed = [blocks for blocks in rounds if index in blocks]
+    return nearness(*(median(blocks[i] for blocks in timed) for i in (index, SMALL, LARGE)))
+
+
+def ratios_in(rounds: Sequence[Round], index: int, near: float) -> list[float]:
+    """Divide a network's blocks by those of its reference in the same rounds."""
+    timed = [blocks for blocks in rounds if index in blocks]
+    reference_ms = [blend(blocks[SMALL], blocks[LARGE], near) for blocks in timed]
+    return ratios([blocks[index] for blocks in timed], reference_ms)
+
+
+def unsettled(rounds: Sequence[Round], index: int, *, processes: int) -> bool:
+    """Whether so many processes with rounds like these would still leave a network unstable."""
+    found = estimate([ratios_in(rounds, index, nearness_in(rounds, index))])
+    return not found.half_width <= STEADY * math.sqrt(processes)
+
+
+def is_steady(reference_ms: Sequence[float], mhz: Sequence[float | None] = ()) -> bool:
+    """Say of the last round whether the machine ran at its speed, not throttled or held up.
+
+    Where the frequency is known, by that: it must be within 3 % of the highest so far. Else by the
+    reference: the median of its last blocks must be within 3 % of the fastest such median, or
+    within what its own noise explains. One slow block is no throttling, and choosing rounds by it
+    would bias the ratios.
+    """
+    if mhz and all(mhz):
+        known = [value for value in mhz if value]
+        return known[-1] >= (1 - DRIFT) * max(known)
+    levels = [median(reference_ms[max(i - 2, 0) : i + 1]) for i in range(len(reference_ms))]
+    fastest = sorted(levels)[len(levels) // 5]  # not the luckiest
+    return levels[-1] <= (1 + max(DRIFT, 2 * _noise(reference_ms))) * fastest
+
+
+def _noise(reference_ms: Sequence[float]) -> float:
+    """Relative deviation from block to block; slow drifts and steps do not count."""
+    if len(reference_ms) < 2:
+        return 0.0
+    steps = [abs(math.log(after / before)) for before, after in pairwise(reference_ms)]
+    return 1.4826 * median(steps) / math.sqrt(2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """How many times the latency of a first network a second one takes, with a 95 % interval."""
+
+    ratio: float
+    low: float
+    high: float
+    source: Source  # predicted, if either latency is
+
+    @property
+    def sure(self) -> bool:
+        """Whether the interval leaves no doubt about which is faster."""
+        return not self.low <= 1 <= self.high
+
+    def words(self, first: str, second: str) -> str:
+        """Say it in one sentence."""
+        how_sure = "95 % sure" if self.source == "measured" else "predicted"
+        if not self.sure:
+            return (
+                f"{first} and {second} cannot be told apart: {second} takes {self.ratio:.2f} "
+                f"times as long ({self.low:.2f} to {self.high:.2f}, {how_sure})."
+            )
+        if self.ratio > 1:
+            faster, slower, times = first, second, (self.ratio, self.low, self.high)
+        else:
+            faster, slower, times = second, first, (1 / self.ratio, 1 / self.high, 1 / self.low)
+        return (
+            f"{faster} is {times[0]:.2f}x faster than {slower} "
+            f"({times[1]:.2f} to {times[2]:.2f}, {how_sure})."
+        )
+
+
+def compare(first: Latency, second: Latency) -> Comparison:
+    """Compare two latencies: round by round where they were timed side by side, else as they are.
+
+    In the latter case their errors count as independent, which is never too narrow: what both
+    share with their references would cancel out.
+    """
+    source: Source = "measured" if first.source == second.source == "measured" else "predicted"
+    if _side_by_side(first, second):
+        pairs = zip(first.samples_ms, second.samples_ms, strict=True)
+        found = estimate([_paired(a, b) for a, b in pairs])
+        return Comparison(ratio=found.median, low=found.low, high=found.high, source=source)
+    ratio = second.median_ms / first.median_ms
+    slower = math.hypot(*(math.log(m.high_ms / m.median_ms) for m in (first, second)))
+    faster = math.hypot(*(math.log(m.median_ms / m.low_ms) for m in (first, second)))
+    low, high = ratio * math.exp(-faster), ratio * math.exp(slower)
+    return Comparison(ratio=ratio, low=low, high=high, source=source)
+
+
+def compare_in_turn(first: Sequence[Latency], second: Sequence[Latency]) -> Comparison:
+    """Compare what was timed in turn, by a process each time, in whatever runtimes.
+
+    What the machine's speed is at the time is in both of a turn, so it is the blocks' own
+    milliseconds that are divided, not those by the references, which differ from runtime to
+    runtime.
+
+    Raises:
+        ValueError: if the turns are not as many, or none, or one was not timed.
+    """
+    if len(first) != len(second) or not first:
+        raise ValueError(
+            "`first` and `second` must be timed in as many turns, but got "
+            f"{len(first)} and {len(second)}."
+        )
+    pairs = zip(first, second, strict=True)
+    turns = [turn for m, n in pairs for turn in zip(m.samples_ms, n.samples_ms, strict=True)]
+    if not turns:
+        raise ValueError("`first` and `second` must be timed, but have no samples.")
+    found = estimate([_paired(a, b) for a, b in turns])
+    return Comparison(ratio=found.median, low=found.low, high=found.high, source="measured")
+
+
+def _side_by_side(first: Latency, second: Latency) -> bool:
+    """Whether both were timed in the same processes, as their contexts and their samples say."""
+    session = first.context.get("session")
+    same = session is not None and session == second.context.get("session")
+    both = first.samples_ms, second.samples_ms
+    return same and len(both[0]) == len(both[1]) > 0 and all(map(all, both))
+
+
+def _paired(first_ms: Sequence[float], second_ms: Sequence[float]) -> list[float]:
+    """Ratios in the rounds that both were timed in: a network is timed from the first on."""
+    both = min(len(first_ms), len(second_ms))
+    return ratios(second_ms[:both], first_ms[:both])

@@ -7,11 +7,11 @@ from functools import partial
 from typing import Any
 
 from nas.cluster import joined
-from predictors.devices.alternatives import AlternativesDevice
 from predictors.devices.connection import DeviceLostError
 from predictors.devices.device import Device
 from predictors.devices.joint import JointDevice, places_of
 from predictors.devices.pool import PooledDevice, timed_here
+from predictors.devices.several import MultiBackendDevice
 from predictors.measurement import Latency
 from search_spaces.fasternet import FasterNetConfig
 
@@ -48,8 +48,8 @@ def through_ray(device: Device, address: str | None) -> Iterator[Device]:
 
 def _in_tasks(ray: Any, device: Device) -> Device:
     """Let Ray time a pool's boards where it has them, in each form if there are several."""
-    if isinstance(device, AlternativesDevice):
-        return AlternativesDevice(device.name, [_in_tasks(ray, form) for form in device.forms])
+    if isinstance(device, MultiBackendDevice):
+        return MultiBackendDevice(device.name, [_in_tasks(ray, form) for form in device.forms])
     if not isinstance(device, PooledDevice):
         return device
     there = ray.cluster_resources()
@@ -61,7 +61,7 @@ def _in_tasks(ray: Any, device: Device) -> Device:
 
 def forms_of(device: Device) -> tuple[Device, ...]:
     """Return the runtimes and precisions that a device is timed in, each as a device."""
-    return device.forms if isinstance(device, AlternativesDevice) else (device,)
+    return device.forms if isinstance(device, MultiBackendDevice) else (device,)
 
 
 def timed_in_task(

@@ -89,6 +89,6 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     with running_sshd() as server:
         monkeypatch.setenv("FASTERNAS_SSH", f"ssh -F {server.folder}/ssh_config")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        monkeypatch.setattr("predictors.devices.session.ROUNDS", (6, 6))
+        monkeypatch.setattr("predictors.devices.timed.ROUNDS", (6, 6))
         monkeypatch.setattr("predictors.devices.timed.PAUSE_S", 0.1)
         yield server

@@ -46,8 +46,8 @@ class Server:
         """What lies in its folder for temporary files."""
         return list((self.folder / "tmp").iterdir())
 
-    def keepers(self) -> list[int]:
-        """The keepers and timers that run in this world."""
+    def agents(self) -> list[int]:
+        """The agents and timers that run in this world."""
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             try:
@@ -63,7 +63,7 @@ class Server:
         assert self.sshd is not None
         self.sshd.kill()
         self.sshd.wait()
-        for pid in self.keepers():
+        for pid in self.agents():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 

@@ -56,9 +56,9 @@ def test_a_board_is_registered_loses_its_connection_and_ranks(
 ) -> None:
     server.becomes("", f"exec chroot {root} /usr/bin/env -i HOME=/root PATH=/usr/bin:/bin "
                        'QEMU_CPU=cortex-a76 /bin/sh -c "$SSH_ORIGINAL_COMMAND"')  # fmt: skip
-    monkeypatch.setattr("predictors.devices.session.ROUNDS", (2, 2))
-    monkeypatch.setattr("predictors.devices.session.REPEATS", (1, 1))
-    monkeypatch.setattr("predictors.devices.session.MAX_WARM_UP", 1)
+    monkeypatch.setattr("predictors.devices.timed.ROUNDS", (2, 2))
+    monkeypatch.setattr("predictors.devices.timed.REPEATS", (1, 1))
+    monkeypatch.setattr("predictors.devices.timed.MAX_WARM_UP", 1)
     assert main(["devices", "add", "pi", "--ssh", server.address]) == 0
     assert "(emulated), aarch64, " in capsys.readouterr().out
     (board,) = load_boards().values()
@@ -79,4 +79,4 @@ def test_a_board_is_registered_loses_its_connection_and_ranks(
     assert large.backend.runtime == "ncnn"
     assert large.median_ms > 1.5 * small.median_ms
     until(lambda: not list((root / "tmp").iterdir()), seconds=120)
-    until(lambda: server.keepers() == [])
+    until(lambda: server.agents() == [])

@@ -51,7 +51,7 @@ BROKEN = Model(name="broken", identity='{"broken": 1}', shape=(3, 8, 8), build=_
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to work in, a cache of this test's own, and quick timing."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path.parent / f"{tmp_path.name}-cache"))
-    monkeypatch.setattr("predictors.devices.session.ROUNDS", (6, 6))
+    monkeypatch.setattr("predictors.devices.timed.ROUNDS", (6, 6))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

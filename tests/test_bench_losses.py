@@ -29,7 +29,7 @@ Streams = pytest.CaptureFixture[str]
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a small network to work in, and quick timing."""
-    monkeypatch.setattr("predictors.devices.session.ROUNDS", (8, 8))
+    monkeypatch.setattr("predictors.devices.timed.ROUNDS", (8, 8))
     monkeypatch.chdir(tmp_path)
     save_config(TINY, tmp_path / "tiny.yaml")
     return tmp_path
@@ -79,7 +79,7 @@ def test_a_network_that_kills_its_timer_is_reported_and_the_rest_goes_on(
     )  # fmt: skip
     assert TIMER.count(code) == 1
     program = TIMER.replace(code, fatal_code).replace("import tempfile", "import os, tempfile")
-    monkeypatch.setattr("predictors.devices.session.TIMER", program)
+    monkeypatch.setattr("predictors.devices.timed.TIMER", program)
     tiny, row = bench([_subject(model), _subject(fatal)], device, folder / "out", processes=1)
     assert tiny.latency is not None
     assert "the process that times the networks died (SIGABRT)" in row.failed

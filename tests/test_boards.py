@@ -16,10 +16,9 @@ from loopback_sshd import Server, kill_first, ssh_clients, until
 from networks import LARGER, TINY
 
 from nas.cli.main import main
-from predictors.devices.boards import load_boards, save_boards
-from predictors.devices.installation import platform_tags
+from predictors.devices.agent import agent
+from predictors.devices.boards import load_boards, platform_tags, save_boards
 from predictors.devices.registry import device_names, open_device
-from predictors.devices.runner import keeper
 from predictors.devices.ssh import SITE
 
 Streams = pytest.CaptureFixture[str]
@@ -48,7 +47,7 @@ def test_a_board_is_added_listed_checked_timed_and_removed(server: Server, capsy
     assert larger.median_ms > 3 * tiny.median_ms
     assert (tiny.source, tiny.device, tiny.backend.threads) == ("measured", "pi", 1)
     assert server.left() == []
-    until(lambda: server.keepers() == [])
+    until(lambda: server.agents() == [])
 
     assert main(["devices", "remove", "pi"]) == 0
     assert load_boards() == {}
@@ -104,12 +103,12 @@ def test_an_arm_board_is_arm(server: Server, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("end", ["client", "board"])
 def test_a_connection_that_is_lost_is_made_again(server: Server, end: str) -> None:
     device = open_device(server.address)
-    killer = kill_first(ssh_clients if end == "client" else server.keepers)
+    killer = kill_first(ssh_clients if end == "client" else server.agents)
     tiny, larger = device.measure_each([TINY, LARGER], processes=2)
     killer.join()
     assert larger.median_ms > 3 * tiny.median_ms
-    until(lambda: server.keepers() == [])
-    open_device(server.address)  # the next keeper removes what a killed one left
+    until(lambda: server.agents() == [])
+    open_device(server.address)  # the next agent removes what a killed one left
     until(lambda: server.left() == [])
 
 
@@ -229,11 +228,11 @@ def test_a_runtime_that_is_there_but_does_not_load_is_one_line(
 def test_a_runtime_that_takes_for_ever_to_load_is_trouble(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper, "LOAD_S", 0)
-    found = keeper.Keeper(tmp_path).answer({"facts": "onnxruntime", "load": True}, BytesIO())
+    monkeypatch.setattr(agent, "LOAD_S", 0)
+    found = agent.Agent(tmp_path).answer({"facts": "onnxruntime", "load": True}, BytesIO())
     assert found["facts"]["trouble"] == "it takes over 0 s"
     monkeypatch.undo()
-    found = keeper.Keeper(tmp_path).answer({"facts": "numpy", "load": True}, BytesIO())
+    found = agent.Agent(tmp_path).answer({"facts": "numpy", "load": True}, BytesIO())
     assert found["facts"]["trouble"] == ""
 
 

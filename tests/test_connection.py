@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from predictors.devices import connection
+from predictors.devices.agent.bootstrap import BOOTSTRAP
 from predictors.devices.connection import TIMER, Connection, ConnectionLostError, times_ms
-from predictors.devices.runner.serving import BOOT
 from predictors.devices.ssh import Address
 
-HERE = (sys.executable, "-uc", BOOT)
+HERE = (sys.executable, "-uc", BOOTSTRAP)
 
 
 def test_an_answer_that_takes_too_long_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,8 +24,8 @@ def test_an_answer_that_takes_too_long_is_not_waited_for(monkeypatch: pytest.Mon
 
 def test_what_a_runtime_says_is_one_line() -> None:
     start = {"models": ["gone.onnx"], "runtime": "onnxruntime", "threads": 1, "shapes": [[3, 8, 8]]}
-    with Connection(HERE) as keeper, pytest.raises(RuntimeError, match=r"gone\.onnx") as caught:
-        keeper.ask({"start": start, "program": TIMER})
+    with Connection(HERE) as agent, pytest.raises(RuntimeError, match=r"gone\.onnx") as caught:
+        agent.ask({"start": start, "program": TIMER})
     assert "\n" not in str(caught.value)
     assert not isinstance(caught.value, ConnectionLostError)
 

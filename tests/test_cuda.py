@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from predictors.backends.model import batched, config_model
-from predictors.devices.cuda import COMMAND, gpu_name
+from predictors.devices.agent.gpu import Inference, provider
+from predictors.devices.agent.timer import Timer
+from predictors.devices.local import COMMAND, gpu_name
 from predictors.devices.registry import device_names, open_device
-from predictors.devices.runner.gpu import Inference, provider
-from predictors.devices.runner.timer import Timer
-from predictors.devices.session import clock_of
+from predictors.devices.timed import clock_of
 from search_spaces.fasternet import FASTERNET
 
 NEEDS_GPU = pytest.mark.skipif(not gpu_name(), reason="there is no NVIDIA GPU here")
@@ -109,7 +109,7 @@ def test_fp32_is_not_tf32() -> None:
     assert provider({"processor": "cuda"}) == ("CUDAExecutionProvider", {"use_tf32": "0"})
     assert provider({"processor": "cpu"}) == ("CPUExecutionProvider", {})
     program = (
-        "import torch; from predictors.devices.runner.gpu import refuse_tf32; refuse_tf32()\n"
+        "import torch; from predictors.devices.agent.gpu import refuse_tf32; refuse_tf32()\n"
         "print(torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)"
     )
     told = subprocess.check_output([sys.executable, "-c", program], text=True)

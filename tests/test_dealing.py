@@ -6,12 +6,12 @@ from collections.abc import Callable
 import pytest
 
 from predictors.devices.connection import DeviceLostError
-from predictors.devices.dealing import Worker, deal
+from predictors.devices.pool import Worker, deal
 
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("predictors.devices.dealing.RETRY_S", 0.05)
+    monkeypatch.setattr("predictors.devices.pool.RETRY_S", 0.05)
 
 
 def _square(share: int) -> int:

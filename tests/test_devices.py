@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from networks import LARGER, TINY
 
+from predictors.devices.cache import reference_latency
 from predictors.devices.device import Device
 from predictors.devices.profiled import ProfiledDevice
-from predictors.devices.references import reference_latency
 from predictors.devices.registry import device_names, open_device
 from predictors.devices.timed import TimedDevice
 from predictors.measurement import Latency
@@ -32,7 +32,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "scratch").mkdir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
-    monkeypatch.setattr("predictors.devices.session.ROUNDS", (6, 6))
+    monkeypatch.setattr("predictors.devices.timed.ROUNDS", (6, 6))
     return tmp_path / "cache"
 
 

@@ -6,7 +6,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from test_alternatives import Form
+from test_several import Form
 
 from nas.candidate import Candidate
 from nas.cluster import Outcome
@@ -17,8 +17,8 @@ from nas.studies.file_accuracies import FileAccuracies, FileAccuracy, judge, rea
 from nas.studies.options import SearchOptions
 from nas.studies.study import Study
 from nas.verifying import verify
-from predictors.devices.alternatives import AlternativesDevice
 from predictors.devices.device import Device
+from predictors.devices.several import MultiBackendDevice
 from predictors.measurement import Latency
 from search_spaces.catalogue import SPACES
 
@@ -63,7 +63,7 @@ def test_files_of_the_front_are_judged_and_what_loses_less_takes_its_place(
     scores = Scores(accuracy=accuracy, latency_ms=1.0)
     study.keep(space.encode(CONFIG), Outcome(number=0, scores=scores))
     depth = CONFIG.depths[0]
-    device = AlternativesDevice("cpu", [
+    device = MultiBackendDevice("cpu", [
         Form(runtime="onnxruntime", precision="fp32", takes_ms={depth: 2.0}),
         Form(runtime="onnxruntime", precision="int8", takes_ms={depth: 1.0}),
     ])  # fmt: skip

@@ -25,7 +25,7 @@ DEVICES = ("--device", "arm", "--device", "cpu", "--space", "fasternet-32")
 SEARCH = ("search", *DEVICES, "--budget", "arm=1.2ms,cpu=1.5ms", "--trials", "8", "--out")
 # Timings that are short and imprecise, here and in a process that is to be killed.
 QUICK: dict[str, Any] = {
-    "predictors.devices.session.ROUNDS": (6, 6), "nas.run.CALIBRATION": 10,
+    "predictors.devices.timed.ROUNDS": (6, 6), "nas.run.CALIBRATION": 10,
     "nas.verifying.PROCESSES": 1, "nas.run.TIMED": 0.5,
 }  # fmt: skip
 KILLED = f"""

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_store import T1, entry, measurement
+from test_cache import T1, entry, measurement
 
 from nas.cli.main import main
 from nas.studies import journal
 from nas.studies.measurement_files import read_entries
-from predictors.devices.store import Store
+from predictors.devices.cache import Store
 
 Streams = pytest.CaptureFixture[str]
 Line = dict[str, Any]

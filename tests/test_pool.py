@@ -39,9 +39,9 @@ def boards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Ser
     if SSHD is None or os.getuid() != 0:
         pytest.skip("OpenSSH's sshd is not installed here, or this is not root.")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("predictors.devices.session.ROUNDS", (6, 6))
+    monkeypatch.setattr("predictors.devices.timed.ROUNDS", (6, 6))
     monkeypatch.setattr("predictors.devices.timed.PAUSE_S", 0.1)
-    monkeypatch.setattr("predictors.devices.dealing.RETRY_S", 0.2)
+    monkeypatch.setattr("predictors.devices.pool.RETRY_S", 0.2)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with ExitStack() as stack:
         servers = [stack.enter_context(running_sshd()) for _ in range(3)]
@@ -71,7 +71,7 @@ def test_three_boards_share_the_networks(boards: list[Server], tmp_path: Path) -
     assert all(0 < m.low_ms < m.median_ms < m.high_ms for m in measured)
     json.dumps([m.context for m in measured])
     for server in boards:
-        until(lambda server=server: server.keepers() == [])  # type: ignore[misc]
+        until(lambda server=server: server.agents() == [])  # type: ignore[misc]
         assert server.left() == []
 
 
@@ -82,7 +82,7 @@ def test_a_board_that_dies_is_left_out(
     device = open_device(POOL)
 
     def kill() -> None:
-        until(boards[1].keepers)
+        until(boards[1].agents)
         boards[1].dies()
 
     killer = threading.Thread(target=kill)

@@ -9,10 +9,10 @@ import pytest
 from networks import TINY
 
 from predictors.backends.table import installed_version
+from predictors.devices.agent.machine import processor
+from predictors.devices.cache import Store
 from predictors.devices.device import Wanted
 from predictors.devices.local import open_local
-from predictors.devices.runner.machine import processor
-from predictors.devices.store import Store
 from predictors.devices.timed import Host, TimedDevice
 from predictors.measurement import Latency
 from search_spaces.fasternet import FasterNetConfig

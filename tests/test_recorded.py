@@ -4,13 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_store import SETTING, T1, entry
+from test_cache import SETTING, T1, entry
 
+from predictors.devices.cache import Store
+from predictors.devices.cache_entry import Key
 from predictors.devices.device import Wanted
-from predictors.devices.entry import Key
 from predictors.devices.recorded import open_recorded
 from predictors.devices.registry import open_device, stored_devices, wanted_of
-from predictors.devices.store import Store
 from search_spaces.fasternet import FASTERNET
 
 

@@ -40,7 +40,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No cache and no cluster of anybody else; here, timings that are short and imprecise."""
-    monkeypatch.setattr("predictors.devices.session.ROUNDS", (6, 6))
+    monkeypatch.setattr("predictors.devices.timed.ROUNDS", (6, 6))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 

@@ -21,8 +21,8 @@ from predictors.backends.table import (
     installed_runtimes,
     runtimes_with,
 )
+from predictors.devices.agent.loaders import LOADERS
 from predictors.devices.registry import open_device
-from predictors.devices.runner.loaders import LOADERS
 from search_spaces.fasternet import FasterNetConfig
 
 # From the fp32 of torch. With bf16 a number has 8 bits; int8 was calibrated with noise.
@@ -39,7 +39,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
-    monkeypatch.setattr("predictors.devices.session.ROUNDS", (2, 2))
+    monkeypatch.setattr("predictors.devices.timed.ROUNDS", (2, 2))
     return tmp_path / "scratch"
 
 

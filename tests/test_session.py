@@ -11,9 +11,16 @@ from typing import Any, cast
 
 import pytest
 
-from predictors.devices import session
 from predictors.devices.connection import Connection, ConnectionLostError
-from predictors.devices.session import ROUNDS, Session, SessionTimer, merged
+from predictors.devices.timed import (
+    COOL_S,
+    COOLINGS,
+    MOST_ROUNDS,
+    ROUNDS,
+    Session,
+    SessionTimer,
+    merged,
+)
 
 TRUE_MS = {0: 1.0, 1: 10.0, 2: 4.0}
 Slowness = Callable[[int], float]  # by the number of blocks that were timed before
@@ -21,7 +28,7 @@ Slowness = Callable[[int], float]  # by the number of blocks that were timed bef
 
 @dataclass
 class Machine:
-    """Answers as a keeper does."""
+    """Answers as an agent does."""
 
     slowness: Slowness = lambda _: 1.0
     mhz: Slowness | None = None
@@ -46,7 +53,7 @@ class Machine:
 def cool(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses, which are not slept."""
     pauses: list[float] = []
-    monkeypatch.setattr("predictors.devices.session.time.sleep", pauses.append)
+    monkeypatch.setattr("predictors.devices.timed.time.sleep", pauses.append)
     return pauses
 
 
@@ -91,7 +98,7 @@ def test_throttled_rounds_are_left_out_and_timed_again_after_a_pause(cool: list[
     assert found.counts["rounds_left_out"] >= 3
     assert sum(blocks[1] > 11 for blocks in found.rounds) <= 1  # its onset
     assert cool
-    assert set(cool) == {session.COOL_S}
+    assert set(cool) == {COOL_S}
 
 
 def test_a_frequency_that_drops_is_seen_at_once(cool: list[float]) -> None:
@@ -99,14 +106,14 @@ def test_a_frequency_that_drops_is_seen_at_once(cool: list[float]) -> None:
     found = _run(Machine(mhz=lambda blocks: 1500.0 if 20 <= blocks < 29 else 2400.0, noise=0.02))
     assert found.counts["rounds_left_out"] in (3, 4)
     assert found.lowest_mhz == 1500
-    assert len(cool) == session.COOLINGS
+    assert len(cool) == COOLINGS
 
 
 def test_a_machine_that_never_settles_is_timed_for_the_most_rounds(cool: list[float]) -> None:
     found = _run(Machine(slowness=lambda blocks: 1 + 0.02 * blocks))
-    assert len(found.rounds) + found.counts["rounds_left_out"] == session.MOST_ROUNDS
+    assert len(found.rounds) + found.counts["rounds_left_out"] == MOST_ROUNDS
     assert len(found.rounds) >= ROUNDS[0]
-    assert len(cool) == session.COOLINGS
+    assert len(cool) == COOLINGS
     assert _ratio(found) == pytest.approx(0.4, rel=0.02)
 
 

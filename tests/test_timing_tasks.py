@@ -18,11 +18,11 @@ from stand_ins import stand_in
 
 from nas.cluster import joined
 from nas.timing_tasks import through_ray, timed_in_task
-from predictors.devices.alternatives import AlternativesDevice
 from predictors.devices.connection import DeviceLostError
 from predictors.devices.joint import JointDevice
 from predictors.devices.pool import PooledDevice
 from predictors.devices.registry import open_device
+from predictors.devices.several import MultiBackendDevice
 from predictors.measurement import Latency
 
 NETWORKS = [replace(TINY, classes=10 + i) for i in range(4)]
@@ -39,7 +39,7 @@ def cluster() -> Iterator[Any]:
 def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("predictors.devices.dealing.RETRY_S", 0.2)
+    monkeypatch.setattr("predictors.devices.pool.RETRY_S", 0.2)
     monkeypatch.setattr("nas.timing_tasks.LOOK_S", 0.2)
 
 
@@ -180,7 +180,7 @@ def test_a_pool_in_several_forms_is_timed_through_ray_in_each() -> None:
         return dict(context.get_assigned_resources())
 
     forms = [PooledDevice("b1", [stand_in("b1", where)]) for _ in range(2)]
-    with through_ray(AlternativesDevice("b1", forms), None) as device:
+    with through_ray(MultiBackendDevice("b1", forms), None) as device:
         found = device.measure(NETWORKS[0])
     assert [m.context["said"] for m in (found, *found.slower)] == [{"b1": 1.0}, {"b1": 1.0}]
 

@@ -21,7 +21,7 @@ Streams = pytest.CaptureFixture[str]
 @pytest.fixture
 def trained(digits_networks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of them, and timings that are short and imprecise."""
-    monkeypatch.setattr("predictors.devices.session.ROUNDS", (6, 6))
+    monkeypatch.setattr("predictors.devices.timed.ROUNDS", (6, 6))
     monkeypatch.setattr("nas.training.final.PROCESSES", 1)
     return shutil.copytree(digits_networks, tmp_path / "networks")
 

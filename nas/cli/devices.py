@@ -6,8 +6,14 @@ import sys
 
 from nas.cli.table import print_table
 from predictors.backends.table import find_runtime
-from predictors.devices.boards import Board, boards_to_change, check_name, load_boards, survey
-from predictors.devices.installation import with_runtime
+from predictors.devices.boards import (
+    Board,
+    boards_to_change,
+    check_name,
+    load_boards,
+    survey,
+    with_runtime,
+)
 from predictors.devices.registry import device_names, open_device, stored_devices
 from predictors.devices.ssh import SITE, Address
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from nas.cli.table import print_table
 from nas.studies.measurement_files import entries_of_run, read_entries, write_entries
 from predictors.devices.boards import check_name
+from predictors.devices.cache import Store
 from predictors.devices.registry import device_names
-from predictors.devices.store import Store
 
 
 def run_measurements(arguments: argparse.Namespace) -> int:

@@ -55,7 +55,7 @@ def _runtime_of(run: Path, device: str) -> str:
 
 
 def _fastest(name: str, networks: Sequence[Network], wanted: Wanted) -> str:
-    from predictors.devices.fastest import fastest_runtime
+    from predictors.devices.registry import fastest_runtime
 
     choice = fastest_runtime(name, networks, threads=wanted.threads, precision=wanted.precision)
     for runtime, reason in choice.refusals.items():

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from nas.studies.study import MEASUREMENTS, read_measurements, read_run
 from predictors.backends.model import config_identity
-from predictors.devices.entry import Entry, Key, Setting, in_utc
+from predictors.devices.cache_entry import Entry, Key, Setting, in_utc
 from predictors.measurement import Latency
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.io import atomic_write, short_repr

@@ -8,9 +8,9 @@ from nas.studies.options import SearchOptions
 from nas.studies.study import read_run
 from nas.studies.targets import Target, open_targets
 from nas.training.picking import front_of
-from predictors.devices.alternatives import forms_of
 from predictors.devices.device import Device
 from predictors.devices.registry import wanted_of
+from predictors.devices.several import forms_of
 from predictors.measurement import Latency
 from predictors.shares import WHOLE
 

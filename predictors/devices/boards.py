@@ -2,8 +2,11 @@
 
 import json
 import re
+import subprocess
+import sys
+import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import Any
 from predictors.backends.table import find_runtime
 from predictors.devices.connection import Connection, ConnectionLostError, number
 from predictors.devices.device import Wanted
-from predictors.devices.ssh import Address, remedy
+from predictors.devices.ssh import SITE, Address, remedy
 from predictors.devices.timed import Host, TimedDevice
 from search_spaces.io import atomic_write, config_folder, locked, short_repr
 
@@ -32,7 +35,7 @@ class Board:
     runtime: str = "onnxruntime"
     precision: str = "fp32"
     threads: int = 1
-    cores: tuple[int, ...] = ()  # to pin to; empty: the runner chooses
+    cores: tuple[int, ...] = ()  # to pin to; empty: the agent chooses
     architecture: str = ""
     machine: str = ""
     version: str = ""  # of the runtime; empty: it is not there
@@ -227,3 +230,71 @@ def check_name(name: str, taken: Mapping[str, object] | tuple[str, ...]) -> None
 
 def _file() -> Path:
     return config_folder() / "devices.toml"
+
+
+def with_runtime(board: Board) -> Board:
+    """Return the board as surveyed, its runtime installed where it was missing.
+
+    The board's own package index is tried first; where it has none, the wheels are fetched here
+    and sent over. Nothing outside `SITE` is touched.
+
+    Raises:
+        RuntimeError: if the board is out of reach, neither way works, or the runtime does not load.
+    """
+    found = survey(board, load=True)
+    if found.version:
+        return found
+    wanted = list(find_runtime(board.runtime, board.precision).board_packages)
+    try:
+        with Connection(Address.parse(board.ssh).command()) as connection:
+            try:
+                connection.ask({"install": wanted, "into": SITE})
+            except ConnectionLostError:
+                raise
+            except RuntimeError as error:
+                _send_wheels(connection, found, wanted, reason=str(error))
+    except ConnectionLostError as error:
+        raise RuntimeError(f"The board must stay reachable, but {board.ssh} was lost while "
+                           f"installing: {error}. {remedy(str(error))}") from None  # fmt: skip
+    installed = survey(board, load=True)
+    if not installed.version:
+        raise RuntimeError(f"The board must have {board.runtime}, but what was installed there "
+                           "does not load. Install it by hand.")  # fmt: skip
+    return installed
+
+
+def _send_wheels(
+    connection: Connection, board: Board, wanted: Sequence[str], *, reason: str
+) -> None:
+    """Fetch the wheels of the wanted packages for that machine here and unpack them over there."""
+    with tempfile.TemporaryDirectory(prefix="fasternas-") as folder:
+        facts = connection.ask({"facts": board.package}).get("facts")
+        libc = facts.get("libc") if isinstance(facts, dict) else None
+        command = [sys.executable, "-m", "pip", "download", "-q", "--only-binary=:all:",
+                   "--disable-pip-version-check", "--python-version", board.python,
+                   "-d", folder]  # fmt: skip
+        for tag in platform_tags(board.architecture, libc):
+            command += ["--platform", tag]
+        done = subprocess.run([*command, *wanted], capture_output=True, text=True,
+                              check=False)  # fmt: skip
+        if done.returncode:
+            said = done.stderr.strip().splitlines()[-1:] or ["pip said nothing"]
+            raise RuntimeError(
+                f"The board must have {board.runtime}, but its own package index failed ({reason}) "
+                f"and here no wheels for it were found ({said[0]}). Install it by hand."
+            )
+        for number, wheel in enumerate(sorted(Path(folder).glob("*.whl"))):
+            name = connection.keep(wheel, f"wheel-{number}")
+            connection.ask({"unpack": name, "into": SITE})
+
+
+def platform_tags(architecture: str, libc: object) -> list[str]:
+    """Return the tags of wheels that a machine takes, the newest first.
+
+    `libc` is what it says of its C library, such as "2.36"; glibc 2.28 where that makes no sense.
+    """
+    major, _, minor = str(libc).partition(".")
+    known = major == "2" and minor.isascii() and minor.isdigit() and len(minor) == 2
+    minors = range(int(minor) if known else 28, 16, -1)
+    return [*(f"manylinux_2_{minor}_{architecture}" for minor in minors),
+            f"manylinux2014_{architecture}"]  # fmt: skip

@@ -1,4 +1,4 @@
-"""A conversation with the keeper on some machine: requests, answers, and what can go wrong."""
+"""A conversation with the agent on some machine: requests, answers, and what can go wrong."""
 
 import json
 import subprocess
@@ -9,20 +9,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-RUNNER = Path(__file__).parent / "runner"
+FOLDER = Path(__file__).parent / "agent"
 ANSWER_S = 300.0  # the longest that a machine may take over one request
 LONGEST_ANSWER = 1_000_000  # bytes
 
 
 def program(*modules: str) -> str:
-    """Return modules of the runner as the line of text that `BOOT` reads."""
-    folder = "predictors.devices.runner"
-    return json.dumps([(f"{folder}.{name}", (RUNNER / f"{name}.py").read_text(encoding="utf-8"))
-                       for name in modules])  # fmt: skip
+    """Return modules of the agent as the line of text that `BOOTSTRAP` reads."""
+    texts = {name: (FOLDER / f"{name}.py").read_text(encoding="utf-8") for name in modules}
+    return json.dumps([(f"predictors.devices.agent.{name}", texts[name]) for name in modules])
 
 
-KEEPER = program("serving", "machine", "keeper")
-TIMER = program("serving", "machine", "gpu", "loaders", "timer")
+AGENT = program("bootstrap", "machine", "agent")
+TIMER = program("bootstrap", "machine", "gpu", "loaders", "timer")
 
 
 class ConnectionLostError(RuntimeError):
@@ -42,7 +41,7 @@ class OverwhelmedError(DeviceLostError):
 
 
 class Connection:
-    """A running keeper (see `runner/`), started by a command; ends with the `with` block.
+    """A running agent (see `agent/`), started by a command; ends with the `with` block.
 
     Its answers are JSON and nothing else: whatever a hostile machine says, it runs no code here.
 
@@ -55,13 +54,13 @@ class Connection:
         try:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
-                start_new_session=True,  # Ctrl-C is for us; the keeper ends with its input
+                start_new_session=True,  # Ctrl-C is for us; the agent ends with its input
             )  # fmt: skip
         except OSError as error:
             raise ConnectionLostError(f"{command[0]}: {error.strerror}") from None
         self._late = False
         self._sent: set[str] = set()
-        self._greeting = KEEPER.encode() + b"\n"
+        self._greeting = AGENT.encode() + b"\n"
 
     def ask(self, request: dict[str, Any], *, more: bytes = b"") -> dict[str, Any]:
         """Send a request, and the bytes that belong to it; return the answer.
@@ -91,7 +90,7 @@ class Connection:
         return name
 
     def close(self) -> None:
-        """End the keeper, which ends its timer and removes what it kept."""
+        """End the agent, which ends its timer and removes what it kept."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with suppress(OSError):  # what was not sent is of no use to a process that is gone

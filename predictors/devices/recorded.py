@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from predictors.backends.model import Model, as_model
+from predictors.devices.cache import Store
 from predictors.devices.device import PROCESSES, threads_of
-from predictors.devices.store import Store
 from predictors.latency import Prediction
 from predictors.measurement import Latency, Source
 from search_spaces.fasternet import FasterNetConfig

@@ -1,16 +1,20 @@
 """How a device is found by its name."""
 
 import platform
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from statistics import geometric_mean
 from typing import Any
 
-from predictors.devices.alternatives import AlternativesDevice, forms_of
+from predictors.backends.model import Model
+from predictors.backends.table import runtimes_with
 from predictors.devices.boards import Board, is_arm, load_boards, survey
+from predictors.devices.cache import Holding, Store, now_ms
 from predictors.devices.device import Device, Wanted
 from predictors.devices.pool import check_alike, open_pool
 from predictors.devices.recorded import open_recorded
-from predictors.devices.store import Holding, Store
+from predictors.devices.several import MultiBackendDevice, forms_of
+from search_spaces.fasternet import FasterNetConfig
 
 
 def open_device(
@@ -64,7 +68,7 @@ def _open_alternatives(
     pairs = forms_of(runtime or known.runtime, precision or known.precision)
     forms = [open_device(name, runtime=r, precision=p, threads=threads, reuse=reuse)
              for r, p in pairs]  # fmt: skip
-    return forms[0] if len(forms) == 1 else AlternativesDevice(name, forms)
+    return forms[0] if len(forms) == 1 else MultiBackendDevice(name, forms)
 
 
 def wanted_of(
@@ -96,7 +100,7 @@ def wanted_of(
 
 def device_names() -> tuple[str, ...]:
     """The names of this machine, of its GPU, if it has one, and of the boards."""
-    from predictors.devices.cuda import gpu_name
+    from predictors.devices.local import gpu_name
 
     here = [name for name in _OPENERS if name != "cuda" or gpu_name()]
     return (*here, *(name for name in _boards() if name not in _OPENERS))
@@ -161,7 +165,7 @@ def _open_local(name: str, wanted: Wanted) -> Device:
 
 
 def _open_cuda(name: str, wanted: Wanted) -> Device:
-    from predictors.devices.cuda import open_cuda
+    from predictors.devices.local import open_cuda
 
     return open_cuda(name, wanted)
 
@@ -178,3 +182,47 @@ def _open_arm(name: str, wanted: Wanted) -> Device:
 _OPENERS: dict[str, Callable[[str, Wanted], Device]] = {
     "cpu": _open_local, "cuda": _open_cuda, "arm": _open_arm,
 }  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The device in its fastest runtime, and what was found of each runtime.
+
+    `latencies_ms` are geometric means over the networks by the clock, not by the references, which
+    differ from runtime to runtime; by runtime, the fastest first. `refusals`
+    say why the other runtimes were left out.
+    """
+
+    device: Device
+    latencies_ms: dict[str, float]
+    refusals: dict[str, str]
+
+
+def fastest_runtime(
+    name: str, networks: Sequence[FasterNetConfig | Model], *, threads: int | None = None,
+    precision: str = "fp32",
+) -> Choice:  # fmt: skip
+    """Time the networks in each runtime that the device has at that precision.
+
+    A runtime that cannot run all of them is left out.
+
+    Raises:
+        ValueError: if there is no such device or precision, or no runtime runs the networks.
+        RuntimeError: if the device cannot be reached, or no runtime runs the networks.
+    """
+    found: list[tuple[float, str, Device]] = []
+    errors: dict[str, ValueError | RuntimeError] = {}
+    for runtime in (r.name for r in runtimes_with(precision)):
+        try:
+            device = open_device(name, runtime=runtime, threads=threads, precision=precision)
+            measured = [now_ms(m) for m in device.measure_each(networks, processes=1)]
+            found.append((geometric_mean(measured), runtime, device))
+        except (ValueError, RuntimeError) as error:
+            errors[runtime] = error
+    if not found:
+        raise next(iter(errors.values()))
+    found.sort(key=lambda entry: entry[0])
+    return Choice(
+        device=found[0][2], latencies_ms={runtime: ms for ms, runtime, _ in found},
+        refusals={runtime: str(error) for runtime, error in errors.items()},
+    )  # fmt: skip

@@ -1,15 +1,15 @@
-"""A board that is reached over SSH: its address, the command that starts a keeper on it."""
+"""A board that is reached over SSH: its address, the command that starts an agent on it."""
 
 import os
 import re
 import shlex
 from dataclasses import dataclass
 
-from predictors.devices.runner.serving import BOOT
+from predictors.devices.agent.bootstrap import BOOTSTRAP
 
 SITE = "~/.local/share/fasternas/site"  # on the board: what was installed for us
 PORT = 22  # where none is named
-LONGEST_S = 6 * 3600  # what a connection may take; where it is lost unseen, the keeper ends by then
+LONGEST_S = 6 * 3600  # what a connection may take; where it is lost unseen, the agent ends by then
 # An unknown host key, or a changed one, ends the connection; no password is asked for.
 _OPTIONS = {
     "BatchMode": "yes", "StrictHostKeyChecking": "yes", "ConnectTimeout": "10",
@@ -61,7 +61,7 @@ class Address:
         return f"ssh://{user}{host}" + (f":{self.port}" if self.port else "")
 
     def command(self) -> tuple[str, ...]:
-        """Return the command that starts a keeper there.
+        """Return the command that starts an agent there.
 
         The environment variable FASTERNAS_SSH replaces `ssh`, as in `ssh -F my_config`.
         """
@@ -69,7 +69,7 @@ class Address:
         port = ["-p", str(self.port)] if self.port else []
         user = ["-l", self.user] if self.user else []
         remote = (f"exec timeout -k 5 {LONGEST_S} env PYTHONPATH={SITE.replace('~', '$HOME')} "
-                  f"python3 -uc {shlex.quote(BOOT)}")  # fmt: skip
+                  f"python3 -uc {shlex.quote(BOOTSTRAP)}")  # fmt: skip
         ssh = shlex.split(os.environ.get("FASTERNAS_SSH", "ssh"))
         return (*ssh, *options, *port, *user, "--", self.host, remote)
 

@@ -16,11 +16,11 @@ from nas.report import tables
 from nas.studies.options import SearchOptions
 from nas.training.timing_place import place_for
 from predictors.backends.model import Model
-from predictors.devices.alternatives import AlternativesDevice, forms_of
+from predictors.devices.cache import now_ms
 from predictors.devices.connection import DeviceLostError, OverwhelmedError
 from predictors.devices.device import Wanted
-from predictors.devices.recall import now_ms
 from predictors.devices.registry import open_device
+from predictors.devices.several import MultiBackendDevice, forms_of
 from predictors.latency import Prediction
 from predictors.measurement import Backend, Latency, Source
 from search_spaces.fasternet import FasterNetConfig
@@ -71,7 +71,7 @@ class Form:
 BOTH = [TINY, LARGER]  # of depths 1 and 4
 
 
-def _told(device: AlternativesDevice) -> list[tuple[str, str, float]]:
+def _told(device: MultiBackendDevice) -> list[tuple[str, str, float]]:
     return [
         (m.backend.runtime, m.backend.precision, m.median_ms)
         for m in device.measure_each(BOTH, processes=3)
@@ -79,7 +79,7 @@ def _told(device: AlternativesDevice) -> list[tuple[str, str, float]]:
 
 
 def test_each_network_counts_in_its_fastest_form() -> None:
-    device = AlternativesDevice("cpu", [
+    device = MultiBackendDevice("cpu", [
         Form(runtime="onnxruntime", precision="fp32", takes_ms={1: 1.0, 4: 9.0}),
         Form(runtime="openvino", precision="int8", takes_ms={1: 2.0, 4: 5.0}),
     ])  # fmt: skip
@@ -96,13 +96,13 @@ def test_what_was_timed_just_now_is_compared_by_the_clock() -> None:
     slow = {name: {"kept_ms": 2.0, "now_ms": 1.0} for name in ("small", "large")}
     first = Form(runtime="onnxruntime", precision="fp32", takes_ms={1: 3.0}, references=slow)
     second = Form(runtime="openvino", precision="fp32", takes_ms={1: 2.0})
-    found = AlternativesDevice("cpu", [first, second]).measure(TINY)
+    found = MultiBackendDevice("cpu", [first, second]).measure(TINY)
     assert (found.backend.runtime, found.median_ms) == ("onnxruntime", 3.0)  # 1.5 ms by the clock
     assert [m.backend.runtime for m in found.slower] == ["openvino"]
 
 
 def test_what_a_form_cannot_do_counts_in_another() -> None:
-    device = AlternativesDevice("cpu", [
+    device = MultiBackendDevice("cpu", [
         Form(runtime="onnxruntime", precision="fp32", takes_ms={1: 1.0, 4: 9.0}),
         Form(runtime="onnxruntime", precision="int8", takes_ms={1: 0.5}),
     ])  # fmt: skip
@@ -113,7 +113,7 @@ def test_what_a_form_cannot_do_counts_in_another() -> None:
 def test_a_form_that_can_do_nothing_is_left_out_for_good() -> None:
     bf16 = Form(runtime="openvino", precision="bf16", takes_ms={})
     fp32 = Form(runtime="openvino", precision="fp32", takes_ms={1: 1.0, 4: 9.0})
-    device = AlternativesDevice("cpu", [bf16, fp32])
+    device = MultiBackendDevice("cpu", [bf16, fp32])
     assert [precision for _, precision, _ in _told(device)] == ["fp32", "fp32"]
     asked = bf16.asked
     assert [precision for _, precision, _ in _told(device)] == ["fp32", "fp32"]
@@ -124,18 +124,18 @@ def test_a_form_that_can_do_nothing_is_left_out_for_good() -> None:
 def test_what_no_form_can_do_and_a_lost_machine_are_errors() -> None:
     neither = [Form(runtime="openvino", precision=p, takes_ms={1: 1.0}) for p in ("fp32", "int8")]
     with pytest.raises(RuntimeError, match="fp32 cannot do this"):
-        _told(AlternativesDevice("cpu", neither))
+        _told(MultiBackendDevice("cpu", neither))
     killed = Form(runtime="torch", precision="fp32", takes_ms={}, error=OverwhelmedError)
     whole = Form(runtime="onnxruntime", precision="fp32", takes_ms={1: 1.0, 4: 9.0})
     assert [
-        m.backend.runtime for m in AlternativesDevice("cpu", [killed, whole]).measure_each(BOTH)
+        m.backend.runtime for m in MultiBackendDevice("cpu", [killed, whole]).measure_each(BOTH)
     ] == [
         "onnxruntime",
         "onnxruntime",
     ]
     neither[1].error = DeviceLostError
     with pytest.raises(DeviceLostError):
-        _told(AlternativesDevice("cpu", neither))
+        _told(MultiBackendDevice("cpu", neither))
 
 
 def test_the_pairs_are_those_that_there_are() -> None:
@@ -162,7 +162,7 @@ def test_this_machine_is_timed_in_each_form(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("predictors.devices.session.ROUNDS", (6, 6))
+    monkeypatch.setattr("predictors.devices.timed.ROUNDS", (6, 6))
     device = open_device("cpu", precision="fp32,int8")
     found = next(device.measure_each([TINY], processes=1))
     alone = {p: next(open_device("cpu", precision=p, reuse=True).measure_each([TINY], processes=1))

@@ -13,14 +13,14 @@ import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from predictors.devices.runner.machine import facts
-from predictors.devices.runner.serving import BOOT, serve
+from predictors.devices.agent.bootstrap import BOOTSTRAP, serve
+from predictors.devices.agent.machine import facts
 
-PREFIX = "fasternas-keeper-"  # of a keeper's folder, before its process number
+PREFIX = "fasternas-agent-"  # of an agent's folder, before its process number
 LOAD_S = 120  # the longest that importing a runtime may take, from the slowest card
 
 
-class Keeper:
+class Agent:
     """Keeps the models in a folder of its own and one timer at a time."""
 
     def __init__(self, folder: Path) -> None:
@@ -93,7 +93,7 @@ class Keeper:
 
     def _start(self, program: str) -> None:
         self._timer = subprocess.Popen(
-            [sys.executable, "-uc", BOOT], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, "-uc", BOOTSTRAP], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             env=self._environment(),
         )  # fmt: skip
         assert self._timer.stdin is not None
@@ -126,7 +126,7 @@ def _install(packages: list[str], into: Path) -> dict[str, Any]:
 
 
 def _sweep() -> None:
-    """Remove the folders of keepers that were killed before they could."""
+    """Remove the folders of agents that were killed before they could."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
         try:
             os.kill(int(folder.name[len(PREFIX) :].split("-")[0]), 0)
@@ -141,13 +141,13 @@ def _leave(*_: object) -> None:
 
 
 def main() -> None:
-    """Be the keeper until the input ends."""
+    """Be the agent until the input ends."""
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, _leave)
     _sweep()
     with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-") as folder:
-        keeper = Keeper(Path(folder))
+        agent = Agent(Path(folder))
         try:
-            serve(keeper.answer)
+            serve(agent.answer)
         finally:
-            keeper.stop()
+            agent.stop()

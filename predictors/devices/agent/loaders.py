@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Callable
 from typing import Any
 
-from predictors.devices.runner.gpu import Inference, bound, is_wanted, placed, provider
+from predictors.devices.agent.gpu import Inference, bound, is_wanted, placed, provider
 
 
 def _load_onnxruntime(start: dict[str, Any]) -> list[Inference]:

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from predictors.devices.runner.gpu import Inference, event_ms, is_wanted
-from predictors.devices.runner.loaders import LOADERS
-from predictors.devices.runner.machine import heat
-from predictors.devices.runner.serving import serve
+from predictors.devices.agent.bootstrap import serve
+from predictors.devices.agent.gpu import Inference, event_ms, is_wanted
+from predictors.devices.agent.loaders import LOADERS
+from predictors.devices.agent.machine import heat
 
 
 class Timer:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from predictors.backends.model import config_identity
-from predictors.devices.entry import Entry, Key, Setting
-from predictors.devices.store import Merged, Store
+from predictors.devices.cache import Merged, Store
+from predictors.devices.cache_entry import Entry, Key, Setting
 from predictors.measurement import Backend, Latency
 from search_spaces.fasternet import FASTERNET
 
@@ -24,8 +24,8 @@ WRITER = """
 import sys
 from dataclasses import replace
 sys.path.insert(0, sys.argv[1])
-from test_store import entry
-from predictors.devices.store import Store
+from test_cache import entry
+from predictors.devices.cache import Store
 for number in range(int(sys.argv[2]), int(sys.argv[3])):
     Store().keep(entry(number))
     print(number, flush=True)

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 # Run by the other side's Python. The first line of its input holds modules by name, as text, each
 # of which imports only earlier ones; the last one's main() is what runs.
-BOOT = """\
+BOOTSTRAP = """\
 import json, sys, types
 for name, text in json.loads(sys.stdin.buffer.readline()):
     module = sys.modules[name] = types.ModuleType(name)

@@ -6,9 +6,9 @@ from typing import final
 
 from predictors.backends.model import Model
 from predictors.backends.table import find_runtime
+from predictors.devices.cache import now_ms
 from predictors.devices.connection import DeviceLostError, OverwhelmedError
 from predictors.devices.device import PROCESSES, Device
-from predictors.devices.recall import now_ms
 from predictors.devices.timed import GROUP
 from predictors.latency import Prediction
 from predictors.measurement import Latency, Source
@@ -19,7 +19,7 @@ Network = FasterNetConfig | Model
 
 
 @final
-class AlternativesDevice:
+class MultiBackendDevice:
     """Times each network in every form, that is, runtime at a precision; the fastest counts.
 
     Each runtime's milliseconds are those of its own references, which were first timed when the

@@ -11,7 +11,7 @@ from nas.folders import read_only_run, start_run
 from nas.studies.options import SearchOptions
 from predictors.backends import table
 from predictors.backends.table import find_runtime
-from predictors.devices.fastest import fastest_runtime
+from predictors.devices.registry import fastest_runtime
 from search_spaces.formats import save_config
 
 Streams = pytest.CaptureFixture[str]
@@ -23,9 +23,9 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    monkeypatch.setattr("predictors.devices.session.ROUNDS", (2, 2))
+    monkeypatch.setattr("predictors.devices.timed.ROUNDS", (2, 2))
     few = [find_runtime(name) for name in ("torch", "onnxruntime", "openvino")]
-    monkeypatch.setattr("predictors.devices.fastest.runtimes_with", lambda _: few)
+    monkeypatch.setattr("predictors.devices.registry.runtimes_with", lambda _: few)
     found = table.installed_version
     monkeypatch.setattr(table, "installed_version",
                         lambda name: "" if name == "openvino" else found(name))  # fmt: skip

@@ -1,17 +1,21 @@
 """Measurements kept in a database, so that no network is timed twice in the same setting."""
 
+import hashlib
 import json
+import math
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 from urllib.parse import quote
 
-from predictors.devices.entry import Entry, Key, Setting, measurement_of
-from predictors.measurement import Latency
-from search_spaces.io import cache_folder
+from predictors.backends.model import Model
+from predictors.devices.cache_entry import Entry, Key, Setting, measurement_of
+from predictors.measurement import Latency, blend
+from search_spaces.io import atomic_write, cache_folder
 
 VERSION = 1  # of the table
 WAIT_S = 10.0  # for other processes that write
@@ -219,3 +223,106 @@ def _entry(row: sqlite3.Row) -> Entry:
         network=row["network"], description=row["description"], taken_at=row["taken_at"],
         alias=row["alias"], measurement=measurement_of(json.loads(row["measurement"])),
     )  # fmt: skip
+
+
+def reference_latency(key: Mapping[str, str | int], processes: Sequence[Sequence[float]]) -> float:
+    """Return the reference's latency in ms: the one kept for `key`, or that of these blocks.
+
+    The fastest process's median stands for the machine: others were held up by something.
+    Where the cache cannot be written, the latency holds for this run alone.
+    """
+    file = cache_folder() / f"reference-{_digest(key)}.json"
+    kept = _read(file)
+    if kept is not None:
+        return kept
+    latency_ms = min(median(blocks) for blocks in processes)
+    _keep(file, {**key, "latency_ms": latency_ms})
+    return latency_ms
+
+
+def _digest(key: Mapping[str, str | int]) -> str:
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _read(file: Path) -> float | None:
+    try:
+        latency_ms = float(json.loads(file.read_text())["latency_ms"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return latency_ms if 0 < latency_ms < math.inf else None
+
+
+def _keep(file: Path, entry: Mapping[str, object]) -> None:
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(file, json.dumps(entry, indent=2) + "\n")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recall:
+    """Measurements of one device in one setting, and the latencies that its references keep.
+
+    References are kept from the first time on, so that every run speaks of the same milliseconds;
+    what was imported, or timed by a board of the same pool, is brought to that scale.
+    """
+
+    device: str
+    description: str
+    setting: Setting
+    references: Sequence[str]  # the smaller first
+    others: Sequence[str] = ()  # addresses of boards of the same kind
+
+    def find(self, artifact: str, *, processes: int) -> Latency | None:
+        """Return the latency of a file that was timed before, by at least so many processes."""
+        addresses = dict.fromkeys((self.setting.address, *self.others))
+        settings = (replace(self.setting, address=address) for address in addresses)
+        keys = (Key(artifact=artifact, setting=setting) for setting in settings)
+        found = next((m for key in keys if (m := Store().find(key, processes=processes))), None)
+        if found is None:
+            return None
+        references: dict[str, Any] = found.context.get("references") or {}
+        told = "nearness" in found.context and set(self.references) <= references.keys()
+        if not told:
+            return None
+        kept = {name: self.kept_ms(name, [[references[name]["kept_ms"]]])
+                for name in self.references}  # fmt: skip
+        found = on_scale(found, kept)
+        return replace(found, device=self.device, context={**found.context, "recalled": True})
+
+    def keep(self, model: Model, measurement: Latency) -> None:
+        """Give it to the store."""
+        key = Key(artifact=measurement.context["artifact"], setting=self.setting)
+        Store().keep(Entry(key=key, device=self.device, network=model.identity,
+                           description=self.description, measurement=measurement))  # fmt: skip
+
+    def kept_ms(self, reference: str, processes: Sequence[Sequence[float]]) -> float:
+        """Return a reference's latency as kept, or, the first time, that of these blocks."""
+        setting = self.setting
+        where = {"address": setting.address} if setting.address else {}
+        precision = {} if setting.precision == "fp32" else {"precision": setting.precision}
+        where |= {"cores": setting.cores} if setting.cores else {}
+        return reference_latency(
+            {"machine": setting.machine, "runtime": setting.runtime, "version": setting.version,
+             "threads": setting.threads, "reference": reference, **precision, **where}, processes,
+        )  # fmt: skip
+
+
+def on_scale(found: Latency, kept_ms: Mapping[str, float]) -> Latency:
+    """Return a latency in the milliseconds in which the references take those; smaller first."""
+    references = found.context["references"]
+    small, large = (ms / references[name]["kept_ms"] for name, ms in kept_ms.items())
+    factor = blend(small, large, found.context["nearness"])
+    now = {name: {**references[name], "kept_ms": ms} for name, ms in kept_ms.items()}
+    return replace(
+        found, median_ms=found.median_ms * factor, low_ms=found.low_ms * factor,
+        high_ms=found.high_ms * factor, context={**found.context, "references": now},
+    )  # fmt: skip
+
+
+def now_ms(found: Latency) -> float:
+    """Return what a latency was by the clock, at the machine's speed when it was timed."""
+    references = found.context.get("references")
+    if not references:
+        return found.median_ms
+    small, large = (told["now_ms"] / told["kept_ms"] for told in references.values())
+    return found.median_ms * blend(small, large, found.context["nearness"])

@@ -23,7 +23,7 @@ from provenance import provenance
 
 from nas.cli.main import main as fasternas
 from nas.cluster import joined
-from nas.studies import journal
+from nas.study import journal
 from predictors.backends.model import config_model
 from predictors.devices.registry import open_device
 from predictors.measurement import compare

@@ -15,11 +15,10 @@ from predictors.backends.export_running import run_onnx
 from predictors.backends.export_subject import Subject
 from predictors.backends.model import Model
 from predictors.backends.table import Precision, Runtime
-from search_spaces.blocks import Block
 from search_spaces.fasternet import FASTERNET
 from search_spaces.io import one_line
-from search_spaces.timm_import import import_timm
-from search_spaces.timm_models import NAME, register
+from search_spaces.network import Block
+from search_spaces.timm_models import NAME, import_timm, register
 
 Form = Literal["timm", "ours", "floor"]
 

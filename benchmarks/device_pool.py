@@ -27,8 +27,7 @@ from predictors.backends.model import config_model
 from predictors.backends.table import find_runtime
 from predictors.devices.registry import open_device
 from predictors.devices.ssh import SITE
-from search_spaces.catalogue import SPACES
-from search_spaces.fasternet import FasterNetConfig
+from search_spaces.fasternet import SPACES, FasterNetConfig
 
 RESULTS = Path(__file__).parent / "results"
 PROCESSES = 2  # as when a search calibrates a device, with about so many networks

@@ -20,12 +20,11 @@ from predictors.training.evaluate import Split
 from predictors.training.recipe import Recipe
 from predictors.training.short_training import loaded
 from predictors.training.trainer import Training
-from search_spaces.checkpoints import Checkpoint
+from search_spaces.checkpoint import Checkpoint, read_weights
 from search_spaces.fasternet import FASTERNET, Activation
 from search_spaces.formats import save_config
 from search_spaces.io import atomic_write
-from search_spaces.timm_import import import_timm
-from search_spaces.weight_files import read_weights
+from search_spaces.timm_models import import_timm
 
 ACTIVATIONS: tuple[Activation, ...] = ("relu", "gelu")
 WIDTH = 16  # of the small networks' first stage

@@ -24,16 +24,13 @@ import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
 from nas.benching.bench_report import plain_name
-from nas.studies import journal
-from nas.studies.study import read_measurements
-from predictors.calibration import next_batch
+from nas.study import journal
+from nas.study.store import read_measurements
 from predictors.cost import cost
 from predictors.devices.device import Device
 from predictors.devices.registry import open_device
-from predictors.features import one_hot
-from predictors.latency import LatencyPredictor
-from search_spaces.catalogue import SPACES
-from search_spaces.fasternet import FASTERNET, FasterNetConfig
+from predictors.latency import LatencyPredictor, next_batch, one_hot
+from search_spaces.fasternet import FASTERNET, SPACES, FasterNetConfig
 
 RESULTS = Path(__file__).parent / "results"
 SPACE = SPACES["fasternet"]

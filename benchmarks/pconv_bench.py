@@ -28,16 +28,15 @@ import numpy as np
 from pconv_table import write_table
 
 from nas.cluster import joined
-from nas.searching.pareto import pareto_front
-from nas.searching.trial import Scores, Trial
-from nas.studies import journal
+from nas.search.pareto import pareto_front
+from nas.search.trial import Scores, Trial
+from nas.study import journal
 from predictors.cost import cost, costs
 from predictors.data.datasets import ImageData, load_data
 from predictors.devices.registry import open_device
 from predictors.training.recipe import Recipe
 from predictors.training.trainer import Training
-from search_spaces.catalogue import SPACES
-from search_spaces.fasternet import FasterNetConfig
+from search_spaces.fasternet import SPACES, FasterNetConfig
 from search_spaces.network import build
 from search_spaces.space import Genes, Space
 

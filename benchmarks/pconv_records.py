@@ -8,9 +8,8 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.studies import journal
-from search_spaces.catalogue import SPACES
-from search_spaces.fasternet import FasterNetConfig
+from nas.study import journal
+from search_spaces.fasternet import SPACES, FasterNetConfig
 from search_spaces.space import Genes
 
 Array = NDArray[np.float64]

@@ -17,12 +17,11 @@ from random import Random
 import numpy as np
 from pconv_bench import RESULTS, Plan
 
-from nas.studies import journal
-from nas.studies.options import SearchOptions
+from nas.study import journal
+from nas.study.options import SearchOptions
 from nas.supernets import FILE, SAMPLE, Sandwich, SupernetEstimator, train_supernet
 from predictors.cost import cost, costs
-from search_spaces.catalogue import SPACES
-from search_spaces.fasternet import FasterNetConfig
+from search_spaces.fasternet import SPACES, FasterNetConfig
 
 DRAWN = 4096  # networks at once
 

@@ -18,13 +18,12 @@ import numpy as np
 import torch
 from provenance import provenance
 
-from nas.searching.loop import search
-from nas.searching.searchers import SearcherName
-from nas.searching.trial import Scores
+from nas.search.loop import search
+from nas.search.searchers import SearcherName
+from nas.search.trial import Scores
 from predictors.cost import cost, costs
 from predictors.latency import LatencyPredictor, Prediction
-from search_spaces.catalogue import SPACES
-from search_spaces.fasternet import FasterNetConfig
+from search_spaces.fasternet import SPACES, FasterNetConfig
 
 RESULTS = Path(__file__).parent / "results"
 SPACE = SPACES["fasternet"]

@@ -28,12 +28,10 @@ from pconv_records import SPACE, Bench, read_bench
 from provenance import provenance
 from scipy.optimize import nnls
 
-from nas.studies import journal
-from predictors.accuracy import ProxyEstimator, binomial_error
-from predictors.accuracy_predictor import AccuracyPredictor
+from nas.study import journal
+from predictors.accuracy import STRUCTURE, AccuracyPredictor, ProxyEstimator, binomial_error
 from predictors.proxies import PROXIES
 from predictors.ranking import STATISTICS, Correlation, Statistic, bootstrapped, difference
-from predictors.structure import STRUCTURE
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.network import build
 

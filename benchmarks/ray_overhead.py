@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from nas.cluster import SETTINGS, SETTINGS_ALONE, RayPool
-from nas.searching.loop import search
-from nas.searching.trial import Scores, Trial
-from search_spaces.catalogue import SPACES
+from nas.search.loop import search
+from nas.search.trial import Scores, Trial
+from search_spaces.fasternet import SPACES
 
 RESULTS = Path(__file__).parent / "results"
 SHORT_S, WORKERS = 1e-3, 8

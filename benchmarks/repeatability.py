@@ -31,7 +31,7 @@ from statistics import fmean, median, variance
 from typing import Any
 
 from nas.benching.bench_report import plain_name
-from nas.studies import journal
+from nas.study import journal
 from predictors import measurement
 from predictors.backends.foreign import timm_model
 from predictors.backends.model import Model, config_model

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from pconv_bench import Plan
 from pconv_records import SPACE, read_bench
 
-from nas.searching.pareto import area
-from nas.searching.trial import Scores
+from nas.search.pareto import area
+from nas.search.trial import Scores
+from predictors.accuracy import STRUCTURE
 from predictors.cost import costs
-from predictors.features import gene_features
-from predictors.latency import LatencyPredictor, Prediction
-from predictors.structure import STRUCTURE
+from predictors.latency import LatencyPredictor, Prediction, gene_features
 from search_spaces.space import Space, each, oneof
 
 Array = NDArray[np.float64]

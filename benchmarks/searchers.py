@@ -28,9 +28,9 @@ import numpy as np
 from provenance import provenance
 from search_tasks import Points, SearchTask, search_task
 
-from nas.searching.loop import search
-from nas.searching.searchers import SearcherName
-from nas.studies import journal
+from nas.search.loop import search
+from nas.search.searchers import SearcherName
+from nas.study import journal
 
 RESULTS = Path(__file__).parent / "results"
 COUNTS = (25, 50, 100, 200)  # evaluations

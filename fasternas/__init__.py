@@ -11,10 +11,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nas.searching.loop import search as search
-    from nas.searching.pareto import hypervolume as hypervolume, pareto_front as pareto_front
-    from nas.searching.prior import AccuracyPrior as AccuracyPrior
-    from nas.searching.trial import Scores as Scores, Trial as Trial
+    from nas.search.guided import AccuracyPrior as AccuracyPrior
+    from nas.search.loop import search as search
+    from nas.search.pareto import hypervolume as hypervolume, pareto_front as pareto_front
+    from nas.search.trial import Scores as Scores, Trial as Trial
     from predictors.accuracy import ProxyEstimator as ProxyEstimator
     from predictors.cost import Cost as Cost, cost as cost, cost_by_layer as cost_by_layer
     from predictors.devices.device import Device as Device
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
         Prediction as Prediction,
     )
     from predictors.measurement import Latency as Latency
-    from search_spaces.catalogue import SPACES as SPACES
-    from search_spaces.checkpoints import load as load, save as save
+    from search_spaces.checkpoint import load as load, save as save
     from search_spaces.fasternet import (
         FASTERNET as FASTERNET,
+        SPACES as SPACES,
         FasterNetConfig as FasterNetConfig,
     )
     from search_spaces.formats import load_config as load_config, save_config as save_config
@@ -40,19 +40,18 @@ if TYPE_CHECKING:
     from search_spaces.space import Space as Space, each as each, oneof as oneof
 
 _HOMES = {
-    "nas.searching.loop": ("search",),
-    "nas.searching.pareto": ("hypervolume", "pareto_front"),
-    "nas.searching.prior": ("AccuracyPrior",),
-    "nas.searching.trial": ("Scores", "Trial"),
+    "nas.search.loop": ("search",),
+    "nas.search.pareto": ("hypervolume", "pareto_front"),
+    "nas.search.guided": ("AccuracyPrior",),
+    "nas.search.trial": ("Scores", "Trial"),
     "predictors.accuracy": ("ProxyEstimator",),
     "predictors.cost": ("Cost", "cost", "cost_by_layer"),
     "predictors.devices.device": ("Device",),
     "predictors.devices.registry": ("open_device",),
     "predictors.latency": ("LatencyPredictor", "Prediction"),
     "predictors.measurement": ("Latency",),
-    "search_spaces.catalogue": ("SPACES",),
-    "search_spaces.checkpoints": ("load", "save"),
-    "search_spaces.fasternet": ("FASTERNET", "FasterNetConfig"),
+    "search_spaces.checkpoint": ("load", "save"),
+    "search_spaces.fasternet": ("FASTERNET", "SPACES", "FasterNetConfig"),
     "search_spaces.formats": ("load_config", "save_config"),
     "search_spaces.layers": ("Layer",),
     "search_spaces.network": ("build", "from_timm_weights", "to_timm_weights"),

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from random import Random
 from statistics import median
 
-from nas.searching.promotion import going_on
-from nas.studies.options import SearchOptions
+from nas.search.pareto import going_on
+from nas.study.options import SearchOptions
 from predictors.cost import cost
 from predictors.data.datasets import ImageData
 from search_spaces.fasternet import FasterNetConfig

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from nas.searching.trial import Scores
+from nas.search.trial import Scores
 from nas.trial_clock import LOOK_S, TrialClock, timed
 from search_spaces.io import first_line
 

@@ -5,9 +5,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.searching.prior import AccuracyPrior
-from nas.studies.file_accuracies import Weighted
-from nas.studies.options import SearchOptions
+from nas.search.guided import AccuracyPrior
+from nas.study.file_accuracies import Weighted
+from nas.study.options import SearchOptions
 from nas.supernets import SupernetEstimator
 from predictors.accuracy import AccuracyEstimator, ProxyEstimator, proxy_scores
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from nas.searching.trial import Scores
+from nas.search.trial import Scores
 from predictors.accuracy import AccuracyEstimator
 from predictors.latency import Prediction
 from search_spaces.fasternet import FasterNetConfig

@@ -8,9 +8,9 @@ from nas.candidate import Candidate
 from nas.cluster import Outcome
 from nas.gauge import share_words
 from nas.quantities import format_score
-from nas.searching.pareto import pareto_front
-from nas.searching.trial import Scores, Trial
-from nas.studies.file_accuracies import FileAccuracies, FileAccuracy, Form, deployed_accuracy
+from nas.search.pareto import pareto_front
+from nas.search.trial import Scores, Trial
+from nas.study.file_accuracies import FileAccuracies, FileAccuracy, Form, deployed_accuracy
 from predictors.accuracy import AccuracyKind
 from predictors.cost import costs
 from predictors.measurement import Latency

@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from nas.searching.feasible import check_budget, fastest
-from nas.searching.searcher import generator
-from nas.studies.targets import Target
+from nas.search.feasibility import check_budget, fastest
+from nas.search.trial import generator
+from nas.study.targets import Target
 from predictors.cost import costs
 from predictors.latency import Prediction
 from predictors.measurement import Latency

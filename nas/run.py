@@ -16,21 +16,21 @@ from nas.fronts import best_of, candidates_of
 from nas.latencies import Calibration, calibrations, fitted, predicted
 from nas.named_sizes import named_sizes
 from nas.reach import check_reachable, check_reached, smallest_of
-from nas.searching.loop import search
-from nas.searching.promotion import promoted
-from nas.searching.smoothing import smoothed
-from nas.studies.options import SearchOptions
-from nas.studies.study import Study
-from nas.studies.trainings import after, longest, train_on
+from nas.search.guided import smoothed
+from nas.search.loop import search
+from nas.search.pareto import promoted
+from nas.study.options import SearchOptions
+from nas.study.store import Study
+from nas.study.trainings import after, longest, train_on
 from nas.supernets import Sandwich, within_budget
 from nas.timing_tasks import through_ray
 from nas.training.crew import Asked
 from nas.training.ray_supernet import supernet_trained
 from nas.verifying import verify
 from predictors.accuracy import AccuracyEstimator
-from predictors.calibration import next_batch
 from predictors.cost import cost
 from predictors.devices.device import Device
+from predictors.latency import next_batch
 from predictors.measurement import Latency
 from predictors.shares import Predictor
 from predictors.training.recipe import rungs

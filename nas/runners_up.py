@@ -4,9 +4,9 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from nas.candidate import Candidate
-from nas.folders import read_only_run
 from nas.fronts import as_trial, thinned
-from nas.searching.pareto import pareto_front
+from nas.search.pareto import pareto_front
+from nas.study.run_folder import read_only_run
 from search_spaces.fasternet import FasterNetConfig
 
 

@@ -9,8 +9,8 @@ from random import Random
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from nas.searching.feasible import Gate, PredictLatency
-from nas.studies.options import SearchOptions
+from nas.search.feasibility import Gate, PredictLatency
+from nas.study.options import SearchOptions
 from predictors.accuracy import AccuracyKind
 from predictors.cost import cost
 from search_spaces.fasternet import FasterNetConfig
@@ -124,8 +124,7 @@ def _begun(
     from predictors.training.short_training import loaded
     from predictors.training.supernet import supernet_training
     from predictors.training.trainer import training_device
-    from search_spaces.inheritance import inherit
-    from search_spaces.weight_files import read_weights
+    from search_spaces.checkpoint import inherit, read_weights
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)

@@ -5,9 +5,9 @@ from typing import Protocol
 
 from nas.candidate import Candidate
 from nas.estimating import open_weights
-from nas.studies.file_accuracies import judge, unjudged
-from nas.studies.options import SearchOptions
-from nas.studies.study import Study
+from nas.study.file_accuracies import judge, unjudged
+from nas.study.options import SearchOptions
+from nas.study.store import Study
 from predictors.devices.device import PROCESSES, Device
 from predictors.measurement import Latency
 from search_spaces.fasternet import FasterNetConfig

@@ -1,15 +1,47 @@
-"""Estimators of how accurate a config's network will be, behind one interface."""
+"""How accurate a network will be: from its structure alone, or learned from trained networks.
 
-from collections.abc import Sequence
+The scores of a structure were found on the 96 networks of PConv-Bench (`benchmarks/`) that are
+spread over their space; `benchmarks/ranking.py` judges them, on the other networks too.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, Protocol
+from statistics import fmean
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from predictors.structure import STRUCTURE
+from predictors.cost import costs
+from predictors.gp import TrendedProcess, fit_trended
+from predictors.latency import gene_features
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
+from search_spaces.layers import Layered
+from search_spaces.space import Space
+
+
+def fine_units(config: FasterNetConfig) -> float:
+    """The logarithm of the hidden units at each place of the finest map, in the first stage."""
+    return math.log(config.depths[0] * config.hidden_widths[0])
+
+
+def late_mixing(config: FasterNetConfig) -> float:
+    """The logarithm of PConv's weights in a stage, its mean over the last two stages."""
+    stages = list(zip(config.depths, config.partial_widths, strict=True))
+    return fmean(math.log(depth * 9 * width**2) for depth, width in stages[-2:])
+
+
+def last_width(config: FasterNetConfig) -> float:
+    """The logarithm of the channels of the last stage."""
+    return math.log(config.widths[-1])
+
+
+STRUCTURE: Mapping[str, Callable[[FasterNetConfig], float]] = {
+    "fine_units": fine_units, "late_mixing": late_mixing, "last_width": last_width,
+}  # fmt: skip
+
 
 AccuracyKind = Literal["proxy", "trained", "supernet"]
 
@@ -74,3 +106,75 @@ def _scores(configs: Sequence[FasterNetConfig]) -> NDArray[np.float64]:
     """Return the scores of `STRUCTURE`, of shape [n, 3]."""
     found = [[score(config) for score in STRUCTURE.values()] for config in configs]
     return np.array(found, dtype=float).reshape(-1, len(STRUCTURE))
+
+
+Array = NDArray[np.float64]
+
+_FEWEST = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyPrediction:
+    """Predicted accuracies of n configs and their standard deviations, each of shape [n]."""
+
+    median: Array
+    deviation: Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyPredictor:
+    """Accuracy = a line through scores + a Gaussian process for what they miss.
+
+    The scores are whatever is at hand for every config and goes with accuracy: a training-free
+    score, the accuracy after a short training. The process sees the choices, and the costs where
+    the config knows its layers.
+    """
+
+    space: Space[Any]
+    process: TrendedProcess
+
+    @classmethod
+    def fit(
+        cls, space: Space[Any], configs: Sequence[Any], accuracies: Sequence[float] | Array, *,
+        scores: Array | None = None, least_noise: float = 0.0,
+    ) -> "AccuracyPredictor":  # fmt: skip
+        """Fit to n trained networks; `scores`, of shape [n] or [n, k], are finite.
+
+        `least_noise` is by how much chance alone moves an accuracy, as a standard deviation in its
+        unit, where that is known: a few dozen networks hardly tell.
+
+        Raises:
+            ValueError: if there are fewer than four, the lengths differ, or one is no number.
+        """
+        truth = np.asarray(accuracies, dtype=float)
+        if len(configs) < _FEWEST or len(configs) != len(truth):
+            raise ValueError(f"`configs` must hold {_FEWEST} trained networks or more and "
+                             f"`accuracies` one number for each, but got {len(configs)} and "
+                             f"{len(truth)}.")  # fmt: skip
+        if not np.isfinite(truth).all():
+            wrong = truth[~np.isfinite(truth)][0]
+            raise ValueError(f"`accuracies` must be finite, but got {wrong}. Leave that network "
+                             "out.")  # fmt: skip
+        process = fit_trended(_inputs(space, configs), truth, scores, least_noise=least_noise)
+        return cls(space=space, process=process)
+
+    def predict(
+        self, configs: Sequence[Any], *, scores: Array | None = None
+    ) -> AccuracyPrediction:  # fmt: skip
+        """Return the predicted accuracies; `scores` must be there if they were when fitting.
+
+        Raises:
+            ValueError: if there are more or fewer scores than when fitting.
+        """
+        inputs = _inputs(self.space, configs)
+        median, deviation = self.process.predict(inputs, scores, noisy=True)
+        return AccuracyPrediction(median=median, deviation=deviation)
+
+
+def _inputs(space: Space[Any], configs: Sequence[Any]) -> Array:
+    genes = gene_features(space, configs)
+    if not len(configs) or not isinstance(configs[0], Layered):
+        return genes
+    found = costs(configs)
+    return np.column_stack([genes, np.log(found.macs), np.log(found.params),
+                            np.log(found.memory_bytes)])  # fmt: skip

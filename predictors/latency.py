@@ -1,18 +1,99 @@
-"""Latency predicted from a few dozen measurements, with intervals that say how far to trust it."""
+"""Latency predicted from a few dozen measurements, with intervals; which networks to measure.
 
-from collections.abc import Callable, Sequence
+Configs become rows of numbers: from their layers if they have them, else from their genes.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from random import Random
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from predictors.features import gene_features, layer_features, one_hot
-from predictors.gaussian_process import GaussianProcess, fit_gaussian_process
-from search_spaces.layers import Layered
-from search_spaces.space import Space
+from predictors.cost import costs, layers_in_groups
+from predictors.gp import GaussianProcess, fit_gaussian_process
+from search_spaces.layers import Layer, Layered
+from search_spaces.space import Genes, Space
 
 Array = NDArray[np.float64]
+
+# Work of a network by kind of layer; time is close to a non-negative combination of these.
+_KINDS = ("conv1x1", "conv", "patchify", "linear")
+_QUANTITIES = ("macs", "weights", "activations", "count")
+_ELEMENTWISE = ("gelu", "relu", "add", "split_concat", "pool")
+LAYER_FEATURES = (
+    *(f"{kind}.{quantity}" for kind in _KINDS for quantity in _QUANTITIES),
+    *(f"{op}.{quantity}" for op in _ELEMENTWISE for quantity in ("activations", "count")),
+)
+
+
+def layer_features(configs: Sequence[Layered]) -> Array:
+    """Return sums over the layers of each kind, of shape [n, len(LAYER_FEATURES)]."""
+    table = np.zeros((len(configs), len(LAYER_FEATURES)))
+    for indices, layers in layers_in_groups(configs):
+        for layer in layers:
+            for name, value in _quantities(layer):
+                table[indices, LAYER_FEATURES.index(name)] += value
+    return table
+
+
+def gene_features(space: Space[Any], configs: Sequence[Any]) -> Array:
+    """Return the configs' genes as `scaled_genes` does."""
+    return scaled_genes(space, [space.encode(config) for config in configs])
+
+
+def scaled_genes(space: Space[Any], genes: Sequence[Genes]) -> Array:
+    """Return genes scaled to [0, 1] where their choices are ordered, one-hot where not."""
+    table = _gene_table(space, genes)
+    columns: list[Array] = []
+    for i, gene in enumerate(space.genes):
+        if gene.ordered:
+            columns.append(table[:, i] / max(len(gene.choices) - 1, 1))
+        else:
+            columns.extend(_one_hot_columns(table[:, i], len(gene.choices)))
+    return np.stack(columns, axis=1)
+
+
+def one_hot(space: Space[Any], configs: Sequence[Any]) -> Array:
+    """Return one column for each choice of each gene, 1 where it was taken."""
+    genes = _gene_table(space, [space.encode(config) for config in configs])
+    columns = [column for i, n in enumerate(space.cardinalities)
+               for column in _one_hot_columns(genes[:, i], n)]  # fmt: skip
+    return np.stack(columns, axis=1)
+
+
+def _gene_table(space: Space[Any], genes: Sequence[Genes]) -> Array:
+    """Genes as rows, of shape [n, genes] even where n is 0."""
+    return np.array(genes, dtype=float).reshape(len(genes), len(space.genes))
+
+
+def _one_hot_columns(genes: Array, choices: int) -> list[Array]:
+    return [(genes == choice).astype(float) for choice in range(choices)]
+
+
+def _quantities(layer: Layer) -> Iterator[tuple[str, Any]]:
+    kind = _kind(layer)
+    activations = layer.c_in * layer.height * layer.width
+    if kind in _KINDS:
+        activations = activations + layer.c_out * layer.out_positions
+        yield f"{kind}.macs", layer.macs
+        yield f"{kind}.weights", layer.weights
+    yield f"{kind}.activations", layer.repeat * activations
+    yield f"{kind}.count", layer.repeat
+
+
+def _kind(layer: Layer) -> str:
+    if layer.op != "conv":
+        return layer.op
+    if np.all(np.equal(layer.height, 1)):
+        return "linear"  # a convolution of the pooled vector
+    if np.all(np.equal(layer.kernel, layer.stride)):
+        return "conv1x1" if np.max(layer.kernel) == 1 else "patchify"
+    return "conv"
+
+
 Form = Literal["layers", "additive", "multiplicative"]
 
 COVERAGE = 0.9
@@ -206,3 +287,91 @@ def _check_told_apart(space: Space[Any], configs: Sequence[Any]) -> None:
     if not space.genes and _forms(configs) != ("layers",):
         raise ValueError("`space` must have an open field where its configs know no layers, but "
                          "got one config only. Open a field with oneof(...).")  # fmt: skip
+
+
+FIRST = 16  # networks chosen before there is a predictor
+POOL = 3000
+HEADROOM = 1.25  # networks up to this much over the limit are useful too
+
+
+def next_batch(
+    space: Space[Any], measured: Sequence[tuple[Any, float]], *, limit_ms: float, total: int,
+    seed: int,
+) -> list[Any]:  # fmt: skip
+    """Return the networks to time next, given (config, latency in ms) of those timed before.
+
+    `measured` starts with one network of any size. The first batch covers the costs under the
+    limit as a guess from that network; the second covers what a predictor fitted to the first
+    expects under it. An empty list means that there are `total` of them.
+
+    Raises:
+        ValueError: if nothing was measured yet.
+    """
+    if not measured:
+        raise ValueError("`measured` must hold one network to start from, but got none.")
+    if len(measured) >= total:
+        return []
+    # A batch follows from what was measured before it, so that half of one leads to the same rest.
+    first = len(measured) <= FIRST
+    before = measured[: 1 if first else FIRST + 1]
+    end = min(FIRST + 1, total) if first else total
+    batch = _batch(space, before, limit_ms, end - len(before), Random(f"{seed}/{first}"))
+    known = {config for config, _ in measured}
+    return [config for config in batch if config not in known][: end - len(measured)]
+
+
+def _batch(
+    space: Space[Any], measured: Sequence[tuple[Any, float]], limit_ms: float, n: int, rng: Random
+) -> list[Any]:
+    """Choose n networks under the limit, or near it where few are under it."""
+    known = [config for config, _ in measured]
+    pool = [space.decode(_skewed(space, rng)) for _ in range(POOL)]
+    fresh = list(dict.fromkeys(config for config in pool if config not in known))
+    expected = _expected_ms(space, measured, fresh)
+    cheapest = [fresh[i] for i in np.argsort(expected, kind="stable")]
+    within = int(np.sum(expected <= HEADROOM * limit_ms))
+    return _spread(known, cheapest[: max(within, 2 * n)], n)
+
+
+def _skewed(space: Space[Any], rng: Random) -> Genes:
+    """Draw genes towards the front of their choices, from not at all to strongly.
+
+    Choices are listed in ascending order, so this reaches small networks, which a uniform draw
+    of twenty genes never does.
+    """
+    power = rng.choice((1.0, 1.5, 2.0, 3.0, 5.0))
+    return tuple(int(n * rng.random() ** power) for n in space.cardinalities)
+
+
+def _expected_ms(
+    space: Space[Any], measured: Sequence[tuple[Any, float]], pool: Sequence[Any]
+) -> NDArray[np.float64]:
+    configs, latencies = [c for c, _ in measured], [ms for _, ms in measured]
+    if len(measured) > FIRST:
+        return LatencyPredictor.fit(space, configs, latencies).predict(pool).mean_ms
+    macs = np.asarray(costs([configs[0], *pool]).macs, dtype=float)
+    expected: NDArray[np.float64] = latencies[0] * macs[1:] / macs[0]
+    return expected
+
+
+def _spread(known: Sequence[Any], candidates: Sequence[Any], n: int) -> list[Any]:
+    """Pick n candidates one by one, each the farthest from all that are known or picked."""
+    rows = _position(known, candidates)
+    distance = np.full(len(candidates), math.inf)
+    for i in range(len(known)):
+        distance = np.minimum(distance, np.linalg.norm(rows[len(known) :] - rows[i], axis=1))
+    picked = []
+    for _ in range(min(n, len(candidates))):
+        best = int(distance.argmax())
+        picked.append(candidates[best])
+        away = np.linalg.norm(rows[len(known) :] - rows[len(known) + best], axis=1)
+        distance = np.minimum(distance, away)
+    return picked
+
+
+def _position(known: Sequence[Any], candidates: Sequence[Any]) -> NDArray[np.float64]:
+    """Where configs lie for the cover: the logarithms of their work by kind of layer."""
+    work = np.log1p(layer_features([*known, *candidates]))
+    work = work[:, work.std(axis=0) > 1e-9]
+    position: NDArray[np.float64] = (work - work.mean(axis=0)) / work.std(axis=0)
+    return position

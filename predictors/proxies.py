@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from predictors.cost import cost
-from search_spaces.blocks import DropPath
-from search_spaces.network import FasterNet
+from search_spaces.network import DropPath, FasterNet
 
 IMAGES = 32  # of noise
 _PIXELS = 64  # the flow through a network hardly depends on the image's size, its cost does

@@ -1,6 +1,6 @@
 """The building blocks of FasterNet, run on the first channels of wider weights.
 
-Each function is the formula of a module in `search_spaces/blocks.py`, given that module at its
+Each function is the formula of a module in `search_spaces/network.py`, given that module at its
 largest. An input of c channels meets the leading c of the input channels of a weight; a slice is a
 view, so gradients reach it and nothing else. Batch norms normalise by the batch in training, that
 of all workers, and leave the running statistics alone, which would be a mixture of those of all
@@ -15,8 +15,8 @@ from typing import cast
 from torch import Tensor, cat, nn
 from torch.nn import functional as F
 
-from search_spaces.blocks import Block, Merging, PConv, Stage, Stem
 from search_spaces.fasternet import Activation, FasterNetConfig
+from search_spaces.network import Block, Merging, PConv, Stage, Stem
 from search_spaces.shared_norm import normalised, several_workers
 
 ACTIVATE: Mapping[Activation, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}

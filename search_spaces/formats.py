@@ -156,7 +156,7 @@ def to_timm(config: FasterNetConfig) -> dict[str, Any]:
         ValueError: if they cannot say this config; the message names the field.
     """
     uniform = _to_uniform(config, "timm")
-    from search_spaces.blocks import activation  # imports torch
+    from search_spaces.network import activation  # imports torch
 
     return {**uniform, "merge_size": 2, "act_layer": type(activation(config.activation))}
 

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from search_spaces.batch_norms import recalibrate
-from search_spaces.blocks import Stage, Stem
 from search_spaces.elastic import ACTIVATE, run_conv, run_stage, run_stem, stage_shapes
 from search_spaces.fasternet import FasterNetConfig
-from search_spaces.network import FasterNet, build, check_weights, initialise
+from search_spaces.network import FasterNet, Stage, Stem, build, check_weights, initialise
 from search_spaces.space import Each, OneOf, Space
 
 

@@ -4,20 +4,52 @@ timm builds its own FasterNets from one ratio and widths that double. This one t
 and has what timm's training, feature extraction and fine-tuning ask of a network.
 """
 
+import importlib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
-from search_spaces.backbone import strides
-from search_spaces.checkpoints import Checkpoint, is_checkpoint, read_checkpoint
+from search_spaces.checkpoint import Checkpoint, is_checkpoint, read_checkpoint
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.formats import from_mapping, load_config
 from search_spaces.io import short_repr
-from search_spaces.network import FasterNet, build, from_timm_weights, initialise
-from search_spaces.timm_import import import_timm
+from search_spaces.network import FasterNet, build, from_timm_weights, initialise, strides
+
+# The declarations live as long as the Library objects, hence the module-level list.
+_declared: list[object] = []
+
+
+def import_timm() -> ModuleType:
+    """Import timm also where the installed torchvision was built for another torch.
+
+    timm imports torchvision, whose compiled operators may fail to load (a CUDA build beside a CPU
+    torch); then its Python part stops at "operator torchvision::nms does not exist" although
+    nothing here uses those operators. Declaring their signatures lets both packages import.
+    """
+    try:
+        return importlib.import_module("timm")
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+    for name in [m for m in sys.modules if m.split(".")[0] in ("timm", "torchvision")]:
+        del sys.modules[name]  # half-imported
+    _declare_operators()
+    return importlib.import_module("timm")
+
+
+def _declare_operators() -> None:
+    import torch
+
+    library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    for operator in ("nms", "qnms"):
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _declared.append(library)
+
 
 NAME = "fasternas"
 # Of timm's models those that differ in nothing but what the arguments say.
@@ -200,7 +232,7 @@ def _found(config: Config | None, checkpoint: str | Path | None) -> Checkpoint:
             raise ValueError(f"`config` must be that of the checkpoint {checkpoint}, but is "
                              "another one. Leave it out.")  # fmt: skip
         return found
-    from search_spaces.weight_files import read_weights
+    from search_spaces.checkpoint import read_weights
 
     weights = from_timm_weights(wanted, read_weights(checkpoint)).state_dict()
     return Checkpoint(config=wanted, weights=weights)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nas.searching.trial import Scores
+from nas.search.trial import Scores
 from search_spaces.space import Space, oneof
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from random import Random
 
 from nas.cluster import Outcome
-from nas.searching.trial import Scores
-from nas.studies.options import SearchOptions
-from nas.studies.study import Study, write_run
+from nas.search.trial import Scores
+from nas.study.options import SearchOptions
+from nas.study.store import Study, write_run
 from predictors.cost import cost
 from predictors.measurement import Backend, Latency
 from search_spaces.fasternet import FASTERNET, FasterNetConfig

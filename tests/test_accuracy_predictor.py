@@ -6,11 +6,10 @@ from random import Random
 import numpy as np
 import pytest
 
-from predictors.accuracy_predictor import AccuracyPredictor
+from predictors.accuracy import AccuracyPredictor
 from predictors.cost import cost
 from predictors.ranking import Array, spearman
-from search_spaces.catalogue import SPACES
-from search_spaces.fasternet import FasterNetConfig
+from search_spaces.fasternet import SPACES, FasterNetConfig
 from search_spaces.space import Space, each, oneof
 
 SPACE = SPACES["fasternet-32"]

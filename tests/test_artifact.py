@@ -23,8 +23,7 @@ from predictors.backends.onnx_export import (
     onnx_difference,
     relative_difference,
 )
-from search_spaces.catalogue import SPACES
-from search_spaces.fasternet import FasterNetConfig
+from search_spaces.fasternet import SPACES, FasterNetConfig
 from search_spaces.network import build
 
 SMALL = FasterNetConfig(

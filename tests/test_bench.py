@@ -229,7 +229,7 @@ def test_networks_are_found_by_size_name_and_file_each_once(names: list[str]) ->
 
 
 def test_all_networks_of_the_list_are_in_timm(monkeypatch: pytest.MonkeyPatch) -> None:
-    from search_spaces.timm_import import import_timm
+    from search_spaces.timm_models import import_timm
 
     timm = import_timm()
     ours = ("t0", "t1", "t2", "s", "l")

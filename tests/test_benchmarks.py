@@ -17,9 +17,9 @@ from networks import TINY
 
 from nas.benching.bench_report import plain_name
 from predictors.devices.registry import open_device
+from search_spaces.checkpoint import read_weights
 from search_spaces.formats import save_config
 from search_spaces.network import build
-from search_spaces.weight_files import read_weights
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 KEPT = BENCHMARKS / "results" / "repeatability-cpu" / "runs.jsonl"

@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from predictors.calibration import FIRST, HEADROOM, next_batch
 from predictors.devices.profiled import ProfiledDevice
-from predictors.features import layer_features
-from search_spaces.catalogue import SPACES
-from search_spaces.fasternet import FASTERNET, FasterNetConfig
+from predictors.latency import FIRST, HEADROOM, layer_features, next_batch
+from search_spaces.fasternet import FASTERNET, SPACES, FasterNetConfig
 from search_spaces.space import Space
 
 Timed = list[tuple[FasterNetConfig, float]]

@@ -14,7 +14,7 @@ from networks import IRREGULAR, TINY
 from safetensors.torch import load_file, save_file
 
 import fasternas as fn
-from search_spaces.checkpoints import KEY, is_checkpoint, read_checkpoint
+from search_spaces.checkpoint import KEY, is_checkpoint, read_checkpoint
 
 IMAGES = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
 NAMES = tuple("abcdefg")

@@ -7,7 +7,7 @@ import pytest
 
 from nas.choosing import MOST, choose, epoch_seconds
 from nas.cli.main import main
-from nas.studies.options import SearchOptions
+from nas.study.options import SearchOptions
 from predictors.data.datasets import ImageData, load_data
 
 OPTIONS = SearchOptions(device="arm", budget_ms=1.0, space="fasternet-32", data="digits",

@@ -13,9 +13,9 @@ import pytest
 import fasternas as fn
 from nas.cli.main import main
 from nas.cluster import Outcome
-from nas.folders import start_run
-from nas.searching.trial import Scores
-from nas.studies.options import SearchOptions
+from nas.search.trial import Scores
+from nas.study.options import SearchOptions
+from nas.study.run_folder import start_run
 
 PROGRAM = Path(sys.executable).with_name("fasternas")
 COMMANDS = ("search", "show", "measure", "spaces", "devices", "measurements")
@@ -100,7 +100,7 @@ except SystemExit:
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     loaded = done.stdout.splitlines()[-1].split()
     assert "argparse" in loaded
-    assert not set(loaded) - set(sys.stdlib_module_names) - {"nas"}
+    assert not set(loaded) - set(sys.stdlib_module_names) - {"nas", "search_spaces"}
 
 
 def test_spaces_and_devices_are_listed(capsys: Streams) -> None:

@@ -17,9 +17,9 @@ import pytest
 from ray_nodes import two_nodes
 
 from nas.cluster import InProcess, Outcome, RayPool, evaluated
-from nas.searching.loop import search
-from nas.searching.trial import Scores
-from search_spaces.catalogue import SPACES
+from nas.search.loop import search
+from nas.search.trial import Scores
+from search_spaces.fasternet import SPACES
 
 GOOD = Scores(accuracy=1.0, latency_ms=2.0)
 Evaluate = Callable[[Any], Any]

@@ -11,8 +11,8 @@ import pytest
 from ray_nodes import begun_by
 
 from nas.cluster import RayPool
-from nas.searching.trial import Scores
-from search_spaces.catalogue import SPACES
+from nas.search.trial import Scores
+from search_spaces.fasternet import SPACES
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("search_spaces", "predictors", "nas", "fasternas")
@@ -43,9 +43,9 @@ def test_a_node_without_fasternas_evaluates(address: str) -> None:
     """What is sent is all that it has: `_our_code` left out, every trial fails."""
 
     def evaluate(config: Any) -> Scores:
-        import nas.searching.loop
+        import nas.search.loop
 
-        sent = "py_modules" in nas.searching.loop.__file__
+        sent = "py_modules" in nas.search.loop.__file__
         return Scores(accuracy=sum(config.widths), latency_ms=1.0 if sent else 2.0)
 
     config = SPACES["fasternet-32"].decode((0,) * len(SPACES["fasternet-32"].genes))

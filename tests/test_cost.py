@@ -14,8 +14,7 @@ from torch import nn
 
 from predictors.backends.onnx_export import folded
 from predictors.cost import BYTES, cost, cost_by_layer, costs, layers_in_groups
-from search_spaces.catalogue import SPACES
-from search_spaces.fasternet import FASTERNET, FasterNetConfig
+from search_spaces.fasternet import FASTERNET, SPACES, FasterNetConfig
 from search_spaces.layers import Layer
 from search_spaces.network import FasterNet, build
 

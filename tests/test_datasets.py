@@ -5,10 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from predictors.data.arrays import ArrayPictures
 from predictors.data.datasets import load_data
-from predictors.data.images import Images
-from predictors.data.pixel_arrays import ArrayPictures
-from predictors.data.splits import cut
+from predictors.data.images import Images, cut
 
 
 @pytest.mark.parametrize("name", ["nowhere", "digit", "cats/dogs", "hfds/", "hfds"])

@@ -13,7 +13,7 @@ from predictors.backends.deployed import deploy, deployed_identity, judged
 from predictors.backends.export_subject import Subject
 from predictors.backends.model import config_identity
 from predictors.backends.table import RUNTIMES, Runtime
-from search_spaces.checkpoints import Checkpoint
+from search_spaces.checkpoint import Checkpoint
 from search_spaces.network import build
 
 IMAGES = RandomImages(shape=(3, 32, 32), count=5)

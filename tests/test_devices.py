@@ -18,8 +18,7 @@ from predictors.devices.profiled import ProfiledDevice
 from predictors.devices.registry import device_names, open_device
 from predictors.devices.timed import TimedDevice
 from predictors.measurement import Latency
-from search_spaces.catalogue import SPACES
-from search_spaces.fasternet import FASTERNET
+from search_spaces.fasternet import FASTERNET, SPACES
 
 KEY: dict[str, str | int] = {"machine": "here", "threads": 1}
 BLOCKS = [[3.0, 2.0, 4.0]]

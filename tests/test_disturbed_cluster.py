@@ -21,11 +21,11 @@ from records import Memory
 
 from nas.cli.main import main
 from nas.cluster import InProcess, RayPool
-from nas.searching.loop import search
-from nas.searching.pareto import pareto_front
-from nas.searching.trial import Scores, Trial
-from nas.studies import journal
-from search_spaces.catalogue import SPACES
+from nas.search.loop import search
+from nas.search.pareto import pareto_front
+from nas.search.trial import Scores, Trial
+from nas.study import journal
+from search_spaces.fasternet import SPACES
 
 SPACE = SPACES["fasternet-32"]
 OPTIONS: dict[str, Any] = {"trials": 40, "seed": 3, "searcher": "random", "budget_ms": 9.0}

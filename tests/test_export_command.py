@@ -20,8 +20,8 @@ from predictors.backends import table
 from predictors.data.datasets import load_data
 from predictors.training.recipe import Recipe
 from predictors.training.trainer import Training
-from search_spaces.checkpoints import read_checkpoint
-from search_spaces.timm_import import import_timm
+from search_spaces.checkpoint import read_checkpoint
+from search_spaces.timm_models import import_timm
 
 Streams = pytest.CaptureFixture[str]
 CONFIG = fn.FasterNetConfig(

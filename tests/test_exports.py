@@ -25,9 +25,9 @@ from nas.training.exports import Export, export_each
 from predictors.backends.export_subject import Subject
 from predictors.backends.export_targets import TARGETS, Target, find_targets
 from predictors.backends.onnx_export import OPSET, onnx_content
-from search_spaces.checkpoints import Checkpoint
+from search_spaces.checkpoint import Checkpoint
 from search_spaces.formats import from_mapping
-from search_spaces.timm_import import import_timm
+from search_spaces.timm_models import import_timm
 
 # What timm's own FasterNet can say.
 UNIFORM = fn.FasterNetConfig(widths=(8, 16, 32, 64), depths=(1, 1, 1, 1), resolution=32,
@@ -182,7 +182,7 @@ def test_timm_loads_the_folder_alone_where_it_can(
 def test_timm_needs_nothing_of_ours_for_what_it_can_say(tmp_path: Path) -> None:
     found = _export(_subject(UNIFORM), BY_NAME["timm"], tmp_path)
     program = (
-        "from search_spaces.timm_import import import_timm\n"
+        "from search_spaces.timm_models import import_timm\n"
         f"timm = import_timm(); network = {found.load}\n"
         "print(type(network).__module__, network.classifier.out_features)"
     )

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from nas.cli.main import main
-from nas.studies import journal
+from nas.study import journal
 
 SEARCH = ("search", "--device", "arm", "--space", "fasternet-32", "--budget", "2ms")
 Streams = pytest.CaptureFixture[str]

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from predictors.cost import cost, costs
-from search_spaces.catalogue import SPACES
-from search_spaces.fasternet import FASTERNET, FasterNetConfig
+from search_spaces.fasternet import FASTERNET, SPACES, FasterNetConfig
 from search_spaces.layers import BulkLayered, Layer, Layered
 
 T0 = FASTERNET["t0"]

@@ -8,9 +8,9 @@ from points import PLANE, Point, scores_of
 from records import Memory
 
 from nas.cluster import Outcome
-from nas.searching.loop import search
-from nas.searching.searchers import SearcherName
-from nas.searching.trial import Scores
+from nas.search.loop import search
+from nas.search.searchers import SearcherName
+from nas.search.trial import Scores
 from predictors.latency import Prediction
 
 

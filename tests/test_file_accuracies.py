@@ -12,15 +12,15 @@ from nas.candidate import Candidate
 from nas.cluster import Outcome
 from nas.estimating import open_estimator, open_weights
 from nas.fronts import candidates_of
-from nas.searching.trial import Scores
-from nas.studies.file_accuracies import FileAccuracies, FileAccuracy, judge, read_files
-from nas.studies.options import SearchOptions
-from nas.studies.study import Study
+from nas.search.trial import Scores
+from nas.study.file_accuracies import FileAccuracies, FileAccuracy, judge, read_files
+from nas.study.options import SearchOptions
+from nas.study.store import Study
 from nas.verifying import verify
 from predictors.devices.device import Device
 from predictors.devices.several import MultiBackendDevice
 from predictors.measurement import Latency
-from search_spaces.catalogue import SPACES
+from search_spaces.fasternet import SPACES
 
 SPACE = SPACES["fasternet-32"]
 CONFIG = replace(SPACE.sample(Random(0)), classes=4)

@@ -13,11 +13,11 @@ import pytest
 
 from nas.cli.main import main
 from nas.cluster import Outcome
-from nas.folders import give_up, read_only_run, resume_run, start_run
 from nas.report.tables import closing_words
-from nas.searching.trial import Scores
-from nas.studies.options import SearchOptions
-from nas.studies.study import TRIALS, hold
+from nas.search.trial import Scores
+from nas.study.options import SearchOptions
+from nas.study.run_folder import give_up, read_only_run, resume_run, start_run
+from nas.study.store import TRIALS, hold
 
 PROGRAM = Path(sys.executable).with_name("fasternas")
 OPTIONS = SearchOptions(device="arm", budget_ms=10.0, trials=4)

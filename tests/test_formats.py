@@ -12,8 +12,7 @@ import pytest
 import yaml
 from torch import nn
 
-from search_spaces.catalogue import SPACES
-from search_spaces.fasternet import FASTERNET, Activation, FasterNetConfig
+from search_spaces.fasternet import FASTERNET, SPACES, Activation, FasterNetConfig
 from search_spaces.formats import (
     from_authors_yaml,
     from_timm,
@@ -24,7 +23,7 @@ from search_spaces.formats import (
     to_timm,
 )
 from search_spaces.network import from_timm_weights
-from search_spaces.timm_import import import_timm
+from search_spaces.timm_models import import_timm
 
 T0 = FASTERNET["t0"]
 

@@ -10,7 +10,7 @@ import torch
 from nas.cli.main import main
 from nas.finetune.folder import held
 from nas.finetune.jobs import SUPERNET, Job, started
-from nas.studies.options import SearchOptions
+from nas.study.options import SearchOptions
 from nas.training.full_recipe import FullRecipe
 from search_spaces.formats import save_config
 from search_spaces.space import Space

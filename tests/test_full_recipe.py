@@ -8,8 +8,7 @@ from networks import TINY
 
 from nas.training.full_recipe import FullRecipe, batch_for, recipe_for, resolution_of
 from nas.training.recipe_files import read_overrides, read_recipe, recipe_with, save_recipe
-from search_spaces.catalogue import SPACES
-from search_spaces.fasternet import FASTERNET
+from search_spaces.fasternet import FASTERNET, SPACES
 
 IMAGENET = 1_281_167
 RAND = "rand-m{}-mstd0.5-inc1"

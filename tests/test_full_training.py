@@ -17,7 +17,7 @@ from nas.training.full_recipe import FullRecipe
 from nas.training.full_training import FullTraining
 from predictors.data.datasets import ImageData, load_data
 from predictors.training.trainer import DivergedError
-from search_spaces.checkpoints import save
+from search_spaces.checkpoint import save
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.network import build
 
@@ -135,7 +135,7 @@ def _copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def test_a_teacher_is_heeded(data: ImageData, tmp_path: Path) -> None:
-    from search_spaces.timm_import import import_timm
+    from search_spaces.timm_models import import_timm
 
     timm = import_timm()
     file = tmp_path / "teacher.pt"
@@ -177,7 +177,7 @@ def test_a_checkpoint_of_ours_teaches_by_its_own_mean_and_deviation(
 def test_a_teacher_that_cannot_be_had_says_why_in_a_whole_sentence(
     data: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from search_spaces.timm_import import import_timm
+    from search_spaces.timm_models import import_timm
 
     def offline(*_: object, **__: object) -> None:
         raise OSError("The files cannot be found. " + "Say this and that. " * 30)

@@ -14,12 +14,12 @@ from run_folders import HOSTILE, OPTIONS, make_run
 
 from nas.cli.main import main
 from nas.cluster import Outcome
-from nas.folders import read_only_run
 from nas.report.html_report import STYLE, html_report
 from nas.report.tables import write_report
 from nas.report.words import command_of
-from nas.studies.options import SearchOptions
-from nas.studies.study import Study, hold
+from nas.study.options import SearchOptions
+from nas.study.run_folder import read_only_run
+from nas.study.store import Study, hold
 
 ALONE = {"meta", "link", "br"}
 Streams = pytest.CaptureFixture[str]

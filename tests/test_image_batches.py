@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from predictors.data.arrays import ArrayPictures
 from predictors.data.datasets import ImageData
 from predictors.data.images import Images
-from predictors.data.pixel_arrays import ArrayPictures
 from predictors.training.batches import augmented, batches
 
 

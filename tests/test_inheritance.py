@@ -9,14 +9,13 @@ import torch
 from networks import IRREGULAR, TINY
 from safetensors.torch import save_file
 
+from search_spaces.checkpoint import inherit, read_weights
 from search_spaces.fasternet import FASTERNET
 from search_spaces.formats import from_timm_name
-from search_spaces.inheritance import inherit
 from search_spaces.network import build
 from search_spaces.space import Space, oneof
 from search_spaces.supernet import Supernet
-from search_spaces.timm_import import import_timm
-from search_spaces.weight_files import read_weights
+from search_spaces.timm_models import import_timm
 
 WIDER = replace(TINY, widths=(16, 32), depths=(1, 2), classes=7)
 

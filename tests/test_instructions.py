@@ -7,9 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from predictors.instructions import Counted, block_sizes, count_layer, features, fit
-from predictors.profile import PROFILES, load_profile, read_table
-from search_spaces.catalogue import SPACES
+from predictors.profile import (
+    PROFILES,
+    Counted,
+    block_sizes,
+    count_layer,
+    features,
+    fit,
+    load_profile,
+    read_table,
+)
+from search_spaces.fasternet import SPACES
 from search_spaces.layers import Layer
 
 OPERATORS = read_table(PROFILES / "raspberry_pi_5" / "operators.csv")

@@ -13,14 +13,13 @@ from nas.gauge import predicted_words
 from nas.latencies import fitted, predicted
 from nas.reach import check_reachable
 from nas.report.words import latency_words
-from nas.studies.targets import Target, device_facts, recorded_targets
+from nas.study.targets import Target, device_facts, recorded_targets
 from predictors.devices.device import Device
 from predictors.devices.joint import GROUP, JointDevice, places_of
 from predictors.devices.registry import open_device
 from predictors.measurement import Backend, Latency
 from predictors.shares import SharePredictor
-from search_spaces.catalogue import SPACES
-from search_spaces.fasternet import FASTERNET
+from search_spaces.fasternet import FASTERNET, SPACES
 
 T0, T1 = FASTERNET["t0"], FASTERNET["t1"]
 SPACE = SPACES["fasternet"]

@@ -15,9 +15,9 @@ import pytest
 
 import fasternas as fn
 from nas.cli.main import main
-from nas.folders import read_only_run
 from nas.report.html_report import html_report
-from nas.studies import journal
+from nas.study import journal
+from nas.study.run_folder import read_only_run
 from predictors.measurement import Latency
 
 BUDGETS = {"arm": 1.2, "cpu": 1.5}

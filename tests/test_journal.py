@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nas.studies.journal import append, read, repair
+from nas.study.journal import append, read, repair
 
 FilesEndAt = Callable[[int], AbstractContextManager[None]]
 ENTRY: dict[str, Any] = {"name": "t0", "values": [1.5, None, "\u00b5s"], "more": {"a": True}}
@@ -164,7 +164,7 @@ def test_a_line_nested_without_end_is_named(path: Path) -> None:
 KILLED = """
 import sys
 from pathlib import Path
-from nas.studies.journal import append
+from nas.study.journal import append
 number = 0
 while True:
     append(Path(sys.argv[1]), [{"number": number, "text": "x" * 20_000}])

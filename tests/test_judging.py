@@ -15,7 +15,7 @@ from nas.training.full_recipe import FullRecipe, crop_of
 from predictors.data.datasets import ImageData, load_data
 from predictors.training.evaluate import Judgement, judging_batches, right_of
 from predictors.training.workers import Team
-from search_spaces.checkpoints import Checkpoint, read_checkpoint
+from search_spaces.checkpoint import Checkpoint, read_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,7 @@ def test_pictures_are_judged_by_their_middle_wherever_they_are_judged(
 
 
 def test_timm_crops_as_a_checkpoint_was_judged(tmp_path: Path) -> None:
-    from search_spaces.timm_import import import_timm
-    from search_spaces.timm_models import pretrained_config, register
+    from search_spaces.timm_models import import_timm, pretrained_config, register
 
     register()
     fn.save(fn.build(TINY), tmp_path / "x.safetensors", crop=0.875)

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from scipy.optimize import check_grad
 from scipy.stats import spearmanr
 
-from predictors.gaussian_process import _negative_posterior, fit_gaussian_process
+from predictors.gp import _negative_posterior, fit_gaussian_process
 from predictors.latency import LatencyPredictor
-from search_spaces.catalogue import SPACES
-from search_spaces.fasternet import FASTERNET, FasterNetConfig
+from search_spaces.fasternet import FASTERNET, SPACES, FasterNetConfig
 from search_spaces.space import Space, each, oneof
 
 Array = NDArray[np.float64]

@@ -10,10 +10,10 @@ import pytest
 from records import Memory
 
 from nas.cluster import InProcess, evaluated
-from nas.searching.feasible import all_genes
-from nas.searching.loop import search
-from nas.searching.searchers import SearcherName
-from nas.searching.trial import Scores, Trial
+from nas.search.feasibility import all_genes
+from nas.search.loop import search
+from nas.search.searchers import SearcherName
+from nas.search.trial import Scores, Trial
 from predictors.latency import Prediction
 from search_spaces.space import Space, each, oneof
 

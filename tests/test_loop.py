@@ -16,11 +16,11 @@ import torch
 from records import Memory
 
 from nas.cluster import InProcess, Outcome, evaluated
-from nas.searching.feasible import PredictLatency, all_genes
-from nas.searching.loop import IN_FLIGHT, search
-from nas.searching.pareto import hypervolume
-from nas.searching.searchers import SearcherName
-from nas.searching.trial import Scores, Trial
+from nas.search.feasibility import PredictLatency, all_genes
+from nas.search.loop import IN_FLIGHT, search
+from nas.search.pareto import hypervolume
+from nas.search.searchers import SearcherName
+from nas.search.trial import Scores, Trial
 from predictors.latency import Prediction
 from search_spaces.space import Space, each, oneof
 

@@ -13,8 +13,8 @@ import pytest
 from test_cache import T1, entry, measurement
 
 from nas.cli.main import main
-from nas.studies import journal
-from nas.studies.measurement_files import read_entries
+from nas.study import journal
+from nas.study.measurement_files import read_entries
 from predictors.devices.cache import Store
 
 Streams = pytest.CaptureFixture[str]

@@ -11,16 +11,15 @@ from networks import TINY
 
 from nas.cli.main import main
 from nas.cluster import Outcome
-from nas.folders import read_only_run, start_run
-from nas.merging import Merged, merge_runs
-from nas.searching.trial import Scores
-from nas.studies import journal
-from nas.studies.options import SearchOptions
-from nas.studies.study import TRIALS, hold
-from nas.studies.trainings import Trained
+from nas.search.trial import Scores
+from nas.study import journal
+from nas.study.merge import Merged, merge_runs
+from nas.study.options import SearchOptions
+from nas.study.run_folder import read_only_run, start_run
+from nas.study.store import TRIALS, hold
+from nas.study.trainings import Trained
 from predictors.measurement import Backend, Latency
-from search_spaces.catalogue import SPACES
-from search_spaces.fasternet import FASTERNET
+from search_spaces.fasternet import FASTERNET, SPACES
 from search_spaces.space import Genes
 
 SPACE = SPACES["fasternet-32"]

@@ -10,11 +10,11 @@ from optuna.storages.journal import JournalFileBackend
 
 from nas.cli.main import main
 from nas.cluster import Outcome
-from nas.folders import read_only_run, resume_run, start_run
 from nas.run import Run
-from nas.searching.trial import Scores
-from nas.studies.mirror import Mirror
-from nas.studies.options import SearchOptions
+from nas.search.trial import Scores
+from nas.study.mirror import Mirror
+from nas.study.options import SearchOptions
+from nas.study.run_folder import read_only_run, resume_run, start_run
 
 URL = "sqlite:///trials.db"
 OPTIONS = SearchOptions(device="arm", space="fasternet-32", budget_ms=2.0, trials=8)

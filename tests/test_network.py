@@ -9,11 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from predictors.cost import cost
-from search_spaces.blocks import DropPath, PConv
-from search_spaces.catalogue import SPACES
-from search_spaces.fasternet import FASTERNET, FasterNetConfig
-from search_spaces.network import FasterNet, build, from_timm_weights, to_timm_weights
-from search_spaces.timm_import import import_timm
+from search_spaces.fasternet import FASTERNET, SPACES, FasterNetConfig
+from search_spaces.network import (
+    DropPath,
+    FasterNet,
+    PConv,
+    build,
+    from_timm_weights,
+    to_timm_weights,
+)
+from search_spaces.timm_models import import_timm
 
 CUSTOM: dict[str, Any] = {
     "embed_dim": 24, "depths": (2, 1, 3), "mlp_ratio": 3, "n_div": 2, "patch_size": 2,

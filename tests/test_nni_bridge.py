@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import fasternas as fn
-from nas.searching.searchers import open_searcher
+from nas.search.searchers import open_searcher
 
 if find_spec("nni") is None:
     pytest.skip("nni is not installed", allow_module_level=True)
 
-from nas.searching.nni_bridge import NniSearcher, NniSpace
+from nas.search.nni import NniSearcher, NniSpace
 from search_spaces.fasternet import FasterNetConfig
 
 SPACE = fn.SPACES["fasternet-32"]

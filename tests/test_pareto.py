@@ -4,8 +4,8 @@ from random import Random
 
 import pytest
 
-from nas.searching.pareto import area, dominates, hypervolume, pareto_front
-from nas.searching.trial import Scores, Trial
+from nas.search.pareto import area, dominates, hypervolume, pareto_front
+from nas.search.trial import Scores, Trial
 
 WORST = (0.0, 10.0)
 

@@ -12,10 +12,10 @@ from networks import TINY
 from run_folders import make_run
 
 from nas.candidate import Candidate
-from nas.folders import read_only_run
 from nas.report.tables import write_report
-from nas.searching.pareto import dominates
-from nas.searching.trial import Scores
+from nas.search.pareto import dominates
+from nas.search.trial import Scores
+from nas.study.run_folder import read_only_run
 from nas.training.picking import FrontPoint, find_networks, from_run, picked, remark_on
 from nas.training.timing_place import NOWHERE, place_for
 from search_spaces.fasternet import FASTERNET

@@ -23,8 +23,7 @@ from predictors.accuracy import AccuracyKind
 from predictors.cost import cost
 from predictors.latency import Prediction
 from predictors.measurement import Backend, Latency, Source
-from search_spaces.catalogue import SPACES
-from search_spaces.fasternet import FASTERNET
+from search_spaces.fasternet import FASTERNET, SPACES
 
 DEVICE = "Intel(R) Xeon(R) Processor @ 2.10GHz, onnxruntime 1.31.1, 1 thread(s)"
 T0_TO_L_MS = (9.05, 19.3, 38.8, 95.0, 187.0, 330.0)

@@ -6,8 +6,8 @@ import pytest
 
 from nas.cluster import Outcome
 from nas.report.model import progress_curve
-from nas.searching.pareto import hypervolume
-from nas.searching.trial import Scores, Trial
+from nas.search.pareto import hypervolume
+from nas.search.trial import Scores, Trial
 
 BUDGET_MS = 8.0
 

@@ -2,8 +2,8 @@
 
 import random
 
-from nas.searching.promotion import by_pareto_rank, promoted
-from nas.searching.trial import Scores
+from nas.search.pareto import by_pareto_rank, promoted
+from nas.search.trial import Scores
 
 
 def _scores(accuracy: float, latency_ms: float) -> Scores:

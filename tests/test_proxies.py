@@ -11,8 +11,7 @@ from torch import nn
 
 from predictors.accuracy import ProxyEstimator
 from predictors.proxies import PROXIES, expressivity, log_synflow
-from search_spaces.catalogue import SPACES
-from search_spaces.fasternet import FASTERNET, Activation, FasterNetConfig
+from search_spaces.fasternet import FASTERNET, SPACES, Activation, FasterNetConfig
 from search_spaces.network import FasterNet, build
 
 SMALL = FasterNetConfig(

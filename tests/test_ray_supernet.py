@@ -17,7 +17,7 @@ from ray_nodes import kill_one, two_nodes
 
 from nas.cli.main import main
 from nas.cluster import joined
-from nas.studies.options import SearchOptions
+from nas.study.options import SearchOptions
 from nas.supernets import FILE, Sandwich, Trained, read_kept, train_supernet
 from nas.training.crew import Asked
 from nas.training.ray_supernet import _kept, _watched, supernet_trained

@@ -7,8 +7,8 @@ import pytest
 from networks import TINY
 
 from nas.cli.main import main
-from nas.folders import read_only_run, start_run
-from nas.studies.options import SearchOptions
+from nas.study.options import SearchOptions
+from nas.study.run_folder import read_only_run, start_run
 from predictors.backends import table
 from predictors.backends.table import find_runtime
 from predictors.devices.registry import fastest_runtime

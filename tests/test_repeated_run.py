@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from nas.cli.main import main
-from nas.folders import resume_run
-from nas.studies import journal
+from nas.study import journal
+from nas.study.run_folder import resume_run
 
 Streams = pytest.CaptureFixture[str]
 

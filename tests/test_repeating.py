@@ -6,8 +6,8 @@ import pytest
 
 from nas.cli.main import _parser
 from nas.report.words import command_of
-from nas.studies.options import SearchOptions
-from nas.studies.targets import Target
+from nas.study.options import SearchOptions
+from nas.study.targets import Target
 
 CASES = [
     SearchOptions(device="arm", budget_ms=10.0),

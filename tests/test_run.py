@@ -18,9 +18,9 @@ import pytest
 import fasternas as fn
 from nas.cli.main import main
 from nas.cluster import Outcome
-from nas.folders import resume_run
-from nas.studies import journal
-from nas.studies.options import SearchOptions
+from nas.study import journal
+from nas.study.options import SearchOptions
+from nas.study.run_folder import resume_run
 
 PROGRAM = Path(sys.executable).with_name("fasternas")
 TRIALS = 24

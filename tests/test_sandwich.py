@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from predictors.cost import cost
-from search_spaces.catalogue import SPACES
-from search_spaces.fasternet import FasterNetConfig
+from search_spaces.fasternet import SPACES, FasterNetConfig
 from search_spaces.sandwich import sandwich
 from search_spaces.space import Space, each, oneof
 from search_spaces.supernet import Supernet

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from points import PLANE, Point, scores_of
 
-from nas.searching.loop import search
-from nas.searching.trial import Scores
+from nas.search.loop import search
+from nas.search.trial import Scores
 from predictors.latency import Prediction
 
 

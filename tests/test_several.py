@@ -11,9 +11,9 @@ import pytest
 from networks import LARGER, TINY
 
 from nas.cli.runtime import wanted_by
-from nas.folders import read_only_run, start_run
 from nas.report import tables
-from nas.studies.options import SearchOptions
+from nas.study.options import SearchOptions
+from nas.study.run_folder import read_only_run, start_run
 from nas.training.timing_place import place_for
 from predictors.backends.model import Model
 from predictors.devices.cache import now_ms

@@ -8,8 +8,8 @@ import pytest
 import torch
 from networks import TINY
 
-from nas.searching.loop import search
-from nas.searching.trial import Scores
+from nas.search.loop import search
+from nas.search.trial import Scores
 from predictors.data.datasets import load_data
 from predictors.training.recipe import Recipe
 from predictors.training.short_training import TrainingEstimator

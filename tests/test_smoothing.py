@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nas.searching.loop import search
-from nas.searching.prior import AccuracyPrior
-from nas.searching.smoothing import smoothed
-from nas.searching.trial import Scores
+from nas.search.guided import AccuracyPrior, smoothed
+from nas.search.loop import search
+from nas.search.trial import Scores
+from predictors.gp import fit_trended
 from predictors.ranking import kendall
-from predictors.trended import fit_trended
-from search_spaces.catalogue import SPACES
-from search_spaces.fasternet import FasterNetConfig
+from search_spaces.fasternet import SPACES, FasterNetConfig
 
 SPACE = SPACES["fasternet-32"]
 Array = NDArray[np.float64]

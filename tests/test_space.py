@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from search_spaces.catalogue import SPACES
+from search_spaces.fasternet import SPACES
 from search_spaces.space import Each, OneOf, Space, each, oneof
 
 

@@ -15,9 +15,9 @@ import pytest
 from optuna.storages.journal import JournalFileBackend
 
 from nas.cluster import Outcome
-from nas.searching.trial import Scores
-from nas.studies import journal
-from nas.studies.study import (
+from nas.search.trial import Scores
+from nas.study import journal
+from nas.study.store import (
     MEASUREMENTS,
     RUN,
     TRIALS,
@@ -27,8 +27,7 @@ from nas.studies.study import (
     write_run,
 )
 from predictors.measurement import Backend, Latency
-from search_spaces.catalogue import SPACES
-from search_spaces.fasternet import FASTERNET
+from search_spaces.fasternet import FASTERNET, SPACES
 from search_spaces.space import Genes
 
 SPACE = SPACES["fasternet-32"]
@@ -130,8 +129,8 @@ def test_the_last_measurement_of_a_network_counts(study: Study) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from nas.studies.study import Study
-from search_spaces.catalogue import SPACES
+from nas.study.store import Study
+from search_spaces.fasternet import SPACES
 study = Study(Path(sys.argv[1]), SPACES["fasternet-32"], 3.0)
 print("held", flush=True)
 sys.stdin.read()

@@ -11,13 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from search_spaces.catalogue import SPACES
-from search_spaces.fasternet import FASTERNET, FasterNetConfig
+from search_spaces.fasternet import FASTERNET, SPACES, FasterNetConfig
 from search_spaces.network import FasterNet, build
 from search_spaces.sandwich import sandwich
 from search_spaces.space import Space, each, oneof
 from search_spaces.supernet import Supernet
-from search_spaces.timm_import import import_timm
+from search_spaces.timm_models import import_timm
 
 TINY = Space(
     FasterNetConfig,

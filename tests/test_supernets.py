@@ -14,8 +14,7 @@ from nas.supernets import COST, SAMPLE, Sandwich, _check_agreed, epochs_for, wit
 from predictors.cost import cost, costs
 from predictors.latency import Prediction
 from predictors.training.workers import Team
-from search_spaces.catalogue import SPACES
-from search_spaces.fasternet import FasterNetConfig
+from search_spaces.fasternet import SPACES, FasterNetConfig
 
 SPACE = SPACES["fasternet-32"]
 BUDGET_MS = 2.0

@@ -10,9 +10,9 @@ import pytest
 from nas.cli.arguments import by_device, duration_ms
 from nas.cli.main import _parser, main
 from nas.cli.targets import folder_name, targets_of
-from nas.folders import read_only_run, start_run
-from nas.studies.options import SearchOptions
-from nas.studies.targets import Target
+from nas.study.options import SearchOptions
+from nas.study.run_folder import read_only_run, start_run
+from nas.study.targets import Target
 
 Streams = pytest.CaptureFixture[str]
 BOTH = ("--device", "arm", "--device", "cpu")

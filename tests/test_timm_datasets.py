@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from predictors.data.datasets import load_data
-from predictors.data.image_streams import ImageStream, found_in_streams
 from predictors.data.images import SplitName
+from predictors.data.timm_datasets import ImageStream, found_in_streams
 
 COLOURS = {"green": (30, 200, 30), "red": (200, 30, 30)}
 

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 import fasternas as fn
 import fasternas.timm
-from search_spaces.timm_import import import_timm
-from search_spaces.timm_models import register
+from search_spaces.timm_models import import_timm, register
 
 timm = import_timm()
 IMAGES = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
@@ -45,7 +44,7 @@ def _output(network: nn.Module) -> Tensor:
 @pytest.mark.parametrize("order", ["import timm, fasternas", "import fasternas, fasternas.timm"])
 def test_timm_knows_the_model_in_either_order(order: str, config: Path) -> None:
     program = (
-        "from search_spaces.timm_import import import_timm; import sys\n"
+        "from search_spaces.timm_models import import_timm; import sys\n"
         f"if {order.startswith('import timm')}: import_timm()\n"
         f"{order}\nimport timm\n"
         f"print(timm.create_model('fasternas', config={str(config)!r}).config.widths)"

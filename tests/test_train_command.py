@@ -22,10 +22,9 @@ from nas.cli.train import _crew
 from nas.training.crew import Crew
 from nas.training.recipe_files import read_recipe
 from predictors.training.checkpoint import BEFORE, LAST
-from search_spaces.checkpoints import load, save
+from search_spaces.checkpoint import load, read_weights, save
 from search_spaces.formats import load_config, save_config
 from search_spaces.network import build
-from search_spaces.weight_files import read_weights
 
 Streams = pytest.CaptureFixture[str]
 CONFIG = replace(TINY, classes=4)

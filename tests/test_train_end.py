@@ -16,7 +16,7 @@ import fasternas as fn
 from nas.cli.main import main
 from nas.training.ending import read_ending
 from predictors.data.datasets import load_data
-from search_spaces.checkpoints import read_checkpoint
+from search_spaces.checkpoint import read_checkpoint
 
 Streams = pytest.CaptureFixture[str]
 CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)

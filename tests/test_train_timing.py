@@ -11,7 +11,7 @@ from trained_digits import CONFIGS, SMALL, final_rows, run_with, train_command
 
 import fasternas as fn
 from nas.cli.main import main
-from nas.studies.targets import Target
+from nas.study.targets import Target
 from nas.training.ending import read_ending
 from nas.training.timing_place import place_for
 

@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 
 from nas.cli.main import main
-from nas.searching.loop import search
-from nas.searching.prior import AccuracyPrior
-from nas.searching.smoothing import smoothed
-from nas.studies.trainings import read_trainings
+from nas.search.guided import AccuracyPrior, smoothed
+from nas.search.loop import search
+from nas.study.trainings import read_trainings
 from predictors.accuracy import proxy_scores
 
 PROGRAM = Path(sys.executable).with_name("fasternas")

@@ -6,8 +6,8 @@ from pathlib import Path
 from networks import TINY
 
 from nas.cluster import Outcome
-from nas.searching.trial import Scores
-from nas.studies.trainings import Trained, Trainings, append_training, read_trainings, train_on
+from nas.search.trial import Scores
+from nas.study.trainings import Trained, Trainings, append_training, read_trainings, train_on
 from search_spaces.fasternet import FasterNetConfig
 
 SCORES = {TINY: Scores(accuracy=50.0, latency_ms=1.0)}

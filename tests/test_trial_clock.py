@@ -16,7 +16,7 @@ import pytest
 from ray_nodes import a_head
 
 from nas.cluster import Outcome, RayPool
-from nas.searching.trial import Scores
+from nas.search.trial import Scores
 from nas.trial_clock import is_there
 
 GOOD = Scores(accuracy=1.0, latency_ms=2.0)

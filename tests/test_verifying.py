@@ -8,7 +8,7 @@ import pytest
 from networks import LARGER, TINY
 
 from nas.candidate import Candidate
-from nas.studies.options import SearchOptions
+from nas.study.options import SearchOptions
 from nas.verifying import verify
 from predictors.devices.device import PROCESSES
 from predictors.measurement import Backend, Latency

@@ -5,10 +5,8 @@ import pytest
 from hypothesis import given, strategies as st
 from scipy.stats import skew
 
-from predictors.gaussian_process import fit_gaussian_process
+from predictors.gp import Warping, fit_gaussian_process, fit_trended, fit_warping
 from predictors.ranking import kendall
-from predictors.trended import fit_trended
-from predictors.warping import Warping, fit_warping
 
 values = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=40)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nas.studies.options import SearchOptions
+from nas.study.options import SearchOptions
 from search_spaces.fasternet import FasterNetConfig
 
 SMALL = FasterNetConfig(

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nas.studies import journal
+from nas.study import journal
 from predictors.backends.model import Model
 from predictors.measurement import Latency
 

@@ -54,7 +54,7 @@ def _convolution(c: int, groups: int) -> "nn.Module":
 
 
 def _pconv(c: int) -> "nn.Module":
-    from search_spaces.blocks import PConv
+    from search_spaces.network import PConv
 
     return PConv(c, c // 4)
 

@@ -13,8 +13,8 @@ from nas.benching.bench_row import Row
 from nas.benching.bench_subjects import Subject, model_subjects, operator_subjects
 from nas.cli.runtime import open_wanted
 from nas.cli.table import print_table
-from nas.folders import machine_facts
 from nas.quantities import format_ms
+from nas.study.run_folder import machine_facts
 from predictors.backends.model import batched
 from predictors.devices.timed import GROUP
 from search_spaces.fasternet import FASTERNET

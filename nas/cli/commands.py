@@ -7,14 +7,14 @@ from pathlib import Path
 
 from nas.cli.table import print_table
 from predictors.devices.device import HOW_TO_ATTACH
-from search_spaces.catalogue import SPACES
+from search_spaces.fasternet import SPACES
 
 
 def run_show(arguments: argparse.Namespace) -> int:
     """`fasternas show`: print the front, or every network, of a run."""
     from nas.finetune.folder import TRAINED
-    from nas.folders import read_only_run
     from nas.report import tables
+    from nas.study.run_folder import read_only_run
     from nas.training.final_table import endings_in, final_table
     from predictors.devices.joint import places_of
 

@@ -14,8 +14,8 @@ from nas.training.exports import Export, export_each, find_weights
 from predictors.backends.agreement import Agreement
 from predictors.backends.export_subject import Subject
 from predictors.backends.export_targets import find_targets
-from search_spaces.backbone import strides
-from search_spaces.checkpoints import Checkpoint, is_checkpoint
+from search_spaces.checkpoint import Checkpoint, is_checkpoint
+from search_spaces.network import strides
 
 
 def run_export(arguments: argparse.Namespace) -> int:

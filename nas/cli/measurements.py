@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from nas.cli.table import print_table
-from nas.studies.measurement_files import entries_of_run, read_entries, write_entries
+from nas.study.measurement_files import entries_of_run, read_entries, write_entries
 from predictors.devices.boards import check_name
 from predictors.devices.cache import Store
 from predictors.devices.registry import device_names

@@ -10,9 +10,9 @@ from nas.cli.table import print_table
 
 def run_merge(arguments: argparse.Namespace) -> int:
     """Merge, write the front of the new run, print it."""
-    from nas.folders import read_only_run
-    from nas.merging import merge_runs
     from nas.report import tables
+    from nas.study.merge import merge_runs
+    from nas.study.run_folder import read_only_run
 
     out = Path(arguments.out)
     merged = merge_runs([Path(run) for run in arguments.runs], out, repair=arguments.repair)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 def run_report(arguments: argparse.Namespace) -> int:
     """Write the report and print where it is."""
-    from nas.folders import read_only_run
     from nas.report.html_report import FILE, write_html
+    from nas.study.run_folder import read_only_run
 
     run = read_only_run(Path(arguments.run), repair=arguments.repair)
     path = Path(arguments.out) if arguments.out else run.folder / FILE

@@ -47,8 +47,8 @@ def open_wanted(arguments: argparse.Namespace, networks: Sequence[Network]) -> D
 
 def _runtime_of(run: Path, device: str) -> str:
     """The runtime of a run on one of its devices."""
-    from nas.studies.options import SearchOptions
-    from nas.studies.study import read_run
+    from nas.study.options import SearchOptions
+    from nas.study.store import read_run
 
     targets = SearchOptions.from_json(read_run(run)["options"]).targets
     return next((t for t in targets if t.device == device), targets[0]).runtime

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from nas.cli.table import print_table
 from nas.cli.targets import folder_name, targets_of
-from nas.studies.options import SearchOptions
+from nas.study.options import SearchOptions
 
 if TYPE_CHECKING:
     from nas.estimating import Prepared
     from nas.run import Run
-    from nas.studies.mirror import Mirror
+    from nas.study.mirror import Mirror
     from nas.training.crew import Asked
 
 TRIALS, TRAINED_TRIALS = 200, 30  # unless told
@@ -25,8 +25,8 @@ TRIALS, TRAINED_TRIALS = 200, 30  # unless told
 
 def run_search(arguments: argparse.Namespace) -> int:
     """`fasternas search`: calibrate, search, verify; print the front."""
-    from nas.folders import give_up, keep_remarks, resume_run, start_run
     from nas.report import tables
+    from nas.study.run_folder import give_up, keep_remarks, resume_run, start_run
 
     folder = _folder(arguments)
     ready = _prepared(arguments, folder)
@@ -68,7 +68,7 @@ def _mirror(url: str | None, run: "Run") -> "Mirror | None":
     """The storage that gets a copy of the trials; it begins with those that there are."""
     if url is None:
         return None
-    from nas.studies.mirror import Mirror
+    from nas.study.mirror import Mirror
 
     mirror = Mirror(url, run.folder.resolve().name)
     run.study.reflect(mirror)
@@ -127,7 +127,7 @@ def _crew(arguments: argparse.Namespace, options: SearchOptions) -> "Asked":
 def _accuracy(arguments: argparse.Namespace, folder: Path) -> Any:
     """As told; without data a score, with data trained; `auto` is what a run to go on with has."""
     if arguments.accuracy == "auto" and arguments.resume:
-        from nas.studies.study import read_run
+        from nas.study.store import read_run
 
         return SearchOptions.from_json(read_run(folder)["options"]).accuracy
     told = None if arguments.accuracy == "auto" else arguments.accuracy
@@ -154,7 +154,7 @@ def _trials(arguments: argparse.Namespace, folder: Path) -> int:
     if arguments.trials is not None:
         return int(arguments.trials)
     if arguments.resume:
-        from nas.studies.study import read_run
+        from nas.study.store import read_run
 
         return SearchOptions.from_json(read_run(folder)["options"]).trials
     return TRAINED_TRIALS if _accuracy(arguments, folder) == "train" else TRIALS

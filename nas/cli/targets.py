@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.cli.runtime import wanted_by
-from nas.studies.targets import Target, file_name
+from nas.study.targets import Target, file_name
 from search_spaces.fasternet import FASTERNET
 
 

@@ -110,7 +110,7 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, str]:
 
 def _data_of(arguments: argparse.Namespace, network: Picked) -> str:
     """As told; a run that trained its networks had data."""
-    from nas.studies.study import read_run
+    from nas.study.store import read_run
 
     name = arguments.data or (network.run and read_run(network.run)["options"].get("data"))
     if not name:

@@ -26,7 +26,7 @@ from search_spaces.formats import save_config
 from search_spaces.io import atomic_write, locked
 
 if TYPE_CHECKING:
-    from search_spaces.checkpoints import Checkpoint
+    from search_spaces.checkpoint import Checkpoint
 
 CONFIG, RECIPE, TABLE, CURVE = "config.yaml", "recipe.yaml", "training.csv", "training.png"
 TRAINED = "trained"  # in a run folder: a folder for each of its networks that is trained
@@ -111,7 +111,7 @@ class Watch:
         Raises:
             OSError: if a file cannot be written.
         """
-        from search_spaces.checkpoints import save
+        from search_spaces.checkpoint import save
 
         self._draw(rows)
         save(best.network(), self._folder / WEIGHTS, classes=best.classes, mean=best.mean,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from predictors.data.datasets import ImageData
     from predictors.training.workers import Team
-    from search_spaces.checkpoints import Checkpoint
+    from search_spaces.checkpoint import Checkpoint
     from search_spaces.network import FasterNet
 
 SCRATCH, SUPERNET = "scratch", "supernet"
@@ -107,7 +107,7 @@ def loaders_for(asked: int | None) -> int:
 def is_finished(job: Job) -> bool:
     """Whether the training has run to its end, so that only its weights are of interest."""
     from predictors.training.checkpoint import newest
-    from search_spaces.checkpoints import read_checkpoint
+    from search_spaces.checkpoint import read_checkpoint
 
     try:
         kept = newest(job.folder)
@@ -132,7 +132,7 @@ def _identity(job: Job, data: "ImageData") -> dict[str, str]:
 
 def _checkpoint(job: Job, data: "ImageData", best: "Best") -> "Checkpoint":
     """The weights with all that is needed to use them."""
-    from search_spaces.checkpoints import Checkpoint
+    from search_spaces.checkpoint import Checkpoint
 
     crop = crop_of(job.recipe, data.resolution)
     return Checkpoint(config=job.config, weights={k: w.cpu() for k, w in best.weights.items()},
@@ -148,9 +148,8 @@ def started(job: Job) -> "FasterNet":
     """
     import torch
 
-    from search_spaces.inheritance import inherit
+    from search_spaces.checkpoint import inherit, read_weights
     from search_spaces.network import build
-    from search_spaces.weight_files import read_weights
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.recipe.seed)
@@ -164,8 +163,8 @@ def started(job: Job) -> "FasterNet":
 
 def _of_supernet(job: Job) -> "dict[str, torch.Tensor]":
     """The config's share of its run's supernet."""
-    from nas.studies.options import SearchOptions
-    from nas.studies.study import read_run
+    from nas.study.options import SearchOptions
+    from nas.study.store import read_run
     from nas.supernets import FILE, read_kept
     from search_spaces.supernet import Supernet
 

@@ -29,7 +29,7 @@ from nas.report.words import (
     number_of,
 )
 from nas.run import Run
-from nas.studies.study import read_run
+from nas.study.store import read_run
 from predictors.accuracy import proxy_scores
 from predictors.cost import cost
 from predictors.measurement import Latency

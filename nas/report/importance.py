@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from predictors.accuracy_predictor import AccuracyPredictor
+from predictors.accuracy import AccuracyPredictor
 from search_spaces.space import Genes, Space
 
 Array = NDArray[np.float64]

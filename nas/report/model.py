@@ -8,7 +8,7 @@ from statistics import median
 from nas.candidate import Candidate
 from nas.cluster import Outcome
 from nas.gauge import Unit, predicted_words, quantity, share_words, within
-from nas.searching.pareto import area
+from nas.search.pareto import area
 from predictors.accuracy import AccuracyKind
 
 MARGIN = 0.09  # of the width or height of the plot, for labels

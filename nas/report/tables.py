@@ -19,8 +19,8 @@ from nas.report.words import (
     values,
 )
 from nas.run import Run
-from nas.studies.file_accuracies import lower_forms
-from nas.studies.targets import file_name
+from nas.study.file_accuracies import lower_forms
+from nas.study.targets import file_name
 from predictors.devices.device import HOW_TO_ATTACH
 from predictors.devices.joint import places_of
 from predictors.training.short_training import SMALL_BATCHES

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from nas.candidate import Candidate
 from nas.gauge import HEADING, form_words, share_words, source_words, unit_of
 from nas.quantities import format_count, format_ms, format_score
-from nas.studies.options import SearchOptions
-from nas.studies.targets import Target
+from nas.study.options import SearchOptions
+from nas.study.targets import Target
 from predictors.accuracy import AccuracyKind
 from predictors.cost import cost, cost_by_layer
 from predictors.devices.device import threads_of

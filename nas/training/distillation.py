@@ -42,7 +42,7 @@ def open_teacher(recipe: FullRecipe, data: ImageData, device: torch.device) -> T
         RuntimeError: if its weights cannot be had.
         OSError: if a file with them cannot be read.
     """
-    from search_spaces.checkpoints import is_checkpoint
+    from search_spaces.checkpoint import is_checkpoint
 
     if not recipe.teacher:
         return None
@@ -58,7 +58,7 @@ def open_teacher(recipe: FullRecipe, data: ImageData, device: torch.device) -> T
 
 def _ours(recipe: FullRecipe, data: ImageData) -> tuple[nn.Module, Tensor, Tensor]:
     """The network of a checkpoint, and the mean and the deviation that it was trained by."""
-    from search_spaces.checkpoints import read_checkpoint
+    from search_spaces.checkpoint import read_checkpoint
 
     if recipe.teacher != OURS and not recipe.teacher.startswith("fasternet_"):
         raise ValueError(f"`teacher` must be {OURS} where its weights are a checkpoint that "
@@ -85,8 +85,8 @@ def _timms(recipe: FullRecipe, classes: int) -> tuple[nn.Module, Tensor, Tensor]
 
 
 def _network(recipe: FullRecipe, classes: int) -> nn.Module:
-    from search_spaces.timm_import import import_timm
-    from search_spaces.weight_files import read_weights
+    from search_spaces.checkpoint import read_weights
+    from search_spaces.timm_models import import_timm
 
     timm = import_timm()
     if not timm.is_model(recipe.teacher):

@@ -10,7 +10,7 @@ from torch import Tensor
 from predictors.data.datasets import ImageData, load_data
 from predictors.data.images import Images
 from predictors.training.evaluate import judging_batches
-from search_spaces.checkpoints import Checkpoint
+from search_spaces.checkpoint import Checkpoint
 from search_spaces.io import short_repr
 
 CALIBRATION = 256  # training images that int8 is calibrated with

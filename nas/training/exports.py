@@ -15,7 +15,7 @@ from predictors.backends.export_subject import Subject
 from predictors.backends.export_targets import Target
 from predictors.backends.onnx_export import refuse_difference
 from predictors.backends.quantization import refuse_correlation
-from search_spaces.checkpoints import Checkpoint, is_checkpoint, read_checkpoint
+from search_spaces.checkpoint import Checkpoint, is_checkpoint, read_checkpoint
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.formats import load_config
 from search_spaces.io import make_folders, one_line, remove_empty
@@ -63,8 +63,8 @@ def find_weights(name: str, *, weights: str | None = None) -> tuple[Checkpoint, 
             raise ValueError(f"`weights` must be those of {name}, but {weights} holds another "
                              f"config. Export {weights} itself.")  # fmt: skip
         return found, True
+    from search_spaces.checkpoint import read_weights
     from search_spaces.timm_models import published
-    from search_spaces.weight_files import read_weights
 
     loaded = from_timm_weights(config, read_weights(weights))
     return published(config, loaded.state_dict()), True

@@ -25,7 +25,7 @@ from predictors.backends.model import Model, config_model, identity
 from predictors.cost import cost
 from predictors.devices.device import PROCESSES, Device
 from predictors.training.evaluate import Judgement, Logits, Split, judging_batches, right_of
-from search_spaces.checkpoints import Checkpoint, read_checkpoint
+from search_spaces.checkpoint import Checkpoint, read_checkpoint
 from search_spaces.io import one_line
 
 if TYPE_CHECKING:

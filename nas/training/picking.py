@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nas.studies.study import RUN, read_run
+from nas.study.store import RUN, read_run
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.formats import load_config
 from search_spaces.io import short_repr

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from predictors.training.workers import Team
-from search_spaces.blocks import Block
+from search_spaces.network import Block
 from search_spaces.shared_norm import affine, statistics
 
 

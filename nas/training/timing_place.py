@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas.studies.options import SearchOptions
-from nas.studies.study import read_run
-from nas.studies.targets import Target, open_targets
+from nas.study.options import SearchOptions
+from nas.study.store import read_run
+from nas.study.targets import Target, open_targets
 from nas.training.picking import front_of
 from predictors.devices.device import Device
 from predictors.devices.registry import wanted_of

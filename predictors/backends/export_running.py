@@ -83,7 +83,7 @@ def run_timm(subject: Subject, path: Path) -> Run:
     said = json.loads((path / "config.json").read_text(encoding="utf-8"))
     if said["architecture"] == NAME:
         register()
-    from search_spaces.timm_import import import_timm
+    from search_spaces.timm_models import import_timm
 
     options = {"features_only": True} if subject.features else {}
     with torch.random.fork_rng(devices=[]):

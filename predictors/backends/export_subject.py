@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from predictors.backends.model import Model
 from predictors.backends.onnx_export import Batch
-from search_spaces.backbone import Backbone, strides
-from search_spaces.checkpoints import Checkpoint
+from search_spaces.checkpoint import Checkpoint
 from search_spaces.fasternet import FasterNetConfig
+from search_spaces.network import Backbone, strides
 
 ANY = 32  # images at once where the batch is dynamic
 

@@ -7,7 +7,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from predictors.backends.export_subject import Subject
-from search_spaces.checkpoints import Checkpoint
+from search_spaces.checkpoint import Checkpoint
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.formats import load_config, to_authors_yaml, to_mapping, to_timm
 from search_spaces.io import write_mapping

@@ -19,7 +19,7 @@ def timm_model(name: str) -> Model:
     Raises:
         ValueError: if timm has no such model, or none for that image size.
     """
-    from search_spaces.timm_import import import_timm
+    from search_spaces.timm_models import import_timm
 
     timm = import_timm()
     base, _, size = name.partition("@")

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from predictors.data.images import FoundImages, Images
-from predictors.data.splits import cut
+from predictors.data.images import FoundImages, Images, cut
 
 _VALIDATION_FRACTION = 0.1
 _MEASURED = 10_000  # images, at most, from which mean and deviation are taken
@@ -84,17 +83,17 @@ def located(name: str) -> str:
 
 
 def _found(name: str, resolution: int | None) -> FoundImages:
-    from predictors.data import array_files, image_folders, timm_datasets
+    from predictors.data import arrays, folders, timm_datasets
 
     path = Path(name)
     if name == "digits":
-        return array_files.load_digits(resolution=resolution)
-    if path.is_dir() and array_files.is_idx_folder(path):
-        return array_files.load_idx(path, resolution=resolution)
+        return arrays.load_digits(resolution=resolution)
+    if path.is_dir() and arrays.is_idx_folder(path):
+        return arrays.load_idx(path, resolution=resolution)
     if path.is_dir():
-        return image_folders.load_folder(path, resolution=resolution)
+        return folders.load_folder(path, resolution=resolution)
     if path.is_file() and path.suffix == ".npz":
-        return array_files.load_npz(path, resolution=resolution)
+        return arrays.load_npz(path, resolution=resolution)
     if timm_datasets.is_named(name):
         return timm_datasets.load_named(name, resolution=resolution)
     what = "is a file of another kind" if path.is_file() else "is none"

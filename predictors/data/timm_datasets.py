@@ -4,23 +4,85 @@ NAME@FOLDER says where a set lies, or where it is to be kept.
 """
 
 import io
-from collections.abc import Iterable, Iterator
+import itertools
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from predictors.data.image_streams import found_in_streams
-from predictors.data.images import FoundImages, SplitName
-from predictors.data.labels import numbered
-from predictors.data.picture_files import PictureFiles, found_in_files
-from predictors.data.pixel_arrays import found_in_arrays
+from predictors.data.arrays import found_in_arrays
+from predictors.data.folders import PictureFiles, found_in_files, square, usual_size
+from predictors.data.images import FoundImages, SplitName, numbered
 from search_spaces.io import one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+_LOOKED_AT = 64  # images from which the size is chosen
+
+
+class ImageStream(Protocol):
+    """Pictures of PIL with their labels; the length is what was announced, or 0."""
+
+    def __iter__(self) -> Iterator[tuple["Image", int]]: ...
+
+    def __len__(self) -> int: ...
+
+
+def found_in_streams(
+    streams: Mapping[SplitName, ImageStream], *, names: tuple[str, ...], resolution: int | None
+) -> FoundImages:
+    """Return the splits; `names` are those of the classes, or empty.
+
+    They are grey if in every image of every split red, green and blue are the same.
+
+    Raises:
+        ValueError: if a split has no images.
+        OSError: if the disk is full.
+    """
+    size = resolution or _size_of_first(streams["train"])
+    kept = {split: _kept(stream, split, size) for split, stream in streams.items()}
+    if all(_grey(pixels) for pixels, _ in kept.values()):
+        kept = {split: (pixels[..., :1], labels) for split, (pixels, labels) in kept.items()}
+    found = found_in_arrays(kept, resolution=size)
+    announced = sum(len(stream) for stream in streams.values())
+    missing = announced - sum(len(labels) for _, labels in kept.values())
+    remarks = found.remarks
+    if missing > 0:
+        remark = f"{missing:,} of {announced:,} images cannot be read and were left out."
+        remarks = (remark, *remarks)
+    classes = names if len(names) == len(found.classes) else found.classes
+    return replace(found, classes=classes, remarks=remarks)
+
+
+def _size_of_first(stream: ImageStream) -> int:
+    return usual_size([min(image.size) for image, _ in itertools.islice(stream, _LOOKED_AT)])
+
+
+def _kept(
+    stream: ImageStream, split: SplitName, size: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """All images of a split, in RGB, and their labels."""
+    labels = []
+    with tempfile.TemporaryFile(prefix="fasternas-") as file:
+        for image, label in stream:
+            file.write(square(image, resolution=size, channels=3).tobytes())
+            labels.append(int(label))
+        if not labels:
+            raise ValueError(f"there are no images in {split}")
+        file.flush()
+        pixels = np.memmap(file, dtype=np.uint8, mode="r", shape=(len(labels), size, size, 3))
+    return pixels, np.array(labels, dtype=np.int64)
+
+
+def _grey(pixels: NDArray[np.uint8]) -> bool:
+    """Whether red, green and blue are the same in all images."""
+    return all(bool((image == image[..., :1]).all()) for image in pixels)
+
 
 _PACKAGES = {"hfds": "datasets", "wds": "webdataset", "tfds": "tensorflow_datasets",
              "torch": "torchvision"}  # fmt: skip
@@ -72,7 +134,7 @@ def _from_torch(name: str, folder: str | None, resolution: int | None) -> FoundI
 
 
 def _opened(name: str, folder: str | None, split: str, **options: Any) -> Any:
-    from search_spaces.timm_import import import_timm
+    from search_spaces.timm_models import import_timm
 
     return import_timm().data.create_dataset(name, root=folder, split=split, **options)
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from predictors.data.datasets import ImageData
+from predictors.data.folders import DecodedPictures
 from predictors.data.images import Images
-from predictors.data.picture_files import DecodedPictures
 from predictors.training.drawing import drawing_from
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ SMALL_BATCHES = "images_at_once"  # a file that is there if memory was short
 
 if TYPE_CHECKING:
     from predictors.training.trainer import Training
-    from search_spaces.checkpoints import Checkpoint
+    from search_spaces.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class TrainingEstimator:
         Raises:
             RuntimeError: if its training is not kept here.
         """
-        from search_spaces.checkpoints import Checkpoint
+        from search_spaces.checkpoint import Checkpoint
 
         kept = self._kept(config)
         if kept is None:

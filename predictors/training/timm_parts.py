@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from search_spaces.timm_import import import_timm
+from search_spaces.timm_models import import_timm
 
 
 def timm_with(*parts: str) -> Any:

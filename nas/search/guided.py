@@ -12,24 +12,74 @@ A latency that is predicted also tells of the accuracy: it is an input beside th
 score that is known of every config, where there is one, is a trend that the process departs from.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import compress
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.searching.feasible import PredictLatency, changed
-from nas.searching.prior import AccuracyPrior
-from nas.searching.searcher import Admit, generator
-from nas.searching.trial import Scores
-from predictors.features import scaled_genes
-from predictors.gaussian_process import GaussianProcess, fit_gaussian_process
-from predictors.trended import TrendedProcess
+from nas.search.feasibility import PredictLatency, changed
+from nas.search.trial import Admit, Scores, generator
+from predictors.accuracy import binomial_error
+from predictors.gp import GaussianProcess, TrendedProcess, fit_gaussian_process, fit_trended
+from predictors.latency import gene_features, scaled_genes
 from search_spaces.space import Genes, Space
 
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyPrior:
+    """A cheap score that goes with accuracy, and how far chance alone moves accuracies.
+
+    `scores(configs) -> [n]` may be any finite numbers, such as a training-free score; it is asked
+    for thousands before one is evaluated. `images` is on how many an accuracy, in percent then, is
+    judged: accuracies are taken as no more certain than that.
+
+    Raises:
+        ValueError: if `images` is below 1.
+    """
+
+    scores: Callable[[Sequence[Any]], Array] | None = None
+    images: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.images is not None and self.images < 1:
+            raise ValueError(f"`images` must be 1 or more, but got {self.images}. Leave it out "
+                             "where accuracies are exact.")  # fmt: skip
+
+    def of(self, configs: Sequence[Any]) -> Array | None:
+        """Return the scores of configs, if there are any scores.
+
+        Raises:
+            ValueError: if they are not one finite number for each config.
+        """
+        if self.scores is None:
+            return None
+        found = np.asarray(self.scores(configs), dtype=float)
+        if found.shape != (len(configs),) or not np.isfinite(found).all():
+            raise ValueError(f"`scores` must return one finite number for each of {len(configs)} "
+                             f"configs, but returned an array of shape {found.shape}"
+                             f"{_not_finite(found)}.")  # fmt: skip
+        return found
+
+    def fit(
+        self, configs: Sequence[Any], inputs: Array, accuracies: Array, *,
+        start: TrendedProcess | None = None, steps: int = 60,
+    ) -> TrendedProcess:  # fmt: skip
+        """Fit to the accuracies [n] of configs with inputs [n, d]."""
+        return fit_trended(inputs, accuracies, self.of(configs), start=start, steps=steps,
+                           least_noise=binomial_error(accuracies, self.images))  # fmt: skip
+
+
+def _not_finite(found: Array) -> str:
+    missing = int((~np.isfinite(found)).sum())
+    return f" with {missing} that are not finite" if missing else ""
+
+
 Front = list[tuple[float, float, Genes]]  # latency, warped accuracy, genes; the fastest first
 Gain = Callable[[list[Genes], Front], Array]
 
@@ -230,3 +280,27 @@ def _normal_cdf(z: Array) -> Array:
 
     probability: Array = ndtr(z)
     return probability
+
+
+C = TypeVar("C")
+
+FEWEST = 8  # of fewer, nothing can be said but what was found
+
+
+def smoothed(
+    space: Space[C], scores: Mapping[C, Scores], prior: AccuracyPrior
+) -> dict[C, Scores]:  # fmt: skip
+    """Return the scores with the accuracies that a model fitted to all of them has there.
+
+    It is that of the guided searcher: a trend along the prior's scores and a Gaussian process of
+    choices and latency, whose noise is fitted too.
+    """
+    if len(scores) < FEWEST:
+        return dict(scores)
+    configs, found = list(scores), list(scores.values())
+    inputs = np.column_stack([gene_features(space, configs),
+                              np.log([s.latency_ms for s in found])])  # fmt: skip
+    model = prior.fit(configs, inputs, np.array([s.accuracy for s in found]))
+    accuracies, _ = model.predict(inputs, prior.of(configs))
+    return {config: replace(s, accuracy=float(accuracy))
+            for config, s, accuracy in zip(configs, found, accuracies, strict=True)}  # fmt: skip

@@ -8,12 +8,12 @@ from typing import Any
 
 from nas.estimating import CHECKPOINTS
 from nas.run import Run
-from nas.studies import journal
-from nas.studies.file_accuracies import RECORD
-from nas.studies.options import SearchOptions
-from nas.studies.study import MEASUREMENTS, RUN, TRIALS, hold, read_run, write_run
-from nas.studies.targets import device_facts, open_targets, recorded_targets
-from nas.studies.trainings import TRAININGS
+from nas.study import journal
+from nas.study.file_accuracies import RECORD
+from nas.study.options import SearchOptions
+from nas.study.store import MEASUREMENTS, RUN, TRIALS, hold, read_run, write_run
+from nas.study.targets import device_facts, open_targets, recorded_targets
+from nas.study.trainings import TRAININGS
 from nas.supernets import FILE as SUPERNET
 from predictors.devices.device import Device
 from search_spaces.io import make_folders, remove_empty

@@ -1,7 +1,7 @@
 """Checkpoints: a network's weights in a safetensors file, and its config in that file's header.
 
 The weights bear timm's names. Whatever reads safetensors reads them, and nothing in the file can
-run code.
+run code. Weights of other networks, from files of torch too, start networks of other shapes.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as packed
-from torch import Tensor
+from torch import Tensor, nn
 
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.formats import from_mapping, load_config, to_mapping
@@ -172,3 +172,99 @@ def _checked(header: Mapping[str, Any], config: FasterNetConfig) -> dict[str, An
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__).strip(" .")[:100]
+
+
+_NESTED = ("state_dict_ema", "model_ema", "state_dict", "model", "network")  # as trainers save
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Return the state dict in a `.safetensors` file, or in a checkpoint of torch.
+
+    Of a trainer's checkpoint it is the averaged weights if there are any. Nothing in the file can
+    run code: a checkpoint that holds more than tensors and plain values is refused.
+
+    Raises:
+        ValueError: if the file holds no weights, or cannot be read as such.
+        OSError: if it cannot be opened.
+    """
+    file = Path(path)
+    with file.open("rb"):
+        pass  # the readers' own errors do not all say what is missing
+    if file.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(file)
+        except SafetensorError as error:
+            raise _unreadable(file, error) from error
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling raises whatever it likes
+        raise _unreadable(file, error) from error
+    return _state_dict(content, file)
+
+
+def _state_dict(content: object, file: Path) -> dict[str, Tensor]:
+    if isinstance(content, Mapping):
+        for name in _NESTED:
+            if isinstance(content.get(name), Mapping):
+                return _state_dict(content[name], file)
+        tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)}
+        if tensors:
+            return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    raise ValueError(f"`weights` must hold named tensors, but {file} holds none. Save a state dict "
+                     "with torch.save or safetensors.")  # fmt: skip
+
+
+def _unreadable(file: Path, error: Exception) -> ValueError:
+    line = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+    return ValueError(f"`weights` must be a safetensors file or a checkpoint of torch, but {file} "
+                      f"cannot be read: {line}. Save it again.")  # fmt: skip
+
+
+_CLASSIFIER = "classifier."
+
+
+def inherit(network: nn.Module, weights: Mapping[str, Tensor]) -> float:
+    """Copy what fits into a FasterNet or a supernet; return the share of its parameters that did.
+
+    `weights` are a state dict of `build(config)` or of timm's `fasternet_*`, of any shape. Kernels
+    of another size stay as they are, and so does a classifier of other classes. As in slimmable
+    networks (arXiv 1812.08928) the leading channels are those that are copied, which also keeps
+    what PConv convolves apart from the rest.
+
+    Raises:
+        ValueError: if nothing fits; then nothing has changed.
+    """
+    parameters = dict(network.named_parameters())
+    inherited = 0
+    with torch.no_grad():
+        for name, own in network.state_dict().items():
+            given = weights.get(_known_as(name))
+            if given is None or not _fits(name, own, given):
+                continue
+            corner = tuple(slice(min(sides)) for sides in zip(own.shape, given.shape, strict=True))
+            own[corner].copy_(given[corner])
+            inherited += own[corner].numel() if name in parameters else 0
+    if not inherited:
+        raise ValueError(f"`weights` must be those of a FasterNet, but got {_brief(weights)}. "
+                         "Give a checkpoint of timm's fasternet_* or of fasternas.")  # fmt: skip
+    return inherited / sum(parameter.numel() for parameter in parameters.values())
+
+
+def _known_as(name: str) -> str:
+    """The name in a plain FasterNet; a supernet has a stem for each stride."""
+    stem, _, rest = name.partition(".")
+    return f"patch_embed.{rest.partition('.')[2]}" if stem == "patch_embeds" else name
+
+
+def _fits(name: str, own: Tensor, given: Tensor) -> bool:
+    if own.ndim != given.ndim or own.shape[2:] != given.shape[2:]:
+        return False
+    return own.shape[0] == given.shape[0] if name.startswith(_CLASSIFIER) else True
+
+
+def _brief(weights: Mapping[str, Tensor]) -> str:
+    names = ", ".join(list(weights)[:3])
+    return f"{len(weights)} tensors ({names}, ...)" if names else "none"

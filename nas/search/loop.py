@@ -6,12 +6,10 @@ from operator import index
 from typing import Any, Generic, Protocol, TypeVar
 
 from nas.cluster import Evaluate, InProcess, Outcome, Pool
-from nas.searching.feasible import Gate, check_budget
-from nas.searching.predicted import PredictLatency, checked
-from nas.searching.prior import AccuracyPrior
-from nas.searching.searcher import Searcher
-from nas.searching.searchers import SearcherName, open_searcher
-from nas.searching.trial import Trial
+from nas.search.feasibility import Gate, PredictLatency, check_budget, checked
+from nas.search.guided import AccuracyPrior
+from nas.search.searchers import SearcherName, open_searcher
+from nas.search.trial import Searcher, Trial
 from search_spaces.space import Genes, Space
 
 C = TypeVar("C")

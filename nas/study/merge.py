@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from nas.estimating import CHECKPOINTS
-from nas.folders import repair_run
-from nas.studies.frozen_trials import thawed
-from nas.studies.options import SearchOptions
-from nas.studies.study import Study, hold, read_run, write_run
+from nas.study.options import SearchOptions
+from nas.study.run_folder import repair_run
+from nas.study.store import Study, from_optuna, hold, read_run, write_run
 from nas.supernets import FILE
 from search_spaces.io import make_folders, remove_empty
 from search_spaces.space import Genes
@@ -145,7 +144,7 @@ def _trials(sources: Sequence[_Source]) -> tuple[list[Any], int]:
     total = 0
     for source in sources:
         for trial in source.study.trials():
-            genes, outcome = thawed(trial)
+            genes, outcome = from_optuna(trial)
             known = found.get(genes)
             if known is None or (known.values is None and outcome.scores is not None):
                 origin = [str(source.folder), outcome.number]

@@ -13,10 +13,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nas.searching.searcher import Admit, generator
-from nas.searching.trial import Scores
+from nas.search.trial import Admit, Scores, generator
 from search_spaces.space import Genes, Space
-from search_spaces.timm_import import import_timm
+from search_spaces.timm_models import import_timm
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # nni is of 2023

@@ -10,14 +10,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Protocol
 
-from nas.studies import journal
+from nas.study import journal
 from predictors.backends.table import find_runtime
 from predictors.measurement import Latency
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.io import one_line
 
 if TYPE_CHECKING:
-    from search_spaces.checkpoints import Checkpoint
+    from search_spaces.checkpoint import Checkpoint
 
 RECORD = "files.jsonl"
 JUDGED = 2000  # validation images with which a file is compared with torch

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Protocol
 
 from nas.cluster import Outcome, Pool
-from nas.searching.promotion import promoted
-from nas.searching.trial import Scores
-from nas.studies import journal
+from nas.search.pareto import promoted
+from nas.search.trial import Scores
+from nas.study import journal
 from search_spaces.fasternet import FasterNetConfig
 
 TRAININGS = "trainings.jsonl"

@@ -19,15 +19,54 @@ import optuna
 from optuna.storages.journal import BaseJournalBackend
 
 from nas.cluster import Outcome
-from nas.studies import journal
-from nas.studies.file_accuracies import FileAccuracy, Form, append_file, read_files
-from nas.studies.frozen_trials import frozen, thawed
-from nas.studies.mirror import Mirror
-from nas.studies.trainings import Trained, append_training, read_trainings
+from nas.search.searchers import distributions
+from nas.search.trial import Scores
+from nas.study import journal
+from nas.study.file_accuracies import FileAccuracy, Form, append_file, read_files
+from nas.study.mirror import Mirror
+from nas.study.trainings import Trained, append_training, read_trainings
 from predictors.measurement import Latency
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.io import lock_descriptor, locked
 from search_spaces.space import Genes, Space
+
+
+def to_optuna(
+    space: Space[Any], genes: Genes, outcome: Outcome, *, budget_ms: float
+) -> optuna.trial.FrozenTrial:
+    """Return an outcome as a finished trial; a failed one has its error as an attribute."""
+    names = distributions(space)
+    attributes: dict[str, Any] = {"number": outcome.number, "genes": list(genes)}
+    if outcome.scores is None:
+        state, values, excess = optuna.trial.TrialState.FAIL, None, None
+        attributes["error"] = outcome.error
+    else:
+        scores = outcome.scores
+        state = optuna.trial.TrialState.COMPLETE
+        values = [float(scores.accuracy), float(scores.latency_ms)]
+        excess = {"budget": scores.upper_ms - budget_ms}
+        attributes["latency_high_ms"] = scores.latency_high_ms
+    return optuna.trial.create_trial(
+        state=state, values=values, params=dict(zip(names, genes, strict=True)),
+        distributions=names, user_attrs=attributes, constraints=excess,
+    )  # fmt: skip
+
+
+def from_optuna(trial: optuna.trial.FrozenTrial) -> tuple[Genes, Outcome]:
+    """Return the genes and the outcome of a trial that `frozen` made.
+
+    Raises:
+        KeyError: if it lacks an attribute.
+        TypeError: if one is something else.
+    """
+    scores = None
+    if trial.state == optuna.trial.TrialState.COMPLETE:
+        accuracy, latency_ms = trial.values
+        scores = Scores(accuracy=float(accuracy), latency_ms=float(latency_ms),
+                        latency_high_ms=trial.user_attrs["latency_high_ms"])  # fmt: skip
+    number, error = trial.user_attrs["number"], trial.user_attrs.get("error")
+    return tuple(trial.user_attrs["genes"]), Outcome(number, scores, error)
+
 
 RUN, TRIALS, MEASUREMENTS = "run.json", "study.journal", "measurements.jsonl"
 _NAME = "fasternas"
@@ -79,7 +118,7 @@ class Study:
     def keep(self, genes: Genes, outcome: Outcome) -> None:
         """Record an outcome."""
         self._known[outcome.number] = (genes, outcome)
-        self.add([frozen(self._space, genes, outcome, budget_ms=self._budget_ms)])
+        self.add([to_optuna(self._space, genes, outcome, budget_ms=self._budget_ms)])
 
     def add(self, trials: Iterable[optuna.trial.FrozenTrial]) -> None:
         """Record trials as they are; the mirror gets what is in the folder."""
@@ -131,7 +170,7 @@ class Study:
 
     def _outcomes(self) -> list[tuple[Genes, Outcome]]:
         try:
-            found = [thawed(trial) for trial in self._study.trials] if self._study else []
+            found = [from_optuna(trial) for trial in self._study.trials] if self._study else []
             for genes, _ in found:
                 self._space.decode(genes)
             return found

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
-from nas.studies.study import MEASUREMENTS, read_measurements, read_run
+from nas.study.store import MEASUREMENTS, read_measurements, read_run
 from predictors.backends.model import config_identity
 from predictors.devices.cache_entry import Entry, Key, Setting, in_utc
 from predictors.measurement import Latency

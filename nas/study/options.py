@@ -4,12 +4,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from nas.gauge import Unit
-from nas.searching.searchers import SearcherName
-from nas.studies.targets import Target, check_targets
+from nas.search.searchers import SearcherName
+from nas.study.targets import Target, check_targets
 from predictors.shares import WHOLE
 from predictors.training.recipe import Fidelity
-from search_spaces.catalogue import SPACES
-from search_spaces.fasternet import FasterNetConfig
+from search_spaces.fasternet import SPACES, FasterNetConfig
 from search_spaces.space import Space, oneof
 
 AccuracyOption = Literal["proxy", "train", "supernet"]

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from nas.report.figures import plot_training, training_figure, training_title
+from nas.report.figures import training_figure, training_title
+from nas.report.sheet import save
 from nas.training.full_progress import Row
 
 

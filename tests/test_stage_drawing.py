@@ -2,12 +2,12 @@
 
 from networks import IRREGULAR
 
-from nas.report.words import bar, drawn
+from nas.report.words import bar, rendered
 from search_spaces.fasternet import FASTERNET
 
 
 def test_each_part_has_a_line_that_says_what_it_is() -> None:
-    lines = drawn(IRREGULAR).splitlines()
+    lines = rendered(IRREGULAR).splitlines()
     firsts = ["", "stem", "stage 1", "merging", "stage 2", "merging", "stage 3", "head"]
     assert [line[:7].strip() for line in lines] == firsts
     assert lines[1].split() == ["stem", "24x24", "3", "to", "12", "conv", "2x2,", "stride", "2",
@@ -19,7 +19,7 @@ def test_each_part_has_a_line_that_says_what_it_is() -> None:
 
 def test_the_shares_are_those_of_all_macs() -> None:
     for config in (IRREGULAR, FASTERNET["t0"]):
-        shares = [float(line.split()[-2]) for line in drawn(config).splitlines()[1:]]
+        shares = [float(line.split()[-2]) for line in rendered(config).splitlines()[1:]]
         assert abs(sum(shares) - 100) < 0.5
         assert min(shares) > 0
 

@@ -11,10 +11,11 @@ from typing import Any, Literal
 from nas.benching.bench_row import Row
 from nas.benching.operators import LAYERS
 from nas.quantities import format_count, format_ms
-from nas.report.figures import plot_models, plot_operators
+from nas.report.bench_figures import models_figure, operators_figure
+from nas.report.sheet import save
 
 Topic = Literal["operators", "models"]
-_PLOTS = {"operators": plot_operators, "models": plot_models}
+_FIGURES = {"operators": operators_figure, "models": models_figure}
 
 
 def default_folder(topic: Topic, device: str, *setting: str) -> Path:
@@ -43,7 +44,7 @@ def write_bench(folder: Path, topic: Topic, rows: Sequence[Row], facts: Mapping[
     atomic_write(folder / f"{topic}.json", json.dumps(document, indent=2) + "\n")
     timed = [row for row in rows if row.latency is not None]
     if timed:
-        _PLOTS[topic](folder / f"{topic}.png", timed, device=str(facts["device"]))
+        save(_FIGURES[topic](timed, device=str(facts["device"])), folder / f"{topic}.png")
 
 
 def bench_table(topic: Topic, rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:

@@ -14,21 +14,21 @@ def run_show(arguments: argparse.Namespace) -> int:
     """`fasternas show`: print the front, or every network, of a run."""
     from nas.finetune.folder import TRAINED
     from nas.report import tables
+    from nas.report.model import ReportModel
     from nas.study.run_folder import read_only_run
     from nas.training.final_table import endings_in, final_table
-    from predictors.devices.joint import places_of
 
-    run = read_only_run(Path(arguments.run), repair=arguments.repair)
-    candidates = [c for c in run.candidates() if c.on_front or arguments.all]
+    model = ReportModel(read_only_run(Path(arguments.run), repair=arguments.repair))
+    networks = model.networks if arguments.all else model.front
     if arguments.json:
-        print(json.dumps(tables.rows(candidates), indent=2))
+        print(json.dumps(tables.rows(networks), indent=2))
         return 0
-    print_table(*tables.table(candidates))
-    trained = [ending for _, ending in endings_in(run.folder / TRAINED)]
+    print_table(*tables.table(networks))
+    trained = [ending for _, ending in endings_in(model.folder / TRAINED)]
     if trained:
         print()
         print_table(*final_table(trained))
-    if any(place.source == "predicted" for place in places_of(run.device)):
+    if model.predicted:
         print(HOW_TO_ATTACH, file=sys.stderr)
     return 0
 

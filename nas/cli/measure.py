@@ -11,7 +11,7 @@ from nas.cli.runtime import open_wanted
 from nas.cli.table import print_table
 from nas.networks import find_network
 from nas.quantities import format_count, format_ms
-from nas.report.words import forms_differ
+from nas.report.words import backends_differ, readings_of
 from predictors.backends.model import Model, batched
 from predictors.devices.device import HOW_TO_ATTACH, Device
 from predictors.measurement import Latency, compare
@@ -30,7 +30,7 @@ def run_measure(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([_record(model, m, timed[0]) for model, m in timed], indent=2))
         return 0
-    tell = forms_differ([m for _, m in timed])
+    tell = backends_differ([readings_of(m) for _, m in timed])
     print_table(["network", "latency ms", "interval", "images/s", "source", *(["in"] * tell),
                  "MACs", "GFLOPS", "params"],
                 [_cells(model, m, tell_form=tell) for model, m in timed])  # fmt: skip

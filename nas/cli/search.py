@@ -26,6 +26,7 @@ TRIALS, TRAINED_TRIALS = 200, 30  # unless told
 def run_search(arguments: argparse.Namespace) -> int:
     """`fasternas search`: calibrate, search, verify; print the front."""
     from nas.report import tables
+    from nas.report.model import ReportModel
     from nas.study.run_folder import give_up, keep_remarks, resume_run, start_run
 
     folder = _folder(arguments)
@@ -43,7 +44,8 @@ def run_search(arguments: argparse.Namespace) -> int:
                           crew=crew)  # fmt: skip
         with redirect_stdout(sys.stderr):  # Ray tells there of lost workers
             _show_progress(steps, f"{run.device.description}; {folder}")
-        front = tables.write_report(run)
+        model = ReportModel(run)
+        tables.write_report(model)
         keep_remarks(run)
         behind = _behind(mirror, run)
     except (ValueError, RuntimeError):
@@ -54,10 +56,10 @@ def run_search(arguments: argparse.Namespace) -> int:
     for remark in run.device.remarks:
         print(remark, file=sys.stderr)
     if arguments.json:
-        print(json.dumps(tables.rows(front), indent=2))
+        print(json.dumps(tables.rows(model.front), indent=2))
     else:
-        print_table(*tables.table(front))
-        for line in tables.closing_words(run, front):
+        print_table(*tables.table(model.front))
+        for line in tables.closing_words(model):
             print(line, file=sys.stderr)
     if behind:
         print(f"fasternas: error: {behind}", file=sys.stderr)

@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.report.figures import plot_training
+from nas.report.figures import training_figure
+from nas.report.sheet import save
 from nas.training.full_progress import Row
 from nas.training.full_recipe import FullRecipe
 from nas.training.recipe_files import save_recipe
@@ -120,7 +121,7 @@ class Watch:
             self._events.close()
 
     def _draw(self, rows: Sequence[Row]) -> None:
-        plot_training(self._folder / CURVE, rows, name=self._name, data=self._data)
+        save(training_figure(rows, name=self._name, data=self._data), self._folder / CURVE)
         self._drawn = time.monotonic()
 
     def _log(self, row: Row) -> None:

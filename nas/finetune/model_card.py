@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from nas.finetune.folder import WEIGHTS
 from nas.finetune.jobs import Job, data_of
 from nas.quantities import format_count, format_ms
-from nas.report.words import drawn
+from nas.report.words import rendered
 from nas.training.ending import Ending
 from nas.training.full_recipe import crop_of, recipe_for
 from predictors.backends.agreement import Agreement
@@ -99,7 +99,7 @@ def _head(job: Job, ending: Ending) -> str:
 def _architecture(job: Job, ending: Ending) -> str:
     return (f"## Architecture\n\n{format_count(ending.macs)} MACs, "
             f"{format_count(ending.params)} parameters. Of each bar, PConv convolves the filled "
-            f"part and passes on the rest.\n\n```text\n{drawn(job.config)}\n```\n")  # fmt: skip
+            f"part and passes on the rest.\n\n```text\n{rendered(job.config)}\n```\n")  # fmt: skip
 
 
 def _data(data: "ImageData", job: Job) -> str:

@@ -9,23 +9,48 @@ import numpy as np
 
 from nas.benching.bench_row import Row
 from nas.benching.operators import LAYERS
-from nas.report.front_figure import Label, Obstacle, place_labels, plain_ticks
+from nas.report.labels import Label, Obstacle, place_labels
+from nas.report.sheet import (
+    ALARM,
+    GREY,
+    PALETTE,
+    SLIDE,
+    TALL,
+    Box,
+    explain_above,
+    new_figure,
+    plain_ticks,
+    style,
+)
 from predictors.measurement import CONFIDENCE, Latency
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; the markers say it again.
-_OPERATORS = {"Conv3x3": ("#555555", "s"), "GConv3x3": ("#009E73", "^"),
-              "DWConv3x3": ("#0072B2", "v"), "PConv3x3": ("#E69F00", "D")}  # fmt: skip
-_FASTERNET, _FASTERNET_TEXT, _GREY = "#E69F00", "#7A5200", "#8A8A8A"
+_OPERATORS = {
+    "Conv3x3": ("#555555", "s"),
+    "GConv3x3": ("#009E73", "^"),
+    "DWConv3x3": ("#0072B2", "v"),
+    "PConv3x3": ("#E69F00", "D"),
+}
+_FASTERNET, _FASTERNET_TEXT = PALETTE["named"], PALETTE["named-text"]
 _FAMILIES = ("#0072B2", "#00795A", "#A5447A", "#555555", "#2C6E91", "#8A3B00")  # others' families
 _MARKERS = "osv^P"
-_CROSS: dict[str, Any] = {"linestyle": "none", "marker": "x", "markersize": 9.5, "color": "#B83A00",
-                          "markeredgewidth": 1.6, "zorder": 5}  # fmt: skip
+_CROSS: dict[str, Any] = {
+    "linestyle": "none",
+    "marker": "x",
+    "markersize": 9.5,
+    "color": ALARM,
+    "markeredgewidth": 1.6,
+    "zorder": 5,
+}
 _STEP = 0.13  # between the operators at one size, of the distance between sizes
 _ROOM = 0.1  # of the axes at each side, for labels
 _COVERED = 1000.0  # the cost of a marker under a label: too much for one that is not required
+_HALVES: tuple[Box, Box] = ((0.075, 0.15, 0.41, 0.6), (0.575, 0.15, 0.41, 0.6))
+_FLOORS: tuple[Box, Box] = ((0.075, 0.505, 0.905, 0.36), (0.075, 0.065, 0.905, 0.38))
 Panels = tuple["Axes", "Axes"]
 Quantity = Callable[[Row, float], float]  # of a row, at a latency in ms
 
@@ -35,8 +60,11 @@ def operators_title(rows: Sequence[Row]) -> str:
     speed = {(row.subject.kind, row.subject.model.shape): row.gflops or 0.0 for row in rows}
     found = []
     for kind in ("PConv3x3", "DWConv3x3"):
-        ratios = [speed[kind, shape] / gflops for (other, shape), gflops in speed.items()
-                  if other == "Conv3x3" and (kind, shape) in speed]  # fmt: skip
+        ratios = [
+            speed[kind, shape] / gflops
+            for (other, shape), gflops in speed.items()
+            if other == "Conv3x3" and (kind, shape) in speed
+        ]
         if ratios:
             found.append(f"{kind.removesuffix('3x3')} at {100 * median(ratios):.0f} %")
     return f"{', '.join(found)} of Conv's GFLOPS" if found else "GFLOPS of operators"
@@ -46,12 +74,35 @@ def models_title(rows: Sequence[Row]) -> str:
     """The finding in one line: the range of speeds of FasterNet and of the others."""
     ours = [row.gflops for row in rows if row.gflops and row.subject.kind == "FasterNet"]
     others = [row.gflops for row in rows if row.gflops and row.subject.kind != "FasterNet"]
-    found = [f"{who} at {_span(speeds)}" for who, speeds in (("FasterNet", ours),
-             ("the others", others)) if speeds]  # fmt: skip
+    found = [
+        f"{who} at {_span(speeds)}"
+        for who, speeds in (("FasterNet", ours), ("the others", others))
+        if speeds
+    ]
     return f"{', '.join(found)} GFLOPS" if found else "No network whose MACs are known"
 
 
-def draw_operators(panels: Panels, rows: Sequence[Row]) -> None:
+def operators_figure(rows: Sequence[Row], *, device: str) -> "Figure":
+    """Return the plot of the operators: latency of a layer and GFLOPS at each map size."""
+    with style():
+        figure = new_figure(SLIDE, operators_title(rows), [device])
+        left, right = (figure.add_axes(box) for box in _HALVES)
+        _draw_operators((left, right), rows)
+        explain_above(left, SLIDE)
+    return figure
+
+
+def models_figure(rows: Sequence[Row], *, device: str) -> "Figure":
+    """Return the plot of many networks: GFLOPS and latency against MACs (the paper's figure 2)."""
+    with style():
+        figure = new_figure(TALL, models_title(rows), [device])
+        upper, lower = (figure.add_axes(box) for box in _FLOORS)
+        _draw_models((upper, lower), rows)
+        explain_above(upper, TALL)
+    return figure
+
+
+def _draw_operators(panels: Panels, rows: Sequence[Row]) -> None:
     """Draw the latency of a layer and GFLOPS, side by side, over the map sizes."""
     shapes = list(dict.fromkeys(row.subject.model.shape for row in rows))
     shift = _STEP * (len(_OPERATORS) - 1) / 2
@@ -74,7 +125,7 @@ def draw_operators(panels: Panels, rows: Sequence[Row]) -> None:
     _explain_marks(panels[0], rows)
 
 
-def draw_models(panels: Panels, rows: Sequence[Row]) -> None:
+def _draw_models(panels: Panels, rows: Sequence[Row]) -> None:
     """Draw GFLOPS and, below, latency over MACs; rows without MACs are left out."""
     shown = sorted((row for row in rows if row.gflops), key=_macs)
     looks = _looks(shown)
@@ -99,20 +150,32 @@ def _looks(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     """How each family looks; FasterNet comes last, so that it lies on top."""
     others = dict.fromkeys(row.subject.kind for row in rows if row.subject.kind != "FasterNet")
     looks: dict[str, dict[str, Any]] = {
-        kind: {"color": _FAMILIES[i % len(_FAMILIES)], "marker": _MARKERS[i % len(_MARKERS)],
-               "linewidth": 0.8, "markersize": 6}
+        kind: {
+            "color": _FAMILIES[i % len(_FAMILIES)],
+            "marker": _MARKERS[i % len(_MARKERS)],
+            "linewidth": 0.8,
+            "markersize": 6,
+        }
         for i, kind in enumerate(others)
-    }  # fmt: skip
-    ours = {"color": _FASTERNET, "marker": "D", "linewidth": 2.6, "markersize": 8,
-            "label": "FasterNet"}  # fmt: skip
+    }
+    ours = {
+        "color": _FASTERNET,
+        "marker": "D",
+        "linewidth": 2.6,
+        "markersize": 8,
+        "label": "FasterNet",
+    }
     present = any(row.subject.kind == "FasterNet" for row in rows)
     return {**looks, "FasterNet": ours} if present else looks
 
 
 def _draw(
-    axes: "Axes", x: Sequence[float], rows: Sequence[Row], quantity: Quantity,
+    axes: "Axes",
+    x: Sequence[float],
+    rows: Sequence[Row],
+    quantity: Quantity,
     look: Mapping[str, Any],
-) -> None:  # fmt: skip
+) -> None:
     """Connected points with a bar for each interval, and a cross on what was unstable."""
     if not rows:
         return
@@ -121,14 +184,15 @@ def _draw(
     lows = [quantity(row, _latency(row).low_ms) for row in rows]
     highs = [quantity(row, _latency(row).high_ms) for row in rows]
     axes.vlines(x, lows, highs, colors=look["color"], linewidth=2.2, alpha=0.6)
-    crosses = [at for at, row in zip(zip(x, y, strict=True), rows, strict=True)
-               if _latency(row).unstable]  # fmt: skip
+    crosses = [
+        at for at, row in zip(zip(x, y, strict=True), rows, strict=True) if _latency(row).unstable
+    ]
     axes.plot([a for a, _ in crosses], [b for _, b in crosses], **_CROSS)
 
 
 def _explain_marks(axes: "Axes", rows: Sequence[Row]) -> None:
     """Entries of the legend for what all have in common."""
-    axes.plot([], [], color=_GREY, linewidth=2.2, label=f"{100 * CONFIDENCE:.0f} % interval")
+    axes.plot([], [], color=GREY, linewidth=2.2, label=f"{100 * CONFIDENCE:.0f} % interval")
     if any(_latency(row).unstable for row in rows):
         axes.plot([], [], label="unstable timing", **_CROSS)
 
@@ -165,14 +229,29 @@ def _write_labels(
     points = {id(row): (_macs(row), quantity(row, _latency(row).median_ms)) for row in rows}
     ours_first = sorted(rows, key=lambda row: row.subject.kind != "FasterNet")
     labels = [
-        Label(x=points[id(row)][0], y=points[id(row)][1], text=row.subject.label,
-              colour=_FASTERNET_TEXT if ours else looks[row.subject.kind]["color"], required=ours)
-        for row in ours_first for ours in [row.subject.kind == "FasterNet"]
-    ]  # fmt: skip
-    lines = [point for kind in looks for point in
-             _along([points[id(row)] for row in rows if row.subject.kind == kind])]  # fmt: skip
-    place_labels(axes, labels, [*(Obstacle(x, y, _COVERED) for x, y in points.values()),
-                                *(Obstacle(x, y, 4) for x, y in lines)])  # fmt: skip
+        Label(
+            x=points[id(row)][0],
+            y=points[id(row)][1],
+            text=row.subject.label,
+            colour=_FASTERNET_TEXT if ours else looks[row.subject.kind]["color"],
+            required=ours,
+        )
+        for row in ours_first
+        for ours in [row.subject.kind == "FasterNet"]
+    ]
+    lines = [
+        point
+        for kind in looks
+        for point in _along([points[id(row)] for row in rows if row.subject.kind == kind])
+    ]
+    place_labels(
+        axes,
+        labels,
+        [
+            *(Obstacle(x, y, _COVERED) for x, y in points.values()),
+            *(Obstacle(x, y, 4) for x, y in lines),
+        ],
+    )
 
 
 def _along(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -186,8 +265,9 @@ def _along(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 def _latency(row: Row) -> Latency:
     if row.latency is None:
-        raise ValueError(f"`rows` must have latencies, but {row.subject.model.name} has none. "
-                         "Leave it out.")  # fmt: skip
+        raise ValueError(
+            f"`rows` must have latencies, but {row.subject.model.name} has none. Leave it out."
+        )
     return row.latency
 
 

@@ -1,74 +1,98 @@
-"""Which knob buys what: accuracy for each millisecond, by a model fitted to the trials.
+"""Which choice buys what: accuracy for latency, by a model fitted to the trials.
 
-A knob is a choice of the space that goes one step: a number to the next larger one, another choice
-to each other one. Steps are taken from given networks, such as those of a front, up and down; the
-model of the accuracy says what they gain, the model of the latency what they take.
+A step of a choice goes from a number to the next larger one, or from one name to each other one.
+Steps are taken from given networks, such as those of a front, up and down; a model of the accuracy
+says what they gain, a model of the latency what they take.
 """
 
+import math
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from predictors.accuracy import AccuracyPredictor
+from nas.quantities import format_ms
+from nas.report.words import Unit, count_words
+from predictors.accuracy import AccuracyKind, AccuracyPredictor
 from search_spaces.space import Genes, Space
 
 Array = NDArray[np.float64]
-PredictMs = Callable[[Sequence[Any]], Sequence[float] | Array]
-Scores = Callable[[Sequence[Any]], Array]
+C = TypeVar("C")
+PredictLatency = Callable[[Sequence[C]], Sequence[float] | Array]
+Scores = Callable[[Sequence[C]], Array]
 Move = tuple[int, int, int]  # gene, from a choice, to a choice; (gene, 0, 1) where it is ordered
+Pair = tuple[Genes, Genes]
 
 FEWEST = 12  # trials to fit to
 GROUPS = 10  # of trials, each left out once
 MOST = 200  # trials to fit to: the time rises with the cube
 _T = 2.262  # of Student's t with 9 degrees of freedom: 95 %
 _FREE = 0.01  # of the latency: less is no time to speak of
+_MOST_NAMED = 3
+_UNITS = {"proxy": "score", "trained": "points of accuracy", "supernet": "points of likelihood"}
+_MODELLED = {
+    "proxy": "score",
+    "trained": "accuracy after the trials' own short training",
+    "supernet": "likelihood with shared weights",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Knob:
+class Importance:
     """What one step of a choice buys: means over the `steps` that the networks can take.
 
     `accuracy` is what is gained (a loss if negative), with the half-width of its 95 % interval,
-    and `ms` what it takes. The step goes `down`, or away from the later choice, where that is
-    the slower way.
+    and `latency` what it takes, in ms or in % of a budget. The step goes `down`, or away from the
+    later choice, where that is the slower way.
     """
 
     gene: str  # as the space names it, such as depths[2]
-    before: Any  # the choices of an unordered gene; None where it is ordered
-    after: Any
+    before: object  # the choices of an unordered gene; None where it is ordered
+    after: object
     down: bool
     accuracy: float
     accuracy_error: float
-    ms: float
+    latency: float
     steps: int
     free: bool  # of latency, as far as can be told
 
     @property
     def gain(self) -> float:
-        """Accuracy for a millisecond; no number where no time is taken."""
-        return float("nan") if self.free else self.accuracy / self.ms
+        """Accuracy for a unit of latency; no number where no time is taken."""
+        return math.nan if self.free else self.accuracy / self.latency
 
     @property
     def gain_error(self) -> float:
         """The half-width of its 95 % interval; the latencies are taken as they are."""
-        return float("nan") if self.free else self.accuracy_error / self.ms
+        return math.nan if self.free else self.accuracy_error / self.latency
 
     @property
     def least(self) -> float:
         """The low end of that interval."""
         return self.gain - self.gain_error
 
+    @property
+    def words(self) -> str:
+        """The choice and, unless it goes up, which way: a smaller stem stride."""
+        if self.before is not None:
+            return f"{gene_words(self.gene)} {self.after} for {self.before}"
+        return f"{'a smaller ' if self.down else ''}{gene_words(self.gene)}"
 
-def find_knobs(
-    space: Space[Any], trials: Sequence[tuple[Any, float]], predict_ms: PredictMs, *,
-    bases: Sequence[Any], scores: Scores | None = None,
-) -> list[Knob]:  # fmt: skip
-    """Return the knobs, what surely gains most for a millisecond first: by its interval's low end.
+
+def rank_choices(
+    space: Space[C],
+    trials: Sequence[tuple[C, float]],
+    predict_latency: PredictLatency[C],
+    *,
+    bases: Sequence[C],
+    scores: Scores[C] | None = None,
+) -> list[Importance]:
+    """Return the choices, what surely gains most for its latency first: by its interval's low end.
 
     Those that take no time come last. `trials` are configs with their accuracies, all of one kind,
     `bases` the configs from which steps are taken; `scores` of configs, such as training-free ones,
@@ -81,53 +105,52 @@ def find_knobs(
         return []
     genes = sorted({g for pairs in steps.values() for pair in pairs for g in pair})
     configs = [space.decode(g) for g in genes]
-    ms = np.asarray(predict_ms(configs), dtype=float)
+    latency = np.asarray(predict_latency(configs), dtype=float)
     change = _differences(steps, {g: i for i, g in enumerate(genes)})
-    gains = partial(_gained, space, configs, change, scores)
-    gained, error = _jackknife(_spread(trials), gains)
-    taken = change @ ms
-    least = _FREE * float(np.median(ms))
+    gained, error = _jackknife(_spread(trials), partial(_gained, space, configs, change, scores))
+    taken = change @ latency
+    negligible = _FREE * float(np.median(latency))
     found = [
-        _knob(space, move, len(pairs), (gained[i], error[i], taken[i]), least)
+        _importance(space, move, len(pairs), (gained[i], error[i], taken[i]), negligible)
         for i, (move, pairs) in enumerate(steps.items())
     ]
-    return sorted(found, key=lambda k: (k.free, -k.accuracy if k.free else -k.least))
+    return sorted(found, key=lambda c: (c.free, -c.accuracy if c.free else -c.least))
 
 
-def undecided(knobs: Sequence[Knob]) -> tuple[list[Knob], list[Knob]]:
-    """Return the knobs, the first not among them, whose interval reaches into that of the first.
+def undecided(ranked: Sequence[Importance]) -> tuple[list[Importance], list[Importance]]:
+    """Return the choices, the first not among them, whose interval reaches into that of the first.
 
     First those that surely gain something, and so may be as good; then those of which even that is
     unknown.
     """
-    if not knobs or knobs[0].free:
+    if not ranked or ranked[0].free:
         return [], []
-    rivals = [k for k in knobs[1:] if not k.free and k.gain + k.gain_error > knobs[0].least]
-    return [k for k in rivals if k.least > 0], [k for k in rivals if k.least <= 0]
+    rivals = [c for c in ranked[1:] if not c.free and c.gain + c.gain_error > ranked[0].least]
+    return [c for c in rivals if c.least > 0], [c for c in rivals if c.least <= 0]
 
 
-def _steps(space: Space[Any], bases: Sequence[Any]) -> dict[Move, list[tuple[Genes, Genes]]]:
-    """The steps of each knob, every pair of neighbours once, the later choice second."""
-    found: dict[Move, set[tuple[Genes, Genes]]] = defaultdict(set)
+def _steps(space: Space[C], bases: Sequence[C]) -> dict[Move, list[Pair]]:
+    """The steps of each choice, every pair of neighbours once, the later choice second."""
+    found: dict[Move, set[Pair]] = defaultdict(set)
     for genes in map(space.encode, bases):
         for move, pair in _neighbours(space, genes):
-            if all(_spells(space, g) for g in pair):
+            if all(_is_config(space, g) for g in pair):
                 found[move].add(pair)
     return {move: sorted(pairs) for move, pairs in sorted(found.items())}
 
 
-def _neighbours(space: Space[Any], genes: Genes) -> Iterator[tuple[Move, tuple[Genes, Genes]]]:
+def _neighbours(space: Space[C], genes: Genes) -> Iterator[tuple[Move, Pair]]:
     for i, gene in enumerate(space.genes):
         here = genes[i]
-        reach = (here - 1, here + 1) if gene.ordered else range(len(gene.choices))
-        for there in reach:
+        near = (here - 1, here + 1) if gene.ordered else range(len(gene.choices))
+        for there in near:
             if there != here and 0 <= there < len(gene.choices):
                 low, high = sorted((here, there))
                 pair = (*genes[:i], low, *genes[i + 1 :]), (*genes[:i], high, *genes[i + 1 :])
                 yield ((i, 0, 1) if gene.ordered else (i, low, high)), pair
 
 
-def _spells(space: Space[Any], genes: Genes) -> bool:
+def _is_config(space: Space[C], genes: Genes) -> bool:
     """Whether genes make a config: the class may refuse some combinations."""
     try:
         space.decode(genes)
@@ -136,10 +159,8 @@ def _spells(space: Space[Any], genes: Genes) -> bool:
     return True
 
 
-def _differences(
-    steps: dict[Move, list[tuple[Genes, Genes]]], row_of: dict[Genes, int]
-) -> Array:  # fmt: skip
-    """A row for each knob which, times a value for each config, is the mean change."""
+def _differences(steps: dict[Move, list[Pair]], row_of: dict[Genes, int]) -> Array:
+    """A row for each choice which, times a value for each config, is the mean change."""
     change = np.zeros((len(steps), len(row_of)))
     for i, pairs in enumerate(steps.values()):
         for before, after in pairs:
@@ -149,41 +170,140 @@ def _differences(
 
 
 def _gained(
-    space: Space[Any], configs: Sequence[Any], change: Array, scores: Scores | None,
-    trials: Sequence[tuple[Any, float]],
-) -> Array:  # fmt: skip
-    """What each knob gains by a model of the trials."""
+    space: Space[C],
+    configs: Sequence[C],
+    change: Array,
+    scores: Scores[C] | None,
+    trials: Sequence[tuple[C, float]],
+) -> Array:
+    """What each choice gains by a model of the trials."""
     trained = [config for config, _ in trials]
-    known, asked = (None, None) if scores is None else (scores(trained), scores(configs))
+    known, wanted = (None, None) if scores is None else (scores(trained), scores(configs))
     model = AccuracyPredictor.fit(space, trained, [a for _, a in trials], scores=known)
-    return np.asarray(change @ model.predict(configs, scores=asked).median)
+    return np.asarray(change @ model.predict(configs, scores=wanted).median)
 
 
 def _jackknife(
-    trials: Sequence[tuple[Any, float]], gained: Callable[[Sequence[tuple[Any, float]]], Array]
+    trials: Sequence[tuple[C, float]], gained: Callable[[Sequence[tuple[C, float]]], Array]
 ) -> tuple[Array, Array]:
     """What all trials say, and the half-width of its interval."""
-    parts = np.stack([gained([t for i, t in enumerate(trials) if i % GROUPS != left_out])
-                      for left_out in range(GROUPS)])  # fmt: skip
+    groups = [[t for i, t in enumerate(trials) if i % GROUPS != out] for out in range(GROUPS)]
+    parts = np.stack([gained(group) for group in groups])
     spread = np.sum((parts - parts.mean(axis=0)) ** 2, axis=0)
     return gained(trials), _T * np.sqrt((GROUPS - 1) / GROUPS * spread)
 
 
-def _spread(trials: Sequence[tuple[Any, float]]) -> Sequence[tuple[Any, float]]:
+def _spread(trials: Sequence[tuple[C, float]]) -> Sequence[tuple[C, float]]:
     """All trials or, of very many, some of the early ones and some of the late."""
     if len(trials) <= MOST:
         return trials
     return [trials[i * len(trials) // MOST] for i in range(MOST)]
 
 
-def _knob(
-    space: Space[Any], move: Move, steps: int, found: tuple[float, float, float], least_ms: float
-) -> Knob:
+def _importance(
+    space: Space[C], move: Move, steps: int, found: tuple[float, float, float], negligible: float
+) -> Importance:
     """Turn the step round where it would save time."""
-    (i, low, high), (accuracy, error, ms) = move, found
-    gene, down = space.genes[i], bool(ms < 0)
+    (i, low, high), (accuracy, error, latency) = move, found
+    gene, down = space.genes[i], bool(latency < 0)
     ends = (gene.choices[low], gene.choices[high])
     before, after = (None, None) if gene.ordered else ends[::-1] if down else ends
-    return Knob(gene=space.names[i], before=before, after=after, down=down, steps=steps,
-                accuracy=float(-accuracy if down else accuracy), accuracy_error=float(error),
-                ms=float(abs(ms)), free=bool(abs(ms) < least_ms))  # fmt: skip
+    return Importance(
+        gene=space.names[i],
+        before=before,
+        after=after,
+        down=down,
+        steps=steps,
+        accuracy=float(-accuracy if down else accuracy),
+        accuracy_error=float(error),
+        latency=float(abs(latency)),
+        free=bool(abs(latency) < negligible),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportanceTable:
+    """The ranked choices with what their numbers mean: gains are for `step` of latency."""
+
+    choices: Sequence[Importance]
+    kind: AccuracyKind
+    step: float
+    trials: int  # that the model was fitted to
+    unit: Unit = "ms"
+
+    @property
+    def units(self) -> str:
+        """What is gained."""
+        return _UNITS[self.kind]
+
+    @property
+    def time(self) -> str:
+        """So much latency, in words."""
+        return f"{format_ms(self.step)} {self.unit}{' of a budget' if self.unit == '%' else ''}"
+
+    @property
+    def finding(self) -> str:
+        """Where time is best spent, as far as that can be told."""
+        first, (rivals, unknown) = self.choices[0], undecided(self.choices)
+        if first.free:
+            return "No choice takes time to speak of."
+        if first.least <= 0:
+            return (
+                f"By {self.trials} trials no choice is known to gain anything by {self.time} more."
+            )
+        gain, error = first.gain * self.step, first.gain_error * self.step
+        sure = "is best spent" if not rivals and not unknown else "is probably best spent"
+        lines = [
+            f"{self.time} more {sure} on {first.words}: {signed(gain)} \u00b1 {error:.2g} "
+            f"{self.units}, modelled."
+        ]
+        lines += [f"As good, perhaps: {_named(rivals)}."] * bool(rivals)
+        lines += [f"Too uncertain to compare: {_named(unknown)}."] * bool(unknown)
+        return " ".join(lines)
+
+    @property
+    def method(self) -> str:
+        """How it was found."""
+        led = "" if self.kind == "proxy" else "led by the training-free score and "
+        return (
+            "Modelled, not measured: means over one-step changes of the front's networks. A model "
+            f"of the {_MODELLED[self.kind]}, {led}fitted to {self.trials} trials, says what a step "
+            "gains, the latency predictor what it takes. The interval (95 %) is how far the gain "
+            "moves when tenths of the trials are left out; the error of the predicted latencies is "
+            "not in it."
+        )
+
+    def ends(self, choice: Importance) -> tuple[float, float, float]:
+        """The gain for `step`: the low end of its interval, the middle, the high end."""
+        gain, error = choice.gain * self.step, choice.gain_error * self.step
+        return gain - error, gain, gain + error
+
+    def place(self, gain: float) -> float:
+        """Where a gain lies between the least and the most of all intervals, in per cent."""
+        ends = [0.0, *(end for c in self.choices if not c.free for end in self.ends(c))]
+        low, high = min(ends), max(ends)
+        return 100 * (gain - low) / (high - low) if high > low else 50.0
+
+
+def step_for(budget: float) -> float:
+    """Return for how much latency gains are given: the power of ten below a fifth of the budget."""
+    return float(10.0 ** math.floor(math.log10(budget / 5)))
+
+
+def gene_words(gene: str) -> str:
+    """Return a choice as people call it: stage 3 depth for depths[2]."""
+    match = re.fullmatch(r"(\w+?)s?\[(\d+)\]", gene)
+    name = match[1] if match else gene
+    stage = f"stage {int(match[2]) + 1} " if match else ""
+    return stage + name.replace("_", " ")
+
+
+def signed(number: float) -> str:
+    """Return a number with three figures and its sign."""
+    return f"{number:+.3g}".replace("-", "\u2212")
+
+
+def _named(choices: Sequence[Importance]) -> str:
+    others = len(choices) - _MOST_NAMED
+    rest = f" and {count_words(others, 'other')}" if others > 0 else ""
+    return ", ".join(choice.words for choice in choices[:_MOST_NAMED]) + rest

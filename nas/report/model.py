@@ -1,163 +1,130 @@
-"""What a report shows of a run, before anything is drawn of it."""
+"""Everything that the tables, the figures and the page show of a run, computed once.
 
-import math
+Only this module knows how a run and its networks keep what is shown.
+"""
+
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
+from functools import cached_property
+from statistics import fmean, median
+from typing import Any
 
-from nas.candidate import Candidate
 from nas.cluster import Outcome
-from nas.gauge import Unit, predicted_words, quantity, share_words, within
+from nas.estimating import CHECKPOINTS
+from nas.quantities import format_ms
+from nas.report.front import FrontView, Network, network_of, view_of
+from nas.report.importance import MOST, ImportanceTable, rank_choices, step_for
+from nas.report.words import (
+    NUMBER,
+    Reading,
+    Readings,
+    Unit,
+    accuracy_number,
+    on_devices,
+    readings_of,
+)
+from nas.run import Run
 from nas.search.pareto import area
-from predictors.accuracy import AccuracyKind
+from nas.study.store import read_run
+from predictors.accuracy import AccuracyKind, proxy_scores
+from predictors.devices.device import HOW_TO_ATTACH
+from predictors.devices.joint import places_of
+from predictors.latency import COVERAGE, Prediction
+from predictors.measurement import Latency
+from predictors.training.short_training import SMALL_BATCHES
 
-MARGIN = 0.09  # of the width or height of the plot, for labels
-_PAST = 1.1  # of the slowest that is shown, or of the budget: where the axis ends
+_ENOUGH = 0.99  # of the last hypervolume
+_MOST_NAMED = 12  # failures
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
-    """What the plot shows; the fastest comes first. Beyond its right edge are more."""
+class Compared:
+    """A network's measured latency and what was predicted, in ms."""
 
-    front: list[Candidate]
-    others: list[Candidate]
-    named: list[Candidate]
-    named_beyond: list[Candidate]
-    named_unscored: list[Candidate]  # within the edges, if they had a score or an accuracy
-    others_beyond: list[Candidate]
-    kind: AccuracyKind
-    budget_ms: float | None  # or per cent of the budgets, as `unit` says
-    edges: tuple[float, float]  # of the latency axis
-    logarithmic: bool
-    unit: Unit = "ms"
+    measured: Reading
+    mean: float
+    low: float
+    high: float
 
     @property
-    def shown(self) -> list[Candidate]:
-        """Everything within the edges."""
-        return [*self.others, *self.named, *self.front]
+    def error(self) -> float:
+        """How far the prediction is from the measured median, as a share of it."""
+        return self.mean / self.measured.median - 1
+
+    @property
+    def words(self) -> str:
+        """Both."""
+        interval = f"[{format_ms(self.low)} to {format_ms(self.high)}]"
+        return f"measured {self.measured.words}\npredicted {format_ms(self.mean)} ms {interval}"
 
 
-def view_of(
-    candidates: Sequence[Candidate], named: Sequence[Candidate], budget_ms: float | None,
-    unit: Unit = "ms",
-) -> View:  # fmt: skip
-    """Choose what to show: of networks without a finite score or accuracy, the sizes' latencies.
+@dataclass(frozen=True, kw_only=True)
+class CalibrationView:
+    """What was predicted and what was measured of networks that the predictor had not seen.
 
     Raises:
-        ValueError: if scores and accuracies are mixed.
+        ValueError: if the two differ in length or a latency was not measured.
     """
-    kinds = {c.accuracy_kind for c in (*candidates, *named)} or {"proxy"}
-    if len(kinds) > 1:
-        raise ValueError("`candidates` and `named` must all have a score or all an accuracy, but "
-                         "got both. Plot them apart.")  # fmt: skip
-    networks, sizes = _drawable(candidates), _drawable(named)
-    every_size = sorted(named, key=lambda c: c.latency.median_ms)
-    left, right = _extent(networks, sizes, budget_ms)
-    edges = _with_margin(left, right)
-    others = [c for c in networks if not c.on_front]
-    return View(
-        front=[c for c in networks if c.on_front],
-        others=[c for c in others if c.latency.median_ms <= edges[1]],
-        others_beyond=[c for c in others if c.latency.median_ms > edges[1]],
-        named=[c for c in sizes if c.latency.median_ms <= edges[1]],
-        named_beyond=[c for c in every_size if c.latency.median_ms > edges[1]],
-        named_unscored=[c for c in every_size
-                        if c not in sizes and c.latency.median_ms <= edges[1]],
-        kind=kinds.pop(), budget_ms=budget_ms, edges=edges, unit=unit,
-        logarithmic=_logarithmic(left, right),
-    )  # fmt: skip
 
+    device: str
+    description: str
+    prediction: Prediction
+    measured: Readings  # a latency for each network
 
-def front_title(view: View) -> str:
-    """The finding in one line."""
-    found = [c.latency.source for c in view.front if c.feasible]
-    networks = _count(len(found), "network")
-    if view.budget_ms is None:
-        return f"{networks} on the Pareto front" if found else "No network on the front yet"
-    budget = within(view.budget_ms, view.unit)
-    if found:
-        return f"{networks} {budget if 'measured' in found else f'predicted to stay {budget}'}"
-    fastest = min((c.latency for c in (*view.others, *view.others_beyond)),
-                  key=lambda latency: latency.median_ms, default=None)  # fmt: skip
-    so_far = f"; the fastest so far takes {share_words(fastest)}" if fastest else " yet"
-    return f"No network {budget}{so_far}"
+    def __post_init__(self) -> None:
+        if len(self.prediction.mean_ms) != len(self.measured):
+            raise ValueError(
+                "`measured` must have one latency for each prediction, but got "
+                f"{len(self.measured)} for {len(self.prediction.mean_ms)}."
+            )
+        if any(m.source == "predicted" for m in self.measured):
+            raise ValueError(
+                "`measured` must come from a clock, but got a predicted latency. A profile has "
+                "nothing to compare with."
+            )
 
+    @property
+    def error(self) -> float:
+        """The median absolute error in per cent."""
+        return 100 * median(abs(row.error) for row in self.rows)
 
-def sources(view: View) -> tuple[str, bool]:
-    """Where the latencies are from, and whether that must be said aloud: some are predicted."""
-    networks = view.front or view.shown
-    said = predicted_words([c.latency for c in networks])
-    if not said:
-        return ("Every latency on the front is measured" if view.front else ""), False
-    return said, True
+    @property
+    def rows(self) -> list[Compared]:
+        """The networks, the fastest first."""
+        ends = (self.prediction.mean_ms, self.prediction.low_ms, self.prediction.high_ms)
+        rows = [
+            Compared(measured=m, mean=float(mean), low=float(low), high=float(high))
+            for m, mean, low, high in zip(self.measured, *ends, strict=True)
+        ]
+        return sorted(rows, key=lambda row: row.measured.median)
 
+    @property
+    def covered(self) -> float:
+        """How many per cent of the measured medians the predicted intervals hold."""
+        return 100 * fmean(row.low <= row.measured.median <= row.high for row in self.rows)
 
-def off_scale_words(view: View) -> list[str]:
-    """Say in a line each what is known and not drawn: sizes and networks, and why they are not."""
-    beyond, told = _sizes_words(view.named_beyond)
-    if view.others_beyond:
-        beyond.append(_count(len(view.others_beyond), "other network"))
-    lines = [f"{', '.join(beyond)}: off the scale{told}"] if beyond else []
-    unscored, told = _sizes_words(view.named_unscored)
-    lacking = "score" if view.kind == "proxy" else "accuracy"
-    return [*lines, f"{', '.join(unscored)}: no {lacking} known{told}"] if unscored else lines
+    @property
+    def title(self) -> str:
+        """The finding in one line."""
+        if not self.measured:
+            return "No prediction has met a measurement yet"
+        return f"Half of the predicted latencies are within {self.error:.1f} %"
 
-
-def _sizes_words(sizes: Sequence[Candidate]) -> tuple[list[str], str]:
-    """Each with its latency; that these are predicted is said once if all are."""
-    predicted = [c.latency.source == "predicted" for c in sizes]
-    mark = "" if all(predicted) else " (predicted)"
-    words = [
-        f"{c.name.upper()} {quantity(c.latency)}{mark if guessed else ''}"
-        for c, guessed in zip(sizes, predicted, strict=True)
-    ]
-    return words, " (latencies predicted)" if sizes and all(predicted) else ""
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _drawable(candidates: Sequence[Candidate]) -> list[Candidate]:
-    finite = [c for c in candidates if math.isfinite(c.accuracy + c.latency.high_ms)]
-    return sorted(finite, key=lambda c: c.latency.median_ms)
-
-
-def _extent(
-    networks: Sequence[Candidate], sizes: Sequence[Candidate], budget_ms: float | None
-) -> tuple[float, float]:
-    """From the fastest to the budget, the front and what else lies within 1.6 budgets.
-
-    So a size fifty times slower squashes nothing. Without a front there is room for half of the
-    networks; without any, for the sizes.
-    """
-    front = [c.latency.high_ms for c in networks if c.on_front]
-    half = [median(c.latency.high_ms for c in networks)] if networks else []
-    furthest = [max(front)] if front else half or [c.latency.high_ms for c in sizes]
-    limit_ms = budget_ms or 0.0
-    near = [c.latency.high_ms for c in (*networks, *sizes) if c.latency.high_ms <= 1.6 * limit_ms]
-    right = max([limit_ms, *near, *furthest]) or 1.0
-    lows = [c.latency.low_ms for c in (*networks, *sizes)]
-    return min([(budget_ms or right) * 0.8, *(ms for ms in lows if ms > 0)]), right
-
-
-def _logarithmic(left: float, right: float) -> bool:
-    return right > 10 * left
-
-
-def _with_margin(left: float, right: float) -> tuple[float, float]:
-    """Room at the sides for labels: at the right a tenth more, so little is empty."""
-    if _logarithmic(left, right):
-        at_right = max((right / left) ** (MARGIN / 1.5), _PAST)
-        return left * (left / right) ** MARGIN, right * at_right
-    return max(left - MARGIN * (right - left), 0.0), _PAST * right
+    @property
+    def words(self) -> str:
+        """The finding with what it rests on."""
+        return (
+            f"{self.title}: {len(self.measured)} networks that the predictor had not seen; its "
+            f"{100 * COVERAGE:.0f} % interval holds {self.covered:.0f} % of the measured medians."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressCurve:
     """The area dominated after each trial, failed ones included, up to `reference`.
 
-    `reference` is (accuracy, latency_ms): the lowest accuracy of any trial, and the budget.
+    `reference` is (accuracy, latency): the lowest accuracy of any trial, and the budget.
     """
 
     numbers: tuple[int, ...]  # of the trials
@@ -171,26 +138,306 @@ class ProgressCurve:
         enough = share * self.areas[-1] * (1 - 1e-12)
         return next(i for i, found in enumerate(self.areas, start=1) if found >= enough)
 
+    @property
+    def shares(self) -> list[float]:
+        """The areas in per cent of the last one."""
+        return [100 * found / self.areas[-1] for found in self.areas]
 
-def progress_curve(outcomes: Sequence[Outcome], budget_ms: float) -> ProgressCurve:
+    @property
+    def milestones(self) -> list[int]:
+        """Numbers of trials by which to tell how it went: an eighth, a quarter, half and so on."""
+        return sorted({max(len(self.areas) * k // 8, 1) for k in (1, 2, 4, 6, 8)})
+
+    def words(self, kind: AccuracyKind, unit: Unit) -> str:
+        """Say when most of it was reached, and what it is; nothing if nothing was reached."""
+        enough = self.reached(_ENOUGH)
+        if enough is None:
+            return ""
+        accuracy, budget = self.reference
+        return (
+            f"{100 * _ENOUGH:.0f} % were reached after {enough} of {len(self.areas)} trials. The "
+            f"area is that above {accuracy_number(accuracy, kind)} (the lowest of any trial) and "
+            f"below {format_ms(budget)} {unit}, by the latencies and accuracies that the search "
+            "saw."
+        )
+
+
+def progress_curve(outcomes: Sequence[Outcome], budget: float) -> ProgressCurve:
     """Return the curve by the scores that the search saw; who misses the budget adds nothing."""
     ordered = sorted(outcomes, key=lambda outcome: outcome.number)
-    scored = [o.scores for o in ordered if o.scores]
-    reference = (min((s.accuracy for s in scored), default=0.0), budget_ms)
+    accuracies = [o.scores.accuracy for o in ordered if o.scores]
+    reference = (min(accuracies, default=0.0), budget)
     front: list[tuple[float, float]] = []
     areas: list[float] = []
     for outcome in ordered:
         scores = outcome.scores
-        if scores and scores.upper_ms <= budget_ms:
+        if scores and scores.upper_ms <= budget:
             front = _kept(front, (scores.accuracy, scores.latency_ms))
         areas.append(area(front, reference))
-    return ProgressCurve(numbers=tuple(o.number for o in ordered), areas=tuple(areas),
-                         reference=reference)  # fmt: skip
+    numbers = tuple(o.number for o in ordered)
+    return ProgressCurve(numbers=numbers, areas=tuple(areas), reference=reference)
 
 
 def _kept(front: list[tuple[float, float]], new: tuple[float, float]) -> list[tuple[float, float]]:
     """The points that no other one of them beats."""
-    if any(accuracy >= new[0] and ms <= new[1] for accuracy, ms in front):
+    if any(accuracy >= new[0] and latency <= new[1] for accuracy, latency in front):
         return front
-    return [new, *((accuracy, ms) for accuracy, ms in front
-                   if accuracy > new[0] or ms < new[1])]  # fmt: skip
+    return [new, *(point for point in front if point[0] > new[0] or point[1] < new[1])]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Trials, or longer trainings, that failed for one reason."""
+
+    reason: str
+    what: str
+    names: list[str]
+
+    @property
+    def which(self) -> str:
+        """The first of them."""
+        rest = len(self.names) - _MOST_NAMED
+        return ", ".join(self.names[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+class ReportModel:
+    """What is shown of a run, finished or not; each part is computed when it is first asked for."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.folder = run.folder
+        self.options = run.options
+        self.budget = run.options.limit  # in `unit`
+        self.unit: Unit = run.options.unit
+        self.kind: AccuracyKind = run.estimator.kind
+
+    @cached_property
+    def networks(self) -> list[Network]:
+        """Every network with scores and a latency, the fastest first."""
+        return [network_of(candidate) for candidate in self._run.candidates()]
+
+    @cached_property
+    def front(self) -> list[Network]:
+        """The networks that the run recommends."""
+        return [network for network in self.networks if network.on_front]
+
+    @cached_property
+    def named(self) -> list[Network]:
+        """FasterNet T0 to L on the same device."""
+        return [network_of(candidate) for candidate in self._run.named()]
+
+    @cached_property
+    def view(self) -> FrontView:
+        """What the figure of the front shows."""
+        return view_of(self.networks, self.named, self.budget, self.unit)
+
+    @property
+    def devices(self) -> list[str]:
+        """The names of the devices."""
+        return [target.device for target in self.options.targets]
+
+    @property
+    def title(self) -> str:
+        """What the run is about."""
+        targets = self.options.targets
+        budgets = [f"{format_ms(target.budget_ms)} ms on {target.device}" for target in targets]
+        return f"Networks within {' and '.join(budgets)}"
+
+    @property
+    def description(self) -> str:
+        """What the devices are."""
+        return self._run.device.description
+
+    @property
+    def device_lines(self) -> str:
+        """What the devices are; of two, one a line."""
+        places = places_of(self._run.device)
+        if len(places) != 2:
+            return self.description
+        return "\n".join(f"{place.name}: {place.description}" for place in places)
+
+    @property
+    def predicted(self) -> bool:
+        """Whether latencies of a device come from a profile."""
+        return any(place.source == "predicted" for place in places_of(self._run.device))
+
+    @property
+    def state(self) -> str:
+        """How far the run is."""
+        done, total = len(self._run.study.outcomes()), self.options.trials
+        if self._run.study.growing:
+            return f"{done} of {total} trials are done; the run is still going."
+        if done < total:
+            return f"{done} of {total} trials are done; `fasternas search --resume` goes on."
+        return f"All {total} trials are done."
+
+    @cached_property
+    def calibrations(self) -> list[CalibrationView]:
+        """The predictor held against the clock, on each device that has one."""
+        return [
+            CalibrationView(
+                device=found.device,
+                description=found.description,
+                prediction=found.prediction,
+                measured=tuple(readings_of(m)[0] for m in found.measured),
+            )
+            for found in self._run.calibrations()
+        ]
+
+    @cached_property
+    def progress(self) -> ProgressCurve:
+        """How the hypervolume grew."""
+        outcomes = [outcome for _, outcome in self._run.study.outcomes()]
+        return progress_curve(outcomes, self.budget)
+
+    @property
+    def progress_words(self) -> str:
+        """When most of the hypervolume was reached; nothing if nothing was."""
+        return self.progress.words(self.kind, self.unit)
+
+    @cached_property
+    def importance(self) -> ImportanceTable:
+        """What each choice buys, by the accuracies after equal trainings: those of the trials."""
+        run = self._run
+        trials = [(config, o.scores.accuracy) for config, o in run.study.outcomes() if o.scores]
+        bases = [network.config for network in self.front]
+        ranked = []
+        if run.predict_ms(bases) is not None:
+            ranked = rank_choices(
+                run.space,
+                trials,
+                lambda configs: run.predict_ms(configs) or [],
+                bases=bases,
+                scores=None if self.kind == "proxy" else proxy_scores,
+            )
+        return ImportanceTable(
+            choices=ranked,
+            kind=self.kind,
+            step=step_for(self.budget),
+            trials=min(len(trials), MOST),
+            unit=self.unit,
+        )
+
+    @cached_property
+    def failures(self) -> list[Failure]:
+        """What failed, the most frequent reason first."""
+        found: dict[tuple[str, str], list[str]] = defaultdict(list)
+        numbers = {}
+        for config, outcome in self._run.study.outcomes():
+            numbers[config] = outcome.number
+            if outcome.scores is None:
+                found["trial", outcome.error or "unknown"].append(str(outcome.number))
+        for config, trainings in self._run.study.trainings.items():
+            for epochs, training in trainings.items():
+                if training.accuracy is None:
+                    name = f"{numbers.get(config, '?')} at {epochs} epochs"
+                    found["longer training", training.error or "unknown"].append(name)
+        ordered = sorted(found.items(), key=lambda item: -len(item[1]))
+        return [Failure(what=what, reason=why, names=names) for (what, why), names in ordered]
+
+    @cached_property
+    def remarks(self) -> list[str]:
+        """What else was not as expected."""
+        measured = self._run.study.measurements.values()
+        unstable = sum(m.unstable for m in measured)
+        words = (
+            f"{unstable} of {len(measured)} timings stayed unstable: their intervals are wider "
+            "than \u00b12 %, or processes contradicted one another."
+        )
+        return [words] * bool(unstable) + list(self._record.get("remarks", []))
+
+    @cached_property
+    def machine(self) -> dict[str, object]:
+        """Facts of the machine, and versions."""
+        machine = dict(self._record.get("machine", {}))
+        return {**machine, **machine.pop("versions", {})}
+
+    @cached_property
+    def _record(self) -> dict[str, Any]:
+        return dict(read_run(self.folder))
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """What is to be said under the table of the front."""
+        lines = [HOW_TO_ATTACH] * self.predicted
+        latencies = self._run.study.measurements.values()
+        timed = [m for latency in latencies for m in _on_clocks(latency)]
+        recalled = sum("recalled" in m.context for m in timed)
+        if recalled:
+            lines.append(
+                f"{recalled} of {len(timed)} latencies were measured by earlier runs; --fresh "
+                "times them again."
+            )
+        lines += [*self._backend_notes(), *self._memory_notes()]
+        if failed := self._run.failed():
+            trials = f"{len(failed)} of {self.options.trials}"
+            lines.append(f"{trials} trials failed; the first: {failed[0]}")
+        lines += self._missing_notes()
+        if self.front and self.kind == "proxy":
+            lines.append(
+                "The score is training-free (T0 has 100, T2 200): it ranks, it is no accuracy."
+            )
+        return lines
+
+    def _missing_notes(self) -> list[str]:
+        """What ended without a result; what a search that goes on has yet to do is not missing."""
+        run = self._run
+        numbers = self.progress.numbers
+        gaps = 0 if run.study.growing else max(numbers, default=-1) + 1 - len(numbers)
+        trials = max(run.lost, gaps)
+        lost = {
+            f"{trials} of {self.options.trials} trials": trials,
+            f"{run.lost_trainings} longer trainings": run.lost_trainings,
+        }
+        return [
+            f"{what} have no result, as their workers were lost or the search was ended; --resume "
+            "tries them again."
+            for what, count in lost.items()
+            if count
+        ]
+
+    def _backend_notes(self) -> list[str]:
+        """What is to be known where there is more than fp32, or a choice."""
+        runtime, precision = self.options.runtime, self.options.precision
+        choice = "," in runtime + precision
+        lines = [f"Each network is in the fastest of {runtime} at {precision}."] * choice
+        lower = [(c, words) for c in self.front if (words := _lower_precisions(c))]
+        if not lower:
+            return lines
+        precisions = " and ".join(sorted({word for _, words in lower for word in words}))
+        if self.kind != "trained":
+            return [
+                *lines,
+                f"The {NUMBER[self.kind]} is that of fp32; what {precisions} costs is not known "
+                "before `fasternas train` or `fasternas export --data` has measured it.",
+            ]
+        lost = sorted(c.fp32_accuracy - c.accuracy for c, _ in lower)
+        lines.append(
+            f"Accuracies in {precisions} are those of the files, which are {-lost[-1]:+.2f} to "
+            f"{-lost[0]:+.2f} points from fp32."
+        )
+        files = [self._run.study.files.get(c.config, {}).values() for c, _ in lower]
+        errors = [found.error for each in files for found in each if found.error]
+        if errors:
+            lines.append(
+                f"{len(errors)} of these files could not be judged here and count as in fp32; the "
+                f"first: {errors[0]}"
+            )
+        return lines
+
+    def _memory_notes(self) -> list[str]:
+        try:
+            piece = (self.folder / CHECKPOINTS / SMALL_BATCHES).read_text().strip()
+        except OSError:
+            return []
+        return [f"Memory was short: batches were taken in pieces, of {piece} images at the least."]
+
+
+def _on_clocks(latency: Latency) -> list[Latency]:
+    return [one for _, one in latency.on_each if one.source == "measured"]
+
+
+def _lower_precisions(network: Network) -> set[str]:
+    """The precisions below fp32 in which a network was timed."""
+    timed = [one for one in on_devices(network.readings) if one.source == "measured"]
+    return {one.precision for one in timed} - {"fp32"}

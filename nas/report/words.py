@@ -1,32 +1,162 @@
-"""Networks and runs in words: latencies, costs, architectures, the command that repeats a run."""
+"""Networks and runs in words: latencies, architectures, the command that repeats a run."""
 
 import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-from nas.candidate import Candidate
-from nas.gauge import HEADING, form_words, share_words, source_words, unit_of
-from nas.quantities import format_count, format_ms, format_score
+from nas.quantities import format_ms, format_score
 from nas.study.options import SearchOptions
 from nas.study.targets import Target
 from predictors.accuracy import AccuracyKind
-from predictors.cost import cost, cost_by_layer
+from predictors.cost import cost_by_layer
 from predictors.devices.device import threads_of
-from predictors.measurement import Latency
+from predictors.measurement import CONFIDENCE, Latency, Source
 from search_spaces.fasternet import FasterNetConfig
 
-_NUMBER = {"proxy": "score", "trained": "accuracy", "supernet": "shared-weights likelihood"}
+Unit = Literal["ms", "%"]
+AXIS: dict[Unit, str] = {"ms": "latency in ms", "%": "largest share of a budget in %"}
+HEADING: dict[Unit, str] = {"ms": "latency ms", "%": "largest share %"}
+INTERVAL = f"{100 * CONFIDENCE:.0f} % interval"
+NUMBER = {"proxy": "score", "trained": "accuracy", "supernet": "shared-weights likelihood"}
 _UNIT = {"proxy": "", "trained": " %", "supernet": " %"}
 
 
-def number_of(kind: AccuracyKind) -> str:
-    """Say what is plotted upwards, in a word or two: a score is no accuracy."""
-    return _NUMBER[kind]
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """A latency on a device in ms or, of several devices, the largest share of a budget in %."""
+
+    device: str  # none of a share
+    unit: Unit
+    median: float
+    low: float
+    high: float
+    source: Source
+    unstable: bool
+    runtime: str
+    precision: str
+    threads: int
+
+    @property
+    def quantity(self) -> str:
+        """The median with its unit."""
+        return f"{format_ms(self.median)} {self.unit}"
+
+    @property
+    def origin(self) -> str:
+        """Where it is from, and whether the timing was unstable; of a share its parts say so."""
+        return self.source + (", unstable" if self.unstable and self.unit == "ms" else "")
+
+    @property
+    def backend(self) -> str:
+        """The runtime and the precision; a share has none."""
+        return f"{self.runtime} {self.precision}" if self.unit == "ms" else ""
+
+    @property
+    def words(self) -> str:
+        """All of it but where it is from: 9.1 ms [8.9 to 9.3]."""
+        of = " of a budget" if self.unit == "%" else ""
+        return f"{self.quantity}{of} [{format_ms(self.low)} to {format_ms(self.high)}]"
+
+    @property
+    def origin_words(self) -> str:
+        """Where it is from, and the backend where that is not the usual one."""
+        usual = self.backend in ("", "onnxruntime fp32") or "," in self.backend
+        return self.origin + ("" if usual else f" in {self.backend}")
 
 
-def format_accuracy(accuracy: float, kind: AccuracyKind) -> str:
-    """Return an accuracy or score with its unit."""
-    return f"{accuracy_number(accuracy, kind)}{_UNIT[kind]}"
+Readings = tuple[Reading, ...]  # of one network: of several devices the share, then each
+
+
+def readings_of(latency: Latency) -> Readings:
+    """Return the latency on each device and, of several, before them the largest share."""
+    on_each = tuple(_reading(name, "ms", one) for name, one in latency.on_each)
+    return (_reading("", "%", latency), *on_each) if latency.parts else on_each
+
+
+def on_devices(readings: Readings) -> Readings:
+    """Return the latencies in milliseconds alone."""
+    return tuple(one for one in readings if one.unit == "ms")
+
+
+def _reading(device: str, unit: Unit, latency: Latency) -> Reading:
+    return Reading(
+        device=device,
+        unit=unit,
+        median=latency.median_ms,
+        low=latency.low_ms,
+        high=latency.high_ms,
+        source=latency.source,
+        unstable=latency.unstable,
+        runtime=latency.backend.runtime,
+        precision=latency.backend.precision,
+        threads=latency.backend.threads,
+    )
+
+
+def latency_words(readings: Readings) -> str:
+    """Return a latency with its interval and where it is from; of several devices, each."""
+    first, *parts = [f"{one.words} {one.origin_words}" for one in readings]
+    names = [one.device for one in readings[1:]]
+    return "; ".join([first, *map(": ".join, zip(names, parts, strict=True))])
+
+
+def latency_comment(readings: Readings) -> str:
+    """Return the latencies with what a config file should say of how they came about."""
+    return "; ".join(
+        f"{m.median:.4g} ms [{m.low:.4g}, {m.high:.4g}] {m.source} on {m.device}, {m.runtime}"
+        f"{'' if m.precision == 'fp32' else f' in {m.precision}'}, {threads_of(m.threads)}"
+        for m in on_devices(readings)
+    )
+
+
+def predicted_words(latencies: Sequence[Readings]) -> str:
+    """Say how many are predicted and, of several devices, on which; nothing if none is."""
+    if all(readings[0].source == "measured" for readings in latencies):
+        return ""
+    columns = [list(column) for column in zip(*map(on_devices, latencies), strict=True)]
+    columns.sort(key=lambda column: all(one.source == "measured" for one in column))
+    return "; ".join(_predicted_on(column, several=len(columns) > 1) for column in columns)
+
+
+def _predicted_on(column: Sequence[Reading], *, several: bool) -> str:
+    predicted = sum(one.source == "predicted" for one in column)
+    where = f" on {column[0].device}" if several else ""
+    if not predicted:
+        return f"those{where} are measured"
+    every = predicted == len(column)
+    count = "Latencies" if every else f"{predicted} of {len(column)} latencies"
+    return f"{count}{where} PREDICTED, not measured"
+
+
+def backends_differ(latencies: Sequence[Readings]) -> bool:
+    """Whether backends are to be shown: several on a device, or another precision than fp32."""
+    backends = {(one.device, one.backend) for readings in latencies for one in on_devices(readings)}
+    devices = {device for device, _ in backends}
+    return len(backends) > len(devices) or any(not b.endswith(" fp32") for _, b in backends)
+
+
+def budget_words(budget: float, unit: Unit) -> str:
+    """Name the budget."""
+    return "every budget" if unit == "%" else f"budget {format_ms(budget)} ms"
+
+
+def within_words(budget: float, unit: Unit) -> str:
+    """Say that the budget is kept."""
+    return "within every budget" if unit == "%" else f"within {format_ms(budget)} ms"
+
+
+def over_words(budget: float | None, unit: Unit) -> str:
+    """Say that the budget is not kept; of several devices one may be enough."""
+    if budget is None:
+        return "infeasible"
+    return "over a budget" if unit == "%" else "over the budget"
+
+
+def count_words(number: int, noun: str) -> str:
+    """Return a number with its noun."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def accuracy_number(accuracy: float, kind: AccuracyKind) -> str:
@@ -34,128 +164,57 @@ def accuracy_number(accuracy: float, kind: AccuracyKind) -> str:
     return format_score(accuracy) if kind == "proxy" else f"{accuracy:.5g}"
 
 
-def latency_words(latency: Latency) -> str:
-    """Say a latency with its interval and where it is from; of several devices, each."""
-    each = "".join(f"; {name}: {latency_words(part)}" for name, part in latency.parts)
-    how = f"{source_words(latency)}{form_words(latency)}"
-    return (f"{share_words(latency)} [{format_ms(latency.low_ms)} to "
-            f"{format_ms(latency.high_ms)}] {how}{each}")  # fmt: skip
+def format_accuracy(accuracy: float, kind: AccuracyKind) -> str:
+    """Return an accuracy or score with its unit."""
+    return f"{accuracy_number(accuracy, kind)}{_UNIT[kind]}"
 
 
 def architecture_words(config: FasterNetConfig) -> list[str]:
     """Say what a network is built of, one field a line."""
+    fields = ("widths", "depths", "partial_ratios", "expansions")
+    rows = [(name, " ".join(f"{value:g}" for value in getattr(config, name))) for name in fields]
     return [
-        f"widths {_row(config.widths)}",
-        f"depths {_row(config.depths)}",
-        f"partial ratios {_row(config.partial_ratios)}",
-        f"expansions {_row(config.expansions)}",
+        *(f"{name.replace('_', ' ')} {values}" for name, values in rows),
         f"{config.activation}, {config.resolution} px, stem stride {config.stem_stride}",
     ]
 
 
-def network_words(candidate: Candidate, name: str | None = None) -> str:
-    """Say everything of a network, one thing a line."""
-    kind = candidate.accuracy_kind
-    moved = cost(candidate.config).memory_bytes
-    known = candidate.accuracy == candidate.accuracy  # the named sizes may have none
-    return "\n".join([
-        name or candidate.name,
-        *([f"{number_of(kind)} {format_accuracy(candidate.accuracy, kind)}"] if known else []),
-        latency_words(candidate.latency),
-        f"{format_count(candidate.macs)} MACs, {format_count(candidate.params)} parameters, "
-        f"{format_count(moved)} bytes moved",
-        *architecture_words(candidate.config),
-    ])  # fmt: skip
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A stage as it is shown."""
+
+    number: int
+    side: int  # of the map, in its pixels
+    width: int
+    convolved: int  # channels that PConv convolves
+    ratio: float
+    depth: int
+    hidden: int
+    expansion: float
 
 
-def _row(values: Sequence[float]) -> str:
-    return " ".join(f"{value:g}" for value in values)
-
-
-Value = str | float
-
-FORM = ("runtime", "precision")
-
-
-def columns(devices: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the columns of a file; `devices` are those of the study."""
-    if len(devices) == 1:
-        return ("latency_ms", "low_ms", "high_ms", "source", *FORM)
-    whats = ("ms", "low_ms", "high_ms", "source", *FORM)
-    each = (f"{name}_{what}" for name in devices for what in whats)
-    return ("share_percent", "share_low", "share_high", "source", *each)
-
-
-def values(latency: Latency) -> dict[str, Value]:
-    """Return what is in these columns."""
-    cells: list[Value] = []
-    for one in (latency, *(part for _, part in latency.parts)):
-        cells += [one.median_ms, one.low_ms, one.high_ms, one.source]
-        cells += [] if one.parts else [one.backend.runtime, one.backend.precision]
-    return dict(zip(columns([name for name, _ in latency.on_each]), cells, strict=True))
-
-
-def headings(latencies: Sequence[Latency]) -> list[str]:
-    """Return what heads the columns that people read, of latencies on the same devices."""
-    if not latencies:
-        return [HEADING["ms"], "95 % interval", "source"]
-    heads = [HEADING[unit_of(latencies[0])], *(f"{name} ms" for name, _ in latencies[0].parts)]
-    rows = [[latency, *(part for _, part in latency.parts)] for latency in latencies]
-    found: list[str] = []
-    for head, column in zip(heads, zip(*rows, strict=True), strict=True):
-        measured = all(one.source == "measured" for one in column)
-        found += [head, "95 % interval" if measured else "interval", "source"]
-        found += ["in"] if _have_form(column[0], tell=forms_differ(latencies)) else []
-    return found
-
-
-def cells(latency: Latency, *, tell_form: bool = False) -> list[str]:
-    """Return what people read in these columns; runtime and precision where they are to be told."""
-    found: list[str] = []
-    for one in (latency, *(part for _, part in latency.parts)):
-        found += [format_ms(one.median_ms), f"{format_ms(one.low_ms)} - {format_ms(one.high_ms)}",
-                  source_words(one)]  # fmt: skip
-        found += (
-            [f"{one.backend.runtime} {one.backend.precision}"]
-            if _have_form(one, tell=tell_form)
-            else []
+def stages_of(config: FasterNetConfig) -> list[Stage]:
+    """Return the stages, the first one first."""
+    return [
+        Stage(
+            number=i + 1,
+            side=config.resolution // config.stem_stride // 2**i,
+            width=width,
+            convolved=config.partial_widths[i],
+            ratio=config.partial_ratios[i],
+            depth=config.depths[i],
+            hidden=config.hidden_widths[i],
+            expansion=config.expansions[i],
         )
-    return found
-
-
-def forms_differ(latencies: Sequence[Latency]) -> bool:
-    """Whether runtimes and precisions are to be told: several, or another precision than fp32."""
-    by_device: dict[str, set[tuple[str, str]]] = {}
-    for latency in latencies:
-        for name, m in latency.on_each:
-            by_device.setdefault(name, set()).add((m.backend.runtime, m.backend.precision))
-    return any(len(forms) > 1 or any(precision != "fp32" for _, precision in forms)
-               for forms in by_device.values())  # fmt: skip
-
-
-def sentence(latency: Latency) -> str:
-    """Say it, and how it was come by, on each device."""
-    return "; ".join(
-        f"{m.median_ms:.4g} ms [{m.low_ms:.4g}, {m.high_ms:.4g}] {m.source} on {name}, "
-        f"{m.backend.runtime}{_precision_words(m)}, {threads_of(m.backend.threads)}"
-        for name, m in latency.on_each
-    )
-
-
-def _have_form(latency: Latency, *, tell: bool) -> bool:
-    """The largest share of several devices is of none of them."""
-    return tell and not latency.parts
-
-
-def _precision_words(latency: Latency) -> str:
-    return "" if latency.backend.precision == "fp32" else f" in {latency.backend.precision}"
+        for i, width in enumerate(config.widths)
+    ]
 
 
 _CELLS = 12  # of the bar that a stage's channels are
 _HEADER = ("", "map", "channels", "PConv convolves", "hidden", "blocks", "MACs")
 
 
-def drawn(config: FasterNetConfig) -> str:
+def rendered(config: FasterNetConfig) -> str:
     """Return a line for the stem, each stage and merging, and the head, under a header."""
     rows = [_HEADER, *_rows(config)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -172,26 +231,20 @@ def bar(ratio: float) -> str:
 
 
 def _rows(config: FasterNetConfig) -> list[Sequence[str]]:
-    shares = _shares(config)
-    side = config.resolution // config.stem_stride
-    kernel = config.stem_stride
-    rows: list[Sequence[str]] = [
-        ("stem", _map(side), f"3 to {config.widths[0]}", f"conv {kernel}x{kernel}, stride {kernel}",
-         "", "", shares["stem"])
-    ]  # fmt: skip
-    for i, width in enumerate(config.widths):
+    shares, stages, k = _shares(config), stages_of(config), config.stem_stride
+    stem = f"3 to {config.widths[0]}", f"conv {k}x{k}, stride {k}"
+    rows: list[Sequence[str]] = [("stem", _map(stages[0].side), *stem, "", "", shares["stem"])]
+    for i, s in enumerate(stages):
         if i:
-            side //= 2
-            rows.append(("merging", _map(side), f"{config.widths[i - 1]} to {width}",
-                         "conv 2x2, stride 2", "", "", shares[f"stages.{i}.merging"]))  # fmt: skip
-        convolved = f"{bar(config.partial_ratios[i])} {config.partial_widths[i]}"
-        hidden = f"{config.hidden_widths[i]} (x{config.expansions[i]:.3g})"
-        rows.append((f"stage {i + 1}", _map(side), str(width), convolved, hidden,
-                     str(config.depths[i]), shares[f"stages.{i}.block"]))  # fmt: skip
-    rows.append(("head", _map(1), f"{config.widths[-1]} to {config.head_width}",
-                 f"pool, conv 1x1, {config.activation}, linear to {config.classes}", "", "",
-                 shares["head"]))  # fmt: skip
-    return rows
+            merging = f"{stages[i - 1].width} to {s.width}", "conv 2x2, stride 2"
+            share = shares[f"stages.{i}.merging"]
+            rows.append(("merging", _map(s.side), *merging, "", "", share))
+        blocks = f"{bar(s.ratio)} {s.convolved}", f"{s.hidden} (x{s.expansion:.3g})", str(s.depth)
+        share = shares[f"stages.{i}.block"]
+        rows.append((f"stage {s.number}", _map(s.side), str(s.width), *blocks, share))
+    head = f"pool, conv 1x1, {config.activation}, linear to {config.classes}"
+    channels = f"{config.widths[-1]} to {config.head_width}"
+    return [*rows, ("head", _map(1), channels, head, "", "", shares["head"])]
 
 
 def _shares(config: FasterNetConfig) -> dict[str, str]:
@@ -209,7 +262,7 @@ def _map(side: int) -> str:
 
 
 _DEFAULTS = SearchOptions(device="cpu", budget_ms=1.0)
-_TOLD = ("space", "trials", "seed", "searcher", "accuracy")  # whatever they are
+_ALWAYS = ("space", "trials", "seed", "searcher", "accuracy")  # whatever they are
 _TIMING = ("runtime", "precision", "threads")
 _UNLESS_DEFAULT = ("parallel", "data", "epochs", "growing", "weights")
 _SPELLED = {"resolutions": "resolution", "activations": "activation"}
@@ -221,7 +274,7 @@ def command_of(options: SearchOptions) -> str:
     targets = options.targets
     devices = [("device", target.device) for target in targets]
     given = {"budget": _each(targets, lambda t: f"{str(t.budget_ms).removesuffix('.0')}ms")}
-    given |= {name: _word(values[name]) for name in _TOLD}
+    given |= {name: _word(values[name]) for name in _ALWAYS}
     given |= {name: _shared(targets, name) for name in _TIMING}
     for name in (*_UNLESS_DEFAULT, *_SPELLED):
         if getattr(options, name) != getattr(_DEFAULTS, name):

@@ -10,7 +10,8 @@ from typing import Any
 from nas.finetune.folder import WEIGHTS
 from nas.gauge import source_words
 from nas.quantities import format_count, format_ms
-from nas.report.words import forms_differ, values
+from nas.report.tables import latency_values
+from nas.report.words import backends_differ, readings_of
 from nas.training.ending import Ending, read_ending
 from predictors.measurement import Latency
 from search_spaces.io import atomic_write
@@ -76,7 +77,7 @@ def final_row(ending: Ending) -> dict[str, Any]:
                 "high_ms": latency.high_ms}  # fmt: skip
     budgets = {f"{name}_{what}": value for name, part, ms in ending.on_each
                for what, value in (("budget_ms", ms), ("kept", _kept(part, ms)))}  # fmt: skip
-    return {**row, **values(latency), **budgets}
+    return {**row, **latency_values(readings_of(latency)), **budgets}
 
 
 def final_table(endings: Sequence[Ending]) -> tuple[list[str], list[list[str]]]:
@@ -87,7 +88,7 @@ def final_table(endings: Sequence[Ending]) -> tuple[list[str], list[list[str]]]:
     lines = [line for ending in endings for line in _lines(ending)]
     latencies = [ending.latency for ending in endings if ending.latency]
     told = {"device": len({name for m in latencies for name, _ in m.on_each}) > 1,
-            "in": forms_differ(latencies)}  # fmt: skip
+            "in": backends_differ([readings_of(m) for m in latencies])}  # fmt: skip
     shown = [i for i, name in enumerate(header) if told.get(name, True)]
     return [header[i] for i in shown], [[line[i] for i in shown] for line in lines]
 

@@ -11,7 +11,7 @@ from networks import TINY
 from nas.benching.bench_row import Row
 from nas.benching.bench_subjects import Subject
 from nas.cli.main import main
-from nas.report.figures import models_figure, operators_figure
+from nas.report.bench_figures import models_figure, operators_figure
 from predictors.backends.foreign import onnx_model
 from predictors.backends.model import batched, config_model
 from predictors.backends.model_files import write_onnx

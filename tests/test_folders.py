@@ -13,6 +13,7 @@ import pytest
 
 from nas.cli.main import main
 from nas.cluster import Outcome
+from nas.report.model import ReportModel
 from nas.report.tables import closing_words
 from nas.search.trial import Scores
 from nas.study.options import SearchOptions
@@ -142,21 +143,23 @@ def test_a_seed_out_of_range_is_refused(seed: int) -> None:
 def test_failed_trials_are_told(folder: Path) -> None:
     run = read_only_run(folder)
     assert run.failed() == ["OSError: it broke"]
-    words = closing_words(run, [])
+    words = closing_words(ReportModel(run))
     assert "1 of 4 trials failed; the first: OSError: it broke" in words
 
 
 def test_lost_trials_are_told(folder: Path) -> None:
-    assert not any("no result" in line for line in closing_words(read_only_run(folder), []))
+    assert not any(
+        "no result" in line for line in closing_words(ReportModel(read_only_run(folder)))
+    )
     run = resume_run(folder)
     run.study.keep((1, *(0,) * (len(run.space.genes) - 1)), Outcome(4, None, "OSError: it broke"))
     run.close()
     told = ("1 of 4 trials have no result, as their workers were lost or the search was ended; "
             "--resume tries them again.")  # fmt: skip
-    assert told in closing_words(read_only_run(folder), [])
+    assert told in closing_words(ReportModel(read_only_run(folder)))
     run = resume_run(folder)
     try:  # a search that goes on has not got to it yet
-        assert told not in closing_words(read_only_run(folder), [])
+        assert told not in closing_words(ReportModel(read_only_run(folder)))
     finally:
         run.close()
 

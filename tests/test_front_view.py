@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from nas.candidate import Candidate
-from nas.report.figures import front_figure
-from nas.report.model import View, off_scale_words, view_of
+from nas.report.front import FrontView, network_of, view_of
+from nas.report.front_figure import front_figure
 from predictors.measurement import Backend, Latency, Source
 from search_spaces.fasternet import FASTERNET
 
@@ -31,8 +31,9 @@ def _sizes(*latencies_ms: float, source: Source = "measured") -> list[Candidate]
             for name, ms in zip(names, latencies_ms, strict=True)]  # fmt: skip
 
 
-def _view(networks: Sequence[Candidate], sizes: Sequence[Candidate] = ()) -> View:
-    return view_of(networks, [replace(c, on_front=False) for c in sizes], BUDGET_MS)
+def _view(networks: Sequence[Candidate], sizes: Sequence[Candidate] = ()) -> FrontView:
+    named = [network_of(replace(c, on_front=False)) for c in sizes]
+    return view_of(list(map(network_of, networks)), named, BUDGET_MS)
 
 
 def test_the_axis_ends_a_tenth_past_the_budget_or_what_is_shown() -> None:
@@ -49,9 +50,9 @@ def test_the_sizes_that_are_off_the_scale_are_named_though_they_have_no_score() 
     unscored = [replace(c, accuracy=math.nan) for c in _sizes(30.0, 70.0, source="predicted")]
     view = _view([_network(5.0), _network(30.0)], unscored)
     wanted = "T0 30 ms, T1 70 ms, 1 other network: off the scale (latencies predicted)"
-    assert off_scale_words(view) == [wanted]
+    assert view.notes == [wanted]
     mixed = [*_sizes(19.3), *_sizes(1.0, 38.8, source="predicted")[1:]]
-    assert off_scale_words(_view([_network(5.0)], mixed)) == [
+    assert _view([_network(5.0)], mixed).notes == [
         "T0 19.3 ms, T1 38.8 ms (predicted): off the scale"
     ]
 
@@ -59,8 +60,8 @@ def test_the_sizes_that_are_off_the_scale_are_named_though_they_have_no_score() 
 def test_a_size_within_the_plane_that_has_no_accuracy_is_named_too() -> None:
     sizes = [replace(c, accuracy=math.nan, accuracy_kind="trained") for c in _sizes(8.0, 40.0)]
     view = _view([replace(_network(5.0), accuracy_kind="trained")], sizes)
-    assert off_scale_words(view) == ["T1 40 ms: off the scale", "T0 8 ms: no accuracy known"]
-    assert off_scale_words(_view([_network(5.0)], _sizes(8.0))) == []
+    assert view.notes == ["T1 40 ms: off the scale", "T0 8 ms: no accuracy known"]
+    assert _view([_network(5.0)], _sizes(8.0)).notes == []
 
 
 @pytest.mark.parametrize("lines", [1, 2])
@@ -70,7 +71,7 @@ def test_the_front_has_most_of_the_sheet_and_no_words_cover_others(lines: int) -
     unstable = replace(unstable, latency=replace(unstable.latency, unstable=True))
     networks = [_network(2.5), unstable, _network(9.0, source="predicted"), _network(11.0)]
     sizes = [replace(c, on_front=False) for c in _sizes(8.0, 19.3, 38.8, 95.0, 187.0)]
-    figure = front_figure(networks, named=sizes, budget_ms=BUDGET_MS, device=device)
+    figure = front_figure(_view(networks, sizes), device=device)
     figure.draw_without_rendering()
     plane = figure.axes[0].get_position()
     assert plane.width > 0.85

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from stand_ins import stand_in
 
-from nas.gauge import predicted_words
 from nas.latencies import fitted, predicted
 from nas.reach import check_reachable
-from nas.report.words import latency_words
+from nas.report.words import latency_words, predicted_words, readings_of
 from nas.study.targets import Target, device_facts, recorded_targets
 from predictors.devices.device import Device
 from predictors.devices.joint import GROUP, JointDevice, places_of
@@ -142,17 +141,19 @@ def test_it_is_said_which_device_gave_what() -> None:
     guess = replace(_timing(1.0), source="predicted", device="slow")
     joint = _joint(4.0, 24.0)
     mixed = joint.joined([_timing(2.0), guess])
-    assert latency_words(mixed) == (
+    assert latency_words(readings_of(mixed)) == (
         "50 % of a budget [45 to 55] predicted; quick: 2 ms [1.8 to 2.2] measured; "
         "slow: 1 ms [0.9 to 1.1] predicted"
     )
     whole = joint.joined([_timing(2.0), _timing(2.0)])
-    assert predicted_words([mixed]) == (
+    assert predicted_words([readings_of(mixed)]) == (
         "Latencies on slow PREDICTED, not measured; those on quick are measured"
     )
-    assert "1 of 2 latencies on slow PREDICTED" in predicted_words([mixed, whole])
-    assert predicted_words([whole]) == ""
-    assert predicted_words([guess]) == "Latencies PREDICTED, not measured"
+    assert "1 of 2 latencies on slow PREDICTED" in predicted_words(
+        [readings_of(mixed), readings_of(whole)]
+    )
+    assert predicted_words([readings_of(whole)]) == ""
+    assert predicted_words([readings_of(guess)]) == "Latencies PREDICTED, not measured"
 
 
 def test_what_is_written_of_the_devices_stands_for_them() -> None:

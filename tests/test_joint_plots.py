@@ -1,11 +1,9 @@
 """What plots and reports say of several devices, whose latencies are shares of their budgets."""
 
-import matplotlib.pyplot as plt
-
 from nas.candidate import Candidate
-from nas.report.front_figure import draw_front as plot_front
-from nas.report.html_front import draw_front
-from nas.report.model import front_title, view_of
+from nas.report.front import network_of, view_of
+from nas.report.front_figure import front_figure
+from nas.report.sheet import SLIDE, WIDE
 from predictors.measurement import Backend, Latency
 from search_spaces.fasternet import FASTERNET
 
@@ -22,11 +20,9 @@ def _network(share: float) -> Candidate:
 
 
 def test_what_no_budget_allows_is_said_of_all_of_them() -> None:
-    view = view_of([_network(130.0), _network(150.0)], [], 100.0, "%")
+    view = view_of([network_of(_network(130.0)), network_of(_network(150.0))], [], 100.0, "%")
     wanted = "No network within every budget; the fastest so far takes 130 % of a budget"
-    assert front_title(view) == wanted
-    assert "over a budget" in draw_front(view)
-    figure, axes = plt.subplots()
-    plot_front(axes, view)
-    assert "over a budget" in axes.get_legend_handles_labels()[1]
-    plt.close(figure)
+    assert view.title == wanted
+    for sheet in (SLIDE, WIDE):
+        (legend,) = front_figure(view, sheet=sheet).legends
+        assert "over a budget" in [text.get_text() for text in legend.get_texts()]

@@ -15,7 +15,8 @@ import pytest
 
 import fasternas as fn
 from nas.cli.main import main
-from nas.report.html_report import html_report
+from nas.report.html import html_report
+from nas.report.model import ReportModel
 from nas.study import journal
 from nas.study.run_folder import read_only_run
 from predictors.measurement import Latency
@@ -121,7 +122,7 @@ def test_killed_and_resumed_it_finds_one_front_for_both(tmp_path: Path, capsys: 
 
 
 def _check_pages(run: Path) -> None:
-    page = html_report(read_only_run(run))
+    page = html_report(ReportModel(read_only_run(run)))
     for words in ("Networks within 1.2 ms on arm and 1.5 ms on cpu", "largest share of a budget",
                   "Latencies on arm PREDICTED, not measured; those on cpu are measured",
                   "every budget", "cpu ms [interval]", "--budget arm=1.2ms,cpu=1.5ms"):  # fmt: skip

@@ -12,6 +12,7 @@ from networks import TINY
 from run_folders import make_run
 
 from nas.candidate import Candidate
+from nas.report.model import ReportModel
 from nas.report.tables import write_report
 from nas.search.pareto import dominates
 from nas.search.trial import Scores
@@ -76,7 +77,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("picking") / "run"
     make_run(folder)
     run = read_only_run(folder)
-    write_report(run)
+    write_report(ReportModel(run))
     run.close()
     return folder
 

@@ -32,6 +32,6 @@ def test_it_shows_accuracy_and_loss_and_where_the_images_grow(tmp_path: Path) ->
     assert list(upper.lines[0].get_ydata()) == [50.0, 80.0, 70.0]  # type: ignore[arg-type]
     assert list(lower.lines[0].get_ydata()) == [row.loss for row in rows]  # type: ignore[arg-type]
     assert [text.get_text() for text in upper.texts] == ["24 px", "32 px"]
-    plot_training(tmp_path / "training.png", rows, name="mine", data="digits")
+    save(training_figure(rows, name="mine", data="digits"), tmp_path / "training.png")
     assert (tmp_path / "training.png").read_bytes()[:4] == b"\x89PNG"
-    plot_training(tmp_path / "training.png", [], name="mine", data="digits")
+    save(training_figure([], name="mine", data="digits"), tmp_path / "training.png")

@@ -18,7 +18,12 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 
 from nas.candidate import Candidate
-from nas.report.figures import calibration_figure, front_figure, plot_calibration, plot_front
+from nas.report.figures import calibration_figure
+from nas.report.front import FrontView, network_of, view_of
+from nas.report.front_figure import front_figure
+from nas.report.model import CalibrationView
+from nas.report.sheet import save
+from nas.report.words import readings_of
 from predictors.accuracy import AccuracyKind
 from predictors.cost import cost
 from predictors.latency import Prediction
@@ -80,7 +85,13 @@ def _named(source: Source = "measured", kind: AccuracyKind = "proxy") -> list[Ca
 def _figure(
     candidates: Sequence[Candidate], named: Sequence[Candidate] = (), budget_ms: float | None = 10.0
 ) -> Figure:
-    return front_figure(candidates, named=named, budget_ms=budget_ms, device=DEVICE)
+    return front_figure(_view(candidates, named, budget_ms), device=DEVICE)
+
+
+def _view(
+    candidates: Sequence[Candidate], named: Sequence[Candidate] = (), budget_ms: float | None = 10.0
+) -> FrontView:
+    return view_of(list(map(network_of, candidates)), list(map(network_of, named)), budget_ms)
 
 
 def _texts(figure: Figure) -> list[str]:
@@ -104,15 +115,23 @@ def _prediction(n: int = 40) -> tuple[Prediction, list[Latency]]:
     return Prediction(mean, mean * 0.93, mean * 1.07), [_latency(float(ms)) for ms in true]
 
 
+def _calibration(prediction: Prediction, measured: Sequence[Latency]) -> Figure:
+    readings = tuple(readings_of(latency)[0] for latency in measured)
+    view = CalibrationView(
+        device="cpu", description=DEVICE, prediction=prediction, measured=readings
+    )
+    return calibration_figure(view)
+
+
 def _plot(path: Path) -> None:
-    plot_front(path, _candidates(30), named=_named(), budget_ms=10.0, device=DEVICE)
+    save(_figure(_candidates(30), _named()), path)
 
 
 def test_both_plots_are_slides_and_nothing_else_is_left_in_the_folder(tmp_path: Path) -> None:
     paths = {tmp_path / "pareto.png", tmp_path / "calibration.png"}
     (tmp_path / "pareto.png").write_text("of a run before")
     _plot(tmp_path / "pareto.png")
-    plot_calibration(tmp_path / "calibration.png", *_prediction(), device=DEVICE)
+    save(_calibration(*_prediction()), tmp_path / "calibration.png")
     assert set(tmp_path.iterdir()) == paths
     for content in [path.read_bytes() for path in paths]:
         assert content.startswith(b"\x89PNG\r\n\x1a\n")
@@ -155,7 +174,7 @@ def test_a_score_is_never_called_an_accuracy() -> None:
 
 
 def test_scores_and_accuracies_do_not_mix() -> None:
-    with pytest.raises(ValueError, match="`candidates` and `named` must all have a score or all"):
+    with pytest.raises(ValueError, match="`networks` and `named` must all have a score or all"):
         _figure(_candidates(30, kind="trained"), _named(kind="proxy"))
 
 
@@ -255,7 +274,7 @@ def test_every_edge_case_can_be_drawn(
 def test_the_calibration_says_its_median_error_and_coverage() -> None:
     measured = [_latency(ms) for ms in (1.0, 2.0, 4.0, 8.0)]
     mean = np.array([1.02, 2.08, 4.24, 6.0])
-    figure = calibration_figure(Prediction(mean, mean * 0.9, mean * 1.1), measured, device=DEVICE)
+    figure = _calibration(Prediction(mean, mean * 0.9, mean * 1.1), measured)
     (corner,) = [text for text in _texts(figure) if text.startswith("median absolute error")]
     assert corner.splitlines() == ["median absolute error 5.0 %", "90 % interval covers 75 %",
                                    "networks: 4"]  # fmt: skip
@@ -263,17 +282,17 @@ def test_the_calibration_says_its_median_error_and_coverage() -> None:
     assert axes.get_xlim() == axes.get_ylim()
     assert (axes.get_xscale(), axes.get_yscale(), axes.get_aspect()) == ("log", "log", 1.0)
     none = np.array([])
-    empty = calibration_figure(Prediction(none, none, none), [], device=DEVICE)
+    empty = _calibration(Prediction(none, none, none), [])
     assert "No prediction has met a measurement yet" in _texts(empty)
 
 
 def test_a_calibration_compares_the_same_networks_and_only_with_a_clock() -> None:
     prediction, measured = _prediction()
     with pytest.raises(ValueError, match="`measured` must have one latency for each prediction"):
-        calibration_figure(prediction, measured[1:], device=DEVICE)
+        _calibration(prediction, measured[1:])
     profile = [replace(m, source="predicted") for m in measured]
     with pytest.raises(ValueError, match="`measured` must come from a clock"):
-        calibration_figure(prediction, profile, device=DEVICE)
+        _calibration(prediction, profile)
 
 
 def test_a_users_settings_neither_change_the_plot_nor_are_changed() -> None:
@@ -284,7 +303,10 @@ def test_a_users_settings_neither_change_the_plot_nor_are_changed() -> None:
 
 
 def test_importing_the_plots_loads_no_matplotlib_and_drawing_no_pyplot() -> None:
-    code = ("import sys, nas.report.figures; assert 'matplotlib' not in sys.modules; "
-            "nas.report.figures.front_figure([], named=[], budget_ms=1.0, device=''); "
-            "assert 'matplotlib.pyplot' not in sys.modules")  # fmt: skip
+    code = (
+        "import sys; from nas.report import front, front_figure, html; "
+        "assert 'matplotlib' not in sys.modules; "
+        "front_figure.front_figure(front.view_of([], [], 1.0)); "
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])

@@ -1,22 +1,24 @@
 """The report's colours can be read, in the light scheme and in the dark one (WCAG 2.2, 1.4.3)."""
 
 import re
+from pathlib import Path
 
 import pytest
 
-from nas.report.html_report import STYLE
+from nas.report.sheet import PALETTE
 
 WORDS, MARKS = 4.5, 3.0
 TEXTS = ("ink", "muted", "link", "named-text", "alarm")
-SHAPES = ("front", "named", "other", "over", "alarm")
+SHAPES = ("front", "named", "other", "over", "alarm", "axis")
+NUMBERS = "front"  # of the front's networks are text in the colour of their marks
 SCHEMES = ("light", "dark")
+CSS = (Path(__file__).parents[1] / "nas" / "report" / "report.css").read_text(encoding="utf-8")
 Colour = tuple[int, int, int]
 
 
 def _scheme(name: str) -> dict[str, Colour]:
     """The custom properties that are plain colours; the dark block comes second."""
-    css = STYLE.read_text(encoding="utf-8")
-    blocks = re.findall(r":root \{(.*?)\}", css, flags=re.DOTALL)
+    blocks = re.findall(r":root \{(.*?)\}", CSS, flags=re.DOTALL)
     assert len(blocks) == len(SCHEMES)
     found = re.findall(r"--([\w-]+): #([0-9a-f]{6});", blocks[SCHEMES.index(name)])
     return {key: (int(c[:2], 16), int(c[2:4], 16), int(c[4:], 16)) for key, c in found}
@@ -43,6 +45,7 @@ def test_the_ratio_is_that_of_the_standard() -> None:
 def test_text_stands_out(scheme: str, ground: str) -> None:
     colours = _scheme(scheme)
     ratios = {name: _contrast(colours[name], colours[ground]) for name in TEXTS}
+    ratios[NUMBERS] = _contrast(colours[NUMBERS], colours["paper"])
     assert min(ratios.values()) >= WORDS, ratios
 
 
@@ -55,18 +58,21 @@ def test_marks_stand_out(scheme: str) -> None:
     assert min(ratios.values()) >= MARKS, ratios
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_page_has_each_colour_of_the_figures(scheme: str) -> None:
+    assert set(PALETTE) <= set(_scheme(scheme))
+    assert set(PALETTE) <= {*TEXTS, *SHAPES, "paper", "line"}
+
+
 def test_what_scrolls_has_a_shadow_at_the_edge_that_paper_covers_at_the_end() -> None:
-    (rule,) = re.findall(r"\.scrolled \{(.*?)\}", STYLE.read_text(encoding="utf-8"), re.DOTALL)
+    (rule,) = re.findall(r"\.scrolled \{(.*?)\}", CSS, re.DOTALL)
     for side in ("left", "right"):
         assert re.search(rf"var\(--paper\) 50%, transparent\) {side} / .* local", rule)
         assert re.search(rf"var\(--shade\), transparent\) {side} / .* scroll", rule)
 
 
 def test_every_colour_of_text_is_one_of_those() -> None:
-    css = STYLE.read_text(encoding="utf-8")
-    used = set(re.findall(r"(?<![\w-])color: var\(--([\w-]+)\)", css))
-    used |= set(
-        re.findall(r"svg [.\w-]*(?:text|words|tick|number) \{[^}]*fill: var\(--([\w-]+)\)", css)
-    )
+    used = set(re.findall(r"(?<![\w-])color: var\(--([\w-]+)\)", CSS))
+    used |= set(re.findall(r"text \{[^}]*fill: var\(--([\w-]+)\)", CSS))
     assert used <= {*TEXTS, "paper"}  # paper on ink: what is shown when pointing
-    assert not re.search(r"(?<!-)color: #", css)
+    assert not re.search(r"(?<!-)color: #", CSS)

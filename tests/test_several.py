@@ -11,7 +11,7 @@ import pytest
 from networks import LARGER, TINY
 
 from nas.cli.runtime import wanted_by
-from nas.report import tables
+from nas.report.model import ReportModel
 from nas.study.options import SearchOptions
 from nas.study.run_folder import read_only_run, start_run
 from nas.training.timing_place import place_for
@@ -191,5 +191,5 @@ def test_a_run_keeps_its_forms_and_a_network_of_its_front_has_one(tmp_path: Path
     assert place_for(folder, None, network="trial-0001").precision == "int8"
     assert place_for(folder, None, network="trial-0002").precision == "fp32"
     assert place_for(folder, None, network="trial-0001").open().precision == "int8"
-    assert "Each network is in the fastest of onnxruntime at fp32,int8." in tables.closing_words(
-        run, [])  # fmt: skip
+    notes = ReportModel(run).notes
+    assert "Each network is in the fastest of onnxruntime at fp32,int8." in notes

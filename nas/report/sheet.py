@@ -55,6 +55,7 @@ _STYLE: Look = {
     "legend.fontsize": 10.5,
     "legend.frameon": False,
     "svg.fonttype": "none",
+    "svg.hashsalt": "fasternas",  # else its ids are random
 }
 _PAGE_STYLE: Look = {"axes.facecolor": "none", "axes.labelsize": 12, "axes.titlesize": 12}
 Box = tuple[float, float, float, float]  # left, bottom, width, height; fractions of the sheet

@@ -1,9 +1,9 @@
-"""The plots of benchmarks: operators by map size, and networks by their MACs."""
+"""The figures of benchmarks: operators by map size, and networks by their MACs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -17,203 +17,173 @@ from nas.report.sheet import (
     SLIDE,
     TALL,
     Box,
+    Look,
     explain_above,
     new_figure,
     plain_ticks,
     style,
 )
-from predictors.measurement import CONFIDENCE, Latency
+from nas.report.words import INTERVAL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; the markers say it again.
-_OPERATORS = {
-    "Conv3x3": ("#555555", "s"),
-    "GConv3x3": ("#009E73", "^"),
-    "DWConv3x3": ("#0072B2", "v"),
-    "PConv3x3": ("#E69F00", "D"),
-}
-_FASTERNET, _FASTERNET_TEXT = PALETTE["named"], PALETTE["named-text"]
+_OPERATORS = {"Conv3x3": "#555555", "GConv3x3": "#009E73", "DWConv3x3": "#0072B2"}
+_OPERATORS["PConv3x3"] = PALETTE["named"]
 _FAMILIES = ("#0072B2", "#00795A", "#A5447A", "#555555", "#2C6E91", "#8A3B00")  # others' families
-_MARKERS = "osv^P"
-_CROSS: dict[str, Any] = {
-    "linestyle": "none",
-    "marker": "x",
-    "markersize": 9.5,
-    "color": ALARM,
-    "markeredgewidth": 1.6,
-    "zorder": 5,
-}
+_OURS = "FasterNet"
+_CROSS: Look = {"linestyle": "none", "marker": "x", "markersize": 9.5, "color": ALARM}
 _STEP = 0.13  # between the operators at one size, of the distance between sizes
 _ROOM = 0.1  # of the axes at each side, for labels
 _COVERED = 1000.0  # the cost of a marker under a label: too much for one that is not required
 _HALVES: tuple[Box, Box] = ((0.075, 0.15, 0.41, 0.6), (0.575, 0.15, 0.41, 0.6))
 _FLOORS: tuple[Box, Box] = ((0.075, 0.505, 0.905, 0.36), (0.075, 0.065, 0.905, 0.38))
-Panels = tuple["Axes", "Axes"]
 Quantity = Callable[[Row, float], float]  # of a row, at a latency in ms
 
 
-def operators_title(rows: Sequence[Row]) -> str:
-    """The finding in one line: how PConv's and DWConv's speed compares with a convolution's."""
-    speed = {(row.subject.kind, row.subject.model.shape): row.gflops or 0.0 for row in rows}
-    found = []
-    for kind in ("PConv3x3", "DWConv3x3"):
-        ratios = [
-            speed[kind, shape] / gflops
-            for (other, shape), gflops in speed.items()
-            if other == "Conv3x3" and (kind, shape) in speed
-        ]
-        if ratios:
-            found.append(f"{kind.removesuffix('3x3')} at {100 * median(ratios):.0f} %")
-    return f"{', '.join(found)} of Conv's GFLOPS" if found else "GFLOPS of operators"
+class _Point(NamedTuple):
+    """A row in a panel, with the ends of its interval."""
 
-
-def models_title(rows: Sequence[Row]) -> str:
-    """The finding in one line: the range of speeds of FasterNet and of the others."""
-    ours = [row.gflops for row in rows if row.gflops and row.subject.kind == "FasterNet"]
-    others = [row.gflops for row in rows if row.gflops and row.subject.kind != "FasterNet"]
-    found = [
-        f"{who} at {_span(speeds)}"
-        for who, speeds in (("FasterNet", ours), ("the others", others))
-        if speeds
-    ]
-    return f"{', '.join(found)} GFLOPS" if found else "No network whose MACs are known"
+    kind: str
+    label: str
+    x: float
+    low: float
+    y: float
+    high: float
+    unstable: bool
 
 
 def operators_figure(rows: Sequence[Row], *, device: str) -> "Figure":
     """Return the plot of the operators: latency of a layer and GFLOPS at each map size."""
+    shapes = list(dict.fromkeys(row.subject.model.shape for row in rows))
+    shift = _STEP * (len(_OPERATORS) - 1) / 2
+    place = {kind: _STEP * i - shift for i, kind in enumerate(_OPERATORS)}
+    size = _batch_size(rows)
+    layer = f"one layer, batch of {size}," if size > 1 else "one layer"
     with style():
         figure = new_figure(SLIDE, operators_title(rows), [device])
         left, right = (figure.add_axes(box) for box in _HALVES)
-        _draw_operators((left, right), rows)
+        panels = ((left, _layer_ms, f"latency of {layer} in ms"), (right, _gflops, "GFLOPS"))
+        for axes, quantity, title in panels:
+            known = [row for row in rows if row.subject.kind in place]
+            x = [shapes.index(row.subject.model.shape) + place[row.subject.kind] for row in known]
+            points = [_point(row, at, quantity) for row, at in zip(known, x, strict=True)]
+            for (kind, colour), marker in zip(_OPERATORS.items(), "s^vD", strict=True):
+                _draw(axes, points, kind, {"color": colour, "marker": marker, "label": kind})
+            axes.set_xticks(range(len(shapes)), [_map(shape) for shape in shapes])
+            axes.set(
+                xlim=(-0.5, len(shapes) - 0.5), xlabel="channels, and height x width of the map"
+            )
+            axes.set_title(title, loc="left", fontsize=13)
+            axes.grid(visible=False, axis="x")
+        left.set_yscale("log")
+        plain_ticks(left.yaxis, left.get_ylim())
+        right.set_ylim(bottom=0)
+        _explain_marks(left, rows)
         explain_above(left, SLIDE)
     return figure
 
 
 def models_figure(rows: Sequence[Row], *, device: str) -> "Figure":
-    """Return the plot of many networks: GFLOPS and latency against MACs (the paper's figure 2)."""
+    """Return the plot of many networks: GFLOPS and latency against MACs (the paper's figure 2).
+
+    Rows without MACs are left out.
+    """
+    shown = sorted((row for row in rows if row.gflops), key=_macs)
+    looks, size = _looks(shown), _batch_size(shown)
+    latency = f"latency of a batch of {size}" if size > 1 else "latency"
     with style():
         figure = new_figure(TALL, models_title(rows), [device])
         upper, lower = (figure.add_axes(box) for box in _FLOORS)
-        _draw_models((upper, lower), rows)
+        for axes, quantity in ((upper, _gflops), (lower, _ms)):
+            points = [_point(row, _macs(row), quantity) for row in shown]
+            for kind, look in looks.items():
+                _draw(axes, points, kind, look)
+            if points:
+                _set_scales(axes, points, logarithmic=axes is lower)
+                _write_labels(axes, points, looks)
+            else:
+                axes.set(xticks=[], yticks=[])
+        upper.set_title("GFLOPS", loc="left", fontsize=13)
+        lower.set_title(f"{latency} in ms", loc="left", fontsize=13)
+        lower.set_xlabel("MACs in G" + (" for one image" if size > 1 else ""))
+        _explain_marks(upper, shown)
         explain_above(upper, TALL)
     return figure
 
 
-def _draw_operators(panels: Panels, rows: Sequence[Row]) -> None:
-    """Draw the latency of a layer and GFLOPS, side by side, over the map sizes."""
-    shapes = list(dict.fromkeys(row.subject.model.shape for row in rows))
-    shift = _STEP * (len(_OPERATORS) - 1) / 2
-    size = _batch_size(rows)
-    layer = f"one layer, batch of {size}," if size > 1 else "one layer"
-    quantities = ((_layer_ms, f"latency of {layer} in ms"), (_gflops, "GFLOPS"))
-    for axes, (quantity, title) in zip(panels, quantities, strict=True):
-        for i, (kind, (colour, marker)) in enumerate(_OPERATORS.items()):
-            own = [row for row in rows if row.subject.kind == kind]
-            x = [shapes.index(row.subject.model.shape) + _STEP * i - shift for row in own]
-            _draw(axes, x, own, quantity, {"color": colour, "marker": marker, "label": kind})
-        axes.set_xticks(range(len(shapes)), [_map(shape) for shape in shapes])
-        axes.set_xlim(-0.5, len(shapes) - 0.5)
-        axes.set_xlabel("channels, and height x width of the map")
-        axes.set_title(title, loc="left", fontsize=13)
-        axes.grid(visible=False, axis="x")
-    panels[0].set_yscale("log")
-    plain_ticks(panels[0].yaxis, panels[0].get_ylim())
-    panels[1].set_ylim(bottom=0)
-    _explain_marks(panels[0], rows)
+def operators_title(rows: Sequence[Row]) -> str:
+    """The finding in one line: how PConv's and DWConv's speed compares with a convolution's."""
+    speed = {(row.subject.kind, row.subject.model.shape): row.gflops or 0.0 for row in rows}
+    plain = {shape: gflops for (kind, shape), gflops in speed.items() if kind == "Conv3x3"}
+    found = []
+    for kind in ("PConv", "DWConv"):
+        keys = {shape: (f"{kind}3x3", shape) for shape in plain}
+        ratios = [speed[key] / plain[shape] for shape, key in keys.items() if key in speed]
+        found += [f"{kind} at {100 * median(ratios):.0f} %"] if ratios else []
+    return f"{', '.join(found)} of Conv's GFLOPS" if found else "GFLOPS of operators"
 
 
-def _draw_models(panels: Panels, rows: Sequence[Row]) -> None:
-    """Draw GFLOPS and, below, latency over MACs; rows without MACs are left out."""
-    shown = sorted((row for row in rows if row.gflops), key=_macs)
-    looks = _looks(shown)
-    size = _batch_size(shown)
-    taken = f"latency of a batch of {size}" if size > 1 else "latency"
-    quantities = ((_gflops, "GFLOPS"), (_ms, f"{taken} in ms"))
-    for axes, (quantity, title) in zip(panels, quantities, strict=True):
-        axes.set_title(title, loc="left", fontsize=13)
-        for kind, look in looks.items():
-            own = [row for row in shown if row.subject.kind == kind]
-            _draw(axes, [_macs(row) for row in own], own, quantity, look)
-        if shown:
-            _set_scales(axes, shown, quantity)
-            _write_labels(axes, shown, quantity, looks)
-        else:
-            axes.set(xticks=[], yticks=[])
-    panels[1].set_xlabel("MACs in G" + (" for one image" if size > 1 else ""))
-    _explain_marks(panels[0], shown)
+def models_title(rows: Sequence[Row]) -> str:
+    """The finding in one line: the range of speeds of FasterNet and of the others."""
+    found = []
+    for who, ours in ((_OURS, True), ("the others", False)):
+        speeds = [row.gflops for row in rows if row.gflops and (row.subject.kind == _OURS) == ours]
+        found += [f"{who} at {_span(speeds)}"] if speeds else []
+    return f"{', '.join(found)} GFLOPS" if found else "No network whose MACs are known"
 
 
-def _looks(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+def _looks(rows: Sequence[Row]) -> dict[str, Look]:
     """How each family looks; FasterNet comes last, so that it lies on top."""
-    others = dict.fromkeys(row.subject.kind for row in rows if row.subject.kind != "FasterNet")
-    looks: dict[str, dict[str, Any]] = {
-        kind: {
-            "color": _FAMILIES[i % len(_FAMILIES)],
-            "marker": _MARKERS[i % len(_MARKERS)],
-            "linewidth": 0.8,
-            "markersize": 6,
-        }
+    kinds = dict.fromkeys(row.subject.kind for row in rows)
+    thin: Look = {"linewidth": 0.8, "markersize": 6}
+    others = [kind for kind in kinds if kind != _OURS]
+    looks = {
+        kind: {"color": _FAMILIES[i % len(_FAMILIES)], "marker": "osv^P"[i % 5], **thin}
         for i, kind in enumerate(others)
     }
-    ours = {
-        "color": _FASTERNET,
-        "marker": "D",
-        "linewidth": 2.6,
-        "markersize": 8,
-        "label": "FasterNet",
-    }
-    present = any(row.subject.kind == "FasterNet" for row in rows)
-    return {**looks, "FasterNet": ours} if present else looks
+    if _OURS in kinds:
+        looks[_OURS] = {"marker": "D", "linewidth": 2.6, "markersize": 8, "label": _OURS}
+        looks[_OURS]["color"] = PALETTE["named"]
+    return looks
 
 
-def _draw(
-    axes: "Axes",
-    x: Sequence[float],
-    rows: Sequence[Row],
-    quantity: Quantity,
-    look: Mapping[str, Any],
-) -> None:
+def _draw(axes: "Axes", points: Sequence[_Point], kind: str, look: Look) -> None:
     """Connected points with a bar for each interval, and a cross on what was unstable."""
-    if not rows:
+    own = [point for point in points if point.kind == kind]
+    if not own:
         return
-    y = [quantity(row, _latency(row).median_ms) for row in rows]
-    axes.plot(x, y, **{"linewidth": 1.2, "markersize": 7, **look})
-    lows = [quantity(row, _latency(row).low_ms) for row in rows]
-    highs = [quantity(row, _latency(row).high_ms) for row in rows]
-    axes.vlines(x, lows, highs, colors=look["color"], linewidth=2.2, alpha=0.6)
-    crosses = [
-        at for at, row in zip(zip(x, y, strict=True), rows, strict=True) if _latency(row).unstable
-    ]
-    axes.plot([a for a, _ in crosses], [b for _, b in crosses], **_CROSS)
+    x = [point.x for point in own]
+    axes.plot(x, [point.y for point in own], **{"linewidth": 1.2, "markersize": 7, **look})
+    ends = [point.low for point in own], [point.high for point in own]
+    axes.vlines(x, *ends, colors=look["color"], linewidth=2.2, alpha=0.6)
+    crosses = [point for point in own if point.unstable]
+    at = [point.x for point in crosses], [point.y for point in crosses]
+    axes.plot(*at, markeredgewidth=1.6, zorder=5, **_CROSS)
 
 
 def _explain_marks(axes: "Axes", rows: Sequence[Row]) -> None:
     """Entries of the legend for what all have in common."""
-    axes.plot([], [], color=GREY, linewidth=2.2, label=f"{100 * CONFIDENCE:.0f} % interval")
-    if any(_latency(row).unstable for row in rows):
-        axes.plot([], [], label="unstable timing", **_CROSS)
+    axes.plot([], [], color=GREY, linewidth=2.2, label=INTERVAL)
+    if any(row.latency and row.latency.unstable for row in rows):
+        axes.plot([], [], markeredgewidth=1.6, label="unstable timing", **_CROSS)
 
 
-def _set_scales(axes: "Axes", rows: Sequence[Row], quantity: Quantity) -> None:
-    """Logarithmic axes with room for labels at the sides; GFLOPS are not logarithmic."""
-    axes.set_xscale("log")
-    x = _with_room([_macs(row) for row in rows])
-    axes.set_xlim(x)
+def _set_scales(axes: "Axes", points: Sequence[_Point], *, logarithmic: bool) -> None:
+    """Room for labels at the sides."""
+    x = _with_room([point.x for point in points])
+    axes.set(xscale="log", xlim=x)
     plain_ticks(axes.xaxis, x)
-    ends = [
-        quantity(row, ms) for row in rows for ms in (_latency(row).low_ms, _latency(row).high_ms)
-    ]
-    if quantity is _gflops:
+    ends = [end for point in points for end in (point.low, point.high)]
+    if logarithmic:
+        y = _with_room(ends)
+        axes.set(yscale="log", ylim=y)
+        plain_ticks(axes.yaxis, y)
+    else:
         room = 0.12 * max(ends)
         axes.set_ylim(max(min(ends) - room, 0), max(ends) + room)
-        return
-    axes.set_yscale("log")
-    y = _with_room(ends)
-    axes.set_ylim(y)
-    plain_ticks(axes.yaxis, y)
 
 
 def _with_room(values: Sequence[float]) -> tuple[float, float]:
@@ -222,53 +192,35 @@ def _with_room(values: Sequence[float]) -> tuple[float, float]:
     return low / room, high * room
 
 
-def _write_labels(
-    axes: "Axes", rows: Sequence[Row], quantity: Quantity, looks: Mapping[str, Mapping[str, Any]]
-) -> None:
+def _write_labels(axes: "Axes", points: Sequence[_Point], looks: Mapping[str, Look]) -> None:
     """Name the networks, FasterNet's sizes first; others only where no marker is in the way."""
-    points = {id(row): (_macs(row), quantity(row, _latency(row).median_ms)) for row in rows}
-    ours_first = sorted(rows, key=lambda row: row.subject.kind != "FasterNet")
+    colours = {kind: look["color"] for kind, look in looks.items()}
+    colours[_OURS] = PALETTE["named-text"]
     labels = [
-        Label(
-            x=points[id(row)][0],
-            y=points[id(row)][1],
-            text=row.subject.label,
-            colour=_FASTERNET_TEXT if ours else looks[row.subject.kind]["color"],
-            required=ours,
-        )
-        for row in ours_first
-        for ours in [row.subject.kind == "FasterNet"]
+        Label(x=p.x, y=p.y, text=p.label, colour=colours[p.kind], required=p.kind == _OURS)
+        for p in sorted(points, key=lambda p: p.kind != _OURS)
     ]
-    lines = [
-        point
-        for kind in looks
-        for point in _along([points[id(row)] for row in rows if row.subject.kind == kind])
-    ]
-    place_labels(
-        axes,
-        labels,
-        [
-            *(Obstacle(x, y, _COVERED) for x, y in points.values()),
-            *(Obstacle(x, y, 4) for x, y in lines),
-        ],
-    )
+    lines = [at for kind in looks for at in _along([p for p in points if p.kind == kind])]
+    marks = [Obstacle(p.x, p.y, _COVERED) for p in points]
+    place_labels(axes, labels, [*marks, *(Obstacle(x, y, 4) for x, y in lines)])
 
 
-def _along(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def _along(points: Sequence[_Point]) -> list[tuple[float, float]]:
     """Points along the lines between those given."""
     return [
         (float(x), float(y))
-        for (x0, y0), (x1, y1) in pairwise(points)
-        for x, y in zip(np.geomspace(x0, x1, 16), np.geomspace(y0, y1, 16), strict=True)
+        for a, b in pairwise(points)
+        for x, y in zip(np.geomspace(a.x, b.x, 16), np.geomspace(a.y, b.y, 16), strict=True)
     ]
 
 
-def _latency(row: Row) -> Latency:
-    if row.latency is None:
-        raise ValueError(
-            f"`rows` must have latencies, but {row.subject.model.name} has none. Leave it out."
-        )
-    return row.latency
+def _point(row: Row, x: float, quantity: Quantity) -> _Point:
+    name, latency = row.subject.model.name, row.latency
+    if latency is None:
+        raise ValueError(f"`rows` must have latencies, but {name} has none. Leave it out.")
+    ends_ms = (latency.low_ms, latency.median_ms, latency.high_ms)
+    low, y, high = (quantity(row, ms) for ms in ends_ms)
+    return _Point(row.subject.kind, row.subject.label, x, low, y, high, latency.unstable)
 
 
 def _macs(row: Row) -> float:

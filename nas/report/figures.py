@@ -43,7 +43,7 @@ def calibration_figure(view: CalibrationView, *, sheet: Sheet = SLIDE) -> "Figur
         figure = new_figure(sheet, view.title, [view.description])
         axes = figure.add_axes(_SQUARE)
         _set_calibration_axes(axes, view)
-        if view.measured:
+        if view.rows:
             _draw_calibration(axes, view, sheet)
         if sheet.page:
             top = sheet.height * (1 - explain_above(axes, sheet)) + 0.1
@@ -57,9 +57,9 @@ def calibration_figure(view: CalibrationView, *, sheet: Sheet = SLIDE) -> "Figur
 
 def _set_calibration_axes(axes: "Axes", view: CalibrationView) -> None:
     """Room for every interval, the same on both axes; the identity and a band about it."""
-    lows = [*view.prediction.low_ms, *(m.low for m in view.measured)] or [1.0]
-    highs = [*view.prediction.high_ms, *(m.high for m in view.measured)] or [10.0]
-    edges = float(min(lows)) / 1.1, float(max(highs)) * 1.1
+    lows = [low for row in view.rows for low in (row.low, row.measured.low)] or [1.0]
+    highs = [high for row in view.rows for high in (row.high, row.measured.high)] or [10.0]
+    edges = min(lows) / 1.1, max(highs) * 1.1
     axes.set(xscale="log", yscale="log", xlim=edges, ylim=edges, aspect="equal")
     axes.set(xlabel="measured latency in ms", ylabel="predicted latency in ms")
     plain_ticks(axes.xaxis, edges)
@@ -89,7 +89,7 @@ def _draw_calibration(axes: "Axes", view: CalibrationView, sheet: Sheet) -> None
         return
     words = (
         f"median absolute error {view.error:.1f} %\n{100 * COVERAGE:.0f} % interval covers "
-        f"{view.covered:.0f} %\nnetworks: {len(view.measured)}"
+        f"{view.covered:.0f} %\nnetworks: {len(view.rows)}"
     )
     ground = {"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8}
     corner = axes.text(0.04, 0.96, words, transform=axes.transAxes, va="top", bbox=ground)
@@ -101,7 +101,7 @@ def progress_figure(curve: ProgressCurve, *, trials: int, sheet: Sheet) -> "Figu
     with style(sheet):
         figure = new_figure(sheet)
         axes = figure.add_axes(sheet.box(left=0.75, right=0.3, top=0.2, foot=0.65))
-        axes.step(range(len(curve.areas) + 1), [0.0, *curve.shares], where="pre", color=FRONT)
+        axes.step(range(len(curve.areas) + 1), [0.0, *curve.shares], where="post", color=FRONT)
         axes.set(xlim=(0, max(trials, len(curve.areas))), ylim=(0, 102))
         axes.set(xlabel="trials", ylabel="hypervolume, % of the last")
         if sheet.width <= NARROW.width:
@@ -113,20 +113,16 @@ class Epoch(Protocol):
     """What the learning curve shows of an epoch."""
 
     @property
-    def epoch(self) -> int:
-        """Its number, from 1."""
+    def epoch(self) -> int: ...  # from 1
 
     @property
-    def loss(self) -> float:
-        """The mean training loss."""
+    def loss(self) -> float: ...
 
     @property
-    def accuracy(self) -> float:
-        """The validation accuracy in per cent."""
+    def accuracy(self) -> float: ...  # validation, in per cent
 
     @property
-    def resolution(self) -> int:
-        """The size of the images."""
+    def resolution(self) -> int: ...  # of the images
 
 
 def training_figure(rows: Sequence[Epoch], *, name: str, data: str) -> "Figure":

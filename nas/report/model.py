@@ -18,7 +18,6 @@ from nas.report.importance import MOST, ImportanceTable, rank_choices, step_for
 from nas.report.words import (
     NUMBER,
     Reading,
-    Readings,
     Unit,
     accuracy_number,
     on_devices,
@@ -61,43 +60,16 @@ class Compared:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationView:
-    """What was predicted and what was measured of networks that the predictor had not seen.
-
-    Raises:
-        ValueError: if the two differ in length or a latency was not measured.
-    """
+    """The networks that the predictor had not seen and a clock has timed, the fastest first."""
 
     device: str
     description: str
-    prediction: Prediction
-    measured: Readings  # a latency for each network
-
-    def __post_init__(self) -> None:
-        if len(self.prediction.mean_ms) != len(self.measured):
-            raise ValueError(
-                "`measured` must have one latency for each prediction, but got "
-                f"{len(self.measured)} for {len(self.prediction.mean_ms)}."
-            )
-        if any(m.source == "predicted" for m in self.measured):
-            raise ValueError(
-                "`measured` must come from a clock, but got a predicted latency. A profile has "
-                "nothing to compare with."
-            )
+    rows: list[Compared]
 
     @property
     def error(self) -> float:
         """The median absolute error in per cent."""
         return 100 * median(abs(row.error) for row in self.rows)
-
-    @property
-    def rows(self) -> list[Compared]:
-        """The networks, the fastest first."""
-        ends = (self.prediction.mean_ms, self.prediction.low_ms, self.prediction.high_ms)
-        rows = [
-            Compared(measured=m, mean=float(mean), low=float(low), high=float(high))
-            for m, mean, low, high in zip(self.measured, *ends, strict=True)
-        ]
-        return sorted(rows, key=lambda row: row.measured.median)
 
     @property
     def covered(self) -> float:
@@ -107,7 +79,7 @@ class CalibrationView:
     @property
     def title(self) -> str:
         """The finding in one line."""
-        if not self.measured:
+        if not self.rows:
             return "No prediction has met a measurement yet"
         return f"Half of the predicted latencies are within {self.error:.1f} %"
 
@@ -115,9 +87,19 @@ class CalibrationView:
     def words(self) -> str:
         """The finding with what it rests on."""
         return (
-            f"{self.title}: {len(self.measured)} networks that the predictor had not seen; its "
+            f"{self.title}: {len(self.rows)} networks that the predictor had not seen; its "
             f"{100 * COVERAGE:.0f} % interval holds {self.covered:.0f} % of the measured medians."
         )
+
+
+def compared(prediction: Prediction, measured: Sequence[Latency]) -> list[Compared]:
+    """Return what was predicted beside what was measured, the fastest network first."""
+    ends = (prediction.mean_ms, prediction.low_ms, prediction.high_ms)
+    rows = [
+        Compared(measured=readings_of(m)[0], mean=float(mean), low=float(low), high=float(high))
+        for m, mean, low, high in zip(measured, *ends, strict=True)
+    ]
+    return sorted(rows, key=lambda row: row.measured.median)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,8 +260,7 @@ class ReportModel:
             CalibrationView(
                 device=found.device,
                 description=found.description,
-                prediction=found.prediction,
-                measured=tuple(readings_of(m)[0] for m in found.measured),
+                rows=compared(found.prediction, found.measured),
             )
             for found in self._run.calibrations()
         ]

@@ -125,6 +125,17 @@ def test_every_drawing_has_a_name_or_is_decoration(page: Page) -> None:
     assert any(g.get("tabindex") == "0" for g in points)
 
 
+def test_figures_are_there_for_a_desk_and_for_a_phone(folder: Path, page: Page) -> None:
+    looks = [svg["class"] for svg in page.all("svg") if "figure" in (svg.get("class") or "")]
+    wide_and_narrow = ["figure wide", "figure narrow"]
+    assert looks == [*wide_and_narrow, *wide_and_narrow, "figure square"]
+    points = Counter(words for tag, words in page.words if tag == "title")
+    view = ReportModel(read_only_run(folder)).view
+    for i, network in enumerate(view.front, start=1):
+        assert points[network.lines(f"{i}. {network.name}")] == 2
+    assert sum(points.values()) > 2 * len(view.shown)
+
+
 def test_the_numbers_are_those_of_the_csv(folder: Path, page: Page) -> None:
     model = ReportModel(read_only_run(folder))
     write_report(model)

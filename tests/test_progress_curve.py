@@ -2,10 +2,13 @@
 
 from random import Random
 
+import numpy as np
 import pytest
 
 from nas.cluster import Outcome
+from nas.report.figures import progress_figure
 from nas.report.model import progress_curve
+from nas.report.sheet import NARROW, WIDE, Sheet
 from nas.search.pareto import hypervolume
 from nas.search.trial import Scores, Trial
 
@@ -47,3 +50,14 @@ def test_a_search_that_found_nothing_has_reached_nothing() -> None:
     late = Outcome(0, Scores(accuracy=50.0, latency_ms=9.0))
     assert progress_curve([late, Outcome(1, None, "lost")], BUDGET_MS).reached(0.5) is None
     assert progress_curve([], BUDGET_MS).areas == ()
+
+
+@pytest.mark.parametrize("sheet", [WIDE, NARROW])
+def test_the_figure_rises_after_the_trial_that_gained(sheet: Sheet) -> None:
+    scores = [Scores(accuracy=a, latency_ms=4.0) for a in (50.0, 51.0, 60.0, 55.0)]
+    curve = progress_curve([Outcome(i, s) for i, s in enumerate(scores)], BUDGET_MS)
+    (axes,) = progress_figure(curve, trials=8, sheet=sheet).axes
+    (line,) = axes.lines
+    assert np.asarray(line.get_xydata()).tolist() == [[0, 0], [1, 0], [2, 10], [3, 100], [4, 100]]
+    assert line.get_drawstyle() == "steps-post"
+    assert axes.get_xlim() == (0, 8)

@@ -1,14 +1,15 @@
 """The sheet that a figure is drawn on: title, words, legend, axes, and how it gets to disk."""
 
 import math
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from textwrap import shorten, wrap
 from typing import TYPE_CHECKING, Any
+
+from search_spaces.io import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -171,7 +172,7 @@ def plain_ticks(axis: "Axis", edges: tuple[float, float]) -> None:
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Write a figure beside `path` and rename it: a reader finds the old file or the whole new one.
+    """Write a figure into a file.
 
     Raises:
         OSError: if the file cannot be written; one of before is then as it was.
@@ -179,10 +180,4 @@ def save(figure: "Figure", path: Path) -> None:
     image = BytesIO()
     with style():
         figure.savefig(image, format=path.suffix.removeprefix(".") or "png")
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        unfinished.write_bytes(image.getvalue())
-        unfinished.replace(path)
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
+    atomic_write(path, image.getvalue())

@@ -12,9 +12,10 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
+from rank_correlation import kendall
+
 from nas.study import journal
 from predictors.cost import cost
-from predictors.ranking import kendall
 from search_spaces.fasternet import SPACES
 from search_spaces.space import Space
 

@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 from pconv_bench import Plan, early, spread_over
 from pconv_records import SPACE, Bench, read_bench
 from provenance import provenance
+from proxies import PROXIES
+from rank_correlation import STATISTICS, Correlation, Statistic, bootstrapped, difference
 from scipy.optimize import nnls
 
 from nas.study import journal
 from predictors.accuracy import STRUCTURE, AccuracyPredictor, ProxyEstimator, binomial_error
-from predictors.proxies import PROXIES
-from predictors.ranking import STATISTICS, Correlation, Statistic, bootstrapped, difference
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.network import build
 

@@ -5,10 +5,10 @@ from random import Random
 
 import numpy as np
 import pytest
+from rank_correlation import Array, spearman
 
 from predictors.accuracy import AccuracyPredictor
 from predictors.cost import cost
-from predictors.ranking import Array, spearman
 from search_spaces.fasternet import SPACES, FasterNetConfig
 from search_spaces.space import Space, each, oneof
 

@@ -6,17 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fit_profile import fit, read_table
 
-from predictors.profile import (
-    PROFILES,
-    Counted,
-    block_sizes,
-    count_layer,
-    features,
-    fit,
-    load_profile,
-    read_table,
-)
+from predictors.profile import PROFILES, Counted, block_sizes, count_layer, features, load_profile
 from search_spaces.fasternet import SPACES
 from search_spaces.layers import Layer
 

@@ -8,16 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fit_profile import fit_rates, read_table, refit
 
 from predictors.profile import (
     PROFILES,
     Profile,
-    fit_rates,
     load_profile,
     profile_names,
     read_profile,
-    read_table,
-    refit,
 )
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 

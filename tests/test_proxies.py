@@ -7,10 +7,10 @@ from random import Random
 
 import pytest
 import torch
+from proxies import PROXIES, expressivity, log_synflow
 from torch import nn
 
 from predictors.accuracy import ProxyEstimator
-from predictors.proxies import PROXIES, expressivity, log_synflow
 from search_spaces.fasternet import FASTERNET, SPACES, Activation, FasterNetConfig
 from search_spaces.network import FasterNet, build
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from rank_correlation import kendall
 
 from nas.search.guided import AccuracyPrior, smoothed
 from nas.search.loop import search
 from nas.search.trial import Scores
 from predictors.gp import fit_trended
-from predictors.ranking import kendall
 from search_spaces.fasternet import SPACES, FasterNetConfig
 
 SPACE = SPACES["fasternet-32"]

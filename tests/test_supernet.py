@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from networks import sandwich
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from search_spaces.fasternet import FASTERNET, SPACES, FasterNetConfig
 from search_spaces.network import FasterNet, build
-from search_spaces.sandwich import sandwich
 from search_spaces.space import Space, each, oneof
 from search_spaces.supernet import Supernet
 from search_spaces.timm_models import import_timm
@@ -265,3 +266,67 @@ def test_a_space_of_other_configs_is_refused() -> None:
     space: Any = Space(Other, width=oneof(1, 2))
     with pytest.raises(TypeError, match=r"`space` must hold .* FasterNetConfig, but holds Other"):
         Supernet(space)
+
+
+TRAINED = TINY.replace(resolution=16, stem_stride=oneof(2, 4), head_width=32)
+
+
+def _trainable() -> Supernet:
+    torch.manual_seed(0)
+    return Supernet(TRAINED)
+
+
+def _colours(n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Noise in four colours, far from the mean of 0 that untouched statistics stand for."""
+    generator, labels = torch.Generator().manual_seed(seed), torch.arange(n) % 4
+    colours = torch.randn(4, 3, 1, 1, generator=torch.Generator().manual_seed(9))
+    return 5.0 + colours[labels] + torch.randn(n, 3, 16, 16, generator=generator), labels
+
+
+def _step(supernet: Supernet, images: Tensor, labels: Tensor, rng: Random) -> list[Tensor]:
+    """The losses of one step, the largest distilled into the others, and that of the smallest."""
+    largest, *others = sandwich(supernet.space, rng, 4)
+    logits = supernet(images, largest)
+    soft = logits.detach().softmax(1)
+    answers = [supernet(images, config) for config in others]
+    distilled = [F.kl_div(a.log_softmax(1), soft, reduction="batchmean") for a in answers]
+    return [F.cross_entropy(logits, labels), *distilled, F.cross_entropy(answers[0], labels)]
+
+
+def _train(supernet: Supernet, images: Tensor, labels: Tensor, *, steps: int) -> Tensor:
+    """Train; return the losses of the largest and of the smallest config, [steps, 2]."""
+    optimizer = torch.optim.AdamW(supernet.train().parameters(), lr=5e-3)
+    rng, history = Random(0), []
+    for _ in range(steps):
+        *losses, smallest = _step(supernet, images, labels, rng)
+        optimizer.zero_grad()
+        torch.autograd.backward(losses)
+        optimizer.step()
+        history.append([losses[0].item(), smallest.item()])
+    return torch.tensor(history)
+
+
+def _accuracy(logits: Tensor, labels: Tensor) -> float:
+    return (logits.argmax(1) == labels).float().mean().item()
+
+
+def test_training_on_noise_lowers_the_loss_of_the_largest_and_of_the_smallest() -> None:
+    images = torch.randn(32, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    losses = _train(_trainable(), images, torch.arange(32) % 4, steps=20)
+    assert losses[0].tolist() == pytest.approx([math.log(4)] * 2, abs=0.1)
+    assert (losses[-3:].mean(0) < 0.9 * losses[0]).all()
+
+
+def test_a_recalibrated_network_evaluates_as_it_trained() -> None:
+    supernet, (images, labels) = _trainable(), _colours(64, seed=0)
+    _train(supernet, images, labels, steps=20)
+    others, answers = _colours(128, seed=1)
+    for config in sandwich(TRAINED, Random(3), 5):
+        network = supernet.recalibrated(config, torch.tensor_split(images, 4))
+        with torch.no_grad():
+            trained = _accuracy(supernet.train()(others, config), answers)
+            evaluated = _accuracy(network(others), answers)
+            uncalibrated = _accuracy(supernet.eval()(others, config), answers)
+        assert trained > 0.6
+        assert evaluated == pytest.approx(trained, abs=0.04)
+        assert uncalibrated < evaluated - 0.15

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from networks import TINY_SPACE
+from networks import TINY_SPACE, sandwich
 from torch import distributed
 from torch.multiprocessing.spawn import spawn
 
@@ -17,7 +17,6 @@ from predictors.training.recipe import Recipe
 from predictors.training.supernet import supernet_training
 from predictors.training.trainer import Training
 from predictors.training.workers import Team
-from search_spaces.sandwich import sandwich
 from search_spaces.supernet import Supernet
 
 RECIPE = Recipe(epochs=3, batch_size=32, shift=True)  # all that is drawn for images

@@ -6,12 +6,11 @@ from random import Random
 import numpy as np
 import pytest
 import torch
-from networks import TINY_SPACE
+from networks import TINY_SPACE, sandwich
 
 from predictors.data.datasets import ImageData, load_data
 from predictors.training.recipe import Recipe
 from predictors.training.supernet import log_likelihood, score, supernet_training
-from search_spaces.sandwich import sandwich
 from search_spaces.supernet import Supernet
 
 RECIPE = Recipe(epochs=4, batch_size=16, flip=False)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
+from rank_correlation import kendall
 from scipy.stats import skew
 
 from predictors.gp import Warping, fit_gaussian_process, fit_trended, fit_warping
-from predictors.ranking import kendall
 
 values = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=40)
 

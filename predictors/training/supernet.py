@@ -32,10 +32,10 @@ def supernet_training(
 ) -> Training:  # fmt: skip
     """Return the training of a supernet by the sandwich rule (arXiv 1903.05134).
 
-    In each step `draw` gives the networks to train; `search_spaces.sandwich.sandwich` gives the
-    largest, the smallest and random ones. The first learns from the labels, the others from the
-    first (in-place distillation). The accuracy after an epoch is that of the first network drawn
-    with seed 0, on the validation split. A team gives what one worker gives, up to rounding.
+    In each step `draw` gives the networks to train: the largest, the smallest and random ones. The
+    first learns from the labels, the others from the first (in-place distillation). The accuracy
+    after an epoch is that of the first network drawn with seed 0, on the validation split. A team
+    gives what one worker gives, up to rounding.
 
     Raises:
         ValueError: if a step has fewer images than the team has workers.

@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-
-from predictors.ranking import (
+from rank_correlation import (
     BAND,
     STATISTICS,
     Array,

@@ -22,7 +22,7 @@ from typing import Any
 from provenance import provenance
 
 from nas.cli.main import main as fasternas
-from nas.cluster import joined
+from nas.ray_pool import joined
 from nas.study import journal
 from predictors.backends.model import config_model
 from predictors.devices.registry import open_device

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from pconv_table import write_table
 
-from nas.cluster import joined
+from nas.ray_pool import joined
 from nas.search.pareto import pareto_front
 from nas.search.trial import Scores, Trial
 from nas.study import journal

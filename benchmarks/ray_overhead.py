@@ -21,7 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from nas.cluster import SETTINGS, SETTINGS_ALONE, RayPool
+from nas.ray_pool import SETTINGS, SETTINGS_ALONE, RayPool
 from nas.search.loop import search
 from nas.search.trial import Scores, Trial
 from search_spaces.fasternet import SPACES

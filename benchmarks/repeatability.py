@@ -43,7 +43,7 @@ from search_spaces.fasternet import FASTERNET
 
 RESULTS = Path(__file__).parent / "results"
 PREDICTORS = Path(measurement.__file__).parent
-PROTOCOL = ("measurement.py", "devices/session.py", "devices/timed.py")
+PROTOCOL = ("measurement.py", "devices/timed.py")
 T0 = FASTERNET["t0"]
 SLOWER = replace(T0, depths=(1, 2, 9, 2))
 FAST = replace(T0, widths=(32, 64, 128, 256), depths=(1, 1, 4, 1), resolution=160)

@@ -5,11 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from nas.candidate import Candidate
-from nas.cluster import Outcome
 from nas.gauge import share_words
 from nas.quantities import format_score
 from nas.search.pareto import pareto_front
-from nas.search.trial import Scores, Trial
+from nas.search.trial import Outcome, Scores, Trial
 from nas.study.file_accuracies import FileAccuracies, FileAccuracy, Form, deployed_accuracy
 from predictors.accuracy import AccuracyKind
 from predictors.cost import costs

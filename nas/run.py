@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from nas.candidate import Candidate
-from nas.cluster import Evaluate, Outcome, Pool, RayPool, joined
 from nas.estimating import accuracy_prior, open_estimator
 from nas.evaluation import Evaluation
 from nas.fronts import best_of, candidates_of
 from nas.latencies import Calibration, calibrations, fitted, predicted
 from nas.named_sizes import named_sizes
+from nas.ray_pool import RayPool, joined, through_ray
 from nas.reach import check_reachable, check_reached, smallest_of
 from nas.search.guided import smoothed
 from nas.search.loop import search
 from nas.search.pareto import promoted
+from nas.search.trial import Evaluate, Outcome, Pool
 from nas.study.options import SearchOptions
 from nas.study.store import Study
 from nas.study.trainings import after, longest, train_on
 from nas.supernets import Sandwich, within_budget
-from nas.timing_tasks import through_ray
 from nas.training.crew import Asked
 from nas.training.ray_supernet import supernet_trained
 from nas.verifying import verify

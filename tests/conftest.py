@@ -12,12 +12,12 @@ from loopback_sshd import SSHD, Server, running_sshd
 from trained_digits import CONFIGS, train_command
 
 from nas.cli.main import main
-from nas.cluster import Evaluate, InProcess
+from nas.search.trial import Evaluate, InProcess
 from search_spaces.formats import save_config
 
 CLUSTERS = {
-    "test_cluster.py", "test_code_travels.py", "test_disturbed_cluster.py", "test_ray_supernet.py",
-    "test_ray_training.py", "test_timing_tasks.py", "test_trial_clock.py",
+    "test_ray_pool.py", "test_code_travels.py", "test_disturbed_cluster.py", "test_ray_supernet.py",
+    "test_ray_training.py", "test_timing_tasks.py", "test_trial_timeout.py",
 }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """A record of trials that is no file."""
 
-from nas.cluster import Outcome
+from nas.search.trial import Outcome
 from search_spaces.space import Genes
 
 

@@ -4,8 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-from nas.cluster import Outcome
-from nas.search.trial import Scores
+from nas.search.trial import Outcome, Scores
 from nas.study.options import SearchOptions
 from nas.study.store import Study, write_run
 from predictors.cost import cost

@@ -12,8 +12,7 @@ import pytest
 
 import fasternas as fn
 from nas.cli.main import main
-from nas.cluster import Outcome
-from nas.search.trial import Scores
+from nas.search.trial import Outcome, Scores
 from nas.study.options import SearchOptions
 from nas.study.run_folder import start_run
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ray_nodes import begun_by
 
-from nas.cluster import RayPool
+from nas.ray_pool import RayPool
 from nas.search.trial import Scores
 from search_spaces.fasternet import SPACES
 

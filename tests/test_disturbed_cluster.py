@@ -20,10 +20,10 @@ from ray_nodes import a_head, kill_one
 from records import Memory
 
 from nas.cli.main import main
-from nas.cluster import InProcess, RayPool
+from nas.ray_pool import RayPool
 from nas.search.loop import search
 from nas.search.pareto import pareto_front
-from nas.search.trial import Scores, Trial
+from nas.search.trial import InProcess, Scores, Trial
 from nas.study import journal
 from search_spaces.fasternet import SPACES
 

@@ -7,10 +7,9 @@ import pytest
 from points import PLANE, Point, scores_of
 from records import Memory
 
-from nas.cluster import Outcome
 from nas.search.loop import search
 from nas.search.searchers import SearcherName
-from nas.search.trial import Scores
+from nas.search.trial import Outcome, Scores
 from predictors.latency import Prediction
 
 

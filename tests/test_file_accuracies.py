@@ -9,10 +9,9 @@ import pytest
 from test_several import Form
 
 from nas.candidate import Candidate
-from nas.cluster import Outcome
 from nas.estimating import open_estimator, open_weights
 from nas.fronts import candidates_of
-from nas.search.trial import Scores
+from nas.search.trial import Outcome, Scores
 from nas.study.file_accuracies import FileAccuracies, FileAccuracy, judge, read_files
 from nas.study.options import SearchOptions
 from nas.study.store import Study

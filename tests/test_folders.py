@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 
 from nas.cli.main import main
-from nas.cluster import Outcome
 from nas.report.model import ReportModel
 from nas.report.tables import closing_words
-from nas.search.trial import Scores
+from nas.search.trial import Outcome, Scores
 from nas.study.options import SearchOptions
 from nas.study.run_folder import give_up, read_only_run, resume_run, start_run
 from nas.study.store import TRIALS, hold

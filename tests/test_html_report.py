@@ -13,11 +13,11 @@ import pytest
 from run_folders import HOSTILE, OPTIONS, make_run
 
 from nas.cli.main import main
-from nas.cluster import Outcome
 from nas.report.html import html_report
 from nas.report.model import ReportModel
 from nas.report.tables import write_report
 from nas.report.words import command_of
+from nas.search.trial import Outcome
 from nas.study.options import SearchOptions
 from nas.study.run_folder import read_only_run
 from nas.study.store import Study, hold

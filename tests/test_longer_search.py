@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from records import Memory
 
-from nas.cluster import InProcess, evaluated
 from nas.search.feasibility import all_genes
 from nas.search.loop import search
 from nas.search.searchers import SearcherName
-from nas.search.trial import Scores, Trial
+from nas.search.trial import InProcess, Scores, Trial, evaluated
 from predictors.latency import Prediction
 from search_spaces.space import Space, each, oneof
 

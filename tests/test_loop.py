@@ -15,12 +15,11 @@ import pytest
 import torch
 from records import Memory
 
-from nas.cluster import InProcess, Outcome, evaluated
 from nas.search.feasibility import PredictLatency, all_genes
 from nas.search.loop import IN_FLIGHT, search
 from nas.search.pareto import hypervolume
 from nas.search.searchers import SearcherName
-from nas.search.trial import Scores, Trial
+from nas.search.trial import InProcess, Outcome, Scores, Trial, evaluated
 from predictors.latency import Prediction
 from search_spaces.space import Space, each, oneof
 

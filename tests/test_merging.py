@@ -10,8 +10,7 @@ import pytest
 from networks import TINY
 
 from nas.cli.main import main
-from nas.cluster import Outcome
-from nas.search.trial import Scores
+from nas.search.trial import Outcome, Scores
 from nas.study import journal
 from nas.study.merge import Merged, merge_runs
 from nas.study.options import SearchOptions

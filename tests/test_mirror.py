@@ -9,9 +9,8 @@ import pytest
 from optuna.storages.journal import JournalFileBackend
 
 from nas.cli.main import main
-from nas.cluster import Outcome
 from nas.run import Run
-from nas.search.trial import Scores
+from nas.search.trial import Outcome, Scores
 from nas.study.mirror import Mirror
 from nas.study.options import SearchOptions
 from nas.study.run_folder import read_only_run, resume_run, start_run

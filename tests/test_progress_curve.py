@@ -5,12 +5,11 @@ from random import Random
 import numpy as np
 import pytest
 
-from nas.cluster import Outcome
 from nas.report.figures import progress_figure
 from nas.report.model import progress_curve
 from nas.report.sheet import NARROW, WIDE, Sheet
 from nas.search.pareto import hypervolume
-from nas.search.trial import Scores, Trial
+from nas.search.trial import Outcome, Scores, Trial
 
 BUDGET_MS = 8.0
 

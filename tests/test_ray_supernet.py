@@ -16,7 +16,7 @@ import torch
 from ray_nodes import kill_one, two_nodes
 
 from nas.cli.main import main
-from nas.cluster import joined
+from nas.ray_pool import joined
 from nas.study.options import SearchOptions
 from nas.supernets import FILE, Sandwich, Trained, read_kept, train_supernet
 from nas.training.crew import Asked

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nas.cluster import joined
 from nas.finetune.ray_workers import begin, ended
+from nas.ray_pool import joined
 from nas.training.crew import Crew
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import fsspec
 import pytest
 
 from nas.cli.main import main
-from nas.study.remote_folders import ChangedTwiceError, RemoteFolder
+from nas.study.remote import ChangedTwiceError, RemoteFolder
 
 Streams = pytest.CaptureFixture[str]
 SEARCH = ["search", "--device", "arm", "--space", "fasternet-32", "--budget", "2ms"]

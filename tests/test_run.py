@@ -17,7 +17,7 @@ import pytest
 
 import fasternas as fn
 from nas.cli.main import main
-from nas.cluster import Outcome
+from nas.search.trial import Outcome
 from nas.study import journal
 from nas.study.options import SearchOptions
 from nas.study.run_folder import resume_run

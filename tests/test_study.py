@@ -14,8 +14,7 @@ import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
 
-from nas.cluster import Outcome
-from nas.search.trial import Scores
+from nas.search.trial import Outcome, Scores
 from nas.study import journal
 from nas.study.store import (
     MEASUREMENTS,

@@ -16,8 +16,7 @@ from networks import TINY
 from ray_nodes import two_nodes
 from stand_ins import stand_in
 
-from nas.cluster import joined
-from nas.timing_tasks import through_ray, timed_in_task
+from nas.ray_pool import joined, through_ray, timed_in_task
 from predictors.devices.connection import DeviceLostError
 from predictors.devices.joint import JointDevice
 from predictors.devices.pool import PooledDevice
@@ -40,7 +39,7 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("predictors.devices.pool.RETRY_S", 0.2)
-    monkeypatch.setattr("nas.timing_tasks.LOOK_S", 0.2)
+    monkeypatch.setattr("nas.ray_pool.LOOK_S", 0.2)
 
 
 def _pool_of_two(folder: Path) -> PooledDevice:

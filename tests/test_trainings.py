@@ -5,8 +5,7 @@ from pathlib import Path
 
 from networks import TINY
 
-from nas.cluster import Outcome
-from nas.search.trial import Scores
+from nas.search.trial import Outcome, Scores
 from nas.study.trainings import Trained, Trainings, append_training, read_trainings, train_on
 from search_spaces.fasternet import FasterNetConfig
 

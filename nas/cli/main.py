@@ -19,7 +19,7 @@ from nas.cli.device_options import PRECISIONS, RUNTIMES, add_device, add_devices
 from nas.cli.export_options import add_export_options
 from nas.cli.search_options import add_search_options
 from nas.cli.train_options import add_train_options
-from nas.study.remote_folders import local_copies
+from nas.study.remote import local_copies
 from search_spaces.io import one_line
 
 DESCRIPTION = "From a latency budget on a real device to a Pareto front of FasterNet variants."

@@ -10,7 +10,6 @@ from functools import cached_property
 from statistics import fmean, median
 from typing import Any
 
-from nas.cluster import Outcome
 from nas.estimating import CHECKPOINTS
 from nas.quantities import format_ms
 from nas.report.front import FrontView, Network, network_of, view_of
@@ -25,6 +24,7 @@ from nas.report.words import (
 )
 from nas.run import Run
 from nas.search.pareto import area
+from nas.search.trial import Outcome
 from nas.study.store import read_run
 from predictors.accuracy import AccuracyKind, proxy_scores
 from predictors.devices.device import HOW_TO_ATTACH

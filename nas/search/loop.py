@@ -5,11 +5,10 @@ from numbers import Real
 from operator import index
 from typing import Any, Generic, Protocol, TypeVar
 
-from nas.cluster import Evaluate, InProcess, Outcome, Pool
 from nas.search.feasibility import Gate, PredictLatency, check_budget, checked
 from nas.search.guided import AccuracyPrior
 from nas.search.searchers import SearcherName, open_searcher
-from nas.search.trial import Searcher, Trial
+from nas.search.trial import Evaluate, InProcess, Outcome, Pool, Searcher, Trial
 from search_spaces.space import Genes, Space
 
 C = TypeVar("C")

@@ -1,15 +1,17 @@
-"""Trials, their scores, and the searcher's protocol: genes are proposed, scores are told.
+"""Trials, their scores and how they are evaluated; the protocols of searchers and pools.
 
 Every proposal is drawn from a generator seeded by (seed, number), so that a resumed search, which
 tells the searcher the same results in the same order, proposes the same.
 """
 
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+from search_spaces.io import first_line
 from search_spaces.space import Genes
 
 C = TypeVar("C")
@@ -73,3 +75,60 @@ class Searcher(Protocol):
 def generator(seed: int, number: int) -> Random:
     """Return the generator of one proposal."""
     return Random(f"{seed}/{number}")
+
+
+Evaluate = Callable[[Any], Scores]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one evaluation: scores, or the error in one line.
+
+    `lost` says that the error was the cluster's, not the config's: trying again may end otherwise.
+    """
+
+    number: int
+    scores: Scores | None
+    error: str | None = None
+    lost: bool = False
+
+
+class Pool(Protocol):
+    """Takes evaluations and hands their outcomes back as they finish."""
+
+    def submit(self, number: int, config: Any) -> None:
+        """Start evaluating a config."""
+
+    def next_finished(self) -> Outcome:
+        """Wait for some submitted evaluation to finish."""
+
+
+class InProcess:
+    """Evaluates in this process, one after another."""
+
+    def __init__(self, evaluate: Evaluate) -> None:
+        self._evaluate = evaluate
+        self._waiting: deque[tuple[int, Any]] = deque()
+
+    def submit(self, number: int, config: Any) -> None:
+        """Put the config in the queue."""
+        self._waiting.append((number, config))
+
+    def next_finished(self) -> Outcome:
+        """Evaluate the next config in the queue."""
+        number, config = self._waiting.popleft()
+        return evaluated(self._evaluate, number, config)
+
+
+def evaluated(evaluate: Evaluate, number: int, config: Any) -> Outcome:
+    """Evaluate a config; an error becomes part of the outcome, and so do scores that are none."""
+    try:
+        scores = evaluate(config)
+        valid = isinstance(scores, Scores) and scores.valid
+    except Exception as error:  # whatever a user's function raises ends its trial, not the search
+        return Outcome(number, None, first_line(error))
+    if not isinstance(scores, Scores):
+        return Outcome(number, None, f"`evaluate` must return Scores, but returned {scores!r}.")
+    if not valid:
+        return Outcome(number, None, f"The scores must be finite and positive, but got {scores}.")
+    return Outcome(number, scores.as_floats())  # searchers subtract them, which no bool can do

@@ -18,9 +18,8 @@ from typing import IO, Any
 import optuna
 from optuna.storages.journal import BaseJournalBackend
 
-from nas.cluster import Outcome
 from nas.search.searchers import distributions
-from nas.search.trial import Scores
+from nas.search.trial import Outcome, Scores
 from nas.study import journal
 from nas.study.file_accuracies import FileAccuracy, Form, append_file, read_files
 from nas.study.mirror import Mirror

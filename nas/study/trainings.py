@@ -5,9 +5,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from nas.cluster import Outcome, Pool
 from nas.search.pareto import promoted
-from nas.search.trial import Scores
+from nas.search.trial import Outcome, Pool, Scores
 from nas.study import journal
 from search_spaces.fasternet import FasterNetConfig
 

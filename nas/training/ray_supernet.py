@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.cluster import joined
 from nas.finetune.ray_workers import begin, clear, ended
+from nas.ray_pool import joined
 from nas.study.options import SearchOptions
 from nas.supernets import FILE, Sandwich, Trained, epochs_for, train_supernet
 from nas.training.crew import Asked, room_for

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from nas.cluster import joined
 from nas.finetune.folder import read_table
 from nas.finetune.jobs import Job, run_job
 from nas.finetune.ray_workers import begin, ended
+from nas.ray_pool import joined
 from nas.training.crew import Asked, room_for
 from nas.training.full_progress import Row
 

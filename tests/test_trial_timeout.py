@@ -5,7 +5,6 @@ The evaluations are inner functions, so Ray's workers need not find this file.
 
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray_nodes import a_head
+from ray_nodes import a_head, is_there
 
-from nas.cluster import Outcome, RayPool
-from nas.search.trial import Scores
-from nas.trial_clock import is_there
+from nas.ray_pool import RayPool
+from nas.search.trial import Outcome, Scores
 
 GOOD = Scores(accuracy=1.0, latency_ms=2.0)
 TIMEOUT_S = 4.0
@@ -93,13 +91,3 @@ def test_a_trial_whose_worker_was_lost_waits_without_limit(address: str, tmp_pat
         assert pool.next_finished() == Outcome(0, GOOD)
         over.join()
         ray.get(waiting)
-
-
-def test_a_process_that_has_ended_is_not_there() -> None:
-    assert is_there(os.getpid())
-    with subprocess.Popen(["true"]) as ended:
-        end = time.monotonic() + 20
-        while is_there(ended.pid):  # not waited for, it has still a number
-            assert time.monotonic() < end
-        assert Path(f"/proc/{ended.pid}").exists()
-    assert not is_there(ended.pid)

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from ray_nodes import two_nodes
 
-from nas.cluster import InProcess, Outcome, RayPool, evaluated
+from nas.ray_pool import RayPool
 from nas.search.loop import search
-from nas.search.trial import Scores
+from nas.search.trial import InProcess, Outcome, Scores, evaluated
 from search_spaces.fasternet import SPACES
 
 GOOD = Scores(accuracy=1.0, latency_ms=2.0)
@@ -217,7 +217,7 @@ def test_what_cannot_be_sent_leaves_no_session_behind(cluster: Any) -> None:
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "host.invalid:6379"])
 def test_a_cluster_out_of_reach_is_one_error_soon(address: str) -> None:
-    program = f"from nas.cluster import RayPool\nwith RayPool(print, address={address!r}): pass"
+    program = f"from nas.ray_pool import RayPool\nwith RayPool(print, address={address!r}): pass"
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
                               timeout=25, check=False)  # fmt: skip
     assert finished.returncode == 1

@@ -1,6 +1,7 @@
 """Run folders at a URL, in a real file system behind fsspec."""
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import fsspec
 import pytest
 
 from nas.cli.main import main
-from nas.study.remote import ChangedTwiceError, RemoteFolder
+from nas.study.remote import RemoteFolder
 
 Streams = pytest.CaptureFixture[str]
 SEARCH = ["search", "--device", "arm", "--space", "fasternet-32", "--budget", "2ms"]
@@ -22,6 +23,19 @@ def url(tmp_path: Path) -> str:
 
 def at(url: str) -> Path:
     return Path(url.removeprefix("file://"))
+
+
+def begun(url: str) -> RemoteFolder:
+    """A command at work; it ends by `ended`, or was killed."""
+    folder = RemoteFolder(url)
+    folder.fetch()
+    folder.copy.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def ended(folder: RemoteFolder) -> None:
+    folder.upload()
+    folder.pending.unlink()
 
 
 @pytest.mark.usefixtures("without_ray")
@@ -50,85 +64,78 @@ def test_nothing_is_left_there_of_a_search_that_could_not_begin(url: str, capsys
 
 
 def test_what_is_newer_in_the_copy_stays(url: str) -> None:
-    folder = RemoteFolder(url)
-    folder.copy.mkdir(parents=True)
+    folder = begun(url)
     (folder.copy / "study.journal").write_text("one\n")
-    folder.push()
+    folder.upload()
     time.sleep(0.02)
     (folder.copy / "study.journal").write_text("one\ntwo\n")  # and then the power went
     again = RemoteFolder(url)
-    again.pull()
+    again.fetch()
     assert (again.copy / "study.journal").read_text() == "one\ntwo\n"
-    again.push()
+    again.upload()
     assert (at(url) / "study.journal").read_text() == "one\ntwo\n"
 
 
 def test_what_was_appended_while_it_was_copied_stays(url: str) -> None:
-    folder = RemoteFolder(url)
-    folder.copy.mkdir(parents=True)
+    folder = begun(url)
     (folder.copy / "study.journal").write_text("one\ntwo\n")
-    time.sleep(0.02)
     at(url).mkdir(parents=True)
     (at(url) / "study.journal").write_text("one\n")  # later, but of an earlier state
-    RemoteFolder(url).pull()
+    RemoteFolder(url).fetch()
     assert (folder.copy / "study.journal").read_text() == "one\ntwo\n"
 
 
 def test_what_changed_without_growing_is_written_back(url: str) -> None:
-    folder = RemoteFolder(url)
-    folder.copy.mkdir(parents=True)
+    folder = begun(url)
     (folder.copy / "run.json").write_text("1")
-    folder.push()
+    folder.upload()
     time.sleep(0.02)
     (folder.copy / "run.json").write_text("2")  # and then the power went
     again = RemoteFolder(url)
-    again.pull()
-    again.push()
+    again.fetch()
+    again.upload()
     assert (at(url) / "run.json").read_text() == "2"
 
 
 def test_a_single_file_is_written_there_too(url: str) -> None:
     folder = RemoteFolder(f"{url}.html")
-    folder.copy.parent.mkdir(parents=True)
+    folder.fetch()
     at(url).parent.mkdir()
     folder.copy.write_text("<html>")
-    folder.push()
+    folder.upload()
     assert Path(f"{at(url)}.html").read_text() == "<html>"
 
 
 def test_a_line_that_is_half_written_is_not_copied(url: str) -> None:
-    folder = RemoteFolder(url)
-    folder.copy.mkdir(parents=True)
+    folder = begun(url)
     (folder.copy / "measurements.jsonl").write_text('{"a":1}\n{"b"')
-    folder.push()
+    folder.upload()
     assert (at(url) / "measurements.jsonl").read_text() == '{"a":1}\n'
 
 
 def test_what_is_gone_from_the_copy_goes_there_too(url: str) -> None:
-    folder = RemoteFolder(url)
-    folder.copy.mkdir(parents=True)
+    folder = begun(url)
     for name in ("run.json", "kept"):
         (folder.copy / name).write_text("{}")
-    folder.push()
+    folder.upload()
     (folder.copy / "run.json").unlink()
-    folder.push()
+    folder.upload()
     assert [path.name for path in at(url).iterdir()] == ["kept"]
 
 
 def test_reading_writes_nothing_back(url: str) -> None:
-    first = RemoteFolder(url)
-    first.copy.mkdir(parents=True)
+    first = begun(url)
     (first.copy / "study.journal").write_text("one\n")
     (first.copy / "pareto.csv").write_text("old")
-    first.push()
+    ended(first)
     reader = RemoteFolder(url)
-    reader.pull()
+    reader.fetch()
     (at(url) / "study.journal").write_text("one\ntwo\n")  # meanwhile another machine goes on
     (at(url) / "pareto.csv").write_text("new")
-    reader.push()
+    ended(reader)
     assert (at(url) / "study.journal").read_text() == "one\ntwo\n"
     assert (at(url) / "pareto.csv").read_text() == "new"
-    reader.pull()
+    reader.fetch()
     assert (reader.copy / "pareto.csv").read_text() == "new"
 
 
@@ -145,47 +152,55 @@ def test_a_download_that_is_cut_off_leaves_nothing(
 
     monkeypatch.setattr(folder._files, "get_file", cut)
     with pytest.raises(KeyboardInterrupt):
-        folder.pull()
-    folder.push()
+        folder.fetch()
+    folder.upload()
     assert (at(url) / "study.journal").read_text() == "one\ntwo\n"
     monkeypatch.undo()
-    folder.pull()
+    folder.fetch()
     assert (folder.copy / "study.journal").read_text() == "one\ntwo\n"
 
 
 def test_what_grew_there_is_taken_whatever_the_clocks_say(url: str) -> None:
-    folder = RemoteFolder(url)
-    at(url).mkdir(parents=True)
+    folder = begun(url)
+    (folder.copy / "study.journal").write_text("one\n")
+    ended(folder)
     (at(url) / "study.journal").write_text("one\ntwo\n")
-    folder.copy.mkdir(parents=True)
-    (folder.copy / "study.journal").write_text("one\ntw")  # later
-    folder.pull()
+    os.utime(at(url) / "study.journal", (1, 1))
+    folder.fetch()
     assert (folder.copy / "study.journal").read_text() == "one\ntwo\n"
 
 
-def test_what_changed_in_both_places_is_for_people_to_decide(url: str) -> None:
-    folder = RemoteFolder(url)
-    folder.copy.mkdir(parents=True)
+def test_a_study_that_grew_in_both_places_is_for_people_to_decide(url: str) -> None:
+    folder = begun(url)
     (folder.copy / "study.journal").write_text("one\n")
-    folder.push()
-    (folder.copy / "study.journal").write_text("one\nhere\n")
+    folder.upload()
+    (folder.copy / "study.journal").write_text("one\nhere\n")  # and then the power went
     (at(url) / "study.journal").write_text("one\nthere\n")
-    with pytest.raises(ChangedTwiceError, match=r"`out` must change in one place .*, but study\."):
-        RemoteFolder(url).pull()
+    with pytest.raises(RuntimeError, match=r"`out` must change in one place .*, but study\."):
+        RemoteFolder(url).fetch()
     assert (at(url) / "study.journal").read_text() == "one\nthere\n"
 
 
-def test_what_is_removed_there_goes_from_the_copy_unless_it_changed(url: str) -> None:
-    folder = RemoteFolder(url)
-    folder.copy.mkdir(parents=True)
-    for name in ("same", "changed"):
+def test_what_is_removed_there_goes_from_the_copy(url: str) -> None:
+    folder = begun(url)
+    for name in ("kept", "gone"):
         (folder.copy / name).write_text(name)
-    folder.push()
-    for name in ("same", "changed"):
-        (at(url) / name).unlink()
-    (folder.copy / "changed").write_text("once more")
-    folder.pull()
-    assert [path.name for path in folder.copy.iterdir()] == ["changed"]
+    ended(folder)
+    (at(url) / "gone").unlink()
+    folder.fetch()
+    assert [path.name for path in folder.copy.iterdir()] == ["kept"]
+
+
+def test_what_has_not_changed_is_not_fetched_again(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = begun(url)
+    (folder.copy / "supernet.pt").write_text("large")
+    ended(folder)
+    again = RemoteFolder(url)
+    monkeypatch.setattr(again._files, "get_file", pytest.fail)
+    again.fetch()
+    assert (again.copy / "supernet.pt").read_text() == "large"
 
 
 def test_what_others_keep_there_stays(url: str) -> None:
@@ -193,9 +208,9 @@ def test_what_others_keep_there_stays(url: str) -> None:
     (at(url) / ".keep").write_text("")
     (at(url) / "run.json").write_text("{}")
     folder = RemoteFolder(url)
-    folder.pull()
+    folder.fetch()
     assert [path.name for path in folder.copy.iterdir()] == ["run.json"]
-    folder.push()
+    folder.upload()
     assert (at(url) / ".keep").exists()
 
 
@@ -203,10 +218,10 @@ def test_in_memory_too() -> None:
     files = fsspec.filesystem("memory")
     files.pipe_file("/bucket/run/a/b.txt", b"there")
     folder = RemoteFolder("memory://bucket/run")
-    folder.pull()
+    folder.fetch()
     assert (folder.copy / "a" / "b.txt").read_text() == "there"
     (folder.copy / "c.txt").write_text("new")
-    folder.push()
+    folder.upload()
     assert files.cat_file("/bucket/run/c.txt") == b"new"
 
 
@@ -230,4 +245,4 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     folder.copy.mkdir(parents=True)
     (folder.copy / "run.json").write_text("{}")
     with pytest.raises(RuntimeError, match=r"`out` must be reachable, but file://.* is not: "):
-        folder.push()
+        folder.upload()

@@ -1,6 +1,7 @@
 """An Optuna storage gets a copy of each trial, is behind at times, and never stops a search."""
 
 import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -60,23 +61,46 @@ def test_a_search_fills_a_database_that_optuna_opens(capsys: Streams) -> None:
 def test_a_storage_that_is_behind_is_brought_up_to_date() -> None:
     run = start_run(Path("run"), OPTIONS)
     _keep(run, 0, 1)
-    run.study.reflect(Mirror(URL, "run"))
+    Mirror(URL, "run").update(run.study.trials())
     assert len(_there(URL)) == 2
     _keep(run, 2, 3)
     run.close()
     again = resume_run(Path("run"))
-    _keep(again, 4)  # without it
-    again.study.reflect(Mirror(URL, "run"))
+    _keep(again, 4)
+    mirror = Mirror(URL, "run")
+    mirror.update(again.study.trials())
     _keep(again, 5)
+    mirror.update(again.study.trials())
     again.close()
     assert _there(URL) == _here()
     assert [attributes["number"] for attributes, *_ in _there(URL)] == [0, 1, 2, 3, 4, 5]
 
 
+@pytest.mark.usefixtures("without_ray")
+def test_the_trials_are_copied_while_a_search_runs_and_when_it_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: Streams
+) -> None:
+    monkeypatch.setattr("nas.cli.search.MIRROR_S", 0.0)
+    seen: list[int] = []
+
+    def look(steps: Iterable[Any], heading: str) -> None:
+        for _ in steps:
+            seen.append(len(_there(URL)))
+            if seen[-1] == 5:
+                raise RuntimeError("no more")
+
+    monkeypatch.setattr("nas.cli.search._show_progress", look)
+    assert main([*SEARCH, "run", "--storage", URL]) == 2
+    assert seen[-1] == 5
+    assert seen == sorted(seen)
+    assert 5 <= len(_there(URL)) < 8
+    assert _there(URL) == _here()
+
+
 def test_a_journal_is_a_storage_too() -> None:
     run = start_run(Path("run"), OPTIONS)
-    run.study.reflect(Mirror("all.journal", "run"))
     _keep(run, 0, 1, 2)
+    Mirror("all.journal", "run").update(run.study.trials())
     run.close()
     backend = JournalFileBackend("all.journal")
     assert _there(optuna.storages.JournalStorage(backend)) == _here()
@@ -88,9 +112,9 @@ def test_runs_of_several_names_share_a_storage_and_those_of_one_do_not() -> None
         _keep(run, number)
         if name.endswith("/a"):
             with pytest.raises(ValueError, match=r"hold no other run's study, but .* has one"):
-                run.study.reflect(Mirror(URL, "a"))
+                Mirror(URL, "a").update(run.study.trials())
         else:
-            run.study.reflect(Mirror(URL, name))
+            Mirror(URL, name).update(run.study.trials())
         run.close()
     assert _there(URL, "a") == _here("a")
     assert _there(URL, "b") == _here("b")
@@ -99,21 +123,19 @@ def test_runs_of_several_names_share_a_storage_and_those_of_one_do_not() -> None
 def test_a_storage_that_fails_on_the_way_costs_nothing() -> None:
     run = start_run(Path("run"), OPTIONS)
     mirror = Mirror(URL, "run")
-    run.study.reflect(mirror)
     _keep(run, 0)
+    mirror.update(run.study.trials())
     with sqlite3.connect("trials.db") as other:
         other.execute(FULL)
     _keep(run, 1, 2)
-    assert mirror.behind == "IntegrityError: over quota"
     with pytest.raises(RuntimeError, match=r"but sqlite:///trials.db does not: .*over quota\."):
-        run.study.reflect(mirror)
+        mirror.update(run.study.trials())
     with sqlite3.connect("trials.db") as other:
         other.execute("DROP TRIGGER full")
-    _keep(run, 3)  # is not tried
+    _keep(run, 3)
     assert len(_there(URL)) == 1
-    run.study.reflect(mirror)
+    mirror.update(run.study.trials())
     run.close()
-    assert mirror.behind == ""
     assert len(_here()) == 4
     assert _there(URL) == _here()
 

@@ -4,7 +4,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
 from itertools import chain, count, takewhile
 from pathlib import Path
@@ -16,11 +17,12 @@ from nas.study.options import SearchOptions
 
 if TYPE_CHECKING:
     from nas.estimating import Prepared
-    from nas.run import Run
+    from nas.run import Progress, Run
     from nas.study.mirror import Mirror
     from nas.training.crew import Asked
 
 TRIALS, TRAINED_TRIALS = 200, 30  # unless told
+MIRROR_S = 30.0  # between two copies of the trials to `--storage`
 
 
 def run_search(arguments: argparse.Namespace) -> int:
@@ -42,6 +44,7 @@ def run_search(arguments: argparse.Namespace) -> int:
         mirror = _mirror(arguments.storage, run)
         steps = run.steps(ray_address=arguments.ray, trial_timeout_s=_seconds(arguments),
                           crew=crew)  # fmt: skip
+        steps = _mirrored(steps, mirror, run)
         with redirect_stdout(sys.stderr):  # Ray tells there of lost workers
             _show_progress(steps, f"{run.device.description}; {folder}")
         model = ReportModel(run)
@@ -73,16 +76,30 @@ def _mirror(url: str | None, run: "Run") -> "Mirror | None":
     from nas.study.mirror import Mirror
 
     mirror = Mirror(url, run.folder.resolve().name)
-    run.study.reflect(mirror)
+    mirror.update(run.study.trials())
     return mirror
 
 
-def _behind(mirror: "Mirror | None", run: "Run") -> str:
-    """Bring the storage up to date if it failed on the way; say why it still does not take all."""
-    if mirror is None or not mirror.behind:
-        return ""
+def _mirrored(
+    steps: "Iterator[Progress]", mirror: "Mirror | None", run: "Run"
+) -> "Iterator[Progress]":
+    """Copy the trials every so often, and when the steps end, however; a failure waits."""
+    copied = time.monotonic()
     try:
-        run.study.reflect(mirror)
+        for step in steps:
+            yield step
+            if time.monotonic() > copied + MIRROR_S:
+                _behind(mirror, run)
+                copied = time.monotonic()
+    finally:
+        _behind(mirror, run)
+
+
+def _behind(mirror: "Mirror | None", run: "Run") -> str:
+    """Bring the storage up to date; say why it does not take all."""
+    try:
+        if mirror is not None:
+            mirror.update(run.study.trials())
     except (RuntimeError, ValueError) as error:
         return str(error)
     return ""

@@ -56,5 +56,5 @@ def add_search_options(search: argparse.ArgumentParser) -> None:
     add("--trial-timeout", type=duration_ms, metavar="TIME",
         help="end a trial that runs longer, such as 10min (no limit)")  # fmt: skip
     add("--storage", type=word, metavar="URL",
-        help="an Optuna storage that gets a copy of each trial: sqlite:///x.db, "
-             "or a file x.journal")  # fmt: skip
+        help="an Optuna storage that gets a copy of the trials every half a minute and at the end: "
+             "sqlite:///x.db, or a file x.journal")  # fmt: skip

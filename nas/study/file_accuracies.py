@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from nas.study import journal
 from predictors.backends.table import find_runtime
@@ -106,17 +106,17 @@ def read_files(folder: Path, *, growing: bool = False) -> FileAccuracies:
         ValueError: if a line is none; the message says which.
     """
     found: FileAccuracies = {}
-    for number, entry in enumerate(journal.read(folder / RECORD, growing=growing), start=1):
-        try:
-            config = journal.take_config(entry)
-            form = (entry.pop("runtime"), entry.pop("precision"))
-            found.setdefault(config, {})[form] = FileAccuracy(**entry)
-        except (KeyError, TypeError, AttributeError, ValueError):
-            raise ValueError(
-                f"Line {number} of {folder / RECORD} must hold a config and how accurate a file of "
-                "it is. Restore the file, or delete that line to judge again."
-            ) from None
+    what = "how accurate a file of it is"
+    for config, (form, accuracy) in journal.read_records(
+        folder / RECORD, _record, what=what, growing=growing
+    ):
+        found.setdefault(config, {})[form] = accuracy
     return found
+
+
+def _record(entry: dict[str, Any]) -> tuple[Form, FileAccuracy]:
+    form = (entry.pop("runtime"), entry.pop("precision"))
+    return form, FileAccuracy(**entry)
 
 
 def _judged(checkpoint: "Checkpoint", form: Form, *, of: float, data: str) -> FileAccuracy:

@@ -2,10 +2,13 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from search_spaces.fasternet import FasterNetConfig
+
+R = TypeVar("R")
 
 
 def append(path: Path, entries: list[dict[str, Any]]) -> None:
@@ -45,6 +48,27 @@ def read(path: Path, *, growing: bool = False) -> list[dict[str, Any]]:
             "repeat with --repair, which `fasternas show` has too, to drop the cut line."
         )
     return [_parsed(line, path, number) for number, line in enumerate(lines[:-1], start=1)]
+
+
+def read_records(
+    path: Path, parse: Callable[[dict[str, Any]], R], *, what: str, growing: bool = False
+) -> list[tuple[FasterNetConfig, R]]:
+    """Return the configs of all entries, each with what `parse` makes of the rest of its entry.
+
+    Raises:
+        ValueError: if a line is no such record; the message says which.
+        OSError: if the file cannot be read.
+    """
+    found = []
+    for number, entry in enumerate(read(path, growing=growing), start=1):
+        try:
+            found.append((take_config(entry), parse(entry)))
+        except (KeyError, TypeError, AttributeError, ValueError):
+            raise ValueError(
+                f"Line {number} of {path} must hold a config and {what}. Restore the file, or "
+                "delete that line to lose that entry only."
+            ) from None
+    return found
 
 
 def take_config(entry: dict[str, Any]) -> FasterNetConfig:

@@ -9,7 +9,6 @@ files.jsonl         what the accuracy of networks loses in files that are not in
 
 import json
 import logging
-import os
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -22,11 +21,10 @@ from nas.search.searchers import distributions
 from nas.search.trial import Outcome, Scores
 from nas.study import journal
 from nas.study.file_accuracies import FileAccuracy, Form, append_file, read_files
-from nas.study.mirror import Mirror
 from nas.study.trainings import Trained, append_training, read_trainings
 from predictors.measurement import Latency
 from search_spaces.fasternet import FasterNetConfig
-from search_spaces.io import lock_descriptor, locked
+from search_spaces.io import atomic_write, lock_descriptor, locked
 from search_spaces.space import Genes, Space
 
 
@@ -96,7 +94,6 @@ class Study:
         self._space = space
         self._budget_ms = budget_ms
         self._lock = lock if lock or reading else hold(folder)
-        self._mirror: Mirror | None = None
         growing = self.growing = reading and _is_held(folder)  # another process appends
         try:
             # says which line is corrupt, as Optuna does not
@@ -120,26 +117,15 @@ class Study:
         self.add([to_optuna(self._space, genes, outcome, budget_ms=self._budget_ms)])
 
     def add(self, trials: Iterable[optuna.trial.FrozenTrial]) -> None:
-        """Record trials as they are; the mirror gets what is in the folder."""
+        """Record trials as they are."""
         assert self._study is not None
         for trial in trials:
             self._study.add_trial(trial)
-            if self._mirror:
-                self._mirror.add(trial)
 
     def trials(self) -> list[optuna.trial.FrozenTrial]:
         """Every recorded trial as Optuna has it, in the order of their numbers."""
         found = self._study.trials if self._study else []
         return sorted(found, key=lambda trial: int(trial.user_attrs["number"]))
-
-    def reflect(self, mirror: Mirror) -> None:
-        """Bring a mirror up to date, and keep it so.
-
-        Raises:
-            ValueError, RuntimeError: as `Mirror.follow` does.
-        """
-        mirror.follow(self.trials())
-        self._mirror = mirror
 
     def keep_measurement(self, config: FasterNetConfig, measurement: Latency) -> None:
         """Record a latency."""
@@ -219,13 +205,8 @@ def _unreadable(path: Path, error: Exception) -> ValueError:
 
 
 def write_run(folder: Path, run: Mapping[str, Any]) -> None:
-    """Write run.json beside and rename it."""
-    unfinished = folder / f".{RUN}.{os.getpid()}"
-    try:
-        unfinished.write_text(json.dumps(run, indent=2) + "\n")
-        unfinished.replace(folder / RUN)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    """Write run.json."""
+    atomic_write(folder / RUN, json.dumps(run, indent=2) + "\n")
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -249,17 +230,14 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 def read_measurements(folder: Path, *, growing: bool = False) -> dict[FasterNetConfig, Latency]:
     """Return the latencies that were timed."""
-    found: dict[FasterNetConfig, Latency] = {}
-    for number, entry in enumerate(journal.read(folder / MEASUREMENTS, growing=growing), start=1):
-        try:
-            config = journal.take_config(entry)
-            found[config] = Latency.from_json(entry["measurement"])
-        except (KeyError, TypeError, AttributeError):
-            raise ValueError(
-                f"Line {number} of {folder / MEASUREMENTS} must hold a config and a measurement. "
-                "Restore the file, or delete that line to measure again."
-            ) from None
-    return found
+    return dict(
+        journal.read_records(
+            folder / MEASUREMENTS,
+            lambda entry: Latency.from_json(entry["measurement"]),
+            what="a measurement",
+            growing=growing,
+        )
+    )
 
 
 def hold(folder: Path, *, reading: bool = False) -> IO[bytes]:

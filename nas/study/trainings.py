@@ -86,15 +86,10 @@ def read_trainings(folder: Path, *, growing: bool = False) -> Trainings:
         ValueError: if a line is none; the message says which.
     """
     found: Trainings = {}
-    for number, entry in enumerate(journal.read(folder / TRAININGS, growing=growing), start=1):
-        try:
-            config = journal.take_config(entry)
-            training = Trained(**entry)
-        except (KeyError, TypeError, AttributeError, ValueError):
-            raise ValueError(
-                f"Line {number} of {folder / TRAININGS} must hold a config and a training. "
-                "Restore the file, or delete that line to train again."
-            ) from None
+    records = journal.read_records(
+        folder / TRAININGS, lambda entry: Trained(**entry), what="a training", growing=growing
+    )
+    for config, training in records:
         found.setdefault(config, {})[training.epochs] = training
     return found
 

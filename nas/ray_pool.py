@@ -132,11 +132,11 @@ class RayPool:
                 there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
                 looks.append(look.options(scheduling_strategy=there).remote(mark))
         done, _ = self._ray.wait(looks, num_returns=len(looks), timeout=PATIENCE_S)
-        found = []
-        for answer in done:
+        answers = []
+        for look_done in done:
             with suppress(self._ray.exceptions.RayError):  # a node that is lost too
-                found.append(self._ray.get(answer))
-        return any(found)
+                answers.append(self._ray.get(look_done))
+        return any(answers)
 
     def __exit__(self, *_: object) -> None:
         self._running.clear()
@@ -200,17 +200,22 @@ def joined(address: str | None, *, resources: Sequence[str] = ()) -> Iterator[An
     options: dict[str, Any] = {"address": address, "runtime_env": _our_code()}
     if address is None:  # "local": another cluster on this machine is not joined
         _set(SETTINGS_ALONE)
-        options = {"address": "local", "include_dashboard": False,
-                   "num_cpus": len(os.sched_getaffinity(0)),
-                   "resources": dict.fromkeys(resources, 1)}  # fmt: skip
+        options = {
+            "address": "local",
+            "include_dashboard": False,
+            "num_cpus": len(os.sched_getaffinity(0)),
+            "resources": dict.fromkeys(resources, 1),
+        }
     try:
         _knock(address)
         with _own_handler(signal.SIGTERM):
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except (OSError, RuntimeError, ValueError) as error:
-        advice = ("Is it running there? One that wants a token is joined with RAY_AUTH_MODE=token."
-                  if address else
-                  "Can HOME and the folder for temporary files be written?")  # fmt: skip
+        advice = (
+            "Is it running there? One that wants a token is joined with RAY_AUTH_MODE=token."
+            if address
+            else "Can HOME and the folder for temporary files be written?"
+        )
         raise RuntimeError(
             f"Ray must be reachable, but is not: {first_line(error)}. {advice}"
         ) from error
@@ -262,8 +267,8 @@ def through_ray(device: Device, address: str | None) -> Iterator[Device]:
     Raises:
         RuntimeError: if the cluster cannot be reached.
     """
-    pools = [form for place in places_of(device) for form in forms_of(place)
-             if isinstance(form, PooledDevice)]  # fmt: skip
+    each = [one for place in places_of(device) for one in _by_backend(place)]
+    pools = [one for one in each if isinstance(one, PooledDevice)]
     if not pools:
         yield device
         return
@@ -277,20 +282,24 @@ def through_ray(device: Device, address: str | None) -> Iterator[Device]:
 
 
 def _in_tasks(ray: Any, device: Device) -> Device:
-    """Let Ray time a pool's boards where it has them, in each form if there are several."""
+    """Let Ray time a pool's boards where it has them, in each backend if there are several."""
     if isinstance(device, MultiBackendDevice):
-        return MultiBackendDevice(device.name, [_in_tasks(ray, form) for form in device.forms])
+        return MultiBackendDevice(device.name, [_in_tasks(ray, one) for one in device.forms])
     if not isinstance(device, PooledDevice):
         return device
-    there = ray.cluster_resources()
-    offered = [b.name for b in device.places if b.name in there and b.name not in TAKEN]
-    remarks = [f"No node of the Ray cluster has the resource {board.name}, so this process timed "
-               "its networks." for board in device.places if board.name not in offered]  # fmt: skip
+    resources = ray.cluster_resources().keys() - set(TAKEN)
+    offered = [board.name for board in device.places if board.name in resources]
+    remarks = [
+        f"No node of the Ray cluster has the resource {board.name}, so this process timed its "
+        "networks."
+        for board in device.places
+        if board.name not in offered
+    ]
     return device.timed_by(dict.fromkeys(offered, partial(timed_in_task, ray)), remarks=remarks)
 
 
-def forms_of(device: Device) -> tuple[Device, ...]:
-    """Return the runtimes and precisions that a device is timed in, each as a device."""
+def _by_backend(device: Device) -> tuple[Device, ...]:
+    """The backends that a device is timed in, each as a device."""
     return device.forms if isinstance(device, MultiBackendDevice) else (device,)
 
 
@@ -319,5 +328,7 @@ def timed_in_task(
 
 
 def _node_lost(board: str) -> DeviceLostError:
-    return DeviceLostError(f"The Ray node next to {board} must stay alive, but was lost. "
-                        "Start it again with the board as its resource.")  # fmt: skip
+    return DeviceLostError(
+        f"The Ray node next to {board} must stay alive, but was lost. Start it again with the "
+        "board as its resource."
+    )

@@ -12,9 +12,9 @@ from optuna.storages.journal import JournalFileBackend
 from nas.cli.main import main
 from nas.run import Run
 from nas.search.trial import Outcome, Scores
-from nas.study.mirror import Mirror
 from nas.study.options import SearchOptions
 from nas.study.run_folder import read_only_run, resume_run, start_run
+from nas.study.store import Mirror
 
 URL = "sqlite:///trials.db"
 OPTIONS = SearchOptions(device="arm", space="fasternet-32", budget_ms=2.0, trials=8)

@@ -18,7 +18,7 @@ from nas.study.options import SearchOptions
 if TYPE_CHECKING:
     from nas.estimating import Prepared
     from nas.run import Progress, Run
-    from nas.study.mirror import Mirror
+    from nas.study.store import Mirror
     from nas.training.crew import Asked
 
 TRIALS, TRAINED_TRIALS = 200, 30  # unless told
@@ -73,7 +73,7 @@ def _mirror(url: str | None, run: "Run") -> "Mirror | None":
     """The storage that gets a copy of the trials; it begins with those that there are."""
     if url is None:
         return None
-    from nas.study.mirror import Mirror
+    from nas.study.store import Mirror
 
     mirror = Mirror(url, run.folder.resolve().name)
     mirror.update(run.study.trials())

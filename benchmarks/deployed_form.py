@@ -20,15 +20,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, get_args
+from typing import Any
 
 from deployed_forms import Contender, contenders_of
 
-from nas.training.export_images import RandomImages, real_images
-from nas.training.exports import find_weights
+from nas.finetune.export import RandomImages, find_weights, real_images
 from predictors.backends.agreement import Batches
-from predictors.backends.export_subject import Subject
-from predictors.backends.table import RUNTIMES, Runtime, RuntimeName, installed_version
+from predictors.backends.model import checkpoint_model
+from predictors.backends.table import Runtime, installed_version, runtime_names, runtimes
 from predictors.devices.registry import open_device
 from predictors.measurement import Latency, compare_in_turn
 from search_spaces.io import one_line
@@ -61,8 +60,8 @@ def main() -> None:
         "device": open_device(options.device).description, "turns": options.turns, "seed": 0,
         "images": Path(options.data).name if options.data else "noise",
         "platform": platform.platform(),
-        "versions": {package: found for package in ("timm", "onnx", *(r.package for r in RUNTIMES))
-                     if (found := installed_version(package))},
+        "versions": {name: found for name in ("timm", "onnx", *(r.package for r in runtimes()))
+                     if (found := installed_version(name))},
         "trained": {Path(name).stem: _weights(name, options)[1] for name in options.networks},
         "rows": rows,
     }  # fmt: skip
@@ -111,7 +110,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--found", nargs="*", default=FOUND, metavar="FILE",
                         help="configs or checkpoints besides T0 to S")  # fmt: skip
     parser.add_argument("--sizes", nargs="*", default=SIZES, help="of T0 to L (t0 t1 t2 s)")
-    parser.add_argument("--runtime", nargs="*", choices=get_args(RuntimeName),
+    parser.add_argument("--runtime", nargs="*", choices=runtime_names(),
                         help="those to time (all, but for torch-compiled)")  # fmt: skip
     parser.add_argument("--turns", type=int, help=f"({TURNS})")
     parser.add_argument("--quick", action="store_true", help="T0 alone, two turns, writes nothing")
@@ -131,10 +130,12 @@ def _contenders(name: str, options: argparse.Namespace, folder: Path) -> list[Co
     real = None
     if options.data:
         real = real_images(options.data, checkpoint, trained=trained, count=options.images)
-    subject = Subject(name=Path(name).stem, checkpoint=checkpoint, trained=trained,
-                      calibration=None if real is None else real.calibration(1))  # fmt: skip
-    images: Batches = real or RandomImages(shape=subject.shape, count=NOISE)
-    return list(contenders_of(subject, _runtimes(options.runtime), images, folder / subject.name))
+    model = checkpoint_model(
+        Path(name).stem, checkpoint,
+        calibration_images=None if real is None else real.calibration_images(1),
+    )  # fmt: skip
+    images: Batches = real or RandomImages(shape=model.shape, count=NOISE)
+    return list(contenders_of(model, _runtimes(options.runtime), images, folder / model.name))
 
 
 def _weights(name: str, options: argparse.Namespace) -> tuple[Any, bool]:
@@ -144,8 +145,8 @@ def _weights(name: str, options: argparse.Namespace) -> tuple[Any, bool]:
 
 def _runtimes(names: Sequence[str] | None) -> list[Runtime]:
     """Those that are asked for; ONNX Runtime in fp32 is what all are compared in."""
-    wanted = names or [name for name in get_args(RuntimeName) if name != "torch-compiled"]
-    return [runtime for runtime in RUNTIMES if (runtime.name, runtime.precision) == PLAIN
+    wanted = names or [name for name in runtime_names() if name != "torch-compiled"]
+    return [runtime for runtime in runtimes() if (runtime.name, runtime.precision) == PLAIN
             or (runtime.name in wanted and runtime.version)]  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         _start_boards(stack, folder)
         first = config_model(configs[0])
-        find_runtime("onnxruntime").export(first, folder / "first.onnx")  # loads torch
+        find_runtime("onnxruntime").deploy(first, folder / "first")  # loads torch
         turns = [{name: _seconds(name, configs) for name in ("b1", "b1,b2,b3")}
                  for _ in range(options.repetitions)]  # fmt: skip
     one, three = ([turn[name] for turn in turns] for name in ("b1", "b1,b2,b3"))

@@ -11,10 +11,9 @@ import torch
 from beats_the_hand import by_hand
 
 from nas.cli.main import main as fasternas
+from nas.finetune.export import RealImages, find_weights, real_images
 from nas.finetune.folder import WEIGHTS
-from nas.training.export_images import RealImages, real_images
-from nas.training.exports import find_weights
-from predictors.backends.export_subject import Subject
+from predictors.backends.model import Model, checkpoint_model
 from predictors.data.datasets import located
 from predictors.training.evaluate import Split
 from predictors.training.recipe import Recipe
@@ -35,7 +34,7 @@ PUBLISHED = 224  # px, of the weights that timm publishes
 class Exported:
     """A network with weights, the images that it is judged by, and where the weights are from."""
 
-    subject: Subject
+    model: Model
     images: RealImages
     weights: str
     split: Split = "validation"
@@ -127,9 +126,8 @@ def _exported(
     config = checkpoint.config
     known = len(loaded(data, config.resolution).classes) == config.classes
     images = real_images(data, checkpoint, trained=known, count=count)
-    subject = Subject(name=name, checkpoint=checkpoint, trained=True,
-                      calibration=images.calibration(1))  # fmt: skip
-    return Exported(subject=subject, images=images, weights=weights)
+    model = checkpoint_model(name, checkpoint, calibration_images=images.calibration_images(1))
+    return Exported(model=model, images=images, weights=weights)
 
 
 def _on_test(exported: Exported) -> Exported:

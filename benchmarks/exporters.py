@@ -25,10 +25,8 @@ import torch
 from export_subjects import PUBLISHED, Exported, Short, given_t0, trained_small, trained_t0
 from provenance import provenance
 
-from nas.training.exports import Export, export_each
-from predictors.backends.export_running import Run
-from predictors.backends.export_targets import TARGETS, Target
-from predictors.backends.table import installed_version
+from nas.finetune.export import Export, export_each
+from predictors.backends.table import Run, Runtime, formats, installed_version
 
 RESULTS = Path(__file__).parent / "results"
 SMALL_RESOLUTION = 64  # px, of T0 where it has to be trained
@@ -69,7 +67,7 @@ def main() -> None:
     result = {
         "networks": networks,
         **provenance("torch", "timm", "onnx", "onnxruntime"),
-        "runtimes": {package: found for target in TARGETS for package in target.packages
+        "runtimes": {package: found for line in formats() for package in line.module.PACKAGES
                      if (found := installed_version(package))},
     }  # fmt: skip
     options.out.mkdir(parents=True, exist_ok=True)
@@ -78,9 +76,9 @@ def main() -> None:
 
 def paired(exported: Exported, run: Run) -> Paired:
     """Count on which images torch and a file differ in being right."""
-    network, images = exported.subject.network(), 0
+    network, images = exported.model.network(), 0
     only_torch = only_file = 0
-    for batch, labels in exported.images(exported.subject.at_once):
+    for batch, labels in exported.images(exported.model.at_once):
         with torch.no_grad():
             reference = network(batch).argmax(1) == labels
         ours = run(batch)[0].reshape(len(batch), -1).argmax(1) == labels
@@ -118,7 +116,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=500, help="of --data to compare (500)")
     parser.add_argument("--epochs", type=int, default=10, help="of T0 where it is trained (10)")
     parser.add_argument("--small-epochs", type=int, default=8, help="of the small networks (8)")
-    known = [target.name for target in TARGETS]
+    known = [line.format for line in formats()]
     parser.add_argument("--to", nargs="*", choices=known, default=known, help="(all installed)")
     parser.add_argument("--kept", type=Path, default=RESULTS / "exporters",
                         help="folder of what is trained")  # fmt: skip
@@ -142,31 +140,32 @@ def _subjects(options: argparse.Namespace) -> Iterator[tuple[Exported, Sequence[
         yield exported, small
 
 
-def _targets(names: Sequence[str]) -> list[Target]:
+def _targets(names: Sequence[str]) -> list[Runtime]:
     """Those that are installed here."""
-    return [target for target in TARGETS if target.name in names
-            and all(map(installed_version, target.packages))]  # fmt: skip
+    return [line for line in formats() if line.format in names
+            and all(map(installed_version, line.module.PACKAGES))]  # fmt: skip
 
 
-def _judged(exported: Exported, targets: Sequence[Target]) -> dict[str, Any]:
+def _judged(exported: Exported, targets: Sequence[Runtime]) -> dict[str, Any]:
     """Export to each target; print what came of it and return it."""
-    subject, rows = exported.subject, []
+    model, rows = exported.model, []
     with tempfile.TemporaryDirectory(prefix="fasternas-") as folder:
-        for export in export_each(subject, targets, Path(folder), exported.images):
+        for export in export_each(model, targets, Path(folder), exported.images):
             rows.append(_row(exported, export))
-            print(words(subject.name, rows[-1]), flush=True)
-    return {"network": subject.name, "weights": exported.weights,
-            "resolution": subject.config.resolution, "data": Path(exported.images.data.name).name,
+            print(words(model.name, rows[-1]), flush=True)
+    return {"network": model.name, "weights": exported.weights,
+            "resolution": model.shape[-1], "data": Path(exported.images.data.name).name,
             "split": exported.split, "rows": rows}  # fmt: skip
 
 
 def _row(exported: Exported, export: Export) -> dict[str, Any]:
-    lost, run = None, export.target.run
-    if run and not export.refusal and exported.images.labelled:
-        found = paired(exported, run(exported.subject, export.path))
+    lost, line = None, export.runtime
+    run = None if export.refusal else line.module.run(exported.model, export.path, line)
+    if run and exported.images.labelled:
+        found = paired(exported, run)
         low, high = found.interval
         lost = {"points": found.lost, "low": low, "high": high, **asdict(found)}
-    return {"format": export.target.name, "int8": export.target.int8, "refused": export.refusal,
+    return {"format": line.format, "int8": line.precision == "int8", "refused": export.refusal,
             "agreement": export.agreement and asdict(export.agreement), "lost": lost}  # fmt: skip
 
 

@@ -118,7 +118,7 @@ def _plain(models: Sequence[Model]) -> dict[str, list[float]]:
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for model in models:
-            file = find_runtime("onnxruntime").export(model, Path(folder) / "plain.onnx")
+            file = find_runtime("onnxruntime").deploy(model, Path(folder) / model.name)
             shape = json.dumps([1, *model.shape])
             done = subprocess.run([sys.executable, "-c", PLAIN, file, shape], check=True,
                                   capture_output=True)  # fmt: skip

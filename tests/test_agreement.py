@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from predictors.backends.agreement import Agreement, Batches, agreement
+from predictors.backends.torch import in_torch
 
 IMAGES = torch.arange(15.0).view(5, 3, 1, 1) + 1
 
@@ -29,7 +30,7 @@ def _found(wrong: Tensor, labels: Tensor | None = None, *, fill: bool = False) -
         ours[0] += wrong
         return [ours]
 
-    found = agreement(run, nn.Flatten(1), _batches(labels), at_once=2, fill=fill)
+    found = agreement(run, in_torch(nn.Flatten(1)), _batches(labels), at_once=2, fill=fill)
     assert sizes == ([2, 2, 2] if fill else [2, 2, 1])
     return found
 
@@ -62,7 +63,9 @@ def test_several_outputs_are_compared_each_by_its_size() -> None:
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
             return 1000 * x, x
 
-    found = agreement(lambda x: [1000 * x, x + 1.5], Two(), _batches(None), at_once=5, fill=False)
+    found = agreement(
+        lambda x: [1000 * x, x + 1.5], in_torch(Two()), _batches(None), at_once=5, fill=False
+    )
     assert found.difference == pytest.approx(0.1)
     assert found.same is None
 
@@ -73,7 +76,7 @@ def test_one_image_of_two_classes_that_goes_wrong_does_not_decide_alone() -> Non
     near = images.flatten(1).clone()
     near[7] = near[7].flip(0)
     rows = iter(torch.split(near, 1))
-    found = agreement(lambda _: [next(rows)], nn.Flatten(1),
+    found = agreement(lambda _: [next(rows)], in_torch(nn.Flatten(1)),
                       lambda _: ((image, None) for image in torch.split(images, 1)),
                       at_once=1, fill=False)  # fmt: skip
     whole = torch.corrcoef(torch.stack([near.flatten(), images.flatten()]))[0, 1]

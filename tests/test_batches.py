@@ -14,8 +14,8 @@ from nas.cli.main import main
 from nas.report.bench_figures import models_figure, operators_figure
 from predictors.backends.foreign import onnx_model
 from predictors.backends.model import batched, config_model
-from predictors.backends.model_files import write_onnx
-from predictors.backends.onnx_export import onnx_logits
+from predictors.backends.onnx_export import write_onnx
+from predictors.backends.onnxruntime import outputs_of
 from predictors.backends.table import find_runtime
 from predictors.devices.registry import open_device
 from predictors.measurement import Backend, Latency
@@ -49,25 +49,22 @@ def test_a_larger_batch_takes_longer(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_program_of_torch_takes_its_batch(tmp_path: Path) -> None:
     four = batched(config_model(TINY), 4)
-    file = find_runtime("torch").export(four, tmp_path / "four.pt2")
+    file = find_runtime("torch").deploy(four, tmp_path / "four")
     assert torch.export.load(file).module()(four.image()).shape == (4, 10)
 
 
 def test_what_takes_one_image_refuses_more(tmp_path: Path) -> None:
     fixed = replace(config_model(TINY, name="tiny"), batch="fixed")
-    file = write_onnx(fixed, tmp_path / "fixed.onnx")
+    file = write_onnx(fixed, tmp_path / "fixed")
     with pytest.raises(ValueError, match=r"`batch` must be 1 for .*fixed.onnx, but got 4. Export"):
-        write_onnx(batched(onnx_model(file), 4), tmp_path / "four.onnx")
-    if find_runtime("ncnn").version:
-        with pytest.raises(ValueError, match="ncnn does not: it takes one image at a time"):
-            find_runtime("ncnn").export(batched(fixed, 2), tmp_path / "two.ncnn.zip")
+        write_onnx(batched(onnx_model(file), 4), tmp_path / "four")
 
 
 def test_measure_says_how_many_images_a_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    file = write_onnx(config_model(TINY), tmp_path / "tiny.onnx")
+    file = write_onnx(config_model(TINY), tmp_path / "tiny")
     assert main(["measure", str(file), "--batch", "8", "--processes", "1"]) == 0
     shown = capsys.readouterr().out
     assert "tiny.onnx x8" in shown
@@ -83,8 +80,8 @@ def test_a_profile_knows_one_image_at_a_time() -> None:
 def test_a_fixed_batch_is_quantized(name: str, tmp_path: Path) -> None:
     runtime = find_runtime(name, "int8")
     four = batched(replace(config_model(TINY, name="tiny"), batch="fixed"), 4)
-    file = runtime.export(four, tmp_path / "four.onnx")
-    assert onnx_logits(file, four.image()).shape == (4, 10)
+    file = runtime.deploy(four, tmp_path / "four")
+    assert outputs_of(str(file))(four.image())[0].shape == (4, 10)
 
 
 def test_a_plot_shows_the_speed_of_the_whole_batch_and_says_so() -> None:

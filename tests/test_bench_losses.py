@@ -13,7 +13,7 @@ from nas.benching.bench_journal import JOURNAL
 from nas.benching.bench_subjects import Subject
 from nas.cli.main import main
 from predictors.backends.model import Model, config_model
-from predictors.devices.connection import TIMER
+from predictors.devices.connection import program
 from predictors.devices.registry import open_device
 from predictors.devices.timed import ATTEMPTS
 from search_spaces.fasternet import FasterNetConfig
@@ -71,15 +71,15 @@ def test_a_network_that_kills_its_timer_is_reported_and_the_rest_goes_on(
     monkeypatch.setattr("predictors.devices.timed.PAUSE_S", 0)
     model = config_model(replace(TINY, classes=11), name="tiny")
     fatal = config_model(replace(TINY, resolution=64), name="fatal")
-    code, fatal_code = (
-        json.dumps(text)[1:-1]
-        for text in ("    def load(path: str, shape: list[int]) -> Inference:\n        session",
-                     "    def load(path: str, shape: list[int]) -> Inference:\n"
-                     "        if shape[-1] == 64: os.abort()\n        session")
-    )  # fmt: skip
-    assert TIMER.count(code) == 1
-    program = TIMER.replace(code, fatal_code).replace("import tempfile", "import os, tempfile")
-    monkeypatch.setattr("predictors.devices.timed.TIMER", program)
+    head = "    def inference(path: str, shape: list[int]) -> Callable[[], object]:\n"
+    abort = "        if shape[-1] == 64: __import__('os').abort()\n"
+
+    def fatal_program(*names: str, backend: str) -> str:
+        text, code = program(*names, backend=backend), json.dumps(head)[1:-1]
+        assert text.count(code) == 1
+        return text.replace(code, json.dumps(head + abort)[1:-1])
+
+    monkeypatch.setattr("predictors.devices.timed.program", fatal_program)
     tiny, row = bench([_subject(model), _subject(fatal)], device, folder / "out", processes=1)
     assert tiny.latency is not None
     assert "the process that times the networks died (SIGABRT)" in row.failed

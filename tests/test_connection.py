@@ -7,7 +7,7 @@ import pytest
 
 from predictors.devices import connection
 from predictors.devices.agent.bootstrap import BOOTSTRAP
-from predictors.devices.connection import TIMER, Connection, ConnectionLostError, times_ms
+from predictors.devices.connection import Connection, ConnectionLostError, program, times_ms
 from predictors.devices.ssh import Address
 
 HERE = (sys.executable, "-uc", BOOTSTRAP)
@@ -23,9 +23,16 @@ def test_an_answer_that_takes_too_long_is_not_waited_for(monkeypatch: pytest.Mon
 
 
 def test_what_a_runtime_says_is_one_line() -> None:
-    start = {"models": ["gone.onnx"], "runtime": "onnxruntime", "threads": 1, "shapes": [[3, 8, 8]]}
+    start = {
+        "module": "predictors.backends.onnxruntime",
+        "models": ["gone.onnx"],
+        "shapes": [[3, 8, 8]],
+        "processor": "cpu",
+        "threads": 1,
+    }
+    timer = program("bootstrap", "machine", "timer", backend="predictors.backends.onnxruntime")
     with Connection(HERE) as agent, pytest.raises(RuntimeError, match=r"gone\.onnx") as caught:
-        agent.ask({"start": start, "program": TIMER})
+        agent.ask({"start": start, "program": timer})
     assert "\n" not in str(caught.value)
     assert not isinstance(caught.value, ConnectionLostError)
 

@@ -2,14 +2,15 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from predictors.backends.model import batched, config_model
-from predictors.devices.agent.gpu import Inference, provider
+from predictors.backends.onnxruntime import provider
+from predictors.backends.table import find_runtime
 from predictors.devices.agent.timer import Timer
 from predictors.devices.local import COMMAND, gpu_name
 from predictors.devices.registry import device_names, open_device
@@ -64,10 +65,11 @@ def test_others_do_not_run_on_it() -> None:
 
 
 def test_torch_is_timed_by_events_and_onnxruntime_by_the_wall() -> None:
-    start = {"processor": "cuda", "threads": 1}
-    assert clock_of({**start, "runtime": "torch"}) == "event_ms"
-    assert clock_of({**start, "runtime": "torch-compiled"}) == "event_ms"
-    assert clock_of({**start, "runtime": "onnxruntime"}) == "wall_ms"
+    clocks = {
+        name: clock_of(find_runtime(name), processor="cuda", threads=1)
+        for name in ("torch", "torch-compiled", "onnxruntime")
+    }
+    assert clocks == {"torch": "event_ms", "torch-compiled": "event_ms", "onnxruntime": "wall_ms"}
 
 
 @NEEDS_GPU
@@ -106,10 +108,10 @@ def test_what_times_counts_gpus_as_the_driver_does() -> None:
 
 
 def test_fp32_is_not_tf32() -> None:
-    assert provider({"processor": "cuda"}) == ("CUDAExecutionProvider", {"use_tf32": "0"})
-    assert provider({"processor": "cpu"}) == ("CPUExecutionProvider", {})
+    assert provider("cuda") == ("CUDAExecutionProvider", {"use_tf32": "0"})
+    assert provider("cpu") == ("CPUExecutionProvider", {})
     program = (
-        "import torch; from predictors.devices.agent.gpu import refuse_tf32; refuse_tf32()\n"
+        "import torch; from predictors.backends.torch import refuse_tf32; refuse_tf32()\n"
         "print(torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)"
     )
     told = subprocess.check_output([sys.executable, "-c", program], text=True)
@@ -117,7 +119,7 @@ def test_fp32_is_not_tf32() -> None:
 
 
 def test_the_gpu_is_idle_before_the_first_sample() -> None:
-    def synchronised(infer: Inference) -> float:
+    def synchronised(infer: Callable[[], object]) -> float:
         infer()
         done.append("waited")
         return 1.0

@@ -14,8 +14,7 @@ from safetensors.torch import save_file
 
 import fasternas as fn
 from nas.cli.main import main
-from nas.training.export_images import Calibration, real_images
-from nas.training.exports import find_weights
+from nas.finetune.export import CalibrationImages, find_weights, real_images
 from predictors.backends import table
 from predictors.data.datasets import load_data
 from predictors.training.recipe import Recipe
@@ -241,8 +240,8 @@ def test_images_are_normalised_as_the_network_was_trained(trained: Path, tmp_pat
     assert whole.max() > 200
     assert whole.shape == (20, 3, 8, 8)
     assert torch.allclose(whole, whole.round(), atol=1e-3)  # 0 to 255 again
-    calibration = images.calibration(100)
-    assert isinstance(calibration, Calibration)
+    calibration = images.calibration_images(100)
+    assert isinstance(calibration, CalibrationImages)
     assert [len(batch) for batch in calibration] == [len(b) for b in calibration] == [100, 100]
     assert [labels for _, labels in real_images("digits", other, trained=False, count=1)(8)] == [
         None

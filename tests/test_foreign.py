@@ -46,7 +46,7 @@ def test_costs_are_those_that_are_published(name: str, gmacs: float, mparams: fl
 def test_a_foreign_network_is_exported_as_it_computes(name: str, tmp_path: Path) -> None:
     model = timm_model(name)
     assert model.shape == (3, 64, 64)
-    file = find_runtime("onnxruntime").export(model, tmp_path / "foreign.onnx")  # verifies itself
+    file = find_runtime("onnxruntime").deploy(model, tmp_path / "foreign")  # verifies itself
     assert "BatchNormalization" not in {node.op_type for node in onnx.load(file).graph.node}
     again = onnx_model(file)
     assert again.shape == model.shape
@@ -85,7 +85,8 @@ def test_an_image_size_that_a_network_cannot_take_is_refused() -> None:
 
 
 def _export(path: Path, model: Model | None = None) -> Path:
-    return find_runtime("onnxruntime").export(model or config_model(TINY), path)
+    file = find_runtime("onnxruntime").deploy(model or config_model(TINY), path.with_suffix(""))
+    return file.rename(path)
 
 
 def test_an_onnx_file_is_counted_like_its_config(tmp_path: Path) -> None:
@@ -190,7 +191,7 @@ def test_what_cannot_be_counted_is_unknown(tmp_path: Path) -> None:
 def test_an_onnx_file_needs_a_runtime_that_takes_it(tmp_path: Path) -> None:
     model = onnx_model(_export(tmp_path / "tiny.onnx"))
     with pytest.raises(ValueError, match="one that takes ONNX files, since tiny"):
-        find_runtime("torch").export(model, tmp_path / "tiny.pt2")
+        find_runtime("torch").deploy(model, tmp_path / "program")
 
 
 @pytest.mark.parametrize("name", ["gone.onnx", "gone.yaml", "folder/t0"])

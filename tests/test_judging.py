@@ -9,7 +9,7 @@ import torch
 from networks import TINY
 
 import fasternas as fn
-from nas.training.export_images import real_images
+from nas.finetune.export import real_images
 from nas.training.full_batches import Feed
 from nas.training.full_recipe import FullRecipe, crop_of
 from predictors.data.datasets import ImageData, load_data

@@ -11,7 +11,7 @@ from fvcore.nn import FlopCountAnalysis
 
 from nas.benching.operators import operator_models
 from predictors.backends.model import Model
-from predictors.backends.onnx_export import export_onnx
+from predictors.backends.onnx_export import write_onnx
 
 OPERATORS = operator_models()
 BY_NAME = {model.name: model for model in OPERATORS}
@@ -64,7 +64,7 @@ def test_pconv_convolves_a_quarter_of_the_channels_ten_times_and_passes_the_rest
 @pytest.mark.parametrize("model", SMALLEST, ids=_name)
 def test_what_is_deployed_computes_the_same(model: Model, tmp_path: Path) -> None:
     network, image = model.network(), model.image()
-    file = export_onnx(network, image, tmp_path / "operator.onnx")
+    file = write_onnx(model, tmp_path / "operator")
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"image": image.numpy()})
     with torch.no_grad():

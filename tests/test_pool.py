@@ -54,7 +54,7 @@ def boards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Ser
 
 
 def _digests(folder: Path) -> list[str]:
-    files = [find_runtime("onnxruntime").export(config_model(config), folder / f"{i}.onnx")
+    files = [find_runtime("onnxruntime").deploy(config_model(config), folder / str(i))
              for i, config in enumerate(NETWORKS)]  # fmt: skip
     return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
 

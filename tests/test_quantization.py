@@ -8,18 +8,18 @@ from pathlib import Path
 import onnx
 import onnxruntime
 import pytest
-import torch
 from networks import IRREGULAR, TINY
 
 from predictors.backends import quantization
+from predictors.backends.agreement import refuse_correlation
 from predictors.backends.model import Model, config_model
-from predictors.backends.model_files import write_onnx
-from predictors.backends.quantization import quantized, refuse_unlike
+from predictors.backends.onnx_export import write_onnx
+from predictors.backends.quantization import quantized
 from predictors.backends.table import find_runtime
 
 
 def test_every_convolution_is_quantized_where_weights_are_equal(tmp_path: Path) -> None:
-    fp32 = write_onnx(config_model(IRREGULAR), tmp_path / "fp32.onnx").read_bytes()
+    fp32 = write_onnx(config_model(IRREGULAR), tmp_path / "fp32").read_bytes()
     network = onnx.load_model_from_string(fp32)
     convolutions = sum(node.op_type == "Conv" for node in network.graph.node)
     assert any(node.op_type == "Identity" for node in network.graph.node)  # equal biases, shared
@@ -36,16 +36,16 @@ def test_every_convolution_is_quantized_where_weights_are_equal(tmp_path: Path) 
 
 
 def test_a_network_that_came_as_a_file_is_quantized_too(tmp_path: Path) -> None:
-    file = write_onnx(config_model(TINY), tmp_path / "theirs.onnx")
+    file = write_onnx(config_model(TINY), tmp_path / "theirs")
     model = Model(name="theirs", identity="theirs", shape=(3, 32, 32), file=file)
     for name in ("onnxruntime", "openvino"):
         runtime = find_runtime(name, "int8")
-        found = runtime.export(model, tmp_path / f"{name}.onnx").read_bytes()
+        found = runtime.deploy(model, tmp_path / name).read_bytes()
         assert found == quantized(file.read_bytes(), model.shape)
 
 
 def test_what_is_quantized_already_stays_as_it_is(tmp_path: Path) -> None:
-    fp32 = write_onnx(config_model(TINY), tmp_path / "fp32.onnx").read_bytes()
+    fp32 = write_onnx(config_model(TINY), tmp_path / "fp32").read_bytes()
     int8 = quantized(fp32, (3, 32, 32))
     assert quantized(int8, (3, 32, 32)) == int8 != fp32
 
@@ -57,23 +57,24 @@ def test_quantizing_leaves_the_logs_alone(tmp_path: Path) -> None:
         "quantized(Path(sys.argv[1]).read_bytes(), (3, 32, 32)); print(logging.root.handlers)\n"
         "logging.warning('heard')"
     )
-    file = write_onnx(config_model(TINY), tmp_path / "network.onnx")
+    file = write_onnx(config_model(TINY), tmp_path / "network")
     command = [sys.executable, "-c", program, str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
     assert done.stderr == "WARNING:root:heard\n"
 
 
-@pytest.mark.parametrize("logits", [[1.0, -2.0, 3.0], [float("nan"), 2.0, 3.0]])
-def test_int8_that_has_nothing_to_do_with_fp32_is_refused(logits: list[float]) -> None:
+@pytest.mark.parametrize("correlation", [-0.99, 0.89, float("nan")])
+def test_int8_that_has_nothing_to_do_with_fp32_is_refused(correlation: float) -> None:
     with pytest.raises(RuntimeError, match=r"n\.onnx must compute in int8 much the same .* not"):
-        refuse_unlike(torch.tensor([logits]), torch.tensor([[1.0, 2.0, 3.0]]), Path("n.onnx"))
+        refuse_correlation(correlation, Path("n.onnx"))
+    refuse_correlation(0.91, Path("n.onnx"))
 
 
 def test_int8_whose_scales_are_wrong_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(model: bytes, shape: Sequence[int]) -> bytes:
+    def wrong(model: bytes, shape: Sequence[int], *, images: None) -> bytes:
         network = onnx.load_model_from_string(quantized(model, shape))
         for initializer in network.graph.initializer:
             if initializer.name.endswith("_scale") and "classifier" not in initializer.name:
@@ -83,7 +84,4 @@ def test_int8_whose_scales_are_wrong_is_not_written(
 
     monkeypatch.setattr(quantization, "quantized", wrong)
     with pytest.raises(RuntimeError, match=r"must compute in int8 much the same as in fp32"):
-        find_runtime("onnxruntime", "int8").export(
-            config_model(IRREGULAR), tmp_path / "network.onnx"
-        )
-    assert not (tmp_path / "network.onnx").exists()
+        find_runtime("onnxruntime", "int8").deploy(config_model(IRREGULAR), tmp_path / "network")

@@ -25,7 +25,7 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     monkeypatch.setattr("predictors.devices.timed.ROUNDS", (2, 2))
     few = [find_runtime(name) for name in ("torch", "onnxruntime", "openvino")]
-    monkeypatch.setattr("predictors.devices.registry.runtimes_with", lambda _: few)
+    monkeypatch.setattr("predictors.devices.registry.runtimes", lambda **_: few)
     found = table.installed_version
     monkeypatch.setattr(table, "installed_version",
                         lambda name: "" if name == "openvino" else found(name))  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 
+from predictors.backends.table import Start
 from predictors.devices.connection import Connection, ConnectionLostError
 from predictors.devices.timed import (
     COOL_S,
@@ -58,7 +59,17 @@ def cool(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def _run(machine: Machine, *, threads: int = 1) -> Session:
-    start = {"models": list(TRUE_MS), "threads": threads}
+    start = Start(
+        module="predictors.backends.onnxruntime",
+        models=[str(i) for i in TRUE_MS],
+        shapes=[],
+        runtime="onnxruntime",
+        precision="fp32",
+        processor="cpu",
+        clock="cpu_ms" if threads == 1 else "wall_ms",
+        threads=threads,
+        cores=None,
+    )
     return SessionTimer(cast(Connection, machine), start).run(seed=0, processes=3)
 
 

@@ -10,6 +10,11 @@ from nas.quantities import parse_duration_ms
 T = TypeVar("T")
 
 
+def either(names: Sequence[str]) -> str:
+    """Return names as a help text lists them: "a, b or c"."""
+    return " or ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
 def duration_ms(text: str) -> float:
     """Read 10ms, 0.5s or 800us."""
     try:

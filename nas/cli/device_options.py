@@ -2,11 +2,12 @@
 
 import argparse
 from collections.abc import Callable
+from typing import get_args
 
-from nas.cli.arguments import by_device, device, positive, word
+from nas.cli.arguments import by_device, device, either, positive, word
+from predictors.backends.table import Precision, runtime_names
 
-RUNTIMES = "onnxruntime, openvino, ncnn, torch or torch-compiled"
-PRECISIONS = "fp32, bf16 or int8, what the runtime has"
+PRECISIONS = f"{either(get_args(Precision))}, what the runtime has"
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -34,9 +35,12 @@ def _add_how(
     parser: argparse.ArgumentParser, name: Callable[[str], object], number: Callable[[str], object]
 ) -> None:
     add = parser.add_argument
-    add("--runtime", type=name, help=f"{RUNTIMES}, or auto: what is fastest; of several with "
-                                     "commas, each network's fastest (as registered, or "
-                                     "onnxruntime)")  # fmt: skip
+    add(
+        "--runtime",
+        type=name,
+        help=f"{either(runtime_names())}, or auto: what is fastest; of several with commas, each "
+        "network's fastest (as registered, or onnxruntime)",
+    )
     add("--precision", type=name, help=f"{PRECISIONS}, or several (as registered, or fp32)")
     add("--threads", type=number, help="threads of one inference (as registered, or 1)")
 

@@ -5,69 +5,93 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from nas.cli.arguments import batch, positive, word, words
 from nas.cli.table import print_table
-from nas.finetune.folder import WEIGHTS
-from nas.training.export_images import RandomImages, RealImages, real_images
-from nas.training.exports import Export, export_each, find_weights
-from predictors.backends.agreement import Agreement
-from predictors.backends.export_subject import Subject
-from predictors.backends.export_targets import find_targets
-from search_spaces.checkpoint import Checkpoint, is_checkpoint
-from search_spaces.network import strides
+from predictors.backends.table import find_formats, formats
+
+if TYPE_CHECKING:
+    from nas.finetune.export import Export, RealImages
+    from predictors.backends.model import Model
+    from search_spaces.checkpoint import Checkpoint
+
+
+def add_export_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    add, names = parser.add_argument, ", ".join(line.format for line in formats())
+    add("network", metavar="NETWORK", help="a checkpoint or config file, t0 to l")
+    add("--to", type=words, default=("onnx",), metavar="F[,F]", help=f"{names} (onnx)")
+    text = "the weights of a config, under timm's names (random)"
+    add("--weights", type=word, metavar="FILE", help=text)
+    text = "to calibrate int8 and to check with, as search takes it (noise)"
+    add("--data", type=word, metavar="DATA", help=text)
+    text = "validation images to check with (500)"
+    add("--images", type=positive, default=500, metavar="N", help=text)
+    add("--features", action="store_true", help="the backbone: the map after each stage")
+    add("--batch", type=batch, metavar="N", help="images at once, or dynamic (dynamic)")
+    add("--out", type=word, default="exports", metavar="DIR", help="the folder for them (exports)")
 
 
 def run_export(arguments: argparse.Namespace) -> int:
     """Export, print a table, and say what was refused; then the exit code is 2."""
-    targets = find_targets(arguments.to)
+    lines = find_formats(arguments.to)
+    from nas.finetune.export import RandomImages, export_each, find_weights, real_images
+    from predictors.backends.model import checkpoint_model
+
     checkpoint, trained = find_weights(arguments.network, weights=arguments.weights)
     real = None
     if arguments.data is not None:
         real = real_images(arguments.data, checkpoint, trained=trained, count=arguments.images)
-    subject = Subject(
-        name=_name(Path(arguments.network)), checkpoint=checkpoint, trained=trained,
-        features=arguments.features, batch=arguments.batch,
-        calibration=None if real is None else real.calibration(arguments.batch or 1),
-    )  # fmt: skip
-    for remark in [
-        *_foreign(arguments.weights, checkpoint),
-        *_remarks(subject, real, int8=any(target.int8 for target in targets)),
-    ]:
+    model = checkpoint_model(
+        _name(Path(arguments.network)),
+        checkpoint,
+        features=arguments.features,
+        batch=arguments.batch,
+        calibration_images=None if real is None else real.calibration_images(arguments.batch or 1),
+    )
+    int8 = any(line.precision == "int8" for line in lines)
+    foreign = _foreign(arguments.weights, checkpoint)
+    for remark in [*foreign, *_remarks(real, trained=trained, int8=int8)]:
         print(remark, file=sys.stderr)
-    exports = list(export_each(subject, targets, Path(arguments.out),
-                               real or RandomImages(shape=subject.shape)))  # fmt: skip
+    images = real or RandomImages(shape=model.shape)
+    exports = list(export_each(model, lines, Path(arguments.out), images))
     if arguments.json:
-        print(json.dumps([_record(export, subject) for export in exports], indent=2))
+        print(json.dumps([_record(export, model) for export in exports], indent=2))
     else:
-        _print(exports, subject)
+        _print(exports, model)
     for export in exports:
         if export.refusal:
-            print(f"fasternas: refused: {export.target.name}: {export.refusal}", file=sys.stderr)
+            print(f"fasternas: refused: {export.runtime.format}: {export.refusal}", file=sys.stderr)
     return 2 if any(export.refusal for export in exports) else 0
 
 
 def _name(path: Path) -> str:
     """That of the file; of a trained network's weights that of its folder."""
+    from nas.finetune.folder import WEIGHTS
+
     folder = path.absolute().parent.name
     return folder if path.name == WEIGHTS and folder else path.stem
 
 
-def _foreign(weights: str | None, checkpoint: Checkpoint) -> list[str]:
+def _foreign(weights: str | None, checkpoint: "Checkpoint") -> list[str]:
     """What is taken for granted of a file that holds weights alone."""
+    from search_spaces.checkpoint import is_checkpoint
+
     if weights is None or is_checkpoint(weights):
         return []
     mean, std = (
         ", ".join(f"{v:g}" for v in values) for values in (checkpoint.mean, checkpoint.std)
     )
-    return [f"{weights} does not say how images are normalised: as for timm's FasterNets, by mean "
-            f"{mean} and deviation {std}. If it was trained by others, fasternas.save says "
-            "them."]  # fmt: skip
+    return [
+        f"{weights} does not say how images are normalised: as for timm's FasterNets, by mean "
+        f"{mean} and deviation {std}. If it was trained by others, fasternas.save says them."
+    ]
 
 
-def _remarks(subject: Subject, real: RealImages | None, *, int8: bool) -> list[str]:
+def _remarks(real: "RealImages | None", *, trained: bool, int8: bool) -> list[str]:
     found = list(real.data.remarks) if real is not None else []
-    if not subject.trained:
+    if not trained:
         found.append("The weights are random, for want of a checkpoint or --weights.")
     if real is None:
         found.append("The images to check with are noise, for want of --data.")
@@ -76,47 +100,50 @@ def _remarks(subject: Subject, real: RealImages | None, *, int8: bool) -> list[s
     return found
 
 
-def _print(exports: list[Export], subject: Subject) -> None:
+def _print(exports: "list[Export]", model: "Model") -> None:
     written = [export for export in exports if not export.refusal]
     if written:
-        print_table(["file", "format", "size MB", "difference", "same class", "accuracy", "lost"],
-                    [_cells(export) for export in written])  # fmt: skip
-    for feature in _features(subject):
+        header = ["file", "format", "size MB", "difference", "same class", "accuracy", "lost"]
+        print_table(header, [_cells(export) for export in written])
+    for feature in _features(model):
         print(f"{feature['output']}: {feature['channels']} channels, stride {feature['stride']}")
     for export in written:
-        print(f"load {export.path.name}: {export.load}")
+        print(f"load {export.path.name}: {export.code}")
 
 
-def _cells(export: Export) -> list[str]:
+def _cells(export: "Export") -> list[str]:
+    cells = [export.path.name, export.runtime.format, f"{export.size / 1e6:.3g}"]
     found = export.agreement
-    return [export.path.name, export.target.name, f"{export.size / 1e6:.3g}",
-            "-" if found is None else f"{found.difference:.1e}",
-            "-" if found is None or found.same is None else f"{found.same:.4g} %",
-            "-" if found is None or found.accuracy is None else f"{found.accuracy:.2f} %",
-            "-" if (lost := _lost(found)) is None else f"{lost:+.2f}"]  # fmt: skip
+    if found is None:
+        return [*cells, "-", "-", "-", "-"]
+    return [
+        *cells,
+        f"{found.difference:.1e}",
+        "-" if found.same is None else f"{found.same:.4g} %",
+        "-" if found.accuracy is None else f"{found.accuracy:.2f} %",
+        "-" if found.lost is None else f"{found.lost:+.2f}",
+    ]
 
 
-def _record(export: Export, subject: Subject) -> dict[str, Any]:
+def _record(export: "Export", model: "Model") -> dict[str, object]:
     if export.refusal:
-        return {"format": export.target.name, "refused": export.refusal}
+        return {"format": export.runtime.format, "refused": export.refusal}
     return {
-        "format": export.target.name, "file": str(export.path), "bytes": export.size,
-        "load": export.load, "features": _features(subject),
+        "format": export.runtime.format,
+        "file": str(export.path),
+        "bytes": export.size,
+        "load": export.code,
+        "features": _features(model),
         "agreement": None if export.agreement is None else asdict(export.agreement),
-        "accuracy_lost": _lost(export.agreement),
-    }  # fmt: skip
+        "accuracy_lost": None if export.agreement is None else export.agreement.lost,
+    }
 
 
-def _lost(found: Agreement | None) -> float | None:
-    """Accuracy that torch has and the file has not, in points."""
-    if found is None or found.accuracy is None or found.torch_accuracy is None:
-        return None
-    return found.torch_accuracy - found.accuracy
-
-
-def _features(subject: Subject) -> list[dict[str, Any]]:
-    if not subject.features:
+def _features(model: "Model") -> list[dict[str, object]]:
+    if not model.features or model.checkpoint is None:
         return []
-    config = subject.config
-    named = zip(subject.outputs(), config.widths, strides(config), strict=True)
+    from search_spaces.network import strides
+
+    config = model.checkpoint.config
+    named = zip(model.outputs, config.widths, strides(config), strict=True)
     return [{"output": name, "channels": c, "stride": stride} for name, c, stride in named]

@@ -12,14 +12,16 @@ from typing import Any, NoReturn
 
 from nas.cli.arguments import (
     cores,
+    either,
     with_negative_values,
     word,
 )
-from nas.cli.device_options import PRECISIONS, RUNTIMES, add_device, add_devices, add_timing
-from nas.cli.export_options import add_export_options
+from nas.cli.device_options import PRECISIONS, add_device, add_devices, add_timing
+from nas.cli.export import add_export_options
 from nas.cli.search_options import add_search_options
 from nas.cli.train_options import add_train_options
 from nas.study.remote import local_copies
+from predictors.backends.table import runtime_names
 from search_spaces.io import one_line
 
 DESCRIPTION = "From a latency budget on a real device to a Pareto front of FasterNet variants."
@@ -153,7 +155,7 @@ def _add_devices(commands: Any) -> None:
     add = _add(actions, "add", _devices, "register a board that is reached over SSH")
     add.add_argument("name", metavar="NAME", help="what to call it")
     add.add_argument("--ssh", required=True, metavar="USER@HOST[:PORT]", help="where it is")
-    add.add_argument("--runtime", default="onnxruntime", help=RUNTIMES)
+    add.add_argument("--runtime", default="onnxruntime", help=either(runtime_names()))
     add.add_argument("--precision", default="fp32", help=PRECISIONS)
     add.add_argument("--threads", type=int, default=1, help="threads of one inference (1)")
     add.add_argument("--cores", type=cores, default=(), metavar="0-3",

@@ -120,17 +120,17 @@ def _record(entry: dict[str, Any]) -> tuple[Form, FileAccuracy]:
 
 
 def _judged(checkpoint: "Checkpoint", form: Form, *, of: float, data: str) -> FileAccuracy:
-    from nas.training.export_images import RealImages
-    from predictors.backends.deployed import deploy, judged
-    from predictors.backends.export_subject import Subject
+    from nas.finetune.export import RealImages
+    from predictors.backends.agreement import check
+    from predictors.backends.model import checkpoint_model
     from predictors.training.short_training import loaded
 
-    images = RealImages(data=loaded(data, checkpoint.config.resolution), count=JUDGED,
-                        labelled=True)  # fmt: skip
-    subject = Subject(name="network", checkpoint=checkpoint, trained=True,
-                      calibration=images.calibration(1))  # fmt: skip
-    with TemporaryDirectory(prefix="fasternas-") as room:
-        found = judged(deploy(subject, find_runtime(*form), Path(room)), subject, images)
-    assert found.accuracy is not None
-    assert found.torch_accuracy is not None  # as there are labels
-    return FileAccuracy(of=of, images=found.images, lost=found.torch_accuracy - found.accuracy)
+    runtime = find_runtime(*form)
+    resized = loaded(data, checkpoint.config.resolution)
+    images = RealImages(data=resized, count=JUDGED, labelled=True)
+    model = checkpoint_model("network", checkpoint, calibration_images=images.calibration_images(1))
+    with TemporaryDirectory(prefix="fasternas-") as folder:
+        file = runtime.module.write(model, Path(folder, "network"), runtime)
+        found = check(model, file, runtime, images)
+    assert found is not None  # what is timed computes something
+    return FileAccuracy(of=of, images=found.images, lost=found.lost)

@@ -12,16 +12,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from nas.finetune.export import Export, RealImages, export_each
 from nas.finetune.folder import CONFIG, RECIPE, WEIGHTS
 from nas.finetune.jobs import Job, data_of, finished, loaders_for
 from nas.training.ending import Ending, read_ending
-from nas.training.export_images import RealImages
-from nas.training.exports import Export, export_each
 from nas.training.timing_place import NOWHERE, Place
-from predictors.backends.export_running import Run
-from predictors.backends.export_subject import Subject
-from predictors.backends.export_targets import find_targets
-from predictors.backends.model import Model, config_model, identity
+from predictors.backends.model import Model, checkpoint_model, config_model, identity
+from predictors.backends.table import Run, find_formats, find_runtime
 from predictors.cost import cost
 from predictors.devices.device import PROCESSES, Device
 from predictors.training.evaluate import Judgement, Logits, Split, judging_batches, right_of
@@ -33,7 +30,6 @@ if TYPE_CHECKING:
 
 CHECKED = 500  # validation images with which an exported file is compared with torch
 _AT_ONCE = 250
-_TARGETS = {"ncnn": "ncnn", "torch": "torch", "torch-compiled": "torch"}  # the others take ONNX
 
 
 def concluded(job: Job, place: Place, *, device: torch.device) -> Ending:
@@ -48,9 +44,8 @@ def concluded(job: Job, place: Place, *, device: torch.device) -> Ending:
         OSError: if a file cannot be read or written.
     """
     weights = _sha256(job.folder / WEIGHTS)
-    wanted = _targets(place)
     known = read_ending(job.folder)
-    if known and known.weights == weights and _is_whole(known, job.folder, wanted):
+    if known and known.weights == weights and _is_whole(known, job.folder, place):
         return replace(_known(known, place), runtime=place.runtime, precision=place.precision)
     return _concluded(job, place, weights, device)
 
@@ -98,16 +93,16 @@ def deployed_model(job: Job, ending: Ending) -> Model:
 def _concluded(job: Job, place: Place, weights: str, device: torch.device) -> Ending:
     checkpoint, data = read_checkpoint(job.folder / WEIGHTS), data_of(job)
     images = RealImages(data=data, count=CHECKED, labelled=True, crop=checkpoint.crop)
-    subject = Subject(name=job.name, checkpoint=checkpoint, trained=True,
-                      calibration=images.calibration(1))  # fmt: skip
-    exports = list(export_each(subject, find_targets(_targets(place)), job.folder, images))
+    model = checkpoint_model(job.name, checkpoint, calibration_images=images.calibration_images(1))
+    formats = dict.fromkeys(("onnx", _format(place.runtime, place.precision)))
+    exports = list(export_each(model, find_formats(tuple(formats)), job.folder, images))
     _refuse_refused(exports)
     deployed = exports[-1]
     assert deployed.agreement is not None  # of all but yaml
     trained, found = finished(job), cost(job.config)
     return Ending(
         name=job.name, weights=weights, epoch=trained.epoch, validation=trained.accuracy,
-        judged=_judged(subject, deployed, data, device), agreement=deployed.agreement,
+        judged=_judged(checkpoint, model, deployed, data, device), agreement=deployed.agreement,
         files=(WEIGHTS, *_files(exports, job.folder), CONFIG, RECIPE),
         deployed=deployed.path.name, macs=found.macs, params=found.params,
         budget_ms=place.limit, budgets_ms=place.budgets_ms, runtime=place.runtime,
@@ -115,16 +110,14 @@ def _concluded(job: Job, place: Place, weights: str, device: torch.device) -> En
     )  # fmt: skip
 
 
-def _targets(place: Place) -> tuple[str, ...]:
-    """ONNX, and last what is deployed."""
-    int8 = "onnx-int8" if place.precision == "int8" else "onnx"
-    return tuple(dict.fromkeys(("onnx", _TARGETS.get(place.runtime, int8))))
+def _format(runtime: str, precision: str) -> str:
+    """What is deployed; ONNX is exported in any case."""
+    return find_runtime(runtime, precision).format
 
 
-def _is_whole(ending: Ending, folder: Path, wanted: Sequence[str]) -> bool:
-    """Whether all files are there, and the deployed one is of the wanted kind."""
-    kinds = {"onnx": ".onnx", "onnx-int8": ".int8.onnx", "ncnn": ".ncnn.param", "torch": ".pt2"}
-    right = ending.deployed == f"{ending.name}{kinds[wanted[-1]]}"
+def _is_whole(ending: Ending, folder: Path, place: Place) -> bool:
+    """Whether all files are there, and the deployed one is of the format that the place takes."""
+    right = _format(ending.runtime, ending.precision) == _format(place.runtime, place.precision)
     return right and all((folder / name).exists() for name in ending.files)
 
 
@@ -135,23 +128,32 @@ def _refuse_refused(exports: Sequence[Export]) -> None:
 
 
 def _files(exports: Sequence[Export], folder: Path) -> list[str]:
-    """The exported files; ncnn's weights lie beside."""
-    found = [export.path for export in exports]
-    beside = [path.with_suffix(".bin") for path in found if path.suffix == ".param"]
-    return [path.relative_to(folder).as_posix() for path in (*found, *beside)]
+    """The exported files, for each format the main one first."""
+    found = [file for export in exports for file in reversed(export.files)]
+    return [file.relative_to(folder).as_posix() for file in found]
 
 
 def _judged(
-    subject: Subject, deployed: Export, data: "ImageData", device: torch.device
+    checkpoint: Checkpoint,
+    model: Model,
+    deployed: Export,
+    data: "ImageData",
+    device: torch.device,
 ) -> Judgement:
     split: Split = "validation" if data.test is None else "test"
     images = data.validation if data.test is None else data.test
-    crop = subject.checkpoint.crop
-    batches = judging_batches(images, data=data, crop=crop, at_once=_AT_ONCE,
-                              loaders=loaders_for(None) if crop else 0)  # fmt: skip
-    logits = _on(device, subject.checkpoint)
-    if deployed.target.int8 and deployed.target.run is not None:
-        logits = _of_file(deployed.target.run(subject, deployed.path), deployed.path)
+    batches = judging_batches(
+        images,
+        data=data,
+        crop=checkpoint.crop,
+        at_once=_AT_ONCE,
+        loaders=loaders_for(None) if checkpoint.crop else 0,
+    )
+    logits = _on(device, checkpoint)
+    if deployed.runtime.precision == "int8":
+        run = deployed.runtime.module.run(model, deployed.path, deployed.runtime)
+        assert run is not None  # int8 is what runtimes run
+        logits = _of_file(run, deployed.path)
     return Judgement(split=split, images=len(images), right=right_of(logits, batches))
 
 

@@ -9,6 +9,20 @@ from typing import Any
 from predictors.backends.model import Model, identity
 from search_spaces.fasternet import FASTERNET
 
+Shapes = dict[str, list[Any]]
+UNCOUNTED = frozenset(
+    [
+        "Attention",
+        "ConvInteger",
+        "Einsum",
+        "FusedConv",
+        "MatMulInteger",
+        "MultiHeadAttention",
+        "QLinearConv",
+        "QLinearMatMul",
+    ]
+)
+
 
 def timm_model(name: str) -> Model:
     """Return a model of timm, its weights random; NAME@PX gives it another image size.
@@ -37,9 +51,8 @@ def timm_model(name: str) -> Model:
         network = timm.create_model(base, pretrained=False, exportable=True, **options)
         return timm.utils.reparameterize_model(network.eval())
 
-    model = Model(name=name, identity=identity("timm", {"name": name, "version": timm.__version__}),
-                  shape=shape, build=build, batch="fixed")  # fmt: skip
-    return _counted(model)
+    given = identity("timm", {"name": name, "version": timm.__version__})
+    return _counted(Model(name=name, identity=given, shape=shape, build=build, batch="fixed"))
 
 
 def _fixed(timm: Any, name: str) -> bool:
@@ -59,8 +72,10 @@ def _counted(model: Model) -> Model:
         analysis = FlopCountAnalysis(folded(network, image), image)
     except Exception as error:  # its authors' asserts and divisions by zero among them
         why = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f"`network` must take images of {model.shape[-1]} pixels, but "
-                         f"{model.name} does not: {why}.") from None  # fmt: skip
+        raise ValueError(
+            f"`network` must take images of {model.shape[-1]} pixels, but "
+            f"{model.name} does not: {why}."
+        ) from None
     for warn in (analysis.unsupported_ops_warnings, analysis.uncalled_modules_warnings):
         warn(enabled=False)
     analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
@@ -72,11 +87,6 @@ def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
     """Queries times keys, then weights times values."""
     query, key, value = (item.type().sizes() for item in inputs[:3])
     return int(math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1]))
-
-
-Shapes = dict[str, list[Any]]
-UNCOUNTED = {"Attention", "ConvInteger", "Einsum", "FusedConv", "MatMulInteger",
-             "MultiHeadAttention", "QLinearConv", "QLinearMatMul"}  # fmt: skip
 
 
 def onnx_model(path: Path) -> Model:
@@ -95,13 +105,18 @@ def onnx_model(path: Path) -> Model:
     except (OSError, ValueError):
         raise
     except Exception as error:  # protobuf's and onnx's own classes
-        raise ValueError(f"{path} must be an ONNX file, but cannot be read as one: "
-                         f"{str(error).splitlines()[0]}.") from None  # fmt: skip
+        raise ValueError(
+            f"{path} must be an ONNX file, but cannot be read as one: {str(error).splitlines()[0]}."
+        ) from None
     return Model(
-        name=path.name, identity=identity("onnx", {"sha256": hashlib.sha256(content).hexdigest()}),
-        shape=tuple(shape), file=path, macs=_macs(graph), batch="fixed" if batch else "dynamic",
+        name=path.name,
+        identity=identity("onnx", {"sha256": hashlib.sha256(content).hexdigest()}),
+        shape=tuple(shape),
+        file=path,
+        macs=_macs(graph),
+        batch="fixed" if batch else "dynamic",
         params=sum(math.prod(tensor.dims) for tensor in graph.initializer if len(tensor.dims)),
-    )  # fmt: skip
+    )
 
 
 def deployed_bytes(path: Path) -> bytes:
@@ -130,21 +145,27 @@ def _input_shape(graph: Any, path: Path) -> tuple[int, ...]:
     dims = inputs[0].type.tensor_type.shape.dim
     if not dims or dims[0].dim_value > 1 or not all(dim.dim_value for dim in dims[1:]):
         shape = [dim.dim_value or dim.dim_param for dim in dims]
-        raise ValueError(f"{path} must take a batch of one or any, and otherwise a fixed shape, "
-                         f"but takes {shape}. Export it so.")  # fmt: skip
+        raise ValueError(
+            f"{path} must take a batch of one or any, and otherwise a fixed shape, "
+            f"but takes {shape}. Export it so."
+        )
     return tuple(dim.dim_value for dim in dims)
 
 
 def _macs(graph: Any) -> int | None:
     """Multiply-accumulates of convolutions and matrix products at batch 1; None if unknown."""
-    shapes = {value.name: _dims(value) for value in
-              (*graph.input, *graph.value_info, *graph.output)}  # fmt: skip
+    shapes = {
+        value.name: _dims(value) for value in (*graph.input, *graph.value_info, *graph.output)
+    }
     shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     if any(node.op_type in UNCOUNTED for node in graph.node):
         return None
     try:
-        return sum(_NODE_MACS[node.op_type](node, shapes) for node in graph.node
-                   if node.op_type in _NODE_MACS)  # fmt: skip
+        return sum(
+            _NODE_MACS[node.op_type](node, shapes)
+            for node in graph.node
+            if node.op_type in _NODE_MACS
+        )
     except (KeyError, IndexError, TypeError):
         return None
 
@@ -172,5 +193,9 @@ def _matmul_macs(node: Any, shapes: Shapes) -> int:
     return int(math.prod(shapes[node.output[0]]) * shapes[node.input[0]][-1])
 
 
-_NODE_MACS = {"Conv": _conv_macs, "ConvTranspose": _deconv_macs, "Gemm": _gemm_macs,
-              "MatMul": _matmul_macs}  # fmt: skip
+_NODE_MACS = {
+    "Conv": _conv_macs,
+    "ConvTranspose": _deconv_macs,
+    "Gemm": _gemm_macs,
+    "MatMul": _matmul_macs,
+}

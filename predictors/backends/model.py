@@ -1,8 +1,8 @@
-"""What can be timed: a network, wherever it comes from."""
+"""What is deployed and timed: a network, wherever it comes from."""
 
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +13,10 @@ from search_spaces.layers import Layer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from search_spaces.checkpoint import Checkpoint
+
+ANY = 32  # images at once where the batch is dynamic
 
 # Held while networks are built and exported: seeds, filters of warnings and the exporters' state
 # are the process's own, but the boards of a pool are each served by a thread.
@@ -25,8 +29,8 @@ class Model:
 
     `identity` is canonical JSON that says which network it is. `shape` is that of one input
     without the batch, for images (channels, height, width). `macs` are multiply-accumulates for
-    one input as deployed, batch norm folded; `params` the parameters that are trained; None where
-    they cannot be counted. `layers` are there where they are known.
+    one input as deployed, batch norm folded; `params` the parameters that are trained; None if
+    they cannot be counted. `layers` are there if they are known.
     """
 
     name: str
@@ -39,6 +43,27 @@ class Model:
     layers: Sequence[Layer] = ()
     batch: Literal["dynamic", "fixed"] = "dynamic"  # of the file
     batch_size: int = 1
+    checkpoint: "Checkpoint | None" = None  # its weights; None: random ones
+    features: bool = False  # the backbone alone: the map after each stage
+    calibration_images: "Iterable[Tensor] | None" = None  # for int8; None: random ones
+
+    @property
+    def at_once(self) -> int:
+        """How many images a file of it is given at once."""
+        return self.batch_size if self.batch == "fixed" else ANY
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of what it computes."""
+        if not self.features or self.checkpoint is None:
+            return ("logits",)
+        from search_spaces.network import strides
+
+        return tuple(f"stride{stride}" for stride in strides(self.checkpoint.config))
+
+    def path(self, stem: Path, suffix: str) -> Path:
+        """Return the path of a file of it."""
+        return stem.with_name(f"{stem.name}{'.features' if self.features else ''}{suffix}")
 
     def network(self) -> "nn.Module":
         """Build it in evaluation mode, with the same random weights every time.
@@ -49,11 +74,23 @@ class Model:
         import torch
 
         if self.build is None:
-            raise ValueError(f"`runtime` must be one that takes ONNX files, since {self.name} came "
-                             "as one. Use onnxruntime or openvino.")  # fmt: skip
+            from predictors.backends.table import runtime_names, runtimes
+
+            takers = " or ".join(runtime_names(runtimes(format="onnx")))
+            raise ValueError(
+                f"`runtime` must be one that takes ONNX files, since {self.name} came as one. "
+                f"Use {takers}."
+            )
         with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return self.build().eval()
+
+    def built(self) -> "Model":
+        """Return it with its network built once and for all, unless it came as a file."""
+        if self.file is not None:
+            return self
+        network = self.network()
+        return replace(self, build=lambda: network)
 
     def image(self) -> "Tensor":
         """Return a random input of shape [batch_size, ...], the same every time."""
@@ -85,10 +122,42 @@ def config_model(config: FasterNetConfig, *, name: str = "") -> Model:
         return build(config)
 
     return Model(
-        name=name or "this config", identity=config_identity(config), build=build,
-        shape=(3, config.resolution, config.resolution), macs=found.macs, params=found.params,
+        name=name or "this config",
+        identity=config_identity(config),
+        build=build,
+        shape=(3, config.resolution, config.resolution),
+        macs=found.macs,
+        params=found.params,
         layers=config.layers(),
-    )  # fmt: skip
+    )
+
+
+def checkpoint_model(
+    name: str,
+    checkpoint: "Checkpoint",
+    *,
+    features: bool = False,
+    batch: int | None = None,
+    calibration_images: "Iterable[Tensor] | None" = None,
+) -> Model:
+    """Return a network with weights, or its backbone; `batch` None: for any number of images."""
+
+    def build() -> "nn.Module":
+        from search_spaces.network import Backbone
+
+        network = checkpoint.network()
+        return Backbone(network) if features else network
+
+    return replace(
+        config_model(checkpoint.config, name=name),
+        identity=identity("checkpoint", {"name": name, **asdict(checkpoint.config)}),
+        build=build,
+        checkpoint=checkpoint,
+        features=features,
+        batch="fixed" if batch else "dynamic",
+        batch_size=batch or 1,
+        calibration_images=calibration_images,
+    )
 
 
 def batched(model: Model, batch_size: int) -> Model:
@@ -97,9 +166,11 @@ def batched(model: Model, batch_size: int) -> Model:
         return model
     values = json.loads(model.identity)
     return replace(
-        model, name=f"{model.name} x{batch_size}", batch_size=batch_size,
+        model,
+        name=f"{model.name} x{batch_size}",
+        batch_size=batch_size,
         identity=identity(values["class"], {**values, "batch": batch_size}),
-    )  # fmt: skip
+    )
 
 
 def config_identity(config: Any) -> str:
@@ -109,9 +180,8 @@ def config_identity(config: Any) -> str:
 
 def identity(kind: str, values: Mapping[str, Any]) -> str:
     """Return canonical JSON of what a network is."""
-    whole = {name: _whole(value) for name, value in values.items()}
-    return json.dumps({**whole, "class": kind}, sort_keys=True, separators=(",", ":"),
-                      allow_nan=False)  # fmt: skip
+    whole = {name: _whole(value) for name, value in values.items()} | {"class": kind}
+    return json.dumps(whole, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def _whole(value: Any) -> Any:

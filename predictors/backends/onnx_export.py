@@ -1,143 +1,60 @@
-"""From a network to the file that is deployed and timed, checked against torch.
+"""ONNX files: the network with its batch norms folded, in fp32 or eight bits.
 
-Batch norm is folded into its convolution and PConv stays split + concat, the form that runtimes
-execute fastest.
+PConv stays split + concat, the form that runtimes execute fastest.
 """
 
 import copy
 import io
-import logging
+import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from predictors.backends.model import ONE_AT_A_TIME
-from search_spaces.io import atomic_write
-
-Batch = Literal["dynamic", "fixed"]
+from predictors.backends.foreign import deployed_bytes
+from predictors.backends.model import ONE_AT_A_TIME, Model
 
 OPSET = 20  # the first with a Gelu operator, the last of the exporter that takes 0.2 s a network
-TOLERANCE = 1e-4  # largest difference from torch, relative to the largest output
-TOLERANCES = {"fp32": TOLERANCE, "bf16": 5e-2}  # bf16 has 8 bits, a network some tens of layers
 
 
-def export_onnx(network: nn.Module, image: Tensor, path: Path, *, batch: Batch = "dynamic") -> Path:
-    """Write the network as ONNX with input "image" of shape [n, ...] and output "logits".
+def write_onnx(model: Model, stem: Path, *, int8: bool = False) -> Path:
+    """Write ONNX with input "image" [n, ...] and the model's outputs.
 
-    `image` is an example of shape [n, ...]; a fixed batch is its. The file appears under its name
-    only when it is whole and agrees with torch.
+    A network that came as a file is copied. The metadata of one with a checkpoint say its config
+    and classes, and how images are normalised.
 
     Raises:
-        RuntimeError: if ONNX Runtime's outputs differ from torch's by more than `TOLERANCE`.
+        ValueError: if it came as a file whose batch is another one.
         OSError: if the file cannot be written.
     """
-    content = onnx_content(network, image, batch=batch)
-    images = torch.cat([image, image.flip(-1)]) if batch == "dynamic" else image
-    refuse_difference(onnx_difference(network, images, content), path)
-    return atomic_write(path, content)
+    content = onnx_bytes(model)
+    if int8:
+        from predictors.backends.quantization import quantized
+
+        content = quantized(content, model.shape, images=model.calibration_images)
+    path = model.path(stem, ".int8.onnx" if int8 else ".onnx")
+    path.write_bytes(_with_metadata(model, content))
+    return path
 
 
-def onnx_content(
-    network: nn.Module,
-    image: Tensor,
-    *,
-    batch: Batch = "dynamic",
-    outputs: Sequence[str] = ("logits",),
-) -> bytes:
-    """Return the network as ONNX with outputs of these names, not checked against torch."""
-    model: Any = io.BytesIO()  # torch cannot be trusted with a full disk
-    axes = {name: {0: "batch"} for name in ("image", *outputs)}
-    with ONE_AT_A_TIME, warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the exporter announces its successor
-        torch.onnx.export(
-            folded(network, image), (image,), model, dynamo=False, opset_version=OPSET,
-            input_names=["image"], output_names=list(outputs),
-            dynamic_axes=axes if batch == "dynamic" else None,
-        )  # fmt: skip
-    return bytes(model.getvalue())
-
-
-def export_torch(network: nn.Module, image: Tensor, path: Path) -> Path:
-    """Write the network as a torch.export program, which runs eagerly in any torch.
+def onnx_bytes(model: Model) -> bytes:
+    """Return the network as ONNX in fp32, not checked against torch.
 
     Raises:
-        RuntimeError: if its outputs differ from the network's by more than `TOLERANCE`.
-        OSError: if the file cannot be written.
+        ValueError: if it came as a file whose batch is another one.
     """
-    content = program_content(network, image, batch="fixed")
-    with torch.no_grad():
-        ours = torch.export.load(io.BytesIO(content)).module()(image)
-    refuse_difference(relative_difference(ours, logits_of(network, image)), path)
-    return atomic_write(path, content)
-
-
-def program_content(network: nn.Module, image: Tensor, *, batch: Batch) -> bytes:
-    """Return the network as a torch.export program, not checked against torch."""
-    saved = io.BytesIO()
-    logging.getLogger("torch.export").setLevel(logging.ERROR)
-    fixed = folded(network, image)
-    with ONE_AT_A_TIME, torch.no_grad():
-        if batch == "fixed":
-            program = torch.export.export(fixed, (image,))
-        else:  # of two images, since of one it would be fixed
-            two, any_batch = torch.cat([image, image]), {0: torch.export.Dim("batch")}
-            program = torch.export.export(fixed, (two,), dynamic_shapes=(any_batch,))
-        torch.export.save(program, saved)
-    return saved.getvalue()
-
-
-def onnx_difference(network: nn.Module, images: Tensor, model: bytes | Path) -> float:
-    """Return the largest difference of ONNX Runtime's logits from torch's, relative to their size.
-
-    Two images show whether the batch is dynamic.
-    """
-    return relative_difference(onnx_logits(model, images), logits_of(network, images))
-
-
-def onnx_logits(model: bytes | Path, images: Tensor) -> Tensor:
-    """Return ONNX Runtime's outputs for images of shape [n, ...]; the first, if there are more."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    logits = session.run(None, {session.get_inputs()[0].name: images.numpy()})[0]
-    return torch.from_numpy(np.asarray(logits))
-
-
-def relative_difference(ours: Tensor, reference: Tensor) -> float:
-    """max|ours - reference| / max|reference|."""
-    return float((ours - reference).abs().max() / reference.abs().max())
-
-
-def logits_of(network: nn.Module, images: Tensor) -> Tensor:
-    """The network's outputs in evaluation mode; the mode that it had stays."""
-    training = network.training
-    try:
-        with torch.no_grad():
-            logits: Tensor = network.eval()(images)
-            return logits
-    finally:
-        network.train(training)
-
-
-def refuse_difference(difference: float, path: Path, *, tolerance: float = TOLERANCE) -> None:
-    """Refuse outputs that differ from torch's by more than the tolerance, or are no numbers.
-
-    Raises:
-        RuntimeError: if they do.
-    """
-    if not difference <= tolerance:
-        raise RuntimeError(
-            f"The exported {path.name} must agree with torch to {tolerance:.0e}, but differs by "
-            f"{difference:.1e}. Please report the config and the versions of torch and runtime."
+    if model.file is None:
+        return _exported(model)
+    if model.batch == "fixed" and model.batch_size != 1:
+        raise ValueError(
+            f"`batch` must be 1 for {model.file}, but got {model.batch_size}. "
+            "Export the file with a dynamic batch."
         )
+    return deployed_bytes(model.file)
 
 
 def folded(network: nn.Module, image: Tensor) -> nn.Module:
@@ -150,15 +67,55 @@ def folded(network: nn.Module, image: Tensor) -> nn.Module:
     for conv, name in list(_pairs(network, image)):
         norm: Any = network.get_submodule(name)
         conv.weight, conv.bias = fuse_conv_bn_weights(
-            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight,
-            norm.bias,
-        )  # fmt: skip
+            *(conv.weight, conv.bias, norm.running_mean, norm.running_var),
+            *(norm.eps, norm.weight, norm.bias),
+        )
         parent, _, child = name.rpartition(".")
         setattr(network.get_submodule(parent), child, _remainder(norm))
     return network
 
 
-def _pairs(network: nn.Module, image: Tensor) -> Iterator[tuple[Any, str]]:
+def _exported(model: Model) -> bytes:
+    saved: Any = io.BytesIO()  # torch cannot be trusted with a full disk
+    image, outputs = model.image(), list(model.outputs)
+    axes = {name: {0: "batch"} for name in ("image", *outputs)}
+    network = folded(model.network(), image)
+    with ONE_AT_A_TIME, warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporter announces its successor
+        torch.onnx.export(
+            network,
+            (image,),
+            saved,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["image"],
+            output_names=outputs,
+            dynamic_axes=axes if model.batch == "dynamic" else None,
+        )
+    return bytes(saved.getvalue())
+
+
+def _with_metadata(model: Model, content: bytes) -> bytes:
+    import onnx
+
+    from search_spaces.formats import to_mapping
+
+    given = model.checkpoint
+    if given is None:
+        return content
+    known = {
+        "config": to_mapping(given.config),
+        "classes": given.classes,
+        "mean": given.mean,
+        "std": given.std,
+        "crop": given.crop,
+    }
+    network = onnx.load_model_from_string(content)
+    onnx.helper.set_model_props(network, {k: json.dumps(v) for k, v in known.items() if v})
+    return bytes(network.SerializeToString())
+
+
+def _pairs(network: nn.Module, image: Tensor) -> Iterator[tuple[nn.Conv2d, str]]:
     """Each convolution whose output goes into a batch norm, and the norm's name."""
     made: list[tuple[nn.Conv2d, Tensor]] = []  # tensors are kept, so that none is mistaken
     taken: list[tuple[str, Tensor]] = []
@@ -167,8 +124,11 @@ def _pairs(network: nn.Module, image: Tensor) -> Iterator[tuple[Any, str]]:
         if isinstance(module, nn.Conv2d):
             hooks.append(module.register_forward_hook(lambda m, _, out: made.append((m, out))))
         elif isinstance(module, nn.BatchNorm2d):
-            hooks.append(module.register_forward_pre_hook(
-                lambda _, inputs, name=name: taken.append((name, inputs[0]))))  # fmt: skip
+            hooks.append(
+                module.register_forward_pre_hook(
+                    lambda _, inputs, name=name: taken.append((name, inputs[0]))
+                )
+            )
     try:
         with torch.no_grad():
             network(image)

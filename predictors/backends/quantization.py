@@ -13,34 +13,13 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from torch import Tensor
 
-from predictors.backends.model import Model
-from predictors.backends.model_files import onnx_bytes
-from predictors.backends.onnx_export import onnx_logits
-from search_spaces.io import atomic_write
-
 IMAGES = 4  # random ones that the ranges of activations are taken from
-# Of the outputs with those in fp32. Rounding costs 0.01 with random weights; a scale gone wrong
-# costs all of it.
-CORRELATION = 0.9
-
-
-def export_int8(model: Model, path: Path) -> Path:
-    """Write the network as ONNX in eight bits; ONNX Runtime has run it once.
-
-    Raises:
-        RuntimeError: if its outputs have nothing to do with those in fp32.
-        OSError: if the file cannot be written.
-    """
-    fp32, image = onnx_bytes(model), model.image()
-    int8 = quantized(fp32, model.shape)
-    refuse_unlike(onnx_logits(int8, image), onnx_logits(fp32, image), path)
-    return atomic_write(path, int8)
 
 
 def quantized(
@@ -64,38 +43,17 @@ def quantized(
     reader = _Reader(taken.name, _random(_batch(taken), shape) if images is None else images)
     with tempfile.TemporaryDirectory(prefix="fasternas-") as folder, _silence():
         file = Path(folder) / "network.onnx"
-        quantize_static(network, str(file), reader, quant_format=QuantFormat.QDQ, per_channel=True,
-                        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-                        reduce_range=True)  # fmt: skip
-        return file.read_bytes()
-
-
-def refuse_unlike(logits: Tensor, fp32: Tensor, path: Path) -> None:
-    """Refuse outputs of a quantized network that have nothing to do with those in fp32.
-
-    Raises:
-        RuntimeError: if they correlate by less than `CORRELATION`, or are no numbers.
-    """
-    refuse_correlation(correlation(logits, fp32), path)
-
-
-def refuse_correlation(found: float, path: Path) -> None:
-    """Refuse outputs of a quantized network that correlate by less than `CORRELATION`.
-
-    Raises:
-        RuntimeError: if they do, or the correlation is no number.
-    """
-    if not found >= CORRELATION:
-        raise RuntimeError(
-            f"The exported {path.name} must compute in int8 much the same as in fp32, but its "
-            f"outputs correlate by {found:.2f}, not {CORRELATION}. Use fp32 for this network."
+        quantize_static(
+            network,
+            str(file),
+            reader,
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            reduce_range=True,
         )
-
-
-def correlation(ours: Tensor, reference: Tensor) -> float:
-    """Pearson's, over all elements."""
-    both = torch.stack([ours.flatten(), reference.flatten()]).double()
-    return float(torch.corrcoef(both)[0, 1])
+        return file.read_bytes()
 
 
 class _Reader:
@@ -104,7 +62,7 @@ class _Reader:
     def __init__(self, name: str, images: Iterable[Tensor]) -> None:
         self._feeds = ({name: batch.numpy()} for batch in images)
 
-    def get_next(self) -> dict[str, Any] | None:
+    def get_next(self) -> dict[str, np.ndarray] | None:
         return next(self._feeds, None)
 
 

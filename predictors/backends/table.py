@@ -1,30 +1,94 @@
-"""The runtimes in which a network can be timed: how each gets its file, and its version."""
+"""The table of backends: every runtime and every file format, and the module of each.
 
-from collections.abc import Callable
+A backend is one file of this folder and its lines in `TABLE`. Whatever lists runtimes, precisions
+or formats (the command line's help, what runs on GPUs, the exports) reads them here, without torch.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, TypedDict, get_args
 
-from predictors.backends.model import Model
+from predictors.backends import ncnn, onnxruntime, openvino, timm, torch
 
-RuntimeName = Literal["onnxruntime", "torch", "torch-compiled", "openvino", "ncnn"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from predictors.backends.model import Model
+
 Precision = Literal["fp32", "bf16", "int8"]
-Export = Callable[[Model, Path], Path]
+Clock = Literal["wall_ms", "event_ms"]
+Run = Callable[["Tensor"], "list[Tensor]"]  # from images [n, ...] to each output [n, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+class Start(TypedDict):
+    """What the agent's timer is told when it starts: what to load, and how."""
+
+    module: str  # the name of the backend's module, whose `load` is called
+    models: list[str]  # files
+    shapes: list[list[int]]  # of their inputs
+    runtime: str
+    precision: str
+    processor: str  # cpu or cuda
+    clock: str
+    threads: int
+    cores: list[int] | None  # to pin to; None: as many as there are threads
+
+
+class BackendModule(Protocol):
+    """The file of a backend. If a runtime is timed, it also has `load(start) -> [callable, ...]`.
+
+    Outside of functions it imports the standard library only: `load` runs on boards, which are
+    sent the text of this one file.
+    """
+
+    @property
+    def __name__(self) -> str: ...
+
+    @property
+    def PACKAGES(self) -> tuple[str, ...]:
+        """What it needs: the first package runs networks, the others are for writing files."""
+
+    @property
+    def EXTRA(self) -> str:
+        """The extra of fasternas that installs them; empty: they come with fasternas."""
+
+    def write(self, model: "Model", stem: Path, runtime: "Runtime") -> Path:
+        """Write a network's files next to one another and return the main one.
+
+        Raises:
+            ValueError, RuntimeError: if the runtime does not take this network.
+            OSError: if a file cannot be written.
+        """
+
+    def run(self, model: "Model", file: Path, runtime: "Runtime") -> Run | None:
+        """Return what computes the file's outputs here; None where there is nothing to compute.
+
+        Raises:
+            NotImplementedError: if this processor lacks the precision.
+        """
+
+    def code(self, model: "Model", file: Path, runtime: "Runtime") -> str:
+        """Return how the file is loaded, in Python."""
+
+
+@dataclass(frozen=True)
 class Runtime:
-    """A runtime at one precision: `export(model, path)` writes the file that it loads there."""
+    """A runtime at one precision and the format that it loads; without a name, the format only."""
 
-    name: RuntimeName
-    precision: Precision = "fp32"
-    suffix: str
-    export: Export
-    package: str  # that executes it, with numpy
-    extra: str = ""  # of fasternas, that installs it; empty: it comes with fasternas
+    name: str  # as in `--runtime`; empty: it is exported and not timed
+    precision: Precision
+    format: str  # as in `export --to`
+    module: BackendModule
+    cuda_clock: Clock | None = None  # None: it does not run on GPUs
+    fixed_batch: bool = False  # it is timed with a file for one size of batches
+
+    @property
+    def package(self) -> str:
+        """The package that runs networks."""
+        return self.module.PACKAGES[0]
 
     @property
     def version(self) -> str:
@@ -33,8 +97,12 @@ class Runtime:
 
     @property
     def board_packages(self) -> tuple[str, ...]:
-        """What a board needs to execute it."""
+        """What a board needs to run networks."""
         return ("numpy", self.package)
+
+    def in_fp32(self) -> "Runtime":
+        """Return it for what its files hold, without rounding."""
+        return replace(self, precision="fp32")
 
     def check_installed(self) -> None:
         """Refuse to run networks here with what is not installed here.
@@ -42,7 +110,78 @@ class Runtime:
         Raises:
             RuntimeError: if it is not.
         """
-        _require(self.package, runtime=self.name, remedy=self.extra)
+        self._require(self.package)
+
+    def deploy(self, model: "Model", folder: Path) -> Path:
+        """Write into a new folder the file that is timed: what `write` gives, in one file.
+
+        It is checked on random images, in the runtime if that is installed here.
+
+        Raises:
+            ValueError, RuntimeError: if the runtime does not take this network, or computes
+                something else than torch.
+            OSError: if a file cannot be written.
+        """
+        for package in self.module.PACKAGES[1:]:
+            self._require(package)
+        folder.mkdir()
+        model = replace(model.built(), batch="fixed" if self.fixed_batch else model.batch)
+        main = self.module.write(model, folder / "network", self)
+        copied = model.file is not None and self is TABLE[0]  # then it is its own reference
+        checker = next((r for r in (self, *formats(self.format)) if r.version), None)
+        if checker is not None and not copied:
+            from predictors.backends.agreement import check_on_noise
+
+            check_on_noise(model, main, checker)
+        return _in_one_file(folder, main)
+
+    def _require(self, package: str) -> None:
+        if not installed_version(package):
+            wanted = f"fasternas[{self.module.EXTRA}]" if self.module.EXTRA else package
+            raise RuntimeError(
+                f"`runtime` {self.name} must be installed here, but {package} is not. "
+                f"Install it with `pip install '{wanted}'`."
+            )
+
+
+TABLE: tuple[Runtime, ...] = (
+    Runtime("onnxruntime", "fp32", "onnx", onnxruntime, cuda_clock="wall_ms"),
+    Runtime("onnxruntime", "int8", "onnx-int8", onnxruntime),
+    Runtime("openvino", "fp32", "onnx", openvino),
+    Runtime("openvino", "bf16", "onnx", openvino),
+    Runtime("openvino", "int8", "onnx-int8", openvino),
+    Runtime("", "fp32", "openvino", openvino),
+    Runtime("", "int8", "openvino-int8", openvino),
+    Runtime("ncnn", "fp32", "ncnn", ncnn),
+    Runtime("ncnn", "bf16", "ncnn", ncnn),
+    Runtime("torch", "fp32", "torch", torch, cuda_clock="event_ms", fixed_batch=True),
+    Runtime("torch-compiled", "fp32", "torch", torch, cuda_clock="event_ms", fixed_batch=True),
+    Runtime("", "fp32", "torchscript", torch),
+    Runtime("", "fp32", "timm", timm),
+    Runtime("", "fp32", "yaml", timm),
+)
+
+
+def runtimes(*, precision: str | None = None, format: str | None = None) -> tuple[Runtime, ...]:
+    """Return the lines that can be timed, all or those of a precision or format.
+
+    Raises:
+        ValueError: if there is no such precision.
+    """
+    if precision not in (None, *get_args(Precision)):
+        raise ValueError(
+            f"`precision` must be one of {', '.join(get_args(Precision))}, but got {precision!r}."
+        )
+    return tuple(
+        line
+        for line in TABLE
+        if line.name and precision in (None, line.precision) and format in (None, line.format)
+    )
+
+
+def runtime_names(lines: Iterable[Runtime] | None = None) -> tuple[str, ...]:
+    """Return the names of the runtimes, each once."""
+    return tuple(dict.fromkeys(line.name for line in (runtimes() if lines is None else lines)))
 
 
 def find_runtime(name: str, precision: str = "fp32") -> Runtime:
@@ -51,32 +190,46 @@ def find_runtime(name: str, precision: str = "fp32") -> Runtime:
     Raises:
         ValueError: if there is none, or it has not that precision.
     """
-    if name not in get_args(RuntimeName):
+    offered = {line.precision: line for line in runtimes() if line.name == name}
+    if not offered:
         raise ValueError(
-            f"`runtime` must be one of {', '.join(get_args(RuntimeName))}, but got {name!r}."
+            f"`runtime` must be one of {', '.join(runtime_names())}, but got {name!r}."
         )
-    offered = {runtime.precision: runtime for runtime in RUNTIMES if runtime.name == name}
-    if precision not in offered:
-        raise ValueError(f"`precision` must be one of {', '.join(offered)} in {name}, but got "
-                         f"{precision!r}.")  # fmt: skip
-    return offered[precision]
+    for line in offered.values():
+        if line.precision == precision:
+            return line
+    raise ValueError(
+        f"`precision` must be one of {', '.join(offered)} in {name}, but got {precision!r}."
+    )
 
 
-def runtimes_with(precision: str) -> tuple[Runtime, ...]:
-    """Return the runtimes that have that precision.
+def formats(name: str | None = None) -> tuple[Runtime, ...]:
+    """Return the first line of each format, or of that one: what writes it for `export`."""
+    first = {line.format: line for line in reversed(TABLE)}
+    names = dict.fromkeys(line.format for line in TABLE)
+    return tuple(first[known] for known in names if name in (None, known))
+
+
+def find_formats(names: Sequence[str]) -> tuple[Runtime, ...]:
+    """Return the lines of these formats, each once.
 
     Raises:
-        ValueError: if there is no such precision.
+        ValueError: if there is none of a name.
+        RuntimeError: if one needs what is not installed here, and so cannot be checked.
     """
-    if precision not in get_args(Precision):
-        raise ValueError(f"`precision` must be one of {', '.join(get_args(Precision))}, but got "
-                         f"{precision!r}.")  # fmt: skip
-    return tuple(runtime for runtime in RUNTIMES if runtime.precision == precision)
-
-
-def installed_runtimes() -> tuple[RuntimeName, ...]:
-    """Return the names of the runtimes that can run networks here."""
-    return tuple(dict.fromkeys(runtime.name for runtime in RUNTIMES if runtime.version))
+    known = {line.format: line for line in formats()}
+    for name in names:
+        if name not in known:
+            raise ValueError(f"`to` must be one of {', '.join(known)}, but got {name!r}.")
+    found = tuple(known[name] for name in dict.fromkeys(names))
+    for line in found:
+        for package in line.module.PACKAGES:
+            if not installed_version(package):
+                raise RuntimeError(
+                    f"`to` must be something that is installed here, but {line.format} needs "
+                    f"{package}. Install it with `pip install 'fasternas[{line.module.EXTRA}]'`."
+                )
+    return found
 
 
 def installed_version(package: str) -> str:
@@ -87,62 +240,18 @@ def installed_version(package: str) -> str:
     return ""
 
 
-def _require(package: str, *, runtime: str, remedy: str) -> None:
-    if not installed_version(package):
-        wanted = f"fasternas[{remedy}]" if remedy else package
-        raise RuntimeError(f"`runtime` {runtime} must be installed here, but {package} is not. "
-                           f"Install it with `pip install '{wanted}'`.")  # fmt: skip
+def _in_one_file(folder: Path, main: Path) -> Path:
+    """Return the main file, or, if there are several, all in a zip file without their times.
 
+    The same network gives the same bytes.
+    """
+    import zipfile
 
-def _export_onnx(model: Model, path: Path) -> Path:
-    from predictors.backends.model_files import write_onnx
-
-    return write_onnx(model, path)
-
-
-def _export_int8(model: Model, path: Path) -> Path:
-    from predictors.backends.quantization import export_int8
-
-    return export_int8(model, path)
-
-
-def _export_openvino(precision: Precision, model: Model, path: Path) -> Path:
-    from predictors.backends.export_openvino import export_openvino
-
-    check = bool(installed_version("openvino"))
-    return export_openvino(model, path, precision=precision, check=check)
-
-
-def _export_ncnn(precision: Precision, model: Model, path: Path) -> Path:
-    from predictors.backends.export_ncnn import export_ncnn
-
-    _require("pnnx", runtime="ncnn", remedy="ncnn")
-    return export_ncnn(model, path, precision=precision, check=bool(installed_version("ncnn")))
-
-
-def _export_torch(model: Model, path: Path) -> Path:
-    from predictors.backends.onnx_export import export_torch
-
-    return export_torch(model.network(), model.image(), path)
-
-
-def _openvino(precision: Precision) -> Runtime:
-    return Runtime(name="openvino", precision=precision, suffix=".onnx", package="openvino",
-                   extra="openvino", export=partial(_export_openvino, precision))  # fmt: skip
-
-
-def _ncnn(precision: Precision) -> Runtime:
-    return Runtime(name="ncnn", precision=precision, suffix=".ncnn.zip", package="ncnn",
-                   extra="ncnn", export=partial(_export_ncnn, precision))  # fmt: skip
-
-
-RUNTIMES: tuple[Runtime, ...] = (
-    Runtime(name="onnxruntime", suffix=".onnx", export=_export_onnx, package="onnxruntime"),
-    Runtime(name="onnxruntime", precision="int8", suffix=".onnx", export=_export_int8,
-            package="onnxruntime"),
-    *map(_openvino, get_args(Precision)),
-    _ncnn("fp32"),
-    _ncnn("bf16"),
-    Runtime(name="torch", suffix=".pt2", export=_export_torch, package="torch"),
-    Runtime(name="torch-compiled", suffix=".pt2", export=_export_torch, package="torch"),
-)  # fmt: skip
+    files = sorted(folder.iterdir())
+    if files == [main]:
+        return main
+    packed = folder / "network.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        for file in files:
+            archive.writestr(zipfile.ZipInfo(file.name), file.read_bytes())
+    return packed

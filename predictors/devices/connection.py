@@ -6,22 +6,26 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from importlib import import_module
+from inspect import getsource
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parent / "agent"
 ANSWER_S = 300.0  # the longest that a machine may take over one request
 LONGEST_ANSWER = 1_000_000  # bytes
 
 
-def program(*modules: str) -> str:
-    """Return modules of the agent as the line of text that `BOOTSTRAP` reads."""
-    texts = {name: (FOLDER / f"{name}.py").read_text(encoding="utf-8") for name in modules}
-    return json.dumps([(f"predictors.devices.agent.{name}", texts[name]) for name in modules])
+def program(*names: str, backend: str = "") -> str:
+    """Return modules of the agent as the line of text that `BOOTSTRAP` reads, last what runs.
+
+    `backend` is the name of the module that loads what the timer times.
+    """
+    modules = [f"predictors.devices.agent.{name}" for name in names]
+    modules[-1:-1] = [backend] if backend else []
+    return json.dumps([(name, getsource(import_module(name))) for name in modules])
 
 
 AGENT = program("bootstrap", "machine", "agent")
-TIMER = program("bootstrap", "machine", "gpu", "loaders", "timer")
 
 
 class ConnectionLostError(RuntimeError):

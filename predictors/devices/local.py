@@ -5,7 +5,7 @@ import subprocess
 import sys
 from functools import cache
 
-from predictors.backends.table import find_runtime
+from predictors.backends.table import find_runtime, runtime_names, runtimes
 from predictors.devices.agent.bootstrap import BOOTSTRAP
 from predictors.devices.agent.machine import processor
 from predictors.devices.device import Wanted
@@ -31,7 +31,6 @@ def open_local(name: str, wanted: Wanted) -> TimedDevice:
     return TimedDevice(name, host, wanted)
 
 
-RUNTIMES = ("onnxruntime", "torch", "torch-compiled")  # that run on it, in fp32
 QUERY = ("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
 COMMAND = ("env", "CUDA_DEVICE_ORDER=PCI_BUS_ID", sys.executable, "-uc", BOOTSTRAP)
 
@@ -44,9 +43,12 @@ def open_cuda(name: str, wanted: Wanted) -> TimedDevice:
         RuntimeError: if there is no GPU, or the runtime is not installed.
     """
     found = find_runtime(wanted.runtime, wanted.precision)
-    if wanted.runtime not in RUNTIMES or wanted.precision != "fp32":
-        raise ValueError(f"`runtime` must be one of {', '.join(RUNTIMES)}, in fp32, on a GPU, but "
-                         f"got {wanted.runtime} in {wanted.precision}.")  # fmt: skip
+    if found.cuda_clock is None:
+        names = ", ".join(runtime_names(r for r in runtimes() if r.cuda_clock))
+        raise ValueError(
+            f"`runtime` must be one of {names}, in fp32, on a GPU, but got {wanted.runtime} in "
+            f"{wanted.precision}."
+        )
     if not gpu_name():
         raise RuntimeError("`device` cuda must be an NVIDIA GPU of this machine, but nvidia-smi "
                            "finds none. Install its driver, or use --device cpu.")  # fmt: skip

@@ -7,7 +7,7 @@ from statistics import geometric_mean
 from typing import Any
 
 from predictors.backends.model import Model
-from predictors.backends.table import runtimes_with
+from predictors.backends.table import runtimes
 from predictors.devices.boards import Board, is_arm, load_boards, survey
 from predictors.devices.cache import Holding, Store, now_ms
 from predictors.devices.device import Device, Wanted
@@ -212,7 +212,7 @@ def fastest_runtime(
     """
     found: list[tuple[float, str, Device]] = []
     errors: dict[str, ValueError | RuntimeError] = {}
-    for runtime in (r.name for r in runtimes_with(precision)):
+    for runtime in (r.name for r in runtimes(precision=precision)):
         try:
             device = open_device(name, runtime=runtime, threads=threads, precision=precision)
             measured = [now_ms(m) for m in device.measure_each(networks, processes=1)]

@@ -6,7 +6,7 @@ import secrets
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -14,11 +14,10 @@ from statistics import geometric_mean, median
 from typing import Any
 
 from predictors.backends.model import ONE_AT_A_TIME, Model, as_model, config_model
-from predictors.backends.table import find_runtime
+from predictors.backends.table import Runtime, Start, find_runtime
 from predictors.devices.cache import Recall
 from predictors.devices.cache_entry import Setting
 from predictors.devices.connection import (
-    TIMER,
     Connection,
     ConnectionLostError,
     DeviceLostError,
@@ -26,6 +25,7 @@ from predictors.devices.connection import (
     TimerDiedError,
     flags,
     number,
+    program,
     times_ms,
 )
 from predictors.devices.device import PROCESSES, Wanted
@@ -75,24 +75,24 @@ class Session:
     highest_celsius: float | None
 
 
-def clock_of(start: Mapping[str, Any]) -> str:
-    """The clock for what is started so.
+def clock_of(runtime: Runtime, *, processor: str, threads: int) -> str:
+    """Return the clock for what is timed so.
 
     With one thread it is the process's CPU time, which other programs on the machine do not
     lengthen; with more it is the wall. A GPU is timed by its own events where torch records them.
     """
-    if start.get("processor") == "cuda":
-        return "event_ms" if start["runtime"] in ("torch", "torch-compiled") else "wall_ms"
-    return "cpu_ms" if start["threads"] == 1 else "wall_ms"
+    if processor == "cuda":
+        return runtime.cuda_clock or "wall_ms"
+    return "cpu_ms" if threads == 1 else "wall_ms"
 
 
 class SessionTimer:
     """Times models in one fresh process; the first two are the references."""
 
-    def __init__(self, connection: Connection, start: dict[str, Any]) -> None:
+    def __init__(self, connection: Connection, start: Start) -> None:
         self._connection = connection
         self._start = start
-        self._clock = clock_of(start)
+        self._clock = start["clock"]
         self._counts: Counter[str] = Counter()
         self._mhz_of_blocks: list[float | None] = []
         self._mhz: list[float | None] = []  # the slowest of each round
@@ -104,7 +104,8 @@ class SessionTimer:
         After the fewest rounds only networks are timed further that so many processes like this
         one would leave unstable. Rounds in which the machine was slowed down are left out.
         """
-        ready = self._connection.ask({"start": self._start, "program": TIMER}).get("ready", {})
+        timer = program("bootstrap", "machine", "timer", backend=self._start["module"])
+        ready = self._connection.ask({"start": self._start, "program": timer}).get("ready", {})
         self._warm_up()
         waiting = set(range(len(self._start["models"])))
         sizes = [_block_size(self._block(i)) for i in sorted(waiting)]
@@ -314,7 +315,7 @@ class TimedDevice:
 
     def _export(self, model: Model, path: Path) -> _Artifact:
         try:
-            file = self._runtime.export(model, path.with_name(path.name + self._runtime.suffix))
+            file = self._runtime.deploy(model, path)
         except (ValueError, RuntimeError, OSError):
             raise
         except Exception as error:  # runtimes and quantizers have errors of all kinds
@@ -324,8 +325,9 @@ class TimedDevice:
         return _artifact(file, model)
 
     def _reference(self, name: str, folder: Path) -> _Artifact:
-        file = folder / f"{name}{self._runtime.suffix}"
-        file.write_bytes(_reference_file(self._runtime.name, self._runtime.precision, name))
+        suffix, content = _reference_file(self._runtime, name)
+        file = folder / f"{name}{suffix}"
+        file.write_bytes(content)
         return _artifact(file, config_model(REFERENCES[name]))
 
     def _recalled(self, artifact: _Artifact, processes: int) -> Latency | None:
@@ -333,12 +335,20 @@ class TimedDevice:
 
     def _timed(self, artifacts: Sequence[_Artifact], processes: int) -> list[Latency]:
         """Time the files side by side; the first ones are the references."""
-        start = {"runtime": self._runtime.name, "precision": self._runtime.precision,
-                 "processor": self._host.processor, "threads": self.threads,
-                 "cores": self._host.cores and list(self._host.cores),
-                 "shapes": [artifact.shape for artifact in artifacts]}  # fmt: skip
+        processor, cores = self._host.processor, self._host.cores
+        start = Start(
+            module=self._runtime.module.__name__,
+            models=[str(artifact.file) for artifact in artifacts],
+            shapes=[list(artifact.shape) for artifact in artifacts],
+            runtime=self._runtime.name,
+            precision=self._runtime.precision,
+            processor=processor,
+            clock=clock_of(self._runtime, processor=processor, threads=self.threads),
+            threads=self.threads,
+            cores=None if cores is None else list(cores),
+        )
         sessions = self._sessions(artifacts, start, processes)
-        context = {"clock": clock_of(start), "machine": self._host.machine,
+        context = {"clock": start["clock"], "machine": self._host.machine,
                    "address": self._host.address, "cores": self._setting.cores,
                    "emulated": self._host.emulated,
                    "runtime_version": self._host.version, "session": secrets.token_hex(8),
@@ -347,7 +357,7 @@ class TimedDevice:
                 for i, artifact in enumerate(artifacts) if i >= len(REFERENCES)]  # fmt: skip
 
     def _sessions(
-        self, artifacts: Sequence[_Artifact], start: dict[str, Any], processes: int
+        self, artifacts: Sequence[_Artifact], start: Start, processes: int
     ) -> list[Session]:
         """Time all files in so many fresh processes; begin again where the machine is lost."""
         reason, lost = "", DeviceLostError
@@ -419,9 +429,8 @@ def _artifact(file: Path, model: Model) -> _Artifact:
 
 
 @cache
-def _reference_file(runtime: str, precision: str, name: str) -> bytes:
-    """What a reference is exported to, once in a process: every group needs it."""
-    found = find_runtime(runtime, precision)
+def _reference_file(runtime: Runtime, name: str) -> tuple[str, bytes]:
+    """The suffix and content of a reference's file, once in a process: every group needs it."""
     with tempfile.TemporaryDirectory(prefix="fasternas-") as folder:
-        model = config_model(REFERENCES[name])
-        return found.export(model, Path(folder) / f"{name}{found.suffix}").read_bytes()
+        file = runtime.deploy(config_model(REFERENCES[name]), Path(folder, name))
+        return file.suffix, file.read_bytes()

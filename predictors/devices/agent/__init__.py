@@ -10,11 +10,11 @@ answered by one line:
     {"keep": name, "bytes": n} and n raw bytes  -> {"kept": name}
     {"install": [package, ...], "into": folder} -> {"installed": folder}
     {"unpack": name, "into": folder}            -> {"installed": folder}
-    {"start": {"models": [...], "shapes": [...], "runtime": ..., "precision": ...,
-               "processor": ..., "threads": ..., "cores": ...}, "program": text}
-                                                -> {"ready": {"pinned": ..., "realtime": ...}}
+    {"start": {...}, "program": text}           -> {"ready": {"pinned": ..., "realtime": ...}}
     {"time": index, "discard": n, "repeats": n} -> {"wall_ms": [...], "cpu_ms": [...], ...}
 
-What goes wrong is answered by {"error": one line}, or, where a timer died, by {"died": how}. Both
-processes end when their input ends, so nothing outlives a lost connection. Python 3.9 is enough.
+What a timer is told when it starts is `Start` in the table of backends; its program holds the
+backend that loads the models. What goes wrong is answered by {"error": one line}, or, where a timer
+died, by {"died": how}. Both processes end when their input ends, so nothing outlives a lost
+connection. Python 3.9 is enough.
 """

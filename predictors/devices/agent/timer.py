@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from predictors.devices.agent.bootstrap import serve
-from predictors.devices.agent.gpu import Inference, event_ms, is_wanted
-from predictors.devices.agent.loaders import LOADERS
 from predictors.devices.agent.machine import heat
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Inference = Callable[[], object]
 
 
 class Timer:
@@ -28,9 +31,9 @@ class Timer:
         if "start" in request:
             start = request["start"]
             settled = _settle(start["threads"], start.get("cores"))
-            self._models = LOADERS[start["runtime"]](start)
-            events = is_wanted(start) and start["runtime"].startswith("torch")
-            self._call = event_ms if events else _call
+            backend = import_module(start["module"])  # which came with this program
+            self._models = backend.load(start)
+            self._call = backend.event_ms if start["clock"] == "event_ms" else _call
             return {"ready": settled}
         return self._time(self._models[request["time"]], request["discard"], request["repeats"])
 

@@ -1,0 +1,227 @@
+"""Exporting a network: each file written, compared with torch on images, and put in place.
+
+A file that computes something else is refused, and nothing is left of it.
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from predictors.backends.agreement import Agreement, Batches, check
+from predictors.backends.model import Model
+from predictors.backends.table import Runtime
+from predictors.data.datasets import ImageData, load_data
+from predictors.data.images import Images
+from predictors.training.evaluate import judging_batches
+from search_spaces.checkpoint import Checkpoint, is_checkpoint, read_checkpoint
+from search_spaces.fasternet import FASTERNET, FasterNetConfig
+from search_spaces.formats import load_config
+from search_spaces.io import make_folders, one_line, remove_empty, short_repr
+from search_spaces.network import build, from_timm_weights
+
+CALIBRATION_IMAGES = 256  # of the training split, for int8
+RANDOM_IMAGES = 8  # to compare on, if there are no real ones
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What came of a format: the path and size in bytes of what was written, or why it was not.
+
+    `code` is how one loads it, in Python. `agreement` is None if there is nothing to compute.
+    """
+
+    runtime: Runtime
+    path: Path
+    files: tuple[Path, ...] = ()  # all that was written; the main one last
+    size: int = 0
+    code: str = ""
+    agreement: Agreement | None = None
+    refusal: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RealImages:
+    """Images of a data set, as the network is evaluated on, with labels if it was trained."""
+
+    data: ImageData
+    count: int
+    labelled: bool
+    crop: float = 0.0
+
+    def __call__(self, at_once: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield batches of validation images, spread evenly, and their labels."""
+        chosen = _spread(self.data.validation, min(self.count, len(self.data.validation)))
+        for images, labels in judging_batches(
+            chosen, data=self.data, crop=self.crop, at_once=at_once
+        ):
+            yield images, labels if self.labelled else None
+
+    def calibration_images(self, at_once: int) -> "CalibrationImages":
+        """Return training images in whole batches."""
+        return CalibrationImages(data=self.data, at_once=at_once, crop=self.crop)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CalibrationImages:
+    """Batches of training images, as often as one asks for them."""
+
+    data: ImageData
+    at_once: int
+    crop: float = 0.0
+
+    def __iter__(self) -> Iterator[Tensor]:
+        count = max(CALIBRATION_IMAGES // self.at_once, 1) * self.at_once
+        chosen = _spread(self.data.train, count)
+        for images, _ in judging_batches(
+            chosen, data=self.data, crop=self.crop, at_once=self.at_once
+        ):
+            yield images
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomImages:
+    """Noise, the same every time."""
+
+    shape: tuple[int, ...]
+    count: int = RANDOM_IMAGES
+
+    def __call__(self, at_once: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield batches without labels."""
+        rng = torch.Generator().manual_seed(1)
+        for images in torch.split(torch.randn(self.count, *self.shape, generator=rng), at_once):
+            yield images, None
+
+
+def real_images(name: str, checkpoint: Checkpoint, *, trained: bool, count: int) -> RealImages:
+    """Open the data on which a network is to be evaluated.
+
+    Raises:
+        ValueError: if there are no such data, or a trained network tells other classes apart.
+        OSError: if they cannot be read.
+    """
+    data = load_data(name, resolution=checkpoint.config.resolution)
+    if trained:
+        _refuse_other_classes(data, checkpoint)
+    if checkpoint.mean and checkpoint.std:
+        data = replace(data, mean=checkpoint.mean, std=checkpoint.std)
+    return RealImages(data=data, count=count, labelled=trained, crop=checkpoint.crop)
+
+
+def find_weights(name: str, *, weights: str | None = None) -> tuple[Checkpoint, bool]:
+    """Return a network by what it is called, and whether it has weights of its own.
+
+    It is t0 to l, a config file or a checkpoint; `weights` is a file with those of a config.
+    Otherwise they are random, the same every time. Of a file that does not say how its images
+    are normalised and cropped, it is as timm says of its own FasterNets.
+
+    Raises:
+        ValueError: if there is no such network, a file is wrong, or the weights do not fit.
+        OSError: if a file cannot be read.
+    """
+    if Path(name).suffix == ".safetensors":
+        if weights is not None:
+            raise ValueError(f"`weights` must be left out for {name}, which has its own.")
+        return read_checkpoint(name), True
+    config = FASTERNET[name] if name in FASTERNET else _read_config(name)
+    if weights is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return Checkpoint(config=config, weights=build(config).state_dict()), False
+    if is_checkpoint(weights):
+        found = read_checkpoint(weights)
+        if found.config != config:
+            raise ValueError(
+                f"`weights` must be those of {name}, but {weights} holds another config. "
+                f"Export {weights} itself."
+            )
+        return found, True
+    from search_spaces.checkpoint import read_weights
+    from search_spaces.timm_models import published
+
+    loaded = from_timm_weights(config, read_weights(weights))
+    return published(config, loaded.state_dict()), True
+
+
+def export_each(
+    model: Model, formats: Sequence[Runtime], folder: Path, images: Batches
+) -> Iterator[Export]:
+    """Export to each format in turn.
+
+    Raises:
+        ValueError: if the folder cannot be one.
+        OSError: if a file cannot be written; then nothing is left of it.
+    """
+    made = make_folders(folder)
+    try:
+        for runtime in formats:
+            yield _exported(model, runtime, folder, images)
+    finally:
+        remove_empty(made)
+
+
+def _exported(model: Model, runtime: Runtime, folder: Path, images: Batches) -> Export:
+    with tempfile.TemporaryDirectory(prefix=".exporting-", dir=folder) as beside:
+        try:
+            main = runtime.module.write(model, Path(beside, model.name), runtime)
+            found = check(model, main, runtime, images)
+        except OSError:
+            raise
+        except Exception as error:  # runtimes and converters have errors of all kinds
+            return Export(runtime=runtime, path=folder, refusal=one_line(error))
+        files = _put_in_place(Path(beside), main, folder)
+        path = folder / main.name
+        return Export(
+            runtime=runtime,
+            path=path,
+            files=files,
+            size=sum(file.stat().st_size for file in files),
+            code=runtime.module.code(model, path, runtime),
+            agreement=found,
+        )
+
+
+def _put_in_place(room: Path, main: Path, folder: Path) -> tuple[Path, ...]:
+    """Move the files, the main one last: what it refers to is there when it appears."""
+    files = [file for file in room.rglob("*") if file.is_file()]
+    places = []
+    for file in sorted(files, key=lambda file: file == main):
+        places.append(folder / file.relative_to(room))
+        places[-1].parent.mkdir(exist_ok=True)
+        file.replace(places[-1])
+    return tuple(places)
+
+
+def _read_config(name: str) -> FasterNetConfig:
+    if not Path(name).is_file():
+        of_run = ", a folder. Of a run name configs/NAME.yaml or trained/NAME/weights.safetensors"
+        raise ValueError(
+            f"`network` must be one of {', '.join(FASTERNET)}, or a config or checkpoint file that "
+            f"exists, but got {name!r}{of_run if Path(name).is_dir() else ''}."
+        )
+    return load_config(name)
+
+
+def _refuse_other_classes(data: ImageData, checkpoint: Checkpoint) -> None:
+    count, names = checkpoint.config.classes, checkpoint.classes
+    if len(data.classes) != count:
+        raise ValueError(
+            f"`data` must have the {count} classes that the network tells apart, but got "
+            f"{len(data.classes)} in {data.name}. Give the data that it was trained on."
+        )
+    other = sorted(set(data.classes) - set(names))
+    if names and names != data.classes:
+        what = f"{short_repr(other)}, which it does not know" if other else "them in another order"
+        raise ValueError(
+            f"`data` must have the classes that the network tells apart, but {data.name} has "
+            f"{what}. Give the data that it was trained on."
+        )
+
+
+def _spread(images: Images, count: int) -> Images:
+    """So many images at even distances; some twice if there are fewer."""
+    return images.subset(np.linspace(0, len(images) - 1, count).round().astype(np.int64))

@@ -39,8 +39,10 @@ def last_width(config: FasterNetConfig) -> float:
 
 
 STRUCTURE: Mapping[str, Callable[[FasterNetConfig], float]] = {
-    "fine_units": fine_units, "late_mixing": late_mixing, "last_width": last_width,
-}  # fmt: skip
+    "fine_units": fine_units,
+    "late_mixing": late_mixing,
+    "last_width": last_width,
+}
 
 
 AccuracyKind = Literal["proxy", "trained", "supernet"]
@@ -135,9 +137,14 @@ class AccuracyPredictor:
 
     @classmethod
     def fit(
-        cls, space: Space[Any], configs: Sequence[Any], accuracies: Sequence[float] | Array, *,
-        scores: Array | None = None, least_noise: float = 0.0,
-    ) -> "AccuracyPredictor":  # fmt: skip
+        cls,
+        space: Space[Any],
+        configs: Sequence[Any],
+        accuracies: Sequence[float] | Array,
+        *,
+        scores: Array | None = None,
+        least_noise: float = 0.0,
+    ) -> "AccuracyPredictor":
         """Fit to n trained networks; `scores`, of shape [n] or [n, k], are finite.
 
         `least_noise` is by how much chance alone moves an accuracy, as a standard deviation in its
@@ -148,19 +155,19 @@ class AccuracyPredictor:
         """
         truth = np.asarray(accuracies, dtype=float)
         if len(configs) < _FEWEST or len(configs) != len(truth):
-            raise ValueError(f"`configs` must hold {_FEWEST} trained networks or more and "
-                             f"`accuracies` one number for each, but got {len(configs)} and "
-                             f"{len(truth)}.")  # fmt: skip
+            raise ValueError(
+                f"`configs` must hold {_FEWEST} trained networks or more and `accuracies` one "
+                f"number for each, but got {len(configs)} and {len(truth)}."
+            )
         if not np.isfinite(truth).all():
             wrong = truth[~np.isfinite(truth)][0]
-            raise ValueError(f"`accuracies` must be finite, but got {wrong}. Leave that network "
-                             "out.")  # fmt: skip
+            raise ValueError(
+                f"`accuracies` must be finite, but got {wrong}. Leave that network out."
+            )
         process = fit_trended(_inputs(space, configs), truth, scores, least_noise=least_noise)
         return cls(space=space, process=process)
 
-    def predict(
-        self, configs: Sequence[Any], *, scores: Array | None = None
-    ) -> AccuracyPrediction:  # fmt: skip
+    def predict(self, configs: Sequence[Any], *, scores: Array | None = None) -> AccuracyPrediction:
         """Return the predicted accuracies; `scores` must be there if they were when fitting.
 
         Raises:
@@ -176,5 +183,6 @@ def _inputs(space: Space[Any], configs: Sequence[Any]) -> Array:
     if not len(configs) or not isinstance(configs[0], Layered):
         return genes
     found = costs(configs)
-    return np.column_stack([genes, np.log(found.macs), np.log(found.params),
-                            np.log(found.memory_bytes)])  # fmt: skip
+    return np.column_stack(
+        [genes, np.log(found.macs), np.log(found.params), np.log(found.memory_bytes)]
+    )

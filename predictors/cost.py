@@ -58,10 +58,15 @@ def cost_by_layer(config: Layered) -> list[LayerCost]:
     """Return the cost of each layer, in order; the blocks of a stage share one entry."""
     _check_layered(config)
     return [
-        LayerCost(name=layer.name, repeat=layer.repeat, macs=layer.macs,
-                  params=params(layer), memory_bytes=memory_bytes(layer))
+        LayerCost(
+            name=layer.name,
+            repeat=layer.repeat,
+            macs=layer.macs,
+            params=params(layer),
+            memory_bytes=memory_bytes(layer),
+        )
         for layer in config.layers()
-    ]  # fmt: skip
+    ]
 
 
 def costs(configs: Sequence[Layered]) -> Cost:
@@ -111,10 +116,11 @@ def _total(layers: Sequence[Layer]) -> Cost:
         layer.repeat * layer.c_out * layer.out_positions for layer in layers if layer.norm
     )
     return Cost(
-        macs=macs, macs_with_batch_norm=macs + 2 * normalised,
+        macs=macs,
+        macs_with_batch_norm=macs + 2 * normalised,
         params=sum(params(layer) for layer in layers),
         memory_bytes=sum(memory_bytes(layer) for layer in layers),
-    )  # fmt: skip
+    )
 
 
 def _shape(config: Layered) -> Any:
@@ -140,6 +146,6 @@ def _bulk_layers(configs: Sequence[Any]) -> Sequence[Layer]:
 def _check_layered(config: object) -> None:
     if not isinstance(config, Layered):
         raise TypeError(
-            f"`config` must have a layers() method to be costed, but got {config!r}. "
-            "Give its class one that returns `Layer` records."
+            f"`config` must have a layers() method to be costed, but got {config!r}. Give its "
+            "class one that returns `Layer` records."
         )

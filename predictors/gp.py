@@ -56,9 +56,13 @@ class GaussianProcess:
 
 
 def fit_gaussian_process(
-    inputs: Array, targets: Array, *, start: Array | None = None, steps: int = 60,
+    inputs: Array,
+    targets: Array,
+    *,
+    start: Array | None = None,
+    steps: int = 60,
     least_noise: float = 0.0,
-) -> GaussianProcess:  # fmt: skip
+) -> GaussianProcess:
     """Fit to inputs [n, d] and targets [n].
 
     `start` gives the hyperparameters of an earlier fit, from which few steps suffice; with
@@ -69,14 +73,19 @@ def fit_gaussian_process(
         ValueError: if there are no points or the shapes disagree.
     """
     if len(inputs) == 0 or len(inputs) != len(targets):
-        raise ValueError(f"`inputs` must have a row for each target, at least one, but got "
-                         f"{len(inputs)} and {len(targets)}.")  # fmt: skip
+        raise ValueError(
+            f"`inputs` must have a row for each target, at least one, but got {len(inputs)} and "
+            f"{len(targets)}."
+        )
     mean, scale = float(np.mean(targets)), float(np.std(targets)) or 1.0
     y = (targets - mean) / scale
     theta = _prior_means(inputs.shape[1]) if start is None else start
     least = float(2 * np.log(max(least_noise / scale, np.exp(_BOUNDS[2][0] / 2))))
-    theta = (_maximise(theta, inputs, y, steps, least) if steps
-             else np.append(theta[:-1], max(theta[-1], least)))  # fmt: skip
+    theta = (
+        _maximise(theta, inputs, y, steps, least)
+        if steps
+        else np.append(theta[:-1], max(theta[-1], least))
+    )
     factor, weights = _solve(theta, inputs, y)
     return GaussianProcess(inputs, theta, factor, weights, mean, scale)
 
@@ -90,8 +99,15 @@ def _maximise(theta: Array, x: Array, y: Array, steps: int, least: float) -> Arr
     bounds = [(centre + _BOUNDS[0][0], centre + _BOUNDS[0][1])] * d
     bounds += [_BOUNDS[1], (least, max(_BOUNDS[2][1], least))]
     start = np.clip(theta, *np.transpose(bounds))
-    result = minimize(_negative_posterior, start, args=(x, y), jac=True, method="L-BFGS-B",
-                      bounds=bounds, options={"maxiter": steps})  # fmt: skip
+    result = minimize(
+        _negative_posterior,
+        start,
+        args=(x, y),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"maxiter": steps},
+    )
     return np.asarray(result.x)
 
 
@@ -251,7 +267,7 @@ class TrendedProcess:
 
     def predict(
         self, inputs: Array, scores: Array | None, *, noisy: bool = False
-    ) -> tuple[Array, Array]:  # fmt: skip
+    ) -> tuple[Array, Array]:
         """Return medians and standard deviations of targets at [m, d] inputs, [m, k] scores.
 
         `noisy`: deviations of what would be found, which chance moves too.
@@ -267,16 +283,23 @@ class TrendedProcess:
         """Return mean and standard deviation on the scale on which targets are normal."""
         columns = _columns(scores, len(inputs))
         if columns.shape[1] != len(self.slopes):
-            raise ValueError(f"`scores` must have as many columns as when fitting, "
-                             f"{len(self.slopes)}, but got {columns.shape[1]}.")  # fmt: skip
+            raise ValueError(
+                f"`scores` must have as many columns as when fitting, {len(self.slopes)}, but got "
+                f"{columns.shape[1]}."
+            )
         mean, deviation = self.process.predict(inputs)
         return mean + columns @ self.slopes, deviation
 
 
 def fit_trended(
-    inputs: Array, targets: Array, scores: Array | None, *,
-    start: TrendedProcess | None = None, steps: int = 60, least_noise: float = 0.0,
-) -> TrendedProcess:  # fmt: skip
+    inputs: Array,
+    targets: Array,
+    scores: Array | None,
+    *,
+    start: TrendedProcess | None = None,
+    steps: int = 60,
+    least_noise: float = 0.0,
+) -> TrendedProcess:
     """Fit to inputs [n, d], targets [n] and, if there are any, scores [n] or [n, k].
 
     The other arguments are those of `fit_gaussian_process`.
@@ -285,8 +308,13 @@ def fit_trended(
     warped, columns = warping.warped(targets), _columns(scores, len(inputs))
     slopes = _slopes(columns, warped)
     known = None if start is None else start.process.hyperparameters
-    process = fit_gaussian_process(inputs, warped - columns @ slopes, start=known, steps=steps,
-                                   least_noise=least_noise / warping.scale)  # fmt: skip
+    process = fit_gaussian_process(
+        inputs,
+        warped - columns @ slopes,
+        start=known,
+        steps=steps,
+        least_noise=least_noise / warping.scale,
+    )
     return TrendedProcess(warping=warping, slopes=slopes, process=process)
 
 

@@ -173,8 +173,10 @@ class Profile:
         """
         if threads not in self.rates:
             known = " or ".join(str(n) for n in sorted(self.rates))
-            raise ValueError(f"`threads` must be {known}, but got {threads!r}. The profile "
-                             "holds no other rates; measure on the board itself.")  # fmt: skip
+            raise ValueError(
+                f"`threads` must be {known}, but got {threads!r}. The profile holds no other "
+                "rates; measure on the board itself."
+            )
         return self.rates[threads]
 
 
@@ -191,8 +193,10 @@ def load_profile(name: str) -> Profile:
         ValueError: if there is none of that name.
     """
     if name not in profile_names():
-        raise ValueError(f"`name` must be a bundled profile, but got {name!r}. "
-                         f"Choose from {', '.join(profile_names())}.")  # fmt: skip
+        raise ValueError(
+            f"`name` must be a bundled profile, but got {name!r}. Choose from "
+            f"{', '.join(profile_names())}."
+        )
     return read_profile(PROFILES / name)
 
 

@@ -23,8 +23,10 @@ from search_spaces.network import FasterNet, build, check_weights
 
 KEY = "fasternas"  # the header's only one: of several the order, and so the file, would vary
 YAML = (".yaml", ".yml")
-_FOREIGN = ("Give the config beside the weights: from_timm_weights(config, weights), or config= in "
-            "timm.create_model.")  # fmt: skip
+_FOREIGN = (
+    "Give the config beside the weights: from_timm_weights(config, weights), or config= in "
+    "timm.create_model."
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,8 +84,13 @@ def save(
     """
     if Path(path).suffix != ".safetensors":
         raise ValueError(f"`path` must end in .safetensors, but got {str(path)!r}. Rename it.")
-    header = {"config": to_mapping(network.config), "classes": list(classes),
-              "mean": list(mean), "std": list(std), "crop": crop}  # fmt: skip
+    header = {
+        "config": to_mapping(network.config),
+        "classes": list(classes),
+        "mean": list(mean),
+        "std": list(std),
+        "crop": crop,
+    }
     _checked(header, network.config)
     weights = {k: w.detach().cpu().contiguous() for k, w in network.state_dict().items()}
     atomic_write(Path(path), packed(weights, {KEY: json.dumps(header)}))
@@ -105,14 +112,18 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except SafetensorError as error:
         if file.suffix != ".safetensors":
-            raise ValueError(f"{file}: The file must be a checkpoint that fasternas saved, but is "
-                             f"of another kind. {_FOREIGN}") from error  # fmt: skip
-        raise ValueError(f"{file}: The file must be a whole checkpoint, but cannot be read: "
-                         f"{_first_line(error)}. Use an earlier one, or save it "
-                         "again.") from error  # fmt: skip
+            raise ValueError(
+                f"{file}: The file must be a checkpoint that fasternas saved, but is of another "
+                f"kind. {_FOREIGN}"
+            ) from error
+        raise ValueError(
+            f"{file}: The file must be a whole checkpoint, but cannot be read: "
+            f"{_first_line(error)}. Use an earlier one, or save it again."
+        ) from error
     if header is None:
-        raise ValueError(f"{file}: The file must hold the config of its weights, but has none. "
-                         f"{_FOREIGN}")  # fmt: skip
+        raise ValueError(
+            f"{file}: The file must hold the config of its weights, but has none. {_FOREIGN}"
+        )
     try:
         return _checkpoint(header, weights)
     except (ValueError, TypeError, RecursionError, OverflowError) as error:
@@ -133,8 +144,10 @@ def is_checkpoint(path: str | Path) -> bool:
 def _checkpoint(header: str, weights: Mapping[str, Tensor]) -> Checkpoint:
     given = json.loads(header)
     if not isinstance(given, dict) or not isinstance(given.get("config"), dict):
-        raise ValueError(f"The header must hold a config, but holds {short_repr(given)}. Save the "
-                         "checkpoint again.")  # fmt: skip
+        raise ValueError(
+            f"The header must hold a config, but holds {short_repr(given)}. Save the checkpoint "
+            "again."
+        )
     config = from_mapping(given["config"])
     with torch.device("meta"):
         check_weights(build(config).state_dict(), weights)
@@ -151,18 +164,24 @@ def _checked(header: Mapping[str, Any], config: FasterNetConfig) -> dict[str, An
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise ValueError(f"`classes` must be a list of names, but got {short_repr(classes)}.")
     if classes and len(classes) != config.classes:
-        raise ValueError(f"`classes` must name the {config.classes} classes of the config, but got "
-                         f"{len(classes)}: {short_repr(classes)}. Leave it out.")  # fmt: skip
+        raise ValueError(
+            f"`classes` must name the {config.classes} classes of the config, but got "
+            f"{len(classes)}: {short_repr(classes)}. Leave it out."
+        )
     for name in ("mean", "std"):
         values = header.get(name, [])
         if not isinstance(values, list) or not all(type(v) in (int, float) for v in values):
             raise ValueError(f"`{name}` must be a list of numbers, but got {short_repr(values)}.")
         if len(values) not in (0, 1, 3):
-            raise ValueError(f"`{name}` must have a number for each of 1 or 3 channels, but got "
-                             f"{short_repr(values)}. Leave it out.")  # fmt: skip
+            raise ValueError(
+                f"`{name}` must have a number for each of 1 or 3 channels, but got "
+                f"{short_repr(values)}. Leave it out."
+            )
     if not all(0 < value < math.inf for value in header.get("std", [])):
-        raise ValueError(f"`std` must be positive, since images are divided by it, but got "
-                         f"{short_repr(header['std'])}. Leave it out.")  # fmt: skip
+        raise ValueError(
+            "`std` must be positive, since images are divided by it, but got "
+            f"{short_repr(header['std'])}. Leave it out."
+        )
     crop = header.get("crop", 0)
     if type(crop) not in (int, float) or not 0 <= crop <= 1:
         raise ValueError(f"`crop` must be a share from 0 to 1, but got {short_repr(crop)}.")
@@ -213,14 +232,18 @@ def _state_dict(content: object, file: Path) -> dict[str, Tensor]:
         tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)}
         if tensors:
             return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    raise ValueError(f"`weights` must hold named tensors, but {file} holds none. Save a state dict "
-                     "with torch.save or safetensors.")  # fmt: skip
+    raise ValueError(
+        f"`weights` must hold named tensors, but {file} holds none. Save a state dict with "
+        "torch.save or safetensors."
+    )
 
 
 def _unreadable(file: Path, error: Exception) -> ValueError:
     line = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
-    return ValueError(f"`weights` must be a safetensors file or a checkpoint of torch, but {file} "
-                      f"cannot be read: {line}. Save it again.")  # fmt: skip
+    return ValueError(
+        f"`weights` must be a safetensors file or a checkpoint of torch, but {file} cannot be "
+        f"read: {line}. Save it again."
+    )
 
 
 _CLASSIFIER = "classifier."
@@ -248,8 +271,10 @@ def inherit(network: nn.Module, weights: Mapping[str, Tensor]) -> float:
             own[corner].copy_(given[corner])
             inherited += own[corner].numel() if name in parameters else 0
     if not inherited:
-        raise ValueError(f"`weights` must be those of a FasterNet, but got {_brief(weights)}. "
-                         "Give a checkpoint of timm's fasternet_* or of fasternas.")  # fmt: skip
+        raise ValueError(
+            f"`weights` must be those of a FasterNet, but got {_brief(weights)}. Give a checkpoint "
+            "of timm's fasternet_* or of fasternas."
+        )
     return inherited / sum(parameter.numel() for parameter in parameters.values())
 
 

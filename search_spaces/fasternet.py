@@ -13,9 +13,15 @@ Activation = Literal["gelu", "relu"]
 _MOST_STAGES = 15
 # No network comes near; whatever is larger is a slip, and overflows what computes with it.
 _LARGEST = {
-    "widths": 2**16, "depths": 1000, "partial_ratios": 1, "expansions": 1000, "resolution": 2**14,
-    "stem_stride": 2**14, "head_width": 2**16, "classes": 10**7,
-}  # fmt: skip
+    "widths": 2**16,
+    "depths": 1000,
+    "partial_ratios": 1,
+    "expansions": 1000,
+    "resolution": 2**14,
+    "stem_stride": 2**14,
+    "head_width": 2**16,
+    "classes": 10**7,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,17 +78,33 @@ def _layers(config: Mapping[str, Any], stages: int) -> list[Layer]:
     height = config["resolution"] // config["stem_stride"]
     gelu = (config["activation"] == "gelu") * 1
     layers = [
-        Layer(name="stem", op="conv", c_in=3, c_out=config["widths"][0], norm=True,
-              kernel=config["stem_stride"], stride=config["stem_stride"],
-              height=config["resolution"], width=config["resolution"])
-    ]  # fmt: skip
+        Layer(
+            name="stem",
+            op="conv",
+            c_in=3,
+            c_out=config["widths"][0],
+            norm=True,
+            kernel=config["stem_stride"],
+            stride=config["stem_stride"],
+            height=config["resolution"],
+            width=config["resolution"],
+        )
+    ]
     for i in range(stages):
         if i > 0:
             layers.append(
-                Layer(name=f"stages.{i}.merging", op="conv", kernel=2, stride=2, norm=True,
-                      c_in=config["widths"][i - 1], c_out=config["widths"][i],
-                      height=height, width=height)
-            )  # fmt: skip
+                Layer(
+                    name=f"stages.{i}.merging",
+                    op="conv",
+                    kernel=2,
+                    stride=2,
+                    norm=True,
+                    c_in=config["widths"][i - 1],
+                    c_out=config["widths"][i],
+                    height=height,
+                    width=height,
+                )
+            )
             height = height // 2
         layers += _block_layers(config, i, height, gelu)
     return layers + _head_layers(config, height, gelu)
@@ -95,16 +117,23 @@ def _block_layers(config: Mapping[str, Any], i: int, height: Any, gelu: int) -> 
     name = f"stages.{i}.block"
     at: dict[str, Any] = {"height": height, "width": height}
     return [
-        Layer(name=f"{name}.split_concat", op="split_concat", c_in=c, c_out=c_p,
-              repeat=n * (c_p != c), **at),
+        Layer(
+            name=f"{name}.split_concat",
+            op="split_concat",
+            c_in=c,
+            c_out=c_p,
+            repeat=n * (c_p != c),
+            **at,
+        ),
         Layer(name=f"{name}.pconv", op="conv", c_in=c_p, c_out=c_p, kernel=3, repeat=n, **at),
         Layer(name=f"{name}.expand", op="conv", c_in=c, c_out=hidden, norm=True, repeat=n, **at),
         Layer(name=f"{name}.gelu", op="gelu", c_in=hidden, c_out=hidden, repeat=n * gelu, **at),
-        Layer(name=f"{name}.relu", op="relu", c_in=hidden, c_out=hidden,
-              repeat=n * (1 - gelu), **at),
+        Layer(
+            name=f"{name}.relu", op="relu", c_in=hidden, c_out=hidden, repeat=n * (1 - gelu), **at
+        ),
         Layer(name=f"{name}.project", op="conv", c_in=hidden, c_out=c, repeat=n, **at),
         Layer(name=f"{name}.add", op="add", c_in=c, c_out=c, repeat=n, **at),
-    ]  # fmt: skip
+    ]
 
 
 def _head_layers(config: Mapping[str, Any], height: int, gelu: int) -> list[Layer]:
@@ -128,9 +157,10 @@ def _floor(x: Any) -> Any:
 
 def _check(config: FasterNetConfig) -> None:
     if not isinstance(config.widths, tuple) or not 0 < len(config.widths) <= _MOST_STAGES:
-        raise ValueError("`widths` must be a tuple with an entry for each stage, of which there "
-                         f"may be 1 to {_MOST_STAGES}, but got "
-                         f"{short_repr(config.widths)}.")  # fmt: skip
+        raise ValueError(
+            "`widths` must be a tuple with an entry for each stage, of which there may be 1 to "
+            f"{_MOST_STAGES}, but got {short_repr(config.widths)}."
+        )
     for name in ("widths", "depths", "partial_ratios", "expansions"):
         _check_stages(name, getattr(config, name), len(config.widths))
     if 0 in config.partial_widths:
@@ -146,14 +176,18 @@ def _check(config: FasterNetConfig) -> None:
     _check_whole(config)
     total_stride = config.stem_stride * 2 ** (len(config.widths) - 1)
     if config.resolution < total_stride:
-        raise ValueError(f"`resolution` must be at least the total stride of {total_stride} "
-                         f"pixels, but got {config.resolution}. Use fewer stages.")  # fmt: skip
+        raise ValueError(
+            f"`resolution` must be at least the total stride of {total_stride} pixels, but got "
+            f"{config.resolution}. Use fewer stages."
+        )
 
 
 def _check_stages(name: str, values: Any, stages: int) -> None:
     if not isinstance(values, tuple) or len(values) != stages:
-        raise ValueError(f"`{name}` must be a tuple with one entry for each of the {stages} "
-                         f"stages of `widths`, but got {short_repr(values)}.")  # fmt: skip
+        raise ValueError(
+            f"`{name}` must be a tuple with one entry for each of the {stages} stages of `widths`, "
+            f"but got {short_repr(values)}."
+        )
     number = int if name in ("widths", "depths") else (int, float)
     if not all(isinstance(v, number) and not isinstance(v, bool) and v > 0 for v in values):
         raise ValueError(f"`{name}` must hold positive numbers only, but got {short_repr(values)}.")
@@ -176,8 +210,10 @@ def _check_whole(config: FasterNetConfig) -> None:
 
 def _check_size(name: str, value: float) -> None:
     if value > _LARGEST[name]:
-        raise ValueError(f"`{name}` must be at most {_LARGEST[name]}, but got {short_repr(value)}. "
-                         "Choose a smaller one.")  # fmt: skip
+        raise ValueError(
+            f"`{name}` must be at most {_LARGEST[name]}, but got {short_repr(value)}. Choose a "
+            "smaller one."
+        )
 
 
 def _named(base: int, depths: tuple[int, ...], activation: Activation) -> FasterNetConfig:

@@ -21,14 +21,20 @@ _PER_STAGE = ("widths", "depths", *_FLOATS)
 
 # What both constructors take where nothing is said, and what else a FasterNetConfig can be.
 _DEFAULTS = {
-    "embed_dim": 96, "depths": (1, 2, 8, 2), "mlp_ratio": 2.0, "n_div": 4, "patch_size": 4,
-    "feature_dim": 1280, "num_classes": 1000,
-}  # fmt: skip
+    "embed_dim": 96,
+    "depths": (1, 2, 8, 2),
+    "mlp_ratio": 2.0,
+    "n_div": 4,
+    "patch_size": 4,
+    "feature_dim": 1280,
+    "num_classes": 1000,
+}
 _FIXED = {"in_chans": 3, "patch_norm": True, "layer_scale_init_value": 0}
 _AUTHORS_KEYS = (
-    "image_size", "act_layer", "norm_layer", "patch_stride", "patch_size2", "patch_stride2",
-    *_DEFAULTS, *_FIXED,
-)  # fmt: skip
+    *("image_size", "act_layer", "norm_layer", "patch_stride", "patch_size2", "patch_stride2"),
+    *_DEFAULTS,
+    *_FIXED,
+)
 _AUTHORS_TRAINING = ("batch_size",)  # is no slip of the pen, although it looks like patch_size
 _TIMM_FIXED = {"merge_size": 2, "global_pool": "avg"}
 _TIMM_TRAINING = ("drop_rate", "drop_path_rate", "pconv_fw_type", "device", "dtype")
@@ -78,17 +84,22 @@ def from_mapping(given: Mapping[Any, Any]) -> FasterNetConfig:
     """
     version = given.get("fasternas")
     if type(version) is not int or version < 1:
-        raise ValueError("`fasternas` must be the version of the format, but got "
-                         f"{short_repr(version)}. Begin the file with "
-                         f"`fasternas: {VERSION}`.")  # fmt: skip
+        raise ValueError(
+            f"`fasternas` must be the version of the format, but got {short_repr(version)}. Begin "
+            f"the file with `fasternas: {VERSION}`."
+        )
     if version > VERSION:
-        raise ValueError(f"`fasternas` must be at most {VERSION}, the format that this version "
-                         f"reads, but got {short_repr(version)}. Update fasternas.")  # fmt: skip
+        raise ValueError(
+            f"`fasternas` must be at most {VERSION}, the format that this version reads, but got "
+            f"{short_repr(version)}. Update fasternas."
+        )
     _refuse_unknown(given, ("fasternas", *FasterNetConfig.__dataclass_fields__))
     for name in ("widths", "depths"):
         if name not in given:
-            raise ValueError(f"`{name}` must be given, but is not there. Add `{name}: [...]` "
-                             "with an entry for each stage.")  # fmt: skip
+            raise ValueError(
+                f"`{name}` must be given, but is not there. Add `{name}: [...]` with an entry for "
+                "each stage."
+            )
     fields: dict[str, Any] = {
         name: _stages(name, value) if name in _PER_STAGE else value
         for name, value in given.items()
@@ -122,11 +133,17 @@ def to_authors_yaml(config: FasterNetConfig) -> dict[str, Any]:
     """
     uniform = _to_uniform(config, "the authors' yaml")
     return {
-        "model_name": "fasternet", "image_size": config.resolution, **uniform,
-        "depths": list(config.depths), "patch_stride": config.stem_stride, "patch_size2": 2,
-        "patch_stride2": 2, "layer_scale_init_value": 0, "norm_layer": "BN",
+        "model_name": "fasternet",
+        "image_size": config.resolution,
+        **uniform,
+        "depths": list(config.depths),
+        "patch_stride": config.stem_stride,
+        "patch_size2": 2,
+        "patch_stride2": 2,
+        "layer_scale_init_value": 0,
+        "norm_layer": "BN",
         "act_layer": config.activation.upper(),
-    }  # fmt: skip
+    }
 
 
 def from_timm(arguments: Mapping[str, Any], *, resolution: int = 224) -> FasterNetConfig:
@@ -186,12 +203,16 @@ def _from_uniform(given: Mapping[str, Any], resolution: int) -> FasterNetConfig:
             f"`act_layer` must be GELU or ReLU, but got {short_repr(given['act_layer'])}."
         )
     config = FasterNetConfig(
-        widths=tuple(_whole(given, "embed_dim") * 2**i for i in range(stages)), depths=depths,
-        partial_ratios=(1 / _whole(given, "n_div"),) * stages, expansions=(float(ratio),) * stages,
-        resolution=resolution, stem_stride=_whole(given, "patch_size"),
-        head_width=_whole(given, "feature_dim"), activation=activation,
+        widths=tuple(_whole(given, "embed_dim") * 2**i for i in range(stages)),
+        depths=depths,
+        partial_ratios=(1 / _whole(given, "n_div"),) * stages,
+        expansions=(float(ratio),) * stages,
+        resolution=resolution,
+        stem_stride=_whole(given, "patch_size"),
+        head_width=_whole(given, "feature_dim"),
+        activation=activation,
         classes=_whole(given, "num_classes"),
-    )  # fmt: skip
+    )
     _refuse_rounding(config)
     return config
 
@@ -201,47 +222,61 @@ def _to_uniform(config: FasterNetConfig, target: str) -> dict[str, Any]:
     for name in ("partial_ratios", "expansions"):
         values = getattr(config, name)
         if len(set(values)) > 1:
-            raise ValueError(f"`{name}` must be the same in all stages to be said to {target}, "
-                             f"but got {values}. Save the config with `save_config`.")  # fmt: skip
+            raise ValueError(
+                f"`{name}` must be the same in all stages to be said to {target}, but got "
+                f"{values}. Save the config with `save_config`."
+            )
     if any(wide != config.widths[0] * 2**i for i, wide in enumerate(config.widths)):
-        raise ValueError(f"`widths` must double from stage to stage to be said to {target}, but "
-                         f"got {config.widths}. Save the config with `save_config`.")  # fmt: skip
+        raise ValueError(
+            f"`widths` must double from stage to stage to be said to {target}, but got "
+            f"{config.widths}. Save the config with `save_config`."
+        )
     ratio = config.partial_ratios[0]
     n_div = round(1 / ratio)
     if 1 / n_div != ratio:
-        raise ValueError(f"`partial_ratios` must be 1/n_div with a whole n_div to be said to "
-                         f"{target}, but got {ratio}; the nearest is {1 / n_div}.")  # fmt: skip
+        raise ValueError(
+            f"`partial_ratios` must be 1/n_div with a whole n_div to be said to {target}, but got "
+            f"{ratio}; the nearest is {1 / n_div}."
+        )
     _refuse_rounding(config)
     return {
-        "embed_dim": config.widths[0], "depths": config.depths, "mlp_ratio": config.expansions[0],
-        "n_div": n_div, "patch_size": config.stem_stride, "feature_dim": config.head_width,
+        "embed_dim": config.widths[0],
+        "depths": config.depths,
+        "mlp_ratio": config.expansions[0],
+        "n_div": n_div,
+        "patch_size": config.stem_stride,
+        "feature_dim": config.head_width,
         "num_classes": config.classes,
-    }  # fmt: skip
+    }
 
 
 def _refuse_rounding(config: FasterNetConfig) -> None:
     """Refuse what both of them round down although it is whole, such as 100 * 1.15."""
-    for c, hidden, ratio in zip(config.widths, config.hidden_widths, config.expansions,
-                                strict=True):  # fmt: skip
+    for c, hidden, ratio in zip(
+        config.widths, config.hidden_widths, config.expansions, strict=True
+    ):
         if hidden != int(c * ratio):
-            raise ValueError(f"`expansions` must give timm {hidden} hidden channels of {c}, but "
-                             f"got {ratio}: int({c} * {ratio}) is {int(c * ratio)}. "
-                             "Choose another expansion.")  # fmt: skip
+            raise ValueError(
+                f"`expansions` must give timm {hidden} hidden channels of {c}, but got {ratio}: "
+                f"int({c} * {ratio}) is {int(c * ratio)}. Choose another expansion."
+            )
 
 
 def _refuse_others(given: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
     for name, value in fixed.items():
         if given.get(name, value) != value:
-            raise ValueError(f"`{name}` must be {value!r} in a FasterNetConfig, but got "
-                             f"{short_repr(given[name])}. No other is supported.")  # fmt: skip
+            raise ValueError(
+                f"`{name}` must be {value!r} in a FasterNetConfig, but got "
+                f"{short_repr(given[name])}. No other is supported."
+            )
 
 
 def _refuse_unknown(given: Iterable[Any], known: tuple[str, ...]) -> None:
     for key in given:
         if key not in known:
             raise ValueError(
-                f"The keys must be among {', '.join(known)}, but got {short_repr(key)}. "
-                "Remove or rename it."
+                f"The keys must be among {', '.join(known)}, but got {short_repr(key)}. Remove or "
+                "rename it."
             )
 
 
@@ -266,8 +301,10 @@ def _whole(given: Mapping[str, Any], name: str) -> int:
 
 def _stages(name: str, values: Any) -> tuple[Any, ...]:
     if not isinstance(values, list | tuple) or any(isinstance(v, list | dict) for v in values):
-        raise ValueError(f"`{name}` must be a list of numbers with an entry for each stage, but "
-                         f"got {short_repr(values)}.")  # fmt: skip
+        raise ValueError(
+            f"`{name}` must be a list of numbers with an entry for each stage, but got "
+            f"{short_repr(values)}."
+        )
     return tuple(float(v) if name in _FLOATS and type(v) is int else v for v in values)
 
 

@@ -30,11 +30,15 @@ class OneOf:
                 f"`oneof` must have distinct choices, but got {self.choices}. Remove the repeats."
             )
         if _holds_choices(self.choices):
-            raise TypeError(f"`oneof` must have plain values as choices, but got {self.choices}. "
-                            "List them all; for a tuple of choices use each(...).")  # fmt: skip
+            raise TypeError(
+                f"`oneof` must have plain values as choices, but got {self.choices}. List them "
+                "all; for a tuple of choices use each(...)."
+            )
         if any(value != value for value in self.choices):
-            raise ValueError(f"`oneof` must have choices that equal themselves, but got "
-                             f"{self.choices}. Remove what is not a number.")  # fmt: skip
+            raise ValueError(
+                f"`oneof` must have choices that equal themselves, but got {self.choices}. Remove "
+                "what is not a number."
+            )
 
     @property
     def ordered(self) -> bool:
@@ -99,8 +103,9 @@ class Space(Generic[C]):
     def size_by_field(self) -> dict[str, int]:
         """The number of choices that each open field contributes; their product is `size`."""
         open_fields = {k: v for k, v in self.fields.items() if isinstance(v, (OneOf, Each))}
-        return {k: math.prod(len(g.choices) for _, g in _leaves({k: v}))
-                for k, v in open_fields.items()}  # fmt: skip
+        return {
+            k: math.prod(len(g.choices) for _, g in _leaves({k: v})) for k, v in open_fields.items()
+        }
 
     def random_genes(self, rng: Random) -> Genes:
         """Draw genes uniformly."""
@@ -128,8 +133,9 @@ class Space(Generic[C]):
             ValueError: if the config is not in the space; the message names the field.
         """
         if not isinstance(config, self.config_class):
-            raise ValueError(f"`config` must be of class {self.config_class.__name__}, but "
-                             f"got {config!r}.")  # fmt: skip
+            raise ValueError(
+                f"`config` must be of class {self.config_class.__name__}, but got {config!r}."
+            )
         return tuple(
             gene for name in self._field_names() for gene in self._encode_field(config, name)
         )
@@ -152,8 +158,10 @@ class Space(Generic[C]):
     def _field_names(self) -> list[str]:
         """The fields that were named, then those that keep their defaults."""
         assert is_dataclass(self.config_class)
-        return [*self.fields, *(f.name for f in fields(self.config_class)
-                                if f.init and f.name not in self.fields)]  # fmt: skip
+        return [
+            *self.fields,
+            *(f.name for f in fields(self.config_class) if f.init and f.name not in self.fields),
+        ]
 
     def _encode_field(self, config: C, name: str) -> list[int]:
         value = getattr(config, name)
@@ -161,8 +169,10 @@ class Space(Generic[C]):
         if isinstance(node, Each):
             if not isinstance(value, tuple) or len(value) != len(node.items):
                 raise _not_in_space(name, value, node)
-            return [_index(f"{name}[{i}]", v, n)
-                    for i, (v, n) in enumerate(zip(value, node.items, strict=True))]  # fmt: skip
+            return [
+                _index(f"{name}[{i}]", v, n)
+                for i, (v, n) in enumerate(zip(value, node.items, strict=True))
+            ]
         if isinstance(node, OneOf):
             return [_index(name, value, node)]
         if value != node:
@@ -226,13 +236,15 @@ def _default(config_class: type, name: str) -> Any:
 
 def _check_class(config_class: Any) -> None:
     if not isinstance(config_class, type):
-        raise TypeError(f"`config_class` must be a class, but got {config_class!r}. "
-                        f"Give {type(config_class).__name__} itself.")  # fmt: skip
+        raise TypeError(
+            f"`config_class` must be a class, but got {config_class!r}. Give "
+            f"{type(config_class).__name__} itself."
+        )
     parameters = getattr(config_class, "__dataclass_params__", None)
     if parameters is None or not parameters.frozen:
         raise TypeError(
-            f"`config_class` must be a frozen dataclass, but got {config_class!r}. "
-            "Decorate it with @dataclass(frozen=True)."
+            f"`config_class` must be a frozen dataclass, but got {config_class!r}. Decorate it "
+            "with @dataclass(frozen=True)."
         )
 
 
@@ -240,12 +252,18 @@ def _check_fields(config_class: Any, given: Mapping[str, Any]) -> None:
     known = {f.name: f for f in fields(config_class) if f.init}
     for name, node in given.items():
         if name not in known:
-            raise ValueError(f"`{name}` must be a field of {config_class.__name__}, "
-                             f"which has {', '.join(known)}.")  # fmt: skip
+            raise ValueError(
+                f"`{name}` must be a field of {config_class.__name__}, which has "
+                f"{', '.join(known)}."
+            )
         if not isinstance(node, (OneOf, Each)) and _holds_choices(node):
-            raise TypeError(f"`{name}` must be oneof(...), each(...) or a plain value, but got "
-                            f"{node!r}. Use each(...) for a tuple of choices.")  # fmt: skip
+            raise TypeError(
+                f"`{name}` must be oneof(...), each(...) or a plain value, but got {node!r}. Use "
+                "each(...) for a tuple of choices."
+            )
     for name, f in known.items():
         if name not in given and f.default is MISSING and f.default_factory is MISSING:
-            raise ValueError(f"`{name}` of {config_class.__name__} has no default, so the space "
-                             "must give it choices or a value.")  # fmt: skip
+            raise ValueError(
+                f"`{name}` of {config_class.__name__} has no default, so the space must give it "
+                "choices or a value."
+            )

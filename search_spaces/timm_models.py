@@ -94,9 +94,15 @@ class TimmNetwork(nn.Module):
         return x if pre_logits else self.classifier(x)
 
     def forward_intermediates(
-        self, x: Tensor, indices: Any = None, *, norm: bool = False, stop_early: bool = False,
-        output_fmt: str = "NCHW", intermediates_only: bool = False,
-    ) -> Any:  # fmt: skip
+        self,
+        x: Tensor,
+        indices: Any = None,
+        *,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
         """Return the last map and those of some stages, or the latter alone."""
         take, last = self._taken(indices)
         maps = self._through(self.patch_embed(x), last + 1 if stop_early else len(self.stages))
@@ -129,8 +135,11 @@ class TimmNetwork(nn.Module):
 
     def group_matcher(self, *, coarse: bool = False) -> dict[str, Any]:
         """Which weights come after which, for rates that fall layer by layer."""
-        fine = [(r"^stages\.(\d+)\.downsample", (0,)), (r"^stages\.(\d+)\.blocks\.(\d+)", None),
-                (r"^conv_head", (99999,))]  # fmt: skip
+        fine = [
+            (r"^stages\.(\d+)\.downsample", (0,)),
+            (r"^stages\.(\d+)\.blocks\.(\d+)", None),
+            (r"^conv_head", (99999,)),
+        ]
         return {"stem": r"^patch_embed", "blocks": r"^stages\.(\d+)" if coarse else fine}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:  # noqa: FBT001, FBT002
@@ -171,44 +180,64 @@ def fasternas(
     found = _found(config, checkpoint)
     with_weights = found.weights != {}
 
-    def make(num_classes: int, in_chans: int = 3, global_pool: str = "avg",
-             drop_rate: float = 0.0) -> TimmNetwork:  # fmt: skip
+    def make(
+        num_classes: int, in_chans: int = 3, global_pool: str = "avg", drop_rate: float = 0.0
+    ) -> TimmNetwork:
         _refuse_other("in_chans", in_chans, 3)
         _refuse_other("global_pool", global_pool, "avg")
-        plain = (found.network(drop_path=drop_path_rate) if with_weights
-                 else build(found.config, drop_path=drop_path_rate))  # fmt: skip
+        plain = (
+            found.network(drop_path=drop_path_rate)
+            if with_weights
+            else build(found.config, drop_path=drop_path_rate)
+        )
         network = TimmNetwork(plain.train(), drop_rate=drop_rate)
         if num_classes != network.num_classes:
             network.reset_classifier(num_classes)
         return network
 
     return build_model_with_cfg(
-        make, NAME, pretrained and not with_weights,
+        make,
+        NAME,
+        pretrained and not with_weights,
         pretrained_cfg=pretrained_cfg or pretrained_config(found),
-        feature_cfg={"out_indices": tuple(range(len(found.config.widths))),
-                     "flatten_sequential": True},
+        feature_cfg={
+            "out_indices": tuple(range(len(found.config.widths))),
+            "flatten_sequential": True,
+        },
         **options,
-    )  # fmt: skip
+    )
 
 
 def pretrained_config(found: Checkpoint) -> dict[str, Any]:
     """Return what timm's `pretrained_cfg` says of a network: its images, classes and layers."""
     side = found.config.resolution
     said = {
-        "architecture": NAME, "input_size": (3, side, side), "num_classes": found.config.classes,
-        "first_conv": "patch_embed.proj", "classifier": "classifier",
-        "crop_pct": found.crop or 1.0, "interpolation": "bicubic",
-    }  # fmt: skip
-    normalised = {name: values * (3 // len(values)) for name, values in
-                  (("mean", found.mean), ("std", found.std)) if values}  # fmt: skip
+        "architecture": NAME,
+        "input_size": (3, side, side),
+        "num_classes": found.config.classes,
+        "first_conv": "patch_embed.proj",
+        "classifier": "classifier",
+        "crop_pct": found.crop or 1.0,
+        "interpolation": "bicubic",
+    }
+    normalised = {
+        name: values * (3 // len(values))
+        for name, values in (("mean", found.mean), ("std", found.std))
+        if values
+    }
     return said | normalised | ({"label_names": found.classes} if found.classes else {})
 
 
 def published(config: FasterNetConfig, weights: Mapping[str, Tensor]) -> Checkpoint:
     """Return weights that say nothing of their images, with what timm says of its FasterNets."""
     said = import_timm().get_pretrained_cfg(THEIRS[config.activation])
-    return Checkpoint(config=config, weights=weights, mean=tuple(said.mean), std=tuple(said.std),
-                      crop=said.crop_pct)  # fmt: skip
+    return Checkpoint(
+        config=config,
+        weights=weights,
+        mean=tuple(said.mean),
+        std=tuple(said.std),
+        crop=said.crop_pct,
+    )
 
 
 def register() -> None:
@@ -224,13 +253,17 @@ def _found(config: Config | None, checkpoint: str | Path | None) -> Checkpoint:
     if checkpoint is None and wanted is not None:
         return Checkpoint(config=wanted, weights={})
     if checkpoint is None:
-        raise ValueError("`config` must be given, or a `checkpoint` that holds it, but neither is. "
-                         'Say config="x.yaml".')  # fmt: skip
+        raise ValueError(
+            "`config` must be given, or a `checkpoint` that holds it, but neither is. "
+            'Say config="x.yaml".'
+        )
     if wanted is None or is_checkpoint(checkpoint):
         found = read_checkpoint(checkpoint)
         if wanted not in (None, found.config):
-            raise ValueError(f"`config` must be that of the checkpoint {checkpoint}, but is "
-                             "another one. Leave it out.")  # fmt: skip
+            raise ValueError(
+                f"`config` must be that of the checkpoint {checkpoint}, but is another one. Leave "
+                "it out."
+            )
         return found
     from search_spaces.checkpoint import read_weights
 

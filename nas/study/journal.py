@@ -93,8 +93,8 @@ def _parsed(line: bytes, path: Path, number: int) -> dict[str, Any]:
         entry = None
     if not isinstance(entry, dict):
         raise ValueError(
-            f"Line {number} of {path} must be a JSON object, but is {line[:40]!r}. "
-            "Restore the file, or delete that line to lose that entry only."
+            f"Line {number} of {path} must be a JSON object, but is {line[:40]!r}. Restore the "
+            "file, or delete that line to lose that entry only."
         )
     return entry
 

@@ -67,8 +67,10 @@ def _split(array: NDArray[np.uint8], labels: NDArray[np.int64], size: int) -> Im
 def _images(array: NDArray[Any], split: SplitName) -> NDArray[np.uint8]:
     """The images of a split with their channels last; grey ones may come without."""
     if array.shape[:1] == (0,):
-        raise ValueError(f"`data` must have images in every split, but got none in {split}. Add "
-                         "images or remove the split.")  # fmt: skip
+        raise ValueError(
+            f"`data` must have images in every split, but got none in {split}. Add images or "
+            "remove the split."
+        )
     if array.dtype != np.uint8:
         raise ValueError(
             f"`data` must have pixels from 0 to 255 in uint8, but got {array.dtype} in {split}. "
@@ -78,8 +80,8 @@ def _images(array: NDArray[Any], split: SplitName) -> NDArray[np.uint8]:
     if shaped.ndim != 4 or shaped.shape[-1] not in {1, 3} or 0 in shaped.shape:
         raise ValueError(
             "`data` must have images of shape [n, height, width] or [n, height, width, channels] "
-            f"with 1 or 3 channels, but got {list(array.shape)} in {split}. "
-            "Put the channels last, and leave out alpha."
+            f"with 1 or 3 channels, but got {list(array.shape)} in {split}. Put the channels last, "
+            "and leave out alpha."
         )
     return shaped
 
@@ -107,8 +109,11 @@ def _resized(square: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 _Array = NDArray[Any]
 
 _NPZ: dict[SplitName, str] = {"train": "train", "validation": "val", "test": "test"}
-_NPZ_ARRAYS = {f"{axis}_{name}": f"{axis}_{_NPZ[split]}"
-               for axis in "xy" for name, split in SPLIT_NAMES.items()}  # fmt: skip
+_NPZ_ARRAYS = {
+    f"{axis}_{name}": f"{axis}_{_NPZ[split]}"
+    for axis in "xy"
+    for name, split in SPLIT_NAMES.items()
+}
 _NPY = b"\x93NUMPY"  # how a file of one array begins
 _IDX: dict[SplitName, str] = {"train": "train", "test": "t10k"}
 _DIGITS_SIZE = 32
@@ -133,8 +138,9 @@ def load_npz(path: Path, *, resolution: int | None) -> FoundImages:
         raise ValueError(_not_readable(path, error)) from error
     arrays = _renamed(path, used)
     pairs = {split: (f"x_{name}", f"y_{name}") for split, name in _NPZ.items()}
-    present = {split: pair for split, pair in pairs.items()
-               if split == "train" or arrays.keys() & {*pair}}  # fmt: skip
+    present = {
+        split: pair for split, pair in pairs.items() if split == "train" or arrays.keys() & {*pair}
+    }
     _refuse_missing(path, arrays.keys(), {name for pair in present.values() for name in pair})
     given = {split: (arrays[x], arrays[y]) for split, (x, y) in present.items()}
     found = found_in_arrays(given, resolution=resolution)
@@ -145,8 +151,10 @@ def _refuse_no_archive(path: Path) -> None:
     """Refuse what NumPy would read in another way, and say so in its words."""
     with path.open("rb") as stream:
         if stream.read(len(_NPY)) == _NPY:
-            raise ValueError(f"`data` must be an archive of arrays, but {path} is a single one. "
-                             "Save images and labels together with numpy.savez.")  # fmt: skip
+            raise ValueError(
+                f"`data` must be an archive of arrays, but {path} is a single one. Save images and "
+                "labels together with numpy.savez."
+            )
     if not zipfile.is_zipfile(path):
         raise ValueError(_not_readable(path, "it is no .npz archive, or not the whole of one"))
 
@@ -157,8 +165,10 @@ def _renamed(path: Path, arrays: dict[str, _Array]) -> dict[str, _Array]:
     for name in arrays:
         other = found.setdefault(_NPZ_ARRAYS[name.lower()], name)
         if other != name:
-            raise ValueError(f"`data` must have each split once, but {path} has the arrays "
-                             f"{other} and {name}. Remove one.")  # fmt: skip
+            raise ValueError(
+                f"`data` must have each split once, but {path} has the arrays {other} and {name}. "
+                "Remove one."
+            )
     return {array: arrays[name] for array, name in found.items()}
 
 
@@ -193,12 +203,16 @@ def load_idx(folder: Path, *, resolution: int | None) -> FoundImages:
     """
     given: dict[SplitName, tuple[Any, Any]] = {}
     for split, stem in _IDX.items():
-        files = [_idx_file(folder, f"{stem}-{part}")
-                 for part in ("images-idx3-ubyte", "labels-idx1-ubyte")]  # fmt: skip
+        files = [
+            _idx_file(folder, f"{stem}-{part}")
+            for part in ("images-idx3-ubyte", "labels-idx1-ubyte")
+        ]
         missing = [file.name for file in files if not file.is_file()]
         if missing and (split == "train" or len(missing) == 1):
-            raise ValueError(f"`data` must hold images and labels, but {folder} lacks "
-                             f"{missing[0]}. Add that file, or its .gz.")  # fmt: skip
+            raise ValueError(
+                f"`data` must hold images and labels, but {folder} lacks {missing[0]}. Add that "
+                "file, or its .gz."
+            )
         if not missing:
             given[split] = (_read_idx(files[0], 3), _read_idx(files[1], 1))
     return found_in_arrays(given, resolution=resolution)

@@ -99,8 +99,8 @@ def _found(name: str, resolution: int | None) -> FoundImages:
     what = "is a file of another kind" if path.is_file() else "is none"
     raise ValueError(
         "`data` must be a folder of images or IDX files, an .npz file, digits, or a set of timm's "
-        f"({', '.join(f'{prefix}/NAME' for prefix in timm_datasets.PREFIXES)}), but got "
-        f"{name!r}, which {what}. Check the path."
+        f"({', '.join(f'{prefix}/NAME' for prefix in timm_datasets.PREFIXES)}), but got {name!r}, "
+        f"which {what}. Check the path."
     )
 
 
@@ -118,8 +118,10 @@ def _refuse_few_classes(found: FoundImages) -> None:
         )
     empty = [split for split, images in found.splits.items() if not len(images)]
     if empty:
-        raise ValueError(f"`data` must have images in every split, but got none that can be read "
-                         f"in {empty[0]}. Add images or remove the split.")  # fmt: skip
+        raise ValueError(
+            f"`data` must have images in every split, but got none that can be read in {empty[0]}. "
+            "Add images or remove the split."
+        )
 
 
 def _measured(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:

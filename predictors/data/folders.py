@@ -1,6 +1,7 @@
 """Images in folders of classes: checked once, then decoded when they are asked for."""
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -111,10 +112,7 @@ class _Look:
 
 
 def found_in_files(
-    splits: Mapping[SplitName, PictureFiles],
-    *,
-    classes: tuple[str, ...],
-    resolution: int | None,
+    splits: Mapping[SplitName, PictureFiles], *, classes: tuple[str, ...], resolution: int | None
 ) -> FoundImages:
     """Return the splits without the pictures that cannot be decoded; each is decoded once here.
 
@@ -124,12 +122,15 @@ def found_in_files(
     Raises:
         ValueError: if nothing in `train` can be read.
     """
-    looks = {split: list(_in_threads(_looking(files), range(len(files.labels))))
-             for split, files in splits.items()}  # fmt: skip
+    looks = {
+        split: list(_in_threads(_looking(files), range(len(files.labels))))
+        for split, files in splits.items()
+    }
     seen = [look for look in looks["train"] if look]
     if not seen:
-        raise ValueError("`data` must hold images, but got none in train that can be read. "
-                         "Check the files.")  # fmt: skip
+        raise ValueError(
+            "`data` must hold images, but got none in train that can be read. Check the files."
+        )
     channels = 1 if all(look.grey for look in seen) else 3
     size = resolution or usual_size([look.shorter_side for look in seen])
     found: dict[SplitName, Images] = {}
@@ -176,14 +177,20 @@ def usual_size(shorter_sides: list[int]) -> int:
 def _broken_remark(
     splits: Mapping[SplitName, PictureFiles], looks: Mapping[SplitName, list[_Look | None]]
 ) -> tuple[str, ...]:
-    broken = [splits[split].name_of(row) for split, found in looks.items()
-              for row, look in enumerate(found) if look is None]  # fmt: skip
+    broken = [
+        splits[split].name_of(row)
+        for split, found in looks.items()
+        for row, look in enumerate(found)
+        if look is None
+    ]
     if not broken:
         return ()
     total = sum(map(len, looks.values()))
     verb = "was" if len(broken) == 1 else "were"
-    return (f"{len(broken):,} of {total:,} images cannot be read and {verb} left out, the first: "
-            f"{broken[0]}.",)  # fmt: skip
+    return (
+        f"{len(broken):,} of {total:,} images cannot be read and {verb} left out, the first: "
+        f"{broken[0]}.",
+    )
 
 
 def _grey_remark(looks: Mapping[SplitName, list[_Look | None]], channels: int) -> tuple[str, ...]:
@@ -194,13 +201,14 @@ def _grey_remark(looks: Mapping[SplitName, list[_Look | None]], channels: int) -
         return (f"{grey:,} of {len(seen):,} images are grey and were converted to RGB.",)
     if channels == 1 and grey < len(seen):
         coloured = len(seen) - grey
-        return (f"{coloured:,} of {len(seen):,} images have colours, but none in train, and were "
-                "converted to grey.",)  # fmt: skip
+        return (
+            f"{coloured:,} of {len(seen):,} images have colours, but none in train, and were "
+            "converted to grey.",
+        )
     return ()
 
 
-_SUFFIXES = {".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif",
-             ".tiff", ".webp"}  # fmt: skip
+_PICTURE = re.compile(r"\.(avif|bmp|gif|jfif|jpe?g|p[gp]m|png|tiff?|webp)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,8 +256,8 @@ def _split_folders(root: Path) -> tuple[dict[SplitName, Path], tuple[str, ...]]:
             others.append(folder)
         elif split in found:
             raise ValueError(
-                f"`data` must have each split once, but {root} has the folders "
-                f"{found[split].name} and {folder.name}. Rename one."
+                f"`data` must have each split once, but {root} has the folders {found[split].name} "
+                f"and {folder.name}. Rename one."
             )
         else:
             found[split] = folder
@@ -258,15 +266,18 @@ def _split_folders(root: Path) -> tuple[dict[SplitName, Path], tuple[str, ...]]:
         _refuse_one_around(others)
         return {"train": root}, tuple(
             f"The folder {folder} has a split's name, but no class folders, and became a class."
-            for folder in others if folder.name.lower() in SPLIT_NAMES)  # fmt: skip
+            for folder in others
+            if folder.name.lower() in SPLIT_NAMES
+        )
     if "train" not in found:
         raise ValueError(
             "`data` must have a folder train with class folders beside its other splits, but "
-            f"{root} has {short_repr(sorted(folder.name for folder in found.values()))}. "
-            "Add or rename it."
+            f"{root} has {short_repr(sorted(folder.name for folder in found.values()))}. Add or "
+            "rename it."
         )
-    return found, tuple(f"The folder {folder} is no split with class folders and was left out."
-                        for folder in others)  # fmt: skip
+    return found, tuple(
+        f"The folder {folder} is no split with class folders and was left out." for folder in others
+    )
 
 
 def _refuse_bare_splits(folders: list[Path]) -> None:
@@ -346,7 +357,7 @@ def _raise(error: OSError) -> None:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
+    return bool(_PICTURE.fullmatch(path.suffix)) and not path.name.startswith(".")
 
 
 def _files(tree: _Tree) -> PictureFiles:
@@ -363,9 +374,11 @@ def _files(tree: _Tree) -> PictureFiles:
 
 def _refuse_other_classes(folder: Path, classes: set[str], known: set[str]) -> None:
     if classes != known:
-        differing = [f"{word} {short_repr(sorted(names))}"
-                     for word, names in (("adds", classes - known), ("lacks", known - classes))
-                     if names]  # fmt: skip
+        differing = [
+            f"{word} {short_repr(sorted(names))}"
+            for word, names in (("adds", classes - known), ("lacks", known - classes))
+            if names
+        ]
         raise ValueError(
             f"`data` must have the classes of train in every split, but {folder} "
             f"{' and '.join(differing)}. Give each split the same class folders."
@@ -386,5 +399,7 @@ def _others_remark(others: list[Path]) -> tuple[str, ...]:
         return (
             f"1 file is no image by its name or in no class folder and was left out: {others[0]}.",
         )
-    return (f"{len(others):,} files are no images by their names or in no class folder and were "
-            f"left out, the first: {others[0]}.",)  # fmt: skip
+    return (
+        f"{len(others):,} files are no images by their names or in no class folder and were left "
+        f"out, the first: {others[0]}.",
+    )

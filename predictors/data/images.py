@@ -12,10 +12,14 @@ from search_spaces.io import short_repr
 SplitName = Literal["train", "validation", "test"]
 
 SPLIT_NAMES: dict[str, SplitName] = {  # in folders and files, in small letters
-    "train": "train", "training": "train",
-    "val": "validation", "valid": "validation", "validation": "validation",
-    "test": "test", "testing": "test",
-}  # fmt: skip
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
 
 
 class Pictures(Protocol):
@@ -73,8 +77,8 @@ def cut(images: Images, *, fraction: float, seed: int) -> tuple[Images, Images]:
     chosen = _chosen(images.labels, fraction, np.random.default_rng(seed))
     if not chosen.any():
         raise ValueError(
-            "`data` must have two images of a class at least for a validation split to be cut, "
-            "but got one of each. Add images, or a validation split."
+            "`data` must have two images of a class at least for a validation split to be cut, but "
+            "got one of each. Add images, or a validation split."
         )
     return images.subset(np.flatnonzero(~chosen)), images.subset(np.flatnonzero(chosen))
 
@@ -123,8 +127,8 @@ def _plain(labels: NDArray[Any], split: SplitName) -> NDArray[Any]:
         labels = labels[:, 0]
     if labels.ndim != 1:
         raise ValueError(
-            f"`data` must have one label an image, but got labels of shape {list(labels.shape)} "
-            f"in {split}. Give their class numbers as a vector."
+            f"`data` must have one label an image, but got labels of shape {list(labels.shape)} in "
+            f"{split}. Give their class numbers as a vector."
         )
     if labels.dtype.kind == "S":
         labels = np.char.decode(labels, "utf-8", "replace")

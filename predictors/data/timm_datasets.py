@@ -84,8 +84,12 @@ def _grey(pixels: NDArray[np.uint8]) -> bool:
     return all(bool((image == image[..., :1]).all()) for image in pixels)
 
 
-_PACKAGES = {"hfds": "datasets", "wds": "webdataset", "tfds": "tensorflow_datasets",
-             "torch": "torchvision"}  # fmt: skip
+_PACKAGES = {
+    "hfds": "datasets",
+    "wds": "webdataset",
+    "tfds": "tensorflow_datasets",
+    "torch": "torchvision",
+}
 PREFIXES = tuple(_PACKAGES)
 _TORCH = ("cifar10", "cifar100", "fashion_mnist", "kmnist", "mnist")
 _NAMES: dict[SplitName, tuple[str, ...]] = {
@@ -109,16 +113,20 @@ def load_named(name: str, *, resolution: int | None) -> FoundImages:
     prefix, _, rest = name.partition("/")
     if find_spec(_PACKAGES[prefix]) is None:
         package = _PACKAGES[prefix].replace("_", "-")
-        raise ValueError(f"`data` {name} needs the package {package}, which is not installed. "
-                          f"Install it with `pip install {package}`.")  # fmt: skip
+        raise ValueError(
+            f"`data` {name} needs the package {package}, which is not installed. Install it with "
+            f"`pip install {package}`."
+        )
     own, _, folder = rest.rpartition("@") if "@" in rest else (rest, "", "")
     load = {"hfds": _from_hub, "torch": _from_torch}.get(prefix, _from_stream)
     try:
         return load(f"{prefix}/{own}", folder or None, resolution)
     except Exception as error:  # each package has its own, and its assertions
         why = one_line(error)
-        raise ValueError(f"`data` {name} cannot be read: {why[:300].rstrip('.')}. Check its name, "
-                         "its place and the connection.") from error  # fmt: skip
+        raise ValueError(
+            f"`data` {name} cannot be read: {why[:300].rstrip('.')}. Check its name, its place and "
+            "the connection."
+        ) from error
 
 
 def _from_torch(name: str, folder: str | None, resolution: int | None) -> FoundImages:
@@ -126,10 +134,12 @@ def _from_torch(name: str, folder: str | None, resolution: int | None) -> FoundI
         raise ValueError(f"of torchvision's sets it takes torch/{'|'.join(_TORCH)}@FOLDER")
     opened = {split: _opened(name, folder, split, download=True) for split in ("train", "test")}
     found = found_in_arrays(
-        {"train": (np.asarray(opened["train"].data), opened["train"].targets),
-         "test": (np.asarray(opened["test"].data), opened["test"].targets)},
+        {
+            "train": (np.asarray(opened["train"].data), opened["train"].targets),
+            "test": (np.asarray(opened["test"].data), opened["test"].targets),
+        },
         resolution=resolution,
-    )  # fmt: skip
+    )
     return replace(found, classes=tuple(opened["train"].classes))
 
 

@@ -27,7 +27,7 @@ from nas.study import journal
 from predictors.backends.model import config_model
 from predictors.devices.registry import open_device
 from predictors.measurement import compare
-from predictors.training.recipe import Recipe
+from predictors.training.recipe import SHORT
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.formats import load_config
 
@@ -121,7 +121,7 @@ def _trained(
              if row["config"] == told and row["epochs"] == options.epochs}  # fmt: skip
     with joined(None) as ray:
         task = partial(ray.remote(num_cpus=1)(trained_config).remote, options.data)
-        waiting = {seed: task(Recipe(epochs=options.epochs, seed=seed), config)
+        waiting = {seed: task(replace(SHORT, epochs=options.epochs, seed=seed), config)
                    for seed in SEEDS if seed not in known}  # fmt: skip
         for seed, result in waiting.items():
             known[seed] = ray.get(result)["accuracies"][-1]

@@ -16,9 +16,9 @@ from nas.finetune.folder import WEIGHTS
 from predictors.backends.model import Model, checkpoint_model
 from predictors.data.datasets import located
 from predictors.training.evaluate import Split
-from predictors.training.recipe import Recipe
+from predictors.training.recipe import SHORT
 from predictors.training.short_training import loaded
-from predictors.training.trainer import Training
+from predictors.training.trainer import Trainer
 from search_spaces.checkpoint import Checkpoint, read_weights
 from search_spaces.fasternet import FASTERNET, Activation
 from search_spaces.formats import save_config
@@ -82,14 +82,14 @@ def train_timms(short: Short, folder: Path) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = import_timm().create_model("fasternet_t0", num_classes=len(data.classes))
-    training = Training(network, data, Recipe(epochs=short.epochs))
+    trainer = Trainer(network, data, replace(SHORT, epochs=short.epochs))
     if kept.exists():
-        training.load_state(torch.load(kept, weights_only=True))
-    while training.done < short.epochs:
-        epoch = training.run_epoch()
-        _keep(training.state(), kept)
-        print(f"fasternet_t0: epoch {epoch.number} of {short.epochs}: {epoch.accuracy:.2f} %",
-              flush=True)  # fmt: skip
+        trainer.load_state(torch.load(kept, weights_only=True))
+    for progress in trainer.run():
+        if row := progress.row:
+            _keep(trainer.state(), kept)
+            print(f"fasternet_t0: epoch {row.epoch} of {short.epochs}: {row.accuracy:.2f} %",
+                  flush=True)  # fmt: skip
     _keep(network.state_dict(), file)
     kept.unlink()
     return file

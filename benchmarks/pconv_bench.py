@@ -34,8 +34,8 @@ from nas.study import journal
 from predictors.cost import cost, costs
 from predictors.data.datasets import ImageData, load_data
 from predictors.devices.registry import open_device
-from predictors.training.recipe import Recipe
-from predictors.training.trainer import Training
+from predictors.training.recipe import SHORT, Recipe
+from predictors.training.trainer import Trainer
 from search_spaces.fasternet import SPACES, FasterNetConfig
 from search_spaces.network import build
 from search_spaces.space import Genes, Space
@@ -155,11 +155,14 @@ def trained_config(
     torch.set_num_threads(1)
     os.nice(5)
     torch.manual_seed(recipe.seed)
-    training = Training(build(config), _data(data), recipe)
+    trainer = Trainer(build(config), _data(data), recipe)
     start = time.monotonic()
-    run = [training.run_epoch() for _ in range(epochs or recipe.epochs)]
+    for _ in range(epochs or recipe.epochs):
+        for _ in trainer.run_epoch():
+            pass
     return {"seed": recipe.seed, "recipe": asdict(recipe),
-            "accuracies": [e.accuracy for e in run], "losses": [e.loss for e in run],
+            "accuracies": [row.accuracy for row in trainer.rows],
+            "losses": [row.loss for row in trainer.rows],
             "seconds": time.monotonic() - start}  # fmt: skip
 
 
@@ -176,7 +179,7 @@ def _data(name: str) -> ImageData:
 def _train_all(folder: Path, plan: Plan, options: argparse.Namespace) -> None:
     file = folder / ("early.jsonl" if options.early else "trainings.jsonl")
     rows = journal.read(file)
-    recipe = Recipe(averaging=options.early)
+    recipe = replace(SHORT, polynomial_averaging=options.early)
     epochs = early(recipe.epochs) if options.early else recipe.epochs
     missing = _not_begun if options.early else _missing
     end = time.monotonic() + 60 * options.minutes

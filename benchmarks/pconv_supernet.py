@@ -17,10 +17,11 @@ from random import Random
 import numpy as np
 from pconv_bench import RESULTS, Plan
 
+from nas.estimators import SAMPLE, SUPERNET_FILE
 from nas.study import journal
-from nas.study.options import SearchOptions
-from nas.supernets import FILE, SAMPLE, Sandwich, SupernetEstimator, train_supernet
 from predictors.cost import cost, costs
+from predictors.data.datasets import located
+from predictors.training.supernet import Sandwich, SupernetEstimator, SupernetTraining
 from search_spaces.fasternet import SPACES, FasterNetConfig
 
 DRAWN = 4096  # networks at once
@@ -34,20 +35,23 @@ def main() -> None:
     folder, plan = RESULTS / f"pconv_bench-{Path(data).stem}", Plan()
     rows = journal.read(folder / "trainings.jsonl")
     epochs = rows[0]["recipe"]["epochs"]
-    options = SearchOptions(device="cpu", budget_ms=1.0, space=plan.space, accuracy="supernet",
-                            data=data, epochs=epochs)  # fmt: skip
+    space, file = SPACES[plan.space], folder.absolute() / SUPERNET_FILE
+    training = SupernetTraining(
+        space=space, sandwich=Sandwich(_drawn(plan)), data=located(data), epochs=epochs, seed=0,
+        file=file,
+    )  # fmt: skip
     start = time.monotonic()
-    for at in train_supernet(folder, options, Sandwich(_drawn(plan))):
+    for at in training.run():
         print(f"epoch {at.done} of {at.total}: {at.accuracy:.2f} % for a large network, "
               f"{time.monotonic() - start:.0f} s", flush=True)  # fmt: skip
     known = {tuple(row["genes"]) for row in journal.read(folder / "supernet.jsonl")}
-    estimate = SupernetEstimator(options=options, folder=folder)
+    estimate = SupernetEstimator(space=space, data=located(data), file=file)
     for genes in dict.fromkeys(tuple(row["genes"]) for row in rows):
         if genes not in known:
-            found = estimate(SPACES[plan.space].decode(genes))
+            found = estimate(space.decode(genes))
             journal.append(folder / "supernet.jsonl", [{"genes": genes, "likelihood": found}])
             print(f"likelihood {found:.2f} %", flush=True)
-    print(f"The weights stay in {folder / FILE}; delete them when all is scored.")
+    print(f"The weights stay in {file}; delete them when all is scored.")
 
 
 def _drawn(plan: Plan) -> list[FasterNetConfig]:

@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 import torch
 
-from nas.training.full_recipe import FullRecipe, recipe_for
-from nas.training.full_training import FullTraining
 from predictors.data.datasets import load_data
-from predictors.training.kept_memory import keep_memory
-from predictors.training.timm_parts import timm_with
+from predictors.training.batches import timm_with
+from predictors.training.recipe import Recipe, recipe_for
+from predictors.training.trainer import Trainer
+from predictors.training.workers import Workers, keep_memory
 from search_spaces.fasternet import FASTERNET
 from search_spaces.network import build
 
@@ -47,11 +47,11 @@ class Setting:
         return self.batch * (self.warm_up + self.steps * self.blocks + ahead)
 
     @property
-    def recipe(self) -> FullRecipe:
+    def recipe(self) -> Recipe:
         """The published recipe for the network; at the whole resolution from the first step on."""
         config = replace(FASTERNET[self.network], resolution=self.resolution)
-        found = recipe_for(config, self.images, batch=self.batch)
-        return replace(found, early_resolution=1.0, at_once=self.batch)
+        found = recipe_for(config, self.images, batch_size=self.batch)
+        return replace(found, early_resolution=1.0, micro_batch_size=self.batch)
 
 
 def speeds(side: Side, setting: Setting) -> list[float]:
@@ -76,27 +76,33 @@ def speeds(side: Side, setting: Setting) -> list[float]:
 
 def _ours(setting: Setting) -> Iterator[object]:
     recipe = setting.recipe
-    config = replace(FASTERNET[setting.network], resolution=setting.resolution,
-                     classes=setting.classes)  # fmt: skip
-    training = FullTraining(
+    config = replace(
+        FASTERNET[setting.network], resolution=setting.resolution, classes=setting.classes
+    )
+    trainer = Trainer(
         build(config, drop_path=recipe.drop_path),
-        load_data(setting.data, resolution=setting.resolution), recipe,
-        device=torch.device(setting.device), loaders=setting.loaders,
-    )  # fmt: skip
-    yield from training.run()
+        load_data(setting.data, resolution=setting.resolution),
+        recipe,
+        device=torch.device(setting.device),
+        workers=Workers(loaders=setting.loaders),
+    )
+    yield from trainer.run()
 
 
 def _timms(setting: Setting) -> Iterator[object]:
     """The loop of timm's train.py at its defaults: prefetcher, mixup while collating, no EMA."""
     timm, recipe = timm_with("data", "loss", "optim", "scheduler", "utils"), setting.recipe
     device = torch.device(setting.device)
-    model = timm.create_model(f"fasternet_{setting.network}", num_classes=setting.classes,
-                              drop_path_rate=recipe.drop_path)  # fmt: skip
+    model = timm.create_model(
+        f"fasternet_{setting.network}", num_classes=setting.classes, drop_path_rate=recipe.drop_path
+    )
     model.to(device, memory_format=torch.channels_last).train()
-    optimizer = timm.optim.create_optimizer_v2(model, opt="adamw", lr=recipe.rate,
-                                               weight_decay=recipe.weight_decay)  # fmt: skip
-    schedule = timm.scheduler.CosineLRScheduler(optimizer, t_initial=1000, t_in_epochs=False,
-                                                lr_min=recipe.last_rate)  # fmt: skip
+    optimizer = timm.optim.create_optimizer_v2(
+        model, opt="adamw", lr=recipe.lr, weight_decay=recipe.weight_decay
+    )
+    schedule = timm.scheduler.CosineLRScheduler(
+        optimizer, t_initial=1000, t_in_epochs=False, lr_min=recipe.min_lr
+    )
     loss_of, on_gpu = timm.loss.SoftTargetCrossEntropy(), device.type == "cuda"
     for step, (images, targets) in enumerate(_timms_loader(timm, setting, device)):
         taken = images.contiguous(memory_format=torch.channels_last)
@@ -104,8 +110,8 @@ def _timms(setting: Setting) -> Iterator[object]:
             loss = loss_of(model(taken), targets)
         optimizer.zero_grad()
         loss.backward()
-        if recipe.clip:
-            timm.utils.dispatch_clip_grad(model.parameters(), value=recipe.clip)
+        if recipe.grad_clip:
+            timm.utils.dispatch_clip_grad(model.parameters(), value=recipe.grad_clip)
         optimizer.step()
         schedule.step_update(num_updates=step)
         yield step
@@ -114,16 +120,28 @@ def _timms(setting: Setting) -> Iterator[object]:
 def _timms_loader(timm: Any, setting: Setting, device: torch.device) -> Any:
     recipe = setting.recipe
     mixing = timm.data.FastCollateMixup(
-        mixup_alpha=recipe.mixup, cutmix_alpha=recipe.cutmix, prob=recipe.mixing, switch_prob=0.5,
-        mode="batch", label_smoothing=recipe.smoothing, num_classes=setting.classes,
-    )  # fmt: skip
+        mixup_alpha=recipe.mixup,
+        cutmix_alpha=recipe.cutmix,
+        prob=recipe.mixup_prob,
+        switch_prob=0.5,
+        mode="batch",
+        label_smoothing=recipe.label_smoothing,
+        num_classes=setting.classes,
+    )
     return timm.data.create_loader(
         timm.data.create_dataset("", root=setting.data, split="train", is_training=True),
-        input_size=(3, setting.resolution, setting.resolution), batch_size=setting.batch,
-        is_training=True, scale=(recipe.crop, 1.0), hflip=0.5, color_jitter=None,
-        auto_augment=recipe.augment or None, interpolation="bicubic",
-        num_workers=setting.loaders, collate_fn=mixing, device=device,
-    )  # fmt: skip
+        input_size=(3, setting.resolution, setting.resolution),
+        batch_size=setting.batch,
+        is_training=True,
+        scale=(recipe.crop, 1.0),
+        hflip=0.5,
+        color_jitter=None,
+        auto_augment=recipe.augment or None,
+        interpolation="bicubic",
+        num_workers=setting.loaders,
+        collate_fn=mixing,
+        device=device,
+    )
 
 
 def _wait(setting: Setting) -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from nas.candidate import Candidate
-from nas.estimating import accuracy_prior, open_estimator
+from nas.estimators import accuracy_prior, open_estimator, supernet_training, within_budget
 from nas.evaluation import Evaluation
 from nas.fronts import best_of, candidates_of
 from nas.latencies import Calibration, calibrations, fitted, predicted
 from nas.named_sizes import named_sizes
 from nas.ray_pool import RayPool, joined, through_ray
+from nas.ray_workers import WorkerRequest, train_supernet
 from nas.reach import check_reachable, check_reached, smallest_of
 from nas.search.guided import smoothed
 from nas.search.loop import search
@@ -23,9 +24,6 @@ from nas.search.trial import Evaluate, Outcome, Pool
 from nas.study.options import SearchOptions
 from nas.study.store import Study
 from nas.study.trainings import after, longest, train_on
-from nas.supernets import Sandwich, within_budget
-from nas.training.crew import Asked
-from nas.training.ray_supernet import supernet_trained
 from nas.verifying import verify
 from predictors.accuracy import AccuracyEstimator
 from predictors.cost import cost
@@ -84,9 +82,9 @@ class Run:
 
     def steps(
         self, *, ray_address: str | None = None, trial_timeout_s: float | None = None,
-        crew: Asked | None = None,
+        workers: WorkerRequest | None = None,
     ) -> Iterator[Progress]:  # fmt: skip
-        """Do everything that is not done yet; the crew trains the supernet, if there is one.
+        """Do everything that is not done yet; `workers` train the supernet, if there is one.
 
         Raises:
             ValueError: if no config of the space meets the budget.
@@ -96,7 +94,7 @@ class Run:
         with through_ray(self.device, ray_address) as self.device:
             yield from self._calibrate()
             self._check_reachable()
-            yield from self._train_supernet(crew or Asked(), ray_address)
+            yield from self._train_supernet(workers or WorkerRequest(), ray_address)
             with joined(ray_address):  # not before: one worker trains here, without Ray
                 yield from self._search(partial(pool, timeout_s=trial_timeout_s))
                 yield from self._train_best(pool, trial_timeout_s)
@@ -202,16 +200,16 @@ class Run:
         """By what the networks that were timed tell of all the others."""
         check_reachable(self.space, self._known_latency(), self.options.targets, self.options.seed)
 
-    def _train_supernet(self, asked: Asked, address: str | None) -> Iterator[Progress]:
+    def _train_supernet(self, request: WorkerRequest, address: str | None) -> Iterator[Progress]:
         """Train the weights that all networks share, where accuracies come from them."""
         if self.estimator.kind != "supernet":
             return
         configs = within_budget(self.space, self._known_latency().predict, self.options.limit,
                                 self.options.seed)  # fmt: skip
-        for at in supernet_trained(self.folder, self.options, Sandwich(configs), asked,
-                                   address=address):  # fmt: skip
-            yield Progress("training the supernet", at.done, at.total,
-                           f"accuracy {at.accuracy:.3g} %")  # fmt: skip
+        training = supernet_training(self.options, self.folder, configs)
+        for progress in train_supernet(training, request, address=address):
+            reached = f"accuracy {progress.accuracy:.3g} %"
+            yield Progress("training the supernet", progress.done, progress.total, reached)
 
     def _search(self, open_pool: OpenPool) -> Iterator[Progress]:
         known = self._known_latency()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from nas.candidate import Candidate
-from nas.estimating import open_weights
+from nas.estimators import open_weights
 from nas.study.file_accuracies import judge, unjudged
 from nas.study.options import SearchOptions
 from nas.study.store import Study

@@ -3,7 +3,7 @@
 The submodules bear timm's names, so that weights go both ways without renaming.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
 import torch
@@ -166,6 +166,33 @@ def check_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> N
 def to_timm_weights(network: FasterNet) -> dict[str, Tensor]:
     """Return the weights under the names of timm's FasterNet; the tensors are shared."""
     return dict(network.state_dict())
+
+
+def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Set the statistics of all batch norms to their plain mean over the batches, of images.
+
+    Weights that were averaged (arXiv 1803.05407, section 3.2) or sliced from larger ones see other
+    activations than those whose statistics they come with. The network is left in training mode.
+
+    Raises:
+        ValueError: if there is no batch.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a cumulative mean
+    network.train()
+    with torch.no_grad():
+        for images in batches:
+            network(images)
+    if any(norm.num_batches_tracked == 0 for norm in norms):
+        raise ValueError(
+            "`batches` must hold at least one batch of images, but holds none. Give some training "
+            "images."
+        )
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def initialise(module: nn.Module) -> None:

@@ -3,21 +3,38 @@
 A config's network is a corner of the largest one: the first channels, hidden units and blocks, and
 the corner [:c_p, :c_p] of each PConv's kernel, as in slimmable networks (arXiv 1812.08928) and
 once-for-all (arXiv 1908.09791). Only the stem is not sliced: each stem stride has one of its own.
+
+The functions at the end are the formulas of the modules in `search_spaces/blocks.py`, given that
+module at its largest. An input of c channels meets the leading c of the input channels of a weight;
+a slice is a view, so gradients reach it and nothing else. Batch norms normalise by the batch in
+training and leave the running statistics alone, which would be a mixture of those of all widths.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import zip_longest
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice, zip_longest
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from search_spaces.batch_norms import recalibrate
-from search_spaces.elastic import ACTIVATE, run_conv, run_stage, run_stem, stage_shapes
-from search_spaces.fasternet import FasterNetConfig
-from search_spaces.network import FasterNet, Stage, Stem, build, check_weights, initialise
+from search_spaces.fasternet import Activation, FasterNetConfig
+from search_spaces.network import (
+    Block,
+    FasterNet,
+    Merging,
+    PConv,
+    Stage,
+    Stem,
+    build,
+    check_weights,
+    initialise,
+    recalibrate,
+)
 from search_spaces.space import Each, OneOf, Space
+
+ACTIVATE: Mapping[Activation, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
 
 
 class Supernet(nn.Module):
@@ -36,9 +53,10 @@ class Supernet(nn.Module):
     def __init__(self, space: Space[FasterNetConfig]) -> None:
         super().__init__()
         if space.config_class is not FasterNetConfig:
-            raise TypeError(f"`space` must hold configs of class FasterNetConfig, but holds "
-                            f"{space.config_class.__name__}. Train its networks one by "
-                            "one.")  # fmt: skip
+            raise TypeError(
+                "`space` must hold configs of class FasterNetConfig, but holds "
+                f"{space.config_class.__name__}. Train its networks one by one."
+            )
         self.space = space
         largest = _largest(space)
         network = build(largest)
@@ -78,8 +96,10 @@ class Supernet(nn.Module):
         Raises:
             ValueError: if the config is not in the space.
         """
-        return {name: weight.clone(memory_format=torch.contiguous_format)
-                for name, weight in self._corners(config).items()}  # fmt: skip
+        return {
+            name: weight.clone(memory_format=torch.contiguous_format)
+            for name, weight in self._corners(config).items()
+        }
 
     def load_weights(self, config: FasterNetConfig, weights: Mapping[str, Tensor]) -> None:
         """Put the weights of a config's network, or of timm's of that shape, into their places.
@@ -153,3 +173,69 @@ def _largest(space: Space[FasterNetConfig]) -> FasterNetConfig:
     fields |= {name: max(_choices(space, name)) for name in ("head_width", "classes")}
     # Neither is a matter of the weights below; with these there may be any number of stages.
     return FasterNetConfig(**fields, stem_stride=1, resolution=2 ** (stages - 1))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageShape:
+    """How much of a stage to run."""
+
+    c: int  # channels
+    depth: int  # blocks
+    c_p: int  # channels that PConv convolves
+    hidden: int  # channels between the two 1x1 convolutions
+    activation: Activation
+
+
+def stage_shapes(config: FasterNetConfig) -> list[StageShape]:
+    """Return the shapes of a config's stages, in order."""
+    numbers = (config.widths, config.depths, config.partial_widths, config.hidden_widths)
+    return [
+        StageShape(c=c, depth=depth, c_p=c_p, hidden=hidden, activation=config.activation)
+        for c, depth, c_p, hidden in zip(*numbers, strict=True)
+    ]
+
+
+def run_stem(x: Tensor, stem: Stem, c: int) -> Tensor:
+    """BN(Conv(x)), kernel = stride, with c output channels."""
+    return run_norm(run_conv(x, stem.proj, c), stem.norm)
+
+
+def run_stage(x: Tensor, stage: Stage, shape: StageShape) -> Tensor:
+    """The first blocks of the stage after its merging, which the first stage has not."""
+    if isinstance(stage.downsample, Merging):
+        x = run_norm(run_conv(x, stage.downsample.reduction, shape.c), stage.downsample.norm)
+    for block in islice(stage.blocks, shape.depth):
+        x = run_block(x, cast(Block, block), shape)
+    return x
+
+
+def run_block(x: Tensor, block: Block, shape: StageShape) -> Tensor:
+    """x + Conv1x1(act(BN(Conv1x1(PConv(x))))); no path is dropped."""
+    expand, norm, _, project = block.mlp
+    y = run_pconv(x, block.spatial_mixing, shape.c_p)
+    y = run_norm(run_conv(y, cast(nn.Conv2d, expand), shape.hidden), norm)
+    return x + run_conv(ACTIVATE[shape.activation](y), cast(nn.Conv2d, project), shape.c)
+
+
+def run_pconv(x: Tensor, pconv: PConv, c_p: int) -> Tensor:
+    """cat(Conv3x3(x[:, :c_p]), x[:, c_p:]), with the corner [:c_p, :c_p] of the kernel."""
+    convolved = run_conv(x[:, :c_p], pconv.partial_conv3, c_p)
+    return torch.cat((convolved, x[:, c_p:]), dim=1) if c_p < x.shape[1] else convolved
+
+
+def run_conv(x: Tensor, conv: nn.Conv2d, c_out: int) -> Tensor:
+    """Conv(x) with the leading channels of the weight; no convolution of FasterNet has a bias."""
+    weight = conv.weight[:c_out, : x.shape[1]]
+    return F.conv2d(x, weight, None, conv.stride, conv.padding)
+
+
+def run_norm(x: Tensor, norm: nn.Module) -> Tensor:
+    """BN(x) with the leading affine parameters, and in evaluation the leading statistics."""
+    if norm.training and not isinstance(norm, nn.BatchNorm2d):
+        return norm(x)  # type: ignore[no-any-return]  # one over several workers
+    norm, c = cast(nn.BatchNorm2d, norm), x.shape[1]
+    weight, bias = norm.weight[:c], norm.bias[:c]
+    if norm.training:
+        return F.batch_norm(x, None, None, weight, bias, training=True, eps=norm.eps)
+    mean, var = cast(Tensor, norm.running_mean)[:c], cast(Tensor, norm.running_var)[:c]
+    return F.batch_norm(x, mean, var, weight, bias, eps=norm.eps)

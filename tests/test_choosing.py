@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from nas.choosing import MOST, choose, epoch_seconds
 from nas.cli.main import main
+from nas.estimators import MOST, auto_estimator, epoch_seconds
 from nas.study.options import SearchOptions
 from predictors.data.datasets import ImageData, load_data
 
@@ -20,13 +20,13 @@ def digits() -> ImageData:
 
 
 def test_without_data_there_is_a_score() -> None:
-    choice = choose(replace(OPTIONS, accuracy="proxy", data=""), None, minutes=5)
+    choice = auto_estimator(replace(OPTIONS, accuracy="proxy", data=""), None, minutes=5)
     assert choice.options.accuracy == "proxy"
     assert "no data" in choice.reason
 
 
 def test_without_a_limit_networks_are_trained(digits: ImageData) -> None:
-    choice = choose(OPTIONS, digits, minutes=None)
+    choice = auto_estimator(OPTIONS, digits, minutes=None)
     assert (choice.options.accuracy, choice.options.trials) == ("train", 36)
 
 
@@ -40,7 +40,7 @@ def test_more_time_buys_more(
 ) -> None:
     """An epoch takes 75 s on one of two cores: a training 5 minutes."""
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    choice = choose(OPTIONS, digits, minutes=minutes, clock=lambda *_: 75.0)
+    choice = auto_estimator(OPTIONS, digits, minutes=minutes, clock=lambda *_: 75.0)
     assert (choice.options.accuracy, choice.options.trials) == (accuracy, trials)
     assert "about" in choice.reason or "only" in choice.reason
 

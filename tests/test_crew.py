@@ -1,10 +1,11 @@
 """Who trains a network together, and where there is room for them."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from nas.training.crew import Asked, Crew, Room, room_for
+from nas.ray_workers import Allocation, WorkerRequest, allocate
 
 
 class Cluster:
@@ -23,53 +24,61 @@ class Cluster:
 
 
 @pytest.mark.parametrize(
-    ("asked", "there", "crew"),
+    ("wanted", "there", "allocation"),
     [
-        (Asked(), 0, Crew()),
-        (Asked(), 4, Crew(workers=4, gpus=4)),
-        (Asked(workers=3), 0, Crew(workers=3)),
-        (Asked(workers=3), 4, Crew(workers=3, gpus=3)),
-        (Asked(gpus=0), 4, Crew()),
-        (Asked(gpus=2), 4, Crew(workers=2, gpus=2)),
-        (Asked(workers=2, gpus=0), 4, Crew(workers=2)),
+        (WorkerRequest(), 0, Allocation()),
+        (WorkerRequest(), 4, Allocation(workers=4, gpus=4)),
+        (WorkerRequest(workers=3), 0, Allocation(workers=3)),
+        (WorkerRequest(workers=3), 4, Allocation(workers=3, gpus=3)),
+        (WorkerRequest(gpus=0), 4, Allocation()),
+        (WorkerRequest(gpus=2), 4, Allocation(workers=2, gpus=2)),
+        (WorkerRequest(workers=2, gpus=0), 4, Allocation(workers=2)),
     ],
 )
-def test_a_worker_has_a_gpu_unless_told_otherwise(asked: Asked, there: int, crew: Crew) -> None:
-    assert asked.crew(there) == crew
+def test_a_worker_has_a_gpu_unless_told_otherwise(
+    wanted: WorkerRequest, there: int, allocation: Allocation
+) -> None:
+    assert wanted.resolve(there) == allocation
 
 
 @pytest.mark.parametrize(
-    ("nodes", "crew", "networks", "room"),
+    ("nodes", "wanted", "networks", "cores", "side_by_side"),
     [
-        ([(8, 0)], Crew(), 1, Room(cores=8, networks=1)),
-        ([(8, 0)], Crew(workers=3), 1, Room(cores=2, networks=1)),
-        ([(8, 0)], Crew(workers=2), 3, Room(cores=1, networks=3)),
-        ([(8, 0), (8, 0)], Crew(), 1, Room(cores=8, networks=1)),  # a worker is on one node
-        ([(8, 0), (3, 0)], Crew(workers=2), 1, Room(cores=4, networks=1)),
-        ([(8, 2), (8, 0)], Crew(workers=2, gpus=2), 5, Room(cores=4, networks=1)),
-        ([(0, 0), (8, 1)], Crew(gpus=1), 1, Room(cores=8, networks=1)),
+        ([(8, 0)], WorkerRequest(), 1, 8, 1),
+        ([(8, 0)], WorkerRequest(workers=3), 1, 2, 1),
+        ([(8, 0)], WorkerRequest(workers=2), 3, 1, 3),
+        ([(8, 0), (8, 0)], WorkerRequest(), 1, 8, 1),  # a worker is on one node
+        ([(8, 0), (3, 0)], WorkerRequest(workers=2), 1, 4, 1),
+        ([(8, 2), (8, 0)], WorkerRequest(workers=2, gpus=2), 5, 4, 1),
+        ([(0, 0), (8, 1)], WorkerRequest(gpus=1), 1, 8, 1),
     ],
 )
 def test_cores_are_shared_where_there_are_enough(
-    nodes: list[tuple[float, float]], crew: Crew, networks: int, room: Room
+    nodes: list[tuple[float, float]],
+    wanted: WorkerRequest,
+    networks: int,
+    cores: int,
+    side_by_side: int,
 ) -> None:
-    assert room_for(crew, Cluster(*nodes), networks=networks) == room
+    gpus = int(sum(gpus for _, gpus in nodes))
+    expected = replace(wanted.resolve(gpus), cores=cores, networks=side_by_side)
+    assert allocate(wanted, Cluster(*nodes), networks=networks) == expected
 
 
 def test_too_many_workers_are_refused() -> None:
     message = r"`workers` must find room, but 3 of them do not: there are 2 cores and 0 GPUs\."
     with pytest.raises(RuntimeError, match=message):
-        room_for(Crew(workers=3), Cluster((1, 0), (1, 0)))
+        allocate(WorkerRequest(workers=3), Cluster((1, 0), (1, 0)))
     with pytest.raises(RuntimeError, match=r"there are 9 cores and 1 GPUs"):
-        room_for(Crew(workers=2, gpus=2), Cluster((9, 1)))
+        allocate(WorkerRequest(workers=2, gpus=2), Cluster((9, 1)))
 
 
 def test_gpus_are_refused_where_there_are_none_and_workers_where_no_supernet_is() -> None:
-    Asked(gpus=2).check(1)
-    Asked().refuse("`accuracy` is train")
+    WorkerRequest(gpus=2).check(1)
+    WorkerRequest().refuse("`accuracy` is train")
     with pytest.raises(ValueError, match="`gpus` must be 0 where there is no GPU, but got 2"):
-        Asked(gpus=2).check(0)
+        WorkerRequest(gpus=2).check(0)
     with pytest.raises(
         ValueError, match="`workers` must be left out where `accuracy` is train, bu"
     ):
-        Asked(workers=1).refuse("`accuracy` is train")
+        WorkerRequest(workers=1).refuse("`accuracy` is train")

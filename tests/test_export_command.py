@@ -17,8 +17,8 @@ from nas.cli.main import main
 from nas.finetune.export import CalibrationImages, find_weights, real_images
 from predictors.backends import table
 from predictors.data.datasets import load_data
-from predictors.training.recipe import Recipe
-from predictors.training.trainer import Training
+from predictors.training.recipe import SHORT
+from predictors.training.trainer import Trainer
 from search_spaces.checkpoint import read_checkpoint
 from search_spaces.timm_models import import_timm
 
@@ -36,10 +36,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = load_data("digits", resolution=8)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        training = Training(fn.build(CONFIG), data, Recipe(epochs=4, flip=False))
-    while training.done < 4:
-        training.run_epoch()
-    network: Any = training.network
+        trainer = Trainer(fn.build(CONFIG), data, replace(SHORT, epochs=4, flip=False))
+    for _ in trainer.run():
+        pass
+    network: Any = trainer.network
     fn.save(network, file, classes=data.classes, mean=data.mean, std=data.std)
     return file
 

@@ -9,7 +9,7 @@ import pytest
 from test_several import Form
 
 from nas.candidate import Candidate
-from nas.estimating import open_estimator, open_weights
+from nas.estimators import open_estimator, open_weights
 from nas.fronts import candidates_of
 from nas.search.trial import Outcome, Scores
 from nas.study.file_accuracies import FileAccuracies, FileAccuracy, judge, read_files

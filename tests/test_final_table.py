@@ -6,7 +6,7 @@ from nas.training.ending import Ending, keep_ending
 from nas.training.final_table import endings_in, final_table
 from predictors.backends.agreement import Agreement
 from predictors.measurement import Backend, Latency
-from predictors.training.evaluate import Judgement
+from predictors.training.evaluate import EvalResult
 
 
 def _ending(name: str, ms: float | None, device: str = "cpu", precision: str = "fp32") -> Ending:
@@ -14,7 +14,7 @@ def _ending(name: str, ms: float | None, device: str = "cpu", precision: str = "
         median_ms=ms, low_ms=0.9 * ms, high_ms=1.1 * ms, source="measured", device=device,
         backend=Backend("onnxruntime", precision))  # fmt: skip
     return Ending(
-        name=name, weights="", epoch=1, judged=Judgement(split="test", images=10, right=9),
+        name=name, weights="", epoch=1, judged=EvalResult(split="test", images=10, correct=9),
         validation=90.0, files=(), deployed="", macs=1, params=1, latency=latency,
         agreement=Agreement(images=10, difference=0.0, correlation=1.0),
     )  # fmt: skip

@@ -11,7 +11,7 @@ from nas.cli.main import main
 from nas.finetune.folder import held
 from nas.finetune.jobs import SUPERNET, Job, started
 from nas.study.options import SearchOptions
-from nas.training.full_recipe import FullRecipe
+from predictors.training.recipe import Recipe
 from search_spaces.formats import save_config
 from search_spaces.space import Space
 from search_spaces.supernet import Supernet
@@ -48,8 +48,15 @@ def _supernet(space: "Space[object]", run: Path) -> Supernet:
 def test_a_training_begins_with_its_share_of_the_supernet(run: Path) -> None:
     space = OPTIONS.open_space()
     config = space.decode((1,) * len(space.genes))
-    job = Job(name="large", config=config, recipe=FullRecipe(), data="", folder=run / "x",
-              init=SUPERNET, run=run)  # fmt: skip
+    job = Job(
+        name="large",
+        config=config,
+        recipe=Recipe(),
+        data="",
+        folder=run / "x",
+        init=SUPERNET,
+        run=run,
+    )
     with pytest.raises(ValueError, match=r"`init` must be a supernet of .*run, which has none"):
         started(job)
     supernet = _supernet(space, run)  # type: ignore[arg-type]
@@ -60,7 +67,7 @@ def test_a_training_begins_with_its_share_of_the_supernet(run: Path) -> None:
 
 def test_one_seed_begins_with_the_same_weights_and_draws_no_others_numbers(run: Path) -> None:
     config = OPTIONS.open_space().decode((0,) * len(OPTIONS.open_space().genes))
-    job = Job(name="a", config=config, recipe=FullRecipe(), data="", folder=run / "x")
+    job = Job(name="a", config=config, recipe=Recipe(), data="", folder=run / "x")
     state = torch.get_rng_state()
     first, second = started(job).state_dict(), started(job).state_dict()
     assert torch.equal(torch.get_rng_state(), state)

@@ -6,8 +6,16 @@ from pathlib import Path
 import pytest
 from networks import TINY
 
-from nas.training.full_recipe import FullRecipe, batch_for, recipe_for, resolution_of
-from nas.training.recipe_files import read_overrides, read_recipe, recipe_with, save_recipe
+from predictors.training.recipe import (
+    Recipe,
+    batch_size_for,
+    read_overrides,
+    read_recipe,
+    recipe_for,
+    recipe_with,
+    resolution_at,
+    save_recipe,
+)
 from search_spaces.fasternet import FASTERNET, SPACES
 
 IMAGENET = 1_281_167
@@ -26,16 +34,34 @@ RAND = "rand-m{}-mstd0.5-inc1"
     ],
 )
 def test_of_the_published_sizes_it_is_the_published_one(  # noqa: PLR0913
-    name: str, batch: int, rate: float, decay: float, clip: float, augment: str, mixup: float,
+    name: str,
+    batch: int,
+    rate: float,
+    decay: float,
+    clip: float,
+    augment: str,
+    mixup: float,
     drop_path: float,
-) -> None:  # fmt: skip
+) -> None:
     recipe = recipe_for(FASTERNET[name], IMAGENET)
-    found = (recipe.batch, recipe.rate, recipe.weight_decay, recipe.clip, recipe.augment,
-             recipe.mixup, recipe.drop_path)  # fmt: skip
+    found = (
+        recipe.batch_size,
+        recipe.lr,
+        recipe.weight_decay,
+        recipe.grad_clip,
+        recipe.augment,
+        recipe.mixup,
+        recipe.drop_path,
+    )
     assert found == (batch, rate, decay, clip, augment, mixup, drop_path)
-    assert (recipe.epochs, recipe.cutmix, recipe.smoothing, recipe.ema) == (300, 1.0, 0.1, 0.0)
-    assert recipe.warm_up * 300 == pytest.approx(20, rel=0.01)
-    sizes = [resolution_of(recipe, FASTERNET[name], epoch) for epoch in range(300)]
+    assert (recipe.epochs, recipe.cutmix, recipe.label_smoothing, recipe.ema) == (
+        300,
+        1.0,
+        0.1,
+        0.0,
+    )
+    assert recipe.warmup * 300 == pytest.approx(20, rel=0.01)
+    sizes = [resolution_at(recipe, 224, epoch, stride=32) for epoch in range(300)]
     assert sizes == [192] * 280 + [224] * 20
 
 
@@ -65,17 +91,21 @@ def test_small_images_are_not_distorted() -> None:
 
 def test_the_rate_for_small_images_does_not_sink_with_the_batch() -> None:
     small, pictures = TINY, replace(TINY, resolution=128)
-    assert recipe_for(small, 1500).rate == 2e-3
-    assert recipe_for(pictures, 1500).rate == 2.5e-4
-    assert recipe_for(small, 900_000).rate == recipe_for(pictures, 900_000).rate == 4e-3
-    told = recipe_for(small, 900_000, batch=64)
-    assert (told.batch, told.rate) == (64, 2e-3)
+    assert recipe_for(small, 1500).lr == 2e-3
+    assert recipe_for(pictures, 1500).lr == 2.5e-4
+    assert recipe_for(small, 900_000).lr == recipe_for(pictures, 900_000).lr == 4e-3
+    told = recipe_for(small, 900_000, batch_size=64)
+    assert (told.batch_size, told.lr) == (64, 2e-3)
 
 
 def test_few_epochs_of_small_images_have_steps_enough_and_leave_these_in_place() -> None:
     pictures = replace(TINY, resolution=128)
-    found = [(r.batch, r.shift) for config in (TINY, pictures) for epochs in (10, 300)
-             if (r := recipe_for(config, 54_000, epochs=epochs))]  # fmt: skip
+    found = [
+        (r.batch_size, r.shift)
+        for config in (TINY, pictures)
+        for epochs in (10, 300)
+        if (r := recipe_for(config, 54_000, epochs=epochs))
+    ]
     assert found == [(64, False), (256, True), (256, False), (256, True)]
 
 
@@ -84,16 +114,16 @@ def test_few_epochs_of_small_images_have_steps_enough_and_leave_these_in_place()
     [(IMAGENET, 4096), (54_000, 256), (10_000, 32), (1_500, 32), (31, 30), (2, 2)],
 )
 def test_fewer_images_make_smaller_batches(images: int, batch: int) -> None:
-    assert batch_for(images) == batch
-    assert recipe_for(TINY, images).rate <= 0.004
+    assert batch_size_for(images) == batch
+    assert recipe_for(TINY, images).lr <= 0.004
 
 
 def test_few_epochs_warm_up_longer_and_mix_less() -> None:
     long, short = recipe_for(TINY, 5000), recipe_for(TINY, 5000, epochs=10)
-    assert (long.mixing, short.mixing) == (1.0, 0.1)
-    assert (long.warm_up, short.warm_up) == (0.0667, 0.2)
-    assert resolution_of(short, TINY, 9) == 32
-    assert resolution_of(short, TINY, 8) == 24  # a multiple of its stride of 8
+    assert (long.mixup_prob, short.mixup_prob) == (1.0, 0.1)
+    assert (long.warmup, short.warmup) == (0.0667, 0.2)
+    assert resolution_at(short, 32, 9, stride=8) == 32
+    assert resolution_at(short, 32, 8, stride=8) == 24  # a multiple of its stride of 8
 
 
 def test_what_cannot_be_trained_on_is_refused() -> None:
@@ -105,38 +135,48 @@ def test_what_cannot_be_trained_on_is_refused() -> None:
 
 def test_settings_are_changed_by_words() -> None:
     changed = recipe_with(
-        FullRecipe(), {"batch": "1024", "flip": "false", "amp": "on", "clip": "1"}
+        Recipe(), {"batch_size": "1024", "flip": "false", "amp": "on", "grad_clip": "1"}
     )
-    assert (changed.batch, changed.flip, changed.amp, changed.clip) == (1024, False, "on", 1.0)
-    assert changed.rate == pytest.approx(0.002 * 0.5**0.5, rel=0.01)  # goes with the batch
-    assert recipe_with(FullRecipe(), {"batch": "1024", "rate": "1e-4"}).rate == 1e-4
+    assert (changed.batch_size, changed.flip, changed.amp, changed.grad_clip) == (
+        1024,
+        False,
+        "on",
+        1.0,
+    )
+    assert changed.lr == pytest.approx(0.002 * 0.5**0.5, rel=0.01)  # goes with the batch
+    assert recipe_with(Recipe(), {"batch_size": "1024", "lr": "1e-4"}).lr == 1e-4
 
 
 @pytest.mark.parametrize(
     ("told", "complaint"),
     [
-        ({"bach": "3"}, "`recipe` must have known settings, but got 'bach'. Did you mean batch?"),
-        ({"xyzzy": "3"}, "They are epochs, batch"),
-        ({"batch": "3.5"}, "`batch` must be a whole number, but got '3.5'"),
-        ({"rate": "fast"}, "`rate` must be a number, but got 'fast'"),
-        ({"rate": "nan"}, "`rate` must be a number, but got 'nan'"),
+        ({"bach_size": "3"}, "known settings, but got 'bach_size'. Did you mean batch_size?"),
+        ({"xyzzy": "3"}, "They are epochs, batch_size"),
+        ({"batch_size": "3.5"}, "`batch_size` must be a whole number, but got '3.5'"),
+        ({"lr": "fast"}, "`lr` must be a number, but got 'fast'"),
+        ({"lr": "nan"}, "`lr` must be a number, but got 'nan'"),
         ({"flip": "maybe"}, "`flip` must be true or false, but got 'maybe'"),
         ({"amp": "perhaps"}, "`amp` must be auto, on or off, but got 'perhaps'"),
-        ({"smoothing": "1"}, "`smoothing` must be from 0 to 0.99, but got 1.0"),
-        ({"rate": "inf"}, "`rate` must be finite, but got inf. Give a smaller one."),
-        ({"clip": "-inf"}, "`clip` must be finite, but got -inf"),
+        ({"label_smoothing": "1"}, "`label_smoothing` must be from 0 to 0.99, but got 1.0"),
+        ({"lr": "inf"}, "`lr` must be finite, but got inf. Give a smaller one."),
+        ({"grad_clip": "-inf"}, "`grad_clip` must be finite, but got -inf"),
         ({"teacher_weights": "x.pth"}, "`teacher` must be given with its weights, but only teach"),
-        ({"batch": "7"}, "`batch` and `at_once` must be even, since images are mixed in pairs"),
+        ({"batch_size": "7"}, "`batch_size` and `micro_batch_size` must be even, since images are"),
+        ({"progressive": "colours"}, "`progressive` must be of resolution, images, but got 'col"),
+        ({"seeding": "never"}, "`seeding` must be step or epoch, but got 'never'"),
+        ({"ema": "0.9", "polynomial_averaging": "yes"}, "`ema` must be 0 with polynomial_avera"),
     ],
 )
 def test_wrong_settings_are_refused(told: dict[str, str], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
-        recipe_with(FullRecipe(), told)
+        recipe_with(Recipe(), told)
 
 
 def test_a_recipe_comes_back_from_its_file(tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
-    recipe = FullRecipe(epochs=7, amp="off", teacher="regnety_160", rate=1.25e-5, flip=False)
+    recipe = Recipe(
+        epochs=7, amp="off", teacher="regnety_160", lr=1.25e-5, flip=False, progressive=("images",)
+    )
     save_recipe(recipe, file, comment="Ours.")
     assert read_recipe(file) == recipe
     assert file.read_text().count("\n") == len(asdict(recipe)) + 1
@@ -144,7 +184,10 @@ def test_a_recipe_comes_back_from_its_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
-    [("- 3\n", "must hold a mapping"), ("batch: [1, 2]\n", "`batch` must be one value, but got")],
+    [
+        ("- 3\n", "must hold a mapping"),
+        ("batch_size: [1, 2]\n", "`batch_size` must be one value, but got"),
+    ],
 )
 def test_a_file_that_is_no_recipe_is_refused(text: str, complaint: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(text)

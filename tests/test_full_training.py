@@ -12,18 +12,21 @@ import torch
 from networks import TINY
 from torch import Tensor
 
-from nas.training.distillation import open_teacher
-from nas.training.full_recipe import FullRecipe
-from nas.training.full_training import FullTraining
 from predictors.data.datasets import ImageData, load_data
-from predictors.training.trainer import DivergedError
+from predictors.training.distillation import open_teacher
+from predictors.training.progress import DivergedError
+from predictors.training.recipe import Recipe
+from predictors.training.trainer import Trainer
+from predictors.training.workers import Workers
 from search_spaces.checkpoint import save
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.network import build
 
 CPU = torch.device("cpu")
 CONFIG = replace(TINY, classes=4)
-RECIPE = FullRecipe(epochs=3, batch=16, at_once=8, rate=5e-3, drop_path=0.3, ema=0.9, clip=1.0)
+RECIPE = Recipe(
+    epochs=3, batch_size=16, micro_batch_size=8, lr=5e-3, drop_path=0.3, ema=0.9, grad_clip=1.0
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,17 +51,17 @@ def _colours(folder: Path, side: int, count: int) -> Path:
 
 
 def _training(
-    data: ImageData, recipe: FullRecipe, config: FasterNetConfig = CONFIG, *, loaders: int = 0
-) -> FullTraining:
+    data: ImageData, recipe: Recipe, config: FasterNetConfig = CONFIG, *, loaders: int = 0
+) -> Trainer:
     torch.manual_seed(0)
     network = build(config, drop_path=recipe.drop_path)
-    return FullTraining(network, data, recipe, device=CPU, loaders=loaders)
+    return Trainer(network, data, recipe, device=CPU, workers=Workers(loaders=loaders))
 
 
-def _ended(training: FullTraining) -> dict[str, Tensor]:
+def _ended(training: Trainer) -> dict[str, Tensor]:
     for _ in training.run():
         pass
-    return {k: v.clone() for k, v in training.judged.state_dict().items()}
+    return {k: v.clone() for k, v in training.evaluated.state_dict().items()}
 
 
 def _same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
@@ -85,8 +88,8 @@ def test_stopped_after_any_step_it_goes_on_to_the_same_bits(
     second = _training(data, RECIPE)
     second.load_state(torch.load(tmp_path / "state.pt", weights_only=True))
     assert _same(_ended(second), weights)
-    told = [(r.epoch, r.loss, r.accuracy, r.rate, r.resolution) for r in second.rows]
-    assert told == [(r.epoch, r.loss, r.accuracy, r.rate, r.resolution) for r in rows]
+    told = [(r.epoch, r.loss, r.accuracy, r.lr, r.resolution) for r in second.rows]
+    assert told == [(r.epoch, r.loss, r.accuracy, r.lr, r.resolution) for r in rows]
     assert second.best
     assert (second.best.epoch, second.best.accuracy) == (best.epoch, best.accuracy)
     assert _same(second.best.weights, best.weights)
@@ -94,11 +97,13 @@ def test_stopped_after_any_step_it_goes_on_to_the_same_bits(
 
 def test_it_learns_and_grows_its_images_and_draws_no_numbers_of_others(data: ImageData) -> None:
     state = torch.get_rng_state()
-    recipe = replace(RECIPE, epochs=6, drop_path=0.0, ema=0.0, mixing=0.0, early_resolution=0.75)
+    recipe = replace(
+        RECIPE, epochs=6, drop_path=0.0, ema=0.0, mixup_prob=0.0, early_resolution=0.75
+    )
     torch.set_rng_state(state)
     network = build(CONFIG)
     state, numbers = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"]
-    training = FullTraining(network, data, recipe, device=CPU)
+    training = Trainer(network, data, recipe, device=CPU)
     for _ in training.run():
         pass
     assert torch.equal(torch.get_rng_state(), state)
@@ -120,13 +125,13 @@ def test_pictures_are_the_same_from_every_number_of_loaders(pictures: ImageData)
 
 
 def test_pictures_stopped_in_an_epoch_go_on_to_the_same_bits(pictures: ImageData) -> None:
-    config, recipe = replace(CONFIG, resolution=96), replace(RECIPE, epochs=1, at_once=16)
+    config, recipe = replace(CONFIG, resolution=96), replace(RECIPE, epochs=1, micro_batch_size=16)
     first = _training(pictures, recipe, config)
     steps = first.run()
     next(steps)
     second = _training(pictures, recipe, config)
     second.load_state({**first.state(), "network": _copied(first.state()["network"])})
-    assert first.here().step == 1
+    assert first.progress().step == 1
     assert _same(_ended(second), _ended(_training(pictures, recipe, config)))
 
 
@@ -159,8 +164,10 @@ def test_a_checkpoint_of_ours_teaches_by_its_own_mean_and_deviation(
     teacher = open_teacher(recipe, data, CPU)
     assert teacher
     pixels = torch.rand(2, 3, 32, 32)
-    ours, seen = ((pixels - torch.tensor(m).view(1, -1, 1, 1)) / torch.tensor(s).view(1, -1, 1, 1)
-                  for m, s in ((data.mean, data.std), ((0.25,), (0.5,))))  # fmt: skip
+    ours, seen = (
+        (pixels - torch.tensor(m).view(1, -1, 1, 1)) / torch.tensor(s).view(1, -1, 1, 1)
+        for m, s in ((data.mean, data.std), ((0.25,), (0.5,)))
+    )
     with torch.no_grad():
         expected = network(seen)
     assert torch.allclose(teacher.network(ours * teacher.std + teacher.mean), expected, atol=1e-5)
@@ -193,25 +200,25 @@ def test_half_the_rate_is_half_of_every_step_and_stays_so(data: ImageData) -> No
     for halve in (False, True):
         training = _training(data, replace(RECIPE, epochs=1))
         if halve:
-            training.slow_down()
+            training.lr_scale /= 2
             again = _training(data, replace(RECIPE, epochs=1))
             again.load_state(training.state())
             training = again
         _ended(training)
-        rates.append(training.rows[0].rate)
+        rates.append(training.rows[0].lr)
     assert rates[1] == rates[0] / 2
 
 
 def test_weights_that_are_no_numbers_end_it(data: ImageData) -> None:
     with pytest.raises(DivergedError, match="must stay"):
-        _ended(_training(data, replace(RECIPE, rate=1e30, warm_up=0.0)))
+        _ended(_training(data, replace(RECIPE, lr=1e30, warmup=0.0)))
 
 
 def test_a_batch_of_all_images_leaves_out_an_odd_one(data: ImageData) -> None:
     few = replace(data, train=data.train.subset(np.arange(33)))
-    training = _training(few, replace(RECIPE, batch=64, at_once=64, epochs=1))
-    assert training.steps == 1
+    training = _training(few, replace(RECIPE, batch_size=64, micro_batch_size=64, epochs=1))
     assert _ended(training)
+    assert training.steps_done == 1
 
 
 def test_what_does_not_fit_is_refused(data: ImageData) -> None:

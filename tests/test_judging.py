@@ -7,15 +7,30 @@ import numpy as np
 import pytest
 import torch
 from networks import TINY
+from torch import Tensor
 
 import fasternas as fn
 from nas.finetune.export import real_images
-from nas.training.full_batches import Feed
-from nas.training.full_recipe import FullRecipe, crop_of
 from predictors.data.datasets import ImageData, load_data
-from predictors.training.evaluate import Judgement, judging_batches, right_of
-from predictors.training.workers import Team
+from predictors.training.batches import evaluation_batches
+from predictors.training.evaluate import EvalResult, count_correct
+from predictors.training.recipe import Recipe, crop_of
+from predictors.training.trainer import Trainer
 from search_spaces.checkpoint import Checkpoint, read_checkpoint
+from search_spaces.fasternet import FasterNetConfig
+from search_spaces.network import FasterNet
+
+
+class Watching(FasterNet):
+    """A network that keeps the images that it is shown."""
+
+    def __init__(self, config: FasterNetConfig) -> None:
+        super().__init__(config)
+        self.seen: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(x)
+        return super().forward(x)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +47,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
     [(81, 263, 25.5, 36.6), (0, 20, 0.0, 16.1), (20, 20, 83.9, 100.0), (9_000, 10_000, 89.4, 90.6)],
 )
 def test_the_interval_is_wilsons(right: int, images: int, low: float, high: float) -> None:
-    found = Judgement(split="test", images=images, right=right)
+    found = EvalResult(split="test", images=images, correct=right)
     assert found.interval == pytest.approx((low, high), abs=0.05)
     assert found.accuracy == 100 * right / images
 
@@ -40,20 +55,31 @@ def test_the_interval_is_wilsons(right: int, images: int, low: float, high: floa
 def test_pictures_are_judged_by_their_middle_wherever_they_are_judged(
     data: ImageData, tmp_path: Path
 ) -> None:
-    recipe = FullRecipe(test_crop=0.9)
+    recipe = Recipe(test_crop=0.9, drop_path=0.0)
     crop = crop_of(recipe, data.resolution)
     assert crop == 0.9
     assert crop_of(recipe, 32) == 0.0
-    training = Feed(data=data, recipe=recipe, team=Team())
-    seen = torch.cat([images for images, _ in training.judging(data.validation)])
     config = replace(TINY, classes=4, resolution=96)
-    fn.save(fn.build(config), tmp_path / "x.safetensors", classes=data.classes, mean=data.mean,
-            std=data.std, crop=crop)  # fmt: skip
+    network = Watching(config)
+    Trainer(network, data, recipe)._accuracy(96)
+    seen = torch.cat(network.seen)
+    fn.save(
+        fn.build(config),
+        tmp_path / "x.safetensors",
+        classes=data.classes,
+        mean=data.mean,
+        std=data.std,
+        crop=crop,
+    )
     checkpoint = read_checkpoint(tmp_path / "x.safetensors")
     checked = real_images(data.name, checkpoint, trained=True, count=99)
     assert torch.equal(torch.cat([images for images, _ in checked(3)]), seen)
-    whole = torch.cat([images for images, _ in judging_batches(
-        data.validation, data=data, crop=0.0, at_once=9)])  # fmt: skip
+    whole = torch.cat(
+        [
+            images
+            for images, _ in evaluation_batches(data.validation, data=data, crop=0.0, at_once=9)
+        ]
+    )
     assert whole.shape == seen.shape
     assert not torch.allclose(whole, seen, atol=0.1)
 
@@ -73,4 +99,4 @@ def test_timm_crops_as_a_checkpoint_was_judged(tmp_path: Path) -> None:
 def test_right_are_those_that_have_the_largest_logit() -> None:
     labels = torch.tensor([0, 1, 1])
     logits = torch.tensor([[2.0, 1.0], [0.0, 3.0], [1.0, 0.0]])
-    assert right_of(lambda images: logits, [(torch.zeros(3, 3, 8, 8), labels)]) == 2
+    assert count_correct(lambda images: logits, [(torch.zeros(3, 3, 8, 8), labels)]) == 2

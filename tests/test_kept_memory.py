@@ -10,7 +10,7 @@ MEBIBYTES = 256
 PROGRAM = f"""
 import sys
 import numpy as np
-from predictors.training.kept_memory import keep_memory
+from predictors.training.workers import keep_memory
 
 def resident():
     pages = int(open("/proc/self/statm").read().split()[1])

@@ -6,12 +6,12 @@ import pytest
 
 from nas.report.figures import training_figure, training_title
 from nas.report.sheet import save
-from nas.training.full_progress import Row
+from predictors.training.progress import EpochRow
 
 
-def _rows(accuracies: list[float]) -> list[Row]:
+def _rows(accuracies: list[float]) -> list[EpochRow]:
     return [
-        Row(epoch=i + 1, loss=2.0 / (i + 1), accuracy=accuracy, rate=1e-3, seconds=2.0,
+        EpochRow(epoch=i + 1, loss=2.0 / (i + 1), accuracy=accuracy, lr=1e-3, seconds=2.0,
             resolution=24 if i < len(accuracies) - 1 else 32, images_per_s=100.0)
         for i, accuracy in enumerate(accuracies)
     ]  # fmt: skip

@@ -10,12 +10,11 @@ from networks import TINY
 from ray_nodes import kill_one
 from safetensors.torch import load_file
 
-from nas.finetune.jobs import Job
-from nas.training.crew import Asked
-from nas.training.full_recipe import FullRecipe
-from nas.training.ray_training import run_with_ray
+from nas.finetune.jobs import Job, run_with_ray
+from nas.ray_workers import WorkerRequest
+from predictors.training.recipe import Recipe
 
-RECIPE = FullRecipe(epochs=6, batch=16, rate=2e-3)
+RECIPE = Recipe(epochs=6, batch_size=16, lr=2e-3)
 
 
 def _when_trained(file: Path, ended: threading.Event, killed: list[bool]) -> None:
@@ -38,16 +37,21 @@ def test_a_lost_worker_goes_on_and_an_error_is_that_networks_alone(
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-    good = Job(name="good", config=replace(TINY, classes=4), recipe=RECIPE, data=data,
-               folder=tmp_path / "good")  # fmt: skip
-    wild = replace(good, name="wild", recipe=replace(RECIPE, rate=1e30), folder=tmp_path / "wild")
+    good = Job(
+        name="good",
+        config=replace(TINY, classes=4),
+        recipe=RECIPE,
+        data=data,
+        folder=tmp_path / "good",
+    )
+    wild = replace(good, name="wild", recipe=replace(RECIPE, lr=1e30), folder=tmp_path / "wild")
     ended, killed = threading.Event(), list[bool]()
     watcher = threading.Thread(
         target=_when_trained, args=(good.folder / "training.csv", ended, killed)
     )
     watcher.start()
     try:
-        updates = list(run_with_ray([good, wild], Asked(workers=1, gpus=0)))
+        updates = list(run_with_ray([good, wild], WorkerRequest(workers=1, gpus=0)))
     finally:
         ended.set()
         watcher.join()

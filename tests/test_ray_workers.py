@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nas.finetune.ray_workers import begin, ended
 from nas.ray_pool import joined
-from nas.training.crew import Crew
+from nas.ray_workers import Allocation, begin, wait_for
 
 if TYPE_CHECKING:
     import torch
 
-    from predictors.training.workers import Team
+    from predictors.training.workers import Workers
 
 
 def test_an_error_of_one_worker_ends_all_of_them_at_once(
@@ -22,16 +21,16 @@ def test_an_error_of_one_worker_ends_all_of_them_at_once(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 
-    def work(team: "Team", device: "torch.device") -> Iterator[dict[str, Any]]:
-        if team.rank == 1:
+    def work(workers: "Workers", device: "torch.device") -> Iterator[dict[str, Any]]:
+        if workers.rank == 1:
             raise ValueError("`data` must be on every node,\nbut are not on one.")
-        team.wait()
+        workers.barrier()
         yield {"device": device.type}
 
     with joined(None) as ray:
-        reference = begin(work, tmp_path, Crew(workers=2), ray=ray, cores=1, name="one")
-        done, _ = ray.wait([reference], timeout=300)  # not the half hour of a team
+        reference = begin(work, tmp_path, Allocation(workers=2), ray=ray, name="one")
+        done, _ = ray.wait([reference], timeout=300)  # not the half hour of workers
         assert done, "the others wait for the one"
-        error = ended(reference, tmp_path, ray=ray)
+        error = wait_for(reference, tmp_path, ray=ray)
     assert error == "`data` must be on every node, but are not on one."
     assert not list(tmp_path.iterdir())

@@ -13,7 +13,7 @@ CASES = [
     SearchOptions(device="arm", budget_ms=10.0),
     SearchOptions(device="ssh://pi@10.0.0.3:22", budget_ms=0.1 + 0.2, threads=4, seed=7, trials=9),
     SearchOptions(device="cpu", budget_ms=1.0, space="fasternet-32", data="a b/'c'",
-                  accuracy="train", epochs=4, growing=("resolution", "images"),
+                  accuracy="train", epochs=4, progressive=("resolution", "images"),
                   classes=10, runtime="openvino"),
     SearchOptions(device="cpu", budget_ms=1e-5, data="digits", accuracy="supernet", weights="w x",
                   searcher="nsga2", precision="int8"),
@@ -38,7 +38,7 @@ def test_the_command_asks_for_what_the_options_say(options: SearchOptions) -> No
             of_each = told if isinstance(told, dict) else {target.device: told}
             assert of_each[target.device] == getattr(target, name)
     assert asked.device == [target.device for target in options.targets]
-    for name in ("space", "trials", "seed", "searcher", "accuracy", "epochs", "growing"):
+    for name in ("space", "trials", "seed", "searcher", "accuracy", "epochs", "progressive"):
         assert getattr(asked, name) == getattr(options, name)
     assert (asked.data or "", asked.weights or "") == (options.data, options.weights)
     assert (asked.resolution, asked.activation) == (options.resolutions, options.activations)

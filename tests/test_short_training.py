@@ -1,5 +1,6 @@
 """The accuracy of a config by training it, a little at first and then further."""
 
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -11,14 +12,15 @@ from networks import TINY
 from nas.search.loop import search
 from nas.search.trial import Scores
 from predictors.data.datasets import load_data
-from predictors.training.recipe import Recipe
+from predictors.training.progress import Progress
+from predictors.training.recipe import SHORT
 from predictors.training.short_training import TrainingEstimator
-from predictors.training.trainer import Training
+from predictors.training.trainer import Trainer
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.network import build
 from search_spaces.space import Space, each, oneof
 
-RECIPE = Recipe(epochs=3, batch_size=16)
+RECIPE = replace(SHORT, epochs=3, batch_size=16)
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +39,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 def epochs_run(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The epochs that were trained, as they come."""
     run: list[int] = []
-    whole = Training.run_epoch
+    whole = Trainer.run_epoch
 
-    def counted(self: Training) -> object:
-        run.append(self.done + 1)
+    def counted(self: Trainer) -> Iterator[Progress]:
+        run.append(self.epochs_done + 1)
         return whole(self)
 
-    monkeypatch.setattr(Training, "run_epoch", counted)
+    monkeypatch.setattr(Trainer, "run_epoch", counted)
     return run
 
 
@@ -52,11 +54,13 @@ def test_a_checkpoint_has_the_weights_whose_accuracy_was_told(data: str, tmp_pat
     told = estimator(TINY)
     weights = estimator.checkpoint(TINY).weights
     torch.manual_seed(RECIPE.seed)
-    training = Training(build(TINY), load_data(data), RECIPE)
-    assert training.run_epoch().accuracy == told
-    for name, weight in training.judged.state_dict().items():
+    trainer = Trainer(build(TINY), load_data(data), RECIPE)
+    for _ in trainer.run_epoch():
+        pass
+    assert trainer.rows[0].accuracy == told
+    for name, weight in trainer.evaluated.state_dict().items():
         assert torch.equal(weights[name], weight), name
-    latest = training.network.state_dict()
+    latest = trainer.network.state_dict()
     assert not all(torch.equal(weights[name], weight) for name, weight in latest.items())
 
 
@@ -115,7 +119,7 @@ def test_a_training_that_diverges_is_a_failed_trial_and_the_search_goes_on(
 ) -> None:
     def evaluate(config: FasterNetConfig) -> Scores:
         wild = config.activation == "gelu"
-        recipe = replace(RECIPE, epochs=1, learning_rate=1e30 if wild else 3e-3)
+        recipe = replace(RECIPE, epochs=1, lr=1e30 if wild else 3e-3)
         estimator = TrainingEstimator(data=data, recipe=recipe, epochs=1, folder=tmp_path)
         return Scores(accuracy=estimator(config), latency_ms=1.0)
 
@@ -126,6 +130,6 @@ def test_a_training_that_diverges_is_a_failed_trial_and_the_search_goes_on(
     trials = list(search(space, evaluate, trials=6, searcher="random"))
     failed = [trial for trial in trials if trial.scores is None]
     assert {trial.config.activation for trial in failed} == {"gelu"}
-    assert all("must stay a number" in (trial.error or "") for trial in failed)
+    assert all("Use a smaller learning rate." in (trial.error or "") for trial in failed)
     assert any(trial.scores for trial in trials)
     assert len(trials) == 6

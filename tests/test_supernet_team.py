@@ -1,44 +1,54 @@
 """Several workers train one supernet as one worker does."""
 
 import socket
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from networks import TINY_SPACE, sandwich
+from networks import TINY_SPACE
 from torch import distributed
 from torch.multiprocessing.spawn import spawn
 
+from predictors.cost import cost
 from predictors.data.datasets import load_data
-from predictors.training.recipe import Recipe
-from predictors.training.supernet import supernet_training
-from predictors.training.trainer import Training
-from predictors.training.workers import Team
+from predictors.training.recipe import SHORT
+from predictors.training.supernet import Sandwich, supernet_trainer
+from predictors.training.trainer import Trainer
+from predictors.training.workers import Workers
+from search_spaces.fasternet import FasterNetConfig
 from search_spaces.supernet import Supernet
 
-RECIPE = Recipe(epochs=3, batch_size=32, shift=True)  # all that is drawn for images
+RECIPE = replace(SHORT, epochs=3, batch_size=32, shift=True)  # all that is drawn for images
 
 
-def _training(folder: Path, team: Team) -> Training:
+def _macs(config: FasterNetConfig) -> int:
+    return cost(config).macs
+
+
+def _trainer(folder: Path, workers: Workers) -> Trainer:
     torch.manual_seed(0)
     data = load_data(str(folder / "noise.npz"))
-    drawn = partial(sandwich, TINY_SPACE, count=4)
-    return supernet_training(Supernet(TINY_SPACE), data, RECIPE, drawn, team=team)
+    rng = Random(0)
+    drawn = Sandwich(sorted((TINY_SPACE.sample(rng) for _ in range(32)), key=_macs))
+    return supernet_trainer(Supernet(TINY_SPACE), data, RECIPE, drawn, workers=workers)
 
 
 def _train(rank: int, size: int, port: int, folder: Path) -> None:
     """Train for an epoch and keep what it comes to."""
     if size > 1:
         torch.set_num_threads(1)
-        distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank,
-                                       world_size=size)  # fmt: skip
-    training = _training(folder, Team(rank=rank, size=size))
-    epoch = training.run_epoch()
-    told = {"loss": epoch.loss, "accuracy": epoch.accuracy}
-    torch.save({**training.state(), **told}, folder / f"{rank}-of-{size}.pt")
+        distributed.init_process_group(
+            "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size
+        )
+    trainer = _trainer(folder, Workers(rank=rank, size=size))
+    for _ in trainer.run_epoch():
+        pass
+    told = {"loss": trainer.rows[0].loss, "accuracy": trainer.rows[0].accuracy}
+    torch.save({**trainer.state(), **told}, folder / f"{rank}-of-{size}.pt")
     if size > 1:
         distributed.destroy_process_group()
 
@@ -69,7 +79,7 @@ def test_several_workers_come_to_what_one_comes_to(size: int, folder: Path) -> N
     (one,), (first, *others) = _of(folder, 1), _of(folder, size)
     assert first["loss"] == pytest.approx(one["loss"], rel=1e-5)
     assert first["accuracy"] == pytest.approx(one["accuracy"], abs=5.0)  # an image or two of 30
-    fresh = _training(folder, Team()).state()["network"]
+    fresh = _trainer(folder, Workers()).state()["network"]
     for name, weight in one["network"].items():
         assert all(torch.equal(other["network"][name], first["network"][name]) for other in others)
         torch.testing.assert_close(first["network"][name], weight, atol=1e-4, rtol=1e-4)
@@ -79,15 +89,15 @@ def test_several_workers_come_to_what_one_comes_to(size: int, folder: Path) -> N
 
 def test_more_workers_than_images_are_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match="`workers` must be at most the 32 images of a step, but"):
-        _training(folder, Team(rank=0, size=33))
+        _trainer(folder, Workers(rank=0, size=33))
 
 
 def test_a_worker_without_memory_says_so(folder: Path) -> None:
-    training = _training(folder, Team(rank=0, size=2))
+    trainer = _trainer(folder, Workers(rank=0, size=2))
 
     def hungry(*_: object) -> torch.Tensor:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 GB")
 
-    training._loss = hungry
+    trainer._loss = hungry  # type: ignore[assignment]
     with pytest.raises(MemoryError, match="`workers` must each have the memory for their share"):
-        training.run_epoch()
+        next(trainer.run_epoch())

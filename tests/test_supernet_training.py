@@ -1,19 +1,21 @@
 """One set of weights, trained for every network of a space."""
 
-from functools import partial
+from dataclasses import replace
 from random import Random
 
 import numpy as np
 import pytest
 import torch
-from networks import TINY_SPACE, sandwich
+from networks import TINY_SPACE
 
+from predictors.cost import cost
 from predictors.data.datasets import ImageData, load_data
-from predictors.training.recipe import Recipe
-from predictors.training.supernet import log_likelihood, score, supernet_training
+from predictors.training.recipe import SHORT
+from predictors.training.supernet import Sandwich, log_likelihood, score, supernet_trainer
+from predictors.training.trainer import Trainer
 from search_spaces.supernet import Supernet
 
-RECIPE = Recipe(epochs=4, batch_size=16, flip=False)
+RECIPE = replace(SHORT, epochs=4, batch_size=16, flip=False)
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +38,28 @@ def _supernet() -> Supernet:
 def test_every_network_learns(data: ImageData) -> None:
     supernet = _supernet()
     rng = Random(1)
-    networks = [*sandwich(TINY_SPACE, rng, 2), *(TINY_SPACE.sample(rng) for _ in range(4))]
+    networks = [*_draw()(rng), *(TINY_SPACE.sample(rng) for _ in range(2))]
     before = np.mean([score(supernet, config, data) for config in networks])
-    training = supernet_training(supernet, data, RECIPE, partial(sandwich, TINY_SPACE, count=3))
-    epochs = [training.run_epoch() for _ in range(RECIPE.epochs)]
-    assert epochs[-1].loss < epochs[0].loss
+    training = supernet_trainer(supernet, data, RECIPE, _draw())
+    epochs = [_loss(training) for _ in range(RECIPE.epochs)]
+    assert epochs[-1] < epochs[0]
     after = [score(supernet, config, data) for config in networks]
     assert np.mean(after) > before + 20
     assert min(after) > 40  # of four classes
     assert after == [score(supernet, config, data) for config in networks]
+
+
+def _draw() -> Sandwich:
+    rng = Random(0)
+    configs = [TINY_SPACE.sample(rng) for _ in range(32)]
+    return Sandwich(sorted(configs, key=lambda config: cost(config).macs))
+
+
+def _loss(trainer: Trainer) -> float:
+    """Train for an epoch."""
+    for _ in trainer.run_epoch():
+        pass
+    return trainer.rows[-1].loss
 
 
 @pytest.mark.parametrize("sureness", [1.0, 2.5, 5.0])
@@ -61,11 +76,11 @@ def test_a_network_that_knows_nothing_is_as_likely_right_as_chance() -> None:
 
 
 def test_it_goes_on_where_it_stopped(data: ImageData) -> None:
-    draw = partial(sandwich, TINY_SPACE, count=3)
-    whole = supernet_training(_supernet(), data, RECIPE, draw)
-    epochs = [whole.run_epoch() for _ in range(2)]
-    first = supernet_training(_supernet(), data, RECIPE, draw)
-    first.run_epoch()
-    second = supernet_training(Supernet(TINY_SPACE), data, RECIPE, draw)
+    draw = _draw()
+    whole = supernet_trainer(_supernet(), data, RECIPE, draw)
+    epochs = [_loss(whole) for _ in range(2)]
+    first = supernet_trainer(_supernet(), data, RECIPE, draw)
+    _loss(first)
+    second = supernet_trainer(Supernet(TINY_SPACE), data, RECIPE, draw)
     second.load_state(first.state())
-    assert second.run_epoch() == epochs[1]
+    assert _loss(second) == epochs[1]

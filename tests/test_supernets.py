@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
 from random import Random
 from threading import Barrier
 
@@ -10,14 +12,20 @@ import numpy as np
 import pytest
 import torch
 
-from nas.supernets import COST, SAMPLE, Sandwich, _check_agreed, epochs_for, within_budget
+from nas.estimators import SAMPLE, supernet_training, within_budget
+from nas.study.options import SearchOptions
 from predictors.cost import cost, costs
 from predictors.latency import Prediction
-from predictors.training.workers import Team
+from predictors.training.checkpoint import check_agreed
+from predictors.training.supernet import COST, Sandwich
+from predictors.training.workers import Workers
 from search_spaces.fasternet import SPACES, FasterNetConfig
 
 SPACE = SPACES["fasternet-32"]
 BUDGET_MS = 2.0
+OPTIONS = SearchOptions(
+    device="cpu", budget_ms=BUDGET_MS, space="fasternet-32", accuracy="supernet", data="digits"
+)
 
 
 def _predict(configs: Sequence[FasterNetConfig]) -> Prediction:
@@ -49,13 +57,14 @@ def test_a_step_has_a_large_one_first_and_a_small_one() -> None:
 
 
 def test_it_costs_no_more_than_a_dozen_trainings() -> None:
-    sandwich = Sandwich(within_budget(SPACE, _predict, BUDGET_MS, seed=0))
-    epochs = epochs_for(sandwich, 8)
+    configs = within_budget(SPACE, _predict, BUDGET_MS, seed=0)
+    training = supernet_training(replace(OPTIONS, epochs=8), Path("run"), configs)
+    sandwich, epochs = training.sandwich, training.total
     rng = Random(5)
     a_step = np.mean([sum(cost(c).macs for c in sandwich(rng)) for _ in range(500)])
     a_training = 8 * np.mean([cost(c).macs for c in sandwich.configs])
     assert 0.8 * COST < epochs * a_step / a_training < 1.05 * COST
-    assert epochs_for(sandwich, 1) >= 1
+    assert supernet_training(replace(OPTIONS, epochs=1), Path("run"), configs).total >= 1
 
 
 @pytest.mark.parametrize(
@@ -68,16 +77,16 @@ def test_workers_that_find_different_files_all_say_so(
     given: dict[int, torch.Tensor] = {}
     all_here = Barrier(len(done), timeout=60)
 
-    def summed(team: Team, values: torch.Tensor) -> torch.Tensor:
-        given[team.rank] = values
+    def summed(workers: Workers, values: torch.Tensor) -> torch.Tensor:
+        given[workers.rank] = values
         all_here.wait()
         return torch.stack(list(given.values())).sum(0)
 
     def check(rank: int) -> None:
         message = "^`out` must be a folder that all nodes share, but not all find the same"
         with pytest.raises(ValueError, match=message) if refused else nullcontext():
-            _check_agreed(Team(rank=rank, size=3), done[rank], torch.nn.Linear(1, 1))
+            check_agreed(Workers(rank=rank, size=3), done[rank], torch.device("cpu"))
 
-    monkeypatch.setattr(Team, "summed", summed)
+    monkeypatch.setattr(Workers, "sum", summed)
     with ThreadPoolExecutor(len(done)) as threads:
         list(threads.map(check, range(len(done))))

@@ -13,14 +13,24 @@ from networks import TINY
 from nas.cli.main import main
 from nas.finetune.jobs import Job
 from nas.finetune.trackers import Tracker, Trackers, open_trackers
-from nas.training.full_progress import Row
-from nas.training.full_recipe import recipe_for
+from predictors.training.progress import EpochRow
+from predictors.training.recipe import recipe_for
 from search_spaces.formats import save_config
 
 Streams = pytest.CaptureFixture[str]
 CONFIG = replace(TINY, classes=4)
-ROWS = [Row(epoch=i, loss=1 / i, accuracy=50.0 + i, rate=1e-3, resolution=32, seconds=2.0,
-            images_per_s=100.0) for i in (1, 2, 3)]  # fmt: skip
+ROWS = [
+    EpochRow(
+        epoch=i,
+        loss=1 / i,
+        accuracy=50.0 + i,
+        lr=1e-3,
+        resolution=32,
+        seconds=2.0,
+        images_per_s=100.0,
+    )
+    for i in (1, 2, 3)
+]
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # theirs, of what they import
 
@@ -38,8 +48,13 @@ def job(tmp_path: Path) -> Job:
     """A training that nobody begins."""
     folder = tmp_path / "mine"
     folder.mkdir()
-    return Job(name="mine", config=CONFIG, recipe=recipe_for(CONFIG, 600), data="colours.npz",
-               folder=folder)  # fmt: skip
+    return Job(
+        name="mine",
+        config=CONFIG,
+        recipe=recipe_for(CONFIG, 600),
+        data="colours.npz",
+        folder=folder,
+    )
 
 
 def _logged(metric: str) -> list[list[tuple[int, float]]]:
@@ -50,8 +65,10 @@ def _logged(metric: str) -> list[list[tuple[int, float]]]:
     runs = client.search_runs([client.get_experiment_by_name("fasternas").experiment_id])
     assert all(run.info.status == "FINISHED" for run in runs)
     assert all(run.data.params["widths"] == str(CONFIG.widths) for run in runs)
-    return [[(m.step, m.value) for m in client.get_metric_history(run.info.run_id, metric)]
-            for run in runs]  # fmt: skip
+    return [
+        [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, metric)]
+        for run in runs
+    ]
 
 
 def test_a_training_that_goes_on_is_one_run_with_each_epoch_once(job: Job) -> None:
@@ -70,8 +87,20 @@ def test_a_training_tells_both(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (120, 32, 32, 3), dtype=np.uint8)
     np.savez(tmp_path / "noise.npz", x_train=images, y_train=labels)
     save_config(CONFIG, tmp_path / "mine.yaml")
-    command = ["train", "mine.yaml", "--data", "noise.npz", "--gpus", "0", "--device", "none",
-               "--epochs", "2", "--log", "mlflow,wandb"]  # fmt: skip
+    command = [
+        "train",
+        "mine.yaml",
+        "--data",
+        "noise.npz",
+        "--gpus",
+        "0",
+        "--device",
+        "none",
+        "--epochs",
+        "2",
+        "--log",
+        "mlflow,wandb",
+    ]
     assert main(command) == 0
     (losses,) = _logged("loss")
     assert [step for step, _ in losses] == [1, 2]
@@ -83,7 +112,7 @@ def test_one_that_fails_is_named_once_and_the_others_go_on(job: Job) -> None:
     class Broken:
         """A tracker whose server is gone."""
 
-        def tell(self, job: Job, rows: Sequence[Row]) -> None:
+        def tell(self, job: Job, rows: Sequence[EpochRow]) -> None:
             raise ConnectionError("no route to host\nand so on")
 
         def end(self) -> None:
@@ -94,7 +123,7 @@ def test_one_that_fails_is_named_once_and_the_others_go_on(job: Job) -> None:
 
         told = 0
 
-        def tell(self, job: Job, rows: Sequence[Row]) -> None:
+        def tell(self, job: Job, rows: Sequence[EpochRow]) -> None:
             self.told += len(rows)
 
         def end(self) -> None:

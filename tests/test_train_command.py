@@ -18,10 +18,10 @@ from networks import TINY
 from safetensors.torch import load_file
 
 from nas.cli.main import main
-from nas.cli.train import _crew
-from nas.training.crew import Crew
-from nas.training.recipe_files import read_recipe
-from predictors.training.checkpoint import BEFORE, LAST
+from nas.cli.train import _workers
+from nas.ray_workers import Allocation
+from predictors.training.progress import BEFORE, LAST
+from predictors.training.recipe import read_recipe
 from search_spaces.checkpoint import load, read_weights, save
 from search_spaces.formats import load_config, save_config
 from search_spaces.network import build
@@ -45,8 +45,19 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _train(place: Path, out: Path, *more: str) -> list[str]:
-    return ["train", str(place / "mine.yaml"), "--data", str(place / "colours.npz"), "--out",
-            str(out), "--gpus", "0", "--device", "none", *more]  # fmt: skip
+    return [
+        "train",
+        str(place / "mine.yaml"),
+        "--data",
+        str(place / "colours.npz"),
+        "--out",
+        str(out),
+        "--gpus",
+        "0",
+        "--device",
+        "none",
+        *more,
+    ]
 
 
 def _table(folder: Path) -> list[dict[str, str]]:
@@ -59,7 +70,7 @@ def _table(folder: Path) -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def undisturbed(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed")
-    assert main(_train(place, out, "--epochs", "5", "--set", "rate=5e-3")) == 0
+    assert main(_train(place, out, "--epochs", "5", "--set", "lr=5e-3")) == 0
     return out / "mine"
 
 
@@ -67,7 +78,7 @@ def test_it_leaves_weights_and_everything_that_says_how(undisturbed: Path) -> No
     assert load_config(undisturbed / "config.yaml") == CONFIG
     assert load(undisturbed / "weights.safetensors").config == CONFIG
     assert (undisturbed / "training.png").read_bytes()[:4] == b"\x89PNG"
-    assert "rate: 0.005" in (undisturbed / "recipe.yaml").read_text()
+    assert "lr: 0.005" in (undisturbed / "recipe.yaml").read_text()
     assert [row["epoch"] for row in _table(undisturbed)] == list("12345")
     assert list((undisturbed / "tensorboard").iterdir())
 
@@ -75,7 +86,7 @@ def test_it_leaves_weights_and_everything_that_says_how(undisturbed: Path) -> No
 def test_killed_in_an_epoch_it_goes_on_to_the_same_weights_and_table(
     undisturbed: Path, place: Path, tmp_path: Path, capsys: Streams
 ) -> None:
-    command = _train(place, tmp_path, "--epochs", "5", "--set", "rate=5e-3")
+    command = _train(place, tmp_path, "--epochs", "5", "--set", "lr=5e-3")
     folder = tmp_path / "mine"
     often = [sys.executable, "-c", COMMAND, *command, "--checkpoint", "1us"]
     with subprocess.Popen(often, stderr=subprocess.DEVNULL) as process:
@@ -113,7 +124,7 @@ def _stopped_in_second_epoch(process: "subprocess.Popen[bytes]", folder: Path) -
 def test_a_cut_checkpoint_is_left_and_it_says_so(
     undisturbed: Path, place: Path, tmp_path: Path, capsys: Streams
 ) -> None:
-    command = _train(place, tmp_path, "--epochs", "5", "--set", "rate=5e-3")
+    command = _train(place, tmp_path, "--epochs", "5", "--set", "lr=5e-3")
     assert main(command) == 0
     last = tmp_path / "mine" / LAST
     last.write_bytes(last.read_bytes()[:1000])
@@ -126,11 +137,11 @@ def test_a_cut_checkpoint_is_left_and_it_says_so(
 def test_a_loss_that_is_no_number_is_tried_twice_with_less(
     place: Path, tmp_path: Path, capsys: Streams
 ) -> None:
-    assert main(_train(place, tmp_path, "--epochs", "2", "--set", "rate=1e30")) == 2
+    assert main(_train(place, tmp_path, "--epochs", "2", "--set", "lr=1e30")) == 2
     said = capsys.readouterr().err
     assert re.search(r"Back to epoch 1, step 0, with 0\.5 of the learning rate", said)
     assert re.search(r"Back to epoch 1, step 0, with 0\.25 of the learning rate", said)
-    assert re.search(r"error: The loss must stay a number, .* Use a smaller `rate`", said)
+    assert re.search(r"error: The loss must stay a number, .* Use a smaller `lr`", said)
     assert (tmp_path / "mine" / LAST).exists()
 
 
@@ -150,7 +161,7 @@ def test_another_training_is_not_gone_on_with(
 
 def test_it_starts_from_other_weights(undisturbed: Path, place: Path, tmp_path: Path) -> None:
     weights = str(undisturbed / "weights.safetensors")
-    still = ("--epochs", "1", "--set", "rate=0", "--set", "first_rate=0", "--set", "last_rate=0")
+    still = ("--epochs", "1", "--set", "lr=0", "--set", "warmup_lr=0", "--set", "min_lr=0")
     assert main(_train(place, tmp_path, "--init", weights, *still)) == 0
     trained = read_weights(tmp_path / "mine" / "weights.safetensors")
     given = read_weights(weights)
@@ -174,9 +185,9 @@ def test_gpus_of_a_cluster_are_not_counted_here(
     local: int, address: str | None, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: local)
-    asked, here = _crew(Namespace(workers=1, gpus=None, ray=address))
+    request, here = _workers(Namespace(workers=1, gpus=None, ray=address))
     assert here.gpus == expected
-    assert asked.crew(4) == Crew(workers=1, gpus=1)
+    assert request.resolve(4) == Allocation(workers=1, gpus=1)
 
 
 @pytest.mark.parametrize(
@@ -184,16 +195,16 @@ def test_gpus_of_a_cluster_are_not_counted_here(
     [
         (
             ["--set", "rat=3"],
-            "`recipe` must have known settings, but got 'rat'. Did you mean rate?",
+            "`recipe` must have known settings, but got 'min_l'. Did you mean min_lr?",
         ),
-        (["--set", "batch=many"], "`batch` must be a whole number, but got 'many'"),
+        (["--set", "batch_size=many"], "`batch_size` must be a whole number, but got 'many'"),
         (["--recipe", "nowhere.yaml"], "nowhere.yaml"),
         (["--data", "nowhere"], "`data` must be a folder of images"),
         (["--data", "digits"], "`classes` must be the 10 of digits, but mine has 4"),
         (["--init", "nowhere.pt"], "nowhere.pt"),
         (["--init", "supernet"], "`init` must be a supernet of a run folder"),
         (["--set", "augment=garbage"], "`augment` must be an augmentation of timm's, such as rand"),
-        (["--set", "batch=5000"], "`batch` must be at most 5"),
+        (["--set", "batch_size=5000"], "`batch_size` must be at most 5"),
         (
             ["--set", "teacher_weights=gone.pth", "--set", "teacher=test_resnet"],
             "`teacher_weights` must be a file that exists, but got 'gone.pth'. Check",
@@ -211,8 +222,8 @@ def test_bad_input_is_one_line(
     assert len(said) == 1
     assert complaint in said[0]
     assert not list(tmp_path.glob("*/*.pt"))
-    assert {"augment=garbage", "batch=5000", "teacher_weights=gone.pth"}.isdisjoint(more) or not (
-        tmp_path / "mine").exists()  # fmt: skip
+    begun = {"augment=garbage", "batch_size=5000", "teacher_weights=gone.pth"}.isdisjoint(more)
+    assert begun or not (tmp_path / "mine").exists()
 
 
 @pytest.mark.parametrize(
@@ -232,5 +243,5 @@ def test_networks_that_cannot_be_trained_are_refused(
 
 def test_a_setting_needs_a_value(capsys: Streams) -> None:
     with pytest.raises(SystemExit):
-        main(["train", "t0", "--set", "rate"])
-    assert "--set: must be NAME=VALUE, but got 'rate'" in capsys.readouterr().err
+        main(["train", "t0", "--set", "lr"])
+    assert "--set: must be NAME=VALUE, but got 'lr'" in capsys.readouterr().err

@@ -1,25 +1,27 @@
 """A network is trained by a recipe, in one go or in pieces."""
 
 import io
+from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from networks import TINY
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from predictors.data.datasets import ImageData, load_data
 from predictors.training.batches import calibration_images
-from predictors.training.recipe import Fidelity, Recipe, rungs, steps_in, steps_of
-from predictors.training.trainer import DivergedError, Training, _average, accuracy
-from search_spaces.batch_norms import recalibrate
-from search_spaces.network import build
+from predictors.training.evaluate import accuracy
+from predictors.training.progress import DivergedError
+from predictors.training.recipe import SHORT, Fidelity, Recipe, all_steps, rungs, steps_at
+from predictors.training.trainer import Trainer, _AveragedWeights
+from search_spaces.network import build, recalibrate
 
-RECIPE = Recipe(epochs=3, batch_size=16, learning_rate=3e-3, warm_up=0.15, flip=False)
+RECIPE = replace(SHORT, epochs=3, batch_size=16, lr=3e-3, warmup=0.15, flip=False)
 
 
 @pytest.fixture(scope="module")
@@ -34,33 +36,52 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
     return load_data(str(file))
 
 
-def _training(data: ImageData, recipe: Recipe = RECIPE) -> Training:
+def _trainer(data: ImageData, recipe: Recipe = RECIPE) -> Trainer:
     torch.manual_seed(recipe.seed)
-    return Training(build(TINY), data, recipe)
+    return Trainer(build(TINY), data, recipe)
+
+
+def _epoch(trainer: Trainer) -> tuple[int, float, float]:
+    """Train for an epoch; return its number, loss and accuracy."""
+    for _ in trainer.run_epoch():
+        pass
+    row = trainer.rows[-1]
+    return row.epoch, row.loss, row.accuracy
+
+
+@dataclass(frozen=True)
+class Watched:
+    """An objective whose loss is given, and whose accuracy is of no interest."""
+
+    loss: Callable[[Tensor, Tensor, int], Tensor]
+
+    def accuracy(self) -> float:
+        """Return none."""
+        return 0.0
 
 
 def test_a_network_learns(data: ImageData) -> None:
-    training = _training(data)
-    before = accuracy(training.network, data.validation, data)
-    epochs = [training.run_epoch() for _ in range(3)]
-    assert [epoch.number for epoch in epochs] == [1, 2, 3]
-    assert epochs[2].loss < epochs[1].loss < epochs[0].loss
-    assert epochs[2].accuracy > before + 30
-    assert epochs[2].accuracy == accuracy(training.network, data.validation, data)
+    trainer = _trainer(data)
+    before = accuracy(trainer.network, data.validation, data)
+    epochs = [_epoch(trainer) for _ in range(3)]
+    assert [epoch[0] for epoch in epochs] == [1, 2, 3]
+    assert epochs[2][1] < epochs[1][1] < epochs[0][1]
+    assert epochs[2][2] > before + 30
+    assert epochs[2][2] == accuracy(trainer.network, data.validation, data)
 
 
 def test_stopped_and_gone_on_with_it_comes_to_the_same_weights(
     data: ImageData, tmp_path: Path
 ) -> None:
-    whole = _training(data)
-    epochs = [whole.run_epoch() for _ in range(3)]
-    first = _training(data)
-    assert first.run_epoch() == epochs[0]
+    whole = _trainer(data)
+    epochs = [_epoch(whole) for _ in range(3)]
+    first = _trainer(data)
+    assert _epoch(first) == epochs[0]
     torch.save(first.state(), tmp_path / "state.pt")
     torch.manual_seed(99)
-    second = Training(build(TINY), data, RECIPE)
+    second = Trainer(build(TINY), data, RECIPE)
     second.load_state(torch.load(tmp_path / "state.pt"))
-    assert [second.run_epoch(), second.run_epoch()] == epochs[1:]
+    assert [_epoch(second), _epoch(second)] == epochs[1:]
     for name, weight in whole.network.state_dict().items():
         assert torch.equal(weight, second.network.state_dict()[name]), name
 
@@ -74,57 +95,60 @@ def test_batch_norms_are_calibrated_by_whole_batches(
 
 
 def test_before_the_last_epoch_averaged_weights_are_judged(data: ImageData) -> None:
-    training, plain = _training(data), _training(data, replace(RECIPE, averaging=False))
-    first, after = training.run_epoch(), plain.run_epoch()
-    assert training.judged is not training.network
-    assert plain.judged is plain.network
-    assert first.loss == after.loss
-    assert first.accuracy == accuracy(training.judged, data.validation, data)
-    for one, other in zip(training.network.parameters(), plain.network.parameters(), strict=True):
+    trainer, plain = _trainer(data), _trainer(data, replace(RECIPE, polynomial_averaging=False))
+    first, after = _epoch(trainer), _epoch(plain)
+    assert trainer.evaluated is not trainer.network
+    assert plain.evaluated is plain.network
+    assert first[1] == after[1]
+    assert first[2] == accuracy(trainer.evaluated, data.validation, data)
+    for one, other in zip(trainer.network.parameters(), plain.network.parameters(), strict=True):
         assert torch.equal(one, other)  # judging changes nothing
-    assert not torch.equal(next(training.judged.parameters()),
-                           next(training.network.parameters()))  # fmt: skip
-    anew = deepcopy(training.judged)
+    assert not torch.equal(next(trainer.evaluated.parameters()),
+                           next(trainer.network.parameters()))  # fmt: skip
+    anew = deepcopy(trainer.evaluated)
     recalibrate(anew, calibration_images(data))
-    for name, value in training.judged.state_dict().items():  # whose batch norms are its own
+    for name, value in trainer.evaluated.state_dict().items():  # whose batch norms are its own
         assert torch.equal(value, anew.state_dict()[name]), name
-    training.run_epoch()
-    training.run_epoch()
-    assert training.judged is training.network
+    _epoch(trainer)
+    _epoch(trainer)
+    assert trainer.evaluated is trainer.network
 
 
 @pytest.mark.parametrize("steps", [100, 1000])
 def test_an_average_is_over_the_last_share_of_the_steps(steps: int) -> None:
-    average = torch.zeros(1)
+    network = nn.Linear(1, 1, bias=False)
+    averages = _AveragedWeights(network, RECIPE)
     for step in range(1, steps):
-        _average([average], [torch.full((1,), float(step >= 0.9 * steps))], step)
+        nn.init.constant_(network.weight, float(step >= 0.9 * steps))
+        averages.update(network, step)
+    (average,) = averages.network.parameters()
     assert average.item() == pytest.approx(1 - 0.9**4, abs=0.02)
 
 
 def test_the_seed_decides_the_order_of_images(data: ImageData) -> None:
-    losses = {_training(data, replace(RECIPE, seed=0)).run_epoch().loss for _ in range(2)}
+    losses = {_epoch(_trainer(data, replace(RECIPE, seed=0)))[1] for _ in range(2)}
     assert len(losses) == 1
     torch.manual_seed(0)
-    other = Training(build(TINY), data, replace(RECIPE, seed=1)).run_epoch().loss
+    other = _epoch(Trainer(build(TINY), data, replace(RECIPE, seed=1)))[1]
     assert other not in losses
 
 
 def test_after_the_last_epoch_there_is_none(data: ImageData) -> None:
-    training = _training(data, replace(RECIPE, epochs=1))
-    training.run_epoch()
-    assert training.done == 1
+    trainer = _trainer(data, replace(RECIPE, epochs=1))
+    _epoch(trainer)
+    assert trainer.epochs_done == 1
     with pytest.raises(RuntimeError, match="`epochs` are done: 1"):
-        training.run_epoch()
+        _epoch(trainer)
 
 
 def test_a_loss_that_is_no_number_ends_it(data: ImageData) -> None:
-    training = _training(data, replace(RECIPE, learning_rate=1e9))
-    with pytest.raises(DivergedError, match=r"must stay a number, but is .* Use a smaller"):
-        [training.run_epoch() for _ in range(3)]
+    trainer = _trainer(data, replace(RECIPE, lr=1e9))
+    with pytest.raises(DivergedError, match=r"must stay a number, but is .* in epoch \d"):
+        [_epoch(trainer) for _ in range(3)]
 
 
 def test_biases_and_norms_are_not_decayed(data: ImageData) -> None:
-    state = _training(data).state()
+    state = _trainer(data).state()
     decays = [group["weight_decay"] for group in state["optimizer"]["param_groups"]]
     assert decays == [RECIPE.weight_decay, 0.0]
     saved = io.BytesIO()
@@ -136,27 +160,27 @@ def test_where_memory_is_short_a_batch_is_taken_in_pieces(data: ImageData) -> No
     def hungry(images: Tensor, labels: Tensor, _: int) -> Tensor:
         if len(images) > 5:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 GB")
-        return cross_entropy(training.network(images), labels)
+        return cross_entropy(trainer.network(images), labels)
 
     torch.manual_seed(0)
-    training = Training(build(TINY), data, RECIPE, loss=hungry)
-    first = training.run_epoch()
-    assert training.pieces == 4  # of the 16
-    assert training.run_epoch().loss < first.loss
+    trainer = Trainer(build(TINY), data, RECIPE, objective=Watched(hungry))
+    first = _epoch(trainer)
+    assert trainer.micro_batches == 4  # of the 16
+    assert _epoch(trainer)[1] < first[1]
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(data: ImageData) -> None:
     def broken(*_: object) -> Tensor:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    training = Training(build(TINY), data, RECIPE, loss=broken)
+    trainer = Trainer(build(TINY), data, RECIPE, objective=Watched(broken))
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
-        training.run_epoch()
-    assert training.pieces == 1
+        _epoch(trainer)
+    assert trainer.micro_batches == 1
 
 
 @pytest.mark.parametrize(
-    ("growing", "sizes", "batches"),
+    ("progressive", "sizes", "batches"),
     [
         (("resolution",), [24, 28, 32, 32], [22, 22, 22, 22]),
         (("images",), [32, 32, 32, 32], [11, 16, 22, 22]),
@@ -164,7 +188,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(data: ImageData) -> Non
     ],
 )
 def test_what_grows_is_smaller_in_early_epochs(
-    growing: tuple[Fidelity, ...], sizes: list[int], batches: list[int], data: ImageData
+    progressive: tuple[Fidelity, ...], sizes: list[int], batches: list[int], data: ImageData
 ) -> None:
     seen: list[int] = []
 
@@ -172,20 +196,20 @@ def test_what_grows_is_smaller_in_early_epochs(
         seen.append(images.shape[-1])
         return cross_entropy(network(images), labels)
 
-    recipe = Recipe(epochs=4, batch_size=16, growing=growing)
+    recipe = replace(SHORT, epochs=4, batch_size=16, progressive=progressive)
     network = build(TINY)
-    training = Training(network, data, recipe, loss=watched)
+    trainer = Trainer(network, data, recipe, objective=Watched(watched))
     for size, count in zip(sizes, batches, strict=True):
         seen.clear()
-        training.run_epoch()
+        _epoch(trainer)
         assert seen == [size] * count
-    assert steps_of(recipe, len(data.train)) == sum(batches)
+    assert all_steps(recipe, len(data.train)) == sum(batches)
 
 
 def test_a_recipe_ends_at_full_size_whatever_its_length() -> None:
     for epochs in range(1, 9):
-        recipe = Recipe(epochs=epochs, batch_size=10, growing=("images",))
-        assert steps_in(recipe, epochs - 1, 100) == 10
+        recipe = replace(SHORT, epochs=epochs, batch_size=10, progressive=("images",))
+        assert steps_at(recipe, epochs - 1, 100) == 10
         assert rungs(epochs)[-1] == epochs
     assert rungs(8) == (2, 4, 8)
 
@@ -194,7 +218,7 @@ def test_digits_are_not_mirrored() -> None:
     digits = load_data("digits")
     assert not digits.symmetric
     losses = {
-        _training(digits, replace(RECIPE, epochs=1, batch_size=64, flip=flip)).run_epoch().loss
+        _epoch(_trainer(digits, replace(RECIPE, epochs=1, batch_size=64, flip=flip)))[1]
         for flip in (True, False)
     }
     assert len(losses) == 1

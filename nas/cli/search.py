@@ -16,10 +16,10 @@ from nas.cli.targets import folder_name, targets_of
 from nas.study.options import SearchOptions
 
 if TYPE_CHECKING:
-    from nas.estimating import Prepared
+    from nas.estimators import Prepared
+    from nas.ray_workers import WorkerRequest
     from nas.run import Progress, Run
     from nas.study.store import Mirror
-    from nas.training.crew import Asked
 
 TRIALS, TRAINED_TRIALS = 200, 30  # unless told
 MIRROR_S = 30.0  # between two copies of the trials to `--storage`
@@ -33,7 +33,7 @@ def run_search(arguments: argparse.Namespace) -> int:
 
     folder = _folder(arguments)
     ready = _prepared(arguments, folder)
-    crew = _crew(arguments, ready.options)
+    workers = _workers(arguments, ready.options)
     if arguments.resume:
         run = resume_run(folder, ready.options, repair=arguments.repair, fresh=arguments.fresh)
     else:
@@ -43,7 +43,7 @@ def run_search(arguments: argparse.Namespace) -> int:
     try:
         mirror = _mirror(arguments.storage, run)
         steps = run.steps(ray_address=arguments.ray, trial_timeout_s=_seconds(arguments),
-                          crew=crew)  # fmt: skip
+                          workers=workers)  # fmt: skip
         steps = _mirrored(steps, mirror, run)
         with redirect_stdout(sys.stderr):  # Ray tells there of lost workers
             _show_progress(steps, f"{run.device.description}; {folder}")
@@ -107,7 +107,7 @@ def _behind(mirror: "Mirror | None", run: "Run") -> str:
 
 def _prepared(arguments: argparse.Namespace, folder: Path) -> "Prepared":
     """The options as asked, with what the data and the run to go on with say."""
-    from nas.estimating import prepared
+    from nas.estimators import prepared
 
     _refuse_idle_time(arguments)
     first, *beside = targets_of(arguments, run=folder if arguments.resume else None)
@@ -120,27 +120,27 @@ def _prepared(arguments: argparse.Namespace, folder: Path) -> "Prepared":
         resolutions=arguments.resolution, activations=arguments.activation,
         classes=arguments.classes, data=arguments.data or "",
         accuracy=_accuracy(arguments, folder), epochs=arguments.epochs,
-        growing=arguments.growing, weights=arguments.weights or "",
+        progressive=arguments.progressive, weights=arguments.weights or "",
     )  # fmt: skip
     automatic = arguments.accuracy == "auto" and not arguments.resume
     return prepared(options, automatic=automatic, minutes=_minutes(arguments))
 
 
-def _crew(arguments: argparse.Namespace, options: SearchOptions) -> "Asked":
+def _workers(arguments: argparse.Namespace, options: SearchOptions) -> "WorkerRequest":
     """Who trains the supernet; a matter of this command, not of the study."""
-    from nas.training.crew import Asked, check_room
+    from nas.ray_workers import WorkerRequest, check_fits
 
-    asked = Asked(workers=arguments.workers, gpus=arguments.gpus)
+    request = WorkerRequest(workers=arguments.workers, gpus=arguments.gpus)
     if options.accuracy != "supernet":
-        asked.refuse(f"`accuracy` is {options.accuracy}")
-    elif asked != Asked() and not arguments.ray:
+        request.refuse(f"`accuracy` is {options.accuracy}")
+    elif request != WorkerRequest() and not arguments.ray:
         import torch
 
         gpus = torch.cuda.device_count()
-        asked.check(gpus)
+        request.check(gpus)
         here: dict[str, float] = {"CPU": len(os.sched_getaffinity(0)), "GPU": gpus}
-        check_room(asked.crew(gpus), [here])
-    return asked
+        check_fits(request.resolve(gpus), [here])
+    return request
 
 
 def _accuracy(arguments: argparse.Namespace, folder: Path) -> Any:

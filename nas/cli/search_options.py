@@ -31,7 +31,7 @@ def add_search_options(search: argparse.ArgumentParser) -> None:
     add("--time", type=duration_ms, metavar="TIME",
         help="for auto: what training may take, such as 2h")  # fmt: skip
     add("--epochs", type=positive, default=8, help="of the longest training (8)")
-    add("--growing", type=words, default=(), metavar="G[,G]",
+    add("--progressive", type=words, default=(), metavar="G[,G]",
         help="what early epochs have less of: resolution, images (none)")  # fmt: skip
     add("--weights", type=word, metavar="FILE",
         help="a FasterNet checkpoint for the supernet to begin with")  # fmt: skip

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.training.picking import Picked, find_networks, remark_on
-from nas.training.recipe_files import read_overrides, read_recipe, recipe_with
+from predictors.training.recipe import read_overrides, read_recipe, recipe_with
 
 if TYPE_CHECKING:
-    from nas.finetune.jobs import Job
+    from nas.finetune.jobs import Job, JobUpdate
     from nas.finetune.trackers import Trackers
-    from nas.training.crew import Asked, Crew
-    from nas.training.ray_training import Update
+    from nas.ray_workers import Allocation, WorkerRequest
     from predictors.data.datasets import ImageData
 
 
@@ -26,17 +25,17 @@ def run_train(arguments: argparse.Namespace) -> int:
     from nas.finetune.trackers import open_trackers
 
     jobs, remarks = _jobs(arguments)
-    asked, crew = _crew(arguments)
-    finish = Finish(jobs, arguments.device, on_gpu=crew.gpus > 0)
+    request, allocation = _workers(arguments)
+    finish = Finish(jobs, arguments.device, on_gpu=allocation.gpus > 0)
     for remark in remarks:
         print(remark, file=sys.stderr)
     waiting = [job for job in jobs if not is_finished(job)]
     failed: dict[str, str] = {}
     with open_trackers(arguments.log) as log:
-        if len(waiting) > 1 or (waiting and (crew.workers > 1 or arguments.ray)):
-            failed = _in_ray(waiting, asked, arguments.ray, log)
+        if len(waiting) > 1 or (waiting and (allocation.workers > 1 or arguments.ray)):
+            failed = _in_ray(waiting, request, arguments.ray, log)
         elif waiting:
-            _here(waiting[0], crew, log)
+            _here(waiting[0], allocation, log)
     failed |= finish.run([job for job in jobs if job.name not in failed], as_json=arguments.json)
     for name, error in failed.items():
         print(f"fasternas: error: {name}: {error}", file=sys.stderr)
@@ -45,9 +44,8 @@ def run_train(arguments: argparse.Namespace) -> int:
 
 def _jobs(arguments: argparse.Namespace) -> "tuple[list[Job], list[str]]":
     """What is to be trained, as asked, and what the data have to say; all is checked here."""
-    from nas.finetune.folder import WEIGHTS, has_training
-    from nas.finetune.jobs import check_data
-    from nas.training.recipe_checks import check_recipe
+    from nas.finetune.folder import has_training
+    from nas.finetune.jobs import check_job
     from predictors.training.short_training import loaded
 
     found = [find_networks(name, arguments.pick) for name in arguments.networks]
@@ -61,9 +59,7 @@ def _jobs(arguments: argparse.Namespace) -> "tuple[list[Job], list[str]]":
         name = _data_of(arguments, network)
         data = loaded(name, network.config.resolution)
         job = _job(arguments, network, name, data)
-        check_data(job, data)
-        if not (job.folder / WEIGHTS).exists():
-            check_recipe(job.recipe, data)
+        check_job(job, data)
         if has_training(job.folder) and not arguments.resume:
             raise ValueError(f"`out` must be a new folder, but {job.folder} holds a training. Go "
                              "on with --resume or name another folder.")  # fmt: skip
@@ -75,8 +71,8 @@ def _jobs(arguments: argparse.Namespace) -> "tuple[list[Job], list[str]]":
 def _job(arguments: argparse.Namespace, network: Picked, name: str, data: "ImageData") -> "Job":
     from nas.finetune.folder import RECIPE
     from nas.finetune.jobs import Job
-    from nas.training.full_recipe import recipe_for
     from predictors.data.datasets import located
+    from predictors.training.recipe import recipe_for
 
     config = network.config
     if network.any_classes:
@@ -86,7 +82,7 @@ def _job(arguments: argparse.Namespace, network: Picked, name: str, data: "Image
     if arguments.resume and (folder / RECIPE).exists():
         recipe = read_recipe(folder / RECIPE)
     else:
-        whole = {name: int(told[name]) for name in ("epochs", "batch")
+        whole = {name: int(told[name]) for name in ("epochs", "batch_size")
                  if told.get(name, "").isdecimal() and int(told[name])}  # fmt: skip
         recipe = recipe_for(config, len(data.train), **whole)
     return Job(name=network.name, config=config, recipe=recipe_with(recipe, told),
@@ -130,11 +126,11 @@ def _init(arguments: argparse.Namespace, folder: Path) -> str:
     """As told; a training that is gone on with began from something."""
     from nas.finetune.jobs import SCRATCH, SUPERNET
     from predictors.data.datasets import located
-    from predictors.training.checkpoint import newest
+    from predictors.training.checkpoint import in_folder
 
     told: str | None = arguments.init
     if told is None:
-        kept = newest(folder) if arguments.resume else None
+        kept = in_folder(folder).newest() if arguments.resume else None
         return str(kept.content["identity"]["start"]) if kept else SCRATCH
     return told if told in (SCRATCH, SUPERNET) else located(told)
 
@@ -147,26 +143,26 @@ def _refuse_twice(picked: Sequence[Picked]) -> None:
                          "them one after the other, with --out.")  # fmt: skip
 
 
-def _crew(arguments: argparse.Namespace) -> "tuple[Asked, Crew]":
+def _workers(arguments: argparse.Namespace) -> "tuple[WorkerRequest, Allocation]":
     """What was asked for, and what that is here: one GPU for each worker, if there is one."""
     import torch
 
-    from nas.training.crew import Asked
+    from nas.ray_workers import WorkerRequest
 
     there = torch.cuda.device_count()
-    asked = Asked(workers=arguments.workers, gpus=arguments.gpus)
+    request = WorkerRequest(workers=arguments.workers, gpus=arguments.gpus)
     if not arguments.ray:
-        asked.check(there)
-    return asked, asked.crew(there)
+        request.check(there)
+    return request, request.resolve(there)
 
 
-def _here(job: "Job", crew: "Crew", log: "Trackers") -> None:
+def _here(job: "Job", allocation: "Allocation", log: "Trackers") -> None:
     """Train in this process, which needs no Ray."""
     from nas.finetune.folder import read_table
     from nas.finetune.jobs import run_job
     from predictors.training.workers import usable_device
 
-    steps = run_job(job, device=usable_device("cuda" if crew.gpus else "cpu"))
+    steps = run_job(job, device=usable_device("cuda" if allocation.gpus else "cpu"))
     with _Bars() as bars:
         for progress in steps:
             if progress.remark:
@@ -177,13 +173,13 @@ def _here(job: "Job", crew: "Crew", log: "Trackers") -> None:
 
 
 def _in_ray(
-    jobs: "Sequence[Job]", asked: "Asked", address: str | None, log: "Trackers"
+    jobs: "Sequence[Job]", request: "WorkerRequest", address: str | None, log: "Trackers"
 ) -> dict[str, str]:
     """Train side by side; return the errors of those that failed."""
-    from nas.training.ray_training import run_with_ray
+    from nas.finetune.jobs import run_with_ray
 
     failed: dict[str, str] = {}
-    updates: Iterable[Update] = run_with_ray(jobs, asked, address=address)
+    updates: Iterable[JobUpdate] = run_with_ray(jobs, request, address=address)
     with redirect_stdout(sys.stderr), _Bars() as bars:  # Ray tells there of lost workers
         for update in updates:
             if update.error:

@@ -39,7 +39,7 @@ def add_train_options(train: argparse.ArgumentParser) -> None:
 
 
 def setting(text: str) -> tuple[str, str]:
-    """Read batch=64."""
+    """Read batch_size=64."""
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise argparse.ArgumentTypeError(f"must be NAME=VALUE, but got {text!r}.")

@@ -17,7 +17,7 @@ from predictors.backends.model import Model
 from predictors.backends.table import Runtime
 from predictors.data.datasets import ImageData, load_data
 from predictors.data.images import Images
-from predictors.training.evaluate import judging_batches
+from predictors.training.batches import evaluation_batches
 from search_spaces.checkpoint import Checkpoint, is_checkpoint, read_checkpoint
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.formats import load_config
@@ -56,7 +56,7 @@ class RealImages:
     def __call__(self, at_once: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield batches of validation images, spread evenly, and their labels."""
         chosen = _spread(self.data.validation, min(self.count, len(self.data.validation)))
-        for images, labels in judging_batches(
+        for images, labels in evaluation_batches(
             chosen, data=self.data, crop=self.crop, at_once=at_once
         ):
             yield images, labels if self.labelled else None
@@ -77,7 +77,7 @@ class CalibrationImages:
     def __iter__(self) -> Iterator[Tensor]:
         count = max(CALIBRATION_IMAGES // self.at_once, 1) * self.at_once
         chosen = _spread(self.data.train, count)
-        for images, _ in judging_batches(
+        for images, _ in evaluation_batches(
             chosen, data=self.data, crop=self.crop, at_once=self.at_once
         ):
             yield images

@@ -14,14 +14,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 from nas.report.figures import training_figure
-from nas.report.sheet import save
-from nas.training.full_progress import Row
-from nas.training.full_recipe import FullRecipe
-from nas.training.recipe_files import save_recipe
-from predictors.training.checkpoint import BEFORE, LAST
+from nas.report.sheet import save as save_figure
+from predictors.training.progress import BEFORE, LAST, EpochRow
+from predictors.training.recipe import Recipe, save_recipe
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.formats import save_config
 from search_spaces.io import atomic_write, locked
@@ -45,7 +43,7 @@ class TrainedNetwork:
     name: str
     folder: Path
     config: FasterNetConfig
-    recipe: FullRecipe
+    recipe: Recipe
     data: str
     accuracy: float
     epoch: int
@@ -61,7 +59,7 @@ def has_training(folder: Path) -> bool:
     return any((folder / name).exists() for name in (LAST, BEFORE, RECIPE))
 
 
-def begin_folder(folder: Path, config: FasterNetConfig, recipe: FullRecipe) -> None:
+def begin_folder(folder: Path, config: FasterNetConfig, recipe: Recipe) -> None:
     """Make the folder and write what is trained and how.
 
     Raises:
@@ -83,8 +81,23 @@ def held(folder: Path) -> Iterator[None]:
         with locked(folder):
             yield
     except BlockingIOError:
-        raise RuntimeError(f"The training in {folder} must be free, but another process works on "
-                           "it. Wait for it or choose another folder.") from None  # fmt: skip
+        raise RuntimeError(
+            f"The training in {folder} must be free, but another process works on it. Wait for it "
+            "or choose another folder."
+        ) from None
+
+
+class Events(Protocol):
+    """What writes TensorBoard's files."""
+
+    def add_scalar(self, tag: str, value: float, step: int) -> None:
+        """Add a point of a curve."""
+
+    def flush(self) -> None:
+        """Write what was added."""
+
+    def close(self) -> None:
+        """Write and close."""
 
 
 class Watch:
@@ -93,9 +106,9 @@ class Watch:
     def __init__(self, folder: Path, *, name: str, data: str) -> None:
         self._folder, self._name, self._data = folder, name, data
         self._drawn = time.monotonic()
-        self._events: Any = None
+        self._events: Events | None = None
 
-    def see(self, rows: Sequence[Row]) -> None:
+    def see(self, rows: Sequence[EpochRow]) -> None:
         """Write the table anew, and of the last row what TensorBoard shows.
 
         Raises:
@@ -106,7 +119,7 @@ class Watch:
         if time.monotonic() - self._drawn > _REDRAWN_AFTER:
             self._draw(rows)
 
-    def end(self, rows: Sequence[Row], best: "Checkpoint") -> None:
+    def end(self, rows: Sequence[EpochRow], best: "Checkpoint") -> None:
         """Draw the curve and write the weights.
 
         Raises:
@@ -115,16 +128,23 @@ class Watch:
         from search_spaces.checkpoint import save
 
         self._draw(rows)
-        save(best.network(), self._folder / WEIGHTS, classes=best.classes, mean=best.mean,
-             std=best.std, crop=best.crop)  # fmt: skip
+        save(
+            best.network(),
+            self._folder / WEIGHTS,
+            classes=best.classes,
+            mean=best.mean,
+            std=best.std,
+            crop=best.crop,
+        )
         if self._events:
             self._events.close()
 
-    def _draw(self, rows: Sequence[Row]) -> None:
-        save(training_figure(rows, name=self._name, data=self._data), self._folder / CURVE)
+    def _draw(self, rows: Sequence[EpochRow]) -> None:
+        figure = training_figure(rows, name=self._name, data=self._data)
+        save_figure(figure, self._folder / CURVE)
         self._drawn = time.monotonic()
 
-    def _log(self, row: Row) -> None:
+    def _log(self, row: EpochRow) -> None:
         """For TensorBoard, whose files Ray's own dependency writes."""
         try:
             from tensorboardX import SummaryWriter
@@ -132,12 +152,12 @@ class Watch:
             return
         if self._events is None:  # what a killed training wrote after its checkpoint goes
             self._events = SummaryWriter(str(self._folder / EVENTS), purge_step=row.epoch)
-        for name in ("loss", "accuracy", "rate", "images_per_s"):
+        for name in ("loss", "accuracy", "lr", "images_per_s"):
             self._events.add_scalar(name, getattr(row, name), row.epoch)
         self._events.flush()
 
 
-def read_table(folder: Path) -> list[Row]:
+def read_table(folder: Path) -> list[EpochRow]:
     """Return the rows that were written so far."""
     try:
         text = (folder / TABLE).read_text(encoding="utf-8")
@@ -146,14 +166,14 @@ def read_table(folder: Path) -> list[Row]:
     return [_row(row) for row in csv.DictReader(io.StringIO(text))]
 
 
-def _row(cells: dict[str, str]) -> Row:
-    values: dict[str, Any] = {name: float(text) for name, text in cells.items()}
-    return Row(**values | {name: int(cells[name]) for name in ("epoch", "resolution")})
+def _row(cells: dict[str, str]) -> EpochRow:
+    whole = {name: int(cells.pop(name)) for name in ("epoch", "resolution")}
+    return EpochRow(**whole, **{name: float(text) for name, text in cells.items()})  # type: ignore[arg-type]
 
 
-def _write_table(path: Path, rows: Sequence[Row]) -> None:
+def _write_table(path: Path, rows: Sequence[EpochRow]) -> None:
     text = io.StringIO()
-    names = [field.name for field in fields(Row)]
+    names = [field.name for field in fields(EpochRow)]
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(row) for row in rows)

@@ -1,11 +1,12 @@
-"""A full training from what is asked to the files that it leaves, in this process."""
+"""A full training from what is asked to the files that it leaves, in this process or by Ray."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nas.finetune.folder import (
     WEIGHTS,
@@ -16,26 +17,29 @@ from nas.finetune.folder import (
     held,
     read_table,
 )
-from nas.training.full_progress import Best, Progress
-from nas.training.full_recipe import FullRecipe, crop_of
+from nas.ray_pool import joined
+from nas.ray_workers import POLL_S, Report, WorkerRequest, allocate, begin, wait_for
 from predictors.backends.model import config_identity
+from predictors.training.progress import Best, EpochRow, Progress
+from predictors.training.recipe import Recipe, crop_of
 from search_spaces.fasternet import FasterNetConfig
 
 if TYPE_CHECKING:
     import torch
 
     from predictors.data.datasets import ImageData
-    from predictors.training.workers import Team
+    from predictors.training.workers import Workers
     from search_spaces.checkpoint import Checkpoint
     from search_spaces.network import FasterNet
 
 SCRATCH, SUPERNET = "scratch", "supernet"
 _MOST_LOADERS = 8
+_RETRIES = 2  # with half the learning rate, where the loss is no number
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is to be trained, on what, how, and where it is kept.
+    """What is to be trained, on what, how, and where its files lie.
 
     `init` is scratch, supernet (that of `run`) or a checkpoint's file; `data` as `load_data` takes
     it. Paths are absolute: a job may travel.
@@ -43,7 +47,7 @@ class Job:
 
     name: str
     config: FasterNetConfig
-    recipe: FullRecipe
+    recipe: Recipe
     data: str
     folder: Path
     init: str = SCRATCH
@@ -54,12 +58,12 @@ class Job:
     def identity(self) -> dict[str, str]:
         """What another training differs in, by name."""
         settings = {name: str(value) for name, value in asdict(self.recipe).items()}
-        return {"config": config_identity(self.config), "data": self.data, "start": self.init,
-                **settings}  # fmt: skip
+        config = config_identity(self.config)
+        return {"config": config, "data": self.data, "start": self.init, **settings}
 
 
 def run_job(
-    job: Job, *, device: "torch.device", team: "Team | None" = None, loaders: int | None = None
+    job: Job, *, device: "torch.device", workers: "Workers | None" = None
 ) -> Iterator[Progress]:
     """Train, or go on training, to the end; yield after each step.
 
@@ -68,55 +72,121 @@ def run_job(
         RuntimeError: if the loss stays no number, or another process works on the folder.
         OSError: if something cannot be read or written.
     """
-    from nas.training.full_training import FullTraining
-    from nas.training.surviving import surviving
+    from predictors.training.checkpoint import checkpointed_loop, in_folder
+    from predictors.training.trainer import Trainer
+    from predictors.training.workers import Workers
 
     data = data_of(job)
-    training = FullTraining(started(job), data, job.recipe, device=device, team=team,
-                            loaders=loaders_for(loaders))  # fmt: skip
-    leads = training.team.leads
-    if leads and not has_training(job.folder):
+    workers = workers or Workers(loaders=loaders_here())
+    trainer = Trainer(started(job), data, job.recipe, device=device, workers=workers)
+    is_rank_zero = workers.is_rank_zero
+    if is_rank_zero and not has_training(job.folder):
         begin_folder(job.folder, job.config, job.recipe)
-    training.team.wait()
-    watch = Watch(job.folder, name=job.name, data=job.data) if leads else None
-    with held(job.folder) if leads else nullcontext():
-        for progress in surviving(training, job.folder, identity=_identity(job, data),
-                                  minutes=job.minutes):  # fmt: skip
-            if watch and training.rows and (progress.row or progress.remark):
-                watch.see(training.rows)
+    workers.barrier()
+    watch = Watch(job.folder, name=job.name, data=job.data) if is_rank_zero else None
+    with held(job.folder) if is_rank_zero else nullcontext():
+        for progress in checkpointed_loop(
+            trainer,
+            in_folder(job.folder),
+            identity=_identity(job, data),
+            minutes=job.minutes,
+            retries=_RETRIES,
+        ):
+            if watch and trainer.rows and (progress.row or progress.remark):
+                watch.see(trainer.rows)
             yield progress
-        if watch and training.best:
-            watch.see(training.rows)
-            watch.end(training.rows, _checkpoint(job, data, training.best))
+        if watch and trainer.best:
+            watch.see(trainer.rows)
+            watch.end(trainer.rows, _checkpoint(job, data, trainer.best))
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobUpdate:
+    """What is new of a job: its epochs so far, whether it is over, and why if it failed."""
+
+    job: Job
+    rows: list[EpochRow]
+    over: bool = False
+    error: str = ""
+
+
+def run_with_ray(
+    jobs: Sequence[Job], request: WorkerRequest, *, address: str | None = None
+) -> Iterator[JobUpdate]:
+    """Train networks side by side, as many as there is room for; yield what is new.
+
+    Unless told otherwise, the GPUs are those of the cluster. A job that fails does not end the
+    others.
+
+    Raises:
+        RuntimeError: if the cluster cannot be reached, or has too little for one network.
+    """
+    with joined(address) as ray:
+        allocation = allocate(request, ray, networks=len(jobs))
+        waiting = list(jobs)
+        running: dict[Any, Job] = {}
+        rows_seen = {job.name: -1 for job in jobs}
+        while waiting or running:
+            while waiting and len(running) < allocation.networks:
+                job = waiting.pop(0)
+                work = partial(_train_job, job)
+                running[begin(work, job.folder, allocation, ray=ray, name=job.name)] = job
+            done, _ = ray.wait(list(running), timeout=POLL_S)
+            for reference in done:
+                job = running.pop(reference)
+                error = wait_for(reference, job.folder, ray=ray)
+                yield JobUpdate(job=job, rows=read_table(job.folder), over=True, error=error)
+            yield from _news(list(running.values()), rows_seen)
+
+
+def _train_job(job: Job, workers: "Workers", device: "torch.device") -> Iterator[Report]:
+    for progress in run_job(job, device=device, workers=workers):
+        if progress.row:
+            yield asdict(progress.row)
+
+
+def _news(jobs: Sequence[Job], rows_seen: dict[str, int]) -> Iterator[JobUpdate]:
+    for job in jobs:
+        rows = read_table(job.folder)
+        if len(rows) != rows_seen[job.name]:
+            rows_seen[job.name] = len(rows)
+            yield JobUpdate(job=job, rows=rows)
 
 
 def finished(job: Job) -> TrainedNetwork:
     """Return what a job that ran to its end has left."""
     best = max(read_table(job.folder), key=lambda row: row.accuracy)
-    return TrainedNetwork(name=job.name, folder=job.folder, config=job.config, recipe=job.recipe,
-                          data=job.data, accuracy=best.accuracy, epoch=best.epoch)  # fmt: skip
+    return TrainedNetwork(
+        name=job.name,
+        folder=job.folder,
+        config=job.config,
+        recipe=job.recipe,
+        data=job.data,
+        accuracy=best.accuracy,
+        epoch=best.epoch,
+    )
 
 
-def loaders_for(asked: int | None) -> int:
+def loaders_here() -> int:
     """Return how many processes decode pictures: all cores but the one that trains, at most 8."""
-    if asked is not None:
-        return asked
     return min(len(os.sched_getaffinity(0)) - 1, _MOST_LOADERS)
 
 
 def is_finished(job: Job) -> bool:
     """Whether the training has run to its end, so that only its weights are of interest."""
-    from predictors.training.checkpoint import newest
+    from predictors.training.checkpoint import in_folder
     from search_spaces.checkpoint import read_checkpoint
 
     try:
-        kept = newest(job.folder)
+        newest = in_folder(job.folder).newest()
         read_checkpoint(job.folder / WEIGHTS)
     except (OSError, ValueError):
         return False
-    if kept is None or kept.remark or kept.content["identity"] != _identity(job, data_of(job)):
+    if newest is None or newest.remark:
         return False
-    return bool(kept.content["training"]["epoch"] >= job.recipe.epochs)
+    if newest.content["identity"] != _identity(job, data_of(job)):
+        return False
+    return bool(newest.content["epochs_done"] >= job.recipe.epochs)
 
 
 def data_of(job: Job) -> "ImageData":
@@ -130,13 +200,18 @@ def _identity(job: Job, data: "ImageData") -> dict[str, str]:
     return {**job.identity, "classes": ", ".join(data.classes)}
 
 
-def _checkpoint(job: Job, data: "ImageData", best: "Best") -> "Checkpoint":
+def _checkpoint(job: Job, data: "ImageData", best: Best) -> "Checkpoint":
     """The weights with all that is needed to use them."""
     from search_spaces.checkpoint import Checkpoint
 
-    crop = crop_of(job.recipe, data.resolution)
-    return Checkpoint(config=job.config, weights={k: w.cpu() for k, w in best.weights.items()},
-                      classes=data.classes, mean=data.mean, std=data.std, crop=crop)  # fmt: skip
+    return Checkpoint(
+        config=job.config,
+        weights={name: weight.cpu() for name, weight in best.weights.items()},
+        classes=data.classes,
+        mean=data.mean,
+        std=data.std,
+        crop=crop_of(job.recipe, data.resolution),
+    )
 
 
 def started(job: Job) -> "FasterNet":
@@ -163,30 +238,66 @@ def started(job: Job) -> "FasterNet":
 
 def _of_supernet(job: Job) -> "dict[str, torch.Tensor]":
     """The config's share of its run's supernet."""
+    from nas.estimators import SUPERNET_FILE
     from nas.study.options import SearchOptions
     from nas.study.store import read_run
-    from nas.supernets import FILE, read_kept
-    from search_spaces.supernet import Supernet
+    from predictors.training.supernet import open_supernet
 
-    if job.run is None or not (job.run / FILE).exists():
+    if job.run is None or not (job.run / SUPERNET_FILE).exists():
         where = "a run folder" if job.run is None else f"{job.run}, which has none"
-        raise ValueError(f"`init` must be a supernet of {where}. Search with --accuracy supernet, "
-                         "or start from scratch.")  # fmt: skip
+        raise ValueError(
+            f"`init` must be a supernet of {where}. Search with --accuracy supernet, or start from "
+            "scratch."
+        )
     options = SearchOptions.from_json(read_run(job.run)["options"])
-    supernet = Supernet(options.open_space())
-    supernet.load_state_dict(read_kept(job.run / FILE)["network"])
-    return supernet.weights_of(job.config)
+    return open_supernet(options.open_space(), job.run / SUPERNET_FILE).weights_of(job.config)
 
 
-def check_data(job: Job, data: "ImageData") -> None:
-    """Refuse data whose classes are not the network's.
+def check_job(job: Job, data: "ImageData") -> None:
+    """Refuse what is asked for and not to be had, before anything is written.
+
+    That is data whose classes are not the network's, a batch of more images than there are, a
+    teacher's file or an augmentation that is none.
 
     Raises:
-        ValueError: if they differ.
+        ValueError: if there is one of these.
     """
+    recipe = job.recipe
     if job.config.classes != len(data.classes):
         count = len(data.classes)
-        advice = (f"Search with `--classes {count}`, or with this data" if job.run
-                  else f"Set `classes: {count}` in its config")  # fmt: skip
-        raise ValueError(f"`classes` must be the {count} of {data.name}, but {job.name} has "
-                         f"{job.config.classes}. {advice}.")  # fmt: skip
+        advice = (
+            f"Search with `--classes {count}`, or with this data"
+            if job.run
+            else f"Set `classes: {count}` in its config"
+        )
+        raise ValueError(
+            f"`classes` must be the {count} of {data.name}, but {job.name} has "
+            f"{job.config.classes}. {advice}."
+        )
+    if (job.folder / WEIGHTS).exists():
+        return
+    most = len(data.train) - len(data.train) % 2
+    if recipe.batch_size > most:
+        raise ValueError(
+            f"`batch_size` must be at most {most:,}, of the {len(data.train):,} training images, "
+            f"but got {recipe.batch_size:,}. Leave it out."
+        )
+    if recipe.teacher_weights and not Path(recipe.teacher_weights).is_file():
+        raise ValueError(
+            "`teacher_weights` must be a file that exists, but got "
+            f"{recipe.teacher_weights!r}. Check the path."
+        )
+    if recipe.augment:
+        _check_augment(recipe.augment, data)
+
+
+def _check_augment(augment: str, data: "ImageData") -> None:
+    from predictors.training.batches import picture_transform
+
+    try:
+        picture_transform(data, data.resolution, is_training=True, auto_augment=augment)
+    except Exception:  # timm raises AssertionError, KeyError, ValueError, whatever it likes
+        raise ValueError(
+            "`augment` must be an augmentation of timm's, such as rand-m5-mstd0.5-inc1, but got "
+            f"{augment!r}. Leave it out for the published one."
+        ) from None

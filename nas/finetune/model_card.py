@@ -10,16 +10,16 @@ from nas.finetune.jobs import Job, data_of
 from nas.quantities import format_count, format_ms
 from nas.report.words import rendered
 from nas.training.ending import Ending
-from nas.training.full_recipe import crop_of, recipe_for
 from predictors.backends.agreement import Agreement
 from predictors.measurement import Latency
+from predictors.training.recipe import crop_of, recipe_for
 from search_spaces.io import atomic_write
 
 if TYPE_CHECKING:
     from predictors.data.datasets import ImageData
 
 CARD = "README.md"
-_ALWAYS = ("epochs", "batch", "rate")  # settings that are shown whatever they are
+_ALWAYS = ("epochs", "batch_size", "lr")  # settings that are shown whatever they are
 _MOST_NAMES = 20
 
 _LOADING = """\
@@ -81,15 +81,24 @@ def write_card(job: Job, ending: Ending) -> None:
         OSError: if it cannot be written.
     """
     data = data_of(job)
-    parts = [_head(job, ending), _architecture(job, ending), _data(data, job), _recipe(job, data),
-             _accuracy(ending, data), _latency(ending), _loading(job, ending)]  # fmt: skip
+    parts = [
+        _head(job, ending),
+        _architecture(job, ending),
+        _data(data, job),
+        _recipe(job, data),
+        _accuracy(ending, data),
+        _latency(ending),
+        _loading(job, ending),
+    ]
     atomic_write(job.folder / CARD, "\n".join(parts))
 
 
 def _head(job: Job, ending: Ending) -> str:
     judged = ending.judged
-    said = (f"{judged.accuracy:.2f} % of {judged.images:,} {judged.split} images of "
-            f"{Path(job.data).name}")  # fmt: skip
+    said = (
+        f"{judged.accuracy:.2f} % of {judged.images:,} {judged.split} images of "
+        f"{Path(job.data).name}"
+    )
     for name, latency, _ in ending.on_each:
         where = f" on {name}" if len(ending.on_each) > 1 else ""
         said += f", {format_ms(latency.median_ms)} ms {latency.source}{where}"
@@ -97,9 +106,11 @@ def _head(job: Job, ending: Ending) -> str:
 
 
 def _architecture(job: Job, ending: Ending) -> str:
-    return (f"## Architecture\n\n{format_count(ending.macs)} MACs, "
-            f"{format_count(ending.params)} parameters. Of each bar, PConv convolves the filled "
-            f"part and passes on the rest.\n\n```text\n{rendered(job.config)}\n```\n")  # fmt: skip
+    return (
+        f"## Architecture\n\n{format_count(ending.macs)} MACs, "
+        f"{format_count(ending.params)} parameters. Of each bar, PConv convolves the filled "
+        f"part and passes on the rest.\n\n```text\n{rendered(job.config)}\n```\n"
+    )
 
 
 def _data(data: "ImageData", job: Job) -> str:
@@ -108,40 +119,55 @@ def _data(data: "ImageData", job: Job) -> str:
     names = ", ".join(data.classes[:_MOST_NAMES])
     more = ", ..." if len(data.classes) > _MOST_NAMES else ""
     colours = "grey" if data.channels == 1 else "in colour"
-    lines = [f"- {job.data}: {', '.join(sizes)}, {data.resolution} x {data.resolution} pixels, "
-             f"{colours}",
-             f"- {len(data.classes)} classes: {names}{more}",
-             *(f"- {remark}" for remark in data.remarks)]  # fmt: skip
+    lines = [
+        f"- {job.data}: {', '.join(sizes)}, {data.resolution} x {data.resolution} pixels, "
+        f"{colours}",
+        f"- {len(data.classes)} classes: {names}{more}",
+        *(f"- {remark}" for remark in data.remarks),
+    ]
     return "## Data\n\n" + "\n".join(lines) + "\n"
 
 
 def _recipe(job: Job, data: "ImageData") -> str:
     """What was set besides the recipe that the network and the data would get."""
     usual = asdict(recipe_for(job.config, max(len(data.train), 2), epochs=job.recipe.epochs))
-    shown = {name: value for name, value in asdict(job.recipe).items()
-             if name in _ALWAYS or value != usual[name]}  # fmt: skip
+    shown = {
+        name: value
+        for name, value in asdict(job.recipe).items()
+        if name in _ALWAYS or value != usual[name]
+    }
     settings = ", ".join(f"`{name}` {value}" for name, value in shown.items())
-    return (f"## Recipe\n\nThe published one, fitted to network and data, with {settings}; "
-            f"begun from {job.init}. `recipe.yaml` has all settings, `training.csv` each epoch.\n\n"
-            "![The learning curve](training.png)\n")  # fmt: skip
+    return (
+        f"## Recipe\n\nThe published one, fitted to network and data, with {settings}; "
+        f"begun from {job.init}. `recipe.yaml` has all settings, `training.csv` each epoch.\n\n"
+        "![The learning curve](training.png)\n"
+    )
 
 
 def _accuracy(ending: Ending, data: "ImageData") -> str:
     judged, (low, high) = ending.judged, ending.judged.interval
     int8 = ending.deployed.endswith(".int8.onnx")
     by = f" by `{ending.deployed}`" if int8 else ""
-    lines = [f"{judged.accuracy:.2f} % [{low:.2f}, {high:.2f}] of {judged.images:,} {judged.split} "
-             f"images{by} (95 %, Wilson)"]  # fmt: skip
+    lines = [
+        f"{judged.accuracy:.2f} % [{low:.2f}, {high:.2f}] of {judged.images:,} {judged.split} "
+        f"images{by} (95 %, Wilson)"
+    ]
     if judged.split == "test":
         lines[0] += ", looked at once, at the end."
-        lines.append(f"{ending.validation:.2f} % of {len(data.validation):,} validation images, by "
-                     f"which epoch {ending.epoch} was chosen.")  # fmt: skip
+        lines.append(
+            f"{ending.validation:.2f} % of {len(data.validation):,} validation images, by "
+            f"which epoch {ending.epoch} was chosen."
+        )
     else:
-        lines[0] += (f", by which epoch {ending.epoch} was chosen, so it is a little too high; "
-                     "there is no test split.")  # fmt: skip
+        lines[0] += (
+            f", by which epoch {ending.epoch} was chosen, so it is a little too high; "
+            "there is no test split."
+        )
     found = ending.agreement
-    lines.append(f"`{ending.deployed}` says the same class as torch for {found.same:.4g} % of "
-                 f"{found.images} validation images{_lost(found) if int8 else ''}.")  # fmt: skip
+    lines.append(
+        f"`{ending.deployed}` says the same class as torch for {found.same:.4g} % of "
+        f"{found.images} validation images{_lost(found) if int8 else ''}."
+    )
     return "## Accuracy\n\n" + "\n\n".join(lines) + "\n"
 
 
@@ -149,9 +175,11 @@ def _lost(found: Agreement) -> str:
     """What the file lost of torch's accuracy."""
     if found.accuracy is None or found.torch_accuracy is None:
         return ""
-    return (f", and has {found.accuracy:.2f} % of them right where torch has "
-            f"{found.torch_accuracy:.2f} %: {found.torch_accuracy - found.accuracy:+.2f} points "
-            "lost")  # fmt: skip
+    return (
+        f", and has {found.accuracy:.2f} % of them right where torch has "
+        f"{found.torch_accuracy:.2f} %: {found.torch_accuracy - found.accuracy:+.2f} points "
+        "lost"
+    )
 
 
 def _latency(ending: Ending) -> str:
@@ -170,14 +198,18 @@ def _latency(ending: Ending) -> str:
         if budget_ms is not None:
             where = f" on {name}" if latency.parts else ""
             verdict = "kept" if m.meets(budget_ms) else "not kept"
-            lines.append(f"The budget of {budget_ms:g} ms{where} is {verdict}: the upper end of "
-                         f"the interval is {format_ms(m.high_ms)} ms.")  # fmt: skip
+            lines.append(
+                f"The budget of {budget_ms:g} ms{where} is {verdict}: the upper end of "
+                f"the interval is {format_ms(m.high_ms)} ms."
+            )
     return "## Latency\n\n" + "\n\n".join(lines) + "\n"
 
 
 def _timing(latency: Latency) -> str:
-    said = (f"{format_ms(latency.median_ms)} ms [{format_ms(latency.low_ms)}, "
-            f"{format_ms(latency.high_ms)}] {latency.source}")  # fmt: skip
+    said = (
+        f"{format_ms(latency.median_ms)} ms [{format_ms(latency.low_ms)}, "
+        f"{format_ms(latency.high_ms)}] {latency.source}"
+    )
     sure = " (95 %)" if latency.source == "measured" else ""
     return f"{said}{sure}{', unstable' if latency.unstable else ''}"
 
@@ -186,5 +218,10 @@ def _loading(job: Job, ending: Ending) -> str:
     onnx = ending.deployed if ending.deployed.endswith(".onnx") else f"{job.name}.onnx"
     crop = crop_of(job.recipe, job.config.resolution)
     seen = f", the middle {crop:.0%} of the shorter side" if crop else ""
-    return _LOADING.format(side=job.config.resolution, crop=seen, weights=json.dumps(WEIGHTS),
-                           onnx=json.dumps(onnx), file=WEIGHTS)  # fmt: skip
+    return _LOADING.format(
+        side=job.config.resolution,
+        crop=seen,
+        weights=json.dumps(WEIGHTS),
+        onnx=json.dumps(onnx),
+        file=WEIGHTS,
+    )

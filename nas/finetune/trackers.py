@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any, Protocol, final
 
 from nas.finetune.jobs import Job
-from nas.training.full_progress import Row
+from predictors.training.progress import EpochRow
 
 PROJECT = "fasternas"  # the experiment, or project, of all trainings
 _PACKAGES = {"mlflow": "mlflow", "wandb": "wandb"}  # to import
@@ -20,7 +20,7 @@ _PACKAGES = {"mlflow": "mlflow", "wandb": "wandb"}  # to import
 class Tracker(Protocol):
     """Logs trainings; one that was begun before goes on."""
 
-    def tell(self, job: Job, rows: Sequence[Row]) -> None:
+    def tell(self, job: Job, rows: Sequence[EpochRow]) -> None:
         """Log those of a training's epochs so far that it does not have."""
 
     def end(self) -> None:
@@ -34,7 +34,7 @@ class Trackers:
     def __init__(self, trackers: Mapping[str, Tracker]) -> None:
         self._trackers = dict(trackers)
 
-    def tell(self, job: Job, rows: Sequence[Row]) -> list[str]:
+    def tell(self, job: Job, rows: Sequence[EpochRow]) -> list[str]:
         """Tell each of them; return what is to be said of those that failed."""
         return self._with_each(lambda tracker: tracker.tell(job, rows)) if rows else []
 
@@ -91,7 +91,7 @@ class Mlflow:
         self._client = MlflowClient()
         self._runs: dict[str, tuple[str, int]] = {}  # by the training: its run, epochs logged
 
-    def tell(self, job: Job, rows: Sequence[Row]) -> None:
+    def tell(self, job: Job, rows: Sequence[EpochRow]) -> None:
         key = _key(job)
         run, logged = self._runs.get(key) or self._begun(job, key)
         for row in rows[logged:]:
@@ -128,7 +128,7 @@ class WeightsAndBiases:
         self._wandb: Any = wandb
         self._runs: dict[str, tuple[Any, int]] = {}
 
-    def tell(self, job: Job, rows: Sequence[Row]) -> None:
+    def tell(self, job: Job, rows: Sequence[EpochRow]) -> None:
         key = _key(job)
         run, logged = self._runs.get(key) or (self._begun(job, key), 0)
         for row in rows[logged:]:
@@ -141,10 +141,15 @@ class WeightsAndBiases:
 
     def _begun(self, job: Job, key: str) -> Any:
         return self._wandb.init(
-            project=PROJECT, name=job.name, id=key, resume="allow", config=_settings(job),
-            dir=str(job.folder), reinit="create_new",
+            project=PROJECT,
+            name=job.name,
+            id=key,
+            resume="allow",
+            config=_settings(job),
+            dir=str(job.folder),
+            reinit="create_new",
             settings=self._wandb.Settings(console="off", silent=True),
-        )  # fmt: skip
+        )
 
 
 def _key(job: Job) -> str:
@@ -156,5 +161,5 @@ def _settings(job: Job) -> dict[str, Any]:
     return {"data": job.data, "init": job.init, **asdict(job.config), **asdict(job.recipe)}
 
 
-def _metrics(row: Row) -> dict[str, float]:
+def _metrics(row: EpochRow) -> dict[str, float]:
     return {name: float(value) for name, value in asdict(row).items() if name != "epoch"}

@@ -10,7 +10,7 @@ from functools import cached_property
 from statistics import fmean, median
 from typing import Any
 
-from nas.estimating import CHECKPOINTS
+from nas.estimators import CHECKPOINTS
 from nas.quantities import format_ms
 from nas.report.front import FrontView, Network, network_of, view_of
 from nas.report.importance import MOST, ImportanceTable, rank_choices, step_for

@@ -264,7 +264,7 @@ def _map(side: int) -> str:
 _DEFAULTS = SearchOptions(device="cpu", budget_ms=1.0)
 _ALWAYS = ("space", "trials", "seed", "searcher", "accuracy")  # whatever they are
 _TIMING = ("runtime", "precision", "threads")
-_UNLESS_DEFAULT = ("parallel", "data", "epochs", "growing", "weights")
+_UNLESS_DEFAULT = ("parallel", "data", "epochs", "progressive", "weights")
 _SPELLED = {"resolutions": "resolution", "activations": "activation"}
 
 

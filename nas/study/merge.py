@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nas.estimating import CHECKPOINTS
+from nas.estimators import CHECKPOINTS, SUPERNET_FILE
 from nas.study.options import SearchOptions
 from nas.study.run_folder import repair_run
 from nas.study.store import Study, from_optuna, hold, read_run, write_run
-from nas.supernets import FILE
 from search_spaces.io import make_folders, remove_empty
 from search_spaces.space import Genes
 
@@ -101,7 +100,7 @@ def _identity(source: _Source) -> dict[str, Any]:
 
 
 def _weights(source: _Source) -> bytes:
-    file = source.folder / FILE
+    file = source.folder / SUPERNET_FILE
     return file.read_bytes() if file.exists() else b""
 
 
@@ -180,7 +179,7 @@ def _carry_weights(source: Path, folder: Path) -> None:
 
     Both folders replace such a file and never change one, so a link is as good as a copy.
     """
-    for file in [source / FILE, *sorted((source / CHECKPOINTS).glob("*"))]:
+    for file in [source / SUPERNET_FILE, *sorted((source / CHECKPOINTS).glob("*"))]:
         target = folder / file.relative_to(source)
         if not file.exists() or target.exists():
             continue

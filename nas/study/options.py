@@ -36,7 +36,7 @@ class SearchOptions:
     accuracy: AccuracyOption = "proxy"
     data: str = ""  # what networks are trained on, as `load_data` takes it
     epochs: int = 8  # of the longest training
-    growing: tuple[Fidelity, ...] = ()  # what is smaller in the first epochs
+    progressive: tuple[Fidelity, ...] = ()  # what is smaller in the first epochs
     weights: str = ""  # that a supernet begins with, as `read_weights` takes them
     resolutions: tuple[int, ...] = ()  # empty: the space's own
     activations: tuple[str, ...] = ()  # empty: the space's own
@@ -86,8 +86,8 @@ class SearchOptions:
                              "--accuracy supernet.")  # fmt: skip
         if self.epochs < 1:
             raise ValueError(f"`epochs` must be at least 1, but got {self.epochs}.")
-        if unknown := set(self.growing) - set(get_args(Fidelity)):
-            raise ValueError(f"`growing` must be of {', '.join(get_args(Fidelity))}, but got "
+        if unknown := set(self.progressive) - set(get_args(Fidelity)):
+            raise ValueError(f"`progressive` must be of {', '.join(get_args(Fidelity))}, but got "
                              f"{min(unknown)!r}.")  # fmt: skip
 
     def open_space(self) -> Space[FasterNetConfig]:
@@ -144,7 +144,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "device": (str,), "budget_ms": (int, float), "space": (str,), "runtime": (str,),
     "precision": (str,), "threads": (int,), "trials": (int,), "parallel": (int,),
     "seed": (int,), "searcher": (str,),
-    "accuracy": (str,), "data": (str,), "epochs": (int,), "growing": (list,), "weights": (str,),
+    "accuracy": (str,), "data": (str,), "epochs": (int,), "progressive": (list,), "weights": (str,),
     "resolutions": (list,), "activations": (list,), "classes": (int, type(None)),
     "beside": (list,),
 }  # fmt: skip

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from nas.estimating import CHECKPOINTS
+from nas.estimators import CHECKPOINTS, SUPERNET_FILE as SUPERNET
 from nas.run import Run
 from nas.study import journal
 from nas.study.file_accuracies import RECORD
@@ -14,7 +14,6 @@ from nas.study.options import SearchOptions
 from nas.study.store import MEASUREMENTS, RUN, TRIALS, hold, read_run, write_run
 from nas.study.targets import device_facts, open_targets, recorded_targets
 from nas.study.trainings import TRAININGS
-from nas.supernets import FILE as SUPERNET
 from predictors.devices.device import Device
 from search_spaces.io import make_folders, remove_empty
 

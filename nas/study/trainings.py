@@ -59,9 +59,11 @@ def after(
 ) -> dict[FasterNetConfig, Scores]:
     """Return the scores of those that were trained for so many epochs, with their accuracies."""
     found = {config: trainings.get(config, {}).get(epochs) for config in scores}
-    return {config: replace(scores[config], accuracy=training.accuracy)
-            for config, training in found.items()
-            if training is not None and training.accuracy is not None}  # fmt: skip
+    return {
+        config: replace(scores[config], accuracy=training.accuracy)
+        for config, training in found.items()
+        if training is not None and training.accuracy is not None
+    }
 
 
 def longest(trainings: Mapping[int, Trained]) -> Trained | None:

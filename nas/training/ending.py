@@ -8,7 +8,7 @@ from typing import Any
 
 from predictors.backends.agreement import Agreement
 from predictors.measurement import Latency
-from predictors.training.evaluate import Judgement
+from predictors.training.evaluate import EvalResult
 from search_spaces.io import atomic_write
 
 RESULT = "final.json"
@@ -29,7 +29,7 @@ class Ending:
     name: str
     weights: str
     epoch: int
-    judged: Judgement
+    judged: EvalResult
     validation: float
     files: tuple[str, ...]  # in its folder
     deployed: str
@@ -84,7 +84,7 @@ def _ending(values: Mapping[str, Any]) -> Ending:
     if latency is not None:
         latency = Latency.from_json(latency)
     return Ending(**{
-        **values, "files": tuple(values["files"]), "judged": Judgement(**values["judged"]),
+        **values, "files": tuple(values["files"]), "judged": EvalResult(**values["judged"]),
         "agreement": Agreement(**values["agreement"]), "latency": latency,
         "budgets_ms": tuple(values.get("budgets_ms", ())),
     })  # fmt: skip

@@ -14,14 +14,15 @@ from torch import Tensor
 
 from nas.finetune.export import Export, RealImages, export_each
 from nas.finetune.folder import CONFIG, RECIPE, WEIGHTS
-from nas.finetune.jobs import Job, data_of, finished, loaders_for
+from nas.finetune.jobs import Job, data_of, finished, loaders_here
 from nas.training.ending import Ending, read_ending
 from nas.training.timing_place import NOWHERE, Place
 from predictors.backends.model import Model, checkpoint_model, config_model, identity
 from predictors.backends.table import Run, find_formats, find_runtime
 from predictors.cost import cost
 from predictors.devices.device import PROCESSES, Device
-from predictors.training.evaluate import Judgement, Logits, Split, judging_batches, right_of
+from predictors.training.batches import evaluation_batches
+from predictors.training.evaluate import EvalResult, Logits, Split, count_correct
 from search_spaces.checkpoint import Checkpoint, read_checkpoint
 from search_spaces.io import one_line
 
@@ -139,22 +140,22 @@ def _judged(
     deployed: Export,
     data: "ImageData",
     device: torch.device,
-) -> Judgement:
+) -> EvalResult:
     split: Split = "validation" if data.test is None else "test"
     images = data.validation if data.test is None else data.test
-    batches = judging_batches(
+    batches = evaluation_batches(
         images,
         data=data,
         crop=checkpoint.crop,
         at_once=_AT_ONCE,
-        loaders=loaders_for(None) if checkpoint.crop else 0,
+        loaders=loaders_here() if checkpoint.crop else 0,
     )
     logits = _on(device, checkpoint)
     if deployed.runtime.precision == "int8":
         run = deployed.runtime.module.run(model, deployed.path, deployed.runtime)
         assert run is not None  # int8 is what runtimes run
         logits = _of_file(run, deployed.path)
-    return Judgement(split=split, images=len(images), right=right_of(logits, batches))
+    return EvalResult(split=split, images=len(images), correct=count_correct(logits, batches))
 
 
 def _of_file(run: Run, path: Path) -> Logits:

@@ -1,63 +1,80 @@
-"""How accurate a network is: what it is shown of each image, and how sure the figure is."""
+"""How accurate a network is, and how sure the figure is."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from predictors.data.datasets import ImageData
 from predictors.data.images import Images
-from predictors.training.batches import batches
-from predictors.training.picture_loading import Batch, Pictures, loaded_pictures, transform_for
+from predictors.training.batches import Batch, evaluation_batches, resized
+from predictors.training.workers import Workers, device_of
 
 Split = Literal["test", "validation"]
 Logits = Callable[[Tensor], Tensor]  # of images [b, 3, h, w]: [b, classes]
-_DEVIATIONS = 1.959964  # of a normal distribution, between which 95 % of it lie
+_QUANTILE = 1.959964  # of the normal distribution, for 95 %
+_AT_ONCE = 250
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judgement:
-    """Of how many images of a split a network says the right class."""
+class EvalResult:
+    """Of how many images of a split a network tells the right class."""
 
     split: Split
     images: int
-    right: int
+    correct: int
 
     @property
     def accuracy(self) -> float:
         """Top-1, in percent."""
-        return 100 * self.right / self.images
+        return 100 * self.correct / self.images
 
     @property
     def interval(self) -> tuple[float, float]:
         """Wilson's 95 % interval, in percent (J. Am. Stat. Assoc. 22, 209-212, 1927)."""
-        share, n, z = self.right / self.images, self.images, _DEVIATIONS
+        share, n, z = self.correct / self.images, self.images, _QUANTILE
         whole = 1 + z**2 / n
         middle = (share + z**2 / (2 * n)) / whole
         half = z / whole * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
         return 100 * max(middle - half, 0.0), 100 * min(middle + half, 1.0)
 
 
-def right_of(logits: Logits, images: Iterable[Batch]) -> int:
+def count_correct(logits: Logits, images: Iterable[Batch]) -> int:
     """Return how many images get their label from what computes logits [b, classes]."""
     return sum(int((logits(batch).argmax(1).cpu() == labels).sum()) for batch, labels in images)
 
 
-def judging_batches(
-    images: Images, *, data: ImageData, crop: float, at_once: int, loaders: int = 0
-) -> Iterator[Batch]:
-    """Yield the images of a split as a network is shown them, in order.
+def accuracy(
+    network: nn.Module,
+    images: Images,
+    data: ImageData,
+    *,
+    resolution: int | None = None,
+    crop: float = 0.0,
+    workers: Workers | None = None,
+) -> float:
+    """Return the top-1 accuracy in percent, at the resolution of the data unless told otherwise.
 
-    `crop` is the share of a picture's side that it sees, resized bicubically by timm; 0 takes the
-    images as the data give them.
+    Each of several workers evaluates some of the images. `crop` is as `evaluation_batches` takes
+    it. The network is left in evaluation mode.
     """
-    if not crop:
-        return batches(images, data=data, batch_size=at_once, rng=None)
-    transform = transform_for(data, data.resolution, is_training=False, crop_pct=crop)
-    numbers = np.arange(len(images))
-    parts = [numbers[i : i + at_once].tolist() for i in range(0, len(numbers), at_once)]
-    pictures = Pictures(images, data, transform)
-    return loaded_pictures(pictures, parts, loaders=loaders)
+    network.eval()
+    workers, side, place = workers or Workers(), resolution or data.resolution, device_of(network)
+
+    def logits(batch: Tensor) -> Tensor:
+        found: Tensor = network(packed(resized(batch, side), place))
+        return found
+
+    own = images.subset(workers.share(len(images)))
+    shown = evaluation_batches(own, data=data, crop=crop, at_once=_AT_ONCE, loaders=workers.loaders)
+    with torch.inference_mode():
+        correct = torch.tensor([count_correct(logits, shown)], device=place)
+    return 100 * int(workers.sum(correct)) / len(images)
+
+
+def packed(images: Tensor, place: torch.device) -> Tensor:
+    """Channels last, which is faster on CPUs."""
+    return images.to(place).contiguous(memory_format=torch.channels_last)

@@ -1,30 +1,31 @@
 """Accuracy by a short training, which goes on from where it stopped when more is asked of it."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from predictors.accuracy import AccuracyKind
 from predictors.backends.model import config_identity
 from predictors.data.datasets import ImageData, load_data
 from predictors.training.recipe import Recipe
 from search_spaces.fasternet import FasterNetConfig
-
-SMALL_BATCHES = "images_at_once"  # a file that is there if memory was short
+from search_spaces.io import atomic_write
 
 if TYPE_CHECKING:
-    from predictors.training.trainer import Training
+    from predictors.training.checkpoint import Checkpoints
+    from predictors.training.trainer import Trainer
     from search_spaces.checkpoint import Checkpoint
+
+SMALL_BATCHES = "images_at_once"  # a file that is there if memory was short
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingEstimator:
     """The accuracy in percent on the validation split, after so many epochs of a recipe.
 
-    After each epoch the training is kept in `folder`: asked for more epochs, or again after it was
+    After each epoch there is a checkpoint in `folder`: asked for more epochs, or again after it was
     killed, it goes on. The learning rate is that of the whole recipe, not of the epochs asked for.
 
     Raises:
@@ -39,8 +40,10 @@ class TrainingEstimator:
 
     def __post_init__(self) -> None:
         if not 0 < self.epochs <= self.recipe.epochs:
-            raise ValueError(f"`epochs` must be from 1 to the {self.recipe.epochs} of the recipe, "
-                             f"but got {self.epochs}.")  # fmt: skip
+            raise ValueError(
+                f"`epochs` must be from 1 to the {self.recipe.epochs} of the recipe, but got "
+                f"{self.epochs}."
+            )
 
     def to(self, epochs: int) -> "TrainingEstimator":
         """Return the estimator that trains for so many epochs."""
@@ -51,77 +54,62 @@ class TrainingEstimator:
 
         Raises:
             RuntimeError: if the loss is no number any more.
-            OSError: if the training cannot be kept.
+            OSError: if a checkpoint cannot be written.
         """
-        training, accuracies = self._begun(config)
-        while len(accuracies) < self.epochs:
-            accuracies.append(training.run_epoch().accuracy)
-            self._keep(config, training, accuracies)
-        return accuracies[self.epochs - 1]
+        from predictors.training.checkpoint import checkpointed_loop, read_checkpoint_file
+
+        checkpoints = self._checkpoints(config)
+        if read_checkpoint_file(checkpoints.file) is None:
+            checkpoints.file.unlink(missing_ok=True)
+        trainer = self._trainer(config)
+        loop = checkpointed_loop(
+            trainer, checkpoints, identity=self._identity(config), epochs=self.epochs
+        )
+        for _ in loop:
+            pass
+        if trainer.micro_batches > 1:
+            micro_batch = max(self.recipe.batch_size // trainer.micro_batches, 1)
+            atomic_write(self.folder / SMALL_BATCHES, f"{micro_batch}\n")
+        return trainer.rows[self.epochs - 1].accuracy
 
     def checkpoint(self, config: FasterNetConfig) -> "Checkpoint":
-        """Return the network's weights as far as it was trained, those whose accuracy was told.
+        """Return the weights that were evaluated last, as far as the network was trained.
 
         Raises:
-            RuntimeError: if its training is not kept here.
+            RuntimeError: if there is no checkpoint of its training here.
         """
+        from predictors.training.checkpoint import read_checkpoint_file
         from search_spaces.checkpoint import Checkpoint
 
-        kept = self._kept(config)
-        if kept is None:
-            raise RuntimeError(f"`folder` must hold the network's training, but {self.folder} does "
-                               "not. It may be on the machine that trained it.")  # fmt: skip
-        return Checkpoint(config=config, weights=kept["state"]["judged"])
+        content = read_checkpoint_file(self._checkpoints(config).file)
+        if content is None:
+            raise RuntimeError(
+                f"`folder` must hold the network's training, but {self.folder} does not. It may be "
+                "on the machine that trained it."
+            )
+        return Checkpoint(config=config, weights=content["evaluated"])
 
-    def _begun(self, config: FasterNetConfig) -> "tuple[Training, list[float]]":
+    def _trainer(self, config: FasterNetConfig) -> "Trainer":
         import torch
 
-        from predictors.training.trainer import Training, training_device
+        from predictors.training.trainer import Trainer
+        from predictors.training.workers import usable_device
         from search_spaces.network import build
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.recipe.seed)
             network = build(config)
         data = loaded(self.data, config.resolution)
-        training = Training(network, data, self.recipe, device=training_device())
-        kept = self._kept(config)
-        if kept is None:
-            return training, []
-        training.load_state(kept["state"])
-        return training, list(kept["accuracies"])
+        return Trainer(network, data, self.recipe, device=usable_device("auto"))
 
-    def _kept(self, config: FasterNetConfig) -> dict[str, Any] | None:
-        """What was kept of this training; nothing where the file is missing or cannot be read."""
-        import torch
+    def _checkpoints(self, config: FasterNetConfig) -> "Checkpoints":
+        from predictors.training.checkpoint import Checkpoints
 
-        try:
-            kept: dict[str, Any] = torch.load(
-                self._file(config), map_location="cpu", weights_only=True
-            )
-        except Exception:  # unpickling raises whatever it likes
-            return None
-        return kept
+        name = hashlib.sha256(" ".join(self._identity(config).values()).encode()).hexdigest()[:16]
+        return Checkpoints(file=self.folder / f"{name}.pt")
 
-    def _keep(
-        self, config: FasterNetConfig, training: "Training", accuracies: Sequence[float]
-    ) -> None:
-        import io
-
-        import torch
-
-        from search_spaces.io import atomic_write
-
-        saved = io.BytesIO()
-        torch.save({"state": training.state(), "accuracies": list(accuracies)}, saved)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        atomic_write(self._file(config), saved.getvalue())
-        if training.pieces > 1:
-            piece = max(self.recipe.batch_size // training.pieces, 1)
-            atomic_write(self.folder / SMALL_BATCHES, f"{piece}\n")
-
-    def _file(self, config: FasterNetConfig) -> Path:
-        told = f"{config_identity(config)} {self.recipe} {self.data}"
-        return self.folder / f"{hashlib.sha256(told.encode()).hexdigest()[:16]}.pt"
+    def _identity(self, config: FasterNetConfig) -> dict[str, str]:
+        return {"config": config_identity(config), "recipe": str(self.recipe), "data": self.data}
 
 
 @lru_cache(maxsize=2)

@@ -1,258 +1,423 @@
-"""Training one network by a fixed recipe, epoch by epoch; it can stop after each and go on."""
+"""Training one network by a recipe, alone or with other workers; it can stop after each step."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import fmean
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
+from dataclasses import asdict
+from typing import Any, Protocol, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from predictors.data.datasets import ImageData
-from predictors.data.images import Images
 from predictors.training.batches import (
-    batches,
+    Batch,
+    Feed,
     calibration_images,
-    drawn_moves,
-    moved,
-    scaled,
+    parts_of,
+    resized,
+    seeded,
+    timm_with,
 )
-from predictors.training.kept_memory import keep_memory
+from predictors.training.distillation import open_teacher
+from predictors.training.evaluate import accuracy
+from predictors.training.progress import Best, DivergedError, EpochRow, Progress
 from predictors.training.recipe import (
     Recipe,
-    fidelity,
-    parameter_groups,
-    steps_in,
-    steps_of,
-    warm_cosine,
+    all_steps,
+    batch_of,
+    crop_of,
+    lr_at,
+    resolution_at,
+    steps_at,
 )
-from predictors.training.workers import Team
-from search_spaces.batch_norms import recalibrate
+from predictors.training.workers import Workers, device_of, keep_memory, share_layers
+from search_spaces.network import FasterNet, recalibrate
 
-_TOO_SMALL = ("`workers` must each have the memory for their share of a batch, but one has not. "
-              "Ask for more of them.")  # fmt: skip
-_CALIBRATED = 512  # images for batch norms: an accuracy after each epoch must not cost much
-_RECENT = 3.0  # so that the average is over the last quarter of the steps, or so
-
-
-@dataclass(frozen=True, kw_only=True)
-class Epoch:
-    """What came of an epoch: the mean training loss and the validation accuracy in percent."""
-
-    number: int  # from 1
-    loss: float
-    accuracy: float
+_FORWARD = 1  # what is seeded in a forward pass, beside what is seeded for images
+_RECALIBRATED = 512  # images for batch norms: an accuracy after each epoch must not cost much
+_RECENT = 3.0  # so that a polynomial average is over the last quarter of the steps, or so
+_TOO_SMALL = (
+    "`workers` must each have the memory for their share of a batch, but one has not. Ask for more "
+    "of them."
+)
 
 
-class DivergedError(RuntimeError):
-    """The loss is no number any more."""
+class Objective(Protocol):
+    """What a training minimises, and how it is evaluated after an epoch."""
+
+    def loss(self, images: Tensor, labels: Tensor, step: int) -> Tensor:
+        """Return the mean loss of a batch, on the network's device."""
+
+    def accuracy(self) -> float:
+        """Return a validation accuracy in percent."""
 
 
-Loss = Callable[[Tensor, Tensor, int], Tensor]  # of images, labels and the number of the step
+class Trainer:
+    """A network on its way through a recipe, alone or with other workers.
 
+    All that is random follows from seed, epoch, step and image, so that `state`, taken after any
+    step, is all there is: on a CPU the same network, data, recipe and threads give the same bits,
+    stopped in between or not. Several workers give the same up to rounding. The loss is the cross
+    entropy and the accuracy that of the validation split, unless an `objective` is given.
 
-class Training:
-    """A network on its way through a recipe; `state` and `load_state` carry it elsewhere.
-
-    On a CPU the same network, data and recipe give the same weights, stopped in between or not. The
-    loss is the cross entropy and the judge the accuracy on the validation split, unless others are
-    given.
+    Raises:
+        ValueError: if the device or the teacher is not there, the data have other classes, or the
+            batch cannot be shared by the workers.
     """
 
     def __init__(
-        self, network: nn.Module, data: ImageData, recipe: Recipe, *, loss: Loss | None = None,
-        judge: Callable[[], float] | None = None, device: torch.device | None = None,
-    ) -> None:  # fmt: skip
-        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._data = data
-        self._recipe = recipe
-        self._loss = loss or self._cross_entropy
-        self._judge = judge or self._accuracy
-        self._averaged = (AveragedModel(network, multi_avg_fn=_average)
-                          if recipe.averaging and judge is None else None)  # fmt: skip
-        self.pieces = 1  # that a batch is taken in, where memory is short
-        self._team = Team()
-        self._batch = min(recipe.batch_size, len(data.train))
-        self._done = 0
-        self._optimizer = torch.optim.AdamW(
-            parameter_groups(network, recipe), lr=recipe.learning_rate
-        )
-        steps = steps_of(recipe, len(data.train))
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(
-            self._optimizer, warm_cosine(steps, recipe.warm_up)
-        )
-
-    def join(self, team: Team) -> None:
-        """Take a share of each batch from here on; the others of the team take the rest.
-
-        It comes to what one worker alone comes to, up to rounding, if the network's batch norms
-        are over the whole batch.
-
-        Raises:
-            ValueError: if a step has fewer images than the team has workers.
-        """
-        if team.size > self._batch:
-            raise ValueError(f"`workers` must be at most the {self._batch} images of a step, but "
-                             f"are {team.size}. Ask for fewer.")  # fmt: skip
-        self._team = team
+        self,
+        network: nn.Module,
+        data: ImageData,
+        recipe: Recipe,
+        *,
+        device: torch.device | None = None,
+        workers: Workers | None = None,
+        objective: Objective | None = None,
+    ) -> None:
+        self.workers = workers or Workers()
+        self.recipe = recipe
+        self.rows: list[EpochRow] = []
+        self.best: Best | None = None
+        self.micro_batches = 1  # in which a part of a batch is taken, where memory is short
+        self.lr_scale = 1.0
+        self.epochs_done = 0
+        self._step = 0  # done of the next epoch
+        self._losses, self._seconds = 0.0, 0.0  # of the epoch begun
+        self._data, self.device = data, device or torch.device("cpu")
+        self._images = len(data.train)
+        self._batch = batch_of(recipe, self._images)
+        self._stride = _refuse(network, data, recipe, self.workers)
+        self._feed = Feed(data=data, recipe=recipe, workers=self.workers)
+        share_layers(network, self.workers)
+        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        moved = network.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+        self.network = cast(nn.Module, moved)
+        averages = recipe.ema or recipe.polynomial_averaging
+        self._averaged = _AveragedWeights(self.network, recipe) if averages else None
+        self._optimizer = torch.optim.AdamW(_parameter_groups(self.network, recipe), lr=recipe.lr)
+        self._objective = objective
+        self._loss = objective.loss if objective else _LabelLoss(self.network, data, recipe).loss
 
     @property
-    def judged(self) -> nn.Module:
-        """The network whose accuracy is told: before the last epoch, that of averaged weights."""
-        judged: nn.Module = self.network
-        if self._averaged is not None and self._done < self._recipe.epochs:
-            judged = self._averaged.module
-        return judged
+    def finished(self) -> bool:
+        """Whether all epochs are done."""
+        return self.epochs_done >= self.recipe.epochs
 
     @property
-    def done(self) -> int:
-        """How many epochs are done."""
-        return self._done
+    def steps_done(self) -> int:
+        """Of all epochs."""
+        return sum(map(self._steps, range(self.epochs_done))) + self._step
 
-    def run_epoch(self) -> Epoch:
-        """Train for one more epoch and evaluate.
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that is evaluated and kept: the averaged one, if there is one.
+
+        A polynomial average is for what comes before the last epoch.
+        """
+        if self._averaged is None or (self.recipe.polynomial_averaging and self.finished):
+            return self.network
+        return self._averaged.network
+
+    def run(self) -> Iterator[Progress]:
+        """Train on to the end; yield after each step, when `state` may be taken.
 
         Raises:
-            RuntimeError: if all epochs are done, or (`DivergedError`) the loss is no number.
-            MemoryError: if a worker of a team has too little for its share of a batch.
+            DivergedError: if the loss, or a weight at the end of an epoch, is no number.
+            MemoryError: if one of several workers has too little for its share of a batch.
         """
-        if self._done >= self._recipe.epochs:
-            raise RuntimeError(f"`epochs` are done: {self._done}. Train with a longer recipe.")
+        while not self.finished:
+            yield from self.run_epoch()
+
+    def run_epoch(self) -> Iterator[Progress]:
+        """Train to the end of an epoch; yield after each step.
+
+        Raises:
+            RuntimeError: if all epochs are done, or as `run` does.
+        """
+        if self.finished:
+            raise RuntimeError(f"`epochs` are done: {self.epochs_done}. Train by a longer recipe.")
         keep_memory()
-        # Each epoch has its own generator: what was drawn before does not matter to it.
-        rng = torch.Generator().manual_seed(1_000_003 * self._recipe.seed + self._done)
-        self.network.train()
-        losses = [self._step(images, labels) for images, labels in self._batches(rng)]
-        self._done += 1
-        return Epoch(number=self._done, loss=fmean(losses), accuracy=self._judge())
+        steps, resolution = self._steps(self.epochs_done), self._resolution(self.epochs_done)
+        begun = time.perf_counter()
+        for parts in self._feed.epoch(self.epochs_done, self._step, resolution):
+            self._losses += self._take(parts)
+            self._step += 1
+            self._seconds += time.perf_counter() - begun
+            yield self._end_epoch(resolution) if self._step == steps else self.progress()
+            begun = time.perf_counter()
 
-    def _accuracy(self) -> float:
-        """At the resolution of the epoch before; averaged weights with batch norms of their own."""
-        scale = fidelity(self._recipe, "resolution", self._done - 1)
-        if self.judged is not self.network:
-            place = device_of(self.network)
-            some = calibration_images(self._data, count=_CALIBRATED)
-            recalibrate(self.judged, (_packed(scaled(images, scale), place) for images in some))
-        return accuracy(self.judged, self._data.validation, self._data, scale=scale,
-                        team=self._team)  # fmt: skip
-
-    def _cross_entropy(self, images: Tensor, labels: Tensor, _: int) -> Tensor:
-        return F.cross_entropy(self.network(images), labels,
-                               label_smoothing=self._recipe.label_smoothing)  # fmt: skip
-
-    def _batches(self, rng: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """What the epoch trains on, as the recipe alters it."""
-        recipe, images, whole = self._recipe, self._data.train, self._batch
-        scale = fidelity(recipe, "resolution", self._done)
-        flip = recipe.flip and self._data.symmetric
-        own = self._team.share(whole)
-        steps = steps_in(recipe, self._done, len(images))
-        order = torch.randperm(len(images), generator=rng)[: steps * whole].view(steps, whole)
-        read = images.subset(order[:, own].flatten().numpy())
-        for pixels, labels in batches(read, data=self._data, batch_size=len(own), rng=None):
-            shape = (whole, *pixels.shape[1:])  # for which all workers draw alike
-            rows, columns = drawn_moves(shape, rng=rng, flip=flip, shift=recipe.shift)
-            yield scaled(moved(pixels, rows[own], columns[own]), scale), labels
+    def progress(self, *, row: EpochRow | None = None, remark: str = "") -> Progress:
+        """Return how far it is."""
+        between = self._step == 0 and self.epochs_done > 0
+        epoch = self.epochs_done if between else self.epochs_done + 1
+        steps = self._steps(epoch - 1)
+        step = steps if between else self._step
+        return Progress(epoch=epoch, step=step, steps=steps, row=row, remark=remark)
 
     def state(self) -> dict[str, Any]:
         """Return all that is needed to go on, as torch.save takes it."""
-        averaged = None if self._averaged is None else self._averaged.state_dict()
-        return {"network": self.network.state_dict(), "averaged": averaged,
-                "judged": self.judged.state_dict(), "optimizer": self._optimizer.state_dict(),
-                "schedule": self._schedule.state_dict(), "done": self._done}  # fmt: skip
+        return {
+            "network": self.network.state_dict(),
+            "averaged": self._averaged and self._averaged.network.state_dict(),
+            "evaluated": self.evaluated.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "best": self.best and vars(self.best),
+            "rows": [asdict(row) for row in self.rows],
+            "epochs_done": self.epochs_done,
+            "step": self._step,
+            "losses": self._losses,
+            "seconds": self._seconds,
+            "lr_scale": self.lr_scale,
+        }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
         self.network.load_state_dict(state["network"])
-        if self._averaged is not None:
-            self._averaged.load_state_dict(state["averaged"])
         self._optimizer.load_state_dict(state["optimizer"])
-        self._schedule.load_state_dict(state["schedule"])
-        self._done = state["done"]
+        if self._averaged:
+            self._averaged.network.load_state_dict(state["averaged"])
+        self.best = Best(**state["best"]) if state["best"] else None
+        self.rows = [EpochRow(**row) for row in state["rows"]]
+        self.epochs_done, self._step = state["epochs_done"], state["step"]
+        self._losses, self._seconds = state["losses"], state["seconds"]
+        self.lr_scale = state["lr_scale"]
 
-    def _step(self, images: Tensor, labels: Tensor) -> float:
+    def _steps(self, epoch: int) -> int:
+        return steps_at(self.recipe, epoch, self._images)
+
+    def _resolution(self, epoch: int) -> int:
+        return resolution_at(self.recipe, self._data.resolution, epoch, stride=self._stride)
+
+    def _take(self, parts: list[Batch]) -> float:
+        """One step of the optimizer; where memory is short, in more micro-batches."""
         while True:
             try:
-                return self._step_in_pieces(images, labels)
+                return self._optimize(parts)
             except RuntimeError as error:
-                if not _is_out_of_memory(error) or self.pieces >= len(images):
+                largest = max(len(labels) for _, labels in parts)
+                whole = self.recipe.mixes or self.micro_batches >= largest
+                if not _is_out_of_memory(error) or whole:
                     raise
-                if self._team.size > 1:  # the others would not know of more pieces
+                if self.workers.size > 1:  # the others would not know of more of them
                     raise MemoryError(_TOO_SMALL) from error
-                self.pieces *= 2
+                self.micro_batches *= 2
 
-    def _step_in_pieces(self, images: Tensor, labels: Tensor) -> float:
-        """Add up the gradients of the batch's pieces and of all workers, then take the step."""
+    def _optimize(self, parts: list[Batch]) -> float:
+        """Add up the gradients of a batch's parts and of all workers, step; return the loss."""
+        self.network.train()
+        step = self.steps_done
+        lr = lr_at(self.recipe, step, all_steps(self.recipe, self._images)) * self.lr_scale
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
         self._optimizer.zero_grad(set_to_none=True)
-        total, place = 0.0, device_of(self.network)
-        for part, targets in zip(images.chunk(self.pieces), labels.chunk(self.pieces), strict=True):
-            loss = self._loss(_packed(part, place), targets.to(place), self._schedule.last_epoch)
-            share = len(part) / self._batch
-            (share * loss).backward()  # type: ignore[no-untyped-call]
-            total += share * loss.item()
-        self._team.sum_gradients(self.network)
-        total = float(self._team.summed(torch.tensor([total], device=place)))
-        self._check(total)
+        total = 0.0
+        for number, (images, labels) in enumerate(self._split(parts)):
+            with seeded(self.recipe.seed, step, number, _FORWARD):
+                share = len(labels) / self._batch
+                loss = share * self._loss(self._placed(images), labels.to(self.device), step)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.item()
+        self.workers.sum_gradients(self.network)
+        total = float(self.workers.sum(torch.tensor([total], device=self.device)))
+        if not math.isfinite(total):
+            raise DivergedError(
+                f"The loss must stay a number, but is {total} in epoch {self.epochs_done + 1}."
+            )
+        if self.recipe.grad_clip:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.grad_clip)
         self._optimizer.step()
-        self._schedule.step()
-        if self._averaged is not None:
-            self._averaged.update_parameters(self.network)
+        if self._averaged:
+            self._averaged.update(self.network, step)
         return total
 
-    def _check(self, loss: float) -> None:
-        if not math.isfinite(loss):
+    def _split(self, parts: list[Batch]) -> Iterator[Batch]:
+        for images, labels in parts:
+            chunks = images.chunk(self.micro_batches), labels.chunk(self.micro_batches)
+            yield from zip(*chunks, strict=True)
+
+    def _end_epoch(self, resolution: int) -> Progress:
+        """Count the epoch that is over and evaluate."""
+        if not all(bool(weight.isfinite().all()) for weight in self.network.parameters()):
             raise DivergedError(
-                f"The loss must stay a number, but is {loss} in epoch {self._done + 1}. "
-                "Use a smaller learning rate."
+                f"The weights must stay numbers, but do not in epoch {self.epochs_done + 1}."
             )
+        steps = self._step
+        self.epochs_done, self._step = self.epochs_done + 1, 0
+        row = EpochRow(
+            epoch=self.epochs_done,
+            loss=self._losses / steps,
+            accuracy=self._objective.accuracy() if self._objective else self._accuracy(resolution),
+            lr=self._optimizer.param_groups[0]["lr"],
+            resolution=resolution,
+            seconds=self._seconds,
+            images_per_s=steps * self._batch / self._seconds,
+        )
+        self._losses, self._seconds = 0.0, 0.0
+        self.rows.append(row)
+        self._keep_best(row)
+        return self.progress(row=row)
+
+    def _keep_best(self, row: EpochRow) -> None:
+        if self.recipe.keep_best and (self.best is None or row.accuracy > self.best.accuracy):
+            weights = {name: w.detach().clone() for name, w in self.evaluated.state_dict().items()}
+            self.best = Best(epoch=row.epoch, accuracy=row.accuracy, weights=weights)
+
+    def _accuracy(self, resolution: int) -> float:
+        """On the validation split: whole images, or of the progressive stage just done."""
+        side = resolution if self.recipe.progressive else self._data.resolution
+        if self.recipe.polynomial_averaging and self.evaluated is not self.network:
+            some = calibration_images(self._data, count=_RECALIBRATED)
+            recalibrate(self.evaluated, (self._placed(resized(images, side)) for images in some))
+        crop = crop_of(self.recipe, self._data.resolution)
+        return accuracy(
+            self.evaluated,
+            self._data.validation,
+            self._data,
+            resolution=side,
+            crop=crop,
+            workers=self.workers,
+        )
+
+    def _placed(self, images: Tensor) -> Tensor:
+        layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
+        return images.to(self.device).contiguous(memory_format=layout)
 
 
-def accuracy(
-    network: nn.Module, images: Images, data: ImageData, *, scale: float = 1.0,
-    team: Team | None = None,
-) -> float:  # fmt: skip
-    """Return the top-1 accuracy in percent, at a share of the images' resolution.
+class _LabelLoss:
+    """Cross entropy with what the recipe adds to it: mixup, bfloat16, a teacher."""
 
-    Each worker of a team judges some of the images. The network is left in evaluation mode.
+    def __init__(self, network: nn.Module, data: ImageData, recipe: Recipe) -> None:
+        self._network, self._recipe = network, recipe
+        device = device_of(network)
+        self._in_bfloat16 = _in_bfloat16(recipe, device)
+        self._mixup = _open_mixup(recipe, len(data.classes)) if recipe.mixes else None
+        self._teacher = open_teacher(recipe, data, device)
+
+    def loss(self, images: Tensor, labels: Tensor, step: int) -> Tensor:
+        """(1 - a) CE(logits, targets) + a T^2 KL(teacher, logits)."""
+        del step
+        if self._mixup:
+            images, labels = self._mixup(images, labels)
+        with self._precision():
+            logits = self._network(images)
+        loss = self._cross_entropy(logits.float(), labels)
+        if self._teacher is None:
+            return loss
+        share = self._recipe.teacher_share
+        return (1 - share) * loss + share * self._teacher.loss(images, logits.float())
+
+    def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        if self._mixup:  # targets [b, classes], smoothed already
+            return torch.sum(-targets * F.log_softmax(logits, dim=-1), dim=-1).mean()
+        return F.cross_entropy(logits, targets, label_smoothing=self._recipe.label_smoothing)
+
+    def _precision(self) -> AbstractContextManager[object]:
+        if not self._in_bfloat16:
+            return nullcontext()
+        return torch.autocast(device_of(self._network).type, dtype=torch.bfloat16)
+
+
+class _AveragedWeights:
+    """Averages of a network's weights over the steps.
+
+    `ema` averages exponentially, buffers too. The polynomial average (arXiv 1212.1824) is over a
+    share of all steps, however many they are; its buffers are the latest.
     """
-    network.eval()
-    team = team or Team()
-    own = images.subset(team.share(len(images)))
-    place = device_of(network)
-    right = torch.zeros(1, dtype=torch.int64, device=place)
-    with torch.inference_mode():
-        for batch, labels in batches(own, data=data, batch_size=500, rng=None):
-            said = network(_packed(scaled(batch, scale), place)).argmax(1)
-            right += (said == labels.to(place)).sum()
-    return 100 * int(team.summed(right)) / len(images)
+
+    def __init__(self, network: nn.Module, recipe: Recipe) -> None:
+        self.network = deepcopy(network).eval()
+        self._recipe = recipe
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, step: int) -> None:
+        """Move the averages towards the latest weights, after a step (from 0)."""
+        averages: list[Tensor] = list(self.network.parameters())
+        latest: list[Tensor] = list(network.parameters())
+        buffers = zip(self.network.buffers(), network.buffers(), strict=True)
+        for ours, theirs in buffers:
+            if self._recipe.ema and ours.is_floating_point():
+                averages.append(ours)
+                latest.append(theirs)
+            else:
+                ours.copy_(theirs)
+        torch._foreach_lerp_(averages, latest, weight=1.0 - self._decay(step))
+
+    def _decay(self, step: int) -> float:
+        if self._recipe.ema:
+            return self._recipe.ema if step > 1 else 0.0
+        return 1 - (1 + _RECENT) / (1 + _RECENT + step)
 
 
-def _average(averaged: Sequence[Tensor], latest: Sequence[Tensor], steps: Tensor | int) -> None:
-    """Move averages towards the latest weights, over the last quarter or so of so many steps.
+def _refuse(network: nn.Module, data: ImageData, recipe: Recipe, workers: Workers) -> int:
+    """Refuse what does not fit together; return the network's whole stride."""
+    batch = batch_of(recipe, len(data.train))
+    if recipe.polynomial_averaging and workers.size > 1:
+        raise ValueError(
+            f"`polynomial_averaging` must be false with several workers, but there are "
+            f"{workers.size}. Train by one."
+        )
+    parts = [len(part) for part in parts_of(np.arange(batch), recipe.micro_batch_size)]
+    if recipe.paired and workers.size > 1 and any(part % (2 * workers.size) for part in parts):
+        raise ValueError(
+            f"`batch_size` must be shared in pairs by {workers.size} workers, but is {batch} in "
+            f"parts of {parts[0]}. Set batch_size and micro_batch_size to multiples of "
+            f"{2 * workers.size}."
+        )
+    if workers.size > min(parts):
+        raise ValueError(
+            f"`workers` must be at most the {min(parts)} images of a step, but are "
+            f"{workers.size}. Ask for fewer."
+        )
+    if not isinstance(network, FasterNet):
+        return 1
+    config = network.config
+    if config.classes != len(data.classes):
+        raise ValueError(
+            f"`classes` must be the {len(data.classes)} of {data.name}, but the network has "
+            f"{config.classes}. Change them in its config."
+        )
+    return int(config.stem_stride * 2 ** (len(config.widths) - 1))
 
-    Polynomial-decay averaging (arXiv 1212.1824): the average is over a share of all steps, however
-    many they are.
+
+def _parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, object]]:
+    """Decay matrices and kernels; leave biases and norms."""
+    weights = list(network.parameters())
+    return [
+        {"params": [w for w in weights if w.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _open_mixup(recipe: Recipe, classes: int) -> Callable[[Tensor, Tensor], Batch]:
+    mixup: Callable[[Tensor, Tensor], Batch] = timm_with("data").data.Mixup(
+        mixup_alpha=recipe.mixup,
+        cutmix_alpha=recipe.cutmix,
+        prob=recipe.mixup_prob,
+        switch_prob=0.5,
+        mode="batch",
+        label_smoothing=recipe.label_smoothing,
+        num_classes=classes,
+    )
+    return mixup
+
+
+def _in_bfloat16(recipe: Recipe, device: torch.device) -> bool:
+    """Whether to; on a CPU only if it is asked for.
+
+    Raises:
+        ValueError: if it is asked for where the CPU has no instructions for it.
     """
-    decay = 1 - (1 + _RECENT) / (1 + _RECENT + int(steps))
-    get_ema_multi_avg_fn(decay)(averaged, latest, steps)  # type: ignore[no-untyped-call]
-
-
-def training_device() -> torch.device:
-    """Return the GPU if torch sees one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def device_of(network: nn.Module) -> torch.device:
-    """Return where a network's weights are."""
-    return next(network.parameters()).device
-
-
-def _packed(images: Tensor, place: torch.device) -> Tensor:
-    """Channels last, which is faster on CPUs."""
-    return images.to(place).contiguous(memory_format=torch.channels_last)
+    if device.type == "cuda":
+        return recipe.amp != "off" and torch.cuda.is_bf16_supported()
+    if recipe.amp == "on" and not torch.cpu._is_avx512_bf16_supported():
+        raise ValueError("`amp` must be auto or off here, but is on: this CPU has no bfloat16.")
+    return recipe.amp == "on"
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -1,4 +1,4 @@
-"""What a full training has to tell: where it is, what came of each epoch, the best weights."""
+"""How far a training is, what came of each epoch, the best weights."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -7,16 +7,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+LAST, BEFORE = "last.pt", "last-1.pt"  # the checkpoints of a full training
+
+
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class EpochRow:
     """An epoch: mean training loss, validation accuracy in percent, what it took."""
 
     epoch: int  # from 1
     loss: float
     accuracy: float
-    rate: float  # the learning rate of its last step
+    lr: float  # the learning rate of its last step
     resolution: int
-    seconds: float  # of its steps, without judging
+    seconds: float  # of its steps, without evaluation
     images_per_s: float
 
 
@@ -26,8 +29,8 @@ class Progress:
 
     epoch: int
     step: int
-    steps: int
-    row: Row | None = None
+    steps: int  # of this epoch
+    row: EpochRow | None = None
     remark: str = ""  # of what happened besides
 
 
@@ -38,3 +41,7 @@ class Best:
     epoch: int
     accuracy: float
     weights: "dict[str, Tensor]"
+
+
+class DivergedError(RuntimeError):
+    """The loss is no number any more."""

@@ -1,0 +1,242 @@
+"""Which accuracy estimator a search has: as its options say, or as suits its data and time."""
+
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from random import Random
+from statistics import median
+from typing import TYPE_CHECKING
+
+from nas.search.feasibility import Gate, PredictLatency
+from nas.search.guided import AccuracyPrior
+from nas.search.pareto import going_on
+from nas.study.file_accuracies import Weighted
+from nas.study.options import SearchOptions
+from predictors.accuracy import AccuracyEstimator, ProxyEstimator, proxy_scores
+from predictors.cost import cost
+from predictors.data.datasets import ImageData, load_data, located
+from predictors.training.recipe import SHORT, rungs
+from predictors.training.short_training import TrainingEstimator
+from search_spaces.fasternet import FasterNetConfig
+from search_spaces.space import Space
+
+if TYPE_CHECKING:
+    from predictors.training.supernet import SupernetTraining
+
+CHECKPOINTS = "trainings"  # the folder of the trainings in a run folder
+SUPERNET_FILE = "supernet.pt"  # in a run folder
+SAMPLE = 256  # networks within the budget that stand for all of those in a supernet
+DRAWN = 8192  # networks of any size to find them among
+LEAST, MOST = 12, 200  # trials of a search that trains its networks
+TIMED, STEPS = 9, 4  # configs whose median is timed, and training steps of it
+
+Clock = Callable[[SearchOptions, ImageData], float]
+
+
+def open_estimator(
+    options: SearchOptions, folder: Path, *, epochs: int | None = None
+) -> AccuracyEstimator:
+    """Return the estimator of a study; one that trains does so for `epochs`, or to the first rung.
+
+    Raises:
+        ValueError: if more epochs are asked for than the study has.
+    """
+    if options.accuracy == "proxy":
+        return ProxyEstimator()
+    if options.accuracy == "train":
+        return _training(options, folder, epochs)
+    from predictors.training.supernet import SupernetEstimator
+
+    return SupernetEstimator(
+        space=options.open_space(),
+        data=located(options.data),
+        file=folder.absolute() / SUPERNET_FILE,
+    )
+
+
+def open_weights(options: SearchOptions, folder: Path) -> Weighted | None:
+    """Return what has the weights of the networks of a study; None where each was not trained."""
+    return _training(options, folder, None) if options.accuracy == "train" else None
+
+
+def _training(options: SearchOptions, folder: Path, epochs: int | None) -> TrainingEstimator:
+    recipe = replace(
+        SHORT, epochs=options.epochs, progressive=options.progressive, seed=options.seed
+    )
+    return TrainingEstimator(
+        data=located(options.data),
+        recipe=recipe,
+        epochs=epochs or rungs(options.epochs)[0],
+        folder=(folder / CHECKPOINTS).absolute(),
+    )
+
+
+def accuracy_prior(options: SearchOptions) -> AccuracyPrior:
+    """Return what is known of the accuracies of a study: nothing, where there are but scores.
+
+    How far chance moves them is known of trained networks only.
+    """
+    if options.accuracy == "proxy":
+        return AccuracyPrior()
+    trained = options.accuracy == "train"
+    images = _validation_images(options.data) if trained else None
+    return AccuracyPrior(scores=proxy_scores, images=images)
+
+
+@lru_cache(maxsize=1)
+def _validation_images(data: str) -> int:
+    return len(load_data(located(data)).validation)
+
+
+def supernet_training(
+    options: SearchOptions, folder: Path, configs: Sequence[FasterNetConfig]
+) -> "SupernetTraining":
+    """Return the training of a run's supernet for networks within the budget, smallest first."""
+    from predictors.training.supernet import Sandwich, SupernetTraining
+
+    return SupernetTraining(
+        space=options.open_space(),
+        sandwich=Sandwich(configs),
+        data=located(options.data),
+        epochs=options.epochs,
+        seed=options.seed,
+        file=folder.absolute() / SUPERNET_FILE,
+        weights=options.weights and located(options.weights),
+    )
+
+
+def within_budget(
+    space: Space[FasterNetConfig], predict: PredictLatency, budget_ms: float, seed: int
+) -> list[FasterNetConfig]:
+    """Return random networks that are predicted to meet the budget, by ascending MACs."""
+    rng = Random(f"supernet/{seed}")
+    drawn = list(dict.fromkeys(space.random_genes(rng) for _ in range(DRAWN)))
+    upper_ms = predict([space.decode(genes) for genes in drawn]).high_ms
+    found = [genes for genes, ms in zip(drawn, upper_ms, strict=True) if ms <= budget_ms][:SAMPLE]
+    if len(found) < SAMPLE:  # few networks are so fast, or there are few networks
+        gate = Gate(space, predict, budget_ms)
+        admitted = (gate.admit(genes, rng) for genes in drawn[:SAMPLE])
+        found = [genes for genes in admitted if genes is not None]
+    return sorted(map(space.decode, found), key=lambda config: cost(config).macs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """The options of a search as its data make them, and what is to be said of that."""
+
+    options: SearchOptions
+    remarks: tuple[str, ...] = ()
+
+
+def prepared(options: SearchOptions, *, automatic: bool, minutes: float | None = None) -> Prepared:
+    """Take the classes from the data and, where that is `automatic`, choose the estimator.
+
+    Raises:
+        ValueError: if the data cannot be used, or has other classes than the options.
+        OSError: if it cannot be read.
+    """
+    data = None
+    if options.data:
+        data = load_data(options.data)
+        if options.classes not in (None, len(data.classes)):
+            raise ValueError(
+                f"`classes` must be the {len(data.classes)} of {data.name}, but got "
+                f"{options.classes}. Leave it out."
+            )
+        options = replace(options, classes=len(data.classes))
+    remarks = data.remarks if data else ()
+    if not automatic:
+        return Prepared(options=options, remarks=remarks)
+    choice = auto_estimator(options, data, minutes=minutes)
+    return Prepared(options=choice.options, remarks=(*remarks, f"auto took {choice.reason}."))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The options with the estimator and the trials that were chosen, and why."""
+
+    options: SearchOptions
+    reason: str
+
+
+def auto_estimator(
+    options: SearchOptions,
+    data: ImageData | None,
+    *,
+    minutes: float | None,
+    clock: Clock | None = None,
+) -> Choice:
+    """Choose the estimator and, where networks are trained in a given time, how many trials.
+
+    Networks are trained, or there is the training-free score; no supernet, which ranks networks
+    worse than that score (`benchmarks/ranking.py`). `clock` returns the seconds that an epoch of a
+    typical network takes on one core; unless given, some steps are timed. Without a limit of time,
+    networks are trained.
+    """
+    if data is None:
+        return Choice(
+            options=replace(options, accuracy="proxy", data=""),
+            reason="a training-free score, since there is no data",
+        )
+    if minutes is None:
+        reason = f"{options.trials} short trainings, since no --time limits them"
+        return Choice(options=replace(options, accuracy="train"), reason=reason)
+    cores = os.cpu_count() or 1
+    training = (clock or epoch_seconds)(options, data) * options.epochs / cores / 60  # minutes
+    trials = max(n for n in range(MOST + 1) if n == 0 or _trainings_of(n) * training <= minutes)
+    if trials < LEAST:
+        time_left = _spelled(minutes)
+        reason = f"a training-free score; {time_left} would do for {trials} short trainings only"
+        return Choice(options=replace(options, accuracy="proxy"), reason=reason)
+    spent = _spelled(_trainings_of(trials) * training)
+    reason = f"{trials} short trainings, which take about {spent}"
+    return Choice(options=replace(options, accuracy="train", trials=trials), reason=reason)
+
+
+def _trainings_of(trials: int) -> float:
+    """Return how many whole trainings a search comes to.
+
+    All trials train for a quarter of the epochs, those that go on for the next quarter, and those
+    of them that go on again for the other half.
+    """
+    further = going_on(trials)
+    return trials / 4 + further / 4 + going_on(further) / 2
+
+
+def epoch_seconds(options: SearchOptions, data: ImageData) -> float:
+    """Train the median of some configs for some steps on one core; return what an epoch takes."""
+    import torch
+
+    from predictors.training.batches import batches
+    from search_spaces.network import build
+
+    rng, space = Random(0), options.open_space()
+    configs = [space.sample(rng) for _ in range(TIMED)]
+    middle = median(cost(config).macs for config in configs)
+    config = next(c for c in configs if cost(c).macs == middle)
+    size = SHORT.batch_size
+    images, labels = next(batches(data.train, data=data, batch_size=size, rng=None))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            network = build(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        start = math.nan
+        for step in range(STEPS + 1):
+            if step == 1:  # the first one warms up
+                start = time.monotonic()
+            torch.nn.functional.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
+        a_step = (time.monotonic() - start) / STEPS
+    finally:
+        torch.set_num_threads(threads)
+    return a_step * len(data.train) / len(images)
+
+
+def _spelled(minutes: float) -> str:
+    if minutes < 1:
+        return f"{60 * minutes:.0f} s"
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"

@@ -1,0 +1,137 @@
+"""Learning from a teacher besides the labels (arXiv 1503.02531)."""
+
+import textwrap
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from predictors.data.datasets import ImageData
+from predictors.training.recipe import Recipe
+from search_spaces.checkpoint import is_checkpoint, read_checkpoint, read_weights
+from search_spaces.timm_models import import_timm
+
+OURS = "fasternas"  # the teacher's name where its weights are a checkpoint of ours
+_LONGEST = 200  # characters of another's error message
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """A network that is not trained; x * std + mean is what it takes for images x of the data."""
+
+    network: nn.Module
+    mean: Tensor
+    std: Tensor
+    temperature: float
+
+    def loss(self, images: Tensor, logits: Tensor) -> Tensor:
+        """T^2 KL(teacher / T || student / T); `images` are normalised as the data are."""
+        with torch.no_grad():
+            taught = self.network(images * self.std + self.mean) / self.temperature
+        learned = (logits / self.temperature).log_softmax(1)
+        divergence = F.kl_div(
+            learned, taught.log_softmax(1), log_target=True, reduction="batchmean"
+        )
+        return divergence * self.temperature**2
+
+
+class _Opened(NamedTuple):
+    """A network, and the mean and deviation by which it wants its images normalised."""
+
+    network: nn.Module
+    mean: Tensor
+    std: Tensor
+
+
+def open_teacher(recipe: Recipe, data: ImageData, device: torch.device) -> Teacher | None:
+    """Return the recipe's teacher, if it has one.
+
+    Raises:
+        ValueError: if timm has no such model, or it tells other classes apart.
+        RuntimeError: if its weights cannot be had.
+        OSError: if a file with them cannot be read.
+    """
+    if not recipe.teacher:
+        return None
+    if recipe.teacher_weights and is_checkpoint(recipe.teacher_weights):
+        opened = _from_checkpoint(recipe, data)
+    else:
+        opened = _from_timm(recipe, len(data.classes))
+    # x * s + m are pixels; (pixels - mean) / std is what the teacher wants: one step.
+    shift = (_planes(data.mean) - opened.mean) / opened.std
+    scale = _planes(data.std) / opened.std
+    network = opened.network.to(device).eval().requires_grad_(requires_grad=False)
+    return Teacher(network, shift.to(device), scale.to(device), recipe.temperature)
+
+
+def _from_checkpoint(recipe: Recipe, data: ImageData) -> _Opened:
+    if recipe.teacher != OURS and not recipe.teacher.startswith("fasternet_"):
+        raise ValueError(
+            f"`teacher` must be {OURS} where its weights are a checkpoint that {OURS} saved, but "
+            f"got {recipe.teacher!r}. Set teacher={OURS}."
+        )
+    found = read_checkpoint(recipe.teacher_weights)
+    names = found.classes or data.classes
+    if found.config.classes != len(data.classes) or names != data.classes:
+        raise ValueError(
+            f"`teacher_weights` must tell the {len(data.classes)} classes of the data apart, but "
+            f"{recipe.teacher_weights} tells others. Train it on these data first."
+        )
+    mean, std = found.mean or data.mean, found.std or data.std
+    return _Opened(found.network(), _planes(mean), _planes(std))
+
+
+def _from_timm(recipe: Recipe, classes: int) -> _Opened:
+    if recipe.teacher == OURS:
+        raise ValueError(
+            f"`teacher_weights` must be a checkpoint that {OURS} saved for teacher={OURS}, but "
+            f"got {recipe.teacher_weights!r}. Give its weights.safetensors."
+        )
+    if not import_timm().is_model(recipe.teacher):
+        raise ValueError(
+            f"`teacher` must be a model of timm, but got {recipe.teacher!r}. timm.list_models() "
+            "has them."
+        )
+    network = _of_file(recipe, classes) if recipe.teacher_weights else _published(recipe, classes)
+    published = cast("dict[str, tuple[float, ...]]", network.pretrained_cfg)
+    return _Opened(network, _planes(published["mean"]), _planes(published["std"]))
+
+
+def _of_file(recipe: Recipe, classes: int) -> nn.Module:
+    network: nn.Module = import_timm().create_model(recipe.teacher, num_classes=classes)
+    try:
+        network.load_state_dict(read_weights(recipe.teacher_weights))
+    except RuntimeError as error:
+        raise ValueError(
+            f"`teacher_weights` must be those of a {recipe.teacher} with {classes} classes, but: "
+            f"{str(error).splitlines()[-1].strip()}"
+        ) from None
+    return network
+
+
+def _published(recipe: Recipe, classes: int) -> nn.Module:
+    try:
+        network: nn.Module = import_timm().create_model(recipe.teacher, pretrained=True)
+    except Exception as error:  # the hub raises what it likes
+        raise RuntimeError(
+            f"The teacher's weights must be loaded, but: {_sentence(error)}. Give a file as "
+            "teacher_weights."
+        ) from error
+    if network.num_classes != classes:
+        raise ValueError(
+            f"`teacher` must tell the {classes} classes of the data apart, but {recipe.teacher} "
+            f"has {network.num_classes}. Train one first, and give its file as teacher_weights."
+        )
+    return network
+
+
+def _sentence(error: Exception) -> str:
+    """The first one of a message, whole if it is not too long."""
+    first = " ".join(str(error).split()).partition(". ")[0] or type(error).__name__
+    return textwrap.shorten(first, _LONGEST, placeholder=" ...").rstrip(".:")
+
+
+def _planes(values: tuple[float, ...]) -> Tensor:
+    return torch.tensor(values).view(1, -1, 1, 1)

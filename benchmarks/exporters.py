@@ -67,8 +67,8 @@ def main() -> None:
     result = {
         "networks": networks,
         **provenance("torch", "timm", "onnx", "onnxruntime"),
-        "runtimes": {package: found for line in formats() for package in line.module.PACKAGES
-                     if (found := installed_version(package))},
+        "runtimes": {name: found for line in formats().values() for name in line.module.PACKAGES
+                     if (found := installed_version(name))},
     }  # fmt: skip
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "exporters.json").write_text(json.dumps(result, indent=2) + "\n")
@@ -116,7 +116,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=500, help="of --data to compare (500)")
     parser.add_argument("--epochs", type=int, default=10, help="of T0 where it is trained (10)")
     parser.add_argument("--small-epochs", type=int, default=8, help="of the small networks (8)")
-    known = [line.format for line in formats()]
+    known = list(formats())
     parser.add_argument("--to", nargs="*", choices=known, default=known, help="(all installed)")
     parser.add_argument("--kept", type=Path, default=RESULTS / "exporters",
                         help="folder of what is trained")  # fmt: skip
@@ -142,7 +142,7 @@ def _subjects(options: argparse.Namespace) -> Iterator[tuple[Exported, Sequence[
 
 def _targets(names: Sequence[str]) -> list[Runtime]:
     """Those that are installed here."""
-    return [line for line in formats() if line.format in names
+    return [line for line in formats().values() if line.format in names
             and all(map(installed_version, line.module.PACKAGES))]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Write the benchmarks' figures into README.md, between the marks that name them.
+"""Write the benchmarks' figures and the backends into README.md, between their marks.
 
     python benchmarks/readme_tables.py [--check]
 
@@ -12,6 +12,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from predictors.backends.table import runtime_names, runtimes
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -33,15 +35,25 @@ def main() -> None:
 
 def filled(text: str) -> str:
     """Return the text with every table made anew from its result file, if it has one."""
-    for name, table in TABLES.items():
-        file = RESULTS / f"{name}.json"
-        if not file.exists():
-            continue
-        content = table(json.loads(file.read_text()))
-        block = f"<!-- {name} -->\n{content}\n<!-- end -->"
-        before, rest = text.split(f"<!-- {name} -->", 1)
-        text = before + block + rest.split("<!-- end -->", 1)[1]
+    contents = {name: table(json.loads(file.read_text())) for name, table in TABLES.items()
+                if (file := RESULTS / f"{name}.json").exists()}  # fmt: skip
+    for name, content in ({"backends": backends()} | contents).items():
+        before, mark, rest = text.partition(f"<!-- {name} -->\n")
+        if mark:
+            text = f"{before}{mark}{content}\n<!-- end -->" + rest.split("<!-- end -->", 1)[1]
     return text
+
+
+def backends() -> str:
+    """Return the runtimes as the table of backends has them."""
+    rows = ["| `--runtime` | `--precision`: file, as `export --to` writes it | `--device cuda` |",
+            "|---|---|---|"]  # fmt: skip
+    for name in runtime_names():
+        lines = [line for line in runtimes() if line.name == name]
+        files = ", ".join(f"{line.precision}: `{line.format}`" for line in lines)
+        cuda = ", ".join(line.precision for line in lines if line.cuda_clock)
+        rows.append(f"| `{name}` | {files} | {cuda or '-'} |")
+    return "\n".join(rows)
 
 
 def _latency_predictor(result: dict[str, Any]) -> str:

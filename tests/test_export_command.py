@@ -207,7 +207,8 @@ def test_what_is_not_installed_says_how_to_install_it(
 
     monkeypatch.setattr(table, "version", version_of)
     _refused(["export", "t0", "--to", f"onnx,{target}", "--out", tmp_path / "out"],
-             f"{target} needs {extra}. Install it with `pip install 'fasternas[{extra}]'`.",
+             f"`to` {target} must be installed here, but {extra} is not. Install it with "
+             f"`pip install 'fasternas[{extra}]'`.",
              capsys)  # fmt: skip
     assert not (tmp_path / "out").exists()
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from predictors.backends.table import formats
+
 README = Path(__file__).parents[1] / "README.md"
 FENCED = re.compile(
     r"^(?P<indent> *)```python\n(?P<code>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE
@@ -34,6 +36,12 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
 def test_the_tables_are_those_of_the_benchmarks() -> None:
     program = README.parent / "benchmarks" / "readme_tables.py"
     subprocess.run([sys.executable, program, "--check"], check=True)
+
+
+def test_the_readme_lists_every_format() -> None:
+    text = README.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?`) \|", text.split("| `--to` | file |")[1].split("\n\n")[0], re.M)
+    assert re.findall(r"`(.+?)`", ", ".join(rows)) == list(formats())
 
 
 def test_no_block_of_the_readme_is_left_open() -> None:

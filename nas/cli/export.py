@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def add_export_options(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
-    add, names = parser.add_argument, ", ".join(line.format for line in formats())
+    add, names = parser.add_argument, ", ".join(formats())
     add("network", metavar="NETWORK", help="a checkpoint or config file, t0 to l")
     add("--to", type=words, default=("onnx",), metavar="F[,F]", help=f"{names} (onnx)")
     text = "the weights of a config, under timm's names (random)"

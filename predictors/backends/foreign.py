@@ -2,25 +2,21 @@
 
 import hashlib
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from predictors.backends.model import Model, identity
 from search_spaces.fasternet import FASTERNET
 
-Shapes = dict[str, list[Any]]
-UNCOUNTED = frozenset(
-    [
-        "Attention",
-        "ConvInteger",
-        "Einsum",
-        "FusedConv",
-        "MatMulInteger",
-        "MultiHeadAttention",
-        "QLinearConv",
-        "QLinearMatMul",
-    ]
+if TYPE_CHECKING:
+    import onnx
+
+Shapes = dict[str, list[int]]
+# What multiplies too, but is not counted.
+UNCOUNTED = re.compile(
+    "(MultiHead)?Attention|Einsum|FusedConv|(Conv|MatMul)Integer|QLinear(Conv|MatMul)"
 )
 
 
@@ -100,7 +96,7 @@ def onnx_model(path: Path) -> Model:
 
     content = path.read_bytes()
     try:
-        graph = onnx.shape_inference.infer_shapes(_whole(onnx, content, path)).graph
+        graph = onnx.shape_inference.infer_shapes(_whole(content, path)).graph
         batch, *shape = _input_shape(graph, path)
     except (OSError, ValueError):
         raise
@@ -126,16 +122,18 @@ def deployed_bytes(path: Path) -> bytes:
     content = path.read_bytes()
     model = onnx.load_model_from_string(content)
     outside = any(tensor.external_data for tensor in model.graph.initializer)
-    return bytes(_whole(onnx, content, path).SerializeToString()) if outside else content
+    return bytes(_whole(content, path).SerializeToString()) if outside else content
 
 
-def _whole(onnx: Any, content: bytes, path: Path) -> Any:
+def _whole(content: bytes, path: Path) -> "onnx.ModelProto":
+    import onnx
+
     model = onnx.load_model_from_string(content)
     onnx.load_external_data_for_model(model, str(path.parent))
     return model
 
 
-def _input_shape(graph: Any, path: Path) -> tuple[int, ...]:
+def _input_shape(graph: "onnx.GraphProto", path: Path) -> tuple[int, ...]:
     """The shape of the input; a dynamic batch is 0."""
     weights = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in weights]
@@ -152,50 +150,28 @@ def _input_shape(graph: Any, path: Path) -> tuple[int, ...]:
     return tuple(dim.dim_value for dim in dims)
 
 
-def _macs(graph: Any) -> int | None:
+def _macs(graph: "onnx.GraphProto") -> int | None:
     """Multiply-accumulates of convolutions and matrix products at batch 1; None if unknown."""
-    shapes = {
-        value.name: _dims(value) for value in (*graph.input, *graph.value_info, *graph.output)
-    }
-    shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-    if any(node.op_type in UNCOUNTED for node in graph.node):
+    shapes: Shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        batch, *dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim] or [0]
+        if all(dims):
+            shapes[value.name] = [batch or 1, *dims]
+    if any(UNCOUNTED.fullmatch(node.op_type) for node in graph.node):
         return None
     try:
-        return sum(
-            _NODE_MACS[node.op_type](node, shapes)
-            for node in graph.node
-            if node.op_type in _NODE_MACS
-        )
-    except (KeyError, IndexError, TypeError):
+        return sum(_node_macs(node, shapes) for node in graph.node)
+    except (KeyError, IndexError):  # a shape that is not known
         return None
 
 
-def _dims(value: Any) -> list[Any]:
-    """The shape at batch 1; None for what is not known."""
-    dims = [dim.dim_value or None for dim in value.type.tensor_type.shape.dim]
-    return [1 if i == 0 and size is None else size for i, size in enumerate(dims)]
-
-
-def _conv_macs(node: Any, shapes: Shapes) -> int:
-    return math.prod(shapes[node.output[0]]) * math.prod(shapes[node.input[1]][1:])
-
-
-def _deconv_macs(node: Any, shapes: Shapes) -> int:
-    return math.prod(shapes[node.input[0]]) * math.prod(shapes[node.input[1]][1:])
-
-
-def _gemm_macs(node: Any, shapes: Shapes) -> int:
+def _node_macs(node: "onnx.NodeProto", shapes: Shapes) -> int:
+    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+        return 0
+    taken, weight, given = (shapes[name] for name in (*node.input[:2], node.output[0]))
+    if node.op_type == "Conv":
+        return math.prod(given) * math.prod(weight[1:])
+    if node.op_type == "ConvTranspose":
+        return math.prod(taken) * math.prod(weight[1:])
     transposed = any(a.name == "transA" and a.i for a in node.attribute)
-    return int(math.prod(shapes[node.output[0]]) * shapes[node.input[0]][0 if transposed else 1])
-
-
-def _matmul_macs(node: Any, shapes: Shapes) -> int:
-    return int(math.prod(shapes[node.output[0]]) * shapes[node.input[0]][-1])
-
-
-_NODE_MACS = {
-    "Conv": _conv_macs,
-    "ConvTranspose": _deconv_macs,
-    "Gemm": _gemm_macs,
-    "MatMul": _matmul_macs,
-}
+    return math.prod(given) * taken[0 if transposed else -1]

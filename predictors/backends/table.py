@@ -4,7 +4,7 @@ A backend is one file of this folder and its lines in `TABLE`. Whatever lists ru
 or formats (the command line's help, what runs on GPUs, the exports) reads them here, without torch.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -110,7 +110,7 @@ class Runtime:
         Raises:
             RuntimeError: if it is not.
         """
-        self._require(self.package)
+        self.require(self.package)
 
     def deploy(self, model: "Model", folder: Path) -> Path:
         """Write into a new folder the file that is timed: what `write` gives, in one file.
@@ -123,24 +123,29 @@ class Runtime:
             OSError: if a file cannot be written.
         """
         for package in self.module.PACKAGES[1:]:
-            self._require(package)
+            self.require(package)
         folder.mkdir()
         model = replace(model.built(), batch="fixed" if self.fixed_batch else model.batch)
         main = self.module.write(model, folder / "network", self)
         copied = model.file is not None and self is TABLE[0]  # then it is its own reference
-        checker = next((r for r in (self, *formats(self.format)) if r.version), None)
+        checker = next((r for r in (self, formats()[self.format]) if r.version), None)
         if checker is not None and not copied:
             from predictors.backends.agreement import check_on_noise
 
             check_on_noise(model, main, checker)
         return _in_one_file(folder, main)
 
-    def _require(self, package: str) -> None:
+    def require(self, package: str, option: str = "") -> None:
+        """Refuse what needs a package that is not installed here.
+
+        Raises:
+            RuntimeError: if it is not.
+        """
         if not installed_version(package):
             wanted = f"fasternas[{self.module.EXTRA}]" if self.module.EXTRA else package
             raise RuntimeError(
-                f"`runtime` {self.name} must be installed here, but {package} is not. "
-                f"Install it with `pip install '{wanted}'`."
+                f"{option or f'`runtime` {self.name}'} must be installed here, but {package} is "
+                f"not. Install it with `pip install '{wanted}'`."
             )
 
 
@@ -190,46 +195,36 @@ def find_runtime(name: str, precision: str = "fp32") -> Runtime:
     Raises:
         ValueError: if there is none, or it has not that precision.
     """
-    offered = {line.precision: line for line in runtimes() if line.name == name}
+    offered: dict[str, Runtime] = {r.precision: r for r in runtimes() if r.name == name}
     if not offered:
-        raise ValueError(
-            f"`runtime` must be one of {', '.join(runtime_names())}, but got {name!r}."
-        )
-    for line in offered.values():
-        if line.precision == precision:
-            return line
-    raise ValueError(
-        f"`precision` must be one of {', '.join(offered)} in {name}, but got {precision!r}."
-    )
+        names = ", ".join(runtime_names())
+        raise ValueError(f"`runtime` must be one of {names}, but got {name!r}.")
+    if precision not in offered:
+        names = ", ".join(offered)
+        raise ValueError(f"`precision` must be one of {names} in {name}, but got {precision!r}.")
+    return offered[precision]
 
 
-def formats(name: str | None = None) -> tuple[Runtime, ...]:
-    """Return the first line of each format, or of that one: what writes it for `export`."""
+def formats() -> dict[str, Runtime]:
+    """Return the first line of each format, which writes it for `export`."""
     first = {line.format: line for line in reversed(TABLE)}
-    names = dict.fromkeys(line.format for line in TABLE)
-    return tuple(first[known] for known in names if name in (None, known))
+    return {line.format: first[line.format] for line in TABLE}
 
 
-def find_formats(names: Sequence[str]) -> tuple[Runtime, ...]:
+def find_formats(names: Iterable[str]) -> tuple[Runtime, ...]:
     """Return the lines of these formats, each once.
 
     Raises:
         ValueError: if there is none of a name.
         RuntimeError: if one needs what is not installed here, and so cannot be checked.
     """
-    known = {line.format: line for line in formats()}
-    for name in names:
+    known, found = formats(), tuple(dict.fromkeys(names))
+    for name in found:
         if name not in known:
             raise ValueError(f"`to` must be one of {', '.join(known)}, but got {name!r}.")
-    found = tuple(known[name] for name in dict.fromkeys(names))
-    for line in found:
-        for package in line.module.PACKAGES:
-            if not installed_version(package):
-                raise RuntimeError(
-                    f"`to` must be something that is installed here, but {line.format} needs "
-                    f"{package}. Install it with `pip install 'fasternas[{line.module.EXTRA}]'`."
-                )
-    return found
+        for package in known[name].module.PACKAGES:
+            known[name].require(package, f"`to` {name}")
+    return tuple(known[name] for name in found)
 
 
 def installed_version(package: str) -> str:

@@ -157,7 +157,7 @@ def _time(group: Sequence[Contender], device: str, found: Turns) -> None:
         return
     try:
         opened = open_device(device, runtime=group[0].runtime, precision=group[0].precision)
-        timings = list(opened.measure_each(list(entered.values()), processes=1))
+        timings = list(opened.measure_each(list(entered.values()), repeats=1))
     except (ValueError, RuntimeError) as error:
         found.refused.update(dict.fromkeys(entered, one_line(error)))
         return

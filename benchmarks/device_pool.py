@@ -94,7 +94,7 @@ def _start_boards(stack: ExitStack, folder: Path) -> None:
 def _seconds(name: str, configs: Sequence[FasterNetConfig]) -> float:
     device = open_device(name)
     start = time.monotonic()
-    unstable = sum(m.unstable for m in device.measure_each(configs, processes=PROCESSES))
+    unstable = sum(m.unstable for m in device.measure_each(configs, repeats=PROCESSES))
     seconds = time.monotonic() - start
     print(f"{name}: {len(configs)} networks in {seconds:.1f} s, {unstable} unstable", flush=True)
     return seconds

@@ -56,9 +56,7 @@ def main() -> None:
     for name, row in rows.items():
         print(f"{name:42}" + "".join(f"  {key} {value:.4g}" for key, value in row.items()))
     timed = next(iter(read_measurements(folder / "fit").values()))
-    machine = (
-        f"{timed.context['machine']}, {timed.backend.runtime} {timed.context['runtime_version']}"
-    )
+    machine = f"{timed.context.machine}, {timed.backend.runtime} {timed.context.runtime_version}"
     result = {"device": f"{machine}, one thread: measured", "limit_ms": options.limit_ms,
               "fitted": len(fit), "tested": len(test), "predictors": rows}  # fmt: skip
     results = folder.with_name(f"{folder.name}.json")
@@ -90,7 +88,7 @@ def _test_set(folder: Path, device: Device, limit_ms: float) -> list[tuple[Any, 
 
 def _time(folder: Path, device: Device, configs: Sequence[FasterNetConfig]) -> None:
     folder.mkdir(exist_ok=True)
-    timed = device.measure_each(configs, processes=PROCESSES)
+    timed = device.measure_each(configs, repeats=PROCESSES)
     for config, measured in zip(configs, timed, strict=True):
         entry = {"config": asdict(config), "measurement": asdict(measured)}
         journal.append(folder / "measurements.jsonl", [entry])

@@ -44,7 +44,7 @@ def main() -> None:
 
 def _row(device_name: str, runtime: str, pair: tuple[Model, Model]) -> dict[str, Any]:
     device = open_device(device_name, runtime=runtime)
-    ours, theirs = device.measure_each(pair, processes=PROCESSES)
+    ours, theirs = device.measure_each(pair, repeats=PROCESSES)
     found = compare(ours, theirs)
     print(f"{runtime}: {found.words(pair[0].name, pair[1].name)}", flush=True)
     return {"device": device.description, "runtime": runtime, "ours": pair[0].name,

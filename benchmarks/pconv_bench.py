@@ -236,7 +236,7 @@ def _time_all(folder: Path, plan: Plan, device_name: str) -> None:
     rows = journal.read(folder / "trainings.jsonl")
     chosen = dict.fromkeys([*spread_over(plan), *(tuple(row["genes"]) for row in rows)])
     left = [genes for genes in chosen if genes not in known]
-    measured = device.measure_each([space.decode(g) for g in left], processes=PROCESSES)
+    measured = device.measure_each([space.decode(g) for g in left], repeats=PROCESSES)
     for number, (genes, m) in enumerate(zip(left, measured, strict=True), start=1):
         entry = {
             "genes": genes,

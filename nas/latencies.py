@@ -6,8 +6,9 @@ from typing import Any
 
 from predictors.devices.device import Device
 from predictors.devices.joint import JointDevice, places_of
+from predictors.devices.spec import one_of
 from predictors.latency import LatencyPredictor, Prediction
-from predictors.measurement import Backend, Latency
+from predictors.measurement import Latency
 from predictors.shares import Predictor, SharePredictor
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.space import Space
@@ -75,7 +76,7 @@ def _marked(prediction: Prediction, device: Device) -> list[Latency]:
             high_ms=float(high),
             source="predicted",
             device=device.name,
-            backend=Backend(device.runtime, device.precision, device.threads),
+            backend=one_of(device.backends),
         )
         for mean, low, high in rows
     ]

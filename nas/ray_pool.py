@@ -16,12 +16,11 @@ from uuid import uuid4
 
 from nas.search.trial import Evaluate, Outcome, evaluated
 from predictors.devices.connection import DeviceLostError
-from predictors.devices.device import Device
+from predictors.devices.device import Device, Measures, Network
 from predictors.devices.joint import JointDevice, places_of
-from predictors.devices.pool import PooledDevice, timed_here
+from predictors.devices.pool import PooledDevice, time_here
 from predictors.devices.several import MultiBackendDevice
 from predictors.measurement import Latency
-from search_spaces.fasternet import FasterNetConfig
 from search_spaces.io import first_line
 
 SETTINGS = {  # of Ray, in the environment, where the user has not set them
@@ -272,7 +271,7 @@ def through_ray(device: Device, address: str | None) -> Iterator[Device]:
     if not pools:
         yield device
         return
-    boards = [b.name for pool in pools for b in pool.places if b.name not in TAKEN]
+    boards = [b.name for pool in pools for b in pool.boards if b.name not in TAKEN]
     with joined(address, resources=boards) as ray:
         if isinstance(device, JointDevice):
             places = tuple(_in_tasks(ray, place) for place in device.places)
@@ -282,17 +281,22 @@ def through_ray(device: Device, address: str | None) -> Iterator[Device]:
 
 
 def _in_tasks(ray: Any, device: Device) -> Device:
+    return device if device.source == "predicted" else _timed_in_tasks(ray, device)
+
+
+def _timed_in_tasks(ray: Any, device: Measures) -> Measures:
     """Let Ray time a pool's boards where it has them, in each backend if there are several."""
     if isinstance(device, MultiBackendDevice):
-        return MultiBackendDevice(device.name, [_in_tasks(ray, one) for one in device.forms])
+        devices = [_timed_in_tasks(ray, one) for one in device.devices]
+        return MultiBackendDevice(device.name, devices, device.protocol)
     if not isinstance(device, PooledDevice):
         return device
     resources = ray.cluster_resources().keys() - set(TAKEN)
-    offered = [board.name for board in device.places if board.name in resources]
+    offered = [board.name for board in device.boards if board.name in resources]
     remarks = [
         f"No node of the Ray cluster has the resource {board.name}, so this process timed its "
         "networks."
-        for board in device.places
+        for board in device.boards
         if board.name not in offered
     ]
     return device.timed_by(dict.fromkeys(offered, partial(timed_in_task, ray)), remarks=remarks)
@@ -300,11 +304,11 @@ def _in_tasks(ray: Any, device: Device) -> Device:
 
 def _by_backend(device: Device) -> tuple[Device, ...]:
     """The backends that a device is timed in, each as a device."""
-    return device.forms if isinstance(device, MultiBackendDevice) else (device,)
+    return device.devices if isinstance(device, MultiBackendDevice) else (device,)
 
 
 def timed_in_task(
-    ray: Any, place: Device, configs: Sequence[FasterNetConfig], processes: int
+    ray: Any, place: Measures, configs: Sequence[Network], repeats: int
 ) -> list[Latency]:
     """Time the networks in a Ray task that holds the board's resource.
 
@@ -312,8 +316,8 @@ def timed_in_task(
         RuntimeError: if the board is lost, or the node next to it.
     """
     # Not retried by Ray, which would wait for a node that is gone: the pool gives them to others.
-    remote = ray.remote(num_cpus=0, resources={place.name: 1}, max_retries=0)(timed_here)
-    task = remote.options(name=f"timing-{place.name}").remote(place, list(configs), processes)
+    remote = ray.remote(num_cpus=0, resources={place.name: 1}, max_retries=0)(time_here)
+    task = remote.options(name=f"timing-{place.name}").remote(place, list(configs), repeats)
     try:
         while not ray.wait([task], timeout=LOOK_S)[0]:
             if place.name not in ray.cluster_resources():

@@ -183,7 +183,7 @@ class Run:
             batch = next_batch(self.space, timed, limit_ms=self.options.limit,
                                total=CALIBRATION, seed=self.options.seed)  # fmt: skip
             for config, measurement in zip(
-                batch, self.device.measure_each(batch, processes=CALIBRATION_PROCESSES), strict=True
+                batch, self.device.measure_each(batch, repeats=CALIBRATION_PROCESSES), strict=True
             ):
                 self.study.keep_measurement(config, measurement)
                 yield Progress("calibrating the device", len(measured), CALIBRATION)
@@ -232,7 +232,13 @@ class Run:
 
     def _known_latency(self) -> Predictor:
         """What knows latencies before the front is timed."""
-        return self._predictor(CALIBRATION) or self.device
+        predictor = self._predictor(CALIBRATION)
+        if predictor is None and self.device.source == "predicted":
+            return self.device
+        if predictor is None:
+            raise RuntimeError(f"`device` must be calibrated to predict, but {self.device.name} "
+                               "is not.")  # fmt: skip
+        return predictor
 
     def _train_best(self, pool: Callable[..., Any], timeout_s: float | None) -> Iterator[Progress]:
         """Train the best networks further, rung by rung; they may take longer as there is more."""
@@ -269,7 +275,7 @@ class Run:
     def _measure(self, configs: list[FasterNetConfig], processes: int) -> None:
         new = [config for config in configs if config not in self.study.measurements]
         for config, measurement in zip(
-            new, self.device.measure_each(new, processes=processes), strict=True
+            new, self.device.measure_each(new, repeats=processes), strict=True
         ):
             self.study.keep_measurement(config, measurement)
 

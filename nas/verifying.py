@@ -8,10 +8,11 @@ from nas.estimators import open_weights
 from nas.study.file_accuracies import judge, unjudged
 from nas.study.options import SearchOptions
 from nas.study.store import Study
-from predictors.devices.device import PROCESSES, Device
-from predictors.measurement import Latency
+from predictors.devices.device import Device
+from predictors.measurement import Latency, TimingProtocol
 from search_spaces.fasternet import FasterNetConfig
 
+PROCESSES = TimingProtocol().repeats  # that time the networks of a front
 ROUNDS = 6  # of timing what has come onto the front
 
 
@@ -38,7 +39,7 @@ def verify(run: Searched) -> Iterator[tuple[int, int]]:
         waiting = [c.config for c in front if c.config not in begun and not _well_timed(c.latency)]
         begun.update(waiting)
         done = len(front) - len(waiting)
-        measured = run.device.measure_each(waiting, processes=PROCESSES)
+        measured = run.device.measure_each(waiting, repeats=PROCESSES)
         for config, measurement in zip(waiting, measured, strict=True):
             done += 1
             run.study.keep_measurement(config, measurement)

@@ -13,7 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from statistics import fmean, median, pstdev
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 Source = Literal["measured", "predicted"]
 
@@ -27,6 +29,7 @@ PROCESS_DEVIATION = 0.02
 WINDOW_DEVIATION = 0.016
 CONTRADICTION = 2.5 * PROCESS_DEVIATION  # between processes
 
+Milliseconds = Annotated[float, msgspec.Meta(gt=0, lt=1e9)]  # as they are read from files
 Round = Mapping[int, float]  # block medians in ms by network
 SMALL, LARGE = 0, 1  # the references' places
 DRIFT = 0.03  # of the references, or of the frequency: beyond it the machine is slowed down
@@ -36,7 +39,7 @@ DRIFT = 0.03  # of the references, or of the frequency: beyond it the machine is
 class Backend:
     """How a network is run: the runtime, the precision of its numbers and the threads."""
 
-    runtime: str
+    runtime: str = "onnxruntime"
     precision: str = "fp32"
     threads: int = 1
 
@@ -65,6 +68,49 @@ class TimingProtocol:
     turn: int = 16  # networks timed on one of several devices before the next one's turn
     attempts: int = 3  # connections tried for one group
     attempt_pause_s: float = 2.0
+    answer_s: float = 300.0  # the longest that a machine may take over one request
+    retry_s: float = 10.0  # until a board that failed is tried again
+    failures: int = 2  # in a row, after which a board is left out
+    reuse: bool = False  # what was timed before is not timed again
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """A reference model's latency: as kept, which defines our milliseconds, and as it is now."""
+
+    kept_ms: Milliseconds
+    now_ms: Milliseconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What is needed to repeat a measurement; of a prediction, the profile that it is from."""
+
+    machine: str = ""  # one line on the hardware
+    address: str = ""  # of a board behind SSH; empty: this machine
+    board: str = ""  # of a pool, by name
+    cores: str = ""  # to which it was pinned, such as 4,5; empty: the agent chose
+    emulated: bool = False
+    runtime_version: str = ""
+    artifact: str = ""  # SHA-256 of the deployed file in hex
+    clock: str = ""
+    session: str = ""  # what was timed side by side has the same one
+    references: Mapping[str, Reference] = field(default_factory=dict)  # the smaller first
+    nearness: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None  # to the larger reference
+    counts: Mapping[str, int] = field(default_factory=dict)  # samples and rounds, and left out
+    pinned: bool = False
+    realtime: bool = False
+    lowest_mhz: float | None = None
+    highest_celsius: float | None = None
+    cached: bool = False  # timed by an earlier run
+    profile: str = ""
+    profile_source: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what is known as JSON values."""
+        unknown: tuple[object, ...] = (None, "", {})
+        values = asdict(self).items()
+        return {name: v for name, v in values if v is not False and v not in unknown}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,15 +123,15 @@ class Latency:
     timed in several backends, it is that of the fastest, and `slower` are the others.
     """
 
-    median_ms: float
-    low_ms: float
-    high_ms: float
+    median_ms: Milliseconds
+    low_ms: Milliseconds
+    high_ms: Milliseconds
     source: Source
     device: str
     backend: Backend
     unstable: bool = False
-    samples_ms: tuple[tuple[float, ...], ...] = ()
-    context: dict[str, Any] = field(default_factory=dict)
+    samples_ms: tuple[tuple[Milliseconds, ...], ...] = ()
+    context: Context = Context()
     parts: tuple[tuple[str, "Latency"], ...] = ()
     slower: tuple["Latency", ...] = ()
 
@@ -105,28 +151,46 @@ class Latency:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        values = asdict(replace(self, parts=(), slower=()))
-        nested = {
-            "parts": [[name, part.as_json()] for name, part in self.parts],
-            "slower": [other.as_json() for other in self.slower],
-        }
-        values = {name: value for name, value in values.items() if name not in nested}
-        return values | {name: value for name, value in nested.items() if value}
+        values = {**asdict(self), "context": self.context.as_json()}
+        values["slower"] = [other.as_json() for other in self.slower]
+        values["parts"] = [[name, part.as_json()] for name, part in self.parts]
+        return {name: value for name, value in values.items() if value != []}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Latency":
+    def from_json(cls, values: object) -> "Latency":
         """Return the latency that `as_json` spelled.
 
         Raises:
-            KeyError, TypeError, AttributeError, ValueError: if the values are others.
+            ValueError: if the values are others, naming the field.
         """
-        nested = {
-            "backend": Backend(**values["backend"]),
-            "samples_ms": tuple(map(tuple, values.get("samples_ms", ()))),
-            "parts": tuple((name, cls.from_json(part)) for name, part in values.get("parts", ())),
-            "slower": tuple(cls.from_json(other) for other in values.get("slower", ())),
-        }
-        return cls(**{**values, **nested})
+        return msgspec.convert(values, cls)
+
+    def now_ms(self) -> float:
+        """Return what it was by the clock, at the machine's speed when it was timed."""
+        if not self.context.references or self.context.nearness is None:
+            return self.median_ms
+        small, large = (one.now_ms / one.kept_ms for one in self.context.references.values())
+        return self.median_ms * blend(small, large, self.context.nearness)
+
+    def on_scale(self, kept_ms: Mapping[str, float]) -> "Latency":
+        """Return it in the milliseconds in which the references take these; the smaller first.
+
+        Raises:
+            ValueError: if the references or the nearness to them are not known.
+        """
+        references, near = self.context.references, self.context.nearness
+        if near is None or not kept_ms.keys() <= references.keys():
+            raise ValueError(f"`context` must tell the references, but got {self.context}.")
+        small, large = (ms / references[name].kept_ms for name, ms in kept_ms.items())
+        factor = blend(small, large, near)
+        scaled = {name: replace(references[name], kept_ms=ms) for name, ms in kept_ms.items()}
+        return replace(
+            self,
+            median_ms=self.median_ms * factor,
+            low_ms=self.low_ms * factor,
+            high_ms=self.high_ms * factor,
+            context=replace(self.context, references=scaled),
+        )
 
 
 @dataclass(frozen=True)
@@ -288,10 +352,10 @@ def ratios_in(rounds: Sequence[Round], index: int, near: float) -> list[float]:
     return ratios([blocks[index] for blocks in timed], reference_ms)
 
 
-def unsettled(rounds: Sequence[Round], index: int, *, processes: int) -> bool:
+def unsettled(rounds: Sequence[Round], index: int, *, repeats: int) -> bool:
     """Whether so many processes with rounds like these would still leave a network unstable."""
     found = estimate([ratios_in(rounds, index, nearness_in(rounds, index))])
-    return not found.half_width <= STEADY * math.sqrt(processes)
+    return not found.half_width <= STEADY * math.sqrt(repeats)
 
 
 def is_steady(reference_ms: Sequence[float], mhz: Sequence[float | None] = ()) -> bool:
@@ -393,8 +457,8 @@ def compare_in_turn(first: Sequence[Latency], second: Sequence[Latency]) -> Comp
 
 def _side_by_side(first: Latency, second: Latency) -> bool:
     """Whether both were timed in the same processes, as their contexts and their samples say."""
-    session = first.context.get("session")
-    same = session is not None and session == second.context.get("session")
+    session = first.context.session
+    same = session != "" and session == second.context.session
     both = first.samples_ms, second.samples_ms
     return same and len(both[0]) == len(both[1]) > 0 and all(map(all, both))
 

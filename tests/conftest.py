@@ -13,6 +13,7 @@ from trained_digits import CONFIGS, train_command
 
 from nas.cli.main import main
 from nas.search.trial import Evaluate, InProcess
+from predictors.measurement import TimingProtocol
 from search_spaces.formats import save_config
 
 CLUSTERS = {
@@ -89,6 +90,6 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     with running_sshd() as server:
         monkeypatch.setenv("FASTERNAS_SSH", f"ssh -F {server.folder}/ssh_config")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        monkeypatch.setattr("predictors.devices.timed.ROUNDS", (6, 6))
-        monkeypatch.setattr("predictors.devices.timed.PAUSE_S", 0.1)
+        quick = TimingProtocol(rounds=(6, 6), attempt_pause_s=0.1)
+        monkeypatch.setattr("predictors.devices.registry.PROTOCOL", quick)
         yield server

@@ -14,6 +14,7 @@ from loopback_sshd import Server, kill_first, ssh_clients, until
 from nas.cli.main import main
 from predictors.devices.boards import load_boards
 from predictors.devices.registry import open_device
+from predictors.measurement import TimingProtocol
 from search_spaces.fasternet import FasterNetConfig
 
 BOARD = os.environ.get("FASTERNAS_ARM_BOARD")
@@ -56,9 +57,8 @@ def test_a_board_is_registered_loses_its_connection_and_ranks(
 ) -> None:
     server.becomes("", f"exec chroot {root} /usr/bin/env -i HOME=/root PATH=/usr/bin:/bin "
                        'QEMU_CPU=cortex-a76 /bin/sh -c "$SSH_ORIGINAL_COMMAND"')  # fmt: skip
-    monkeypatch.setattr("predictors.devices.timed.ROUNDS", (2, 2))
-    monkeypatch.setattr("predictors.devices.timed.REPEATS", (1, 1))
-    monkeypatch.setattr("predictors.devices.timed.MAX_WARM_UP", 1)
+    quick = TimingProtocol(rounds=(2, 2), inferences=(1, 1), most_warm_up=1)
+    monkeypatch.setattr("predictors.devices.registry.PROTOCOL", quick)
     assert main(["devices", "add", "pi", "--ssh", server.address]) == 0
     assert "(emulated), aarch64, " in capsys.readouterr().out
     (board,) = load_boards().values()
@@ -67,15 +67,15 @@ def test_a_board_is_registered_loses_its_connection_and_ranks(
     device = open_device("arm", runtime="onnxruntime")
     assert "emulated: no latencies of the real processor" in device.description
     killer = kill_first(ssh_clients)
-    large, small = device.measure_each([_config(64), _config(8)], processes=1)
+    large, small = device.measure_each([_config(64), _config(8)], repeats=1)
     killer.join()
     assert large.median_ms > 1.5 * small.median_ms
-    assert large.context["emulated"]
+    assert large.context.emulated
 
     for package in ("ncnn", "pnnx"):  # the board runs what is converted here
         pytest.importorskip(package)
     ncnn = open_device("arm", runtime="ncnn")
-    large, small = ncnn.measure_each([_config(64), _config(8)], processes=1)
+    large, small = ncnn.measure_each([_config(64), _config(8)], repeats=1)
     assert large.backend.runtime == "ncnn"
     assert large.median_ms > 1.5 * small.median_ms
     until(lambda: not list((root / "tmp").iterdir()), seconds=120)

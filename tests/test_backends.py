@@ -35,6 +35,7 @@ from predictors.backends.table import (
 from predictors.devices.agent.bootstrap import BOOTSTRAP
 from predictors.devices.connection import Connection, program
 from predictors.devices.registry import open_device
+from predictors.measurement import TimingProtocol
 
 COMPUTING = [line for line in TABLE if line.format != "yaml"]
 NO_BF16 = "this processor has no bf16"
@@ -180,16 +181,14 @@ def test_the_agent_times_it(line: Runtime, tmp_path: Path, scratch: Path) -> Non
 
 
 @pytest.mark.parametrize("line", [find_runtime("onnxruntime", "int8"), find_runtime("ncnn")])
-def test_a_device_times_what_was_deployed(
-    line: Runtime, scratch: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_device_times_what_was_deployed(line: Runtime, scratch: Path) -> None:
     _need(line)
-    monkeypatch.setattr("predictors.devices.timed.ROUNDS", (2, 2))
-    device = open_device("cpu", runtime=line.name, precision=line.precision)
-    (measured,) = device.measure_each([TINY], processes=1)
+    protocol = TimingProtocol(rounds=(2, 2), repeats=1)
+    device = open_device("cpu", runtime=line.name, precision=line.precision, protocol=protocol)
+    (measured,) = device.measure_each([TINY])
     assert measured.median_ms > 0
     assert (measured.backend.runtime, measured.backend.precision) == (line.name, line.precision)
-    assert measured.context["runtime_version"] == version(line.package)
+    assert measured.context.runtime_version == version(line.package)
     assert (line.precision in device.description) == (line.precision != "fp32")
     assert list(scratch.iterdir()) == list(Path.cwd().iterdir()) == []
 

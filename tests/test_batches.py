@@ -42,9 +42,9 @@ def test_throughput_and_speed_are_of_the_whole_batch() -> None:
 def test_a_larger_batch_takes_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     one = config_model(TINY)
-    latency, of_many = open_device("cpu").measure_each([one, batched(one, 32)], processes=1)
+    latency, of_many = open_device("cpu").measure_each([one, batched(one, 32)], repeats=1)
     assert of_many.median_ms > 2 * latency.median_ms
-    assert of_many.context["artifact"] != latency.context["artifact"]
+    assert of_many.context.artifact != latency.context.artifact
 
 
 def test_a_program_of_torch_takes_its_batch(tmp_path: Path) -> None:

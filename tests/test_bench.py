@@ -20,7 +20,7 @@ from nas.benching.bench_subjects import MODELS, Subject, model_subjects
 from nas.cli.main import main
 from predictors.backends.model import Model, config_model
 from predictors.devices.registry import open_device
-from predictors.measurement import Backend, Latency
+from predictors.measurement import Backend, Context, Latency, TimingProtocol
 from search_spaces.formats import save_config
 
 WIDER = replace(TINY, widths=(16, 32))
@@ -32,7 +32,7 @@ MEASURED = Latency(
     device="cpu",
     backend=Backend("onnxruntime"),
     samples_ms=((2.0, 2.1), (1.9, 2.0)),
-    context={"clock": "cpu_ms"},
+    context=Context(clock="cpu_ms"),
 )
 Streams = pytest.CaptureFixture[str]
 
@@ -51,7 +51,7 @@ BROKEN = Model(name="broken", identity='{"broken": 1}', shape=(3, 8, 8), build=_
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to work in, a cache of this test's own, and quick timing."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path.parent / f"{tmp_path.name}-cache"))
-    monkeypatch.setattr("predictors.devices.timed.ROUNDS", (6, 6))
+    monkeypatch.setattr("predictors.devices.registry.PROTOCOL", TimingProtocol(rounds=(6, 6)))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

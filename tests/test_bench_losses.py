@@ -15,7 +15,7 @@ from nas.cli.main import main
 from predictors.backends.model import Model, config_model
 from predictors.devices.connection import program
 from predictors.devices.registry import open_device
-from predictors.devices.timed import ATTEMPTS
+from predictors.measurement import TimingProtocol
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.formats import save_config
 
@@ -29,7 +29,7 @@ Streams = pytest.CaptureFixture[str]
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a small network to work in, and quick timing."""
-    monkeypatch.setattr("predictors.devices.timed.ROUNDS", (8, 8))
+    monkeypatch.setattr("predictors.devices.registry.PROTOCOL", TimingProtocol(rounds=(8, 8)))
     monkeypatch.chdir(tmp_path)
     save_config(TINY, tmp_path / "tiny.yaml")
     return tmp_path
@@ -59,7 +59,7 @@ def test_a_board_that_is_lost_ends_it_at_once_and_what_was_timed_stays(
     said = capsys.readouterr().err.splitlines()
     assert said[-1].startswith("fasternas: error: The device must stay reachable, but pi was lost")
     assert "tiny.yaml" in said[-2]  # nothing was said of the others
-    assert len(tried) == ATTEMPTS  # no halves
+    assert len(tried) == TimingProtocol().attempts  # no halves
     assert _table(Path("out/models.csv")) == before
     assert len(Path("out", JOURNAL).read_text().splitlines()) == 1
 
@@ -67,8 +67,7 @@ def test_a_board_that_is_lost_ends_it_at_once_and_what_was_timed_stays(
 def test_a_network_that_kills_its_timer_is_reported_and_the_rest_goes_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    device = open_device("cpu")
-    monkeypatch.setattr("predictors.devices.timed.PAUSE_S", 0)
+    device = open_device("cpu", protocol=TimingProtocol(rounds=(8, 8), attempt_pause_s=0))
     model = config_model(replace(TINY, classes=11), name="tiny")
     fatal = config_model(replace(TINY, resolution=64), name="fatal")
     head = "    def inference(path: str, shape: list[int]) -> Callable[[], object]:\n"
@@ -80,6 +79,6 @@ def test_a_network_that_kills_its_timer_is_reported_and_the_rest_goes_on(
         return text.replace(code, json.dumps(head + abort)[1:-1])
 
     monkeypatch.setattr("predictors.devices.timed.program", fatal_program)
-    tiny, row = bench([_subject(model), _subject(fatal)], device, folder / "out", processes=1)
+    tiny, row = bench([_subject(model), _subject(fatal)], device, folder / "out", repeats=1)
     assert tiny.latency is not None
     assert "the process that times the networks died (SIGABRT)" in row.failed

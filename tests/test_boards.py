@@ -16,10 +16,11 @@ from loopback_sshd import Server, kill_first, ssh_clients, until
 from networks import LARGER, TINY
 
 from nas.cli.main import main
-from predictors.devices.agent import agent
+from predictors.devices.agent.agent import Agent
 from predictors.devices.boards import load_boards, platform_tags, save_boards
 from predictors.devices.registry import device_names, open_device
 from predictors.devices.ssh import SITE
+from predictors.measurement import Backend
 
 Streams = pytest.CaptureFixture[str]
 
@@ -43,7 +44,7 @@ def test_a_board_is_added_listed_checked_timed_and_removed(server: Server, capsy
     assert "pi " in capsys.readouterr().out
 
     device = open_device("pi")
-    larger, tiny = device.measure_each([LARGER, TINY], processes=2)
+    larger, tiny = device.measure_each([LARGER, TINY], repeats=2)
     assert larger.median_ms > 3 * tiny.median_ms
     assert (tiny.source, tiny.device, tiny.backend.threads) == ("measured", "pi", 1)
     assert server.left() == []
@@ -61,11 +62,11 @@ def test_a_board_has_other_runtimes_too(
     assert main(add) == 0
     assert ", int8" in capsys.readouterr().out
     device = open_device("pi")
-    assert (device.runtime, device.precision) == ("onnxruntime", "int8")
-    (measured,) = device.measure_each([TINY], processes=1)
+    assert device.backends == (Backend("onnxruntime", "int8"),)
+    (measured,) = device.measure_each([TINY], repeats=1)
     assert measured.backend.precision == "int8"
     other = open_device("pi", runtime="torch", precision="fp32")
-    assert other.runtime == "torch"
+    assert other.backends == (Backend("torch"),)
     assert version("torch") in other.description
     assert main(["measure", "t0", "--device", "pi", "--runtime", "ncnn"]) == 2
     assert (
@@ -73,7 +74,7 @@ def test_a_board_has_other_runtimes_too(
     )
 
     facts = "predictors.devices.boards.Board.package"
-    monkeypatch.setattr(facts, property(lambda board: f"no-{board.runtime}"))
+    monkeypatch.setattr(facts, property(lambda board: f"no-{board.backend.runtime}"))
     with pytest.raises(ValueError, match="`runtime` must be installed on pi, but ncnn is not"):
         open_device("pi", runtime="ncnn", precision="fp32")
 
@@ -87,7 +88,7 @@ def test_wheels_are_those_that_the_c_library_of_the_board_takes(libc: object) ->
 
 def test_an_address_is_a_device(server: Server) -> None:
     device = open_device(server.address)
-    (measured,) = device.measure_each([TINY], processes=1)
+    (measured,) = device.measure_each([TINY], repeats=1)
     assert measured.device == server.address
 
 
@@ -104,7 +105,7 @@ def test_an_arm_board_is_arm(server: Server, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_connection_that_is_lost_is_made_again(server: Server, end: str) -> None:
     device = open_device(server.address)
     killer = kill_first(ssh_clients if end == "client" else server.agents)
-    tiny, larger = device.measure_each([TINY, LARGER], processes=2)
+    tiny, larger = device.measure_each([TINY, LARGER], repeats=2)
     killer.join()
     assert larger.median_ms > 3 * tiny.median_ms
     until(lambda: server.agents() == [])
@@ -226,13 +227,12 @@ def test_a_runtime_that_is_there_but_does_not_load_is_one_line(
 
 
 def test_a_runtime_that_takes_for_ever_to_load_is_trouble(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(agent, "LOAD_S", 0)
-    found = agent.Agent(tmp_path).answer({"facts": "onnxruntime", "load": True}, BytesIO())
+    request = {"facts": "onnxruntime", "load": True}
+    found = Agent(tmp_path, load_s=0).answer(request, BytesIO())
     assert found["facts"]["trouble"] == "it takes over 0 s"
-    monkeypatch.undo()
-    found = agent.Agent(tmp_path).answer({"facts": "numpy", "load": True}, BytesIO())
+    found = Agent(tmp_path).answer({"facts": "numpy", "load": True}, BytesIO())
     assert found["facts"]["trouble"] == ""
 
 

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from predictors.devices.profiled import ProfiledDevice
 from predictors.latency import FIRST, HEADROOM, layer_features, next_batch
+from predictors.measurement import Backend
 from search_spaces.fasternet import FASTERNET, SPACES, FasterNetConfig
 from search_spaces.space import Space
 
 Timed = list[tuple[FasterNetConfig, float]]
 
 TOTAL = 49
-PROFILE = ProfiledDevice("arm", runtime="onnxruntime", threads=1)
+PROFILE = ProfiledDevice("arm", Backend())
 CASES = [("fasternet", 10.0), ("fasternet-32", 0.5), ("fasternet-32", 2.0)]
 every_case = pytest.mark.parametrize(
     ("name", "limit_ms"), CASES, ids=[f"{name}-{ms:g}ms" for name, ms in CASES]

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from predictors.measurement import Backend, Latency, Source, compare, compare_in_turn
+from predictors.measurement import Backend, Context, Latency, Source, compare, compare_in_turn
 
 ROUNDS, PROCESSES = 12, 3
 
@@ -24,7 +24,7 @@ def _measurement(
     return Latency(
         median_ms=true_ms, low_ms=true_ms / 1.03, high_ms=true_ms * 1.03, source=source,
         device="cpu", backend=Backend("onnxruntime"), samples_ms=samples,
-        context={} if session is None else {"session": session},
+        context=Context(session=session or ""),
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from predictors.backends.model import batched, config_model
 from predictors.backends.onnxruntime import provider
 from predictors.backends.table import find_runtime
 from predictors.devices.agent.timer import Timer
-from predictors.devices.local import COMMAND, gpu_name
+from predictors.devices.local import CUDA_COMMAND, gpu_name
 from predictors.devices.registry import device_names, open_device
 from predictors.devices.timed import clock_of
 from search_spaces.fasternet import FASTERNET
@@ -79,7 +79,7 @@ def test_a_gpu_times_networks(runtime: str) -> None:
         pytest.skip("it is built without CUDA")
     model = config_model(FASTERNET["t0"])
     device = open_device("cuda", runtime=runtime)
-    one, many = device.measure_each([model, batched(model, 256)], processes=1)
+    one, many = device.measure_each([model, batched(model, 256)], repeats=1)
     assert model.images_per_s(one.median_ms) < batched(model, 256).images_per_s(many.median_ms)
 
 
@@ -103,7 +103,7 @@ def test_it_is_the_first_that_is_visible(
 
 
 def test_what_times_counts_gpus_as_the_driver_does() -> None:
-    spelled = [*COMMAND[:-2], "-c", "import os; print(os.environ['CUDA_DEVICE_ORDER'])"]
+    spelled = [*CUDA_COMMAND[:-2], "-c", "import os; print(os.environ['CUDA_DEVICE_ORDER'])"]
     assert subprocess.check_output(spelled, text=True) == "PCI_BUS_ID\n"
 
 

@@ -19,19 +19,21 @@ from nas.report.html import html_report
 from nas.report.model import ReportModel
 from nas.study import journal
 from nas.study.run_folder import read_only_run
-from predictors.measurement import Latency
+from predictors.measurement import Latency, TimingProtocol
 
 BUDGETS = {"arm": 1.2, "cpu": 1.5}
 DEVICES = ("--device", "arm", "--device", "cpu", "--space", "fasternet-32")
 SEARCH = ("search", *DEVICES, "--budget", "arm=1.2ms,cpu=1.5ms", "--trials", "8", "--out")
 # Timings that are short and imprecise, here and in a process that is to be killed.
 QUICK: dict[str, Any] = {
-    "predictors.devices.timed.ROUNDS": (6, 6), "nas.run.CALIBRATION": 10,
+    "predictors.devices.registry.PROTOCOL": TimingProtocol(rounds=(6, 6)),
+    "nas.run.CALIBRATION": 10,
     "nas.verifying.PROCESSES": 1, "nas.run.TIMED": 0.5,
 }  # fmt: skip
 KILLED = f"""
 import importlib, sys
 from nas.cli.main import main
+from predictors.measurement import TimingProtocol
 for name, value in {QUICK!r}.items():
     module, _, constant = name.rpartition(".")
     setattr(importlib.import_module(module), constant, value)
@@ -73,7 +75,7 @@ def _rows(run: Path) -> list[dict[str, str]]:
 def _alone(run: Path, row: dict[str, str], device: str) -> Latency:
     """What the device says of a network of the front when it is asked by itself."""
     config = fn.load_config(run / row["config"])
-    return next(fn.open_device(device, reuse=True).measure_each([config], processes=1))
+    return next(fn.open_device(device, reuse=True).measure_each([config], repeats=1))
 
 
 def _check_front(run: Path) -> None:

@@ -18,8 +18,7 @@ def test_an_error_on_a_terminal_has_a_line_of_its_own(
         raise RuntimeError("it broke")
 
     done: list[int] = []
-    device = RecordedDevice(name="lab", description="a lab", runtime="onnxruntime", threads=1,
-                            recall=broken)  # fmt: skip
+    device = RecordedDevice(name="lab", description="a lab", backends=(Backend(),), find=broken)
     monkeypatch.setattr("nas.cli.measure.open_wanted", lambda *_: device)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     assert main(["measure", "t0", "t1"]) == 2

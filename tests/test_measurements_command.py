@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_cache import T1, entry, measurement
+from test_cache import T1, entry, latency
 
 from nas.cli.main import main
 from nas.study import journal
 from nas.study.measurement_files import read_entries
-from predictors.devices.cache import Store
+from predictors.devices.cache import Cache
 
 Streams = pytest.CaptureFixture[str]
 Line = dict[str, Any]
@@ -41,7 +41,7 @@ def _measurements(*arguments: str | Path) -> int:
 
 
 def _check_refusal(arguments: Sequence[str | Path], words: str, streams: Streams) -> None:
-    before = Store().entries()
+    before = Cache().entries()
     streams.readouterr()
     assert _measurements(*arguments) == 2
     out, err = streams.readouterr()
@@ -49,16 +49,16 @@ def _check_refusal(arguments: Sequence[str | Path], words: str, streams: Streams
     assert err.count("\n") == 1, err
     assert err.isascii()
     assert words in err
-    assert Store().entries() == before
+    assert Cache().entries() == before
 
 
 @pytest.fixture
 def file(folder: Path) -> Path:
     """Three exported measurements; the store that they came from is empty again."""
     for number in range(3):
-        Store().keep(entry(number))
+        Cache().put(entry(number))
     assert _measurements("export", folder / "three.jsonl") == 0
-    Store().path.unlink()
+    Cache().path.unlink()
     return folder / "three.jsonl"
 
 
@@ -67,12 +67,12 @@ def test_nothing_is_listed_where_nothing_is(capsys: Streams) -> None:
     assert len(capsys.readouterr().out.splitlines()) == 2
     assert _measurements("list", "--json") == 0
     assert json.loads(capsys.readouterr().out) == []
-    assert not Store().path.exists()
+    assert not Cache().path.exists()
 
 
 def test_measurements_are_listed_by_device_and_setting(capsys: Streams) -> None:
-    Store().merge([entry(1), entry(2, network=T1)], alias="lab")
-    Store().keep(entry(3))
+    Cache().merge([entry(1), entry(2, network=T1)], alias="lab")
+    Cache().put(entry(3))
     assert _measurements("--json") == 0
     cpu, lab = json.loads(capsys.readouterr().out)
     assert (cpu["device"], cpu["count"]) == ("cpu", 1)
@@ -86,13 +86,13 @@ def test_measurements_are_listed_by_device_and_setting(capsys: Streams) -> None:
 
 
 def test_devices_lists_what_is_only_stored(capsys: Streams) -> None:
-    Store().merge([entry(1), entry(2, network=T1)], alias="lab")
+    Cache().merge([entry(1), entry(2, network=T1)], alias="lab")
     assert _call("devices") == 0
     out = capsys.readouterr().out
     assert "stored: 2 measurements of a processor, onnxruntime 1.20, one thread, the last" in out
     assert _call("devices", "--json") == 0
     assert [d["name"] for d in json.loads(capsys.readouterr().out)] == ["cpu", "arm", "lab"]
-    Store().path.write_bytes(b"this is no database. " * 500)
+    Cache().path.write_bytes(b"this is no database. " * 500)
     assert _call("devices") == 0
     out, err = capsys.readouterr()
     assert "cpu" in out
@@ -102,24 +102,24 @@ def test_devices_lists_what_is_only_stored(capsys: Streams) -> None:
 @pytest.mark.parametrize("name", ["all.jsonl", "all.jsonl.gz"])
 def test_what_is_exported_is_imported_as_it_was(name: str, capsys: Streams) -> None:
     kept = [entry(1), entry(2, device="other", network=T1, ms=0.1 + 0.2)]
-    Store().merge(kept)
+    Cache().merge(kept)
     assert _measurements("export", name) == 0
     assert capsys.readouterr().out == f"{name}: 2 measurements\n"
     assert Path(name).read_bytes().startswith(b"\x1f\x8b") == name.endswith(".gz")
-    Store().path.unlink()
+    Cache().path.unlink()
     assert _measurements("import", name) == 0
     assert capsys.readouterr().out == "2 new, 0 replaced by newer ones, 0 kept\n"
-    assert Store().entries() == kept
+    assert Cache().entries() == kept
     assert [path.name for path in Path().iterdir()] == [name]
 
 
 def test_one_device_is_exported_and_imported_under_another_name(capsys: Streams) -> None:
-    Store().merge([entry(1), entry(2, device="other")])
+    Cache().merge([entry(1), entry(2, device="other")])
     assert _measurements("export", "one.jsonl", "--device", "other") == 0
     assert [found.device for found in read_entries(Path("one.jsonl"))] == ["other"]
     assert _measurements("import", "one.jsonl", "--as", "lab") == 0
-    assert [h.device for h in Store().holdings()] == ["cpu", "lab", "other"]
-    assert Store().find(entry(2).key) == measurement()
+    assert [h.device for h in Cache().holdings()] == ["cpu", "lab", "other"]
+    assert Cache().get(entry(2).artifact, entry(2).setting) == entry(2, device="other").latency
     _check_refusal(["export", "none", "--device", "gpu"], "must be measurements of gpu", capsys)
     _check_refusal(["import", "one.jsonl", "--as", "cpu"], "which is a device already", capsys)
     _check_refusal(["import", "one.jsonl", "--as", "../up"], "must be a word of letters", capsys)
@@ -129,50 +129,64 @@ def test_one_device_is_exported_and_imported_under_another_name(capsys: Streams)
 def test_import_tells_what_was_newer(file: Path, capsys: Streams) -> None:
     newer = replace(entry(1, ms=5.0), taken_at="2026-02-01T00:00:00+00:00")
     older = replace(entry(2, ms=6.0), taken_at="2025-12-01T00:00:00+00:00")
-    Store().merge([newer, older])
+    Cache().merge([newer, older])
     capsys.readouterr()
     assert _measurements("import", file) == 0
     assert capsys.readouterr().out == "1 new, 1 replaced by newer ones, 1 kept\n"
-    assert Store().find(entry(1).key) == newer.measurement
-    assert Store().find(entry(2).key) == measurement()
+    assert Cache().get(entry(1).artifact, entry(1).setting) == newer.latency
+    assert Cache().get(entry(2).artifact, entry(2).setting) == latency(number=2)
 
 
 LATER = (datetime.now(UTC) + timedelta(days=3)).isoformat()
 WRONG: list[tuple[Line, str]] = [
-    ({"artifact": "../../etc/passwd"}, "`artifact` must be a SHA-256"),
-    ({"artifact": None}, "`artifact` must be a line of text, but got None"),
-    ({"threads": 0}, "`threads` must be a positive whole number, but got 0"),
-    ({"threads": True}, "`threads` must be a positive whole number, but got True"),
-    ({"threads": 10**30}, "`threads` must be a positive whole number"),
-    ({"emulated": "no"}, "`emulated` must be true or false, but got 'no'"),
-    ({"machine": "a\x1b[2Jb"}, "`machine` must be a line of text"),
-    ({"machine": "a\nb"}, "`machine` must be a line of text"),
+    ({"description": "a\x1b[2Jb"}, "`description` must be a line of text"),
+    ({"description": "a\nb"}, "`description` must be a line of text"),
+    ({"description": 3}, "`description` must be `str`, got `int`"),
+    ({"taken_at": "yesterday"}, "`taken_at` is wrong: Invalid RFC3339 encoded datetime"),
+    ({"taken_at": "2026-01-01T00:00:00"}, "`taken_at` must be `datetime` with a timezone"),
+    ({"taken_at": LATER}, "`taken_at` must be in the past"),
+    ({"network": "t0"}, "`network` must be `object`, got `str`"),
+    ({"network": {"widths": []}}, "`network` must be an object with its `class`"),
+    ({"latency": None}, "`latency` must be `object`, got `null`"),
+    ({"latency": {"source": "measured"}}, "missing required field `median_ms`"),
+    ({"extra": 1}, "unknown field `extra`"),
+]
+WRONG_LATENCY: list[tuple[Line, str]] = [
+    ({"median_ms": -1.0}, "`latency.median_ms` must be `float` > 0.0"),
+    ({"median_ms": 0}, "`latency.median_ms` must be `float` > 0.0"),
+    ({"median_ms": float("nan")}, "must be a JSON object"),
+    ({"high_ms": float("inf")}, "must be a JSON object"),
+    ({"high_ms": 10**400}, "`latency.high_ms`"),
+    ({"high_ms": 2.0}, "`low_ms`, `median_ms` and `high_ms` must be in this order"),
+    ({"low_ms": "1"}, "`latency.low_ms` must be `float`, got `str`"),
+    ({"median_ms": True}, "`latency.median_ms` must be `float`, got `bool`"),
+    ({"source": "predicted"}, "`source` must be measured, but got 'predicted'"),
+    ({"source": "told"}, "`latency.source` is wrong: Invalid enum value 'told'"),
+    ({"unstable": 1}, "`latency.unstable` must be `bool`, got `int`"),
+    ({"samples_ms": 3}, "`latency.samples_ms` must be `array`, got `int`"),
+    ({"samples_ms": [[1.0], [-1.0]]}, "`latency.samples_ms[1][0]` must be `float` > 0.0"),
+    ({"context": []}, "`latency.context` must be `object`, got `array`"),
+    ({"context": {}}, "`artifact` must be a SHA-256 in lower-case hex, but got ''"),
     ({"device": "\ud800"}, "`device` must be a line of text"),
     ({"device": ""}, "`device` must be a line of text, but got ''"),
     ({"device": "x" * 500}, "`device` must be a line of text"),
-    ({"runtime": "torch"}, "`measurement` must be of the same runtime, precision and threads"),
-    ({"taken_at": "yesterday"}, "`taken_at` must be an ISO time with its zone"),
-    ({"taken_at": "2026-01-01T00:00:00"}, "`taken_at` must be an ISO time with its zone"),
-    ({"taken_at": LATER}, "`taken_at` must be in the past"),
-    ({"network": "t0"}, "`network` must be an object with its `class`, but got 't0'"),
-    ({"measurement": None}, "`measurement` must be an object"),
-    ({"measurement": {"source": "measured"}}, "must be positive numbers in this order"),
-]  # fmt: skip
-WRONG_MEASUREMENT: list[tuple[Line, str]] = [
-    ({"median_ms": -1.0}, "must be positive numbers in this order"),
-    ({"median_ms": 0}, "must be positive numbers in this order"),
-    ({"median_ms": float("nan")}, "must be a JSON object"),
-    ({"high_ms": float("inf")}, "must be a JSON object"),
-    ({"high_ms": 10**400}, "must be positive numbers in this order"),
-    ({"high_ms": 2.0}, "must be positive numbers in this order"),
-    ({"low_ms": "1"}, "must be positive numbers in this order"),
-    ({"median_ms": True}, "must be positive numbers in this order"),
-    ({"source": "predicted"}, "`source` must be measured, but got 'predicted'"),
-    ({"unstable": 1}, "`unstable` must be true or false, but got 1"),
-    ({"samples_ms": 3}, "`samples_ms` must be a list of lists of positive numbers"),
-    ({"samples_ms": [[1.0], [-1.0]]}, "`samples_ms` must be a list of lists"),
-    ({"context": []}, "`context` must be an object, but got []"),
-    ({"extra": 1}, "must be an object with the fields of a measurement"),
+    ({"extra": 1}, "`latency` must have the fields of a latency, but got 'extra'"),
+]
+WRONG_BACKEND: list[tuple[Line, str]] = [
+    ({"threads": 0}, "`threads` must be a positive whole number, but got 0"),
+    ({"threads": True}, "`latency.backend.threads` must be `int`, got `bool`"),
+    ({"threads": 10**30}, "`threads` must be a positive whole number"),
+    ({"runtime": ""}, "`runtime` must be a line of text, but got ''"),
+]
+WRONG_CONTEXT: list[tuple[Line, str]] = [
+    ({"artifact": "../../etc/passwd"}, "`artifact` must be a SHA-256"),
+    ({"artifact": None}, "`latency.context.artifact` must be `str`, got `null`"),
+    ({"emulated": "no"}, "`latency.context.emulated` must be `bool`, got `str`"),
+    ({"machine": "a\x1b[2Jb"}, "`machine` must be a line of text"),
+    ({"machine": ""}, "`machine` must be told by a measurement, but is not"),
+    ({"nearness": 7}, "`latency.context.nearness` must be `float` <= 1.0"),
+    ({"references": {"t0": {"kept_ms": 1.0}}}, "missing required field `now_ms`"),
+    ({"counts": {"samples": "9"}}, "`latency.context.counts[...]` must be `int`, got `str`"),
 ]
 
 
@@ -193,11 +207,25 @@ def test_a_line_that_is_no_measurement_imports_nothing(
     _import_changed(file, lambda line: line.update(change), words, capsys)
 
 
-@pytest.mark.parametrize(("change", "words"), WRONG_MEASUREMENT, ids=lambda v: str(v)[:30])
+@pytest.mark.parametrize(("change", "words"), WRONG_LATENCY, ids=lambda v: str(v)[:30])
 def test_a_latency_that_is_none_imports_nothing(
     file: Path, change: Line, words: str, capsys: Streams
 ) -> None:
-    _import_changed(file, lambda line: line["measurement"].update(change), words, capsys)
+    _import_changed(file, lambda line: line["latency"].update(change), words, capsys)
+
+
+@pytest.mark.parametrize(("change", "words"), WRONG_BACKEND, ids=lambda v: str(v)[:30])
+def test_a_backend_that_is_none_imports_nothing(
+    file: Path, change: Line, words: str, capsys: Streams
+) -> None:
+    _import_changed(file, lambda line: line["latency"]["backend"].update(change), words, capsys)
+
+
+@pytest.mark.parametrize(("change", "words"), WRONG_CONTEXT, ids=lambda v: str(v)[:30])
+def test_a_context_that_is_none_imports_nothing(
+    file: Path, change: Line, words: str, capsys: Streams
+) -> None:
+    _import_changed(file, lambda line: line["latency"]["context"].update(change), words, capsys)
 
 
 def _files() -> dict[str, tuple[bytes, str]]:
@@ -229,7 +257,7 @@ def _files() -> dict[str, tuple[bytes, str]]:
 def test_a_file_that_holds_something_else_imports_nothing(name: str, capsys: Streams) -> None:
     content, words = _files()[name]
     Path("file").write_bytes(content)
-    Store().keep(entry(1))
+    Cache().put(entry(1))
     _check_refusal(["import", "file"], words.format("file"), capsys)
     assert [path.name for path in Path().iterdir()] == ["file"]
 
@@ -238,20 +266,20 @@ def test_files_that_cannot_be_used_are_one_line(folder: Path, capsys: Streams) -
     _check_refusal(["import", "gone"], "No such file or directory: gone", capsys)
     _check_refusal(["import", folder], "Is a directory", capsys)
     _check_refusal(["export", "all"], "must be measurements to export, but", capsys)
-    Store().keep(entry(1))
+    Cache().put(entry(1))
     _check_refusal(["export", "gone/all"], "No such file or directory: gone/all", capsys)
     _check_refusal(["export", "all", "--run", "gone"], "must be a folder that `fasternas", capsys)
     assert list(folder.iterdir()) == []
 
 
 def test_a_store_that_cannot_be_read_is_one_line(file: Path, capsys: Streams) -> None:
-    Store().path.write_bytes(b"this is no database. " * 500)
+    Cache().path.write_bytes(b"this is no database. " * 500)
     for command in (["list"], ["export", "all"], ["import", str(file)]):
         capsys.readouterr()
         assert _measurements(*command) == 2
         out, err = capsys.readouterr()
         assert (out, err.count("\n")) == ("", 1)
-        assert err.startswith(f"fasternas: error: {Store().path} must be a database of measure")
+        assert err.startswith(f"fasternas: error: {Cache().path} must be a database of measure")
 
 
 def test_a_run_whose_latencies_are_predicted_has_none_to_export(capsys: Streams) -> None:
@@ -264,7 +292,7 @@ def test_a_run_of_before_is_told_to_measure_again(capsys: Streams) -> None:
     Path("run").mkdir()
     Path("run/run.json").write_text('{"options": {}}')
     line = {"config": {"widths": [16], "depths": [1], "partial_ratios": [0.5], "expansions": [2]},
-            "measurement": {**entry(1).as_json()["measurement"], "context": {}}}  # fmt: skip
+            "measurement": {**entry(1).latency.as_json(), "context": {}}}  # fmt: skip
     journal.append(Path("run/measurements.jsonl"), [line])
-    words = "must say their runtime_version, but do not. An older fasternas wrote them"
+    words = "must say where they were timed, but: `artifact` must be told by a measurement"
     _check_refusal(["export", "all", "--run", "run"], words, capsys)

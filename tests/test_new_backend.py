@@ -11,6 +11,7 @@ from networks import TINY
 from nas.cli.main import main
 from predictors.backends import table
 from predictors.backends.table import BackendModule, Runtime
+from predictors.measurement import TimingProtocol
 from search_spaces.formats import save_config
 
 Streams = pytest.CaptureFixture[str]
@@ -70,7 +71,7 @@ def plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(table, "TABLE", (*table.TABLE, line))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("predictors.devices.timed.ROUNDS", (6, 6))
+    monkeypatch.setattr("predictors.devices.registry.PROTOCOL", TimingProtocol(rounds=(6, 6)))
     save_config(TINY, tmp_path / "tiny.yaml")
     return line.name
 

@@ -24,12 +24,13 @@ from predictors.backends.model import config_model
 from predictors.backends.table import find_runtime
 from predictors.devices.boards import Board, load_boards, save_boards
 from predictors.devices.connection import DeviceLostError
-from predictors.devices.device import Wanted
 from predictors.devices.pool import PooledDevice, in_groups
-from predictors.devices.registry import open_device, wanted_of
+from predictors.devices.registry import backend_of, open_device
+from predictors.measurement import Backend, TimingProtocol
 
 NETWORKS = [replace(TINY, classes=10 + i) for i in range(6)]
 POOL = "b1,b2,b3"
+QUICK = TimingProtocol(rounds=(6, 6), attempt_pause_s=0.1, retry_s=0.2)
 Streams = pytest.CaptureFixture[str]
 
 
@@ -39,9 +40,7 @@ def boards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Ser
     if SSHD is None or os.getuid() != 0:
         pytest.skip("OpenSSH's sshd is not installed here, or this is not root.")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("predictors.devices.timed.ROUNDS", (6, 6))
-    monkeypatch.setattr("predictors.devices.timed.PAUSE_S", 0.1)
-    monkeypatch.setattr("predictors.devices.pool.RETRY_S", 0.2)
+    monkeypatch.setattr("predictors.devices.registry.PROTOCOL", QUICK)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with ExitStack() as stack:
         servers = [stack.enter_context(running_sshd()) for _ in range(3)]
@@ -63,23 +62,20 @@ def test_three_boards_share_the_networks(boards: list[Server], tmp_path: Path) -
     device = open_device("b1, b2," + boards[2].address)
     assert device.name == f"b1,b2,{boards[2].address}"
     assert device.description.startswith("3 boards: ")
-    measured = list(device.measure_each(NETWORKS, processes=1))
-    assert [m.context["artifact"] for m in measured] == _digests(tmp_path)
-    timed_on = Counter(m.context["board"] for m in measured)
+    measured = list(device.measure_each(NETWORKS, repeats=1))
+    assert [m.context.artifact for m in measured] == _digests(tmp_path)
+    timed_on = Counter(m.context.board for m in measured)
     assert timed_on == {"b1": 2, "b2": 2, boards[2].address: 2}
     assert {m.device for m in measured} == {device.name}
     assert all(0 < m.low_ms < m.median_ms < m.high_ms for m in measured)
-    json.dumps([m.context for m in measured])
+    json.dumps([m.context.as_json() for m in measured])
     for server in boards:
         until(lambda server=server: server.agents() == [])  # type: ignore[misc]
         assert server.left() == []
 
 
-def test_a_board_that_dies_is_left_out(
-    boards: list[Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("predictors.devices.pool.GROUP", 1)  # two for each
-    device = open_device(POOL)
+def test_a_board_that_dies_is_left_out(boards: list[Server], tmp_path: Path) -> None:
+    device = open_device(POOL, protocol=replace(QUICK, group=1))  # two for each
 
     def kill() -> None:
         until(boards[1].agents)
@@ -87,10 +83,10 @@ def test_a_board_that_dies_is_left_out(
 
     killer = threading.Thread(target=kill)
     killer.start()
-    measured = list(device.measure_each(NETWORKS, processes=1))
+    measured = list(device.measure_each(NETWORKS, repeats=1))
     killer.join()
-    assert [m.context["artifact"] for m in measured] == _digests(tmp_path)
-    assert {m.context["board"] for m in measured} == {"b1", "b3"}
+    assert [m.context.artifact for m in measured] == _digests(tmp_path)
+    assert {m.context.board for m in measured} == {"b1", "b3"}
     remark = next(line for line in device.remarks if "dropped out" in line)
     assert remark.startswith("b2 dropped out, and the others timed its networks: The device must")
     assert "Connection refused. Is sshd running on that port?" in remark
@@ -100,7 +96,8 @@ def test_a_search_outlives_one_of_its_boards(
     boards: list[Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Streams
 ) -> None:
     monkeypatch.setattr("nas.run.CALIBRATION", 12)
-    monkeypatch.setattr("predictors.devices.pool.GROUP", 1)  # four for each
+    single = replace(QUICK, group=1)  # four for each
+    monkeypatch.setattr("predictors.devices.registry.PROTOCOL", single)
     monkeypatch.setattr("nas.verifying.PROCESSES", 1)
     monkeypatch.setattr("nas.run.TIMED", 0.1)  # the named sizes are not timed
     monkeypatch.chdir(tmp_path)
@@ -160,7 +157,7 @@ def test_boards_that_disagree_are_named() -> None:
 @pytest.mark.usefixtures("cache")
 def test_boards_that_agree_are_no_remark() -> None:
     pool = _pool_of_stand_ins(slower=1.04)
-    assert {m.context["board"] for m in pool.measure_each(NETWORKS)} == {"b1", "b2", "b3"}
+    assert {m.context.board for m in pool.measure_each(NETWORKS)} == {"b1", "b2", "b3"}
     assert pool.remarks == []
 
 
@@ -173,7 +170,7 @@ def test_a_board_that_died_with_its_last_networks_is_named() -> None:
         raise DeviceLostError("The device must answer, but b2 did not.")
 
     pool = PooledDevice(POOL, [stand_in("b1", partial(asked.wait, 30)), stand_in("b2", die)])
-    assert {m.context["board"] for m in pool.measure_each(NETWORKS[:2])} == {"b1"}
+    assert {m.context.board for m in pool.measure_each(NETWORKS[:2])} == {"b1"}
     assert pool.remarks == ["b2 dropped out, and the others timed its networks: "
                             "The device must answer, but b2 did not."]  # fmt: skip
 
@@ -182,19 +179,19 @@ def test_a_board_that_died_with_its_last_networks_is_named() -> None:
 def test_latencies_of_all_boards_are_on_the_scale_of_the_first_to_answer() -> None:
     first, *others = _pool_of_stand_ins(kept_ms=1.5).measure_each(NETWORKS)
     own_ms = {"b1": 1.0, "b2": 1.0, "b3": 1.5}
-    scale_ms = own_ms[first.context["board"]]
+    scale_ms = own_ms[first.context.board]
     for m in (first, *others):
         assert (m.low_ms, m.median_ms, m.high_ms) == pytest.approx(
             (1.9 * scale_ms, 2.0 * scale_ms, 2.1 * scale_ms)
         )
-        assert m.context["references"]["t0"]["kept_ms"] == 4 * scale_ms
+        assert m.context.references["t0"].kept_ms == 4 * scale_ms
     later = PooledDevice("b3,b2,b1", [stand_in(name, kept_ms=7.0) for name in own_ms])
     assert later.measure(TINY).median_ms == pytest.approx(2.0 * scale_ms)  # it is kept
 
 
 def test_groups_keep_every_place_busy() -> None:
     def sizes(networks: int, places: int) -> list[int]:
-        return [len(group) for group in in_groups([TINY] * networks, places)]
+        return [len(group) for group in in_groups([TINY] * networks, places, most=8)]
 
     assert sizes(0, 3) == []
     assert sizes(2, 3) == [1, 1]
@@ -211,9 +208,9 @@ BOARD = Board(name="b1", ssh="ssh://10.0.0.1", machine="Raspberry Pi 5", version
     ("changes", "words"),
     [
         ({"machine": "Raspberry Pi 4"}, "machine is Raspberry Pi 5 on b1 and Raspberry Pi 4 on b2"),
-        ({"runtime": "torch"}, "runtime is onnxruntime on b1 and torch on b2"),
+        ({"backend": Backend("torch")}, "runtime is onnxruntime on b1 and torch on b2"),
         ({"version": "1.21"}, "version is 1.20 on b1 and 1.21 on b2"),
-        ({"threads": 2}, "threads is 1 on b1 and 2 on b2"),
+        ({"backend": Backend(threads=2)}, "threads is 1 on b1 and 2 on b2"),
         ({"emulated": True}, "processor is real on b1 and emulated on b2"),
         ({"ssh": "ssh://10.0.0.1:22"}, "must name each board once, but b1 and b2 are both ssh:"),
     ],
@@ -231,11 +228,16 @@ def test_boards_that_make_no_pool_are_refused_in_one_line(
 
 
 def test_what_is_told_needs_not_be_registered() -> None:
-    save_boards({"b1": BOARD, "b2": replace(BOARD, name="b2", ssh="ssh://10.0.0.2", threads=2)})
-    assert wanted_of("b1,b2", threads=3) == Wanted(threads=3)
-    assert open_device("b1,b2", threads=3).threads == 3
+    save_boards(
+        {
+            "b1": BOARD,
+            "b2": replace(BOARD, name="b2", ssh="ssh://10.0.0.2", backend=Backend(threads=2)),
+        }
+    )
+    assert backend_of("b1,b2", threads=3) == Backend(threads=3)
+    assert open_device("b1,b2", threads=3).backends == (Backend(threads=3),)
     with pytest.raises(ValueError, match="threads is 1 on b1 and 2 on b2"):
-        wanted_of("b1,b2")
+        backend_of("b1,b2")
 
 
 @pytest.mark.parametrize(
@@ -251,11 +253,6 @@ def test_what_is_no_board_is_refused(name: str, words: str) -> None:
     assert list(load_boards()) == ["b1"]
     with pytest.raises(ValueError, match=words):
         open_device(name)
-
-
-def test_a_pool_is_measured_and_predicts_nothing() -> None:
-    with pytest.raises(RuntimeError, match=r"must be a profile to predict, but b1,b2 is measured"):
-        PooledDevice("b1,b2", [stand_in("b1"), stand_in("b2")]).predict([TINY])
 
 
 @pytest.mark.parametrize(

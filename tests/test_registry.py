@@ -12,6 +12,7 @@ from nas.study.run_folder import read_only_run, start_run
 from predictors.backends import table
 from predictors.backends.table import find_runtime
 from predictors.devices.registry import fastest_runtime
+from predictors.measurement import TimingProtocol
 from search_spaces.formats import save_config
 
 Streams = pytest.CaptureFixture[str]
@@ -23,7 +24,7 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    monkeypatch.setattr("predictors.devices.timed.ROUNDS", (2, 2))
+    monkeypatch.setattr("predictors.devices.registry.PROTOCOL", TimingProtocol(rounds=(2, 2)))
     few = [find_runtime(name) for name in ("torch", "onnxruntime", "openvino")]
     monkeypatch.setattr("predictors.devices.registry.runtimes", lambda **_: few)
     found = table.installed_version
@@ -34,7 +35,7 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_fastest_runtime_is_the_one_that_takes_the_least_time() -> None:
     choice = fastest_runtime("cpu", [TINY])
     (first, least), *others = choice.latencies_ms.items()
-    assert choice.device.runtime == first
+    assert choice.device.backends[0].runtime == first
     assert all(least <= ms for _, ms in others)
     assert sorted(choice.latencies_ms) == ["onnxruntime", "torch"]
     assert "`runtime` openvino must be installed here" in choice.refusals["openvino"]
@@ -82,4 +83,4 @@ def test_a_run_that_knows_no_precision_is_one_in_fp32(tmp_path: Path) -> None:
     assert stored["options"].pop("precision") == "fp32"
     file.write_text(json.dumps(stored))
     run = read_only_run(tmp_path / "run")
-    assert run.options.precision == run.device.precision == "fp32"
+    assert run.options.precision == run.device.backends[0].precision == "fp32"

@@ -7,6 +7,7 @@ import pytest
 from nas.cli.main import main
 from nas.study import journal
 from nas.study.run_folder import resume_run
+from predictors.measurement import TimingProtocol
 
 Streams = pytest.CaptureFixture[str]
 
@@ -21,7 +22,7 @@ def test_a_run_is_repeated_elsewhere_from_its_measurements(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("predictors.devices.timed.ROUNDS", (6, 6))
+    monkeypatch.setattr("predictors.devices.registry.PROTOCOL", TimingProtocol(rounds=(6, 6)))
     monkeypatch.setattr("nas.run.CALIBRATION", 10)
     monkeypatch.setattr("nas.verifying.PROCESSES", 1)
     for limit in ("TIMED", "NEAR"):  # the named sizes are neither timed nor scored

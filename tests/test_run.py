@@ -21,6 +21,7 @@ from nas.search.trial import Outcome
 from nas.study import journal
 from nas.study.options import SearchOptions
 from nas.study.run_folder import resume_run
+from predictors.measurement import TimingProtocol
 
 PROGRAM = Path(sys.executable).with_name("fasternas")
 TRIALS = 24
@@ -40,7 +41,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No cache and no cluster of anybody else; here, timings that are short and imprecise."""
-    monkeypatch.setattr("predictors.devices.timed.ROUNDS", (6, 6))
+    monkeypatch.setattr("predictors.devices.registry.PROTOCOL", TimingProtocol(rounds=(6, 6)))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 

@@ -13,16 +13,10 @@ import pytest
 
 from predictors.backends.table import Start
 from predictors.devices.connection import Connection, ConnectionLostError
-from predictors.devices.timed import (
-    COOL_S,
-    COOLINGS,
-    MOST_ROUNDS,
-    ROUNDS,
-    Session,
-    SessionTimer,
-    merged,
-)
+from predictors.devices.timed import Session, SessionTimer, with_sessions
+from predictors.measurement import Context, TimingProtocol
 
+PROTOCOL = TimingProtocol()
 TRUE_MS = {0: 1.0, 1: 10.0, 2: 4.0}
 Slowness = Callable[[int], float]  # by the number of blocks that were timed before
 
@@ -70,7 +64,8 @@ def _run(machine: Machine, *, threads: int = 1) -> Session:
         threads=threads,
         cores=None,
     )
-    return SessionTimer(cast(Connection, machine), start).run(seed=0, processes=3)
+    timer = SessionTimer(cast(Connection, machine), start, PROTOCOL)
+    return timer.run(seed=0, repeats=3)
 
 
 def _ratio(found: Session) -> float:
@@ -79,9 +74,9 @@ def _ratio(found: Session) -> float:
 
 def test_a_quiet_machine_needs_the_fewest_rounds(cool: list[float]) -> None:
     found = _run(Machine())
-    assert len(found.rounds) == ROUNDS[0]
+    assert len(found.rounds) == PROTOCOL.rounds[0]
     assert _ratio(found) == pytest.approx(0.4, rel=0.01)
-    assert found.ready == {"pinned": True, "realtime": False}
+    assert (found.pinned, found.realtime) == (True, False)
     assert found.counts["rounds_left_out"] == found.counts["left_out"] == 0
     assert (found.lowest_mhz, found.highest_celsius) == (None, 61.5)
     assert not cool
@@ -105,11 +100,11 @@ def _throttled(blocks: int) -> float:
 
 def test_throttled_rounds_are_left_out_and_timed_again_after_a_pause(cool: list[float]) -> None:
     found = _run(Machine(slowness=_throttled))
-    assert len(found.rounds) == ROUNDS[0]
+    assert len(found.rounds) == PROTOCOL.rounds[0]
     assert found.counts["rounds_left_out"] >= 3
     assert sum(blocks[1] > 11 for blocks in found.rounds) <= 1  # its onset
     assert cool
-    assert set(cool) == {COOL_S}
+    assert set(cool) == {PROTOCOL.pause_s}
 
 
 def test_a_frequency_that_drops_is_seen_at_once(cool: list[float]) -> None:
@@ -117,14 +112,14 @@ def test_a_frequency_that_drops_is_seen_at_once(cool: list[float]) -> None:
     found = _run(Machine(mhz=lambda blocks: 1500.0 if 20 <= blocks < 29 else 2400.0, noise=0.02))
     assert found.counts["rounds_left_out"] in (3, 4)
     assert found.lowest_mhz == 1500
-    assert len(cool) == COOLINGS
+    assert len(cool) == PROTOCOL.pauses
 
 
 def test_a_machine_that_never_settles_is_timed_for_the_most_rounds(cool: list[float]) -> None:
     found = _run(Machine(slowness=lambda blocks: 1 + 0.02 * blocks))
-    assert len(found.rounds) + found.counts["rounds_left_out"] == MOST_ROUNDS
-    assert len(found.rounds) >= ROUNDS[0]
-    assert len(cool) == COOLINGS
+    assert len(found.rounds) + found.counts["rounds_left_out"] == PROTOCOL.most_rounds
+    assert len(found.rounds) >= PROTOCOL.rounds[0]
+    assert len(cool) == PROTOCOL.pauses
     assert _ratio(found) == pytest.approx(0.4, rel=0.02)
 
 
@@ -134,10 +129,10 @@ def test_with_more_threads_the_clock_is_the_wall() -> None:
 
 def test_what_happened_in_all_processes_is_summed_up() -> None:
     sessions = [_run(Machine(preempts=lambda i: i == 0)) for _ in range(2)]
-    found = merged(sessions)
-    assert found["counts"]["samples"] == 2 * sessions[0].counts["samples"]
-    assert found["highest_celsius"] == 61.5
-    assert found["pinned"] is True
+    found = with_sessions(Context(), sessions)
+    assert found.counts["samples"] == 2 * sessions[0].counts["samples"]
+    assert found.highest_celsius == 61.5
+    assert found.pinned
 
 
 @pytest.mark.parametrize("preempted", ["yes", [1], None, {"0": 1}])

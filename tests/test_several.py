@@ -5,7 +5,7 @@ from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from networks import LARGER, TINY
@@ -15,15 +15,11 @@ from nas.report.model import ReportModel
 from nas.study.options import SearchOptions
 from nas.study.run_folder import read_only_run, start_run
 from nas.training.timing_place import place_for
-from predictors.backends.model import Model
-from predictors.devices.cache import now_ms
 from predictors.devices.connection import DeviceLostError, OverwhelmedError
-from predictors.devices.device import Wanted
+from predictors.devices.device import Network
 from predictors.devices.registry import open_device
-from predictors.devices.several import MultiBackendDevice, forms_of
-from predictors.latency import Prediction
-from predictors.measurement import Backend, Latency, Source
-from search_spaces.fasternet import FasterNetConfig
+from predictors.devices.several import MultiBackendDevice, backend_pairs
+from predictors.measurement import Backend, Context, Latency, Reference, TimingProtocol
 
 
 @dataclass(eq=False, kw_only=True)
@@ -35,20 +31,25 @@ class Form:
     takes_ms: dict[int, float]
     error: type[RuntimeError] = RuntimeError
     name: str = "cpu"
-    threads: int = 1
-    source: Source = "measured"
+    source: Literal["measured"] = "measured"
     remarks: Sequence[str] = ()
     asked: int = 0
-    references: dict[str, Any] = field(default_factory=dict)
+    references: dict[str, Reference] = field(default_factory=dict)
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        return (Backend(self.runtime, self.precision),)
 
     @property
     def description(self) -> str:
         return f"a machine, {self.runtime}, {self.precision}: measured"
 
-    def measure(self, network: FasterNetConfig | Model) -> Latency:
+    def measure(self, network: Network) -> Latency:
         return next(self.measure_each([network]))
 
-    def measure_each(self, networks: Sequence[Any], *, processes: int = 7) -> Iterator[Latency]:
+    def measure_each(
+        self, networks: Sequence[Any], *, repeats: int | None = None
+    ) -> Iterator[Latency]:
         self.asked += 1
         for config in networks:
             if config.depths[0] not in self.takes_ms:
@@ -60,12 +61,9 @@ class Form:
                 high_ms=1.1 * ms,
                 source="measured",
                 device="cpu",
-                backend=Backend(self.runtime, self.precision, processes),
-                context={"references": self.references, "nearness": 0.5},
+                backend=Backend(self.runtime, self.precision, repeats or 1),
+                context=Context(references=self.references, nearness=0.5),
             )
-
-    def predict(self, configs: Sequence[FasterNetConfig]) -> Prediction:
-        raise NotImplementedError
 
 
 BOTH = [TINY, LARGER]  # of depths 1 and 4
@@ -74,7 +72,7 @@ BOTH = [TINY, LARGER]  # of depths 1 and 4
 def _told(device: MultiBackendDevice) -> list[tuple[str, str, float]]:
     return [
         (m.backend.runtime, m.backend.precision, m.median_ms)
-        for m in device.measure_each(BOTH, processes=3)
+        for m in device.measure_each(BOTH, repeats=3)
     ]
 
 
@@ -85,15 +83,13 @@ def test_each_network_counts_in_its_fastest_form() -> None:
     ])  # fmt: skip
     assert _told(device) == [("onnxruntime", "fp32", 1.0), ("openvino", "int8", 5.0)]
     assert device.measure(LARGER).backend.precision == "int8"
-    assert (device.runtime, device.precision) == ("onnxruntime,openvino", "fp32,int8")
+    assert device.backends == (Backend("onnxruntime"), Backend("openvino", "int8"))
     assert device.description.count("; ") == 1
     assert device.remarks == []
-    with pytest.raises(RuntimeError, match="`device` must be a profile to predict, but cpu is"):
-        device.predict([TINY])
 
 
 def test_what_was_timed_just_now_is_compared_by_the_clock() -> None:
-    slow = {name: {"kept_ms": 2.0, "now_ms": 1.0} for name in ("small", "large")}
+    slow = {name: Reference(kept_ms=2.0, now_ms=1.0) for name in ("small", "large")}
     first = Form(runtime="onnxruntime", precision="fp32", takes_ms={1: 3.0}, references=slow)
     second = Form(runtime="openvino", precision="fp32", takes_ms={1: 2.0})
     found = MultiBackendDevice("cpu", [first, second]).measure(TINY)
@@ -139,39 +135,41 @@ def test_what_no_form_can_do_and_a_lost_machine_are_errors() -> None:
 
 
 def test_the_pairs_are_those_that_there_are() -> None:
-    assert forms_of("onnxruntime, openvino", "fp32,bf16") == [
-        ("onnxruntime", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"),
-    ]  # fmt: skip
-    assert forms_of("onnxruntime,onnxruntime", "fp32") == [("onnxruntime", "fp32")]
+    assert backend_pairs(["onnxruntime", "openvino"], ["fp32", "bf16"], 2) == (
+        Backend("onnxruntime", "fp32", 2),
+        Backend("openvino", "fp32", 2),
+        Backend("openvino", "bf16", 2),
+    )
+    assert backend_pairs(["onnxruntime", "onnxruntime"], ["fp32"], 1) == (Backend("onnxruntime"),)
     with pytest.raises(ValueError, match="`runtime` must be one of onnxruntime, torch"):
-        forms_of("onnxruntime,tvm", "fp32")
+        backend_pairs(["onnxruntime", "tvm"], ["fp32"], 1)
     with pytest.raises(ValueError, match=r"`precision` must be one that a runtime has, .*'bf16'"):
-        forms_of("onnxruntime,torch", "fp32,bf16")
+        backend_pairs(["onnxruntime", "torch"], ["fp32", "bf16"], 1)
     with pytest.raises(ValueError, match="`precision` must be one of fp32 in torch, but got"):
-        forms_of("onnxruntime,torch", "int8")
+        backend_pairs(["onnxruntime", "torch"], ["int8"], 1)
 
 
 def test_what_is_not_given_is_as_on_the_device() -> None:
     asked = Namespace(device="cpu", runtime=None, precision="fp32,int8", threads=2)
-    assert wanted_by(asked, []) == Wanted(precision="fp32,int8", threads=2)
+    assert wanted_by(asked, []) == Backend(precision="fp32,int8", threads=2)
     asked = Namespace(device="cpu", runtime="openvino,ncnn", precision=None, threads=None)
-    assert wanted_by(asked, []) == Wanted(runtime="openvino,ncnn")
+    assert wanted_by(asked, []) == Backend(runtime="openvino,ncnn")
 
 
 def test_this_machine_is_timed_in_each_form(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("predictors.devices.timed.ROUNDS", (6, 6))
+    monkeypatch.setattr("predictors.devices.registry.PROTOCOL", TimingProtocol(rounds=(6, 6)))
     device = open_device("cpu", precision="fp32,int8")
-    found = next(device.measure_each([TINY], processes=1))
-    alone = {p: next(open_device("cpu", precision=p, reuse=True).measure_each([TINY], processes=1))
+    found = next(device.measure_each([TINY], repeats=1))
+    alone = {p: next(open_device("cpu", precision=p, reuse=True).measure_each([TINY], repeats=1))
              for p in ("fp32", "int8")}  # fmt: skip
-    assert all(m.context.get("recalled") for m in alone.values())
+    assert all(m.context.cached for m in alone.values())
     assert found.median_ms in {m.median_ms for m in alone.values()}
     assert {m.median_ms for m in (found, *found.slower)} == {m.median_ms for m in alone.values()}
-    assert now_ms(found) <= now_ms(found.slower[0])
-    assert open_device("cpu", precision="fp32,fp32").precision == "fp32"
+    assert found.now_ms() <= found.slower[0].now_ms()
+    assert open_device("cpu", precision="fp32,fp32").backends == (Backend(),)
     with pytest.raises(ValueError, match="`precision` must be fp32 for the profile"):
         open_device("arm", precision="fp32,int8")
 
@@ -184,12 +182,12 @@ def test_a_run_keeps_its_forms_and_a_network_of_its_front_has_one(tmp_path: Path
     told = json.loads((folder / "run.json").read_text())
     assert "; " in told["machine"]["device"]
     run = read_only_run(folder)
-    assert (run.device.precision, run.options) == ("fp32,int8", options)
+    assert ([b.precision for b in run.device.backends], run.options) == (["fp32", "int8"], options)
     rows = ["config,accuracy,latency_ms,runtime,precision",
             "configs/trial-0001.yaml,80,1.0,onnxruntime,int8"]  # fmt: skip
     (folder / "pareto.csv").write_text("\n".join(rows) + "\n")
     assert place_for(folder, None, network="trial-0001").precision == "int8"
     assert place_for(folder, None, network="trial-0002").precision == "fp32"
-    assert place_for(folder, None, network="trial-0001").open().precision == "int8"
+    assert place_for(folder, None, network="trial-0001").open().backends[0].precision == "int8"
     notes = ReportModel(run).notes
     assert "Each network is in the fastest of onnxruntime at fp32,int8." in notes

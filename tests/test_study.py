@@ -25,7 +25,7 @@ from nas.study.store import (
     read_run,
     write_run,
 )
-from predictors.measurement import Backend, Latency
+from predictors.measurement import Backend, Context, Latency
 from search_spaces.fasternet import FASTERNET, SPACES
 from search_spaces.space import Genes
 
@@ -42,7 +42,7 @@ OUTCOMES = [
 MEASUREMENT = Latency(
     median_ms=1 / 7, low_ms=0.1, high_ms=0.2, source="measured", device="cpu",
     backend=Backend("onnxruntime", threads=2), unstable=True, samples_ms=((0.1, 0.15), (0.2,)),
-    context={"clock": "cpu_ms", "pinned": True, "governor": None, "cores": [0, 1]},
+    context=Context(clock="cpu_ms", pinned=True, cores="0,1"),
 )  # fmt: skip
 
 

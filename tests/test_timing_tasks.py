@@ -14,7 +14,7 @@ import pytest
 from loopback_sshd import until
 from networks import TINY
 from ray_nodes import two_nodes
-from stand_ins import stand_in
+from stand_ins import classes, said, stand_in
 
 from nas.ray_pool import joined, through_ray, timed_in_task
 from predictors.devices.connection import DeviceLostError
@@ -38,7 +38,6 @@ def cluster() -> Iterator[Any]:
 def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("predictors.devices.pool.RETRY_S", 0.2)
     monkeypatch.setattr("nas.ray_pool.LOOK_S", 0.2)
 
 
@@ -63,8 +62,8 @@ def _pool_of_two(folder: Path) -> PooledDevice:
 def test_a_board_is_timed_on_the_node_that_has_it(cluster: Any, tmp_path: Path) -> None:
     with through_ray(_pool_of_two(tmp_path), cluster.address) as device:
         measured = list(device.measure_each(NETWORKS))
-    assert [m.context["classes"] for m in measured] == [c.classes for c in NETWORKS]
-    nodes = {m.context["board"]: m.context["said"] for m in measured}
+    assert [classes(m) for m in measured] == [c.classes for c in NETWORKS]
+    nodes = {m.context.board: said(m) for m in measured}
     assert nodes == {"b1": cluster.second.node_id, "b2": cluster.head_node.node_id}
     assert device.remarks == [
         "No node of the Ray cluster has the resource b2, so this process timed its networks."
@@ -96,7 +95,7 @@ def test_two_searches_never_time_on_one_board_at_once(cluster: Any, tmp_path: Pa
             search.start()
         for search in searches:
             search.join()
-    assert [m.context["said"] for m in found] == [True] * 8
+    assert [said(m) for m in found] == [True] * 8
 
 
 def test_a_node_that_dies_takes_its_board_with_it(cluster: Any, tmp_path: Path) -> None:
@@ -117,7 +116,7 @@ def test_a_node_that_dies_takes_its_board_with_it(cluster: Any, tmp_path: Path) 
         measured = list(device.measure_each(NETWORKS))
         killer.join()
         measured += device.measure_each(NETWORKS)  # its second chance
-    assert {m.context["board"] for m in measured} == {"b1"}
+    assert {m.context.board for m in measured} == {"b1"}
     assert len(measured) == 2 * len(NETWORKS)
     (remark,) = device.remarks
     assert remark.startswith("b3 dropped out, and the others timed its networks: The Ray node next")
@@ -145,7 +144,7 @@ def test_a_cluster_of_this_machine_has_all_boards(tmp_path: Path) -> None:
     pool = PooledDevice(f"b1,{address}", [stand_in("b1", where), stand_in(address, where)])
     with through_ray(pool, None) as device:
         for measured in device.measure_each(NETWORKS):
-            assert measured.context["said"] == {measured.context["board"]: 1.0}
+            assert said(measured) == {measured.context.board: 1.0}
     assert device.remarks == []
 
 
@@ -162,10 +161,10 @@ def test_of_several_devices_the_pools_are_timed_on_the_cluster() -> None:
                         budgets_ms=(4.0, 8.0, 2.0))  # fmt: skip
     with through_ray(joint, None) as device:
         for measured in device.measure_each(NETWORKS):
-            first, second, alone = (part.context for _, part in measured.parts)
-            assert first["said"] == {first["board"]: 1.0}
-            assert second["said"] == {second["board"]: 1.0}
-            assert alone["said"] == "here"
+            first, second, alone = (part for _, part in measured.parts)
+            assert said(first) == {first.context.board: 1.0}
+            assert said(second) == {second.context.board: 1.0}
+            assert said(alone) == "here"
             assert measured.median_ms == pytest.approx(100.0)
     assert device.remarks == []
     assert {part for part, _ in measured.parts} == {"b1,b2", "b3,b4", "alone"}
@@ -181,7 +180,7 @@ def test_a_pool_in_several_forms_is_timed_through_ray_in_each() -> None:
     forms = [PooledDevice("b1", [stand_in("b1", where)]) for _ in range(2)]
     with through_ray(MultiBackendDevice("b1", forms), None) as device:
         found = device.measure(NETWORKS[0])
-    assert [m.context["said"] for m in (found, *found.slower)] == [{"b1": 1.0}, {"b1": 1.0}]
+    assert [said(m) for m in (found, *found.slower)] == [{"b1": 1.0}, {"b1": 1.0}]
 
 
 def test_what_is_no_pool_joins_no_cluster() -> None:

@@ -14,6 +14,7 @@ from nas.cli.main import main
 from nas.study.targets import Target
 from nas.training.ending import read_ending
 from nas.training.timing_place import place_for
+from predictors.measurement import TimingProtocol
 
 Streams = pytest.CaptureFixture[str]
 
@@ -21,8 +22,9 @@ Streams = pytest.CaptureFixture[str]
 @pytest.fixture
 def trained(digits_networks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of them, and timings that are short and imprecise."""
-    monkeypatch.setattr("predictors.devices.timed.ROUNDS", (6, 6))
-    monkeypatch.setattr("nas.training.final.PROCESSES", 1)
+    monkeypatch.setattr(
+        "predictors.devices.registry.PROTOCOL", TimingProtocol(rounds=(6, 6), repeats=1)
+    )
     return shutil.copytree(digits_networks, tmp_path / "networks")
 
 
@@ -42,8 +44,8 @@ def test_resumed_it_times_both_side_by_side_and_repeats_nothing(
         assert latency
         assert (latency.source, latency.device, latency.backend.runtime) == ("measured", "cpu",
                                                                      "onnxruntime")  # fmt: skip
-        assert latency.context["artifact"] == _sha256(trained / "out" / name / f"{name}.onnx")
-        sessions.add(latency.context["session"])
+        assert latency.context.artifact == _sha256(trained / "out" / name / f"{name}.onnx")
+        sessions.add(latency.context.session)
         row = final_rows(trained / "out")[name]
         assert float(row["latency_ms"]) == told[name]["latency_ms"] == latency.median_ms
         assert (row["source"], row["kept"]) == ("measured", "")
@@ -157,7 +159,7 @@ def test_in_int8_the_file_that_is_timed_is_the_one_that_is_judged(
     assert ending.latency
     file = run / "trained" / "large" / ending.deployed
     assert file.name == "large.int8.onnx"
-    assert ending.latency.context["artifact"] == _sha256(file)
+    assert ending.latency.context.artifact == _sha256(file)
     assert (ending.latency.backend.precision, ending.kept) == ("int8", True)
     assert (
         abs(ending.judged.accuracy - float(final_rows(trained / "out")["large"]["accuracy"])) < 10

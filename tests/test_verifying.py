@@ -9,8 +9,7 @@ from networks import LARGER, TINY
 
 from nas.candidate import Candidate
 from nas.study.options import SearchOptions
-from nas.verifying import verify
-from predictors.devices.device import PROCESSES
+from nas.verifying import PROCESSES, verify
 from predictors.measurement import Backend, Latency
 from search_spaces.fasternet import FasterNetConfig
 
@@ -30,10 +29,10 @@ class Clock:
         self._most = most
 
     def measure_each(
-        self, networks: Sequence[FasterNetConfig], *, processes: int
+        self, networks: Sequence[FasterNetConfig], *, repeats: int
     ) -> Iterator[Latency]:
         self.timed += networks
-        yield from [_timed(min(processes, self._most))] * len(networks)
+        yield from [_timed(min(repeats, self._most))] * len(networks)
 
 
 class Record(dict[FasterNetConfig, Latency]):

@@ -13,14 +13,15 @@ from nas.benching.bench_journal import keep_measurement, kept_measurements
 from nas.benching.bench_row import Row
 from nas.benching.bench_subjects import Subject
 from predictors.devices.connection import DeviceLostError, OverwhelmedError
-from predictors.devices.device import PROCESSES, Device
-from predictors.devices.timed import GROUP
-from predictors.measurement import Latency
+from predictors.devices.device import Device
+from predictors.measurement import Latency, TimingProtocol
 from search_spaces.io import make_folders, remove_empty
+
+GROUP = TimingProtocol().group  # networks that are timed beside one another
 
 
 def bench(
-    subjects: Sequence[Subject], device: Device, folder: Path, *, processes: int = PROCESSES
+    subjects: Sequence[Subject], device: Device, folder: Path, *, repeats: int | None = None
 ) -> Iterator[Row]:
     """Time the networks; the iterator yields a row for each, those first that the folder holds.
 
@@ -36,7 +37,7 @@ def bench(
     """
     check_timed(device)
     kept = kept_measurements(folder, device.description)
-    return _rows(subjects, device, folder, kept, processes)
+    return _rows(subjects, device, folder, kept, repeats)
 
 
 def check_timed(device: Device) -> None:
@@ -61,14 +62,14 @@ def in_order(rows: Sequence[Row], subjects: Sequence[Subject]) -> list[Row]:
 
 def _rows(
     subjects: Sequence[Subject], device: Device, folder: Path, kept: Mapping[str, Latency],
-    processes: int,
+    repeats: int | None,
 ) -> Iterator[Row]:  # fmt: skip
     for subject in subjects:
         if subject.model.identity in kept:
             yield Row(subject=subject, latency=kept[subject.model.identity], done=True)
     waiting = [subject for subject in subjects if subject.model.identity not in kept]
     with _made(folder):
-        for row in _time_each(waiting, device, processes):
+        for row in _time_each(waiting, device, repeats):
             if row.latency is not None:
                 keep_measurement(folder, device.description, row.subject.model, row.latency)
             yield row
@@ -84,12 +85,12 @@ def _made(folder: Path) -> Iterator[None]:
         remove_empty(made)
 
 
-def _time_each(subjects: Sequence[Subject], device: Device, processes: int) -> Iterator[Row]:
+def _time_each(subjects: Sequence[Subject], device: Device, repeats: int | None) -> Iterator[Row]:
     """Time group by group; of several networks in a group one at least must be possible."""
     for start in range(0, len(subjects), GROUP):
         group = subjects[start : start + GROUP]
         failed = []
-        for row in _time_beside(group, device, processes):
+        for row in _time_beside(group, device, repeats):
             failed += [row.failed] if row.failed else []
             yield row
         if len(failed) == len(group) > 1:
@@ -99,11 +100,11 @@ def _time_each(subjects: Sequence[Subject], device: Device, processes: int) -> I
             )
 
 
-def _time_beside(group: Sequence[Subject], device: Device, processes: int) -> Iterator[Row]:
+def _time_beside(group: Sequence[Subject], device: Device, repeats: int | None) -> Iterator[Row]:
     """Time networks beside one another; where that fails each half, down to those that fail."""
     models: Sequence[Any] = [subject.model for subject in group]
     try:
-        found = list(device.measure_each(models, processes=processes))
+        found = list(device.measure_each(models, repeats=repeats))
     except OverwhelmedError as error:  # by one of them, it may be
         reason = _reason(error)
     except DeviceLostError:
@@ -118,8 +119,8 @@ def _time_beside(group: Sequence[Subject], device: Device, processes: int) -> It
         yield Row(subject=group[0], failed=reason)
         return
     half = len(group) // 2
-    yield from _time_beside(group[:half], device, processes)
-    yield from _time_beside(group[half:], device, processes)
+    yield from _time_beside(group[:half], device, repeats)
+    yield from _time_beside(group[half:], device, repeats)
 
 
 def _reason(error: Exception) -> str:

@@ -34,7 +34,7 @@ def kept_measurements(folder: Path, device: str) -> dict[str, Latency]:
         try:
             if entry["device"] == device:
                 found[entry["identity"]] = Latency.from_json(entry["measurement"])
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"Line {number} of {path} must be a measurement, but is none: {error}. Delete that "
                 "line to lose that measurement only."

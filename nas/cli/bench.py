@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nas.benching.bench import bench, check_timed, in_order
+from nas.benching.bench import GROUP, bench, check_timed, in_order
 from nas.benching.bench_report import Topic, bench_table, default_folder, write_bench
 from nas.benching.bench_row import Row
 from nas.benching.bench_subjects import Subject, model_subjects, operator_subjects
@@ -16,7 +16,6 @@ from nas.cli.table import print_table
 from nas.quantities import format_ms
 from nas.study.run_folder import machine_facts
 from predictors.backends.model import batched
-from predictors.devices.timed import GROUP
 from search_spaces.fasternet import FASTERNET
 
 
@@ -27,7 +26,7 @@ def run_bench(arguments: argparse.Namespace) -> int:
     check_timed(device)
     subjects = _subjects(arguments)
     folder = _folder(arguments)
-    coming = bench(subjects, device, folder, processes=arguments.processes)
+    coming = bench(subjects, device, folder, repeats=arguments.processes)
     print(f"{len(subjects)} networks, {GROUP} at a time, on {device.description}; {folder}",
           file=sys.stderr)  # fmt: skip
     rows = list(_watched(coming, len(subjects)))

@@ -14,8 +14,9 @@ from predictors.devices.boards import (
     survey,
     with_runtime,
 )
-from predictors.devices.registry import device_names, open_device, stored_devices
+from predictors.devices.registry import cached_devices, device_names, open_device
 from predictors.devices.ssh import SITE, Address
+from predictors.measurement import Backend
 
 
 def run_devices(arguments: argparse.Namespace) -> int:
@@ -39,18 +40,18 @@ def _described(name: str) -> dict[str, str]:
         device = open_device(name)
     except (ValueError, RuntimeError) as error:
         return {"name": name, "source": "measured", "runtime": "", "description": str(error)}
-    return {"name": device.name, "source": device.source, "runtime": device.runtime,
+    return {"name": device.name, "source": device.source, "runtime": device.backends[0].runtime,
             "description": device.description}  # fmt: skip
 
 
 def _stored() -> list[dict[str, str]]:
     """The devices of which there are measurements only; a broken store does not hide the others."""
     try:
-        holdings = stored_devices()
+        holdings = cached_devices()
     except RuntimeError as error:
         print(error, file=sys.stderr)
         return []
-    return [{"name": h.device, "source": "measured", "runtime": h.setting.runtime,
+    return [{"name": h.device, "source": "measured", "runtime": h.setting.backend.runtime,
              "description": f"stored: {h.count} measurements of {h.setting.description}, the last "
              f"of {h.last[:10]}"} for h in holdings]  # fmt: skip
 
@@ -59,9 +60,11 @@ def _add(arguments: argparse.Namespace) -> None:
     check_name(arguments.name, device_names())
     runtime = find_runtime(arguments.runtime, arguments.precision)
     asked = Board(
-        name=arguments.name, ssh=str(Address.parse(arguments.ssh)), runtime=runtime.name,
-        precision=runtime.precision, threads=arguments.threads, cores=arguments.cores,
-    )  # fmt: skip
+        name=arguments.name,
+        ssh=str(Address.parse(arguments.ssh)),
+        backend=Backend(runtime.name, runtime.precision, arguments.threads),
+        cores=arguments.cores,
+    )
     found = with_runtime(asked)
     asked.check_fits(found.number_of_cores)
     with boards_to_change() as boards:
@@ -76,8 +79,10 @@ def _check(arguments: argparse.Namespace) -> None:
         boards[board.name] = board
     print(f"{board.name}: {board.description}")
     if not board.version:
-        raise ValueError(f"{board.name} must have {board.runtime}, but it is not there any more. "
-                         "Remove the board and add it again.")  # fmt: skip
+        raise ValueError(
+            f"{board.name} must have {board.backend.runtime}, but it is not there any more. "
+            "Remove the board and add it again."
+        )
 
 
 def _remove(arguments: argparse.Namespace) -> None:

@@ -23,7 +23,7 @@ def run_measure(arguments: argparse.Namespace) -> int:
     """Time the networks, print a table, and compare the first with the others."""
     models = [batched(find_network(name), arguments.batch) for name in arguments.networks]
     device = open_wanted(arguments, models)
-    measured = device.measure_each(models, processes=arguments.processes)
+    measured = device.measure_each(models, repeats=arguments.processes)
     timed = list(zip(models, _watched(measured, device, len(models)), strict=True))
     for remark in device.remarks:
         print(remark, file=sys.stderr)
@@ -47,10 +47,10 @@ def run_measure(arguments: argparse.Namespace) -> int:
 
 def how_measured(measurements: Sequence[Latency]) -> list[str]:
     """What is to be known of how the measurements came about, one line each."""
-    sessions = {m.context["session"]: m.context for m in measurements if "session" in m.context}
+    sessions = {m.context.session: m.context for m in measurements if m.context.session}
     counts: Counter[str] = Counter()
     for context in sessions.values():
-        counts.update(context.get("counts", {}))
+        counts.update(context.counts)
     found = []
     if counts["left_out"]:
         found.append(f"{counts['left_out']} of {counts['samples']} samples were preempted and "
@@ -91,7 +91,7 @@ def _record(model: Model, m: Latency, first: Timed) -> dict[str, Any]:
         "macs": model.macs,
         "params": model.params,
         "gflops": model.gflops(m.median_ms),
-        "context": m.context,
+        "context": m.context.as_json(),
     }
     if model is not first[0]:
         found = compare(first[1], m)

@@ -8,7 +8,7 @@ from pathlib import Path
 from nas.cli.table import print_table
 from nas.study.measurement_files import entries_of_run, read_entries, write_entries
 from predictors.devices.boards import check_name
-from predictors.devices.cache import Store
+from predictors.devices.cache import Cache, Holding
 from predictors.devices.registry import device_names
 
 
@@ -20,18 +20,24 @@ def run_measurements(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> None:
-    holdings = Store().holdings()
+    holdings = Cache().holdings()
     if arguments.json:
-        print(json.dumps([{**asdict(h), **asdict(h)["setting"], "setting": h.setting.description}
-                          for h in holdings], indent=2))  # fmt: skip
+        print(json.dumps([_as_json(holding) for holding in holdings], indent=2))
         return
     cells = [[h.device, h.setting.description, str(h.count), f"{h.first[:10]} - {h.last[:10]}"]
              for h in holdings]  # fmt: skip
     print_table(["device", "measured on", "networks", "when"], cells)
 
 
+def _as_json(holding: Holding) -> dict[str, object]:
+    setting = asdict(holding.setting)
+    flat = {**asdict(holding), **setting, **setting["backend"]}
+    del flat["backend"]
+    return {**flat, "setting": holding.setting.description}
+
+
 def _export(arguments: argparse.Namespace) -> None:
-    store = Store()
+    store = Cache()
     entries = entries_of_run(Path(arguments.run)) if arguments.run else store.entries()
     if arguments.device:
         entries = [entry for entry in entries if entry.device == arguments.device]
@@ -47,5 +53,5 @@ def _import(arguments: argparse.Namespace) -> None:
     name = arguments.name or ""
     if name:
         check_name(name, device_names())
-    merged = Store().merge(read_entries(Path(arguments.file)), alias=name)
+    merged = Cache().merge(read_entries(Path(arguments.file)), alias=name)
     print(f"{merged.new} new, {merged.replaced} replaced by newer ones, {merged.kept} kept")

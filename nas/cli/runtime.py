@@ -8,8 +8,9 @@ from pathlib import Path
 
 from nas.quantities import format_ms
 from predictors.backends.model import Model
-from predictors.devices.device import Device, Wanted
-from predictors.devices.registry import open_device, wanted_of
+from predictors.devices.device import Device
+from predictors.devices.registry import backend_of, open_device
+from predictors.measurement import Backend
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.io import one_line
 
@@ -18,7 +19,7 @@ Network = FasterNetConfig | Model
 
 def wanted_by(
     arguments: argparse.Namespace, networks: Sequence[Network], *, run: Path | None = None
-) -> Wanted:
+) -> Backend:
     """Return how the device is to time.
 
     The runtime `auto` is that of the run to go on with, or else the one in which the networks are
@@ -26,10 +27,10 @@ def wanted_by(
     """
     runtime, precision = arguments.runtime, arguments.precision
     if "," in f"{runtime}{precision}":
-        wanted = wanted_of(arguments.device, threads=arguments.threads)
+        wanted = backend_of(arguments.device, threads=arguments.threads)
         return replace(wanted, runtime=runtime or wanted.runtime,
                        precision=precision or wanted.precision)  # fmt: skip
-    wanted = wanted_of(arguments.device, runtime=runtime, threads=arguments.threads,
+    wanted = backend_of(arguments.device, runtime=runtime, threads=arguments.threads,
                        precision=precision)  # fmt: skip
     if wanted.runtime != "auto":
         return wanted
@@ -54,12 +55,14 @@ def _runtime_of(run: Path, device: str) -> str:
     return next((t for t in targets if t.device == device), targets[0]).runtime
 
 
-def _fastest(name: str, networks: Sequence[Network], wanted: Wanted) -> str:
+def _fastest(name: str, networks: Sequence[Network], wanted: Backend) -> str:
     from predictors.devices.registry import fastest_runtime
 
     choice = fastest_runtime(name, networks, threads=wanted.threads, precision=wanted.precision)
     for runtime, reason in choice.refusals.items():
         print(f"without {runtime}: {one_line(reason)}", file=sys.stderr)
     timed = (f"{runtime} {format_ms(ms)} ms" for runtime, ms in choice.latencies_ms.items())
-    print(f"runtimes: {', '.join(timed)}; took {choice.device.runtime}", file=sys.stderr)
-    return choice.device.runtime
+    print(
+        f"runtimes: {', '.join(timed)}; took {choice.device.backends[0].runtime}", file=sys.stderr
+    )
+    return choice.device.backends[0].runtime

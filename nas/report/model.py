@@ -343,10 +343,10 @@ class ReportModel:
         lines = [HOW_TO_ATTACH] * self.predicted
         latencies = self._run.study.measurements.values()
         timed = [m for latency in latencies for m in _on_clocks(latency)]
-        recalled = sum("recalled" in m.context for m in timed)
-        if recalled:
+        cached = sum(m.context.cached for m in timed)
+        if cached:
             lines.append(
-                f"{recalled} of {len(timed)} latencies were measured by earlier runs; --fresh "
+                f"{cached} of {len(timed)} latencies were measured by earlier runs; --fresh "
                 "times them again."
             )
         lines += [*self._backend_notes(), *self._memory_notes()]

@@ -12,9 +12,7 @@ from typing import IO, Any
 
 from nas.study.store import MEASUREMENTS, read_measurements, read_run
 from predictors.backends.model import config_identity
-from predictors.devices.cache_entry import Entry, Key, Setting, in_utc
-from predictors.measurement import Latency
-from search_spaces.fasternet import FasterNetConfig
+from predictors.devices.cache_entry import CacheEntry, in_utc
 from search_spaces.io import atomic_write, short_repr
 
 FORMAT = 1
@@ -24,7 +22,7 @@ _LARGEST = 2**28  # bytes, unpacked: what a small file can be packed from has no
 _GZIP = b"\x1f\x8b"
 
 
-def write_entries(path: Path, entries: Sequence[Entry]) -> None:
+def write_entries(path: Path, entries: Sequence[CacheEntry]) -> None:
     """Write the file; it appears under its name when it is whole.
 
     Raises:
@@ -39,7 +37,7 @@ def write_entries(path: Path, entries: Sequence[Entry]) -> None:
     atomic_write(path, content)
 
 
-def read_entries(path: Path) -> list[Entry]:
+def read_entries(path: Path) -> list[CacheEntry]:
     """Read the file whoever wrote it.
 
     Raises:
@@ -52,7 +50,7 @@ def read_entries(path: Path) -> list[Entry]:
     expected = _expected(path, next(lines, b""))
     for number, line in enumerate(lines, start=2):
         try:
-            found.append(Entry.from_json(_object(line)))
+            found.append(CacheEntry.from_json(_object(line)))
         except (ValueError, RecursionError) as error:
             raise ValueError(f"Line {number} of {path} must be a measurement: {error} "
                              "Nothing was imported.") from None  # fmt: skip
@@ -62,7 +60,7 @@ def read_entries(path: Path) -> list[Entry]:
     return found
 
 
-def entries_of_run(folder: Path) -> list[Entry]:
+def entries_of_run(folder: Path) -> list[CacheEntry]:
     """Return the measurements of a run folder, as of the time when the last was written.
 
     Raises:
@@ -81,25 +79,20 @@ def entries_of_run(folder: Path) -> list[Entry]:
     machine = run.get("machine", {})
     facts = machine.get("devices") or [machine]
     try:
-        return [_entry(config, m, str(facts[i].get("device", "")), in_utc(written))
-                for config, i, m in measured]  # fmt: skip
-    except KeyError as error:
+        return [
+            CacheEntry(
+                latency=m,
+                network=config_identity(config),
+                description=str(facts[i].get("device", "")),
+                taken_at=in_utc(written),
+            )
+            for config, i, m in measured
+        ]
+    except ValueError as error:
         raise ValueError(
-            f"The measurements of {folder} must say their {error.args[0]}, but do not. "
-            "An older fasternas wrote them: measure again."
+            f"The measurements of {folder} must say where they were timed, but: {error} An older "
+            "fasternas wrote them: measure again."
         ) from None
-
-
-def _entry(config: FasterNetConfig, m: Latency, description: str, taken_at: str) -> Entry:
-    setting = Setting(
-        runtime=m.backend.runtime, version=m.context["runtime_version"], threads=m.backend.threads,
-        machine=m.context["machine"], emulated=m.context["emulated"],
-        precision=m.backend.precision, address=m.context["address"],
-        cores=m.context.get("cores", ""),
-    )  # fmt: skip
-    return Entry(key=Key(artifact=m.context["artifact"], setting=setting), device=m.device,
-                 network=config_identity(config), description=description, measurement=m,
-                 taken_at=taken_at)  # fmt: skip
 
 
 def _expected(path: Path, line: bytes) -> int:

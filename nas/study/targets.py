@@ -9,6 +9,7 @@ from predictors.devices.device import Device
 from predictors.devices.joint import JointDevice, places_of
 from predictors.devices.recorded import RecordedDevice
 from predictors.devices.registry import open_device
+from predictors.devices.several import backend_pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +64,12 @@ def recorded_targets(targets: Sequence[Target], machine: Mapping[str, Any]) -> D
         if known.get("source") != "measured":
             return open_targets([target])
         return RecordedDevice(
-            name=target.device, description=str(known.get("device")), runtime=target.runtime,
-            precision=target.precision, threads=target.threads,
-        )  # fmt: skip
+            name=target.device,
+            description=str(known.get("device")),
+            backends=backend_pairs(
+                target.runtime.split(","), target.precision.split(","), target.threads
+            ),
+        )
 
     return _as_one(targets, recorded)
 

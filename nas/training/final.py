@@ -20,7 +20,7 @@ from nas.training.timing_place import NOWHERE, Place
 from predictors.backends.model import Model, checkpoint_model, config_model, identity
 from predictors.backends.table import Run, find_formats, find_runtime
 from predictors.cost import cost
-from predictors.devices.device import PROCESSES, Device
+from predictors.devices.device import Device
 from predictors.training.batches import evaluation_batches
 from predictors.training.evaluate import EvalResult, Logits, Split, count_correct
 from search_spaces.checkpoint import Checkpoint, read_checkpoint
@@ -73,7 +73,11 @@ def timed(jobs: Sequence[tuple[Job, Ending]], device: Device) -> Iterator[Ending
     """
     models = [deployed_model(job, ending) for job, ending in jobs]
     for (_, ending), latency in zip(
-        jobs, device.measure_each(models, processes=PROCESSES), strict=True
+        jobs,
+        device.measure_each(
+            models,
+        ),
+        strict=True,
     ):
         yield replace(ending, latency=latency, described=device.description)
 

@@ -9,8 +9,8 @@ from nas.study.store import read_run
 from nas.study.targets import Target, open_targets
 from nas.training.picking import front_of
 from predictors.devices.device import Device
-from predictors.devices.registry import wanted_of
-from predictors.devices.several import forms_of
+from predictors.devices.registry import backend_of
+from predictors.devices.several import backend_pairs
 from predictors.measurement import Latency
 from predictors.shares import WHOLE
 
@@ -91,7 +91,7 @@ def place_for(run: Path | None, told: str | None, *, network: str = "") -> Place
     if run is None:
         if told == NOWHERE:
             return Place()
-        wanted = wanted_of(told or "cpu")
+        wanted = backend_of(told or "cpu")
         return Place(device=told or "cpu", runtime=wanted.runtime, precision=wanted.precision,
                      threads=wanted.threads)  # fmt: skip
     stored = read_run(run)
@@ -101,7 +101,7 @@ def place_for(run: Path | None, told: str | None, *, network: str = "") -> Place
     study = machine.get("device", "") if machine.get("source") == "measured" else ""
     runtime, precision = target.runtime, target.precision
     if "," in runtime + precision:
-        runtime, precision = _form_of(run, network) or forms_of(runtime, precision)[0]
+        runtime, precision = _form_of(run, network) or _first_of(runtime, precision)
     return Place(device=told or target.device, runtime=runtime, precision=precision,
                  threads=target.threads, budget_ms=_budget_ms(options, target, told),
                  study="" if told else str(study),
@@ -136,3 +136,8 @@ def _form_of(run: Path, network: str) -> tuple[str, str] | None:
     runtime, precision = told[network]
     one = runtime and "," not in runtime + precision
     return (runtime, precision) if one else None
+
+
+def _first_of(runtimes: str, precisions: str) -> tuple[str, str]:
+    first = backend_pairs(runtimes.split(","), precisions.split(","), threads=1)[0]
+    return first.runtime, first.precision

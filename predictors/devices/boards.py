@@ -1,4 +1,8 @@
-"""The boards that the user has registered, in `~/.config/fasternas/devices.toml`."""
+"""The boards that the user has registered: what they are, and putting a runtime on them.
+
+They are listed in `~/.config/fasternas/devices.toml`. A runtime goes into a folder that is
+fasternas's own on the board.
+"""
 
 import json
 import re
@@ -14,16 +18,20 @@ from typing import Any
 
 from predictors.backends.table import find_runtime
 from predictors.devices.connection import Connection, ConnectionLostError, number
-from predictors.devices.device import Wanted
+from predictors.devices.spec import ONNXRUNTIME
 from predictors.devices.ssh import SITE, Address, remedy
 from predictors.devices.timed import Host, TimedDevice
+from predictors.measurement import Backend, TimingProtocol
 from search_spaces.io import atomic_write, config_folder, locked, short_repr
 
 _NAME = re.compile(r"[A-Za-z][\w-]{0,40}")
 _KINDS: dict[str, tuple[type, ...]] = {  # of what is no text
-    "threads": (int,), "number_of_cores": (int,), "cores": (list,), "celsius": (int, float),
+    "threads": (int,),
+    "number_of_cores": (int,),
+    "cores": (list,),
+    "celsius": (int, float),
     "emulated": (bool,),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +40,7 @@ class Board:
 
     name: str
     ssh: str
-    runtime: str = "onnxruntime"
-    precision: str = "fp32"
-    threads: int = 1
+    backend: Backend = ONNXRUNTIME
     cores: tuple[int, ...] = ()  # to pin to; empty: the agent chooses
     architecture: str = ""
     machine: str = ""
@@ -51,16 +57,19 @@ class Board:
         emulated = " (emulated)" if self.emulated else ""
         heat = f", {self.celsius:.0f} \u00b0C" if self.celsius is not None else ""
         governor = f", governor {self.governor}" if self.governor else ""
-        precision = "" if self.precision == "fp32" else f", {self.precision}"
-        runtime = f"{self.runtime} {self.version}" if self.version else f"no {self.runtime}"
-        return (f"{self.machine or self.architecture}{emulated}, {self.architecture}, "
-                f"{self.number_of_cores} cores, Python {self.python}, {runtime}"
-                f"{precision}{governor}{heat}")  # fmt: skip
+        backend = self.backend
+        precision = "" if backend.precision == "fp32" else f", {backend.precision}"
+        runtime = f"{backend.runtime} {self.version}" if self.version else f"no {backend.runtime}"
+        return (
+            f"{self.machine or self.architecture}{emulated}, {self.architecture}, "
+            f"{self.number_of_cores} cores, Python {self.python}, {runtime}"
+            f"{precision}{governor}{heat}"
+        )
 
     @property
     def package(self) -> str:
         """The package that executes networks on it."""
-        return find_runtime(self.runtime, self.precision).package
+        return find_runtime(self.backend.runtime, self.backend.precision).package
 
     def check_fits(self, number_of_cores: int) -> None:
         """Refuse threads and cores that a machine with so many cores does not have.
@@ -69,36 +78,40 @@ class Board:
             ValueError: if there are not so many.
         """
         beyond = [core for core in self.cores if core >= number_of_cores]
-        if self.threads > number_of_cores or beyond:
-            raise ValueError(f"`threads` and `cores` must be among the {number_of_cores} cores of "
-                             f"{self.name}, but got {max([self.threads, *beyond])}.")  # fmt: skip
+        threads = self.backend.threads
+        if threads > number_of_cores or beyond:
+            raise ValueError(
+                f"`threads` and `cores` must be among the {number_of_cores} cores of {self.name}, "
+                f"but got {max([threads, *beyond])}."
+            )
 
-    @property
-    def wanted(self) -> Wanted:
-        """How networks are timed on it."""
-        return Wanted(runtime=self.runtime, precision=self.precision, threads=self.threads)
-
-    def open(self, name: str, wanted: Wanted) -> TimedDevice:
+    def open(self, name: str, backend: Backend, protocol: TimingProtocol) -> TimedDevice:
         """Return it as a device.
 
         Raises:
             ValueError: if it has not that runtime or so many cores.
             RuntimeError: if it is to be asked for another runtime and cannot be reached.
         """
-        board = replace(self, runtime=wanted.runtime, precision=wanted.precision,
-                        threads=wanted.threads)  # fmt: skip
+        board = replace(self, backend=backend)
         if board.package != self.package:
             board = survey(board)
         if not board.version:
             raise ValueError(
-                f"`runtime` must be installed on {self.name}, but {board.runtime} is not. Install "
-                f"it by `fasternas devices add NAME --ssh {self.ssh} --runtime {board.runtime}`."
+                f"`runtime` must be installed on {self.name}, but {backend.runtime} is not. "
+                "Install it by `fasternas devices add NAME "
+                f"--ssh {self.ssh} --runtime {backend.runtime}`."
             )
         board.check_fits(self.number_of_cores)
-        host = Host(command=Address.parse(self.ssh).command(), address=self.ssh,
-                    machine=self.machine or self.architecture, version=board.version,
-                    cores=self.cores or None, emulated=self.emulated)  # fmt: skip
-        return TimedDevice(name, host, wanted)
+        host = Host(
+            command=Address.parse(self.ssh).command(),
+            address=self.ssh,
+            machine=self.machine or self.architecture,
+            cores=self.cores,
+            emulated=self.emulated,
+        )
+        return TimedDevice(
+            name=name, host=host, backend=backend, version=board.version, protocol=protocol
+        )
 
 
 def survey(board: Board, *, load: bool = False) -> Board:
@@ -115,28 +128,38 @@ def survey(board: Board, *, load: bool = False) -> Board:
             facts = connection.ask(request)["facts"]
         found, trouble = _with_facts(board, facts), _word(facts.get("trouble"), longest=300)
     except ConnectionLostError as error:
-        raise RuntimeError(f"The board must be within reach, but {board.ssh} is not: {error}. "
-                           f"{remedy(str(error))}") from None  # fmt: skip
+        raise RuntimeError(
+            f"The board must be within reach, but {board.ssh} is not: {error}. {remedy(str(error))}"
+        ) from None
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise RuntimeError(f"The board must say what it is, but {board.ssh} answered something "
-                           "else. Is its Python 3.9 or newer?") from None  # fmt: skip
+        raise RuntimeError(
+            f"The board must say what it is, but {board.ssh} answered something else. Is its "
+            "Python 3.9 or newer?"
+        ) from None
     if trouble:
-        raise RuntimeError(f"{board.runtime} must load on {board.name}, but {found.version} there "
-                           f"does not: {trouble.rstrip('.')}. Install it there anew.")  # fmt: skip
+        raise RuntimeError(
+            f"{board.backend.runtime} must load on {board.name}, but {found.version} there does "
+            f"not: {trouble.rstrip('.')}. Install it there anew."
+        )
     return found
 
 
 def _with_facts(board: Board, facts: Mapping[str, Any]) -> Board:
     architecture, kernel = _word(facts["machine"]), _word(facts.get("kernel"))
     return Board(
-        name=board.name, ssh=board.ssh, runtime=board.runtime, precision=board.precision,
-        threads=board.threads, cores=board.cores, architecture=architecture,
-        machine=_word(facts["processor"]), version=_word(facts["runtime_version"]),
-        python=_word(facts["python"]), number_of_cores=_count(facts["cores"]),
+        name=board.name,
+        ssh=board.ssh,
+        backend=board.backend,
+        cores=board.cores,
+        architecture=architecture,
+        machine=_word(facts["processor"]),
+        version=_word(facts["runtime_version"]),
+        python=_word(facts["python"]),
+        number_of_cores=_count(facts["cores"]),
         governor=_word(facts.get("governor")),
         celsius=number(facts, "celsius"),
         emulated=bool(kernel) and _family(kernel) != _family(architecture),
-    )  # fmt: skip
+    )
 
 
 def _word(value: object, *, longest: int = 100) -> str:
@@ -171,8 +194,10 @@ def load_boards() -> dict[str, Board]:
     except FileNotFoundError:
         return {}
     except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file} must list boards as `fasternas devices add` writes them, but "
-                         f"{str(error).rstrip('.')}. Mend or delete it.") from None  # fmt: skip
+        raise ValueError(
+            f"{file} must list boards as `fasternas devices add` writes them, but "
+            f"{str(error).rstrip('.')}. Mend or delete it."
+        ) from None
 
 
 @contextmanager
@@ -199,7 +224,9 @@ def _board(name: str, table: dict[str, Any]) -> Board:
             raise ValueError(f"{key} of {short_repr(name)} is {short_repr(value)}")
     if not _NAME.fullmatch(name) or not all(type(core) is int and core >= 0 for core in cores):
         raise ValueError(f"{short_repr(name)} is no name, or {short_repr(cores)} are no cores")
-    return Board(name=name, **{**table, "cores": tuple(cores)})
+    options = {key: table.pop(key) for key in ("runtime", "precision", "threads") if key in table}
+    backend = Backend(**{"runtime": "onnxruntime", **options})
+    return Board(name=name, **{**table, "backend": backend, "cores": tuple(cores)})
 
 
 def save_boards(boards: Mapping[str, Board]) -> None:
@@ -210,7 +237,9 @@ def save_boards(boards: Mapping[str, Board]) -> None:
 
 
 def _table(board: Board) -> str:
-    values = {k: v for k, v in asdict(board).items() if k != "name" and v not in (None, "", ())}
+    values = {**asdict(board), **asdict(board.backend)}
+    del values["name"], values["backend"]
+    values = {k: v for k, v in values.items() if v not in (None, "", ())}
     # JSON spells strings, numbers, booleans and lists as TOML does
     lines = [f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in values.items()]
     return "\n".join([f"[{board.name}]", *lines, ""])
@@ -244,7 +273,7 @@ def with_runtime(board: Board) -> Board:
     found = survey(board, load=True)
     if found.version:
         return found
-    wanted = list(find_runtime(board.runtime, board.precision).board_packages)
+    wanted = list(find_runtime(board.backend.runtime, board.backend.precision).board_packages)
     try:
         with Connection(Address.parse(board.ssh).command()) as connection:
             try:
@@ -254,12 +283,16 @@ def with_runtime(board: Board) -> Board:
             except RuntimeError as error:
                 _send_wheels(connection, found, wanted, reason=str(error))
     except ConnectionLostError as error:
-        raise RuntimeError(f"The board must stay reachable, but {board.ssh} was lost while "
-                           f"installing: {error}. {remedy(str(error))}") from None  # fmt: skip
+        raise RuntimeError(
+            f"The board must stay reachable, but {board.ssh} was lost while installing: {error}. "
+            f"{remedy(str(error))}"
+        ) from None
     installed = survey(board, load=True)
     if not installed.version:
-        raise RuntimeError(f"The board must have {board.runtime}, but what was installed there "
-                           "does not load. Install it by hand.")  # fmt: skip
+        raise RuntimeError(
+            f"The board must have {board.backend.runtime}, but what was installed there does not "
+            "load. Install it by hand."
+        )
     return installed
 
 
@@ -270,18 +303,17 @@ def _send_wheels(
     with tempfile.TemporaryDirectory(prefix="fasternas-") as folder:
         facts = connection.ask({"facts": board.package}).get("facts")
         libc = facts.get("libc") if isinstance(facts, dict) else None
-        command = [sys.executable, "-m", "pip", "download", "-q", "--only-binary=:all:",
-                   "--disable-pip-version-check", "--python-version", board.python,
-                   "-d", folder]  # fmt: skip
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+        command = [*pip, "download", "-q", "--only-binary=:all:", "-d", folder]
+        command += ["--python-version", board.python]
         for tag in platform_tags(board.architecture, libc):
             command += ["--platform", tag]
-        done = subprocess.run([*command, *wanted], capture_output=True, text=True,
-                              check=False)  # fmt: skip
+        done = subprocess.run([*command, *wanted], capture_output=True, text=True, check=False)
         if done.returncode:
             said = done.stderr.strip().splitlines()[-1:] or ["pip said nothing"]
             raise RuntimeError(
-                f"The board must have {board.runtime}, but its own package index failed ({reason}) "
-                f"and here no wheels for it were found ({said[0]}). Install it by hand."
+                f"The board must have {board.backend.runtime}, but its own package index failed "
+                f"({reason}) and here no wheels for it were found ({said[0]}). Install it by hand."
             )
         for number, wheel in enumerate(sorted(Path(folder).glob("*.whl"))):
             name = connection.keep(wheel, f"wheel-{number}")
@@ -296,5 +328,5 @@ def platform_tags(architecture: str, libc: object) -> list[str]:
     major, _, minor = str(libc).partition(".")
     known = major == "2" and minor.isascii() and minor.isdigit() and len(minor) == 2
     minors = range(int(minor) if known else 28, 16, -1)
-    return [*(f"manylinux_2_{minor}_{architecture}" for minor in minors),
-            f"manylinux2014_{architecture}"]  # fmt: skip
+    newer = [f"manylinux_2_{minor}_{architecture}" for minor in minors]
+    return [*newer, f"manylinux2014_{architecture}"]

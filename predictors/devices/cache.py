@@ -1,4 +1,4 @@
-"""Measurements kept in a database, so that no network is timed twice in the same setting."""
+"""Latencies cached in a database, so that no network is timed twice in the same setting."""
 
 import hashlib
 import json
@@ -6,44 +6,47 @@ import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, astuple, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 from urllib.parse import quote
 
 from predictors.backends.model import Model
-from predictors.devices.cache_entry import Entry, Key, Setting, measurement_of
-from predictors.measurement import Latency, blend
+from predictors.devices.cache_entry import CacheEntry, Setting, measured_latency
+from predictors.measurement import Backend, Latency
 from search_spaces.io import atomic_write, cache_folder
 
-VERSION = 1  # of the table
+VERSION = 2  # of the table
 WAIT_S = 10.0  # for other processes that write
 
-_SETTING = tuple(f.name for f in fields(Setting))
-_KEY = ("artifact", *_SETTING, "alias")
-_COLUMNS = (*_KEY, "device", "network", "processes", "description", "taken_at", "measurement")
-_TABLE = f"""
-CREATE TABLE measurements ({", ".join(f"{name} NOT NULL" for name in _COLUMNS)},
-                           PRIMARY KEY ({", ".join(_KEY)}))
-"""
-_INDEX = "CREATE INDEX networks ON measurements (device, network)"
-_PUT = (
-    f"REPLACE INTO measurements ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' for _ in _COLUMNS)})"
+_SETTING = (
+    "runtime",
+    "precision",
+    "threads",
+    "version",
+    "machine",
+    "address",
+    "emulated",
+    "cores",
 )
+_KEY = ("artifact", *_SETTING, "alias")
+_COLUMNS = (*_KEY, "device", "network", "repeats", "description", "taken_at", "latency")
+_TABLE = f"""
+CREATE TABLE latencies ({", ".join(f"{name} NOT NULL" for name in _COLUMNS)},
+                        PRIMARY KEY ({", ".join(_KEY)}))
+"""
+_INDEX = "CREATE INDEX networks ON latencies (device, network)"
+_PUT = f"REPLACE INTO latencies ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' for _ in _COLUMNS)})"
+_ENTRY = "latency, network, description, taken_at, alias"
 
 
 def _is(columns: Iterable[str]) -> str:
     return " AND ".join(f"{name} = ?" for name in columns)
 
 
-def _default_path() -> Path:
-    return cache_folder() / "measurements.db"
-
-
 @dataclass(frozen=True, kw_only=True)
 class Holding:
-    """How many measurements there are of a device in one setting, and from when to when."""
+    """How many latencies there are of a device in one setting, and from when to when."""
 
     device: str
     setting: Setting
@@ -54,7 +57,7 @@ class Holding:
 
 @dataclass(frozen=True, kw_only=True)
 class Merged:
-    """How many of the measurements that were put in were new, replaced an older one, or did not."""
+    """How many of the latencies that were put in were new, replaced an older one, or did not."""
 
     new: int = 0
     replaced: int = 0
@@ -62,78 +65,84 @@ class Merged:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Store:
-    """The measurements of this user, in `$XDG_CACHE_HOME/fasternas/measurements.db`.
+class Cache:
+    """The latencies of this user, in `$XDG_CACHE_HOME/fasternas/measurements.db`.
 
-    Several processes may use it at once. `find` and `keep` serve runs, which a store that is
-    broken, full, locked or of a newer version must not stop: they then do without. Everything else
-    raises RuntimeError.
+    Several processes may use it at once. `get` and `put` serve runs, which a cache that is broken,
+    full, locked or of a newer version must not stop: they then do without. Everything else raises
+    RuntimeError.
     """
 
-    path: Path = field(default_factory=_default_path)
+    path: Path = field(default_factory=lambda: cache_folder() / "measurements.db")
 
-    def find(self, key: Key, *, processes: int = 1) -> Latency | None:
+    def get(self, artifact: str, setting: Setting, *, repeats: int = 1) -> Latency | None:
         """Return what was timed on this very machine by at least so many processes, if anything."""
+        query = f"SELECT latency FROM latencies WHERE {_is(_KEY)} AND repeats >= ?"
         with suppress(RuntimeError, ValueError):
-            rows = self._rows(f"SELECT measurement FROM measurements WHERE {_is(_KEY)} "
-                              "AND processes >= ?", (*_key(key, ""), processes))  # fmt: skip
-            return measurement_of(json.loads(rows[0][0])) if rows else None
+            rows = self._rows(query, (artifact, *_values(setting), "", repeats))
+            return measured_latency(rows[0]["latency"]) if rows else None
         return None
 
-    def keep(self, entry: Entry) -> None:
-        """Keep a measurement in place of one with the same key that is no better known."""
-        known = self.find(entry.key, processes=entry.processes + 1)
+    def put(self, entry: CacheEntry) -> None:
+        """Keep a latency in place of one with the same key that is no better known."""
+        known = self.get(entry.artifact, entry.setting, repeats=entry.repeats + 1)
         if known is not None and not known.unstable:
             return
         with suppress(RuntimeError, ValueError, TypeError), self._writing() as connection:
             connection.execute(_PUT, _row(entry))
 
-    def merge(self, entries: Iterable[Entry], *, alias: str = "") -> Merged:
+    def merge(self, entries: Iterable[CacheEntry], *, alias: str = "") -> Merged:
         """Keep all that are newer than what is there, or none if that fails.
 
-        With an `alias` they become the measurements of a device of that name, beside those with
-        the same keys.
+        With an `alias` they become the latencies of a device of that name, beside those with the
+        same keys.
         """
         counts = dict.fromkeys(("new", "replaced", "kept"), 0)
         with self._writing() as connection:
             for entry in entries:
-                named = replace(entry, device=alias or entry.device, alias=alias)
-                counts[_put_if_newer(connection, named)] += 1
+                counts[_put_if_newer(connection, replace(entry, alias=alias))] += 1
         return Merged(**counts)
 
-    def entries(self, device: str | None = None) -> list[Entry]:
-        """Return the measurements, of one device or all, the oldest first."""
-        rows = self._rows(f"SELECT {', '.join(_COLUMNS)} FROM measurements "
-                          "WHERE ?1 IS NULL OR device = ?1 "
-                          f"ORDER BY taken_at, network, {', '.join(_KEY)}", (device,))  # fmt: skip
+    def entries(self, device: str | None = None) -> list[CacheEntry]:
+        """Return the latencies, of one device or all, the oldest first."""
+        rows = self._rows(
+            f"SELECT {_ENTRY} FROM latencies WHERE ?1 IS NULL OR device = ?1 "
+            f"ORDER BY taken_at, network, {', '.join(_KEY)}",
+            (device,),
+        )
         with self._readable():
-            return [_entry(row) for row in rows]
+            return [
+                CacheEntry(**{**row, "latency": measured_latency(row["latency"])}) for row in rows
+            ]
 
     def holdings(self, device: str | None = None) -> list[Holding]:
         """Say what there is by device and setting: for each device the largest first."""
         setting = ", ".join(_SETTING)
         rows = self._rows(
             f"SELECT device, {setting}, COUNT(*) AS count, MIN(taken_at) AS first, "
-            "MAX(taken_at) AS last FROM measurements WHERE ?1 IS NULL OR device = ?1 "
+            "MAX(taken_at) AS last FROM latencies WHERE ?1 IS NULL OR device = ?1 "
             f"GROUP BY device, {setting} ORDER BY device, count DESC, last DESC, {setting}",
             (device,),
         )
-        return [Holding(device=row["device"], setting=_setting(row), count=row["count"],
-                        first=row["first"], last=row["last"]) for row in rows]  # fmt: skip
+        names = ("device", "count", "first", "last")
+        return [Holding(**{n: row[n] for n in names}, setting=_setting(row)) for row in rows]
 
     def find_network(self, device: str, network: str, *, setting: Setting) -> Latency | None:
-        """Return the newest measurement of a network, by its JSON, on a device of that name.
+        """Return the newest latency of a network, by its JSON, on a device of that name.
 
         The setting's address does not count: of a pool, each board has its own.
         """
-        kind = {name: value for name, value in asdict(setting).items() if name != "address"}
-        rows = self._rows(f"SELECT measurement FROM measurements WHERE {_is(kind)} "
-                          "AND device = ? AND network = ? ORDER BY taken_at DESC, artifact, alias",
-                          (*kind.values(), device, network))  # fmt: skip
+        kind = dict(zip(_SETTING, _values(setting), strict=True))
+        del kind["address"]
+        rows = self._rows(
+            f"SELECT latency FROM latencies WHERE {_is(kind)} AND device = ? AND network = ? "
+            "ORDER BY taken_at DESC, artifact, alias",
+            (*kind.values(), device, network),
+        )
         with self._readable():
-            return measurement_of(json.loads(rows[0][0])) if rows else None
+            return measured_latency(rows[0]["latency"]) if rows else None
 
-    def _rows(self, query: str, values: Sequence[Any]) -> list[sqlite3.Row]:
+    def _rows(self, query: str, values: Sequence[object]) -> list[sqlite3.Row]:
         with self._readable():
             if not self.path.exists():
                 return []
@@ -153,18 +162,18 @@ class Store:
                 connection.execute("COMMIT")
 
     def _connect(self, mode: str) -> sqlite3.Connection:
-        return sqlite3.connect(f"file:{quote(str(self.path))}?mode={mode}", uri=True,
-                               timeout=WAIT_S, isolation_level=None)  # fmt: skip
+        url = f"file:{quote(str(self.path))}?mode={mode}"
+        return sqlite3.connect(url, uri=True, timeout=WAIT_S, isolation_level=None)
 
     @contextmanager
     def _readable(self) -> Iterator[None]:
-        """Word what SQLite, the disk or a row that is no measurement says."""
+        """Word what SQLite, the disk or a row that is no latency says."""
         try:
             yield
-        except _NewerError as error:
+        except _OtherVersionError as error:
             raise RuntimeError(
-                f"{self.path} must be of version {VERSION} at most, but is of {error}, which a "
-                "newer fasternas wrote. Update fasternas."
+                f"{self.path} must be of version {VERSION}, but is of {error}, which another "
+                "fasternas wrote. Update fasternas, or move it away."
             ) from None
         except (sqlite3.Error, OSError, ValueError) as error:
             raise RuntimeError(
@@ -173,15 +182,15 @@ class Store:
             ) from error
 
 
-class _NewerError(Exception):
+class _OtherVersionError(Exception):
     """The database is of a version that is not known here."""
 
 
 def _is_ready(connection: sqlite3.Connection) -> bool:
     """Whether the table is there."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > VERSION:
-        raise _NewerError(version)
+    if version not in (0, VERSION):
+        raise _OtherVersionError(version)
     return bool(version)
 
 
@@ -192,37 +201,34 @@ def _make_ready(connection: sqlite3.Connection) -> None:
             connection.execute(statement)
 
 
-def _put_if_newer(connection: sqlite3.Connection, entry: Entry) -> str:
+def _put_if_newer(connection: sqlite3.Connection, entry: CacheEntry) -> str:
     """Keep an entry unless there is one as new; say whether it was new, or replaced one."""
-    found = connection.execute(f"SELECT taken_at FROM measurements WHERE {_is(_KEY)}",
-                               _key(entry.key, entry.alias)).fetchone()  # fmt: skip
+    row = _row(entry)
+    query = f"SELECT taken_at FROM latencies WHERE {_is(_KEY)}"
+    found = connection.execute(query, row[: len(_KEY)]).fetchone()
     if found and found[0] >= entry.taken_at:
         return "kept"
-    connection.execute(_PUT, _row(entry))
+    connection.execute(_PUT, row)
     return "replaced" if found else "new"
 
 
-def _key(key: Key, alias: str) -> tuple[Any, ...]:
-    return (key.artifact, *astuple(key.setting), alias)
-
-
-def _row(entry: Entry) -> tuple[Any, ...]:
-    measurement = json.dumps(entry.measurement.as_json(), allow_nan=False)
-    return (*_key(entry.key, entry.alias), entry.device, entry.network, entry.processes,
-            entry.description, entry.taken_at, measurement)  # fmt: skip
+def _values(setting: Setting) -> tuple[object, ...]:
+    """The setting's columns."""
+    values = {**asdict(setting), **asdict(setting.backend)}
+    return tuple(values[name] for name in _SETTING)
 
 
 def _setting(row: sqlite3.Row) -> Setting:
     values = {name: row[name] for name in _SETTING}
-    return Setting(**{**values, "emulated": bool(values["emulated"])})
+    backend = Backend(*(values.pop(name) for name in ("runtime", "precision", "threads")))
+    return Setting(**{**values, "backend": backend, "emulated": bool(values["emulated"])})
 
 
-def _entry(row: sqlite3.Row) -> Entry:
-    return Entry(
-        key=Key(artifact=row["artifact"], setting=_setting(row)), device=row["device"],
-        network=row["network"], description=row["description"], taken_at=row["taken_at"],
-        alias=row["alias"], measurement=measurement_of(json.loads(row["measurement"])),
-    )  # fmt: skip
+def _row(entry: CacheEntry) -> tuple[object, ...]:
+    latency = json.dumps(entry.latency.as_json(), allow_nan=False)
+    key = (entry.artifact, *_values(entry.setting), entry.alias)
+    about = (entry.device, entry.network, entry.repeats, entry.description, entry.taken_at)
+    return (*key, *about, latency)
 
 
 def reference_latency(key: Mapping[str, str | int], processes: Sequence[Sequence[float]]) -> float:
@@ -231,17 +237,16 @@ def reference_latency(key: Mapping[str, str | int], processes: Sequence[Sequence
     The fastest process's median stands for the machine: others were held up by something.
     Where the cache cannot be written, the latency holds for this run alone.
     """
-    file = cache_folder() / f"reference-{_digest(key)}.json"
-    kept = _read(file)
-    if kept is not None:
-        return kept
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    file = cache_folder() / f"reference-{digest}.json"
+    kept_ms = _read(file)
+    if kept_ms is not None:
+        return kept_ms
     latency_ms = min(median(blocks) for blocks in processes)
-    _keep(file, {**key, "latency_ms": latency_ms})
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(file, json.dumps({**key, "latency_ms": latency_ms}, indent=2) + "\n")
     return latency_ms
-
-
-def _digest(key: Mapping[str, str | int]) -> str:
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _read(file: Path) -> float | None:
@@ -252,15 +257,9 @@ def _read(file: Path) -> float | None:
     return latency_ms if 0 < latency_ms < math.inf else None
 
 
-def _keep(file: Path, entry: Mapping[str, object]) -> None:
-    with suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(file, json.dumps(entry, indent=2) + "\n")
-
-
 @dataclass(frozen=True, kw_only=True)
-class Recall:
-    """Measurements of one device in one setting, and the latencies that its references keep.
+class DeviceCache:
+    """Latencies of one device in one setting, and the latencies that its references keep.
 
     References are kept from the first time on, so that every run speaks of the same milliseconds;
     what was imported, or timed by a board of the same pool, is brought to that scale.
@@ -272,57 +271,38 @@ class Recall:
     references: Sequence[str]  # the smaller first
     others: Sequence[str] = ()  # addresses of boards of the same kind
 
-    def find(self, artifact: str, *, processes: int) -> Latency | None:
+    def get(self, artifact: str, *, repeats: int) -> Latency | None:
         """Return the latency of a file that was timed before, by at least so many processes."""
         addresses = dict.fromkeys((self.setting.address, *self.others))
-        settings = (replace(self.setting, address=address) for address in addresses)
-        keys = (Key(artifact=artifact, setting=setting) for setting in settings)
-        found = next((m for key in keys if (m := Store().find(key, processes=processes))), None)
-        if found is None:
+        settings = [replace(self.setting, address=address) for address in addresses]
+        cached = (Cache().get(artifact, setting, repeats=repeats) for setting in settings)
+        found = next(filter(None, cached), None)
+        if found is None or found.context.nearness is None:
             return None
-        references: dict[str, Any] = found.context.get("references") or {}
-        told = "nearness" in found.context and set(self.references) <= references.keys()
-        if not told:
+        references = found.context.references
+        if not set(self.references) <= references.keys():
             return None
-        kept = {name: self.kept_ms(name, [[references[name]["kept_ms"]]])
-                for name in self.references}  # fmt: skip
-        found = on_scale(found, kept)
-        return replace(found, device=self.device, context={**found.context, "recalled": True})
+        kept = {n: self.reference_ms(n, [[references[n].kept_ms]]) for n in self.references}
+        found = found.on_scale(kept)
+        return replace(found, device=self.device, context=replace(found.context, cached=True))
 
-    def keep(self, model: Model, measurement: Latency) -> None:
-        """Give it to the store."""
-        key = Key(artifact=measurement.context["artifact"], setting=self.setting)
-        Store().keep(Entry(key=key, device=self.device, network=model.identity,
-                           description=self.description, measurement=measurement))  # fmt: skip
+    def put(self, model: Model, latency: Latency) -> None:
+        """Cache a latency."""
+        Cache().put(
+            CacheEntry(latency=latency, network=model.identity, description=self.description)
+        )
 
-    def kept_ms(self, reference: str, processes: Sequence[Sequence[float]]) -> float:
+    def reference_ms(self, reference: str, processes: Sequence[Sequence[float]]) -> float:
         """Return a reference's latency as kept, or, the first time, that of these blocks."""
-        setting = self.setting
-        where = {"address": setting.address} if setting.address else {}
-        precision = {} if setting.precision == "fp32" else {"precision": setting.precision}
-        where |= {"cores": setting.cores} if setting.cores else {}
-        return reference_latency(
-            {"machine": setting.machine, "runtime": setting.runtime, "version": setting.version,
-             "threads": setting.threads, "reference": reference, **precision, **where}, processes,
-        )  # fmt: skip
-
-
-def on_scale(found: Latency, kept_ms: Mapping[str, float]) -> Latency:
-    """Return a latency in the milliseconds in which the references take those; smaller first."""
-    references = found.context["references"]
-    small, large = (ms / references[name]["kept_ms"] for name, ms in kept_ms.items())
-    factor = blend(small, large, found.context["nearness"])
-    now = {name: {**references[name], "kept_ms": ms} for name, ms in kept_ms.items()}
-    return replace(
-        found, median_ms=found.median_ms * factor, low_ms=found.low_ms * factor,
-        high_ms=found.high_ms * factor, context={**found.context, "references": now},
-    )  # fmt: skip
-
-
-def now_ms(found: Latency) -> float:
-    """Return what a latency was by the clock, at the machine's speed when it was timed."""
-    references = found.context.get("references")
-    if not references:
-        return found.median_ms
-    small, large = (told["now_ms"] / told["kept_ms"] for told in references.values())
-    return found.median_ms * blend(small, large, found.context["nearness"])
+        setting, backend = self.setting, self.setting.backend
+        key: dict[str, str | int] = {
+            "machine": setting.machine,
+            "address": setting.address,
+            "cores": setting.cores,
+            "runtime": backend.runtime,
+            "version": setting.version,
+            "precision": backend.precision,
+            "threads": backend.threads,
+            "reference": reference,
+        }
+        return reference_latency(key, processes)

@@ -11,7 +11,6 @@ from inspect import getsource
 from pathlib import Path
 from typing import Any
 
-ANSWER_S = 300.0  # the longest that a machine may take over one request
 LONGEST_ANSWER = 1_000_000  # bytes
 
 
@@ -49,17 +48,23 @@ class Connection:
 
     Its answers are JSON and nothing else: whatever a hostile machine says, it runs no code here.
 
+    `answer_s` is the longest that a machine may take over one request.
+
     Raises:
         ConnectionLostError: where the command cannot be started, or by `ask`.
     """
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], *, answer_s: float = 300.0) -> None:
+        self._answer_s = answer_s
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         try:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
                 start_new_session=True,  # Ctrl-C is for us; the agent ends with its input
-            )  # fmt: skip
+            )
         except OSError as error:
             raise ConnectionLostError(f"{command[0]}: {error.strerror}") from None
         self._late = False
@@ -121,7 +126,7 @@ class Connection:
             self._late = True
             self._process.kill()
 
-        timer = threading.Timer(ANSWER_S, end)
+        timer = threading.Timer(self._answer_s, end)
         timer.start()
         try:
             yield
@@ -152,7 +157,7 @@ class Connection:
 
     def _last_words(self) -> str:
         if self._late:
-            return f"it did not answer within {ANSWER_S:g} s"
+            return f"it did not answer within {self._answer_s:g} s"
         code = self._process.wait()
         self._errors.seek(0)
         said = [_printable(line) for line in self._errors.read(100_000).splitlines()]

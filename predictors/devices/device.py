@@ -1,33 +1,25 @@
-"""What every device can do."""
+"""What devices can do: time networks by a clock, or predict latencies from a model of a board.
+
+`source` tells the two kinds of `Device` apart.
+"""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from predictors.backends.model import Model
 from predictors.latency import Prediction
-from predictors.measurement import Latency, Source
+from predictors.measurement import Backend, Latency
 from search_spaces.fasternet import FasterNetConfig
 
-PROCESSES = 7  # that time a network, unless told: one lies in memory otherwise than the next
 HOW_TO_ATTACH = (
     "These latencies are predicted from a profile, not measured. To measure, attach a board with "
     "`fasternas devices add NAME --ssh USER@HOST`: then `--device arm` is that board."
 )
+Network = FasterNetConfig | Model
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """How a device is to time; with `reuse`, what was measured before is not timed again."""
-
-    runtime: str = "onnxruntime"
-    precision: str = "fp32"
-    threads: int = 1
-    reuse: bool = False
-
-
-class Device(Protocol):
-    """A place where latency is known: a clock or, for a profile, a model of one."""
+class _Answers(Protocol):
+    """What both kinds have in common."""
 
     @property
     def name(self) -> str:
@@ -42,38 +34,41 @@ class Device(Protocol):
         """What went otherwise than expected while it timed, one sentence each."""
 
     @property
-    def source(self) -> Source:
-        """Whether its latencies are measured or predicted."""
+    def backends(self) -> tuple[Backend, ...]:
+        """The backends in which it runs networks; of several the fastest counts."""
 
-    @property
-    def runtime(self) -> str:
-        """The runtime that executes the networks."""
-
-    @property
-    def precision(self) -> str:
-        """The numbers that it computes with: fp32, bf16 or int8."""
-
-    @property
-    def threads(self) -> int:
-        """The number of threads of one inference."""
-
-    def measure(self, network: FasterNetConfig | Model) -> Latency:
+    def measure(self, network: Network) -> Latency:
         """Return the latency of one network."""
 
     def measure_each(
-        self, networks: Sequence[FasterNetConfig | Model], *, processes: int = PROCESSES
+        self, networks: Sequence[Network], *, repeats: int | None = None
     ) -> Iterator[Latency]:
         """Yield the latency of each network, in order, timed beside one another in groups.
 
-        `processes` fresh processes time each group; more make the interval narrower.
+        `repeats` fresh processes time each group; more make the interval narrower.
         """
+
+
+class Measures(_Answers, Protocol):
+    """A device with a clock."""
+
+    @property
+    def source(self) -> Literal["measured"]:
+        """Its latencies are measured."""
+
+
+class Predicts(_Answers, Protocol):
+    """A model of a device: its latencies are predicted, also those that `measure` returns."""
+
+    @property
+    def source(self) -> Literal["predicted"]:
+        """Its latencies are predicted."""
 
     def predict(self, configs: Sequence[FasterNetConfig]) -> Prediction:
-        """Return latencies without timing anything.
+        """Return the latencies of many networks at once."""
 
-        Raises:
-            RuntimeError: if the device knows none: its source is "measured".
-        """
+
+Device = Measures | Predicts
 
 
 def threads_of(threads: int) -> str:

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from predictors.backends.model import Model
-from predictors.devices.device import PROCESSES, Device
+from predictors.devices.device import Device
+from predictors.devices.spec import one_of
 from predictors.latency import Prediction
-from predictors.measurement import Backend, Latency, Source
+from predictors.measurement import Backend, Latency
 from predictors.shares import WHOLE, SharePredictor
 from search_spaces.fasternet import FasterNetConfig
 
@@ -44,31 +46,21 @@ class JointDevice:
         return [remark for place in self.places for remark in place.remarks]
 
     @property
-    def source(self) -> Source:
+    def source(self) -> Any:
         """Measured if one of them has a clock; a latency is only if each of its parts is."""
         return "measured" if any(p.source == "measured" for p in self.places) else "predicted"
 
     @property
-    def runtime(self) -> str:
-        """The runtimes of all, each once."""
-        return " + ".join(dict.fromkeys(place.runtime for place in self.places))
-
-    @property
-    def precision(self) -> str:
-        """The numbers that they compute with, each once."""
-        return " + ".join(dict.fromkeys(place.precision for place in self.places))
-
-    @property
-    def threads(self) -> int:
-        """The largest number of threads of one inference."""
-        return max(place.threads for place in self.places)
+    def backends(self) -> tuple[Backend, ...]:
+        """Those of all, each once."""
+        return tuple(dict.fromkeys(b for place in self.places for b in place.backends))
 
     def measure(self, network: FasterNetConfig | Model) -> Latency:
         """Return the largest share of one network."""
         return next(self.measure_each([network]))
 
     def measure_each(
-        self, networks: Sequence[FasterNetConfig | Model], *, processes: int = PROCESSES
+        self, networks: Sequence[FasterNetConfig | Model], *, repeats: int | None = None
     ) -> Iterator[Latency]:
         """Yield the largest share of each network, in order; one device times at a time.
 
@@ -78,7 +70,7 @@ class JointDevice:
         for start in range(0, len(networks), GROUP):
             group = networks[start : start + GROUP]
             # Whole lists: two names may stand for one machine, and exporting for one slows another.
-            each = [list(place.measure_each(group, processes=processes)) for place in self.places]
+            each = [list(place.measure_each(group, repeats=repeats)) for place in self.places]
             yield from (self.joined(parts) for parts in zip(*each, strict=True))
 
     def predict(self, configs: Sequence[FasterNetConfig]) -> Prediction:
@@ -87,7 +79,8 @@ class JointDevice:
         Raises:
             RuntimeError: if one of the devices has a clock.
         """
-        return SharePredictor(each=self.places, budgets_ms=self.budgets_ms).predict(configs)
+        each: Any = self.places
+        return SharePredictor(each=each, budgets_ms=self.budgets_ms).predict(configs)
 
     def joined(self, parts: Sequence[Latency]) -> Latency:
         """Return the measurements of one network, one on each device, as one."""
@@ -101,7 +94,7 @@ class JointDevice:
             low_ms=low,
             high_ms=high,
             device=self.name,
-            backend=Backend(self.runtime, self.precision, self.threads),
+            backend=one_of(self.backends, separator=" + "),
             source="measured" if measured else "predicted",
             unstable=any(part.unstable for part in parts),
             parts=tuple((place.name, part) for place, part in zip(self.places, parts, strict=True)),

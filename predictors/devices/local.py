@@ -1,6 +1,11 @@
-"""This machine as a device."""
+"""This machine as a device: its processor, and its NVIDIA GPU.
+
+The GPU is the first, unless CUDA_VISIBLE_DEVICES says. GPUs are counted as nvidia-smi does, and
+fp32 is that: TF32, which both runtimes would take, is not.
+"""
 
 import os
+import platform
 import subprocess
 import sys
 from functools import cache
@@ -8,11 +13,15 @@ from functools import cache
 from predictors.backends.table import find_runtime, runtime_names, runtimes
 from predictors.devices.agent.bootstrap import BOOTSTRAP
 from predictors.devices.agent.machine import processor
-from predictors.devices.device import Wanted
 from predictors.devices.timed import Host, TimedDevice
+from predictors.measurement import Backend, TimingProtocol
+
+QUERY = ("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+COMMAND = (sys.executable, "-uc", BOOTSTRAP)
+CUDA_COMMAND = ("env", "CUDA_DEVICE_ORDER=PCI_BUS_ID", *COMMAND)
 
 
-def open_local(name: str, wanted: Wanted) -> TimedDevice:
+def open_cpu(name: str, backend: Backend, protocol: TimingProtocol) -> TimedDevice:
     """Open the processor of this machine.
 
     Raises:
@@ -20,41 +29,49 @@ def open_local(name: str, wanted: Wanted) -> TimedDevice:
             than cores.
         RuntimeError: if the runtime is not installed.
     """
-    found = find_runtime(wanted.runtime, wanted.precision)
+    found = find_runtime(backend.runtime, backend.precision)
     found.check_installed()
     cores = len(os.sched_getaffinity(0))
-    if wanted.threads > cores:
-        raise ValueError(f"`threads` must be at most the {cores} cores of this machine, but got "
-                         f"{wanted.threads}.")  # fmt: skip
-    host = Host(command=(sys.executable, "-uc", BOOTSTRAP), machine=processor(),
-                version=found.version)  # fmt: skip
-    return TimedDevice(name, host, wanted)
+    if backend.threads > cores:
+        raise ValueError(
+            f"`threads` must be at most the {cores} cores of this machine, but got "
+            f"{backend.threads}."
+        )
+    host = Host(command=COMMAND, machine=processor())
+    return TimedDevice(
+        name=name, host=host, backend=backend, version=found.version, protocol=protocol
+    )
 
 
-QUERY = ("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
-COMMAND = ("env", "CUDA_DEVICE_ORDER=PCI_BUS_ID", sys.executable, "-uc", BOOTSTRAP)
-
-
-def open_cuda(name: str, wanted: Wanted) -> TimedDevice:
+def open_cuda(name: str, backend: Backend, protocol: TimingProtocol) -> TimedDevice:
     """Open the GPU of this machine.
 
     Raises:
         ValueError: if the runtime, at that precision, does not run on it.
         RuntimeError: if there is no GPU, or the runtime is not installed.
     """
-    found = find_runtime(wanted.runtime, wanted.precision)
+    found = find_runtime(backend.runtime, backend.precision)
     if found.cuda_clock is None:
         names = ", ".join(runtime_names(r for r in runtimes() if r.cuda_clock))
         raise ValueError(
-            f"`runtime` must be one of {names}, in fp32, on a GPU, but got {wanted.runtime} in "
-            f"{wanted.precision}."
+            f"`runtime` must be one of {names}, in fp32, on a GPU, but got {backend.runtime} in "
+            f"{backend.precision}."
         )
     if not gpu_name():
-        raise RuntimeError("`device` cuda must be an NVIDIA GPU of this machine, but nvidia-smi "
-                           "finds none. Install its driver, or use --device cpu.")  # fmt: skip
+        raise RuntimeError(
+            "`device` cuda must be an NVIDIA GPU of this machine, but nvidia-smi finds none. "
+            "Install its driver, or use --device cpu."
+        )
     found.check_installed()
-    host = Host(command=COMMAND, machine=gpu_name(), version=found.version, processor="cuda")
-    return TimedDevice(name, host, wanted)
+    host = Host(command=CUDA_COMMAND, machine=gpu_name(), processor="cuda")
+    return TimedDevice(
+        name=name, host=host, backend=backend, version=found.version, protocol=protocol
+    )
+
+
+def is_arm_machine() -> bool:
+    """Whether the processor of this machine is a 64-bit ARM one."""
+    return platform.machine() in ("aarch64", "arm64")
 
 
 @cache
@@ -64,14 +81,9 @@ def gpu_name() -> str:
     first = None if visible is None else visible.split(",")[0].strip()
     if first in ("", "-1"):
         return ""
+    query = [*QUERY, *([f"--id={first}"] if first else [])]
     try:
-        done = subprocess.run(
-            [*QUERY, *([f"--id={first}"] if first else [])],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=True,
-        )
+        done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return ""
     return next(iter(done.stdout.splitlines()), "").strip()

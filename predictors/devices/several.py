@@ -1,130 +1,123 @@
-"""One machine in several runtimes and precisions: each network counts in the fastest of them."""
+"""One machine in several backends: each network counts in the fastest of them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import final
+from typing import Literal, final
 
-from predictors.backends.model import Model
 from predictors.backends.table import find_runtime
-from predictors.devices.cache import now_ms
 from predictors.devices.connection import DeviceLostError, OverwhelmedError
-from predictors.devices.device import PROCESSES, Device
-from predictors.devices.timed import GROUP
-from predictors.latency import Prediction
-from predictors.measurement import Latency, Source
-from search_spaces.fasternet import FasterNetConfig
-from search_spaces.io import one_line
-
-Network = FasterNetConfig | Model
+from predictors.devices.device import Measures, Network
+from predictors.measurement import Backend, Latency, TimingProtocol
 
 
 @final
 class MultiBackendDevice:
-    """Times each network in every form, that is, runtime at a precision; the fastest counts.
+    """Times each network in every backend; the fastest counts.
 
     Each runtime's milliseconds are those of its own references, which were first timed when the
     machine may have been slower: what was timed just now is compared by what it took just now.
 
-    A measurement says which that was, and has the others as `slower`. A form that cannot do a
-    network is left out for that one; one that can do none of those that it was given first is left
-    out for good, and a remark says so.
+    A latency says which backend that was, and has the others as `slower`. A backend that cannot do
+    a network is left out for that one; one that can do none of those that it was given first is
+    left out for good, and a remark says so. `devices` are the machine in each of the backends.
     """
 
-    source: Source = "measured"
+    source: Literal["measured"] = "measured"
 
-    def __init__(self, name: str, forms: Sequence[Device]) -> None:
+    def __init__(
+        self, name: str, devices: Sequence[Measures], protocol: TimingProtocol | None = None
+    ) -> None:
         self.name = name
-        self.threads = forms[0].threads
-        self.runtime = ",".join(dict.fromkeys(form.runtime for form in forms))
-        self.precision = ",".join(dict.fromkeys(form.precision for form in forms))
-        self.description = "; ".join(form.description for form in forms)
-        self._forms = tuple(forms)
-        self._begun: set[Device] = set()  # that could do a network
-        self._refused: dict[Device, str] = {}
-
-    @property
-    def forms(self) -> tuple[Device, ...]:
-        """The machine in each of them."""
-        return self._forms
+        self.devices = tuple(devices)
+        self.backends = tuple(backend for device in devices for backend in device.backends)
+        self.description = "; ".join(device.description for device in devices)
+        self.protocol = protocol or TimingProtocol()
+        self._begun: set[int] = set()  # the places of those that could do a network
+        self._refused: dict[int, str] = {}
 
     @property
     def remarks(self) -> Sequence[str]:
-        """Those of the forms, and which of them were left out."""
-        left_out = [f"Without {form.runtime} in {form.precision}: {why}"
-                    for form, why in self._refused.items()]  # fmt: skip
-        return [*left_out, *(remark for form in self._forms for remark in form.remarks)]
+        """Those of the backends, and which of them were left out."""
+        left_out = [
+            f"Without {self.backends[i].runtime} in {self.backends[i].precision}: {why}"
+            for i, why in self._refused.items()
+        ]
+        return [*left_out, *(remark for device in self.devices for remark in device.remarks)]
 
     def measure(self, network: Network) -> Latency:
-        """Return the latency of one network in its fastest form."""
+        """Return the latency of one network in its fastest backend."""
         return next(self.measure_each([network]))
 
     def measure_each(
-        self, networks: Sequence[Network], *, processes: int = PROCESSES
+        self, networks: Sequence[Network], *, repeats: int | None = None
     ) -> Iterator[Latency]:
-        """Yield the latency of each network in its fastest form, in order.
+        """Yield the latency of each network in its fastest backend, in order.
 
         Raises:
-            ValueError, RuntimeError: if no form can do a network, or the machine is lost.
+            ValueError, RuntimeError: if no backend can do a network, or the machine is lost.
         """
-        for start in range(0, len(networks), GROUP):
-            group = networks[start : start + GROUP]
+        for start in range(0, len(networks), self.protocol.group):
+            group = networks[start : start + self.protocol.group]
             errors: list[ValueError | RuntimeError] = []
-            columns = [self._timed(form, group, processes, errors) for form in self._forms
-                       if form not in self._refused]  # fmt: skip
-            for found in zip(*columns, strict=True):
-                taken = [measurement for measurement in found if measurement is not None]
-                if not taken:
+            asked = [i for i in range(len(self.devices)) if i not in self._refused]
+            columns = [self._timed(i, group, repeats, errors) for i in asked]
+            for row in zip(*columns, strict=True):
+                latencies = [latency for latency in row if latency is not None]
+                if not latencies:
                     raise errors[0]
-                fastest, *slower = sorted(taken, key=now_ms if _all_new(taken) else _scaled_ms)
+                fastest, *slower = _by_speed(latencies)
                 yield replace(fastest, slower=tuple(slower))
 
-    def predict(self, configs: Sequence[FasterNetConfig]) -> Prediction:
-        """This device is timed; fit a `LatencyPredictor` to its measurements."""
-        raise RuntimeError(f"`device` must be a profile to predict, but {self.name} is measured.")
-
     def _timed(
-        self, form: Device, group: Sequence[Network], processes: int,
+        self,
+        place: int,
+        group: Sequence[Network],
+        repeats: int | None,
         errors: list[ValueError | RuntimeError],
-    ) -> list[Latency | None]:  # fmt: skip
+    ) -> Sequence[Latency | None]:
         """Time a group, or, if it cannot be timed as a whole, one by one; None for what cannot."""
+        device = self.devices[place]
         try:
-            whole = list(form.measure_each(group, processes=processes))
+            whole = list(device.measure_each(group, repeats=repeats))
         except (ValueError, RuntimeError) as error:
-            _refuse_lost(error)
+            _raise_if_lost(error)
             errors.append(error)
-            alone = [] if len(group) == 1 else [_alone(form, n, processes) for n in group]
-            if any(alone) or form in self._begun or len(self._refused) + 1 == len(self._forms):
+            alone = [] if len(group) == 1 else [_alone(device, n, repeats) for n in group]
+            last = len(self._refused) + 1 == len(self.devices)
+            if any(alone) or place in self._begun or last:
                 return alone or [None]
-            self._refused[form] = one_line(error)
+            self._refused[place] = " ".join(str(error).split())
             return [None] * len(group)
-        self._begun.add(form)
-        return list(whole)
+        self._begun.add(place)
+        return whole
 
 
-def forms_of(runtimes: str, precisions: str) -> list[tuple[str, str]]:
-    """Return the pairs that there are of runtimes and precisions, given with commas between them.
+def backend_pairs(
+    runtimes: Sequence[str], precisions: Sequence[str], threads: int
+) -> tuple[Backend, ...]:
+    """Return the backends that there are of these runtimes and precisions.
 
     Raises:
         ValueError: if there is no such runtime or precision, or one has no partner.
     """
-    names, numbers = (tuple(dict.fromkeys(part.strip() for part in given.split(",")))
-                      for given in (runtimes, precisions))  # fmt: skip
-    found = [pair for name in names for pair in _pairs(name, numbers)]
-    alone = set(numbers) - {precision for _, precision in found}
+    runtimes, precisions = tuple(dict.fromkeys(runtimes)), tuple(dict.fromkeys(precisions))
+    found = [pair for runtime in runtimes for pair in _pairs(runtime, precisions, threads)]
+    alone = set(precisions) - {backend.precision for backend in found}
     if alone:
-        raise ValueError(f"`precision` must be one that a runtime has, but none of "
-                         f"{', '.join(names)} has {min(alone)!r}. Add one or leave it "
-                         "out.")  # fmt: skip
-    return found
+        raise ValueError(
+            f"`precision` must be one that a runtime has, but none of {', '.join(runtimes)} has "
+            f"{min(alone)!r}. Add one or leave it out."
+        )
+    return tuple(found)
 
 
-def _pairs(name: str, precisions: Sequence[str]) -> list[tuple[str, str]]:
+def _pairs(runtime: str, precisions: Sequence[str], threads: int) -> list[Backend]:
     """Those of a runtime."""
     found, errors = [], []
     for precision in precisions:
         try:
-            find_runtime(name, precision)
-            found.append((name, precision))
+            find_runtime(runtime, precision)
+            found.append(Backend(runtime, precision, threads))
         except ValueError as error:
             errors.append(error)
     if not found:
@@ -132,23 +125,21 @@ def _pairs(name: str, precisions: Sequence[str]) -> list[tuple[str, str]]:
     return found
 
 
-def _alone(form: Device, network: Network, processes: int) -> Latency | None:
+def _alone(device: Measures, network: Network, repeats: int | None) -> Latency | None:
     try:
-        return next(form.measure_each([network], processes=processes))
+        return next(device.measure_each([network], repeats=repeats))
     except (ValueError, RuntimeError) as error:
-        _refuse_lost(error)
+        _raise_if_lost(error)
         return None
 
 
-def _refuse_lost(error: Exception) -> None:
-    """Raise it again if the machine is gone; a form that is too much for it may be left out."""
+def _raise_if_lost(error: Exception) -> None:
+    """Raise it again if the machine is gone; a backend that is too much for it may be left out."""
     if isinstance(error, DeviceLostError) and not isinstance(error, OverwhelmedError):
         raise error
 
 
-def _all_new(found: Sequence[Latency]) -> bool:
-    return not any("recalled" in m.context for m in found)
-
-
-def _scaled_ms(measurement: Latency) -> float:
-    return measurement.median_ms
+def _by_speed(latencies: Sequence[Latency]) -> list[Latency]:
+    """The fastest first: by the clock, unless the cache has one of another time."""
+    cached = any(latency.context.cached for latency in latencies)
+    return sorted(latencies, key=lambda one: one.median_ms if cached else one.now_ms())

@@ -12,11 +12,15 @@ PORT = 22  # where none is named
 LONGEST_S = 6 * 3600  # what a connection may take; where it is lost unseen, the agent ends by then
 # An unknown host key, or a changed one, ends the connection; no password is asked for.
 _OPTIONS = {
-    "BatchMode": "yes", "StrictHostKeyChecking": "yes", "ConnectTimeout": "10",
-    "ServerAliveInterval": "5", "ServerAliveCountMax": "3",
-}  # fmt: skip
-_ADDRESS = re.compile(r"(?:ssh://)?(?:(?P<user>[\w.-]+)@)?(?P<host>[\w.:-]+?|\[[\w.:%]+\])"
-                      r"(?::(?P<port>\d{1,5}))?/?")  # fmt: skip
+    "BatchMode": "yes",
+    "StrictHostKeyChecking": "yes",
+    "ConnectTimeout": "10",
+    "ServerAliveInterval": "5",
+    "ServerAliveCountMax": "3",
+}
+_ADDRESS = re.compile(
+    r"(?:ssh://)?(?:(?P<user>[\w.-]+)@)?(?P<host>[\w.:-]+?|\[[\w.:%]+\])(?::(?P<port>\d{1,5}))?/?"
+)
 _REMEDIES = {
     "host key verification failed": "Connect to it once with `ssh` and compare the key",
     "permission denied": "Add your public key to it with `ssh-copy-id`",
@@ -68,8 +72,10 @@ class Address:
         options = [f"-o{name}={value}" for name, value in _OPTIONS.items()]
         port = ["-p", str(self.port)] if self.port else []
         user = ["-l", self.user] if self.user else []
-        remote = (f"exec timeout -k 5 {LONGEST_S} env PYTHONPATH={SITE.replace('~', '$HOME')} "
-                  f"python3 -uc {shlex.quote(BOOTSTRAP)}")  # fmt: skip
+        remote = (
+            f"exec timeout -k 5 {LONGEST_S} env PYTHONPATH={SITE.replace('~', '$HOME')} "
+            f"python3 -uc {shlex.quote(BOOTSTRAP)}"
+        )
         ssh = shlex.split(os.environ.get("FASTERNAS_SSH", "ssh"))
         return (*ssh, *options, *port, *user, "--", self.host, remote)
 

@@ -17,14 +17,17 @@ from predictors.devices.agent.bootstrap import BOOTSTRAP, serve
 from predictors.devices.agent.machine import facts
 
 PREFIX = "fasternas-agent-"  # of an agent's folder, before its process number
-LOAD_S = 120  # the longest that importing a runtime may take, from the slowest card
 
 
 class Agent:
-    """Keeps the models in a folder of its own and one timer at a time."""
+    """Keeps the models in a folder of its own and one timer at a time.
 
-    def __init__(self, folder: Path) -> None:
+    `load_s` is the longest that importing a runtime may take, from the slowest card.
+    """
+
+    def __init__(self, folder: Path, *, load_s: float = 120) -> None:
         self._folder = folder
+        self._load_s = load_s
         self._timer: subprocess.Popen[bytes] | None = None
 
     def answer(self, request: dict[str, Any], more: BinaryIO) -> dict[str, Any]:
@@ -61,11 +64,11 @@ class Agent:
     def _trouble(self, package: str) -> str:
         """Import a package in a process of its own, which it may end; return what went wrong."""
         try:
-            done = subprocess.run([sys.executable, "-c", f"import {package}"], timeout=LOAD_S,
+            done = subprocess.run([sys.executable, "-c", f"import {package}"], timeout=self._load_s,
                                   stdin=subprocess.DEVNULL, capture_output=True,
                                   env=self._environment())  # fmt: skip
         except subprocess.TimeoutExpired:
-            return f"it takes over {LOAD_S} s"
+            return f"it takes over {self._load_s:g} s"
         if done.returncode < 0:
             return signal.Signals(-done.returncode).name
         said = done.stderr.decode(errors="replace").strip().splitlines() or ["it says nothing"]

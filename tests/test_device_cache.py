@@ -4,19 +4,20 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from networks import TINY
 
 from predictors.backends.table import installed_version
 from predictors.devices.agent.machine import processor
-from predictors.devices.cache import Store
-from predictors.devices.device import Wanted
-from predictors.devices.local import open_local
+from predictors.devices.cache import Cache
+from predictors.devices.local import open_cpu
 from predictors.devices.timed import Host, TimedDevice
-from predictors.measurement import Latency
+from predictors.measurement import Backend, Latency, Reference, TimingProtocol
 from search_spaces.fasternet import FasterNetConfig
 
+REUSE = TimingProtocol(reuse=True, attempts=0)  # no process can be started
 OTHER = replace(TINY, classes=11)
 
 
@@ -26,43 +27,42 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Latency]:
     cache = tmp_path_factory.mktemp("once")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache))
-        (found,) = open_local("cpu", Wanted()).measure_each([TINY], processes=2)
+        (found,) = open_cpu("cpu", Backend(), TimingProtocol()).measure_each([TINY], repeats=2)
     return cache, found
 
 
 @pytest.fixture
 def timed(once: tuple[Path, Latency], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Latency:
-    """What was found; from here on no process can be started."""
+    """What was found; from here on no process is to be started."""
     shutil.copytree(once[0], tmp_path / "cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("predictors.devices.timed.ATTEMPTS", 0)
     return once[1]
 
 
-def test_what_was_timed_is_recalled(timed: Latency) -> None:
-    device = open_local("cpu", Wanted(reuse=True))
-    (found,) = device.measure_each([TINY], processes=2)
-    assert found == replace(timed, context={**timed.context, "recalled": True},
-                            samples_ms=found.samples_ms)  # fmt: skip
-    assert [list(rounds) for rounds in found.samples_ms] == [list(r) for r in timed.samples_ms]
+def test_what_was_timed_comes_from_the_cache(timed: Latency) -> None:
+    device = open_cpu("cpu", Backend(), REUSE)
+    (found,) = device.measure_each([TINY], repeats=2)
+    assert found == replace(timed, context=replace(timed.context, cached=True))
 
 
 @pytest.mark.parametrize(
-    ("wanted", "config", "processes"),
+    ("backend", "reuse", "config", "repeats"),
     [
-        (Wanted(reuse=False), TINY, 2),
-        (Wanted(reuse=True), OTHER, 2),
-        (Wanted(reuse=True), TINY, 3),  # than it was timed by
-        (Wanted(reuse=True, threads=2), TINY, 2),
-        (Wanted(reuse=True, runtime="torch"), TINY, 2),
-        (Wanted(reuse=True, precision="int8"), TINY, 2),
+        (Backend(), False, TINY, 2),
+        (Backend(), True, OTHER, 2),
+        (Backend(), True, TINY, 3),  # than it was timed by
+        (Backend(threads=2), True, TINY, 2),
+        (Backend("torch"), True, TINY, 2),
+        (Backend(precision="int8"), True, TINY, 2),
     ],
 )
+@pytest.mark.usefixtures("timed")
 def test_anything_else_is_timed(
-    timed: Latency, wanted: Wanted, config: FasterNetConfig, processes: int
+    backend: Backend, reuse: Any, config: FasterNetConfig, repeats: int
 ) -> None:
+    device = open_cpu("cpu", backend, replace(REUSE, reuse=reuse))
     with pytest.raises(RuntimeError, match="The device must stay reachable"):
-        list(open_local("cpu", wanted).measure_each([config], processes=processes))
+        list(device.measure_each([config], repeats=repeats))
 
 
 def test_what_was_imported_is_brought_to_this_machines_scale(
@@ -72,19 +72,24 @@ def test_what_was_imported_is_brought_to_this_machines_scale(
     for file in (tmp_path / "cache" / "fasternas").glob("reference-*.json"):
         kept = json.loads(file.read_text())
         file.write_text(json.dumps({**kept, "latency_ms": kept["latency_ms"] / 2}))
-    (found,) = open_local("cpu", Wanted(reuse=True)).measure_each([TINY], processes=1)
+    (found,) = open_cpu("cpu", Backend(), REUSE).measure_each([TINY], repeats=1)
     for name in ("median_ms", "low_ms", "high_ms"):
         assert getattr(found, name) == pytest.approx(getattr(timed, name) / 2)
 
 
 def test_what_another_board_of_a_pool_timed_is_not_timed_again(timed: Latency) -> None:
-    host = Host(command=("false",), address="me@b2", machine=processor(),
-                version=installed_version("onnxruntime"))  # fmt: skip
-    device = TimedDevice("b2", host, Wanted(reuse=True))
+    host = Host(command=("false",), address="me@b2", machine=processor())
+    device = TimedDevice(
+        name="b2",
+        host=host,
+        backend=Backend(),
+        version=installed_version("onnxruntime"),
+        protocol=REUSE,
+    )
     with pytest.raises(RuntimeError, match="The device must stay reachable"):
         device.measure(TINY)
-    device.recall_from(["", "me@b2"])  # the first, with this machine's address, timed it
-    (found,) = device.measure_each([TINY], processes=2)
+    device = replace(device, pool=("", "me@b2"))  # the first, with this machine's address, timed it
+    (found,) = device.measure_each([TINY], repeats=2)
     assert (found.device, found.median_ms) == ("b2", timed.median_ms)
 
 
@@ -95,20 +100,24 @@ def test_where_no_references_are_kept_those_of_the_import_are(
     before = {file: json.loads(file.read_text())["latency_ms"] for file in files}
     for file in files:
         file.unlink()
-    (found,) = open_local("cpu", Wanted(reuse=True)).measure_each([TINY], processes=2)
+    (found,) = open_cpu("cpu", Backend(), REUSE).measure_each([TINY], repeats=2)
     assert found.median_ms == timed.median_ms
     assert {file: json.loads(file.read_text())["latency_ms"] for file in files} == before
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"references": None}, {"references": {"small": {"kept_ms": 1.0}}}, {"nearness": "no"},
-     {"nearness": 7}, {"references": {"small": {"kept_ms": -1}, "t0": {"kept_ms": 2}}}],
-)  # fmt: skip
-def test_what_does_not_tell_its_scale_is_not_used(timed: Latency, wrong: object) -> None:
-    (entry,) = Store().entries()
-    assert isinstance(wrong, dict)
-    context = {**entry.measurement.context, **wrong}
-    Store().keep(replace(entry, measurement=replace(entry.measurement, context=context)))
+    [
+        {"references": {}},
+        {"references": {"small": Reference(kept_ms=1.0, now_ms=1.0)}},
+        {"nearness": None},
+        {"nearness": 7},
+        {"references": dict.fromkeys(("small", "t0"), Reference(kept_ms=-1, now_ms=2.0))},
+    ],
+)
+def test_what_does_not_tell_its_scale_is_not_used(timed: Latency, wrong: dict[str, Any]) -> None:
+    (entry,) = Cache().entries()
+    context = replace(timed.context, **wrong)
+    Cache().put(replace(entry, latency=replace(entry.latency, context=context)))
     with pytest.raises(RuntimeError, match="The device must stay reachable"):
-        list(open_local("cpu", Wanted(reuse=True)).measure_each([TINY], processes=2))
+        list(open_cpu("cpu", Backend(), REUSE).measure_each([TINY], repeats=2))

@@ -274,7 +274,7 @@ def test_an_interruption_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: St
         signal.raise_signal(signal.SIGINT)
         return 0
 
-    monkeypatch.setattr("nas.cli.commands.run_spaces", interrupted)
+    monkeypatch.setattr("nas.cli.runs.run_spaces", interrupted)
     assert _call(["spaces"]) == 130
     assert capsys.readouterr().err.count("\n") == 1
 

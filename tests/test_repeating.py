@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from nas.cli.main import _parser
+from nas.cli.main import parser_for
 from nas.report.words import command_of
 from nas.study.options import SearchOptions
 from nas.study.targets import Target
@@ -31,7 +31,7 @@ CASES = [
 def test_the_command_asks_for_what_the_options_say(options: SearchOptions) -> None:
     shell = ["sh", "-c", f"fasternas() {{ printf '%s\\n' \"$@\"; }}; {command_of(options)}"]
     words = subprocess.run(shell, capture_output=True, text=True, check=True).stdout.splitlines()
-    asked = _parser().parse_args(words)
+    asked = parser_for(words).parse_args(words)
     for target in options.targets:
         for name, told in (("budget_ms", asked.budget), ("runtime", asked.runtime),
                            ("precision", asked.precision), ("threads", asked.threads)):  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nas.cli.arguments import by_device, duration_ms
-from nas.cli.main import _parser, main
+from nas.cli.main import main, parser_for
 from nas.cli.targets import folder_name, targets_of
 from nas.study.options import SearchOptions
 from nas.study.run_folder import read_only_run, start_run
@@ -21,7 +21,7 @@ OPTIONS = SearchOptions(device="arm", budget_ms=10.0, space="fasternet-32",
 
 
 def _asked(*words: str) -> argparse.Namespace:
-    return _parser().parse_args(["search", *words])
+    return parser_for(["search"]).parse_args(["search", *words])
 
 
 @pytest.mark.parametrize(

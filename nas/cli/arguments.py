@@ -3,9 +3,12 @@
 import argparse
 import re
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 from nas.quantities import parse_duration_ms
+
+if TYPE_CHECKING:
+    Actions = argparse._SubParsersAction[argparse.ArgumentParser]
 
 T = TypeVar("T")
 
@@ -13,6 +16,35 @@ T = TypeVar("T")
 def either(names: Sequence[str]) -> str:
     """Return names as a help text lists them: "a, b or c"."""
     return " or ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
+class Description(TypedDict):
+    """What argparse prints of a command: in a list of commands, and above its own options."""
+
+    help: str
+    description: str
+
+
+def describe(text: str) -> Description:
+    """Return a line about a command as argparse takes it."""
+    return {"help": text, "description": f"{text[0].upper()}{text[1:]}."}
+
+
+def add_action(actions: "Actions", name: str, text: str) -> argparse.ArgumentParser:
+    """Add what a command may do, as its next word, and return its parser."""
+    parser = actions.add_parser(name, **describe(text))
+    add_flag(parser, "--debug", "show the traceback of an error")
+    return parser
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add --json, which every command has that reads."""
+    add_flag(parser, "--json", "print JSON")
+
+
+def add_flag(parser: argparse.ArgumentParser, name: str, text: str) -> None:
+    """Add a flag of a command and of its actions: their default must not undo what was given."""
+    parser.add_argument(name, action="store_true", default=argparse.SUPPRESS, help=text)
 
 
 def duration_ms(text: str) -> float:

@@ -11,12 +11,28 @@ from nas.benching.bench import GROUP, bench, check_timed, in_order
 from nas.benching.bench_report import Topic, bench_table, default_folder, write_bench
 from nas.benching.bench_row import Row
 from nas.benching.bench_subjects import Subject, model_subjects, operator_subjects
+from nas.cli.arguments import add_action, add_json, word
+from nas.cli.device_options import add_device, add_timing
+from nas.cli.progress import print_table
 from nas.cli.runtime import open_wanted
-from nas.cli.table import print_table
 from nas.quantities import format_ms
 from nas.study.run_folder import machine_facts
 from predictors.backends.model import batched
 from search_spaces.fasternet import FASTERNET
+
+
+def add_bench_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `fasternas bench` takes: topics with options of their own."""
+    topics = parser.add_subparsers(dest="topic", required=True, metavar="TOPIC")
+    text = "Conv, GConv, DWConv and PConv at four map sizes"
+    operators = add_action(topics, "operators", text)
+    models = add_action(topics, "models", "FasterNet and its rivals, or the networks named")
+    models.add_argument("networks", metavar="NETWORK", nargs="*", help="as measure takes, NAME@PX")
+    for topic in (operators, models):
+        add_device(topic)
+        add_timing(topic)
+        topic.add_argument("--out", type=word, metavar="DIR", help="the folder for results")
+        add_json(topic)
 
 
 def run_bench(arguments: argparse.Namespace) -> int:

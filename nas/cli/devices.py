@@ -4,8 +4,10 @@ import argparse
 import json
 import sys
 
-from nas.cli.table import print_table
-from predictors.backends.table import find_runtime
+from nas.cli.arguments import add_action, add_json, cores, either
+from nas.cli.device_options import PRECISIONS
+from nas.cli.progress import print_table
+from predictors.backends.table import find_runtime, runtime_names
 from predictors.devices.boards import (
     Board,
     boards_to_change,
@@ -17,6 +19,23 @@ from predictors.devices.boards import (
 from predictors.devices.registry import cached_devices, device_names, open_device
 from predictors.devices.ssh import SITE, Address
 from predictors.measurement import Backend
+
+
+def add_devices_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `fasternas devices` takes: actions with options of their own."""
+    add_json(parser)
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
+    add_json(add_action(actions, "list", "list the devices"))
+    add = add_action(actions, "add", "register a board that is reached over SSH").add_argument
+    add("name", metavar="NAME", help="what to call it")
+    add("--ssh", required=True, metavar="USER@HOST[:PORT]", help="where it is")
+    add("--runtime", default="onnxruntime", help=either(runtime_names()))
+    add("--precision", default="fp32", help=PRECISIONS)
+    add("--threads", type=int, default=1, help="threads of one inference (1)")
+    text = "the cores to run on (the last ones)"
+    add("--cores", type=cores, default=(), metavar="0-3", help=text)
+    for name, text in {"check": "ask a board what it is", "remove": "forget a board"}.items():
+        add_action(actions, name, text).add_argument("name", metavar="NAME", help="its name")
 
 
 def run_devices(arguments: argparse.Namespace) -> int:

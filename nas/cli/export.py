@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.cli.arguments import batch, positive, word, words
-from nas.cli.table import print_table
+from nas.cli.arguments import add_json, batch, positive, word, words
+from nas.cli.progress import print_table
 from predictors.backends.table import find_formats, formats
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def add_export_options(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add what `fasternas export` takes."""
     add, names = parser.add_argument, ", ".join(formats())
     add("network", metavar="NETWORK", help="a checkpoint or config file, t0 to l")
     add("--to", type=words, default=("onnx",), metavar="F[,F]", help=f"{names} (onnx)")
@@ -31,6 +31,7 @@ def add_export_options(parser: argparse.ArgumentParser) -> None:
     add("--features", action="store_true", help="the backbone: the map after each stage")
     add("--batch", type=batch, metavar="N", help="images at once, or dynamic (dynamic)")
     add("--out", type=word, default="exports", metavar="DIR", help="the folder for them (exports)")
+    add_json(parser)
 
 
 def run_export(arguments: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nas.cli.measure import how_measured
-from nas.cli.table import print_table
+from nas.cli.progress import print_table
 from nas.finetune.folder import TRAINED
 from nas.finetune.jobs import Job
 from nas.finetune.model_card import write_card

@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from nas.cli.arguments import add_json
+from nas.cli.device_options import add_device, add_timing
+from nas.cli.progress import print_table
 from nas.cli.runtime import open_wanted
-from nas.cli.table import print_table
 from nas.networks import find_network
 from nas.quantities import format_count, format_ms
 from nas.report.words import backends_differ, readings_of
@@ -17,6 +19,15 @@ from predictors.devices.device import HOW_TO_ATTACH, Device
 from predictors.measurement import Latency, compare
 
 Timed = tuple[Model, Latency]
+
+
+def add_measure_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `fasternas measure` takes."""
+    text = "a config or ONNX file, t0 to l, a timm model, NAME@PX"
+    parser.add_argument("networks", metavar="NETWORK", nargs="+", help=text)
+    add_device(parser)
+    add_timing(parser)
+    add_json(parser)
 
 
 def run_measure(arguments: argparse.Namespace) -> int:

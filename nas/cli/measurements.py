@@ -5,11 +5,27 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from nas.cli.table import print_table
+from nas.cli.arguments import add_action, add_json, word
+from nas.cli.progress import print_table
 from nas.study.measurement_files import entries_of_run, read_entries, write_entries
 from predictors.devices.boards import check_name
 from predictors.devices.cache import Cache, Holding
 from predictors.devices.registry import device_names
+
+
+def add_measurements_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `fasternas measurements` takes: actions with options of their own."""
+    add_json(parser)
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
+    add_json(add_action(actions, "list", "list the measurements that are kept"))
+    add = add_action(actions, "export", "write measurements into a file to hand on").add_argument
+    add("file", metavar="FILE", type=word, help="JSON lines; gzipped if *.gz")
+    add("--run", metavar="RUN", help="those of this run folder")
+    add("--device", metavar="NAME", help="those of this device")
+    add = add_action(actions, "import", "take measurements from such a file").add_argument
+    add("file", metavar="FILE", help="what `export` wrote")
+    text = "make them a device of this name"
+    add("--as", dest="name", type=word, metavar="NAME", help=text)
 
 
 def run_measurements(arguments: argparse.Namespace) -> int:

@@ -5,13 +5,24 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import redirect_stdout
+from collections.abc import Iterator
 from itertools import chain, count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.cli.table import print_table
+from nas.cli.arguments import (
+    add_json,
+    by_device,
+    duration_ms,
+    numbers,
+    positive,
+    ray_address,
+    whole,
+    word,
+    words,
+)
+from nas.cli.device_options import add_devices
+from nas.cli.progress import print_table, show_search
 from nas.cli.targets import folder_name, targets_of
 from nas.study.options import SearchOptions
 
@@ -23,6 +34,66 @@ if TYPE_CHECKING:
 
 TRIALS, TRAINED_TRIALS = 200, 30  # unless told
 MIRROR_S = 30.0  # between two copies of the trials to `--storage`
+
+
+def add_search_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `fasternas search` takes."""
+    add_devices(parser)
+    add = parser.add_argument
+    text = "the latency to keep, such as 10ms, 0.5s or 800us; pi=10ms,cpu=3ms on several devices"
+    add("--budget", required=True, type=by_device(duration_ms), metavar="TIME", help=text)
+    add("--space", default="fasternet", help="see `fasternas spaces`")
+    add("--trials", type=int, help="networks to score (200; 30 if trained)")
+    text = "trials at once (8); of another number come other trials"
+    add("--parallel", type=positive, default=8, metavar="N", help=text)
+    _add_training(parser)
+    text = "guided (ours), nsga2, nsga3, tpe, gp, evolution, local, random, nni-evolution"
+    add("--searcher", default="guided", help=text)
+    add("--seed", type=int, default=0, help="same seed, same trials (0)")
+    text = "the image sizes to choose from"
+    add("--resolution", type=numbers, default=(), metavar="PX[,PX...]", help=text)
+    text = "relu, gelu or relu,gelu (the space's own)"
+    add("--activation", type=words, default=(), metavar="A[,A]", help=text)
+    add("--classes", type=int, help="outputs of the classifier (the space's own)")
+    _add_running(parser)
+    add_json(parser)
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    """Add how accuracy is found out."""
+    add = parser.add_argument
+    text = "to train on: a folder, an .npz, digits (none)"
+    add("--data", type=word, metavar="DATA", help=text)
+    text = "proxy, train, supernet or auto (train if there is data)"
+    add("--accuracy", metavar="HOW", help=text)
+    text = "for auto: what training may take, such as 2h"
+    add("--time", type=duration_ms, metavar="TIME", help=text)
+    add("--epochs", type=positive, default=8, help="of the longest training (8)")
+    text = "what early epochs have less of: resolution, images (none)"
+    add("--progressive", type=words, default=(), metavar="G[,G]", help=text)
+    text = "a FasterNet checkpoint for the supernet to begin with"
+    add("--weights", type=word, metavar="FILE", help=text)
+    text = "processes that train the supernet together (one a GPU, or 1)"
+    add("--workers", type=positive, metavar="N", help=text)
+    add("--gpus", type=whole, metavar="N", help="GPUs that train the supernet (all there are)")
+
+
+def _add_running(parser: argparse.ArgumentParser) -> None:
+    """Add where the run is kept, and where its trials run."""
+    add = parser.add_argument
+    add("--out", type=word, metavar="DIR", help="the run folder (runs/DEVICE-BUDGET)")
+    text = "go on with the run in the folder, to more --trials if told"
+    add("--resume", action="store_true", help=text)
+    add("--fresh", action="store_true", help="time anew what earlier runs timed")
+    add("--repair", action="store_true", help="drop a last line that was cut off")
+    add("--ray", type=ray_address, metavar="HOST:PORT", help="a running Ray cluster, or auto")
+    text = "end a trial that runs longer, such as 10min (no limit)"
+    add("--trial-timeout", type=duration_ms, metavar="TIME", help=text)
+    text = (
+        "an Optuna storage that gets a copy of the trials every half a minute and at the end: "
+        "sqlite:///x.db, or a file x.journal"
+    )
+    add("--storage", type=word, metavar="URL", help=text)
 
 
 def run_search(arguments: argparse.Namespace) -> int:
@@ -45,8 +116,7 @@ def run_search(arguments: argparse.Namespace) -> int:
         steps = run.steps(ray_address=arguments.ray, trial_timeout_s=_seconds(arguments),
                           workers=workers)  # fmt: skip
         steps = _mirrored(steps, mirror, run)
-        with redirect_stdout(sys.stderr):  # Ray tells there of lost workers
-            _show_progress(steps, f"{run.device.description}; {folder}")
+        show_search(steps, f"{run.device.description}; {folder}")
         model = ReportModel(run)
         tables.write_report(model)
         keep_remarks(run)
@@ -189,34 +259,3 @@ def _folder(arguments: argparse.Namespace) -> Path:
     if arguments.resume:
         return taken[-1] if taken else first
     return first.with_name(f"{first.name}-{len(taken) + 1}") if taken else first
-
-
-def _show_progress(steps: Iterable[Any], heading: str) -> None:
-    """Draw a bar for each phase on a terminal; elsewhere print a line now and then.
-
-    The heading comes with the first step: an error before it stays the only line.
-    """
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description:>22}"), BarColumn(), MofNCompleteColumn(),
-               TimeRemainingColumn(), TextColumn("{task.fields[best]}"))  # fmt: skip
-    bars: dict[str, Any] = {}
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        for step in steps:
-            if not bars:
-                print(heading, file=sys.stderr)
-            if step.phase not in bars:
-                bars[step.phase] = progress.add_task(step.phase, total=step.total, best="")
-            shown = {"best": step.best} if step.best else {}
-            progress.update(bars[step.phase], completed=step.done, total=step.total, **shown)
-            if not console.is_terminal and (step.best or step.done == step.total):
-                words = f"{step.phase}: {step.done} of {step.total}"
-                print(f"{words}; {step.best}" if step.best else words, file=sys.stderr)

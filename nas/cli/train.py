@@ -3,11 +3,21 @@
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from nas.cli.arguments import (
+    add_json,
+    device,
+    duration_ms,
+    positive,
+    ray_address,
+    whole,
+    word,
+    words,
+)
+from nas.cli.progress import TrainingBars
 from nas.training.picking import Picked, find_networks, remark_on
 from predictors.training.recipe import read_overrides, read_recipe, recipe_with
 
@@ -16,6 +26,52 @@ if TYPE_CHECKING:
     from nas.finetune.trackers import Trackers
     from nas.ray_workers import Allocation, WorkerRequest
     from predictors.data.datasets import ImageData
+
+
+def add_train_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `fasternas train` takes."""
+    add = parser.add_argument
+    text = "a run folder, a config file, or t0 to l (t0@192)"
+    add("networks", metavar="NETWORK", nargs="+", help=text)
+    text = "to train on: a folder, an .npz, digits (the run's)"
+    add("--data", type=word, metavar="DATA", help=text)
+    text = "of a run's front: best, knee, all or a number (best)"
+    add("--pick", default="best", metavar="WHICH", help=text)
+    _add_recipe(parser)
+    text = "where each network has its folder (RUN/trained)"
+    add("--out", type=word, metavar="DIR", help=text)
+    text = "that times them at the end (the run's, or cpu); or none"
+    add("--device", type=device, metavar="NAME", help=text)
+    text = "mlflow, wandb: tell these of each epoch too"
+    add("--log", type=words, default=(), metavar="WHERE", help=text)
+    add("--resume", action="store_true", help="go on with trainings in the folder")
+    add("--ray", type=ray_address, metavar="HOST:PORT", help="a running Ray cluster, or auto")
+    add_json(parser)
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    """Add how each network is trained, and by how many processes."""
+    add = parser.add_argument
+    add("--epochs", type=positive, metavar="N", help="of each training (300)")
+    add("--seed", type=whole, metavar="N", help="same seed, same weights (0)")
+    add("--recipe", type=word, metavar="FILE", help="YAML with settings to change")
+    text = "change a setting of recipe.yaml; may be repeated"
+    add("--set", type=_setting, metavar="NAME=VALUE", action="append", default=[], help=text)
+    text = "supernet (the run's) or a FasterNet checkpoint (scratch)"
+    add("--init", type=word, metavar="WEIGHTS", help=text)
+    text = "processes that train one network together (1)"
+    add("--workers", type=positive, default=1, metavar="N", help=text)
+    add("--gpus", type=whole, metavar="N", help="GPUs for one network (1 if there is one)")
+    text = "the longest time between checkpoints (10min)"
+    add("--checkpoint", type=duration_ms, default=600e3, metavar="TIME", help=text)
+
+
+def _setting(text: str) -> tuple[str, str]:
+    """Read batch_size=64."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, but got {text!r}.")
+    return name.strip(), value
 
 
 def run_train(arguments: argparse.Namespace) -> int:
@@ -163,7 +219,7 @@ def _here(job: "Job", allocation: "Allocation", log: "Trackers") -> None:
     from predictors.training.workers import usable_device
 
     steps = run_job(job, device=usable_device("cuda" if allocation.gpus else "cpu"))
-    with _Bars() as bars:
+    with TrainingBars() as bars:
         for progress in steps:
             if progress.remark:
                 bars.say(f"{job.name}: {progress.remark}")
@@ -180,7 +236,7 @@ def _in_ray(
 
     failed: dict[str, str] = {}
     updates: Iterable[JobUpdate] = run_with_ray(jobs, request, address=address)
-    with redirect_stdout(sys.stderr), _Bars() as bars:  # Ray tells there of lost workers
+    with TrainingBars() as bars:
         for update in updates:
             if update.error:
                 failed[update.job.name] = update.error
@@ -188,44 +244,3 @@ def _in_ray(
             bars.move(update.job, len(update.rows), update.job.recipe.epochs, last)
             bars.say(*log.tell(update.job, update.rows))
     return failed
-
-
-class _Bars:
-    """A bar for each network on a terminal, with the time left; elsewhere a line an epoch."""
-
-    def __enter__(self) -> "_Bars":
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description:>22}"), BarColumn(),
-                   TextColumn("{task.fields[at]}"), TimeRemainingColumn())  # fmt: skip
-        self._bars = Progress(*columns, console=console, disable=not console.is_terminal)
-        self._tasks: dict[str, Any] = {}
-        self._said: dict[str, int] = {}
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def say(self, *lines: str) -> None:
-        """Print lines above the bars."""
-        for line in lines:
-            print(line, file=sys.stderr, flush=True)
-
-    def move(self, job: "Job", done: int, total: int, row: Any) -> None:
-        """Move a network's bar; `row` is that of an epoch just done, or None."""
-        if job.name not in self._tasks:
-            self._tasks[job.name] = self._bars.add_task(job.name, total=total, at="")
-        shown: dict[str, Any] = {"at": _words(row, job)} if row else {}
-        self._bars.update(self._tasks[job.name], completed=done, total=total, **shown)
-        if row and self._bars.disable and self._said.get(job.name) != row.epoch:
-            self._said[job.name] = row.epoch
-            left = (job.recipe.epochs - row.epoch) * row.seconds / 60
-            self.say(f"{job.name}: {_words(row, job)}, about {left:.0f} min left")
-
-
-def _words(row: Any, job: "Job") -> str:
-    return (f"epoch {row.epoch} of {job.recipe.epochs}: loss {row.loss:.3f}, "
-            f"{row.accuracy:.2f} %, {row.images_per_s:.0f} images/s")  # fmt: skip

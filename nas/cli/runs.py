@@ -1,0 +1,116 @@
+"""The commands that read run folders and what is bundled: show, report, merge, spaces."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from nas.cli.arguments import add_json, word
+from nas.cli.progress import print_table
+from search_spaces.fasternet import SPACES
+
+_RUN, _REPAIR = "a folder that `fasternas search` wrote", "drop a last line that was cut off"
+
+
+def add_show_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `fasternas show` takes."""
+    parser.add_argument("run", metavar="RUN", help=_RUN)
+    parser.add_argument("--all", action="store_true", help="every network, not the front alone")
+    parser.add_argument("--repair", action="store_true", help=_REPAIR)
+    add_json(parser)
+
+
+def run_show(arguments: argparse.Namespace) -> int:
+    """`fasternas show`: print the front, or every network, of a run."""
+    from nas.finetune.folder import TRAINED
+    from nas.report import tables
+    from nas.report.model import ReportModel
+    from nas.study.run_folder import read_only_run
+    from nas.training.final_table import endings_in, final_table
+    from predictors.devices.device import HOW_TO_ATTACH
+
+    model = ReportModel(read_only_run(Path(arguments.run), repair=arguments.repair))
+    networks = model.networks if arguments.all else model.front
+    if arguments.json:
+        print(json.dumps(tables.rows(networks), indent=2))
+        return 0
+    print_table(*tables.table(networks))
+    trained = [ending for _, ending in endings_in(model.folder / TRAINED)]
+    if trained:
+        print()
+        print_table(*final_table(trained))
+    if model.predicted:
+        print(HOW_TO_ATTACH, file=sys.stderr)
+    return 0
+
+
+def add_report_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `fasternas report` takes."""
+    parser.add_argument("run", metavar="RUN", help=_RUN)
+    parser.add_argument("--out", type=word, metavar="FILE", help="the file (RUN/report.html)")
+    parser.add_argument("--repair", action="store_true", help=_REPAIR)
+
+
+def run_report(arguments: argparse.Namespace) -> int:
+    """`fasternas report`: write one HTML file about a run, and print where it is."""
+    from nas.report.html import FILE, write_html
+    from nas.report.model import ReportModel
+    from nas.study.run_folder import read_only_run
+
+    run = read_only_run(Path(arguments.run), repair=arguments.repair)
+    path = Path(arguments.out) if arguments.out else run.folder / FILE
+    write_html(ReportModel(run), path)
+    print(path)
+    return 0
+
+
+def add_merge_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `fasternas merge` takes."""
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="folders that searches wrote")
+    parser.add_argument("--out", required=True, type=word, metavar="DIR", help="the new run folder")
+    parser.add_argument("--repair", action="store_true", help="drop last lines that were cut off")
+    add_json(parser)
+
+
+def run_merge(arguments: argparse.Namespace) -> int:
+    """`fasternas merge`: make one run of several, write its front and print it."""
+    from nas.report import tables
+    from nas.report.model import ReportModel
+    from nas.study.merge import merge_runs
+    from nas.study.run_folder import read_only_run
+
+    out = Path(arguments.out)
+    merged = merge_runs([Path(run) for run in arguments.runs], out, repair=arguments.repair)
+    model = ReportModel(read_only_run(out))
+    tables.write_report(model)
+    print(
+        f"{out}: {merged.trials} trials, {merged.measurements} latencies; {merged.repeated} "
+        "trials were of a network that another one has",
+        file=sys.stderr,
+    )
+    if arguments.json:
+        print(json.dumps(tables.rows(model.front), indent=2))
+        return 0
+    print_table(*tables.table(model.front))
+    for line in tables.closing_words(model):
+        print(line, file=sys.stderr)
+    return 0
+
+
+def add_spaces_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `fasternas spaces` takes."""
+    add_json(parser)
+
+
+def run_spaces(arguments: argparse.Namespace) -> int:
+    """`fasternas spaces`: list the spaces with their fields."""
+    if arguments.json:
+        rows = [
+            {"name": name, "size": space.size, "size_by_field": space.size_by_field}
+            for name, space in SPACES.items()
+        ]
+        print(json.dumps(rows, indent=2))
+        return 0
+    for name, space in SPACES.items():
+        print(f"{name}: {space.size:.2g} configs\n{space!r}\n")
+    return 0

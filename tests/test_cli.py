@@ -190,7 +190,7 @@ MISTAKES: list[tuple[str, str]] = [
     (" --space resnet", "`space` must be one of fasternet, fasternet-32, but got 'resnet'"),
     (" --runtime tflite", "`runtime` must be onnxruntime"),
     ("search --budget 10ms --device cpu --runtime tflite",
-     "`runtime` must be one of onnxruntime, torch"),
+     "`runtime` must be one of onnxruntime, openvino, ncnn, torch, "),
     (" --searcher luck", "`searcher` must be one of guided, nsga2, nsga3, tpe, gp, evolution"),
     (" --threads 3", "`threads` must be 1 or 4, but got 3"),
     (" --threads 0", "`threads` must be a positive whole number, but got 0"),

@@ -156,7 +156,7 @@ def prepared(options: SearchOptions, *, automatic: bool, minutes: float | None =
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class AutoChoice:
     """The options with the estimator and the trials that were chosen, and why."""
 
     options: SearchOptions
@@ -169,7 +169,7 @@ def auto_estimator(
     *,
     minutes: float | None,
     clock: Clock | None = None,
-) -> Choice:
+) -> AutoChoice:
     """Choose the estimator and, where networks are trained in a given time, how many trials.
 
     Networks are trained, or there is the training-free score; no supernet, which ranks networks
@@ -178,23 +178,23 @@ def auto_estimator(
     networks are trained.
     """
     if data is None:
-        return Choice(
+        return AutoChoice(
             options=replace(options, accuracy="proxy", data=""),
             reason="a training-free score, since there is no data",
         )
     if minutes is None:
         reason = f"{options.trials} short trainings, since no --time limits them"
-        return Choice(options=replace(options, accuracy="train"), reason=reason)
+        return AutoChoice(options=replace(options, accuracy="train"), reason=reason)
     cores = os.cpu_count() or 1
     training = (clock or epoch_seconds)(options, data) * options.epochs / cores / 60  # minutes
     trials = max(n for n in range(MOST + 1) if n == 0 or _trainings_of(n) * training <= minutes)
     if trials < LEAST:
         time_left = _spelled(minutes)
         reason = f"a training-free score; {time_left} would do for {trials} short trainings only"
-        return Choice(options=replace(options, accuracy="proxy"), reason=reason)
+        return AutoChoice(options=replace(options, accuracy="proxy"), reason=reason)
     spent = _spelled(_trainings_of(trials) * training)
     reason = f"{trials} short trainings, which take about {spent}"
-    return Choice(options=replace(options, accuracy="train", trials=trials), reason=reason)
+    return AutoChoice(options=replace(options, accuracy="train", trials=trials), reason=reason)
 
 
 def _trainings_of(trials: int) -> float:

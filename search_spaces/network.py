@@ -159,8 +159,10 @@ def check_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> N
     for name in own.keys() | weights.keys():
         have, want = (tuple(w[name].shape) if name in w else None for w in (weights, own))
         if have != want:
-            raise ValueError(f"The weight {name!r} must have shape {want} for this config, but "
-                             f"got {have}. Use the config of these weights.")  # fmt: skip
+            raise ValueError(
+                f"The weight {name!r} must have shape {want} for this config, but "
+                f"got {have}. Use the config of these weights."
+            )
 
 
 def to_timm_weights(network: FasterNet) -> dict[str, Tensor]:
@@ -208,13 +210,21 @@ def _stages(config: FasterNetConfig, drop_path: float) -> list[Stage]:
     merging = [Merging(c_in, c_out) for c_in, c_out in pairwise(config.widths)]
     last = max(sum(config.depths) - 1, 1)
     rates = iter([drop_path * i / last for i in range(sum(config.depths))])
-    shapes = zip(config.widths, config.partial_widths, config.hidden_widths, config.depths,
-                 [nn.Identity(), *merging], strict=True)  # fmt: skip
+    shapes = zip(
+        config.widths,
+        config.partial_widths,
+        config.hidden_widths,
+        config.depths,
+        [nn.Identity(), *merging],
+        strict=True,
+    )
     return [
-        Stage(downsample,
-              [Block(c, c_p, hidden, config.activation, next(rates)) for _ in range(depth)])
+        Stage(
+            downsample,
+            [Block(c, c_p, hidden, config.activation, next(rates)) for _ in range(depth)],
+        )
         for c, c_p, hidden, depth, downsample in shapes
-    ]  # fmt: skip
+    ]
 
 
 class Backbone(nn.Module):

@@ -12,7 +12,7 @@ from networks import TINY
 from nas.search.loop import search
 from nas.search.trial import Scores
 from predictors.data.datasets import load_data
-from predictors.training.progress import Progress
+from predictors.training.progress import TrainingProgress
 from predictors.training.recipe import SHORT
 from predictors.training.short_training import TrainingEstimator
 from predictors.training.trainer import Trainer
@@ -41,7 +41,7 @@ def epochs_run(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     run: list[int] = []
     whole = Trainer.run_epoch
 
-    def counted(self: Trainer) -> Iterator[Progress]:
+    def counted(self: Trainer) -> Iterator[TrainingProgress]:
         run.append(self.epochs_done + 1)
         return whole(self)
 

@@ -20,7 +20,7 @@ from nas.finetune.folder import (
 from nas.ray_pool import joined
 from nas.ray_workers import POLL_S, Report, WorkerRequest, allocate, begin, wait_for
 from predictors.backends.model import config_identity
-from predictors.training.progress import Best, EpochRow, Progress
+from predictors.training.progress import Best, EpochRow, TrainingProgress
 from predictors.training.recipe import Recipe, crop_of
 from search_spaces.fasternet import FasterNetConfig
 
@@ -64,7 +64,7 @@ class Job:
 
 def run_job(
     job: Job, *, device: "torch.device", workers: "Workers | None" = None
-) -> Iterator[Progress]:
+) -> Iterator[TrainingProgress]:
     """Train, or go on training, to the end; yield after each step.
 
     Raises:

@@ -25,17 +25,17 @@ class Trained:
 Trainings = dict[FasterNetConfig, dict[int, Trained]]  # by epochs
 
 
-class Record(Protocol):
-    """What keeps trainings."""
+class KeepsTrainings(Protocol):
+    """Records longer trainings."""
 
     trainings: Trainings
 
     def keep_training(self, config: FasterNetConfig, training: Trained) -> None:
-        """Record how accurate a network is after a longer training."""
+        """KeepsTrainings how accurate a network is after a longer training."""
 
 
 def train_on(
-    scores: Mapping[FasterNetConfig, Scores], epochs: int, record: Record, pool: Pool
+    scores: Mapping[FasterNetConfig, Scores], epochs: int, record: KeepsTrainings, pool: Pool
 ) -> Iterator[tuple[int, int]]:
     """Train the best of a rung for so many epochs; yield how many are done, and of how many.
 

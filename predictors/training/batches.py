@@ -138,7 +138,7 @@ class Feed:
             hflip=0.5 if recipe.flip else 0.0,
             auto_augment=recipe.augment or None,
         )
-        pictures = Pictures(self.data.train, self.data, transform, (recipe.seed, epoch))
+        pictures = PictureDataset(self.data.train, self.data, transform, (recipe.seed, epoch))
         own = [part[self._own(part)].tolist() for part in parts]
         return load_pictures(pictures, own, loaders=self.workers.loaders)
 
@@ -165,7 +165,7 @@ def evaluation_batches(
     transform = picture_transform(data, data.resolution, is_training=False, crop_pct=crop)
     numbers = list(range(len(images)))
     parts = [numbers[i : i + at_once] for i in range(0, len(numbers), at_once)]
-    return load_pictures(Pictures(images, data, transform), parts, loaders=loaders)
+    return load_pictures(PictureDataset(images, data, transform), parts, loaders=loaders)
 
 
 def calibration_images(data: ImageData, *, count: int = CALIBRATION_IMAGES) -> Iterator[Tensor]:
@@ -186,34 +186,26 @@ def batches(
     data: ImageData,
     batch_size: int,
     rng: torch.Generator | None,
-    channels: int = 3,
     drop_last: bool = False,
 ) -> Iterator[Batch]:
-    """Yield normalised float images [b, channels, height, width] and int64 labels [b], once each.
+    """Yield normalised float images [b, 3, height, width] and int64 labels [b], once each.
 
-    They are shuffled by `rng`, or in order if it is None. Grey images are repeated to 3 channels
-    where these are asked for. The last batch may be smaller; `drop_last` leaves it out then.
+    They are shuffled by `rng`, or in order if it is None. Grey images are repeated to 3 channels.
+    The last batch may be smaller; `drop_last` leaves it out then.
 
     Raises:
-        ValueError: if `batch_size` is below 1, or images with colours are asked for in grey.
+        ValueError: if `batch_size` is below 1.
         OSError: if an image can no longer be read.
     """
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be 1 or more, but got {batch_size}. Use 128.")
-    if channels not in {data.channels, 3}:
-        raise ValueError(
-            f"`channels` must be 3, or the {data.channels} of the data, but got {channels}. "
-            "Leave it out."
-        )
     count = len(images)
     order = torch.arange(count) if rng is None else torch.randperm(count, generator=rng)
     used = count - count % batch_size if drop_last else count
-    return _normalised(images, data, torch.split(order[:used], batch_size), channels)
+    return _normalised(images, data, torch.split(order[:used], batch_size))
 
 
-def _normalised(
-    images: Images, data: ImageData, parts: Iterable[Tensor], channels: int
-) -> Iterator[Batch]:
+def _normalised(images: Images, data: ImageData, parts: Iterable[Tensor]) -> Iterator[Batch]:
     """The images of each part of the order; a function of its own, so that errors come at once."""
     mean = torch.tensor(data.mean).view(1, -1, 1, 1)
     std = torch.tensor(data.std).view(1, -1, 1, 1)
@@ -221,24 +213,17 @@ def _normalised(
         pixels = torch.from_numpy(images.pixels(indices.numpy())).permute(0, 3, 1, 2)
         normalised = (pixels.float() / 255 - mean) / std
         labels = torch.from_numpy(images.labels[indices.numpy()])
-        yield normalised.expand(-1, channels, -1, -1).contiguous(), labels
-
-
-def augmented(
-    images: Tensor, *, rng: torch.Generator, flip: bool = True, shift: bool = True
-) -> Tensor:
-    """Return each image [b, c, h, w] shifted by up to an eighth of its size, at random.
-
-    What comes in at the border is zero, the mean of normalised images. With `flip` every second
-    one, at random, is mirrored left to right: not for digits or letters. `rng` is the CPU's.
-    """
-    return moved(images, *random_moves(images.shape, rng=rng, flip=flip, shift=shift))
+        yield normalised.expand(-1, 3, -1, -1).contiguous(), labels
 
 
 def random_moves(
     shape: Sequence[int], *, rng: torch.Generator, flip: bool, shift: bool
 ) -> tuple[Tensor, Tensor]:
-    """Draw for each image of a batch [b, c, h, w] which padded rows and columns it takes."""
+    """Draw for each image of a batch [b, c, h, w] which padded rows and columns it takes.
+
+    They shift it by up to an eighth of its size. With `flip` every second one, at random, is
+    mirrored left to right: not for digits or letters. `rng` is the CPU's.
+    """
     count, _, height, width = shape
     rows = _shifted(count, height, rng, shift=shift)
     columns = _shifted(count, width, rng, shift=shift)
@@ -256,7 +241,10 @@ def _shifted(count: int, size: int, rng: torch.Generator, *, shift: bool) -> Ten
 
 
 def moved(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Return images [b, c, h, w] of these rows [b, h] and columns [b, w] of them, padded."""
+    """Return images [b, c, h, w] of these rows [b, h] and columns [b, w] of them, padded.
+
+    What comes in at the border is zero, the mean of normalised images.
+    """
     count, _, height, width = images.shape
     margins = (width // 8, width // 8, height // 8, height // 8)
     padded = F.pad(images, margins)
@@ -276,8 +264,8 @@ def resized(images: Tensor, side: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Pictures of a split by number, as torch's loader takes them.
+class PictureDataset:
+    """PictureDataset of a split by number, as torch's loader takes them.
 
     They are altered by `transform`, seeded by `place` (seed, epoch) if given, and are bytes, of
     which fewer than of floats pass from process to process.
@@ -301,7 +289,7 @@ class Pictures:
 
 
 def load_pictures(
-    pictures: Pictures, numbers: Sequence[list[int]], *, loaders: int
+    pictures: PictureDataset, numbers: Sequence[list[int]], *, loaders: int
 ) -> Iterator[Batch]:
     """Yield batches of the pictures of these numbers, decoded by so many processes (0: here).
 

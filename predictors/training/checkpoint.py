@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from predictors.training.progress import BEFORE, LAST, DivergedError, Progress
+from predictors.training.progress import BEFORE, LAST, DivergedError, TrainingProgress
 from predictors.training.trainer import Trainer
 from predictors.training.workers import Workers
 
@@ -105,7 +105,7 @@ def checkpointed_loop(
     minutes: float = 10.0,
     retries: int = 0,
     epochs: int | None = None,
-) -> Iterator[Progress]:
+) -> Iterator[TrainingProgress]:
     """Train on from the newest checkpoint, if there is one, to the end; yield after each step.
 
     A checkpoint is written after each epoch, and when `minutes` are over. Where the loss is no
@@ -135,7 +135,7 @@ class _Loop:
     seconds: float
     retries: int
 
-    def begin(self) -> Iterator[Progress]:
+    def begin(self) -> Iterator[TrainingProgress]:
         """Go on from the newest checkpoint, or write the first."""
         newest = self.checkpoints.newest()
         self.trainer.workers.barrier()
@@ -148,7 +148,7 @@ class _Loop:
         elif self.retries:
             self._save()
 
-    def run_epoch(self) -> Iterator[Progress]:
+    def run_epoch(self) -> Iterator[TrainingProgress]:
         last = time.monotonic()
         for progress in self.trainer.run_epoch():
             if progress.row or time.monotonic() - last > self.seconds:
@@ -156,7 +156,7 @@ class _Loop:
                 last = time.monotonic()
             yield progress
 
-    def go_back(self, error: DivergedError) -> Progress:
+    def go_back(self, error: DivergedError) -> TrainingProgress:
         """Go back to the newest checkpoint with half the learning rate, and save that at once."""
         trainer = self.trainer
         scale = trainer.lr_scale / 2

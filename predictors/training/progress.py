@@ -24,7 +24,7 @@ class EpochRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class TrainingProgress:
     """How far a training is: so many steps of an epoch (from 1); after its last one, its row."""
 
     epoch: int

@@ -25,7 +25,7 @@ from predictors.training.batches import (
 )
 from predictors.training.distillation import open_teacher
 from predictors.training.evaluate import accuracy
-from predictors.training.progress import Best, DivergedError, EpochRow, Progress
+from predictors.training.progress import Best, DivergedError, EpochRow, TrainingProgress
 from predictors.training.recipe import (
     Recipe,
     all_steps,
@@ -124,7 +124,7 @@ class Trainer:
             return self.network
         return self._averaged.network
 
-    def run(self) -> Iterator[Progress]:
+    def run(self) -> Iterator[TrainingProgress]:
         """Train on to the end; yield after each step, when `state` may be taken.
 
         Raises:
@@ -134,7 +134,7 @@ class Trainer:
         while not self.finished:
             yield from self.run_epoch()
 
-    def run_epoch(self) -> Iterator[Progress]:
+    def run_epoch(self) -> Iterator[TrainingProgress]:
         """Train to the end of an epoch; yield after each step.
 
         Raises:
@@ -152,13 +152,13 @@ class Trainer:
             yield self._end_epoch(resolution) if self._step == steps else self.progress()
             begun = time.perf_counter()
 
-    def progress(self, *, row: EpochRow | None = None, remark: str = "") -> Progress:
+    def progress(self, *, row: EpochRow | None = None, remark: str = "") -> TrainingProgress:
         """Return how far it is."""
         between = self._step == 0 and self.epochs_done > 0
         epoch = self.epochs_done if between else self.epochs_done + 1
         steps = self._steps(epoch - 1)
         step = steps if between else self._step
-        return Progress(epoch=epoch, step=step, steps=steps, row=row, remark=remark)
+        return TrainingProgress(epoch=epoch, step=step, steps=steps, row=row, remark=remark)
 
     def state(self) -> dict[str, Any]:
         """Return all that is needed to go on, as torch.save takes it."""
@@ -241,7 +241,7 @@ class Trainer:
             chunks = images.chunk(self.micro_batches), labels.chunk(self.micro_batches)
             yield from zip(*chunks, strict=True)
 
-    def _end_epoch(self, resolution: int) -> Progress:
+    def _end_epoch(self, resolution: int) -> TrainingProgress:
         """Count the epoch that is over and evaluate."""
         if not all(bool(weight.isfinite().all()) for weight in self.network.parameters()):
             raise DivergedError(

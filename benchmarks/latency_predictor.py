@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
-from nas.benching.bench_report import plain_name
+from nas.bench import plain_name
 from nas.study import journal
 from nas.study.store import read_measurements
 from predictors.cost import cost

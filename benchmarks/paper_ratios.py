@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nas.benching.bench_report import plain_name
+from nas.bench import plain_name
 from predictors.backends.foreign import timm_model
 from predictors.backends.model import Model, config_model
 from predictors.devices.registry import open_device

@@ -30,7 +30,7 @@ from pathlib import Path
 from statistics import fmean, median, variance
 from typing import Any
 
-from nas.benching.bench_report import plain_name
+from nas.bench import plain_name
 from nas.study import journal
 from predictors import measurement
 from predictors.backends.foreign import timm_model

@@ -8,8 +8,7 @@ import pytest
 import torch
 from networks import TINY
 
-from nas.benching.bench_row import Row
-from nas.benching.bench_subjects import Subject
+from nas.bench_subjects import Row, Subject
 from nas.cli.main import main
 from nas.report.bench_figures import models_figure, operators_figure
 from predictors.backends.foreign import onnx_model

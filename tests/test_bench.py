@@ -11,12 +11,17 @@ import pytest
 from networks import TINY
 from torch import Tensor, nn
 
-from nas.benching import bench_subjects
-from nas.benching.bench import bench, in_order
-from nas.benching.bench_journal import JOURNAL, keep_measurement, kept_measurements
-from nas.benching.bench_report import bench_table, default_folder
-from nas.benching.bench_row import Row
-from nas.benching.bench_subjects import MODELS, Subject, model_subjects
+from nas import bench_subjects
+from nas.bench import (
+    JOURNAL,
+    bench,
+    bench_table,
+    default_folder,
+    in_order,
+    keep_measurement,
+    kept_measurements,
+)
+from nas.bench_subjects import MODELS, Row, Subject, model_subjects
 from nas.cli.main import main
 from predictors.backends.model import Model, config_model
 from predictors.devices.registry import open_device
@@ -130,7 +135,7 @@ def test_models_are_timed_written_and_not_timed_again(names: list[str], capsys: 
 def test_operators_are_timed_with_their_latency_a_layer(
     monkeypatch: pytest.MonkeyPatch, capsys: Streams
 ) -> None:
-    monkeypatch.setattr("nas.benching.operators.MAPS", ((32, 8, 8),))
+    monkeypatch.setattr("nas.bench_subjects.MAPS", ((32, 8, 8),))
     assert main(["bench", "operators", "--processes", "1", "--out", "here"]) == 0
     rows = _table(Path("here/operators.csv"))
     lines = capsys.readouterr().out.splitlines()

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from loopback_sshd import Server
 
-from nas.benching.bench import bench
-from nas.benching.bench_journal import JOURNAL
-from nas.benching.bench_subjects import Subject
+from nas.bench import JOURNAL, bench
+from nas.bench_subjects import Subject
 from nas.cli.main import main
 from predictors.backends.model import Model, config_model
 from predictors.devices.connection import program

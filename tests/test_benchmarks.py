@@ -15,7 +15,7 @@ import pytest
 import torch
 from networks import TINY
 
-from nas.benching.bench_report import plain_name
+from nas.bench import plain_name
 from predictors.devices.registry import open_device
 from search_spaces.checkpoint import read_weights
 from search_spaces.formats import save_config

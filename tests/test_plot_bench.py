@@ -9,8 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 
-from nas.benching.bench_row import Row
-from nas.benching.bench_subjects import MODELS, Subject, operator_subjects
+from nas.bench_subjects import MODELS, Row, Subject, operator_subjects
 from nas.report.bench_figures import models_figure, operators_figure
 from predictors.backends.model import Model
 from predictors.measurement import Backend, Latency

@@ -7,10 +7,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nas.benching.bench import GROUP, bench, check_timed, in_order
-from nas.benching.bench_report import Topic, bench_table, default_folder, write_bench
-from nas.benching.bench_row import Row
-from nas.benching.bench_subjects import Subject, model_subjects, operator_subjects
+from nas.bench import (
+    GROUP,
+    Topic,
+    bench,
+    bench_table,
+    check_timed,
+    default_folder,
+    in_order,
+    write_bench,
+)
+from nas.bench_subjects import Row, Subject, model_subjects, operator_subjects
 from nas.cli.arguments import add_action, add_json, word
 from nas.cli.device_options import add_device, add_timing
 from nas.cli.progress import print_table

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nas.benching.bench_row import Row
-from nas.benching.operators import LAYERS
+from nas.bench_subjects import LAYERS, Row
 from nas.report.labels import Label, Obstacle, place_labels
 from nas.report.sheet import (
     ALARM,

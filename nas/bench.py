@@ -4,20 +4,30 @@ Networks are timed in groups, each beside the same reference networks. A latency
 those, so latencies of different groups, and of runs on different days, are comparable.
 """
 
+import csv
+import io
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from nas.benching.bench_journal import keep_measurement, kept_measurements
-from nas.benching.bench_row import Row
-from nas.benching.bench_subjects import Subject
+from nas.bench_subjects import LAYERS, Row, Subject
+from nas.quantities import format_count, format_ms
+from nas.report.bench_figures import models_figure, operators_figure
+from nas.report.sheet import save
+from nas.study import journal
+from predictors.backends.model import Model
 from predictors.devices.connection import DeviceLostError, OverwhelmedError
 from predictors.devices.device import Device
 from predictors.measurement import Latency, TimingProtocol
-from search_spaces.io import make_folders, remove_empty
+from search_spaces.io import atomic_write, make_folders, remove_empty
 
+JOURNAL = "bench.jsonl"
 GROUP = TimingProtocol().group  # networks that are timed beside one another
+Topic = Literal["operators", "models"]
+_FIGURES = {"operators": operators_figure, "models": models_figure}
 
 
 def bench(
@@ -61,9 +71,12 @@ def in_order(rows: Sequence[Row], subjects: Sequence[Subject]) -> list[Row]:
 
 
 def _rows(
-    subjects: Sequence[Subject], device: Device, folder: Path, kept: Mapping[str, Latency],
+    subjects: Sequence[Subject],
+    device: Device,
+    folder: Path,
+    kept: Mapping[str, Latency],
     repeats: int | None,
-) -> Iterator[Row]:  # fmt: skip
+) -> Iterator[Row]:
     for subject in subjects:
         if subject.model.identity in kept:
             yield Row(subject=subject, latency=kept[subject.model.identity], done=True)
@@ -102,7 +115,7 @@ def _time_each(subjects: Sequence[Subject], device: Device, repeats: int | None)
 
 def _time_beside(group: Sequence[Subject], device: Device, repeats: int | None) -> Iterator[Row]:
     """Time networks beside one another; where that fails each half, down to those that fail."""
-    models: Sequence[Any] = [subject.model for subject in group]
+    models = [subject.model for subject in group]
     try:
         found = list(device.measure_each(models, repeats=repeats))
     except OverwhelmedError as error:  # by one of them, it may be
@@ -127,3 +140,95 @@ def _reason(error: Exception) -> str:
     """The first line of what an error says, or what it is called."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[0].strip()[:300] if lines else type(error).__name__
+
+
+def keep_measurement(folder: Path, device: str, model: Model, latency: Latency) -> None:
+    """Append a measurement with all its samples; `device` is the device's description.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    entry = {"identity": model.identity, "device": device, "measurement": latency.as_json()}
+    journal.append(folder / JOURNAL, [entry])
+
+
+def kept_measurements(folder: Path, device: str) -> dict[str, Latency]:
+    """Return what the folder holds of the device of that description, by the models' identities.
+
+    A last line that was cut off is dropped: its network is timed again.
+
+    Raises:
+        ValueError: if another line is no such measurement; the message says which.
+    """
+    path = folder / JOURNAL
+    journal.repair(path)
+    found = {}
+    for number, entry in enumerate(journal.read(path), start=1):
+        try:
+            if entry["device"] == device:
+                found[entry["identity"]] = Latency.from_json(entry["measurement"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"Line {number} of {path} must be a measurement, but is none: {error}. Delete that "
+                "line to lose that measurement only."
+            ) from None
+    return found
+
+
+def default_folder(topic: Topic, device: str, *setting: str) -> Path:
+    """bench/DEVICE-TOPIC, with the setting between; without signs that some disks refuse."""
+    return Path("bench") / plain_name(device, *setting, topic)
+
+
+def plain_name(*words: str) -> str:
+    """Return the words joined as the name of a file, without signs that some disks refuse."""
+    return re.sub(r"[^\w.]+", "-", "-".join(words)).strip("-.")
+
+
+def write_bench(
+    folder: Path, topic: Topic, rows: Sequence[Row], facts: Mapping[str, object]
+) -> None:
+    """Write TOPIC.csv, TOPIC.json and, if anything was timed, TOPIC.png.
+
+    `facts` are those of the machine, among them `device`, its description.
+
+    Raises:
+        OSError: if a file cannot be written; one of before is then as it was.
+    """
+    records = [row.as_json() for row in rows]
+    atomic_write(folder / f"{topic}.csv", _csv(records))
+    document = {"machine": facts, "rows": records}
+    atomic_write(folder / f"{topic}.json", json.dumps(document, indent=2) + "\n")
+    timed = [row for row in rows if row.latency is not None]
+    if timed:
+        save(_FIGURES[topic](timed, device=str(facts["device"])), folder / f"{topic}.png")
+
+
+def bench_table(topic: Topic, rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Return header and cells of the table that people read; operators have latencies a layer."""
+    layers = LAYERS if topic == "operators" else 1
+    unit = "ms a layer" if layers > 1 else "latency ms"
+    header = [topic.removesuffix("s"), unit, "95 % interval", "source", "MACs", "GFLOPS", "params"]
+    return header, [_cells(row, layers) for row in rows]
+
+
+def _cells(row: Row, layers: int) -> list[str]:
+    model, m = row.subject.model, row.latency
+    macs, params = (
+        "-" if count is None else format_count(count / layers)
+        for count in (model.macs, model.params)
+    )
+    if m is None:
+        return [model.name, "-", "-", f"failed: {row.failed}", macs, "-", params]
+    low, middle, high = (format_ms(ms / layers) for ms in (m.low_ms, m.median_ms, m.high_ms))
+    speed = "-" if row.gflops is None else format_ms(row.gflops)
+    source = m.source + (", unstable" if m.unstable else "")
+    return [model.name, middle, f"{low} - {high}", source, macs, speed, params]
+
+
+def _csv(records: Sequence[Mapping[str, object]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()

@@ -1,1 +1,0 @@
-"""`fasternas bench`: many networks timed side by side."""

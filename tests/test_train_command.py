@@ -113,8 +113,8 @@ def _stopped_in_second_epoch(process: "subprocess.Popen[bytes]", folder: Path) -
         return False
     process.send_signal(signal.SIGSTOP)
     file = folder / LAST if (folder / LAST).exists() else folder / BEFORE
-    state = torch.load(file, weights_only=True)["training"]
-    if state["epoch"] >= 1 and state["step"] >= 1:
+    state = torch.load(file, weights_only=True)
+    if state["epochs_done"] >= 1 and state["step"] >= 1:
         return True
     process.send_signal(signal.SIGCONT)
     time.sleep(0.02)

@@ -268,11 +268,6 @@ def steps_at(recipe: Recipe, epoch: int, images: int) -> int:
     return max(int(share * images) // recipe.batch_size, 1)
 
 
-def all_steps(recipe: Recipe, images: int) -> int:
-    """Return how many steps all epochs take on so many images."""
-    return sum(steps_at(recipe, epoch, images) for epoch in range(recipe.epochs))
-
-
 def resolution_at(recipe: Recipe, resolution: int, epoch: int, *, stride: int = 1) -> int:
     """Return the image size of an epoch (from 0): smaller at first, whole in the last ones.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import asdict
+from itertools import accumulate
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -28,7 +29,6 @@ from predictors.training.evaluate import accuracy
 from predictors.training.progress import Best, DivergedError, EpochRow, TrainingProgress
 from predictors.training.recipe import (
     Recipe,
-    all_steps,
     batch_of,
     crop_of,
     lr_at,
@@ -90,8 +90,9 @@ class Trainer:
         self._step = 0  # done of the next epoch
         self._losses, self._seconds = 0.0, 0.0  # of the epoch begun
         self._data, self.device = data, device or torch.device("cpu")
-        self._images = len(data.train)
-        self._batch = batch_of(recipe, self._images)
+        self._batch = batch_of(recipe, len(data.train))
+        steps = (steps_at(recipe, epoch, len(data.train)) for epoch in range(recipe.epochs))
+        self._starts = [0, *accumulate(steps)]  # the steps before each epoch, and all of them
         self._stride = _refuse(network, data, recipe, self.workers)
         self._feed = Feed(data=data, recipe=recipe, workers=self.workers)
         share_layers(network, self.workers)
@@ -112,7 +113,7 @@ class Trainer:
     @property
     def steps_done(self) -> int:
         """Of all epochs."""
-        return sum(map(self._steps, range(self.epochs_done))) + self._step
+        return self._starts[self.epochs_done] + self._step
 
     @property
     def evaluated(self) -> nn.Module:
@@ -189,7 +190,7 @@ class Trainer:
         self.lr_scale = state["lr_scale"]
 
     def _steps(self, epoch: int) -> int:
-        return steps_at(self.recipe, epoch, self._images)
+        return self._starts[epoch + 1] - self._starts[epoch]
 
     def _resolution(self, epoch: int) -> int:
         return resolution_at(self.recipe, self._data.resolution, epoch, stride=self._stride)
@@ -212,7 +213,7 @@ class Trainer:
         """Add up the gradients of a batch's parts and of all workers, step; return the loss."""
         self.network.train()
         step = self.steps_done
-        lr = lr_at(self.recipe, step, all_steps(self.recipe, self._images)) * self.lr_scale
+        lr = lr_at(self.recipe, step, self._starts[-1]) * self.lr_scale
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         self._optimizer.zero_grad(set_to_none=True)

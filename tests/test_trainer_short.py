@@ -17,7 +17,7 @@ from predictors.data.datasets import ImageData, load_data
 from predictors.training.batches import calibration_images
 from predictors.training.evaluate import accuracy
 from predictors.training.progress import DivergedError
-from predictors.training.recipe import SHORT, Fidelity, Recipe, all_steps, rungs, steps_at
+from predictors.training.recipe import SHORT, Fidelity, Recipe, rungs, steps_at
 from predictors.training.trainer import Trainer, _AveragedWeights
 from search_spaces.network import build, recalibrate
 
@@ -203,7 +203,7 @@ def test_what_grows_is_smaller_in_early_epochs(
         seen.clear()
         _epoch(trainer)
         assert seen == [size] * count
-    assert all_steps(recipe, len(data.train)) == sum(batches)
+    assert trainer.steps_done == sum(batches)
 
 
 def test_a_recipe_ends_at_full_size_whatever_its_length() -> None:

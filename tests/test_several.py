@@ -141,7 +141,7 @@ def test_the_pairs_are_those_that_there_are() -> None:
         Backend("openvino", "bf16", 2),
     )
     assert backend_pairs(["onnxruntime", "onnxruntime"], ["fp32"], 1) == (Backend("onnxruntime"),)
-    with pytest.raises(ValueError, match="`runtime` must be one of onnxruntime, torch"):
+    with pytest.raises(ValueError, match="`runtime` must be one of onnxruntime, openvino"):
         backend_pairs(["onnxruntime", "tvm"], ["fp32"], 1)
     with pytest.raises(ValueError, match=r"`precision` must be one that a runtime has, .*'bf16'"):
         backend_pairs(["onnxruntime", "torch"], ["fp32", "bf16"], 1)

@@ -79,13 +79,8 @@ def test_what_was_imported_is_brought_to_this_machines_scale(
 
 def test_what_another_board_of_a_pool_timed_is_not_timed_again(timed: Latency) -> None:
     host = Host(command=("false",), address="me@b2", machine=processor())
-    device = TimedDevice(
-        name="b2",
-        host=host,
-        backend=Backend(),
-        version=installed_version("onnxruntime"),
-        protocol=REUSE,
-    )
+    version = installed_version("onnxruntime")
+    device = TimedDevice("b2", host, Backend(), version=version, protocol=REUSE)
     with pytest.raises(RuntimeError, match="The device must stay reachable"):
         device.measure(TINY)
     device = replace(device, pool=("", "me@b2"))  # the first, with this machine's address, timed it

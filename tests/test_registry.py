@@ -1,6 +1,7 @@
 """`--runtime auto` times in every runtime that there is and takes the fastest."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,11 @@ from nas.study.options import SearchOptions
 from nas.study.run_folder import read_only_run, start_run
 from predictors.backends import table
 from predictors.backends.table import find_runtime
-from predictors.devices.registry import fastest_runtime
-from predictors.measurement import TimingProtocol
+from predictors.devices import registry
+from predictors.devices.device import Device
+from predictors.devices.recorded import RecordedDevice
+from predictors.devices.registry import device_names, fastest_runtime, open_device
+from predictors.measurement import Backend, TimingProtocol
 from search_spaces.formats import save_config
 
 Streams = pytest.CaptureFixture[str]
@@ -84,3 +88,19 @@ def test_a_run_that_knows_no_precision_is_one_in_fp32(tmp_path: Path) -> None:
     file.write_text(json.dumps(stored))
     run = read_only_run(tmp_path / "run")
     assert run.options.precision == run.device.backends[0].precision == "fp32"
+
+
+def test_a_kind_of_device_is_one_line_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_fast(name: str, backend: Backend, protocol: TimingProtocol) -> Device:
+        return replace(stand_in_record, name=name, backends=(backend,))
+
+    stand_in_record = RecordedDevice(name="", description="a lab: measured", backends=())
+    monkeypatch.setitem(registry.KINDS, "lab", registry.Kind(open=open_fast))
+    monkeypatch.setitem(
+        registry.KINDS, "gone", registry.Kind(open=open_fast, is_here=lambda: False)
+    )
+    assert device_names() == ("cpu", "arm", "lab")
+    device = open_device("lab", threads=2)
+    assert (device.name, device.backends) == ("lab", (Backend(threads=2),))
+    with pytest.raises(ValueError, match="must be one of cpu, arm, lab, but got 'labs'"):
+        open_device("labs")

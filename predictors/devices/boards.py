@@ -109,9 +109,7 @@ class Board:
             cores=self.cores,
             emulated=self.emulated,
         )
-        return TimedDevice(
-            name=name, host=host, backend=backend, version=board.version, protocol=protocol
-        )
+        return TimedDevice(name, host, backend, version=board.version, protocol=protocol)
 
 
 def survey(board: Board, *, load: bool = False) -> Board:

@@ -19,16 +19,8 @@ from search_spaces.io import atomic_write, cache_folder
 VERSION = 2  # of the table
 WAIT_S = 10.0  # for other processes that write
 
-_SETTING = (
-    "runtime",
-    "precision",
-    "threads",
-    "version",
-    "machine",
-    "address",
-    "emulated",
-    "cores",
-)
+_BACKEND = ("runtime", "precision", "threads")
+_SETTING = (*_BACKEND, "version", "machine", "address", "emulated", "cores")
 _KEY = ("artifact", *_SETTING, "alias")
 _COLUMNS = (*_KEY, "device", "network", "repeats", "description", "taken_at", "latency")
 _TABLE = f"""
@@ -220,7 +212,7 @@ def _values(setting: Setting) -> tuple[object, ...]:
 
 def _setting(row: sqlite3.Row) -> Setting:
     values = {name: row[name] for name in _SETTING}
-    backend = Backend(*(values.pop(name) for name in ("runtime", "precision", "threads")))
+    backend = Backend(*(values.pop(name) for name in _BACKEND))
     return Setting(**{**values, "backend": backend, "emulated": bool(values["emulated"])})
 
 

@@ -9,7 +9,10 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from inspect import getsource
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from predictors.devices.agent.bootstrap import Message
 
 LONGEST_ANSWER = 1_000_000  # bytes
 
@@ -71,7 +74,7 @@ class Connection:
         self._sent: set[str] = set()
         self._greeting = AGENT.encode() + b"\n"
 
-    def ask(self, request: dict[str, Any], *, more: bytes = b"") -> dict[str, Any]:
+    def ask(self, request: Mapping[str, object], *, more: bytes = b"") -> "Message":
         """Send a request, and the bytes that belong to it; return the answer.
 
         Raises:
@@ -133,7 +136,7 @@ class Connection:
         finally:
             timer.cancel()
 
-    def _understood(self, line: bytes) -> dict[str, Any]:
+    def _understood(self, line: bytes) -> "Message":
         if not line:
             raise ConnectionLostError(self._last_words())
         if not line.endswith(b"\n"):
@@ -165,7 +168,7 @@ class Connection:
         return words[-1] if words else f"it ended with status {code}"
 
 
-def times_ms(answer: dict[str, Any], clock: str) -> list[float]:
+def times_ms(answer: Mapping[str, object], clock: str) -> list[float]:
     """Return the times of a block, which a machine may have got wrong.
 
     Raises:
@@ -177,7 +180,7 @@ def times_ms(answer: dict[str, Any], clock: str) -> list[float]:
     return [float(value) for value in values]
 
 
-def flags(answer: dict[str, Any], name: str, count: int) -> list[bool]:
+def flags(answer: Mapping[str, object], name: str, count: int) -> list[bool]:
     """Return what is said of each of so many samples; False of all where it makes no sense."""
     values = answer.get(name)
     if not isinstance(values, list) or len(values) != count:
@@ -185,7 +188,7 @@ def flags(answer: dict[str, Any], name: str, count: int) -> list[bool]:
     return [value == 1 for value in values]
 
 
-def number(answer: Mapping[str, Any], name: str) -> float | None:
+def number(answer: Mapping[str, object], name: str) -> float | None:
     """Return a positive number, or None where there is none."""
     value = answer.get(name)
     return float(value) if _is_time(value) else None  # type: ignore[arg-type]

@@ -38,9 +38,7 @@ def open_cpu(name: str, backend: Backend, protocol: TimingProtocol) -> TimedDevi
             f"{backend.threads}."
         )
     host = Host(command=COMMAND, machine=processor())
-    return TimedDevice(
-        name=name, host=host, backend=backend, version=found.version, protocol=protocol
-    )
+    return TimedDevice(name, host, backend, version=found.version, protocol=protocol)
 
 
 def open_cuda(name: str, backend: Backend, protocol: TimingProtocol) -> TimedDevice:
@@ -64,9 +62,7 @@ def open_cuda(name: str, backend: Backend, protocol: TimingProtocol) -> TimedDev
         )
     found.check_installed()
     host = Host(command=CUDA_COMMAND, machine=gpu_name(), processor="cuda")
-    return TimedDevice(
-        name=name, host=host, backend=backend, version=found.version, protocol=protocol
-    )
+    return TimedDevice(name, host, backend, version=found.version, protocol=protocol)
 
 
 def is_arm_machine() -> bool:

@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from statistics import geometric_mean, median
@@ -195,7 +195,7 @@ class SessionTimer:
         self._celsius.append(number(answer, "celsius"))
         return sorted(kept)[len(kept) // 2]
 
-    def _preempted(self, answer: dict[str, Any], count: int) -> list[bool]:
+    def _preempted(self, answer: Mapping[str, Any], count: int) -> list[bool]:
         """Whether each inference was preempted: by the kernel's count, or by its two clocks."""
         switched = flags(answer, "preempted", count)
         if self._start["clock"] != "cpu_ms" or len(answer.get("wall_ms") or ()) != count:
@@ -219,7 +219,7 @@ class _Artifact:
         return cls(file=file, digest=digest, shape=(model.batch_size, *model.shape))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class TimedDevice:
     """A machine whose clock is read, in one backend; `version` is that of the runtime.
 
@@ -233,6 +233,7 @@ class TimedDevice:
     name: str
     host: Host
     backend: Backend
+    _: KW_ONLY
     version: str
     protocol: TimingProtocol = field(default_factory=TimingProtocol)
     pool: tuple[str, ...] = ()

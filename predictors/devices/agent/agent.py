@@ -11,10 +11,13 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from predictors.devices.agent.bootstrap import BOOTSTRAP, serve
 from predictors.devices.agent.machine import facts
+
+if TYPE_CHECKING:
+    from predictors.devices.agent.bootstrap import Message
 
 PREFIX = "fasternas-agent-"  # of an agent's folder, before its process number
 
@@ -30,7 +33,7 @@ class Agent:
         self._load_s = load_s
         self._timer: subprocess.Popen[bytes] | None = None
 
-    def answer(self, request: dict[str, Any], more: BinaryIO) -> dict[str, Any]:
+    def answer(self, request: Message, more: BinaryIO) -> Message:
         """Answer one request; `more` holds the bytes that follow it."""
         if "facts" in request:
             return {"facts": self._facts(request["facts"], load=request.get("load", False))}
@@ -54,7 +57,7 @@ class Agent:
             self._timer.communicate()
             self._timer = None
 
-    def _facts(self, package: str, *, load: bool) -> dict[str, Any]:
+    def _facts(self, package: str, *, load: bool) -> Message:
         """What the machine is; with `load` also `trouble`: why the package does not load."""
         found = facts(package)
         if load and found["runtime_version"]:
@@ -64,9 +67,13 @@ class Agent:
     def _trouble(self, package: str) -> str:
         """Import a package in a process of its own, which it may end; return what went wrong."""
         try:
-            done = subprocess.run([sys.executable, "-c", f"import {package}"], timeout=self._load_s,
-                                  stdin=subprocess.DEVNULL, capture_output=True,
-                                  env=self._environment())  # fmt: skip
+            done = subprocess.run(
+                [sys.executable, "-c", f"import {package}"],
+                timeout=self._load_s,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                env=self._environment(),
+            )
         except subprocess.TimeoutExpired:
             return f"it takes over {self._load_s:g} s"
         if done.returncode < 0:
@@ -77,7 +84,7 @@ class Agent:
     def _environment(self) -> dict[str, str]:
         return {**os.environ, "TMPDIR": str(self._folder)}  # runtimes leave things there
 
-    def _keep(self, name: str, size: int, more: BinaryIO) -> dict[str, Any]:
+    def _keep(self, name: str, size: int, more: BinaryIO) -> Message:
         data = more.read(size)  # even where it cannot be kept: the next request follows it
         file = self._folder / Path(name).name
         try:
@@ -87,7 +94,7 @@ class Agent:
             return {"error": f"{file.parent}: {error.strerror}"}
         return {"kept": name}
 
-    def _unpack(self, name: str, into: Path) -> dict[str, Any]:
+    def _unpack(self, name: str, into: Path) -> Message:
         """Unpack a kept wheel: a machine without network has no use for pip."""
         with zipfile.ZipFile(self._folder / name) as wheel:
             wheel.extractall(into)
@@ -96,19 +103,21 @@ class Agent:
 
     def _start(self, program: str) -> None:
         self._timer = subprocess.Popen(
-            [sys.executable, "-uc", BOOTSTRAP], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, "-uc", BOOTSTRAP],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             env=self._environment(),
-        )  # fmt: skip
+        )
         assert self._timer.stdin is not None
         self._timer.stdin.write(program.encode() + b"\n")
 
-    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, request: Message) -> Message:
         if self._timer is None or self._timer.stdin is None or self._timer.stdout is None:
             return {"error": "no timer was started"}
         try:
             self._timer.stdin.write(json.dumps(request).encode() + b"\n")
             self._timer.stdin.flush()
-            answer: dict[str, Any] = json.loads(self._timer.stdout.readline())
+            answer: Message = json.loads(self._timer.stdout.readline())
         except (OSError, ValueError):
             return {"died": self._end()}
         return answer
@@ -119,7 +128,7 @@ class Agent:
         return signal.Signals(-code).name if code < 0 else f"exit status {code}"
 
 
-def _install(packages: list[str], into: Path) -> dict[str, Any]:
+def _install(packages: list[str], into: Path) -> Message:
     command = [sys.executable, "-m", "pip", "install", "-q", "--only-binary=:all:"]
     done = subprocess.run([*command, "--target", str(into), *packages], capture_output=True)
     if done.returncode:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Message = dict[str, Any]  # a request or an answer
 
 # Run by the other side's Python. The first line of its input holds modules by name, as text, each
 # of which imports only earlier ones; the last one's main() is what runs.
@@ -19,7 +23,7 @@ module.main()
 """
 
 
-def serve(answer: Callable[[dict[str, Any], BinaryIO], dict[str, Any]]) -> None:
+def serve(answer: Callable[[Message, BinaryIO], Message]) -> None:
     """Answer requests until the input ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a runtime prints must not mix with the answers

@@ -6,10 +6,9 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 
-def facts(package: str) -> dict[str, Any]:
+def facts(package: str) -> dict[str, object]:
     """What the machine is and has, the package's version included; None where it does not tell."""
     return {
         "machine": platform.machine(),
@@ -24,22 +23,24 @@ def facts(package: str) -> dict[str, Any]:
     }
 
 
-def heat() -> dict[str, Any]:
-    """The lowest frequency of our cores, the first zone's temperature; None where not told."""
-    told = [_number(f"/sys/devices/system/cpu/cpu{core}/cpufreq/scaling_cur_freq")
-            for core in os.sched_getaffinity(0)]  # fmt: skip
-    kilohertz = min((value for value in told if value), default=None)
-    millidegrees = _number("/sys/class/thermal/thermal_zone0/temp")
-    return {"mhz": None if kilohertz is None else kilohertz / 1e3,
-            "celsius": None if millidegrees is None else millidegrees / 1e3}  # fmt: skip
+def heat() -> dict[str, float | None]:
+    """The lowest frequency of our cores, the first zone's temperature; None where not known."""
+    cores = Path("/sys/devices/system/cpu")
+    files = [cores / f"cpu{n}/cpufreq/scaling_cur_freq" for n in os.sched_getaffinity(0)]
+    kilohertz = min(filter(None, map(_number, files)), default=None)
+    millidegrees = _number(Path("/sys/class/thermal/thermal_zone0/temp"))
+    return {
+        "mhz": None if kilohertz is None else kilohertz / 1e3,
+        "celsius": None if millidegrees is None else millidegrees / 1e3,
+    }
 
 
 def processor() -> str:
     """Return the board's or the processor's name."""
     board = (_text("/proc/device-tree/model") or "").strip(" \0\n")
-    names = [line.split(":", 1)[1].strip() for line in (_text("/proc/cpuinfo") or "").splitlines()
-             if line.startswith("model name")]  # fmt: skip
-    return board or next(iter(names), "") or platform.processor() or platform.machine()
+    lines = (_text("/proc/cpuinfo") or "").splitlines()
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return board or next(names, "") or platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str | None:
@@ -49,18 +50,18 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _number(file: str) -> float | None:
+def _number(file: Path) -> float | None:
     try:
         return float(_line(file) or "")
     except ValueError:
         return None
 
 
-def _line(file: str) -> str | None:
+def _line(file: Path | str) -> str | None:
     return (_text(file) or "").strip() or None
 
 
-def _text(file: str) -> str | None:
+def _text(file: Path | str) -> str | None:
     try:
         return Path(file).read_text()
     except (OSError, ValueError):

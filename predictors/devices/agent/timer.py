@@ -6,13 +6,15 @@ import os
 import resource
 import time
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from predictors.devices.agent.bootstrap import serve
 from predictors.devices.agent.machine import heat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from predictors.devices.agent.bootstrap import Message
 
     Inference = Callable[[], object]
 
@@ -26,7 +28,7 @@ class Timer:
         self._models = list(infer)
         self._call = call or _call
 
-    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+    def answer(self, request: Message) -> Message:
         """Answer one request."""
         if "start" in request:
             start = request["start"]
@@ -37,7 +39,7 @@ class Timer:
             return {"ready": settled}
         return self._time(self._models[request["time"]], request["discard"], request["repeats"])
 
-    def _time(self, infer: Inference, discard: int, repeats: int) -> dict[str, Any]:
+    def _time(self, infer: Inference, discard: int, repeats: int) -> Message:
         """Time one inference after another; `preempted`: did others take the core meanwhile?"""
         for _ in range(discard):
             self._call(infer)  # a GPU may be behind: it is waited for, as it is in the samples
@@ -49,8 +51,8 @@ class Timer:
             cpu.append((time.process_time_ns() - cpu_start) / 1e6)
             wall.append((time.perf_counter_ns() - wall_start) / 1e6)
             preempted.append(int(_switches() > switches))
-        return {"wall_ms": wall, "cpu_ms": cpu, "event_ms": events, "preempted": preempted,
-                **heat()}  # fmt: skip
+        times = {"wall_ms": wall, "cpu_ms": cpu, "event_ms": events}
+        return {**times, "preempted": preempted, **heat()}
 
 
 def _call(infer: Inference) -> float:

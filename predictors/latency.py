@@ -59,8 +59,11 @@ def scaled_genes(space: Space[Any], genes: Sequence[Genes]) -> Array:
 def one_hot(space: Space[Any], configs: Sequence[Any]) -> Array:
     """Return one column for each choice of each gene, 1 where it was taken."""
     genes = _gene_table(space, [space.encode(config) for config in configs])
-    columns = [column for i, n in enumerate(space.cardinalities)
-               for column in _one_hot_columns(genes[:, i], n)]  # fmt: skip
+    columns = [
+        column
+        for i, n in enumerate(space.cardinalities)
+        for column in _one_hot_columns(genes[:, i], n)
+    ]
     return np.stack(columns, axis=1)
 
 
@@ -144,8 +147,9 @@ class LatencyPredictor:
         _check(configs, latencies)
         _check_told_apart(space, configs)
         tables = {form: _table(form, space, configs) for form in _forms(configs)}
-        errors = {form: _cross_validated_error(form, table, latencies)
-                  for form, table in tables.items()}  # fmt: skip
+        errors = {
+            form: _cross_validated_error(form, table, latencies) for form, table in tables.items()
+        }
         form = min(errors, key=lambda f: errors[f])
         predictor = _fit_form(space, form, configs, latencies, steps=60)
         return replace(predictor, inflation=_inflation(predictor, configs, latencies))
@@ -173,10 +177,18 @@ def _fit_form(
     centre, spread = inputs.mean(axis=0), inputs.std(axis=0)
     spread = np.where(spread > 1e-9, spread, 1.0)
     missed = np.log(latencies / _trend(form, table, coefficients))
-    process = fit_gaussian_process((inputs - centre) / spread, missed, steps=steps,
-                                   least_noise=_NOISE)  # fmt: skip
-    return LatencyPredictor(space=space, form=form, coefficients=coefficients, residual=process,
-                            centre=centre, spread=spread, inflation=_NORMAL)  # fmt: skip
+    process = fit_gaussian_process(
+        (inputs - centre) / spread, missed, steps=steps, least_noise=_NOISE
+    )
+    return LatencyPredictor(
+        space=space,
+        form=form,
+        coefficients=coefficients,
+        residual=process,
+        centre=centre,
+        spread=spread,
+        inflation=_NORMAL,
+    )
 
 
 def _inflation(predictor: LatencyPredictor, configs: Sequence[Any], latencies: Array) -> float:
@@ -190,8 +202,9 @@ def _inflation(predictor: LatencyPredictor, configs: Sequence[Any], latencies: A
     scores: list[float] = []
     for held_out in _folds(len(latencies)):
         kept = np.setdiff1d(np.arange(len(latencies)), held_out)
-        fold = _fit_form(predictor.space, predictor.form, [configs[i] for i in kept],
-                         latencies[kept], steps=20)  # fmt: skip
+        fold = _fit_form(
+            predictor.space, predictor.form, [configs[i] for i in kept], latencies[kept], steps=20
+        )
         mean, deviation = fold._log_latency([configs[i] for i in held_out])
         scores.extend(np.abs(np.log(latencies[held_out]) - mean) / deviation)
     seen = max(float(np.quantile(scores, COVERAGE)), _LEAST_INFLATION)
@@ -222,8 +235,10 @@ def _trend(form: Form, table: Array, coefficients: Array) -> Array:
 def _fit_trend(form: Form, table: Array, latencies: Array) -> Array:
     """Minimise the relative error; the first coefficient is the constant."""
     fit: Callable[[Array, Array], Array] = {
-        "layers": _non_negative, "additive": _ridge_relative, "multiplicative": _ridge_log,
-    }[form]  # fmt: skip
+        "layers": _non_negative,
+        "additive": _ridge_relative,
+        "multiplicative": _ridge_log,
+    }[form]
     return fit(table, latencies)
 
 
@@ -270,14 +285,20 @@ def _folds(n: int) -> list[NDArray[np.intp]]:
 
 def _check(configs: Sequence[Any], latencies: Array) -> None:
     if latencies.ndim != 1:
-        raise ValueError(f"`latencies_ms` must be one number for each config, but got an array of "
-                         f"shape {latencies.shape}. Give the medians.")  # fmt: skip
+        raise ValueError(
+            "`latencies_ms` must be one number for each config, but got an array of shape "
+            f"{latencies.shape}. Give the medians."
+        )
     if len(configs) != len(latencies):
-        raise ValueError(f"`latencies_ms` must have one entry for each of the {len(configs)} "
-                         f"configs, but got {len(latencies)}.")  # fmt: skip
+        raise ValueError(
+            f"`latencies_ms` must have one entry for each of the {len(configs)} configs, but got "
+            f"{len(latencies)}."
+        )
     if len(configs) < 8:
-        raise ValueError(f"`configs` must hold at least 8 measured networks, but got "
-                         f"{len(configs)}. Measure more.")  # fmt: skip
+        raise ValueError(
+            f"`configs` must hold at least 8 measured networks, but got {len(configs)}. Measure "
+            "more."
+        )
     wrong = latencies[~(np.isfinite(latencies) & (latencies > 0))]
     if len(wrong):
         raise ValueError(f"`latencies_ms` must be positive numbers, but got {wrong[0]}.")
@@ -285,8 +306,10 @@ def _check(configs: Sequence[Any], latencies: Array) -> None:
 
 def _check_told_apart(space: Space[Any], configs: Sequence[Any]) -> None:
     if not space.genes and _forms(configs) != ("layers",):
-        raise ValueError("`space` must have an open field where its configs know no layers, but "
-                         "got one config only. Open a field with oneof(...).")  # fmt: skip
+        raise ValueError(
+            "`space` must have an open field where its configs know no layers, but got one config "
+            "only. Open a field with oneof(...)."
+        )
 
 
 FIRST = 16  # networks chosen before there is a predictor
@@ -295,9 +318,13 @@ HEADROOM = 1.25  # networks up to this much over the limit are useful too
 
 
 def next_batch(
-    space: Space[Any], measured: Sequence[tuple[Any, float]], *, limit_ms: float, total: int,
+    space: Space[Any],
+    measured: Sequence[tuple[Any, float]],
+    *,
+    limit_ms: float,
+    total: int,
     seed: int,
-) -> list[Any]:  # fmt: skip
+) -> list[Any]:
     """Return the networks to time next, given (config, latency in ms) of those timed before.
 
     `measured` starts with one network of any size. The first batch covers the costs under the

@@ -401,16 +401,16 @@ class Comparison:
         how_sure = "95 % sure" if self.source == "measured" else "predicted"
         if not self.sure:
             return (
-                f"{first} and {second} cannot be told apart: {second} takes {self.ratio:.2f} "
-                f"times as long ({self.low:.2f} to {self.high:.2f}, {how_sure})."
+                f"{first} and {second} cannot be told apart: {second} takes {self.ratio:.2f} times "
+                f"as long ({self.low:.2f} to {self.high:.2f}, {how_sure})."
             )
         if self.ratio > 1:
             faster, slower, times = first, second, (self.ratio, self.low, self.high)
         else:
             faster, slower, times = second, first, (1 / self.ratio, 1 / self.high, 1 / self.low)
         return (
-            f"{faster} is {times[0]:.2f}x faster than {slower} "
-            f"({times[1]:.2f} to {times[2]:.2f}, {how_sure})."
+            f"{faster} is {times[0]:.2f}x faster than {slower} ({times[1]:.2f} to {times[2]:.2f}, "
+            f"{how_sure})."
         )
 
 
@@ -444,8 +444,8 @@ def compare_in_turn(first: Sequence[Latency], second: Sequence[Latency]) -> Comp
     """
     if len(first) != len(second) or not first:
         raise ValueError(
-            "`first` and `second` must be timed in as many turns, but got "
-            f"{len(first)} and {len(second)}."
+            f"`first` and `second` must be timed in as many turns, but got {len(first)} and "
+            f"{len(second)}."
         )
     pairs = zip(first, second, strict=True)
     turns = [turn for m, n in pairs for turn in zip(m.samples_ms, n.samples_ms, strict=True)]

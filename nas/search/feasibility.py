@@ -36,9 +36,10 @@ def checked(predict: PredictLatency, space: Space[Any]) -> PredictLatency:
 
 def _checked(found: object, count: int) -> Prediction:
     if not isinstance(found, Prediction):
-        raise TypeError("`predict_latency` must return a Prediction, but got "
-                        f"{type(found).__name__}. Return Prediction(mean_ms, low_ms, high_ms), "
-                        "an array each.")  # fmt: skip
+        raise TypeError(
+            f"`predict_latency` must return a Prediction, but got {type(found).__name__}. Return "
+            "Prediction(mean_ms, low_ms, high_ms), an array each."
+        )
     mean_ms, low_ms, high_ms = (_array(getattr(found, end), end, count) for end in _ENDS)
     # The lower end of an interval may well be below zero.
     for end, latencies_ms in (("mean_ms", mean_ms), ("high_ms", high_ms)):
@@ -51,21 +52,25 @@ def _array(values: Any, end: str, count: int) -> NDArray[np.float64]:
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"`predict_latency` must return arrays of numbers, but got "
-                        f"{type(values).__name__} as `{end}`. Return a latency in ms for each "
-                        "config.") from error  # fmt: skip
+        raise TypeError(
+            f"`predict_latency` must return arrays of numbers, but got {type(values).__name__} as "
+            f"`{end}`. Return a latency in ms for each config."
+        ) from error
     if array.shape != (count,):
-        raise ValueError(f"`predict_latency` must return a latency for each config, but got "
-                         f"the shape {array.shape} as `{end}` for {count}. Return arrays of shape "
-                         f"({count},).")  # fmt: skip
+        raise ValueError(
+            "`predict_latency` must return a latency for each config, but got the shape "
+            f"{array.shape} as `{end}` for {count}. Return arrays of shape ({count},)."
+        )
     return array
 
 
 def _refuse(latencies_ms: NDArray[np.float64], wrong: NDArray[np.bool_], end: str) -> None:
     if wrong.any():
-        raise ValueError(f"`predict_latency` must return finite latencies above 0, but got "
-                         f"{latencies_ms[wrong][0]:g} ms as `{end}`. Predict the logarithm, "
-                         "or bound what it predicts.")  # fmt: skip
+        raise ValueError(
+            "`predict_latency` must return finite latencies above 0, but got "
+            f"{latencies_ms[wrong][0]:g} ms as `{end}`. Predict the logarithm, or bound what it "
+            "predicts."
+        )
 
 
 _STEPS = 200  # changes of one gene on the way from a config to one within the budget
@@ -140,8 +145,9 @@ class Gate:
         (upper,) = self._upper_ms([genes])
         while upper > self._budget_ms:
             near = neighbours(self._space, genes)
-            faster = [(n, ms) for n, ms in zip(near, self._upper_ms(near), strict=True)
-                      if ms < upper]  # fmt: skip
+            faster = [
+                (n, ms) for n, ms in zip(near, self._upper_ms(near), strict=True) if ms < upper
+            ]
             if not faster:
                 return genes
             genes, upper = rng.choice(faster)

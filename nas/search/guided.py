@@ -48,8 +48,10 @@ class AccuracyPrior:
 
     def __post_init__(self) -> None:
         if self.images is not None and self.images < 1:
-            raise ValueError(f"`images` must be 1 or more, but got {self.images}. Leave it out "
-                             "where accuracies are exact.")  # fmt: skip
+            raise ValueError(
+                f"`images` must be 1 or more, but got {self.images}. Leave it out where accuracies "
+                "are exact."
+            )
 
     def of(self, configs: Sequence[Any]) -> Array | None:
         """Return the scores of configs, if there are any scores.
@@ -61,18 +63,30 @@ class AccuracyPrior:
             return None
         found = np.asarray(self.scores(configs), dtype=float)
         if found.shape != (len(configs),) or not np.isfinite(found).all():
-            raise ValueError(f"`scores` must return one finite number for each of {len(configs)} "
-                             f"configs, but returned an array of shape {found.shape}"
-                             f"{_not_finite(found)}.")  # fmt: skip
+            raise ValueError(
+                f"`scores` must return one finite number for each of {len(configs)} configs, but "
+                f"returned an array of shape {found.shape}{_not_finite(found)}."
+            )
         return found
 
     def fit(
-        self, configs: Sequence[Any], inputs: Array, accuracies: Array, *,
-        start: TrendedProcess | None = None, steps: int = 60,
-    ) -> TrendedProcess:  # fmt: skip
+        self,
+        configs: Sequence[Any],
+        inputs: Array,
+        accuracies: Array,
+        *,
+        start: TrendedProcess | None = None,
+        steps: int = 60,
+    ) -> TrendedProcess:
         """Fit to the accuracies [n] of configs with inputs [n, d]."""
-        return fit_trended(inputs, accuracies, self.of(configs), start=start, steps=steps,
-                           least_noise=binomial_error(accuracies, self.images))  # fmt: skip
+        return fit_trended(
+            inputs,
+            accuracies,
+            self.of(configs),
+            start=start,
+            steps=steps,
+            least_noise=binomial_error(accuracies, self.images),
+        )
 
 
 def _not_finite(found: Array) -> str:
@@ -94,9 +108,14 @@ class GuidedSearcher:
     """Predictor-guided multi-objective search over any space."""
 
     def __init__(
-        self, space: Space[Any], *, budget_ms: float | None, seed: int,
-        predict_latency: PredictLatency | None, prior: AccuracyPrior | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        space: Space[Any],
+        *,
+        budget_ms: float | None,
+        seed: int,
+        predict_latency: PredictLatency | None,
+        prior: AccuracyPrior | None = None,
+    ) -> None:
         self._space = space
         self._budget_ms = budget_ms
         self._seed = seed
@@ -146,8 +165,9 @@ class GuidedSearcher:
         refit = self._accuracy is None or len(self._genes) - self._fitted_at >= REFIT
         steps = 0 if not refit else 40 if self._accuracy is None else 15
         accuracy = np.array([s.accuracy for s in self._scores])
-        self._accuracy = self._prior.fit(self._decoded(self._genes), inputs, accuracy,
-                                         start=self._accuracy, steps=steps)  # fmt: skip
+        self._accuracy = self._prior.fit(
+            self._decoded(self._genes), inputs, accuracy, start=self._accuracy, steps=steps
+        )
         if self._predict_latency is None:
             latency = np.log([s.latency_ms for s in self._scores])
             start = None if self._latency is None else self._latency.hyperparameters
@@ -287,9 +307,7 @@ C = TypeVar("C")
 FEWEST = 8  # of fewer, nothing can be said but what was found
 
 
-def smoothed(
-    space: Space[C], scores: Mapping[C, Scores], prior: AccuracyPrior
-) -> dict[C, Scores]:  # fmt: skip
+def smoothed(space: Space[C], scores: Mapping[C, Scores], prior: AccuracyPrior) -> dict[C, Scores]:
     """Return the scores with the accuracies that a model fitted to all of them has there.
 
     It is that of the guided searcher: a trend along the prior's scores and a Gaussian process of
@@ -298,9 +316,10 @@ def smoothed(
     if len(scores) < FEWEST:
         return dict(scores)
     configs, found = list(scores), list(scores.values())
-    inputs = np.column_stack([gene_features(space, configs),
-                              np.log([s.latency_ms for s in found])])  # fmt: skip
+    inputs = np.column_stack([gene_features(space, configs), np.log([s.latency_ms for s in found])])
     model = prior.fit(configs, inputs, np.array([s.accuracy for s in found]))
     accuracies, _ = model.predict(inputs, prior.of(configs))
-    return {config: replace(s, accuracy=float(accuracy))
-            for config, s, accuracy in zip(configs, found, accuracies, strict=True)}  # fmt: skip
+    return {
+        config: replace(s, accuracy=float(accuracy))
+        for config, s, accuracy in zip(configs, found, accuracies, strict=True)
+    }

@@ -72,9 +72,13 @@ def search(  # noqa: PLR0913 - the one public entry, all options keyword-only
     if predict_latency is not None and budget_ms is not None:
         check_budget(space, predict_latency, budget_ms, seed)
     proposer = open_searcher(
-        searcher, space, budget_ms=budget_ms, seed=seed, predict_latency=predict_latency,
+        searcher,
+        space,
+        budget_ms=budget_ms,
+        seed=seed,
+        predict_latency=predict_latency,
         prior=prior,
-    )  # fmt: skip
+    )
     gate = Gate(space, predict_latency, budget_ms)
     runner = _Runner(space, pool or InProcess(evaluate), record, in_flight=parallel if pool else 1)
     return _trials(trials, proposer, gate, runner, budget_ms)
@@ -103,7 +107,7 @@ class _Runner(Generic[C]):
 
     def __init__(
         self, space: Space[C], pool: Pool, record: Record | None, *, in_flight: int
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.in_flight = in_flight
         self._space = space
         self._pool = pool
@@ -135,8 +139,9 @@ class _Runner(Generic[C]):
 def _trial(config: C, outcome: Outcome, budget_ms: float | None) -> Trial[C]:
     scores = outcome.scores
     feasible = scores is not None and (budget_ms is None or scores.upper_ms <= budget_ms)
-    return Trial(number=outcome.number, config=config, scores=scores, feasible=feasible,
-                 error=outcome.error)  # fmt: skip
+    return Trial(
+        number=outcome.number, config=config, scores=scores, feasible=feasible, error=outcome.error
+    )
 
 
 def _positive(number: object, name: str) -> int:
@@ -162,7 +167,9 @@ def _check_budget_ms(budget_ms: float | None) -> None:
         return
     # Real takes NumPy's numbers too, and truth values, which are no latencies.
     if isinstance(budget_ms, bool) or not isinstance(budget_ms, float | Real):
-        raise ValueError(f"`budget_ms` must be a number of milliseconds, but got {budget_ms!r}. "
-                         "Leave it out for no budget.")  # fmt: skip
+        raise ValueError(
+            f"`budget_ms` must be a number of milliseconds, but got {budget_ms!r}. Leave it out "
+            "for no budget."
+        )
     if not budget_ms > 0:
         raise ValueError(f"`budget_ms` must be positive, but got {budget_ms:g} ms.")

@@ -45,13 +45,13 @@ class NniSpace(ModelSpace):  # type: ignore[misc]
     if `build` is given (`fn.build`), is the network of that config.
     """
 
-    def __init__(
-        self, space: Space[Any], build: Callable[[Any], nn.Module] | None = None
-    ) -> None:  # fmt: skip
+    def __init__(self, space: Space[Any], build: Callable[[Any], nn.Module] | None = None) -> None:
         super().__init__()
         self._made_of = (space, build)
-        choices = [Categorical(list(gene.choices), label=name)
-                   for name, gene in zip(space.names, space.genes, strict=True)]  # fmt: skip
+        choices = [
+            Categorical(list(gene.choices), label=name)
+            for name, gene in zip(space.names, space.genes, strict=True)
+        ]
         for choice in choices:
             self.add_mutable(choice)
         values = [ensure_frozen(choice) for choice in choices]
@@ -71,8 +71,10 @@ class NniSpace(ModelSpace):  # type: ignore[misc]
             RuntimeError: if this is the whole space, or was made without `build`.
         """
         if self.network is None:
-            raise RuntimeError("`forward` must be called on a network that NNI has chosen from a "
-                               "space with a `build`, but this is none.")  # fmt: skip
+            raise RuntimeError(
+                "`forward` must be called on a network that NNI has chosen from a space with a "
+                "`build`, but this is none."
+            )
         return self.network(x)  # type: ignore[no-any-return]
 
 
@@ -84,9 +86,13 @@ class NniSearcher:
     """
 
     def __init__(
-        self, space: Space[Any], *, budget_ms: float | None, seed: int,
+        self,
+        space: Space[Any],
+        *,
+        budget_ms: float | None,
+        seed: int,
         strategy: Strategy | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._space = space
         self._budget_ms = budget_ms
         self._seed = seed
@@ -158,8 +164,9 @@ class _Engine(ExecutionEngine):  # type: ignore[misc]
         model = self._submitted.get()
         self._over = model is None
         if self._error:
-            raise RuntimeError(f"NNI's strategy must go on, but failed: "
-                               f"{self._error}") from self._error  # fmt: skip
+            raise RuntimeError(
+                f"NNI's strategy must go on, but failed: {self._error}"
+            ) from self._error
         return model
 
     def end(self, model: ExecutableModelSpace, metric: float | None) -> None:
@@ -199,10 +206,13 @@ class _Engine(ExecutionEngine):  # type: ignore[misc]
 
 
 def _genes(space: Space[Any], sample: dict[str, Any]) -> Genes:
-    return tuple(gene.choices.index(sample[name])
-                 for name, gene in zip(space.names, space.genes, strict=True))  # fmt: skip
+    return tuple(
+        gene.choices.index(sample[name])
+        for name, gene in zip(space.names, space.genes, strict=True)
+    )
 
 
 def _sample(space: Space[Any], genes: Genes) -> dict[str, Any]:
-    return {name: gene.choices[i]
-            for name, gene, i in zip(space.names, space.genes, genes, strict=True)}  # fmt: skip
+    return {
+        name: gene.choices[i] for name, gene, i in zip(space.names, space.genes, genes, strict=True)
+    }

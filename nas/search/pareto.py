@@ -78,8 +78,9 @@ def by_pareto_rank(scores: Sequence[Scores]) -> list[int]:
     while left:
         layer = [i for i in left if not any(dominates(scores[j], scores[i]) for j in left)]
         distances = _crowding([scores[i] for i in layer])
-        ranked += [i for _, i in sorted(zip(distances, layer, strict=True),
-                                        key=lambda pair: -pair[0])]  # fmt: skip
+        ranked += [
+            i for _, i in sorted(zip(distances, layer, strict=True), key=lambda pair: -pair[0])
+        ]
         left = [i for i in left if i not in layer]
     return ranked
 

@@ -23,9 +23,13 @@ class OptunaSearcher:
     """One of Optuna's samplers, with accuracy up, latency down and the budget as a constraint."""
 
     def __init__(
-        self, space: Space[Any], make_sampler: Callable[[int], "optuna.samplers.BaseSampler"],
-        *, budget_ms: float | None, seed: int,
-    ) -> None:  # fmt: skip
+        self,
+        space: Space[Any],
+        make_sampler: Callable[[int], "optuna.samplers.BaseSampler"],
+        *,
+        budget_ms: float | None,
+        seed: int,
+    ) -> None:
         import optuna
 
         logging.getLogger("optuna").setLevel(logging.ERROR)
@@ -56,12 +60,15 @@ class OptunaSearcher:
         if scores is None:
             return
         excess = 0.0 if self._budget_ms is None else scores.upper_ms - self._budget_ms
-        self._study.add_trial(optuna.trial.create_trial(
-            values=[float(scores.accuracy), float(scores.latency_ms)],
-            params=dict(zip(self._distributions, genes, strict=True)),
-            distributions=self._distributions, system_attrs=attributes,
-            constraints={"budget": excess},
-        ))  # fmt: skip
+        self._study.add_trial(
+            optuna.trial.create_trial(
+                values=[float(scores.accuracy), float(scores.latency_ms)],
+                params=dict(zip(self._distributions, genes, strict=True)),
+                distributions=self._distributions,
+                system_attrs=attributes,
+                constraints={"budget": excess},
+            )
+        )
 
 
 def distributions(space: Space[Any]) -> "dict[str, optuna.distributions.BaseDistribution]":
@@ -104,8 +111,11 @@ def _gp(seed: int) -> "optuna.samplers.BaseSampler":
 
 
 SAMPLERS: dict[str, Callable[[int], "optuna.samplers.BaseSampler"]] = {
-    "nsga2": _nsga2, "nsga3": _nsga3, "tpe": _tpe, "gp": _gp,
-}  # fmt: skip
+    "nsga2": _nsga2,
+    "nsga3": _nsga3,
+    "tpe": _tpe,
+    "gp": _gp,
+}
 
 
 POPULATION, SAMPLE = 20, 5
@@ -181,8 +191,11 @@ def front_of(
     if budget_ms is not None:
         within = [pair for pair in known if pair[1].upper_ms <= budget_ms]
         known = within or sorted(known, key=lambda pair: pair[1].upper_ms)[:1]
-    return [(genes, scores) for genes, scores in known
-            if not any(dominates(other, scores) for _, other in known)]  # fmt: skip
+    return [
+        (genes, scores)
+        for genes, scores in known
+        if not any(dominates(other, scores) for _, other in known)
+    ]
 
 
 SearcherName = Literal[
@@ -191,9 +204,14 @@ SearcherName = Literal[
 
 
 def open_searcher(
-    name: str, space: Space[Any], *, budget_ms: float | None, seed: int,
-    predict_latency: "PredictLatency | None", prior: AccuracyPrior | None = None,
-) -> Searcher:  # fmt: skip
+    name: str,
+    space: Space[Any],
+    *,
+    budget_ms: float | None,
+    seed: int,
+    predict_latency: "PredictLatency | None",
+    prior: AccuracyPrior | None = None,
+) -> Searcher:
     """Return a new searcher by name.
 
     Raises:
@@ -203,9 +221,8 @@ def open_searcher(
         return RandomSearcher(space, seed)
     if name == "guided":
         return GuidedSearcher(
-            space, budget_ms=budget_ms, seed=seed, predict_latency=predict_latency,
-            prior=prior,
-        )  # fmt: skip
+            space, budget_ms=budget_ms, seed=seed, predict_latency=predict_latency, prior=prior
+        )
     if name == "evolution":
         return EvolutionSearcher(space, budget_ms=budget_ms, seed=seed)
     if name == "local":
@@ -223,8 +240,10 @@ def _nni(space: Space[Any], budget_ms: float | None, seed: int) -> Searcher:
     try:
         from nas.search.nni import NniSearcher
     except ModuleNotFoundError as error:
-        raise ValueError("`searcher` nni-evolution must find nni, which is not installed. "
-                         "pip install 'fasternas[nni]'") from error  # fmt: skip
+        raise ValueError(
+            "`searcher` nni-evolution must find nni, which is not installed. pip install "
+            "'fasternas[nni]'"
+        ) from error
     return NniSearcher(space, budget_ms=budget_ms, seed=seed)
 
 

@@ -43,8 +43,11 @@ class Scores:
     def as_floats(self) -> "Scores":
         """Return the same in Python's floats, whatever counts as a number: truth values too."""
         high_ms = None if self.latency_high_ms is None else float(self.latency_high_ms)
-        return Scores(accuracy=float(self.accuracy), latency_ms=float(self.latency_ms),
-                      latency_high_ms=high_ms)  # fmt: skip
+        return Scores(
+            accuracy=float(self.accuracy),
+            latency_ms=float(self.latency_ms),
+            latency_high_ms=high_ms,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

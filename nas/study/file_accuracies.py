@@ -63,15 +63,23 @@ def deployed_accuracy(
     accuracy: float, latency: Latency, known: Mapping[Form, FileAccuracy]
 ) -> float:
     """Return the accuracy of the least accurate file that a latency is of, as far as is known."""
-    return min((accuracy - found.lost for found in map(known.get, lower_forms(latency))
-                if found and found.of == accuracy and found.lost is not None),
-               default=accuracy)  # fmt: skip
+    return min(
+        (
+            accuracy - found.lost
+            for found in map(known.get, lower_forms(latency))
+            if found and found.of == accuracy and found.lost is not None
+        ),
+        default=accuracy,
+    )
 
 
 def unjudged(accuracy: float, latency: Latency, known: Mapping[Form, FileAccuracy]) -> list[Form]:
     """Return the forms of a latency of which no file was made of weights so accurate."""
-    return [form for form in lower_forms(latency)
-            if (found := known.get(form)) is None or found.of != accuracy]  # fmt: skip
+    return [
+        form
+        for form in lower_forms(latency)
+        if (found := known.get(form)) is None or found.of != accuracy
+    ]
 
 
 def judge(

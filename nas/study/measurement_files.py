@@ -29,8 +29,10 @@ def write_entries(path: Path, entries: Sequence[CacheEntry]) -> None:
         OSError: if it cannot be written; then nothing is left behind.
     """
     header = {_HEADER: FORMAT, "fasternas": version("fasternas"), "entries": len(entries)}
-    lines = [json.dumps(line, separators=(",", ":"), sort_keys=number > 0)
-             for number, line in enumerate([header, *(e.as_json() for e in entries)])]  # fmt: skip
+    lines = [
+        json.dumps(line, separators=(",", ":"), sort_keys=number > 0)
+        for number, line in enumerate([header, *(e.as_json() for e in entries)])
+    ]
     content = "".join(f"{line}\n" for line in lines).encode()
     if path.suffix == ".gz":
         content = gzip.compress(content, mtime=0)  # the same measurements give the same file
@@ -52,11 +54,14 @@ def read_entries(path: Path) -> list[CacheEntry]:
         try:
             found.append(CacheEntry.from_json(_object(line)))
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"Line {number} of {path} must be a measurement: {error} "
-                             "Nothing was imported.") from None  # fmt: skip
+            raise ValueError(
+                f"Line {number} of {path} must be a measurement: {error} Nothing was imported."
+            ) from None
     if len(found) != expected:
-        raise ValueError(f"{path} must hold {expected} measurements after its header, but line "
-                         f"{len(found) + 1} is the last. Copy the file again.")  # fmt: skip
+        raise ValueError(
+            f"{path} must hold {expected} measurements after its header, but line {len(found) + 1} "
+            "is the last. Copy the file again."
+        )
     return found
 
 
@@ -70,11 +75,14 @@ def entries_of_run(folder: Path) -> list[CacheEntry]:
     measured = [
         (config, i, m)
         for config, joint in read_measurements(folder, growing=True).items()
-        for i, (_, m) in enumerate(joint.on_each) if m.source == "measured"
-    ]  # fmt: skip
+        for i, (_, m) in enumerate(joint.on_each)
+        if m.source == "measured"
+    ]
     if not measured:
-        raise ValueError(f"`run` must be a folder with measurements, but {folder} has none. "
-                         "Name the run of a device that was timed.")  # fmt: skip
+        raise ValueError(
+            f"`run` must be a folder with measurements, but {folder} has none. Name the run of a "
+            "device that was timed."
+        )
     written = datetime.fromtimestamp((folder / MEASUREMENTS).stat().st_mtime, UTC)
     machine = run.get("machine", {})
     facts = machine.get("devices") or [machine]
@@ -108,8 +116,10 @@ def _expected(path: Path, line: bytes) -> int:
             f"export` wrote, but is {short_repr(line[:60])}."
         )
     if form > FORMAT:
-        raise ValueError(f"Line 1 of {path} must name format {FORMAT} at most, but names "
-                         f"{short_repr(form)}. Update fasternas.")  # fmt: skip
+        raise ValueError(
+            f"Line 1 of {path} must name format {FORMAT} at most, but names {short_repr(form)}. "
+            "Update fasternas."
+        )
     return count
 
 
@@ -120,8 +130,10 @@ def _lines(path: Path) -> Iterator[bytes]:
         while line := _line(file, path, number := number + 1):
             size += len(line)
             if len(line) > _LONGEST_LINE or size > _LARGEST:
-                raise ValueError(f"Line {number} of {path} must be a measurement, but is too long "
-                                 "for one, or the file is. Nothing was imported.")  # fmt: skip
+                raise ValueError(
+                    f"Line {number} of {path} must be a measurement, but is too long for one, or "
+                    "the file is. Nothing was imported."
+                )
             yield line
 
 
@@ -129,8 +141,10 @@ def _line(file: IO[bytes], path: Path, number: int) -> bytes:
     try:
         return file.readline(_LONGEST_LINE + 1)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"Line {number} of {path} must be readable, but the file is damaged: "
-                         f"{error}. Copy it again.") from None  # fmt: skip
+        raise ValueError(
+            f"Line {number} of {path} must be readable, but the file is damaged: {error}. Copy it "
+            "again."
+        ) from None
 
 
 def _unpacked(raw: IO[bytes]) -> IO[bytes]:

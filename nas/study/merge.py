@@ -60,8 +60,10 @@ def merge_runs(folders: Sequence[Path], out: Path, *, repair: bool = False) -> M
 
 def _check_folders(folders: Sequence[Path], out: Path) -> None:
     if len({folder.resolve() for folder in folders}) < max(len(folders), 2):
-        raise ValueError(f"`runs` must be two folders or more, each once, but got "
-                         f"{', '.join(map(str, folders))}.")  # fmt: skip
+        raise ValueError(
+            "`runs` must be two folders or more, each once, but got "
+            f"{', '.join(map(str, folders))}."
+        )
     if out.is_dir() and not any(out.iterdir()):
         return
     if out.exists():
@@ -84,13 +86,15 @@ def _check_alike(first: _Source, other: _Source) -> None:
     ours, theirs = (_identity(source) for source in (first, other))
     for name, value in ours.items():
         if theirs[name] != value:
-            raise ValueError(f"`runs` must agree in {name}, but {first.folder} has {value} and "
-                             f"{other.folder} {theirs[name]}. Only {', '.join(FREE)} may "
-                             "differ.")  # fmt: skip
+            raise ValueError(
+                f"`runs` must agree in {name}, but {first.folder} has {value} and {other.folder} "
+                f"{theirs[name]}. Only {', '.join(FREE)} may differ."
+            )
     if first.options.accuracy == "supernet" and _weights(first) != _weights(other):
-        raise ValueError(f"`runs` must have one supernet, but {first.folder} and {other.folder} "
-                         "have one each, whose likelihoods cannot be compared. Merge runs with "
-                         "--accuracy proxy or train.")  # fmt: skip
+        raise ValueError(
+            f"`runs` must have one supernet, but {first.folder} and {other.folder} have one each, "
+            "whose likelihoods cannot be compared. Merge runs with --accuracy proxy or train."
+        )
 
 
 def _identity(source: _Source) -> dict[str, Any]:
@@ -132,8 +136,15 @@ def _write(sources: Sequence[_Source], folder: Path) -> Merged:
         study.close()
     options = replace(first.options, trials=max(len(trials), 1)).as_json()
     remarks = dict.fromkeys(line for s in sources for line in s.stored.get("remarks", []))
-    write_run(folder, {**first.stored, "options": options, "merged_from": _origins(sources),
-                       **({"remarks": list(remarks)} if remarks else {})})  # fmt: skip
+    write_run(
+        folder,
+        {
+            **first.stored,
+            "options": options,
+            "merged_from": _origins(sources),
+            **({"remarks": list(remarks)} if remarks else {}),
+        },
+    )
     return Merged(trials=len(trials), repeated=repeated, measurements=len(study.measurements))
 
 
@@ -195,8 +206,13 @@ def _origins(sources: Sequence[_Source]) -> list[dict[str, Any]]:
     return [
         origin
         for source in sources
-        for origin in source.stored.get("merged_from") or [
-            {"folder": str(source.folder), "options": source.stored["options"],
-             "machine": source.stored.get("machine", {}), "trials": len(source.study.trials())}
+        for origin in source.stored.get("merged_from")
+        or [
+            {
+                "folder": str(source.folder),
+                "options": source.stored["options"],
+                "machine": source.stored.get("machine", {}),
+                "trials": len(source.study.trials()),
+            }
         ]
-    ]  # fmt: skip
+    ]

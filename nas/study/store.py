@@ -45,9 +45,13 @@ def to_optuna(
         excess = {"budget": scores.upper_ms - budget_ms}
         attributes["latency_high_ms"] = scores.latency_high_ms
     return optuna.trial.create_trial(
-        state=state, values=values, params=dict(zip(names, genes, strict=True)),
-        distributions=names, user_attrs=attributes, constraints=excess,
-    )  # fmt: skip
+        state=state,
+        values=values,
+        params=dict(zip(names, genes, strict=True)),
+        distributions=names,
+        user_attrs=attributes,
+        constraints=excess,
+    )
 
 
 def from_optuna(trial: optuna.trial.FrozenTrial) -> tuple[Genes, Outcome]:
@@ -60,8 +64,11 @@ def from_optuna(trial: optuna.trial.FrozenTrial) -> tuple[Genes, Outcome]:
     scores = None
     if trial.state == optuna.trial.TrialState.COMPLETE:
         accuracy, latency_ms = trial.values
-        scores = Scores(accuracy=float(accuracy), latency_ms=float(latency_ms),
-                        latency_high_ms=trial.user_attrs["latency_high_ms"])  # fmt: skip
+        scores = Scores(
+            accuracy=float(accuracy),
+            latency_ms=float(latency_ms),
+            latency_high_ms=trial.user_attrs["latency_high_ms"],
+        )
     number, error = trial.user_attrs["number"], trial.user_attrs.get("error")
     return tuple(trial.user_attrs["genes"]), Outcome(number, scores, error)
 
@@ -146,8 +153,10 @@ class Study:
 
     def outcomes(self) -> list[tuple[FasterNetConfig, Outcome]]:
         """Every recorded trial, in the order of their numbers."""
-        return [(self._space.decode(genes), outcome)
-                for _, (genes, outcome) in sorted(self._known.items())]  # fmt: skip
+        return [
+            (self._space.decode(genes), outcome)
+            for _, (genes, outcome) in sorted(self._known.items())
+        ]
 
     def close(self) -> None:
         """Let another process have the folder."""
@@ -256,8 +265,8 @@ def hold(folder: Path, *, reading: bool = False) -> IO[bytes]:
     except BlockingIOError:
         file.close()
         raise RuntimeError(
-            f"The study in {folder} must be free, but another process works on it. "
-            "Wait for it or choose another folder."
+            f"The study in {folder} must be free, but another process works on it. Wait for it or "
+            "choose another folder."
         ) from None
     return file
 

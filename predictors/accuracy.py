@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from statistics import fmean
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from predictors.gp import TrendedProcess, fit_trended
 from predictors.latency import gene_features
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.layers import Layered
-from search_spaces.space import Space
+from search_spaces.space import AnySpace
 
 
 def fine_units(config: FasterNetConfig) -> float:
@@ -132,14 +132,14 @@ class AccuracyPredictor:
     the config knows its layers.
     """
 
-    space: Space[Any]
+    space: AnySpace
     process: TrendedProcess
 
     @classmethod
     def fit(
         cls,
-        space: Space[Any],
-        configs: Sequence[Any],
+        space: AnySpace,
+        configs: Sequence[object],
         accuracies: Sequence[float] | Array,
         *,
         scores: Array | None = None,
@@ -167,7 +167,9 @@ class AccuracyPredictor:
         process = fit_trended(_inputs(space, configs), truth, scores, least_noise=least_noise)
         return cls(space=space, process=process)
 
-    def predict(self, configs: Sequence[Any], *, scores: Array | None = None) -> AccuracyPrediction:
+    def predict(
+        self, configs: Sequence[object], *, scores: Array | None = None
+    ) -> AccuracyPrediction:
         """Return the predicted accuracies; `scores` must be there if they were when fitting.
 
         Raises:
@@ -178,7 +180,7 @@ class AccuracyPredictor:
         return AccuracyPrediction(median=median, deviation=deviation)
 
 
-def _inputs(space: Space[Any], configs: Sequence[Any]) -> Array:
+def _inputs(space: AnySpace, configs: Sequence[object]) -> Array:
     genes = gene_features(space, configs)
     if not len(configs) or not isinstance(configs[0], Layered):
         return genes

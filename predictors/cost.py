@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,13 +49,11 @@ def cost(config: Layered) -> Cost:
     Raises:
         TypeError: if the config has no `layers()` method.
     """
-    _check_layered(config)
-    return _total(config.layers())
+    return _total(_layered(config).layers())
 
 
 def cost_by_layer(config: Layered) -> list[LayerCost]:
     """Return the cost of each layer, in order; the blocks of a stage share one entry."""
-    _check_layered(config)
     return [
         LayerCost(
             name=layer.name,
@@ -65,11 +62,11 @@ def cost_by_layer(config: Layered) -> list[LayerCost]:
             params=params(layer),
             memory_bytes=memory_bytes(layer),
         )
-        for layer in config.layers()
+        for layer in _layered(config).layers()
     ]
 
 
-def costs(configs: Sequence[Layered]) -> Cost:
+def costs(configs: Sequence[object]) -> Cost:
     """Return the costs of many configs at once, each an array of shape [n].
 
     A million configs of one class that has `bulk_layers` take seconds.
@@ -83,16 +80,20 @@ def costs(configs: Sequence[Layered]) -> Cost:
 
 
 def layers_in_groups(
-    configs: Sequence[Layered],
+    configs: Sequence[object],
 ) -> Iterator[tuple[NDArray[np.intp], Sequence[Layer]]]:
     """Yield indices into `configs` and the layers of those networks, as arrays where possible."""
-    groups: dict[Any, list[int]] = defaultdict(list)
+    groups: dict[object, list[int]] = defaultdict(list)
     for i, config in enumerate(configs):
-        groups[_shape(config) or i].append(i)
-    for key, indices in groups.items():
-        members = [configs[i] for i in indices]
-        _check_layered(members[0])
-        layers = members[0].layers() if isinstance(key, int) else _bulk_layers(members)
+        config_class: type = type(config)
+        groups[_shape(config) if _in_bulk(config_class) else i].append(i)
+    for indices in groups.values():
+        first = _layered(configs[indices[0]])
+        layers = (
+            first.bulk_layers(_columns([configs[i] for i in indices]))
+            if isinstance(first, BulkLayered)
+            else first.layers()
+        )
         yield np.array(indices), layers
 
 
@@ -123,10 +124,8 @@ def _total(layers: Sequence[Layer]) -> Cost:
     )
 
 
-def _shape(config: Layered) -> Any:
+def _shape(config: object) -> object:
     """What configs must have in common to share one array: class and lengths of tuples."""
-    if not _in_bulk(type(config)):
-        return None
     values = vars(config).values()
     return type(config), tuple(len(v) for v in values if isinstance(v, tuple))
 
@@ -136,16 +135,15 @@ def _in_bulk(config_class: type) -> bool:
     return issubclass(config_class, BulkLayered)
 
 
-def _bulk_layers(configs: Sequence[Any]) -> Sequence[Layer]:
-    names = vars(configs[0])
-    columns = {name: np.array([getattr(config, name) for config in configs]) for name in names}
-    layers: Sequence[Layer] = type(configs[0]).bulk_layers(columns)
-    return layers
+def _columns(configs: Sequence[object]) -> dict[str, NDArray[np.generic]]:
+    """Each field of configs of one shape as an array."""
+    return {name: np.array([getattr(c, name) for c in configs]) for name in vars(configs[0])}
 
 
-def _check_layered(config: object) -> None:
+def _layered(config: object) -> Layered:
     if not isinstance(config, Layered):
         raise TypeError(
             f"`config` must have a layers() method to be costed, but got {config!r}. Give its "
             "class one that returns `Layer` records."
         )
+    return config

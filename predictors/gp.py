@@ -113,11 +113,13 @@ def _maximise(theta: Array, x: Array, y: Array, steps: int, least: float) -> Arr
 
 def _negative_posterior(theta: Array, x: Array, y: Array) -> tuple[float, Array]:
     """Minus the log posterior of the hyperparameters and its gradient (eq. 5.8 and 5.9)."""
+    from scipy.linalg import cho_solve
+
     lengths, signal, noise = _split(theta)
     scaled = x / lengths
     r = _distances(scaled, scaled)
     factor, alpha = _solve(theta, x, y)
-    inverse = _inverse(factor)
+    inverse = cho_solve((factor, True), np.eye(len(factor)))
     w = inverse - np.outer(alpha, alpha)  # twice the gradient is tr(w dK)
     value = 0.5 * y @ alpha + np.sum(np.log(np.diag(factor)))
     slope = signal * (5.0 / 3.0) * (1.0 + np.sqrt(5.0) * r) * np.exp(-np.sqrt(5.0) * r)
@@ -142,13 +144,6 @@ def _solve(theta: Array, x: Array, y: Array) -> tuple[Array, Array]:
     kernel[np.diag_indices_from(kernel)] += noise + 1e-8
     factor = cholesky(kernel, lower=True)
     return factor, cho_solve((factor, True), y)
-
-
-def _inverse(factor: Array) -> Array:
-    from scipy.linalg import cho_solve
-
-    inverse: Array = cho_solve((factor, True), np.eye(len(factor)))
-    return inverse
 
 
 def _matern(r: Array) -> Array:

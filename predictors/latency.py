@@ -4,7 +4,7 @@ Configs become rows of numbers: from their layers if they have them, else from t
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from predictors.cost import costs, layers_in_groups
 from predictors.gp import GaussianProcess, fit_gaussian_process
 from search_spaces.layers import Layer, Layered
-from search_spaces.space import Genes, Space
+from search_spaces.space import AnySpace, Genes
 
 Array = NDArray[np.float64]
 
@@ -29,7 +29,7 @@ LAYER_FEATURES = (
 )
 
 
-def layer_features(configs: Sequence[Layered]) -> Array:
+def layer_features(configs: Sequence[object]) -> Array:
     """Return sums over the layers of each kind, of shape [n, len(LAYER_FEATURES)]."""
     table = np.zeros((len(configs), len(LAYER_FEATURES)))
     for indices, layers in layers_in_groups(configs):
@@ -39,41 +39,33 @@ def layer_features(configs: Sequence[Layered]) -> Array:
     return table
 
 
-def gene_features(space: Space[Any], configs: Sequence[Any]) -> Array:
+def gene_features(space: AnySpace, configs: Sequence[object]) -> Array:
     """Return the configs' genes as `scaled_genes` does."""
     return scaled_genes(space, [space.encode(config) for config in configs])
 
 
-def scaled_genes(space: Space[Any], genes: Sequence[Genes]) -> Array:
+def scaled_genes(space: AnySpace, genes: Sequence[Genes]) -> Array:
     """Return genes scaled to [0, 1] where their choices are ordered, one-hot where not."""
     table = _gene_table(space, genes)
-    columns: list[Array] = []
-    for i, gene in enumerate(space.genes):
-        if gene.ordered:
-            columns.append(table[:, i] / max(len(gene.choices) - 1, 1))
-        else:
-            columns.extend(_one_hot_columns(table[:, i], len(gene.choices)))
-    return np.stack(columns, axis=1)
-
-
-def one_hot(space: Space[Any], configs: Sequence[Any]) -> Array:
-    """Return one column for each choice of each gene, 1 where it was taken."""
-    genes = _gene_table(space, [space.encode(config) for config in configs])
     columns = [
-        column
-        for i, n in enumerate(space.cardinalities)
-        for column in _one_hot_columns(genes[:, i], n)
+        table[:, [i]] / max(len(gene.choices) - 1, 1)
+        if gene.ordered
+        else table[:, [i]] == np.arange(len(gene.choices))
+        for i, gene in enumerate(space.genes)
     ]
-    return np.stack(columns, axis=1)
+    return np.hstack(columns).astype(float)
 
 
-def _gene_table(space: Space[Any], genes: Sequence[Genes]) -> Array:
+def one_hot(space: AnySpace, configs: Sequence[object]) -> Array:
+    """Return one column for each choice of each gene, 1 where it was taken."""
+    table = _gene_table(space, [space.encode(config) for config in configs])
+    columns = [table[:, [i]] == np.arange(n) for i, n in enumerate(space.cardinalities)]
+    return np.hstack(columns).astype(float)
+
+
+def _gene_table(space: AnySpace, genes: Sequence[Genes]) -> Array:
     """Genes as rows, of shape [n, genes] even where n is 0."""
     return np.array(genes, dtype=float).reshape(len(genes), len(space.genes))
-
-
-def _one_hot_columns(genes: Array, choices: int) -> list[Array]:
-    return [(genes == choice).astype(float) for choice in range(choices)]
 
 
 def _quantities(layer: Layer) -> Iterator[tuple[str, Any]]:
@@ -125,7 +117,7 @@ class LatencyPredictor:
     layer, where the config knows its layers; else a sum, or a product, of one term for each choice.
     """
 
-    space: Space[Any]
+    space: AnySpace
     form: Form
     coefficients: Array
     residual: GaussianProcess
@@ -135,7 +127,7 @@ class LatencyPredictor:
 
     @classmethod
     def fit(
-        cls, space: Space[Any], configs: Sequence[Any], latencies_ms: Sequence[float]
+        cls, space: AnySpace, configs: Sequence[object], latencies_ms: Sequence[float]
     ) -> "LatencyPredictor":
         """Fit to the measured latencies of some configs; thirty to fifty that cover the space.
 
@@ -144,8 +136,7 @@ class LatencyPredictor:
                 layers nor genes tell the configs apart.
         """
         latencies = np.asarray(latencies_ms, dtype=float)
-        _check(configs, latencies)
-        _check_told_apart(space, configs)
+        _check(space, configs, latencies)
         tables = {form: _table(form, space, configs) for form in _forms(configs)}
         errors = {
             form: _cross_validated_error(form, table, latencies) for form, table in tables.items()
@@ -154,13 +145,13 @@ class LatencyPredictor:
         predictor = _fit_form(space, form, configs, latencies, steps=60)
         return replace(predictor, inflation=_inflation(predictor, configs, latencies))
 
-    def predict(self, configs: Sequence[Any]) -> Prediction:
+    def predict(self, configs: Sequence[object]) -> Prediction:
         """Return mean and 90 % interval of each config's latency."""
         mean, deviation = self._log_latency(configs)
         margin = np.minimum(self.inflation * deviation, _WIDEST)
         return Prediction(np.exp(mean), np.exp(mean - margin), np.exp(mean + margin))
 
-    def _log_latency(self, configs: Sequence[Any]) -> tuple[Array, Array]:
+    def _log_latency(self, configs: Sequence[object]) -> tuple[Array, Array]:
         table = _table(self.form, self.space, configs)
         trend = _trend(self.form, table, self.coefficients)
         inputs = (_inputs(self.form, self.space, configs, table) - self.centre) / self.spread
@@ -169,7 +160,7 @@ class LatencyPredictor:
 
 
 def _fit_form(
-    space: Space[Any], form: Form, configs: Sequence[Any], latencies: Array, *, steps: int
+    space: AnySpace, form: Form, configs: Sequence[object], latencies: Array, *, steps: int
 ) -> LatencyPredictor:
     table = _table(form, space, configs)
     coefficients = _fit_trend(form, table, latencies)
@@ -191,7 +182,7 @@ def _fit_form(
     )
 
 
-def _inflation(predictor: LatencyPredictor, configs: Sequence[Any], latencies: Array) -> float:
+def _inflation(predictor: LatencyPredictor, configs: Sequence[object], latencies: Array) -> float:
     """The quantile of held-out errors, in predicted deviations (split conformal, 1604.04173).
 
     Each fold is fitted from nothing: hyperparameters that have seen the held-out networks would
@@ -200,8 +191,7 @@ def _inflation(predictor: LatencyPredictor, configs: Sequence[Any], latencies: A
     distribution's quantile counts.
     """
     scores: list[float] = []
-    for held_out in _folds(len(latencies)):
-        kept = np.setdiff1d(np.arange(len(latencies)), held_out)
+    for kept, held_out in _folds(len(latencies)):
         fold = _fit_form(
             predictor.space, predictor.form, [configs[i] for i in kept], latencies[kept], steps=20
         )
@@ -211,17 +201,17 @@ def _inflation(predictor: LatencyPredictor, configs: Sequence[Any], latencies: A
     return seen - 0.5 * max(seen - _NORMAL, 0.0)
 
 
-def _forms(configs: Sequence[Any]) -> tuple[Form, ...]:
+def _forms(configs: Sequence[object]) -> tuple[Form, ...]:
     if isinstance(configs[0], Layered):
         return ("layers",)
     return ("additive", "multiplicative")
 
 
-def _table(form: Form, space: Space[Any], configs: Sequence[Any]) -> Array:
+def _table(form: Form, space: AnySpace, configs: Sequence[object]) -> Array:
     return layer_features(configs) if form == "layers" else one_hot(space, configs)
 
 
-def _inputs(form: Form, space: Space[Any], configs: Sequence[Any], table: Array) -> Array:
+def _inputs(form: Form, space: AnySpace, configs: Sequence[object], table: Array) -> Array:
     return np.log1p(table) if form == "layers" else gene_features(space, configs)
 
 
@@ -234,56 +224,46 @@ def _trend(form: Form, table: Array, coefficients: Array) -> Array:
 
 def _fit_trend(form: Form, table: Array, latencies: Array) -> Array:
     """Minimise the relative error; the first coefficient is the constant."""
-    fit: Callable[[Array, Array], Array] = {
-        "layers": _non_negative,
-        "additive": _ridge_relative,
-        "multiplicative": _ridge_log,
-    }[form]
-    return fit(table, latencies)
+    rows = np.column_stack([np.ones(len(table)), table])
+    if form == "layers":
+        return _non_negative(rows, latencies)
+    if form == "multiplicative":
+        return _ridge(rows, np.log(latencies))
+    centre = float(np.median(latencies))
+    weights = centre / latencies
+    return centre * _ridge(rows * weights[:, None], np.ones(len(rows)))
 
 
-def _non_negative(table: Array, latencies: Array) -> Array:
+def _non_negative(rows: Array, latencies: Array) -> Array:
     from scipy.optimize import nnls
 
-    rows = np.column_stack([np.ones(len(table)), table])
     scale = np.maximum(rows.max(axis=0), 1e-12)
     solution, _ = nnls(rows / scale / latencies[:, None], np.ones(len(rows)))
     return np.asarray(solution / scale)
 
 
-def _ridge_relative(table: Array, latencies: Array) -> Array:
-    centre = float(np.median(latencies))
-    weights = centre / latencies
-    rows = np.column_stack([np.ones(len(table)), table]) * weights[:, None]
-    return centre * _ridge(rows, np.ones(len(rows)))
-
-
-def _ridge_log(table: Array, latencies: Array) -> Array:
-    return _ridge(np.column_stack([np.ones(len(table)), table]), np.log(latencies))
-
-
 def _ridge(rows: Array, targets: Array) -> Array:
     penalty = np.diag([0.0, *[_RIDGE] * (rows.shape[1] - 1)])
-    solution: Array = np.asarray(np.linalg.solve(rows.T @ rows + penalty, rows.T @ targets), float)
-    return solution
+    return np.asarray(np.linalg.solve(rows.T @ rows + penalty, rows.T @ targets), float)
 
 
 def _cross_validated_error(form: Form, table: Array, latencies: Array) -> float:
     errors: list[float] = []
-    for held_out in _folds(len(latencies)):
-        kept = np.setdiff1d(np.arange(len(latencies)), held_out)
+    for kept, held_out in _folds(len(latencies)):
         coefficients = _fit_trend(form, table[kept], latencies[kept])
         predicted = _trend(form, table[held_out], coefficients)
         errors.extend(np.abs(np.log(predicted / latencies[held_out])))
     return float(np.mean(errors))
 
 
-def _folds(n: int) -> list[NDArray[np.intp]]:
+def _folds(n: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Yield which of n networks are kept and which are held out."""
     order = np.random.default_rng(0).permutation(n)
-    return [np.asarray(fold) for fold in np.array_split(order, min(FOLDS, n))]
+    for held_out in np.array_split(order, min(FOLDS, n)):
+        yield np.setdiff1d(np.arange(n), held_out), held_out
 
 
-def _check(configs: Sequence[Any], latencies: Array) -> None:
+def _check(space: AnySpace, configs: Sequence[object], latencies: Array) -> None:
     if latencies.ndim != 1:
         raise ValueError(
             "`latencies_ms` must be one number for each config, but got an array of shape "
@@ -302,9 +282,6 @@ def _check(configs: Sequence[Any], latencies: Array) -> None:
     wrong = latencies[~(np.isfinite(latencies) & (latencies > 0))]
     if len(wrong):
         raise ValueError(f"`latencies_ms` must be positive numbers, but got {wrong[0]}.")
-
-
-def _check_told_apart(space: Space[Any], configs: Sequence[Any]) -> None:
     if not space.genes and _forms(configs) != ("layers",):
         raise ValueError(
             "`space` must have an open field where its configs know no layers, but got one config "
@@ -318,7 +295,7 @@ HEADROOM = 1.25  # networks up to this much over the limit are useful too
 
 
 def next_batch(
-    space: Space[Any],
+    space: AnySpace,
     measured: Sequence[tuple[Any, float]],
     *,
     limit_ms: float,
@@ -348,7 +325,7 @@ def next_batch(
 
 
 def _batch(
-    space: Space[Any], measured: Sequence[tuple[Any, float]], limit_ms: float, n: int, rng: Random
+    space: AnySpace, measured: Sequence[tuple[Any, float]], limit_ms: float, n: int, rng: Random
 ) -> list[Any]:
     """Choose n networks under the limit, or near it where few are under it."""
     known = [config for config, _ in measured]
@@ -360,7 +337,7 @@ def _batch(
     return _spread(known, cheapest[: max(within, 2 * n)], n)
 
 
-def _skewed(space: Space[Any], rng: Random) -> Genes:
+def _skewed(space: AnySpace, rng: Random) -> Genes:
     """Draw genes towards the front of their choices, from not at all to strongly.
 
     Choices are listed in ascending order, so this reaches small networks, which a uniform draw
@@ -371,17 +348,16 @@ def _skewed(space: Space[Any], rng: Random) -> Genes:
 
 
 def _expected_ms(
-    space: Space[Any], measured: Sequence[tuple[Any, float]], pool: Sequence[Any]
-) -> NDArray[np.float64]:
+    space: AnySpace, measured: Sequence[tuple[Any, float]], pool: Sequence[object]
+) -> Array:
     configs, latencies = [c for c, _ in measured], [ms for _, ms in measured]
     if len(measured) > FIRST:
         return LatencyPredictor.fit(space, configs, latencies).predict(pool).mean_ms
     macs = np.asarray(costs([configs[0], *pool]).macs, dtype=float)
-    expected: NDArray[np.float64] = latencies[0] * macs[1:] / macs[0]
-    return expected
+    return np.asarray(latencies[0] * macs[1:] / macs[0])
 
 
-def _spread(known: Sequence[Any], candidates: Sequence[Any], n: int) -> list[Any]:
+def _spread(known: Sequence[object], candidates: Sequence[object], n: int) -> list[Any]:
     """Pick n candidates one by one, each the farthest from all that are known or picked."""
     rows = _position(known, candidates)
     distance = np.full(len(candidates), math.inf)
@@ -396,9 +372,8 @@ def _spread(known: Sequence[Any], candidates: Sequence[Any], n: int) -> list[Any
     return picked
 
 
-def _position(known: Sequence[Any], candidates: Sequence[Any]) -> NDArray[np.float64]:
+def _position(known: Sequence[object], candidates: Sequence[object]) -> Array:
     """Where configs lie for the cover: the logarithms of their work by kind of layer."""
     work = np.log1p(layer_features([*known, *candidates]))
     work = work[:, work.std(axis=0) > 1e-9]
-    position: NDArray[np.float64] = (work - work.mean(axis=0)) / work.std(axis=0)
-    return position
+    return np.asarray((work - work.mean(axis=0)) / work.std(axis=0))

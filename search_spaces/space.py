@@ -189,6 +189,9 @@ class Space(Generic[C]):
                 raise ValueError(f"The gene of `{name}` must be in 0..{n - 1}, but got {gene}.")
 
 
+AnySpace = Space[Any]  # whatever the class of its configs
+
+
 def _leaves(nodes: Mapping[str, Any]) -> list[tuple[str, OneOf]]:
     """The open choices in gene order, each with its name."""
     found: list[tuple[str, OneOf]] = []

@@ -32,7 +32,7 @@ from search_spaces.network import (
     initialise,
     recalibrate,
 )
-from search_spaces.space import Each, OneOf, Space
+from search_spaces.space import AnySpace, Each, OneOf, Space
 
 ACTIVATE: Mapping[Activation, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
 
@@ -148,13 +148,13 @@ def _undrawn(config: FasterNetConfig) -> FasterNet:
         return build(config)
 
 
-def _choices(space: Space[Any], name: str) -> tuple[Any, ...]:
+def _choices(space: AnySpace, name: str) -> tuple[Any, ...]:
     """The values that a field may take, where they are not chosen stage by stage."""
     node = space.fields.get(name, getattr(space.config_class, name, None))  # or its default
     return node.choices if isinstance(node, OneOf) else (node,)
 
 
-def _tuples(space: Space[Any], name: str) -> Sequence[tuple[Any, ...]]:
+def _tuples(space: AnySpace, name: str) -> Sequence[tuple[Any, ...]]:
     """The values of a field with an entry for each stage; of `each(...)` only the largest."""
     node = space.fields.get(name)
     if isinstance(node, Each):

@@ -1,22 +1,24 @@
 """Proposals kept within the latency budget and new, before anything is spent on them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nas.search.trial import Admit, generator
 from predictors.latency import Prediction
-from search_spaces.space import Genes, Space
+from search_spaces.space import AnySpace, Genes, Space
 
+C = TypeVar("C")
 PredictLatency = Callable[[Sequence[Any]], Prediction]
 
 _ENDS = ("mean_ms", "low_ms", "high_ms")
 
 
-def checked(predict: PredictLatency, space: Space[Any]) -> PredictLatency:
+def checked(predict: PredictLatency, space: AnySpace) -> PredictLatency:
     """Return the predictor with each of its answers checked, the first one now.
 
     Two configs are asked for, so that one value for many is found before an evaluation is spent.
@@ -26,7 +28,7 @@ def checked(predict: PredictLatency, space: Space[Any]) -> PredictLatency:
         ValueError: if a latency lacks, or is not positive and finite; later calls raise alike.
     """
 
-    def predicted(configs: Sequence[Any]) -> Prediction:
+    def predicted(configs: Sequence[object]) -> Prediction:
         return _checked(predict(configs), len(configs))
 
     rng = Random(0)
@@ -48,7 +50,7 @@ def _checked(found: object, count: int) -> Prediction:
     return Prediction(mean_ms, low_ms, high_ms)
 
 
-def _array(values: Any, end: str, count: int) -> NDArray[np.float64]:
+def _array(values: object, end: str, count: int) -> NDArray[np.float64]:
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -86,7 +88,7 @@ class Gate:
     """
 
     def __init__(
-        self, space: Space[Any], predict: PredictLatency | None, budget_ms: float | None
+        self, space: AnySpace, predict: PredictLatency | None, budget_ms: float | None
     ) -> None:
         self._space = space
         self._predict = predict
@@ -98,8 +100,7 @@ class Gate:
         for _ in range(_RESTARTS):
             genes = self._repair(genes, rng)
             for _ in range(_STEPS):
-                if genes not in self._seen and self._fits([genes])[0]:
-                    self._seen.add(genes)
+                if self._is_new(genes):
                     return genes
                 genes = changed(self._space, genes, rng)
             genes = self._space.random_genes(rng)
@@ -121,17 +122,18 @@ class Gate:
         """The first new one in a space small enough to be counted through."""
         if self._space.size > 10_000:
             return None
-        for genes in all_genes(self._space):
-            if genes not in self._seen and self._fits([genes])[0]:
-                self._seen.add(genes)
-                return genes
-        return None
+        return next(filter(self._is_new, all_genes(self._space)), None)
 
-    def _fits(self, candidates: Sequence[Genes]) -> list[bool]:
-        if self._predict is None or self._budget_ms is None:
-            return [True] * len(candidates)
-        upper = self._upper_ms(candidates)
-        return [ms <= self._budget_ms for ms in upper]
+    def _is_new(self, genes: Genes) -> bool:
+        """Whether genes are within the budget and were not admitted, which they are from now on."""
+        if genes in self._seen:
+            return False
+        if self._predict is not None and self._budget_ms is not None:
+            (upper_ms,) = self._upper_ms([genes])
+            if not upper_ms <= self._budget_ms:
+                return False
+        self._seen.add(genes)
+        return True
 
     def _upper_ms(self, candidates: Sequence[Genes]) -> list[float]:
         assert self._predict is not None
@@ -154,14 +156,14 @@ class Gate:
         return genes
 
 
-def fastest(space: Space[Any], predict: PredictLatency, rng: Random) -> tuple[Any, float]:
+def fastest(space: Space[C], predict: PredictLatency, rng: Random) -> tuple[C, float]:
     """Return the config of the lowest predicted latency that descent finds, and that latency."""
     found = [_descend(space, predict, space.random_genes(rng)) for _ in range(_STARTS)]
     genes, latency_ms = min(found, key=lambda pair: pair[1])
     return space.decode(genes), latency_ms
 
 
-def _descend(space: Space[Any], predict: PredictLatency, genes: Genes) -> tuple[Genes, float]:
+def _descend(space: AnySpace, predict: PredictLatency, genes: Genes) -> tuple[Genes, float]:
     latency_ms = float(predict([space.decode(genes)]).mean_ms[0])
     while True:
         near = neighbours(space, genes)
@@ -174,7 +176,7 @@ def _descend(space: Space[Any], predict: PredictLatency, genes: Genes) -> tuple[
         genes, latency_ms = near[best], float(means[best])
 
 
-def neighbours(space: Space[Any], genes: Genes) -> list[Genes]:
+def neighbours(space: AnySpace, genes: Genes) -> list[Genes]:
     """All genes that differ in one place."""
     return [
         (*genes[:i], value, *genes[i + 1 :])
@@ -184,7 +186,7 @@ def neighbours(space: Space[Any], genes: Genes) -> list[Genes]:
     ]
 
 
-def changed(space: Space[Any], genes: Genes, rng: Random) -> Genes:
+def changed(space: AnySpace, genes: Genes, rng: Random) -> Genes:
     """Return the genes with one of them drawn anew."""
     if not genes:
         return genes
@@ -192,15 +194,12 @@ def changed(space: Space[Any], genes: Genes, rng: Random) -> Genes:
     return (*genes[:i], rng.randrange(space.cardinalities[i]), *genes[i + 1 :])
 
 
-def all_genes(space: Space[Any]) -> list[Genes]:
-    """Every point of a small space, in order."""
-    points: list[Genes] = [()]
-    for n in space.cardinalities:
-        points = [(*point, value) for point in points for value in range(n)]
-    return points
+def all_genes(space: AnySpace) -> Iterator[Genes]:
+    """Yield every point of a space, in order."""
+    return product(*map(range, space.cardinalities))
 
 
-def check_budget(space: Space[Any], predict: PredictLatency, budget_ms: float, seed: int) -> None:
+def check_budget(space: AnySpace, predict: PredictLatency, budget_ms: float, seed: int) -> None:
     """Refuse a budget that no network of the space is predicted to meet.
 
     Raises:

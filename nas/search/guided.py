@@ -26,7 +26,7 @@ from nas.search.trial import Admit, Scores, generator
 from predictors.accuracy import binomial_error
 from predictors.gp import GaussianProcess, TrendedProcess, fit_gaussian_process, fit_trended
 from predictors.latency import gene_features, scaled_genes
-from search_spaces.space import Genes, Space
+from search_spaces.space import AnySpace, Genes, Space
 
 Array = NDArray[np.float64]
 
@@ -53,7 +53,7 @@ class AccuracyPrior:
                 "are exact."
             )
 
-    def of(self, configs: Sequence[Any]) -> Array | None:
+    def of(self, configs: Sequence[object]) -> Array | None:
         """Return the scores of configs, if there are any scores.
 
         Raises:
@@ -63,15 +63,16 @@ class AccuracyPrior:
             return None
         found = np.asarray(self.scores(configs), dtype=float)
         if found.shape != (len(configs),) or not np.isfinite(found).all():
+            missing = np.count_nonzero(~np.isfinite(found))
             raise ValueError(
                 f"`scores` must return one finite number for each of {len(configs)} configs, but "
-                f"returned an array of shape {found.shape}{_not_finite(found)}."
+                f"returned an array of shape {found.shape} with {missing} that are not finite."
             )
         return found
 
     def fit(
         self,
-        configs: Sequence[Any],
+        configs: Sequence[object],
         inputs: Array,
         accuracies: Array,
         *,
@@ -89,11 +90,6 @@ class AccuracyPrior:
         )
 
 
-def _not_finite(found: Array) -> str:
-    missing = int((~np.isfinite(found)).sum())
-    return f" with {missing} that are not finite" if missing else ""
-
-
 Front = list[tuple[float, float, Genes]]  # latency, warped accuracy, genes; the fastest first
 Gain = Callable[[list[Genes], Front], Array]
 
@@ -109,7 +105,7 @@ class GuidedSearcher:
 
     def __init__(
         self,
-        space: Space[Any],
+        space: AnySpace,
         *,
         budget_ms: float | None,
         seed: int,
@@ -266,7 +262,7 @@ class GuidedSearcher:
                 front.append(point)
         return front
 
-    def _steps(self, front: Front) -> tuple[list[Any], float]:
+    def _steps(self, front: Front) -> tuple[list[tuple[float, float, float]], float]:
         """The front as steps (from latency, to latency, accuracy to beat), up to the reference."""
         limit = self._budget_ms or max(s.latency_ms for s in self._scores)
         floor = float(np.quantile(self._found(), 0.05))
@@ -283,7 +279,7 @@ class GuidedSearcher:
         predicted = self._predict_latency(self._decoded(genes))
         return np.column_stack([table, np.log(predicted.mean_ms)])
 
-    def _decoded(self, genes: list[Genes]) -> list[Any]:
+    def _decoded(self, genes: list[Genes]) -> list[object]:
         return [self._space.decode(g) for g in genes]
 
 

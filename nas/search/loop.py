@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from numbers import Real
 from operator import index
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, SupportsIndex, TypeVar
 
 from nas.search.feasibility import Gate, PredictLatency, check_budget, checked
 from nas.search.guided import AccuracyPrior
@@ -145,21 +145,17 @@ def _trial(config: C, outcome: Outcome, budget_ms: float | None) -> Trial[C]:
 
 
 def _positive(number: object, name: str) -> int:
-    found = _whole(number, name, "a positive whole number")
-    if found < 1:
-        raise ValueError(f"`{name}` must be a positive whole number, but got {found}.")
-    return found
+    count = _whole(number, name, "a positive whole number")
+    if count < 1:
+        raise ValueError(f"`{name}` must be a positive whole number, but got {count}.")
+    return count
 
 
-def _whole(number: Any, name: str, wanted: str) -> int:
+def _whole(number: object, name: str, wanted: str) -> int:
     """Whatever counts as an integer, NumPy's too; a truth value counts as none."""
-    try:
-        found = index(number)
-    except TypeError:
-        found = None
-    if found is None or isinstance(number, bool):
+    if isinstance(number, bool) or not isinstance(number, SupportsIndex):
         raise ValueError(f"`{name}` must be {wanted}, but got {number!r}.")
-    return found
+    return index(number)
 
 
 def _check_budget_ms(budget_ms: float | None) -> None:

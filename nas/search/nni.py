@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from nas.search.trial import Admit, Scores, generator
-from search_spaces.space import Genes, Space
+from search_spaces.space import AnySpace, Genes
 from search_spaces.timm_models import import_timm
 
 with warnings.catch_warnings():
@@ -45,7 +45,7 @@ class NniSpace(ModelSpace):  # type: ignore[misc]
     if `build` is given (`fn.build`), is the network of that config.
     """
 
-    def __init__(self, space: Space[Any], build: Callable[[Any], nn.Module] | None = None) -> None:
+    def __init__(self, space: AnySpace, build: Callable[[Any], nn.Module] | None = None) -> None:
         super().__init__()
         self._made_of = (space, build)
         choices = [
@@ -87,7 +87,7 @@ class NniSearcher:
 
     def __init__(
         self,
-        space: Space[Any],
+        space: AnySpace,
         *,
         budget_ms: float | None,
         seed: int,
@@ -205,14 +205,14 @@ class _Engine(ExecutionEngine):  # type: ignore[misc]
         return []
 
 
-def _genes(space: Space[Any], sample: dict[str, Any]) -> Genes:
+def _genes(space: AnySpace, sample: dict[str, Any]) -> Genes:
     return tuple(
         gene.choices.index(sample[name])
         for name, gene in zip(space.names, space.genes, strict=True)
     )
 
 
-def _sample(space: Space[Any], genes: Genes) -> dict[str, Any]:
+def _sample(space: AnySpace, genes: Genes) -> dict[str, Any]:
     return {
         name: gene.choices[i] for name, gene, i in zip(space.names, space.genes, genes, strict=True)
     }

@@ -7,19 +7,21 @@ the most isolated come first (crowding distance, NSGA-II).
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from nas.search.trial import Scores, Trial
 
+T = TypeVar("T")
 
-def pareto_front(trials: Iterable[Trial[Any]]) -> list[Trial[Any]]:
+
+def pareto_front(trials: Iterable[Trial[T]]) -> list[Trial[T]]:
     """Return the feasible trials that no other feasible one beats, the fastest first.
 
     Of trials with equal scores the earliest stays.
     """
     scored = [(trial.scores, trial) for trial in trials if trial.feasible and trial.scores]
     scored.sort(key=lambda pair: (pair[0].latency_ms, -pair[0].accuracy, pair[1].number))
-    front: list[Trial[Any]] = []
+    front: list[Trial[T]] = []
     best = float("-inf")
     for scores, trial in scored:
         if scores.accuracy > best:
@@ -28,7 +30,7 @@ def pareto_front(trials: Iterable[Trial[Any]]) -> list[Trial[Any]]:
     return front
 
 
-def hypervolume(trials: Iterable[Trial[Any]], reference: tuple[float, float]) -> float:
+def hypervolume(trials: Iterable[Trial[T]], reference: tuple[float, float]) -> float:
     """Return the area that the front dominates, up to `reference` = (accuracy, latency_ms).
 
     Trials that do not beat the reference in both count nothing.
@@ -53,8 +55,6 @@ def dominates(a: Scores, b: Scores) -> bool:
     at_least = a.accuracy >= b.accuracy and a.latency_ms <= b.latency_ms
     return at_least and (a.accuracy > b.accuracy or a.latency_ms < b.latency_ms)
 
-
-T = TypeVar("T")
 
 REDUCTION = 3  # of so many one goes on
 

@@ -111,9 +111,9 @@ class InProcess:
 
     def __init__(self, evaluate: Evaluate) -> None:
         self._evaluate = evaluate
-        self._waiting: deque[tuple[int, Any]] = deque()
+        self._waiting: deque[tuple[int, object]] = deque()
 
-    def submit(self, number: int, config: Any) -> None:
+    def submit(self, number: int, config: object) -> None:
         """Put the config in the queue."""
         self._waiting.append((number, config))
 
@@ -123,7 +123,7 @@ class InProcess:
         return evaluated(self._evaluate, number, config)
 
 
-def evaluated(evaluate: Evaluate, number: int, config: Any) -> Outcome:
+def evaluated(evaluate: Evaluate, number: int, config: object) -> Outcome:
     """Evaluate a config; an error becomes part of the outcome, and so do scores that are none."""
     try:
         scores = evaluate(config)

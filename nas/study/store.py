@@ -26,11 +26,11 @@ from nas.study.trainings import Trained, append_training, read_trainings
 from predictors.measurement import Latency
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.io import atomic_write, first_line, lock_descriptor, locked
-from search_spaces.space import Genes, Space
+from search_spaces.space import AnySpace, Genes, Space
 
 
 def to_optuna(
-    space: Space[Any], genes: Genes, outcome: Outcome, *, budget_ms: float
+    space: AnySpace, genes: Genes, outcome: Outcome, *, budget_ms: float
 ) -> optuna.trial.FrozenTrial:
     """Return an outcome as a finished trial; a failed one has its error as an attribute."""
     names = distributions(space)

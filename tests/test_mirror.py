@@ -89,7 +89,7 @@ def test_the_trials_are_copied_while_a_search_runs_and_when_it_fails(
             if seen[-1] == 5:
                 raise RuntimeError("no more")
 
-    monkeypatch.setattr("nas.cli.search._show_progress", look)
+    monkeypatch.setattr("nas.cli.search.show_search", look)
     assert main([*SEARCH, "run", "--storage", URL]) == 2
     assert seen[-1] == 5
     assert seen == sorted(seen)

@@ -3,7 +3,6 @@
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,14 +17,12 @@ from nas.cli.arguments import (
     words,
 )
 from nas.cli.progress import TrainingBars
-from nas.training.picking import Picked, find_networks, remark_on
-from predictors.training.recipe import read_overrides, read_recipe, recipe_with
 
 if TYPE_CHECKING:
     from nas.finetune.jobs import Job, JobUpdate
+    from nas.finetune.request import TrainingRequest
     from nas.finetune.trackers import Trackers
     from nas.ray_workers import Allocation, WorkerRequest
-    from predictors.data.datasets import ImageData
 
 
 def add_train_options(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +77,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     from nas.finetune.jobs import is_finished
     from nas.finetune.trackers import open_trackers
 
-    jobs, remarks = _jobs(arguments)
+    jobs, remarks = _request(arguments).jobs()
     request, allocation = _workers(arguments)
     finish = Finish(jobs, arguments.device, on_gpu=allocation.gpus > 0)
     for remark in remarks:
@@ -98,105 +95,23 @@ def run_train(arguments: argparse.Namespace) -> int:
     return 2 if failed else 0
 
 
-def _jobs(arguments: argparse.Namespace) -> "tuple[list[Job], list[str]]":
-    """What is to be trained, as asked, and what the data have to say; all is checked here."""
-    from nas.finetune.folder import has_training
-    from nas.finetune.jobs import check_job
-    from predictors.training.short_training import loaded
+def _request(arguments: argparse.Namespace) -> "TrainingRequest":
+    """The settings of the file are under those of --set, and these under --epochs and --seed."""
+    from nas.finetune.request import TrainingRequest
 
-    found = [find_networks(name, arguments.pick) for name in arguments.networks]
-    picked = [network for networks in found for network in networks]
-    _refuse_twice(picked)
-    lines = [remark_on(name, networks, arguments.pick)
-             for name, networks in zip(arguments.networks, found, strict=True)]  # fmt: skip
-    remarks = dict.fromkeys(line for line in lines if line)
-    jobs = []
-    for network in picked:
-        name = _data_of(arguments, network)
-        data = loaded(name, network.config.resolution)
-        job = _job(arguments, network, name, data)
-        check_job(job, data)
-        if has_training(job.folder) and not arguments.resume:
-            raise ValueError(f"`out` must be a new folder, but {job.folder} holds a training. Go "
-                             "on with --resume or name another folder.")  # fmt: skip
-        remarks.update(dict.fromkeys(data.remarks))
-        jobs.append(job)
-    return jobs, list(remarks)
-
-
-def _job(arguments: argparse.Namespace, network: Picked, name: str, data: "ImageData") -> "Job":
-    from nas.finetune.folder import RECIPE
-    from nas.finetune.jobs import Job
-    from predictors.data.datasets import located
-    from predictors.training.recipe import recipe_for
-
-    config = network.config
-    if network.any_classes:
-        config = replace(config, classes=len(data.classes))
-    folder = (_out(arguments, network) / network.name).absolute()
-    told = _overrides(arguments)
-    if arguments.resume and (folder / RECIPE).exists():
-        recipe = read_recipe(folder / RECIPE)
-    else:
-        whole = {name: int(told[name]) for name in ("epochs", "batch_size")
-                 if told.get(name, "").isdecimal() and int(told[name])}  # fmt: skip
-        recipe = recipe_for(config, len(data.train), **whole)
-    return Job(name=network.name, config=config, recipe=recipe_with(recipe, told),
-               data=located(name), folder=folder, init=_init(arguments, folder),
-               run=network.run and network.run.absolute(),
-               minutes=arguments.checkpoint / 60e3)  # fmt: skip
-
-
-def _overrides(arguments: argparse.Namespace) -> dict[str, str]:
-    """The settings of the file, over these those of --set, over these --epochs and --seed."""
-    told = read_overrides(Path(arguments.recipe)) if arguments.recipe else {}
-    told |= dict(arguments.set)
     named = {"epochs": arguments.epochs, "seed": arguments.seed}
-    told |= {name: str(value) for name, value in named.items() if value is not None}
-    if "teacher_weights" in told:  # workers are in other folders
-        from predictors.data.datasets import located
-
-        told["teacher_weights"] = located(told["teacher_weights"])
-    return told
-
-
-def _data_of(arguments: argparse.Namespace, network: Picked) -> str:
-    """As told; a run that trained its networks had data."""
-    from nas.study.store import read_run
-
-    name = arguments.data or (network.run and read_run(network.run)["options"].get("data"))
-    if not name:
-        raise ValueError("`data` must be given, but is not. Name a folder of images: --data DIR.")
-    return str(name)
-
-
-def _out(arguments: argparse.Namespace, network: Picked) -> Path:
-    if arguments.out:
-        return Path(arguments.out)
-    from nas.finetune.folder import TRAINED
-
-    return network.run / TRAINED if network.run else Path(TRAINED)
-
-
-def _init(arguments: argparse.Namespace, folder: Path) -> str:
-    """As told; a training that is gone on with began from something."""
-    from nas.finetune.jobs import SCRATCH, SUPERNET
-    from predictors.data.datasets import located
-    from predictors.training.checkpoint import in_folder
-
-    told: str | None = arguments.init
-    if told is None:
-        kept = in_folder(folder).newest() if arguments.resume else None
-        return str(kept.content["identity"]["start"]) if kept else SCRATCH
-    return told if told in (SCRATCH, SUPERNET) else located(told)
-
-
-def _refuse_twice(picked: Sequence[Picked]) -> None:
-    names = [network.name for network in picked]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice:
-        raise ValueError(f"`networks` must have names of their own, but two are {twice}. Train "
-                         "them one after the other, with --out.")  # fmt: skip
+    own = {name: str(value) for name, value in named.items() if value is not None}
+    return TrainingRequest(
+        networks=arguments.networks,
+        pick=arguments.pick,
+        data=arguments.data,
+        init=arguments.init,
+        out=Path(arguments.out) if arguments.out else None,
+        recipe=Path(arguments.recipe) if arguments.recipe else None,
+        settings={**dict(arguments.set), **own},
+        resume=arguments.resume,
+        minutes=arguments.checkpoint / 60e3,
+    )
 
 
 def _workers(arguments: argparse.Namespace) -> "tuple[WorkerRequest, Allocation]":

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from nas.cli.main import COMMANDS
+
 ROOT = Path(__file__).parents[1]
 LAYERS = ("search_spaces", "predictors", "nas", "fasternas")  # each may import those before it
 HEAVY = {"torch", "ray", "optuna", "matplotlib", "scipy", "sklearn", "timm", "pandas"}
@@ -19,6 +21,7 @@ LIGHT_STATEMENTS = (
     "import fasternas",
     "from fasternas import FASTERNET, SPACES, FasterNetConfig, Space, each, oneof",
     "import nas.cli.main",
+    f"import {', '.join(sorted({f'nas.cli.{command.module}' for command in COMMANDS}))}",
 )
 
 PACKAGED = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))

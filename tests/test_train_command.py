@@ -194,7 +194,7 @@ def test_gpus_of_a_cluster_are_not_counted_here(
     ("more", "complaint"),
     [
         (
-            ["--set", "rat=3"],
+            ["--set", "min_l=3"],
             "`recipe` must have known settings, but got 'min_l'. Did you mean min_lr?",
         ),
         (["--set", "batch_size=many"], "`batch_size` must be a whole number, but got 'many'"),

@@ -23,7 +23,6 @@ from nas.cli.device_options import add_device, add_timing
 from nas.cli.progress import print_table
 from nas.cli.runtime import open_wanted
 from nas.quantities import format_ms
-from nas.study.run_folder import machine_facts
 from predictors.backends.model import batched
 from search_spaces.fasternet import FASTERNET
 
@@ -44,6 +43,8 @@ def add_bench_options(parser: argparse.ArgumentParser) -> None:
 
 def run_bench(arguments: argparse.Namespace) -> int:
     """Time them, print a table, write the table and the plot into the folder."""
+    from nas.study.run_folder import machine_facts
+
     topic: Topic = arguments.topic
     device = open_wanted(arguments, [FASTERNET["t0"]])
     check_timed(device)

@@ -59,8 +59,13 @@ def _described(name: str) -> dict[str, str]:
         device = open_device(name)
     except (ValueError, RuntimeError) as error:
         return {"name": name, "source": "measured", "runtime": "", "description": str(error)}
-    return {"name": device.name, "source": device.source, "runtime": device.backends[0].runtime,
-            "description": device.description}  # fmt: skip
+    runtime = device.backends[0].runtime
+    return {
+        "name": device.name,
+        "source": device.source,
+        "runtime": runtime,
+        "description": device.description,
+    }
 
 
 def _stored() -> list[dict[str, str]]:
@@ -70,9 +75,16 @@ def _stored() -> list[dict[str, str]]:
     except RuntimeError as error:
         print(error, file=sys.stderr)
         return []
-    return [{"name": h.device, "source": "measured", "runtime": h.setting.backend.runtime,
-             "description": f"stored: {h.count} measurements of {h.setting.description}, the last "
-             f"of {h.last[:10]}"} for h in holdings]  # fmt: skip
+    return [
+        {
+            "name": h.device,
+            "source": "measured",
+            "runtime": h.setting.backend.runtime,
+            "description": f"stored: {h.count} measurements of {h.setting.description}, the last "
+            f"of {h.last[:10]}",
+        }
+        for h in holdings
+    ]
 
 
 def _add(arguments: argparse.Namespace) -> None:
@@ -114,6 +126,8 @@ def _remove(arguments: argparse.Namespace) -> None:
 def _registered(name: str) -> Board:
     boards = load_boards()
     if name not in boards:
-        raise ValueError(f"`name` must be a registered board ({', '.join(boards) or 'none yet'}), "
-                         f"but got {name!r}. `fasternas devices add` registers one.")  # fmt: skip
+        raise ValueError(
+            f"`name` must be a registered board ({', '.join(boards) or 'none yet'}), but got "
+            f"{name!r}. `fasternas devices add` registers one."
+        )
     return boards[name]

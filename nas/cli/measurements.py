@@ -7,7 +7,6 @@ from pathlib import Path
 
 from nas.cli.arguments import add_action, add_json, word
 from nas.cli.progress import print_table
-from nas.study.measurement_files import entries_of_run, read_entries, write_entries
 from predictors.devices.boards import check_name
 from predictors.devices.cache import Cache, Holding
 from predictors.devices.registry import device_names
@@ -40,8 +39,10 @@ def _list(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps([_as_json(holding) for holding in holdings], indent=2))
         return
-    cells = [[h.device, h.setting.description, str(h.count), f"{h.first[:10]} - {h.last[:10]}"]
-             for h in holdings]  # fmt: skip
+    cells = [
+        [h.device, h.setting.description, str(h.count), f"{h.first[:10]} - {h.last[:10]}"]
+        for h in holdings
+    ]
     print_table(["device", "measured on", "networks", "when"], cells)
 
 
@@ -53,19 +54,25 @@ def _as_json(holding: Holding) -> dict[str, object]:
 
 
 def _export(arguments: argparse.Namespace) -> None:
+    from nas.study.measurement_files import entries_of_run, write_entries
+
     store = Cache()
     entries = entries_of_run(Path(arguments.run)) if arguments.run else store.entries()
     if arguments.device:
         entries = [entry for entry in entries if entry.device == arguments.device]
     if not entries:
         of = f" of {arguments.device}" if arguments.device else ""
-        raise ValueError(f"There must be measurements{of} to export, but {store.path} has none. "
-                         "`fasternas measurements` lists what there is.")  # fmt: skip
+        raise ValueError(
+            f"There must be measurements{of} to export, but {store.path} has none. `fasternas "
+            "measurements` lists what there is."
+        )
     write_entries(Path(arguments.file), entries)
     print(f"{arguments.file}: {len(entries)} measurements")
 
 
 def _import(arguments: argparse.Namespace) -> None:
+    from nas.study.measurement_files import read_entries
+
     name = arguments.name or ""
     if name:
         check_name(name, device_names())

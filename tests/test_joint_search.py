@@ -140,7 +140,7 @@ def _check_exported(run: Path, file: Path) -> None:
     assert main(["measurements", "export", str(file), "--run", str(run)]) == 0
     header, *entries = map(json.loads, file.read_text().splitlines())
     assert header["entries"] == len(journal.read(run / "measurements.jsonl"))
-    assert {entry["device"] for entry in entries} == {"cpu"}
+    assert {entry["latency"]["device"] for entry in entries} == {"cpu"}
     assert main(["measurements", "import", str(file), "--as", "lab"]) == 0
 
 

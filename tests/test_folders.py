@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from nas.cli.main import main
-from nas.report.model import ReportModel
-from nas.report.tables import closing_words
+from nas.report.model import ReportModel, closing_words
 from nas.search.trial import Outcome, Scores
 from nas.study.options import SearchOptions
 from nas.study.run_folder import give_up, read_only_run, resume_run, start_run

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from nas.candidate import Candidate
-from nas.report.front import FrontView, network_of, view_of
-from nas.report.front_figure import front_figure
+from nas.report.front import FrontView, front_figure, view_of
+from nas.report.tables import network_of
 from predictors.measurement import Backend, Latency, Source
 from search_spaces.fasternet import FASTERNET
 

@@ -13,10 +13,8 @@ import pytest
 from run_folders import HOSTILE, OPTIONS, make_run
 
 from nas.cli.main import main
-from nas.report.html import html_report
-from nas.report.model import ReportModel
-from nas.report.tables import write_report
-from nas.report.words import command_of
+from nas.report.html import command_of, html_report
+from nas.report.model import ReportModel, write_report
 from nas.search.trial import Outcome
 from nas.study.options import SearchOptions
 from nas.study.run_folder import read_only_run

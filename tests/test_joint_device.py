@@ -12,7 +12,7 @@ from stand_ins import classes as classes_of, stand_in
 
 from nas.latencies import fitted, predicted
 from nas.reach import check_reachable
-from nas.report.words import latency_words, predicted_words, readings_of
+from nas.report.tables import latency_words, predicted_words, readings_of
 from nas.study.targets import Target, device_facts, recorded_targets
 from predictors.devices.device import Device
 from predictors.devices.joint import GROUP, JointDevice, places_of

@@ -1,9 +1,9 @@
 """What plots and reports say of several devices, whose latencies are shares of their budgets."""
 
 from nas.candidate import Candidate
-from nas.report.front import network_of, view_of
-from nas.report.front_figure import front_figure
+from nas.report.front import front_figure, view_of
 from nas.report.sheet import SLIDE, WIDE
+from nas.report.tables import network_of
 from predictors.measurement import Backend, Latency
 from search_spaces.fasternet import FASTERNET
 

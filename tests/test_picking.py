@@ -12,8 +12,7 @@ from networks import TINY
 from run_folders import make_run
 
 from nas.candidate import Candidate
-from nas.report.model import ReportModel
-from nas.report.tables import write_report
+from nas.report.model import ReportModel, write_report
 from nas.search.pareto import dominates
 from nas.search.trial import Scores
 from nas.study.run_folder import read_only_run

@@ -18,11 +18,10 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 
 from nas.candidate import Candidate
-from nas.report.figures import calibration_figure
-from nas.report.front import FrontView, network_of, view_of
-from nas.report.front_figure import front_figure
-from nas.report.model import CalibrationView, compared
+from nas.report.figures import CalibrationView, calibration_figure, compared
+from nas.report.front import FrontView, front_figure, view_of
 from nas.report.sheet import save
+from nas.report.tables import network_of
 from predictors.accuracy import AccuracyKind
 from predictors.cost import cost
 from predictors.latency import Prediction
@@ -291,9 +290,9 @@ def test_a_users_settings_neither_change_the_plot_nor_are_changed() -> None:
 
 def test_importing_the_plots_loads_no_matplotlib_and_drawing_no_pyplot() -> None:
     code = (
-        "import sys; from nas.report import front, front_figure, html; "
+        "import sys; from nas.report import front, html; "
         "assert 'matplotlib' not in sys.modules; "
-        "front_figure.front_figure(front.view_of([], [], 1.0)); "
+        "front.front_figure(front.view_of([], [], 1.0)); "
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])

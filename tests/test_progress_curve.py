@@ -5,8 +5,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from nas.report.figures import progress_figure
-from nas.report.model import progress_curve
+from nas.report.figures import progress_curve, progress_figure
 from nas.report.sheet import NARROW, WIDE, Sheet
 from nas.search.pareto import hypervolume
 from nas.search.trial import Outcome, Scores, Trial

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from nas.cli.main import parser_for
-from nas.report.words import command_of
+from nas.report.html import command_of
 from nas.study.options import SearchOptions
 from nas.study.targets import Target
 

@@ -2,7 +2,7 @@
 
 from networks import IRREGULAR
 
-from nas.report.words import bar, rendered
+from nas.finetune.model_card import bar, rendered
 from search_spaces.fasternet import FASTERNET
 
 

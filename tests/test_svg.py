@@ -6,8 +6,17 @@ from xml.etree import ElementTree as ET
 import pytest
 from matplotlib.figure import Figure
 
-from nas.report.sheet import FRONT, INK, PALETTE, WIDE, new_figure, style
-from nas.report.svg import inline_svg, point_url, printable
+from nas.report.html import inline_svg
+from nas.report.sheet import (
+    FRONT,
+    INK,
+    PALETTE,
+    WIDE,
+    new_figure,
+    point_url,
+    printable,
+    style,
+)
 
 WORDS = "<script>alert('x')</script> \x1b[31m 5 % \udcff\n1.2345 ms"
 

@@ -13,7 +13,7 @@ from nas.cli.progress import print_table
 from nas.cli.runtime import open_wanted
 from nas.networks import find_network
 from nas.quantities import format_count, format_ms
-from nas.report.words import backends_differ, readings_of
+from nas.report.tables import backends_differ, readings_of
 from predictors.backends.model import Model, batched
 from predictors.devices.device import HOW_TO_ATTACH, Device
 from predictors.measurement import Latency, compare

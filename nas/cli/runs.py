@@ -75,14 +75,14 @@ def add_merge_options(parser: argparse.ArgumentParser) -> None:
 def run_merge(arguments: argparse.Namespace) -> int:
     """`fasternas merge`: make one run of several, write its front and print it."""
     from nas.report import tables
-    from nas.report.model import ReportModel
+    from nas.report.model import ReportModel, closing_words, write_report
     from nas.study.merge import merge_runs
     from nas.study.run_folder import read_only_run
 
     out = Path(arguments.out)
     merged = merge_runs([Path(run) for run in arguments.runs], out, repair=arguments.repair)
     model = ReportModel(read_only_run(out))
-    tables.write_report(model)
+    write_report(model)
     print(
         f"{out}: {merged.trials} trials, {merged.measurements} latencies; {merged.repeated} "
         "trials were of a network that another one has",
@@ -92,7 +92,7 @@ def run_merge(arguments: argparse.Namespace) -> int:
         print(json.dumps(tables.rows(model.front), indent=2))
         return 0
     print_table(*tables.table(model.front))
-    for line in tables.closing_words(model):
+    for line in closing_words(model):
         print(line, file=sys.stderr)
     return 0
 

@@ -99,7 +99,7 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
 def run_search(arguments: argparse.Namespace) -> int:
     """`fasternas search`: calibrate, search, verify; print the front."""
     from nas.report import tables
-    from nas.report.model import ReportModel
+    from nas.report.model import ReportModel, closing_words, write_report
     from nas.study.run_folder import give_up, keep_remarks, resume_run, start_run
 
     folder = _folder(arguments)
@@ -118,7 +118,7 @@ def run_search(arguments: argparse.Namespace) -> int:
         steps = _mirrored(steps, mirror, run)
         show_search(steps, f"{run.device.description}; {folder}")
         model = ReportModel(run)
-        tables.write_report(model)
+        write_report(model)
         keep_remarks(run)
         behind = _behind(mirror, run)
     except (ValueError, RuntimeError):
@@ -132,7 +132,7 @@ def run_search(arguments: argparse.Namespace) -> int:
         print(json.dumps(tables.rows(model.front), indent=2))
     else:
         print_table(*tables.table(model.front))
-        for line in tables.closing_words(model):
+        for line in closing_words(model):
             print(line, file=sys.stderr)
     if behind:
         print(f"fasternas: error: {behind}", file=sys.stderr)

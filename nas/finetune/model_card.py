@@ -1,6 +1,8 @@
 """The model card of a trained network: README.md in its folder."""
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,11 +10,13 @@ from typing import TYPE_CHECKING
 from nas.finetune.folder import WEIGHTS
 from nas.finetune.jobs import Job, data_of
 from nas.quantities import format_count, format_ms
-from nas.report.words import rendered
+from nas.report.tables import stages_of
 from nas.training.ending import Ending
 from predictors.backends.agreement import Agreement
+from predictors.cost import cost_by_layer
 from predictors.measurement import Latency
 from predictors.training.recipe import crop_of, recipe_for
+from search_spaces.fasternet import FasterNetConfig
 from search_spaces.io import atomic_write
 
 if TYPE_CHECKING:
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
 CARD = "README.md"
 _ALWAYS = ("epochs", "batch_size", "lr")  # settings that are shown whatever they are
 _MOST_NAMES = 20
+_CELLS = 12  # of the bar that a stage's channels are
+_HEADER = ("", "map", "channels", "PConv convolves", "hidden", "blocks", "MACs")
 
 _LOADING = """\
 ## Use
@@ -111,6 +117,53 @@ def _architecture(job: Job, ending: Ending) -> str:
         f"{format_count(ending.params)} parameters. Of each bar, PConv convolves the filled "
         f"part and passes on the rest.\n\n```text\n{rendered(job.config)}\n```\n"
     )
+
+
+def rendered(config: FasterNetConfig) -> str:
+    """Return a line for the stem, each stage and merging, and the head, under a header."""
+    rows = [_HEADER, *_rows(config)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def bar(ratio: float) -> str:
+    """Return the channels of a stage as a bar, those that PConv convolves filled."""
+    filled = min(max(round(_CELLS * ratio), 1), _CELLS)
+    return "\u2588" * filled + "\u2591" * (_CELLS - filled)
+
+
+def _rows(config: FasterNetConfig) -> list[Sequence[str]]:
+    shares, stages, k = _shares(config), stages_of(config), config.stem_stride
+    stem = f"3 to {config.widths[0]}", f"conv {k}x{k}, stride {k}"
+    rows: list[Sequence[str]] = [("stem", _map(stages[0].side), *stem, "", "", shares["stem"])]
+    for i, s in enumerate(stages):
+        if i:
+            merging = f"{stages[i - 1].width} to {s.width}", "conv 2x2, stride 2"
+            share = shares[f"stages.{i}.merging"]
+            rows.append(("merging", _map(s.side), *merging, "", "", share))
+        blocks = f"{bar(s.ratio)} {s.convolved}", f"{s.hidden} (x{s.expansion:.3g})", str(s.depth)
+        share = shares[f"stages.{i}.block"]
+        rows.append((f"stage {s.number}", _map(s.side), str(s.width), *blocks, share))
+    head = f"pool, conv 1x1, {config.activation}, linear to {config.classes}"
+    channels = f"{config.widths[-1]} to {config.head_width}"
+    return [*rows, ("head", _map(1), channels, head, "", "", shares["head"])]
+
+
+def _shares(config: FasterNetConfig) -> dict[str, str]:
+    """The share of the MACs by part: stem, stages.0.block, stages.1.merging, ..., head."""
+    macs: Counter[str] = Counter()
+    for layer in cost_by_layer(config):
+        parts = layer.name.split(".")
+        macs[".".join(parts[:3]) if parts[0] == "stages" else parts[0]] += layer.macs
+    total = macs.total()
+    return {part: f"{100 * count / total:.1f} %" for part, count in macs.items()}
+
+
+def _map(side: int) -> str:
+    return f"{side}x{side}"
 
 
 def _data(data: "ImageData", job: Job) -> str:

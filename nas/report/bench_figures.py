@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nas.bench_subjects import LAYERS, Row
-from nas.report.labels import Label, Obstacle, place_labels
 from nas.report.sheet import (
     ALARM,
     GREY,
@@ -16,13 +15,16 @@ from nas.report.sheet import (
     SLIDE,
     TALL,
     Box,
+    Label,
     Look,
+    Obstacle,
     explain_above,
     new_figure,
+    place_labels,
     plain_ticks,
     style,
 )
-from nas.report.words import INTERVAL
+from nas.report.tables import INTERVAL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

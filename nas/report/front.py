@@ -1,110 +1,37 @@
-"""The networks of a run as they are shown, and what the figure of the front shows of them."""
+"""The front of a run: what its figure shows, and the figure, accuracy against latency."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
+from typing import TYPE_CHECKING
 
-from nas.candidate import Candidate
-from nas.quantities import format_count
-from nas.report.words import (
-    NUMBER,
-    Readings,
-    Unit,
-    accuracy_number,
-    architecture_words,
-    count_words,
-    format_accuracy,
-    latency_words,
-    predicted_words,
-    readings_of,
-    within_words,
-)
+import numpy as np
+
+from nas.quantities import format_ms
+from nas.report import sheet as sheets
+from nas.report.sheet import ALARM, FRONT, INK, PALETTE, PAPER, SLIDE, Label, Look, Obstacle, Sheet
+from nas.report.tables import INTERVAL, Network, Unit, count_words, predicted_words
 from predictors.accuracy import AccuracyKind
-from predictors.cost import cost
-from search_spaces.fasternet import FasterNetConfig
 
-MARGIN = 0.09  # of the width or height of the plot, for labels
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Urls = Mapping[int, str]  # by the id of a network
+
+_AXIS: dict[Unit, str] = {"ms": "latency in ms", "%": "largest share of a budget in %"}
+_Y_AXIS = {
+    "proxy": "training-free score\n(T0 = 100, T2 = 200)",
+    "trained": "top-1 accuracy in %",
+    "supernet": "likelihood of the labels in %,\nshared weights",
+}
+_MARGIN = 0.09  # of the width or height of the plot, for labels
 _PAST = 1.1  # of the slowest that is shown, or of the budget: where the axis ends
-
-
-@dataclass(frozen=True, kw_only=True)
-class Network:
-    """A network as it is shown; `x` is its latency or, of several devices, its largest share."""
-
-    name: str
-    config: FasterNetConfig
-    accuracy: float
-    accuracy_kind: AccuracyKind
-    fp32_accuracy: float
-    readings: Readings
-    macs: int
-    params: int
-    feasible: bool
-    on_front: bool = False
-
-    @property
-    def x(self) -> float:
-        """Where it lies on the latency axis."""
-        return self.readings[0].median
-
-    @property
-    def measured(self) -> bool:
-        """Whether a clock gave all of its latencies."""
-        return self.readings[0].source == "measured"
-
-    @property
-    def unstable(self) -> bool:
-        """Whether a timing stayed unstable."""
-        return self.readings[0].unstable
-
-    @property
-    def accuracy_words(self) -> str:
-        """The accuracy or score without its unit; the named sizes may have none."""
-        known = not math.isnan(self.accuracy)
-        return accuracy_number(self.accuracy, self.accuracy_kind) if known else "\u2013"
-
-    @property
-    def bytes_moved(self) -> int:
-        """The memory traffic."""
-        return cost(self.config).memory_bytes
-
-    @property
-    def costs(self) -> str:
-        """MACs and parameters."""
-        return f"{format_count(self.macs)} MACs, {format_count(self.params)} parameters"
-
-    @property
-    def summary(self) -> str:
-        """Its accuracy, latency and costs in a line."""
-        accuracy = format_accuracy(self.accuracy, self.accuracy_kind)
-        number = NUMBER[self.accuracy_kind]
-        return f"{number} {accuracy}; {latency_words(self.readings)}; {self.costs}"
-
-    def lines(self, name: str) -> str:
-        """Everything, one thing a line."""
-        accuracy = format_accuracy(self.accuracy, self.accuracy_kind)
-        known = [] if math.isnan(self.accuracy) else [f"{NUMBER[self.accuracy_kind]} {accuracy}"]
-        costs = f"{self.costs}, {format_count(self.bytes_moved)} bytes moved"
-        words = architecture_words(self.config)
-        return "\n".join([name, *known, latency_words(self.readings), costs, *words])
-
-
-def network_of(candidate: Candidate) -> Network:
-    """Return a network of a run as it is shown."""
-    fp32 = candidate.fp32_accuracy
-    return Network(
-        name=candidate.name,
-        config=candidate.config,
-        accuracy=candidate.accuracy,
-        accuracy_kind=candidate.accuracy_kind,
-        fp32_accuracy=candidate.accuracy if fp32 is None else fp32,
-        readings=readings_of(candidate.latency),
-        macs=candidate.macs,
-        params=candidate.params,
-        feasible=candidate.feasible,
-        on_front=candidate.on_front,
-    )
+_LEFT, _RIGHT = 1.008, 0.288  # inches beside the axes
+_BUDGET = 0.27  # inches above them, for the budget's name
+_LONGEST = 24  # characters of a name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,32 +58,33 @@ class FrontView:
     @property
     def title(self) -> str:
         """The finding in one line."""
-        found = [c for c in self.front if c.feasible]
-        networks = count_words(len(found), "network")
+        feasible = [c for c in self.front if c.feasible]
+        networks = count_words(len(feasible), "network")
         if self.budget is None:
-            return f"{networks} on the Pareto front" if found else "No network on the front yet"
-        budget = within_words(self.budget, self.unit)
-        if found:
-            timed = any(c.measured for c in found)
-            return f"{networks} {budget if timed else f'predicted to stay {budget}'}"
+            return f"{networks} on the Pareto front" if feasible else "No network on the front yet"
+        every = self.unit == "%"
+        within = "within every budget" if every else f"within {format_ms(self.budget)} ms"
+        if feasible:
+            timed = any(c.measured for c in feasible)
+            return f"{networks} {within if timed else f'predicted to stay {within}'}"
         slow = [*self.others, *self.others_beyond]
         if not slow:
-            return f"No network {budget} yet"
+            return f"No network {within} yet"
         fastest = min(slow, key=lambda c: c.x).readings[0]
-        of = " of a budget" if self.unit == "%" else ""
-        return f"No network {budget}; the fastest so far takes {fastest.quantity}{of}"
+        of = " of a budget" if every else ""
+        return f"No network {within}; the fastest so far takes {fastest.quantity}{of}"
 
     @property
     def sources(self) -> tuple[str, bool]:
         """Where the latencies are from, and whether that is an alarm: some are predicted."""
-        words = predicted_words([c.readings for c in self.front or self.shown])
-        if not words:
-            return ("Every latency on the front is measured" if self.front else ""), False
-        return words, True
+        predicted = predicted_words([c.readings for c in self.front or self.shown])
+        if predicted:
+            return predicted, True
+        return ("Every latency on the front is measured" if self.front else ""), False
 
     @property
     def notes(self) -> list[str]:
-        """A line for what is known and not drawn: sizes and networks, and why they are not."""
+        """A line for what is known and not in the plane: sizes and networks, and why not."""
         beyond, mark = _sizes_words(self.named_beyond)
         if self.others_beyond:
             beyond.append(count_words(len(self.others_beyond), "other network"))
@@ -168,10 +96,7 @@ class FrontView:
 
 
 def view_of(
-    networks: Sequence[Network],
-    named: Sequence[Network],
-    budget: float | None,
-    unit: Unit = "ms",
+    networks: Sequence[Network], named: Sequence[Network], budget: float | None, unit: Unit = "ms"
 ) -> FrontView:
     """Choose what to show: of networks without a finite score or accuracy, the sizes' latencies.
 
@@ -184,21 +109,21 @@ def view_of(
             "`networks` and `named` must all have a score or all an accuracy, but got both. "
             "Plot them apart."
         )
-    drawable, sizes = _drawable(networks), _drawable(named)
+    finite, sizes = _finite(networks), _finite(named)
     every_size = sorted(named, key=lambda c: c.x)
-    left, right = _extent(drawable, sizes, budget)
-    edges = _with_margin(left, right)
-    others = [c for c in drawable if not c.on_front]
+    left, right = _extent(finite, sizes, budget)
+    start, end = _with_margin(left, right)
+    others = [c for c in finite if not c.on_front]
     return FrontView(
-        front=[c for c in drawable if c.on_front],
-        others=[c for c in others if c.x <= edges[1]],
-        others_beyond=[c for c in others if c.x > edges[1]],
-        named=[c for c in sizes if c.x <= edges[1]],
-        named_beyond=[c for c in every_size if c.x > edges[1]],
-        named_unscored=[c for c in every_size if c not in sizes and c.x <= edges[1]],
+        front=[c for c in finite if c.on_front],
+        others=[c for c in others if c.x <= end],
+        others_beyond=[c for c in others if c.x > end],
+        named=[c for c in sizes if c.x <= end],
+        named_beyond=[c for c in every_size if c.x > end],
+        named_unscored=[c for c in every_size if c not in sizes and c.x <= end],
         kind=kinds.pop(),
         budget=budget,
-        edges=edges,
+        edges=(start, end),
         unit=unit,
         logarithmic=_logarithmic(left, right),
     )
@@ -214,7 +139,7 @@ def _sizes_words(sizes: Sequence[Network]) -> tuple[list[str], str]:
     return words, " (latencies predicted)" if sizes and every else ""
 
 
-def _drawable(networks: Sequence[Network]) -> list[Network]:
+def _finite(networks: Sequence[Network]) -> list[Network]:
     finite = [c for c in networks if math.isfinite(c.accuracy + c.readings[0].high)]
     return sorted(finite, key=lambda c: c.x)
 
@@ -244,6 +169,165 @@ def _logarithmic(left: float, right: float) -> bool:
 def _with_margin(left: float, right: float) -> tuple[float, float]:
     """Room at the sides for labels: at the right a tenth more, so little is empty."""
     if _logarithmic(left, right):
-        at_right = max((right / left) ** (MARGIN / 1.5), _PAST)
-        return left * (left / right) ** MARGIN, right * at_right
-    return max(left - MARGIN * (right - left), 0.0), _PAST * right
+        at_right = max((right / left) ** (_MARGIN / 1.5), _PAST)
+        return left * (left / right) ** _MARGIN, right * at_right
+    return max(left - _MARGIN * (right - left), 0.0), _PAST * right
+
+
+def front_figure(view: FrontView, *, device: str = "", sheet: Sheet = SLIDE) -> "Figure":
+    """Return the Pareto plot; `device` describes the device, in a line or two."""
+    with sheets.style(sheet):
+        source, alarm = view.sources
+        below = [line for line in (source, *device.splitlines()) if line]
+        figure = sheets.new_figure(sheet, view.title, below, alarm=alarm)
+        foot = 0.65 if sheet.page else sheets.note(figure, view.notes) * sheet.height
+        axes = figure.add_axes(sheet.box(left=_LEFT, right=_RIGHT, top=2, foot=foot))
+        _set_axes(axes, view)
+        _draw_budget(axes, view, "right" if sheet.page else "center")
+        _draw_networks(axes, view, _urls(view) if sheet.page else {})
+        legend = sheets.explain_above(axes, sheet, at=0.702 + 0.243 * len(below))
+        top, left = sheet.height * (1 - legend) + _BUDGET, _LEFT - 0.1 * sheet.page
+        axes.set_position(sheet.box(left=left, right=_RIGHT, top=top, foot=foot))
+        sheets.place_labels(axes, _labels(axes, view, sheet), _obstacles(axes, view))
+    return figure
+
+
+def _set_axes(axes: "Axes", view: FrontView) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    if view.logarithmic:
+        axes.set_xscale("log")
+        sheets.plain_ticks(axes.xaxis, view.edges)
+    axes.set_xlim(view.edges)
+    heights = [c.accuracy for c in view.shown] or [0.0]
+    margin = _MARGIN * (max(heights) - min(heights)) or max(abs(max(heights)) * 0.02, 0.1)
+    axes.set_ylim(min(heights) - margin, max(heights) + 2 * margin)
+    predicted = bool(view.shown) and not any(c.measured for c in view.shown)
+    axis = _AXIS[view.unit]
+    if predicted:
+        axis = f"predicted {axis}" if view.unit == "ms" else f"{axis}, predicted"
+    axes.set_xlabel(axis)
+    axes.set_ylabel(_Y_AXIS[view.kind], fontsize=11)
+    axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+    if not view.shown:  # then no number on the axes would mean anything
+        axes.set(xticks=[], yticks=[])
+
+
+def _draw_budget(axes: "Axes", view: FrontView, side: str) -> None:
+    if view.budget is None:
+        return
+    axes.axvspan(view.budget, view.edges[1], color=INK, alpha=0.05, linewidth=0)
+    axes.axvline(view.budget, color=INK, linestyle=(0, (5, 3)), linewidth=1.4)
+    words = "every budget" if view.unit == "%" else f"budget {format_ms(view.budget)} ms"
+    look: Look = {"ha": side, "va": "bottom", "fontweight": "bold", "textcoords": "offset points"}
+    axes.annotate(words, (view.budget, 1), (0, 4), xycoords=axes.get_xaxis_transform(), **look)
+
+
+def _draw_networks(axes: "Axes", view: FrontView, urls: Urls) -> None:
+    """Draw every network; those of the front last, so that they lie on top."""
+    front: Look = {"label": "Pareto front", "s": 38, "zorder": 5}
+    named: Look = {"label": "FasterNet T0 to L", "s": 55, "marker": "D", "zorder": 4}
+    others: Look = {"label": "other networks", "s": 18, "linewidths": 1.0, "zorder": 2.6}
+    over = "over a budget" if view.unit == "%" else "over the budget"
+    missed = others | {"label": "infeasible" if view.budget is None else over, "zorder": 2.5}
+    _draw_dots(axes, view.front, FRONT, urls, front)
+    _draw_intervals(axes, view.named, PALETTE["named"], None)
+    every = INTERVAL if all(c.measured for c in view.front) else "interval"
+    _draw_intervals(axes, view.front, FRONT, every)
+    axes.step(*_points(view.front), where="post", color=FRONT, linewidth=1.6, alpha=0.5, zorder=3)
+    _draw_dots(axes, view.named, PALETTE["named"], urls, named)
+    _draw_dots(axes, [c for c in view.others if c.feasible], PALETTE["other"], urls, others)
+    _draw_dots(axes, [c for c in view.others if not c.feasible], PALETTE["over"], urls, missed)
+    if not all(c.measured for c in view.shown):
+        hollow: Look = {"facecolors": PAPER, "edgecolors": INK, "linewidths": 1.5}
+        axes.scatter([], [], s=38, label="predicted, not measured", **hollow)
+    if unstable := [c for c in (*view.front, *view.named) if c.unstable]:
+        look: Look = {"color": ALARM, "linewidths": 1.2, "zorder": 5.5, "s": 60, "marker": "x"}
+        axes.scatter(*_points(unstable), label="unstable timing", **look)
+
+
+def _points(networks: Sequence[Network]) -> tuple[list[float], list[float]]:
+    return [c.x for c in networks], [c.accuracy for c in networks]
+
+
+def _draw_dots(axes: "Axes", group: Sequence[Network], colour: str, urls: Urls, look: Look) -> None:
+    """Filled where a clock gave the latency, hollow where a model did."""
+    look = {"linewidths": 1.5, "edgecolors": colour, **look}
+    for measured in (True, False):
+        dots = [c for c in group if c.measured == measured]
+        if dots:
+            scatter = axes.scatter(*_points(dots), facecolors=colour if measured else PAPER, **look)
+            if urls:
+                scatter.set_urls([urls[id(c)] for c in dots])
+            look.pop("label", None)  # once in the legend
+
+
+def _urls(view: FrontView) -> Urls:
+    """What each point says; the keyboard stops at those that have a name on the page."""
+    names = {id(c): f"{i}. {c.name}" for i, c in enumerate(view.front, start=1)}
+    names |= {id(c): f"FasterNet {c.name.upper()}" for c in view.named}
+    return {
+        id(c): sheets.point_url(c.lines(names.get(id(c), c.name)), stop=id(c) in names)
+        for c in view.shown
+    }
+
+
+def _draw_intervals(axes: "Axes", group: Sequence[Network], colour: str, label: str | None) -> None:
+    """A bar for each interval."""
+    if not group:
+        return
+    x, accuracies = map(np.array, _points(group))
+    ends = [c.readings[0].low for c in group] - x, [c.readings[0].high for c in group] - x
+    look: Look = {"elinewidth": 1.8, "capsize": 2.5, "capthick": 1.5, "zorder": 3.5, "label": label}
+    axes.errorbar(x, accuracies, xerr=np.abs(ends), fmt="none", ecolor=colour, **look)
+
+
+def _labels(axes: "Axes", view: FrontView, sheet: Sheet) -> list[Label]:
+    """The sizes; of the front the fastest, the best and the knee or, on a page, the numbers."""
+    if sheet.page:
+        words = [(c, str(i)) for i, c in enumerate(view.front, start=1)]
+    else:
+        chosen = {id(c): c for c in (*view.front[:1], *view.front[-1:], *_knee(axes, view.front))}
+        words = [(c, f"{_short(c.name)}\n{c.readings[0].quantity}") for c in chosen.values()]
+    sizes = [
+        Label(x=c.x, y=c.accuracy, text=c.name.upper(), colour=PALETTE["named-text"])
+        for c in view.named
+    ]
+    return sizes + [
+        Label(x=c.x, y=c.accuracy, text=text, colour=FRONT, required=sheet.page)
+        for c, text in words
+    ]
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def _knee(axes: "Axes", front: Sequence[Network]) -> list[Network]:
+    """The network of the front that lies farthest above the line from its first to its last."""
+    if len(front) < 3:
+        return []
+    at = axes.transData.transform([(c.x, c.accuracy) for c in front])
+    along, up = at[-1] - at[0]
+    above = (at[:, 1] - at[0, 1]) * along - (at[:, 0] - at[0, 0]) * up
+    return [front[int(above.argmax())]]
+
+
+def _obstacles(axes: "Axes", view: FrontView) -> list[Obstacle]:
+    """What labels should stay clear of: markers most of all, then lines, then the others."""
+    marked = [*view.front, *view.named]
+    ends = [(x, c.accuracy) for c in marked for x in (c.readings[0].low, c.readings[0].high)]
+    heights = np.linspace(*axes.get_ylim(), 60)
+    budget = [(view.budget, y) for y in heights] if view.budget else []
+    steps = [point for a, b in pairwise(view.front) for point in _step(a, b, heights)]
+    return [
+        *(Obstacle(c.x, c.accuracy, 30) for c in marked),
+        *(Obstacle(c.x, c.accuracy, 1) for c in view.others),
+        *(Obstacle(x, y, 4) for x, y in (*ends, *steps, *budget)),
+    ]
+
+
+def _step(a: Network, b: Network, heights: Iterable[float]) -> list[tuple[float, float]]:
+    """Points along the front's line from a to b: across, then up."""
+    up = [y for y in heights if a.accuracy < y < b.accuracy]
+    return [*((x, a.accuracy) for x in np.geomspace(a.x, b.x, 24)), *((b.x, y) for y in up)]

@@ -1,35 +1,53 @@
 """The report of a run: one HTML file that needs nothing else, neither network nor JavaScript."""
 
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+from xml.etree import ElementTree as ET
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from nas.quantities import format_count, format_ms
-from nas.report.figures import calibration_figure, progress_figure
-from nas.report.front import Network
-from nas.report.front_figure import front_figure
+from nas.report.figures import PREDICTED_INTERVAL, calibration_figure, progress_figure
+from nas.report.front import front_figure
 from nas.report.importance import FEWEST, signed
 from nas.report.model import ReportModel
-from nas.report.sheet import NARROW, WIDE, Sheet
-from nas.report.svg import inline_svg, printable
-from nas.report.tables import HEADINGS
-from nas.report.words import HEADING, INTERVAL, architecture_words, command_of, stages_of
-from predictors.latency import COVERAGE
+from nas.report.sheet import NARROW, PALETTE, WIDE, Sheet, printable, style
+from nas.report.tables import (
+    HEADING,
+    HEADINGS,
+    INTERVAL,
+    Network,
+    architecture_words,
+    stages_of,
+)
+from nas.study.options import SearchOptions
+from nas.study.targets import Target
 from search_spaces.io import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FILE = "report.html"
 _SQUARE = Sheet(5.6, 6.4, page=True)
-_LOW_WIDE, _LOW_NARROW = Sheet(10.4, 3.4, page=True), Sheet(5.1, 3.4, page=True)
+_LOW = Sheet(10.4, 3.4, page=True), Sheet(5.1, 3.4, page=True)
 _WIDTH, _MAP, _BARS = 340, 40, 96  # pixels: of a network, of the largest map, of the highest bar
 _GAP, _BETWEEN, _FOOT = 10, 8, 16  # between stages, between maps and bars, for the numbers
 _BLOCK = 8.0  # pixels across, at the most
-_CODE = re.compile("`([^`]+)`")
+_COLOURS = {colour.lower(): name for name, colour in PALETTE.items()}
+_DEFAULTS = SearchOptions(device="cpu", budget_ms=1.0)
+_ALWAYS = ("space", "trials", "seed", "searcher", "accuracy")  # whatever they are
+_TIMING = ("runtime", "precision", "threads")
+_UNLESS_DEFAULT = ("parallel", "data", "epochs", "progressive", "weights")
+_SPELLED = {"resolutions": "resolution", "activations": "activation"}
 
 
 def write_html(model: ReportModel, path: Path) -> None:
@@ -56,7 +74,7 @@ def html_report(model: ReportModel) -> str:
         HEADING=HEADING,
         HEADINGS=HEADINGS,
         INTERVAL=INTERVAL,
-        COVERAGE=f"{100 * COVERAGE:.0f} % interval",
+        PREDICTED_INTERVAL=PREDICTED_INTERVAL,
     )
 
 
@@ -85,26 +103,25 @@ def _environment() -> Environment:
 
 
 def _front_figures(model: ReportModel) -> list[Markup]:
-    """One for a desk and one for a phone."""
     label = "Networks by latency and accuracy; the table below lists the front"
     wide, narrow = (front_figure(model.view, sheet=sheet) for sheet in (WIDE, NARROW))
-    return [
-        inline_svg(wide, name="front-wide", label=label, look="wide"),
-        inline_svg(narrow, name="front-narrow", label=label, look="narrow"),
-    ]
+    return _wide_and_narrow(wide, narrow, name="front", label=label)
 
 
 def _progress_figures(model: ReportModel) -> list[Markup]:
-    label, curve = model.progress_words, model.progress
+    label, curve, trials = model.progress_words, model.progress, model.options.trials
     if not label:
         return []
-    wide, narrow = (
-        progress_figure(curve, trials=model.options.trials, sheet=sheet)
-        for sheet in (_LOW_WIDE, _LOW_NARROW)
-    )
+    wide, narrow = (progress_figure(curve, trials=trials, sheet=sheet) for sheet in _LOW)
+    return _wide_and_narrow(wide, narrow, name="progress", label=label)
+
+
+def _wide_and_narrow(wide: "Figure", narrow: "Figure", *, name: str, label: str) -> list[Markup]:
+    """One for a desk and one for a phone."""
+    pair = {"wide": wide, "narrow": narrow}
     return [
-        inline_svg(wide, name="progress-wide", label=label, look="wide"),
-        inline_svg(narrow, name="progress-narrow", label=label, look="narrow"),
+        inline_svg(figure, name=f"{name}-{look}", label=label, look=look)
+        for look, figure in pair.items()
     ]
 
 
@@ -151,7 +168,7 @@ def scale_of(networks: Sequence[Network]) -> NetworkScale:
 
 def _prose(words: str) -> Markup:
     """Text in which `code` stands as in Markdown."""
-    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(printable(words)))))
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(printable(words)))))
 
 
 def _plain(value: object) -> str:
@@ -167,3 +184,100 @@ def _fraction(ratio: float) -> str:
     """A ratio as a fraction where it is a simple one."""
     simple = Fraction(ratio).limit_denominator(16)
     return str(simple) if abs(float(simple) - ratio) < 1e-6 else f"{ratio:g}"
+
+
+def inline_svg(figure: "Figure", *, name: str, label: str, look: str = "") -> Markup:
+    """Return the figure as an element of a page; `name` keeps its ids apart from others'."""
+    image = BytesIO()
+    metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with style(WIDE):
+        figure.savefig(image, format="svg", facecolor="none", metadata=metadata)
+    root = ET.fromstring(image.getvalue())
+    for element in list(root.iter()):
+        _simplify(element, name)
+        if element.tag == "a":
+            _name_point(element)
+    root.remove(root[0])  # a style, which would be the whole page's
+    points = root.find(".//g[@class='point']") is not None
+    view = root.attrib["viewBox"]
+    root.attrib.clear()
+    root.attrib |= {
+        "viewBox": view,
+        "class": f"figure {look}".strip(),
+        "role": "group" if points else "img",
+        "aria-label": label,
+    }
+    return Markup(ET.tostring(root, encoding="unicode"))
+
+
+def _simplify(element: ET.Element, name: str) -> None:
+    """Drop namespaces and needless ids, shorten numbers, put the page's colours in."""
+    element.tag = element.tag.rpartition("}")[2]
+    element.tail = None
+    attributes = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
+    if element.tag not in ("path", "clipPath"):
+        attributes.pop("id", None)
+    element.attrib.clear()
+    element.attrib |= {key: _attribute(key, value, name) for key, value in attributes.items()}
+    if element.tag != "text":
+        element.text = None
+
+
+def _attribute(key: str, value: str, name: str) -> str:
+    if key == "id":
+        return f"{name}-{value}"
+    if key in ("href", "clip-path"):
+        return value.replace("#", f"#{name}-")
+    if key == "style":
+        value = re.sub("#[0-9a-f]{6}", lambda c: f"var(--{_COLOURS.get(c[0], 'ink')})", value)
+        return re.sub("'DejaVu Sans'[^;]*", "system-ui, sans-serif", value)
+    return re.sub(r"\s+", " ", re.sub(r"(\.\d\d)\d+", r"\1", value)).strip()
+
+
+def _name_point(element: ET.Element) -> None:
+    """Turn a link into a group with a title."""
+    kind, _, words = element.attrib.pop("href").partition(":")
+    element.tag = "g"
+    element.attrib.clear()
+    element.attrib |= {"class": "point", "role": "img"}
+    if kind == "stop":
+        element.set("tabindex", "0")
+    title = ET.Element("title")
+    title.text = unquote(words)
+    element.insert(0, title)
+
+
+def command_of(options: SearchOptions) -> str:
+    """Return the command for a shell, one option a line; it begins a new folder."""
+    values = options.as_json()
+    targets = options.targets
+    devices = [("device", target.device) for target in targets]
+    given = {"budget": _each(targets, lambda t: f"{str(t.budget_ms).removesuffix('.0')}ms")}
+    given |= {name: _word(values[name]) for name in _ALWAYS}
+    given |= {name: _shared(targets, name) for name in _TIMING}
+    for name in (*_UNLESS_DEFAULT, *_SPELLED):
+        if getattr(options, name) != getattr(_DEFAULTS, name):
+            given[_SPELLED.get(name, name)] = _word(values[name])
+    if options.classes is not None and not options.data:  # else they are the data's
+        given["classes"] = str(options.classes)
+    lines = [shlex.join([f"--{name}", word]) for name, word in (*devices, *given.items())]
+    return " \\\n  ".join(["fasternas search", *lines])
+
+
+def _each(targets: Sequence[Target], word: Callable[[Target], str]) -> str:
+    """A word for each device: pi=10ms,cpu=3ms; of one alone, the word."""
+    if len(targets) == 1:
+        return word(targets[0])
+    return ",".join(f"{target.device}={word(target)}" for target in targets)
+
+
+def _shared(targets: Sequence[Target], name: str) -> str:
+    """What is the same on all devices, once; else for each."""
+    values = [str(getattr(target, name)) for target in targets]
+    if len(set(values)) == 1:
+        return values[0]
+    return _each(targets, lambda target: str(getattr(target, name)))
+
+
+def _word(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

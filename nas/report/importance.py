@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.quantities import format_ms
-from nas.report.words import Unit, count_words
+from nas.report.tables import Unit, count_words
 from predictors.accuracy import AccuracyKind, AccuracyPredictor
 from search_spaces.space import Genes, Space
 

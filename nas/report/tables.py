@@ -1,29 +1,26 @@
-"""What a run hands over as text: tables, CSV, JSON records, configs, and the plots beside them."""
+"""Networks as text: their latencies, costs and stages in words, and the tables of them."""
 
 import csv
 import io
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-from nas.quantities import format_count, format_ms
-from nas.report.figures import calibration_figure
-from nas.report.front import Network
-from nas.report.front_figure import front_figure
-from nas.report.model import ReportModel
-from nas.report.sheet import save
-from nas.report.words import (
-    HEADING,
-    INTERVAL,
-    Readings,
-    accuracy_number,
-    backends_differ,
-    latency_comment,
-    on_devices,
-)
-from nas.study.targets import file_name
-from search_spaces.formats import save_config
-from search_spaces.io import atomic_write
+from nas.candidate import Candidate
+from nas.quantities import format_count, format_ms, format_score
+from predictors.accuracy import AccuracyKind
+from predictors.cost import cost
+from predictors.devices.device import threads_of
+from predictors.measurement import CONFIDENCE, Latency, Source
+from search_spaces.fasternet import FasterNetConfig
 
+Unit = Literal["ms", "%"]
+INTERVAL = f"{100 * CONFIDENCE:.0f} % interval"
+NUMBER = {"proxy": "score", "trained": "accuracy", "supernet": "shared-weights likelihood"}
+HEADING: dict[Unit, str] = {"ms": "latency ms", "%": "largest share %"}
 HEADINGS = {"proxy": "score", "trained": "accuracy %", "supernet": "shared-weights likelihood %"}
+_UNIT = {"proxy": "", "trained": " %", "supernet": " %"}
 _COMMENTS = {
     "proxy": "training-free score",
     "trained": "accuracy",
@@ -32,30 +29,237 @@ _COMMENTS = {
 _BACKEND = ("runtime", "precision")
 
 
-def write_report(model: ReportModel) -> None:
-    """Write pareto.csv, pareto.png, calibration.png and configs/ into the run's folder.
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """A latency on a device in ms or, of several devices, the largest share of a budget in %."""
 
-    Raises:
-        OSError: if a file cannot be written; the files of before are then as they were.
-    """
-    folder = model.folder / "configs"
-    folder.mkdir(exist_ok=True)
-    paths = {folder / f"{c.name}.yaml": c for c in model.front}
-    for path, network in paths.items():
-        save_config(network.config, path, comment=_comment(network))
-    atomic_write(model.folder / "pareto.csv", csv_text(model.front, model.devices))
-    for stale in set(folder.glob("trial-*.yaml")) - set(paths):
-        stale.unlink()  # the table of before spoke of it
-    figure = front_figure(model.view, device=model.device_lines)
-    save(figure, model.folder / "pareto.png")
-    for view in model.calibrations:
-        place = "" if len(model.devices) == 1 else f"-{file_name(view.device)}"
-        save(calibration_figure(view), model.folder / f"calibration{place}.png")
+    device: str  # none of a share
+    unit: Unit
+    median: float
+    low: float
+    high: float
+    source: Source
+    unstable: bool
+    runtime: str
+    precision: str
+    threads: int
+
+    @property
+    def quantity(self) -> str:
+        """The median with its unit."""
+        return f"{format_ms(self.median)} {self.unit}"
+
+    @property
+    def origin(self) -> str:
+        """Where it is from, and whether the timing was unstable; of a share its parts say so."""
+        return self.source + (", unstable" if self.unstable and self.unit == "ms" else "")
+
+    @property
+    def backend(self) -> str:
+        """The runtime and the precision; a share has none."""
+        return f"{self.runtime} {self.precision}" if self.unit == "ms" else ""
+
+    @property
+    def words(self) -> str:
+        """All of it but where it is from: 9.1 ms [8.9 to 9.3]."""
+        of = " of a budget" if self.unit == "%" else ""
+        return f"{self.quantity}{of} [{format_ms(self.low)} to {format_ms(self.high)}]"
+
+    @property
+    def origin_words(self) -> str:
+        """Where it is from, and the backend where that is not the usual one."""
+        usual = self.backend in ("", "onnxruntime fp32") or "," in self.backend
+        return self.origin + ("" if usual else f" in {self.backend}")
 
 
-def closing_words(model: ReportModel) -> list[str]:
-    """Return what is to be said under the table."""
-    return [f"{model.folder}/pareto.png, pareto.csv and configs/ hold the front.", *model.notes]
+Readings = tuple[Reading, ...]  # of one network: of several devices the share, then each
+
+
+def readings_of(latency: Latency) -> Readings:
+    """Return the latency on each device and, of several, before them the largest share."""
+    on_each = tuple(_reading(name, "ms", one) for name, one in latency.on_each)
+    return (_reading("", "%", latency), *on_each) if latency.parts else on_each
+
+
+def on_devices(readings: Readings) -> Readings:
+    """Return the latencies in milliseconds alone."""
+    return tuple(one for one in readings if one.unit == "ms")
+
+
+def _reading(device: str, unit: Unit, latency: Latency) -> Reading:
+    return Reading(
+        device=device,
+        unit=unit,
+        median=latency.median_ms,
+        low=latency.low_ms,
+        high=latency.high_ms,
+        source=latency.source,
+        unstable=latency.unstable,
+        runtime=latency.backend.runtime,
+        precision=latency.backend.precision,
+        threads=latency.backend.threads,
+    )
+
+
+def latency_words(readings: Readings) -> str:
+    """Return a latency with its interval and where it is from; of several devices, each."""
+    first, *parts = [f"{one.words} {one.origin_words}" for one in readings]
+    names = [one.device for one in readings[1:]]
+    return "; ".join([first, *map(": ".join, zip(names, parts, strict=True))])
+
+
+def predicted_words(latencies: Sequence[Readings]) -> str:
+    """Say how many are predicted and, of several devices, on which; nothing if none is."""
+    if all(readings[0].source == "measured" for readings in latencies):
+        return ""
+    columns = [list(column) for column in zip(*map(on_devices, latencies), strict=True)]
+    columns.sort(key=lambda column: all(one.source == "measured" for one in column))
+    return "; ".join(_predicted_on(column, several=len(columns) > 1) for column in columns)
+
+
+def _predicted_on(column: Sequence[Reading], *, several: bool) -> str:
+    predicted, every = sum(one.source == "predicted" for one in column), len(column)
+    where = f" on {column[0].device}" if several else ""
+    if not predicted:
+        return f"those{where} are measured"
+    count = "Latencies" if predicted == every else f"{predicted} of {every} latencies"
+    return f"{count}{where} PREDICTED, not measured"
+
+
+def backends_differ(latencies: Sequence[Readings]) -> bool:
+    """Whether backends are to be shown: several on a device, or another precision than fp32."""
+    backends = {(one.device, one.backend) for readings in latencies for one in on_devices(readings)}
+    devices = {device for device, _ in backends}
+    return len(backends) > len(devices) or any(not b.endswith(" fp32") for _, b in backends)
+
+
+def count_words(number: int, noun: str) -> str:
+    """Return a number with its noun."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def accuracy_number(accuracy: float, kind: AccuracyKind) -> str:
+    """Return it without a unit: a score is no more exact than a latency."""
+    return format_score(accuracy) if kind == "proxy" else f"{accuracy:.5g}"
+
+
+def architecture_words(config: FasterNetConfig) -> list[str]:
+    """Say what a network is built of, one field a line."""
+    fields = ("widths", "depths", "partial_ratios", "expansions")
+    rows = [(name, " ".join(f"{value:g}" for value in getattr(config, name))) for name in fields]
+    return [
+        *(f"{name.replace('_', ' ')} {values}" for name, values in rows),
+        f"{config.activation}, {config.resolution} px, stem stride {config.stem_stride}",
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A stage as it is shown."""
+
+    number: int
+    side: int  # of the map, in its pixels
+    width: int
+    convolved: int  # channels that PConv convolves
+    ratio: float
+    depth: int
+    hidden: int
+    expansion: float
+
+
+def stages_of(config: FasterNetConfig) -> list[Stage]:
+    """Return the stages, the first one first."""
+    return [
+        Stage(
+            number=i + 1,
+            side=config.resolution // config.stem_stride // 2**i,
+            width=width,
+            convolved=config.partial_widths[i],
+            ratio=config.partial_ratios[i],
+            depth=config.depths[i],
+            hidden=config.hidden_widths[i],
+            expansion=config.expansions[i],
+        )
+        for i, width in enumerate(config.widths)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A network as it is shown; `x` is its latency or, of several devices, its largest share."""
+
+    name: str
+    config: FasterNetConfig
+    accuracy: float
+    accuracy_kind: AccuracyKind
+    fp32_accuracy: float
+    readings: Readings
+    macs: int
+    params: int
+    feasible: bool
+    on_front: bool = False
+
+    @property
+    def x(self) -> float:
+        """Where it lies on the latency axis."""
+        return self.readings[0].median
+
+    @property
+    def measured(self) -> bool:
+        """Whether a clock gave all of its latencies."""
+        return self.readings[0].source == "measured"
+
+    @property
+    def unstable(self) -> bool:
+        """Whether a timing stayed unstable."""
+        return self.readings[0].unstable
+
+    @property
+    def accuracy_words(self) -> str:
+        """The accuracy or score without its unit; the named sizes may have none."""
+        known = not math.isnan(self.accuracy)
+        return accuracy_number(self.accuracy, self.accuracy_kind) if known else "\u2013"
+
+    @property
+    def bytes_moved(self) -> int:
+        """The memory traffic."""
+        return cost(self.config).memory_bytes
+
+    @property
+    def words(self) -> list[str]:
+        """Its accuracy with its unit, its latency, and its costs."""
+        number = accuracy_number(self.accuracy, self.accuracy_kind) + _UNIT[self.accuracy_kind]
+        costs = f"{format_count(self.macs)} MACs, {format_count(self.params)} parameters"
+        return [f"{NUMBER[self.accuracy_kind]} {number}", latency_words(self.readings), costs]
+
+    @property
+    def summary(self) -> str:
+        """Its accuracy, latency and costs in a line."""
+        return "; ".join(self.words)
+
+    def lines(self, name: str) -> str:
+        """Everything, one thing a line."""
+        accuracy, latency, costs = self.words
+        known = [] if math.isnan(self.accuracy) else [accuracy]
+        costs += f", {format_count(self.bytes_moved)} bytes moved"
+        return "\n".join([name, *known, latency, costs, *architecture_words(self.config)])
+
+
+def network_of(candidate: Candidate) -> Network:
+    """Return a network of a run as it is shown."""
+    fp32 = candidate.fp32_accuracy
+    return Network(
+        name=candidate.name,
+        config=candidate.config,
+        accuracy=candidate.accuracy,
+        accuracy_kind=candidate.accuracy_kind,
+        fp32_accuracy=candidate.accuracy if fp32 is None else fp32,
+        readings=readings_of(candidate.latency),
+        macs=candidate.macs,
+        params=candidate.params,
+        feasible=candidate.feasible,
+        on_front=candidate.on_front,
+    )
 
 
 def table(networks: Sequence[Network]) -> tuple[list[str], list[list[str]]]:
@@ -64,16 +268,10 @@ def table(networks: Sequence[Network]) -> tuple[list[str], list[list[str]]]:
     latencies = [c.readings for c in networks]
     backends = backends_differ(latencies)
     header = ["config", HEADINGS[kind], *_headings(latencies, backends=backends), "MACs", "params"]
-    lines = [
-        [
-            c.name,
-            c.accuracy_words,
-            *_cells(c.readings, backends=backends),
-            format_count(c.macs),
-            format_count(c.params),
-        ]
-        for c in networks
-    ]
+    lines = []
+    for c in networks:
+        costs = [format_count(c.macs), format_count(c.params)]
+        lines.append([c.name, c.accuracy_words, *_cells(c.readings, backends=backends), *costs])
     return header, lines
 
 
@@ -96,9 +294,9 @@ def rows(networks: Sequence[Network]) -> list[dict[str, str | float]]:
 def csv_text(networks: Sequence[Network], devices: Sequence[str]) -> str:
     """Return the records as CSV; `devices` are those of the study."""
     text = io.StringIO()
-    latency = latency_columns(devices)
     first, last = ("config", "accuracy", "accuracy_kind", "fp32_accuracy"), ("macs", "params")
-    writer = csv.DictWriter(text, (*first, *latency, *last), lineterminator="\n")
+    columns = (*first, *latency_columns(devices), *last)
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows(networks))
     return text.getvalue()
@@ -145,6 +343,12 @@ def _cells(readings: Readings, *, backends: bool) -> list[str]:
     return found
 
 
-def _comment(network: Network) -> str:
+def config_comment(network: Network) -> str:
+    """Return what a config file should say of the network: its accuracy, and how it was timed."""
     number = accuracy_number(network.accuracy, network.accuracy_kind)
-    return f"{_COMMENTS[network.accuracy_kind]} {number}; {latency_comment(network.readings)}"
+    latencies = "; ".join(
+        f"{m.median:.4g} ms [{m.low:.4g}, {m.high:.4g}] {m.source} on {m.device}, {m.runtime}"
+        f"{'' if m.precision == 'fp32' else f' in {m.precision}'}, {threads_of(m.threads)}"
+        for m in on_devices(network.readings)
+    )
+    return f"{_COMMENTS[network.accuracy_kind]} {number}; {latencies}"

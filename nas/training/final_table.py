@@ -10,8 +10,7 @@ from typing import Any
 from nas.finetune.folder import WEIGHTS
 from nas.gauge import source_words
 from nas.quantities import format_count, format_ms
-from nas.report.tables import latency_values
-from nas.report.words import backends_differ, readings_of
+from nas.report.tables import backends_differ, latency_values, readings_of
 from nas.training.ending import Ending, read_ending
 from predictors.measurement import Latency
 from search_spaces.io import atomic_write

@@ -271,7 +271,8 @@ class Trainer:
 
     def _accuracy(self, resolution: int) -> float:
         """On the validation split: whole images, or of the progressive stage just done."""
-        side = resolution if self.recipe.progressive else self._data.resolution
+        staged = "resolution" in self.recipe.progressive
+        side = resolution if staged else self._data.resolution
         if self.recipe.polynomial_averaging and self.evaluated is not self.network:
             some = calibration_images(self._data, count=_RECALIBRATED)
             recalibrate(self.evaluated, (self._placed(resized(images, side)) for images in some))

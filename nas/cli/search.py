@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from itertools import chain, count, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nas.cli.arguments import (
     add_json,
@@ -24,7 +24,7 @@ from nas.cli.arguments import (
 from nas.cli.device_options import add_devices
 from nas.cli.progress import print_table, show_search
 from nas.cli.targets import folder_name, targets_of
-from nas.study.options import SearchOptions
+from nas.study.options import AccuracyOption, SearchOptions
 
 if TYPE_CHECKING:
     from nas.estimators import Prepared
@@ -113,7 +113,7 @@ def run_search(arguments: argparse.Namespace) -> int:
         print(remark, file=sys.stderr)
     try:
         mirror = _mirror(arguments.storage, run)
-        steps = run.steps(ray_address=arguments.ray, trial_timeout_s=_seconds(arguments),
+        steps = run.steps(ray_address=arguments.ray, trial_timeout_s=arguments.trial_timeout and arguments.trial_timeout / 1e3,
                           workers=workers)  # fmt: skip
         steps = _mirrored(steps, mirror, run)
         show_search(steps, f"{run.device.description}; {folder}")
@@ -193,7 +193,7 @@ def _prepared(arguments: argparse.Namespace, folder: Path) -> "Prepared":
         progressive=arguments.progressive, weights=arguments.weights or "",
     )  # fmt: skip
     automatic = arguments.accuracy == "auto" and not arguments.resume
-    return prepared(options, automatic=automatic, minutes=_minutes(arguments))
+    return prepared(options, automatic=automatic, minutes=arguments.time and arguments.time / 60e3)
 
 
 def _workers(arguments: argparse.Namespace, options: SearchOptions) -> "WorkerRequest":
@@ -213,40 +213,37 @@ def _workers(arguments: argparse.Namespace, options: SearchOptions) -> "WorkerRe
     return request
 
 
-def _accuracy(arguments: argparse.Namespace, folder: Path) -> Any:
-    """As told; without data a score, with data trained; `auto` is what a run to go on with has."""
+def _accuracy(arguments: argparse.Namespace, folder: Path) -> AccuracyOption:
+    """As asked; without data a score, with data trained; `auto` is what a run to go on with has."""
     if arguments.accuracy == "auto" and arguments.resume:
-        from nas.study.store import read_run
+        return _kept(folder).accuracy
+    asked: AccuracyOption | None = None if arguments.accuracy == "auto" else arguments.accuracy
+    return asked or ("train" if arguments.data else "proxy")
 
-        return SearchOptions.from_json(read_run(folder)["options"]).accuracy
-    told = None if arguments.accuracy == "auto" else arguments.accuracy
-    return told or ("train" if arguments.data else "proxy")
+
+def _trials(arguments: argparse.Namespace, folder: Path) -> int:
+    """As asked; those that a run to go on with has."""
+    if arguments.trials is not None:
+        return int(arguments.trials)
+    if arguments.resume:
+        return _kept(folder).trials
+    return TRAINED_TRIALS if _accuracy(arguments, folder) == "train" else TRIALS
+
+
+def _kept(folder: Path) -> SearchOptions:
+    """The options of a run to go on with."""
+    from nas.study.store import read_run
+
+    return SearchOptions.from_json(read_run(folder)["options"])
 
 
 def _refuse_idle_time(arguments: argparse.Namespace) -> None:
     """Refuse a time for training where nothing is chosen by it."""
     if arguments.time is not None and arguments.accuracy != "auto":
-        raise ValueError(f"`time` must be left out unless `accuracy` is auto, but got "
-                         f"{arguments.time / 1e3:g} s. Add --accuracy auto.")  # fmt: skip
-
-
-def _minutes(arguments: argparse.Namespace) -> float | None:
-    return None if arguments.time is None else arguments.time / 60e3
-
-
-def _seconds(arguments: argparse.Namespace) -> float | None:
-    return None if arguments.trial_timeout is None else arguments.trial_timeout / 1e3
-
-
-def _trials(arguments: argparse.Namespace, folder: Path) -> int:
-    """As told; those that a run to go on with has."""
-    if arguments.trials is not None:
-        return int(arguments.trials)
-    if arguments.resume:
-        from nas.study.store import read_run
-
-        return SearchOptions.from_json(read_run(folder)["options"]).trials
-    return TRAINED_TRIALS if _accuracy(arguments, folder) == "train" else TRIALS
+        raise ValueError(
+            f"`time` must be left out unless `accuracy` is auto, but got {arguments.time / 1e3:g} "
+            "s. Add --accuracy auto."
+        )
 
 
 def _folder(arguments: argparse.Namespace) -> Path:

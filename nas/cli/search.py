@@ -109,11 +109,12 @@ def run_search(arguments: argparse.Namespace) -> int:
         run = resume_run(folder, ready.options, repair=arguments.repair, fresh=arguments.fresh)
     else:
         run = start_run(folder, ready.options, fresh=arguments.fresh)
+    timeout_s = arguments.trial_timeout and arguments.trial_timeout / 1e3
     for remark in ready.remarks:
         print(remark, file=sys.stderr)
     try:
         mirror = _mirror(arguments.storage, run)
-        steps = run.steps(ray_address=arguments.ray, trial_timeout_s=arguments.trial_timeout and arguments.trial_timeout / 1e3,
+        steps = run.steps(ray_address=arguments.ray, trial_timeout_s=timeout_s,
                           workers=workers)  # fmt: skip
         steps = _mirrored(steps, mirror, run)
         show_search(steps, f"{run.device.description}; {folder}")

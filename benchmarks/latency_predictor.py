@@ -30,6 +30,7 @@ from predictors.cost import cost
 from predictors.devices.device import Device
 from predictors.devices.registry import open_device
 from predictors.latency import LatencyPredictor, next_batch, one_hot
+from predictors.measurement import Latency
 from search_spaces.fasternet import FASTERNET, SPACES, FasterNetConfig
 
 RESULTS = Path(__file__).parent / "results"
@@ -55,7 +56,8 @@ def main() -> None:
             "ridge on one-hot choices, random networks": _ridge_on_random(test)}  # fmt: skip
     for name, row in rows.items():
         print(f"{name:42}" + "".join(f"  {key} {value:.4g}" for key, value in row.items()))
-    timed = next(iter(read_measurements(folder / "fit").values()))
+    timed = next(iter(_latencies(folder / "fit").values()))
+    assert timed.backend is not None
     machine = f"{timed.context.machine}, {timed.backend.runtime} {timed.context.runtime_version}"
     result = {"device": f"{machine}, one thread: measured", "limit_ms": options.limit_ms,
               "fitted": len(fit), "tested": len(test), "predictors": rows}  # fmt: skip
@@ -66,7 +68,14 @@ def main() -> None:
 def _fit_set(folder: Path, device: Device, limit_ms: float) -> list[tuple[Any, float]]:
     if not _timed(folder):
         _time(folder, device, [FASTERNET["t0"]])
-    while batch := next_batch(SPACE, _timed(folder), limit_ms=limit_ms, total=FIT, seed=0):
+    budgets_ms = {device.name: limit_ms}
+    while batch := next_batch(
+        SPACE,
+        [(config, {device.name: ms}) for config, ms in _timed(folder)],
+        budgets_ms=budgets_ms,
+        total=FIT,
+        seed=0,
+    ):
         _time(folder, device, batch)
     return _timed(folder)
 
@@ -90,19 +99,25 @@ def _time(folder: Path, device: Device, configs: Sequence[FasterNetConfig]) -> N
     folder.mkdir(exist_ok=True)
     timed = device.measure_each(configs, repeats=PROCESSES)
     for config, measured in zip(configs, timed, strict=True):
-        entry = {"config": asdict(config), "measurement": asdict(measured)}
+        entry = {"config": asdict(config), "latencies": {device.name: measured.as_json()}}
         journal.append(folder / "measurements.jsonl", [entry])
         print(f"{len(_timed(folder))} timed, {measured.median_ms:.3g} ms", flush=True)
 
 
 def _timed(folder: Path) -> list[tuple[Any, float]]:
-    return [(config, m.median_ms) for config, m in read_measurements(folder).items()]
+    return [(config, latency.median_ms) for config, latency in _latencies(folder).items()]
+
+
+def _latencies(folder: Path) -> dict[FasterNetConfig, Latency]:
+    """The latencies on the one device."""
+    found = read_measurements(folder).items()
+    return {config: latency for config, each in found for latency in each.by_device.values()}
 
 
 def _by_one(folder: Path) -> list[tuple[Any, float]]:
     """What the first process alone says: by its blocks beside those of all processes."""
     found = []
-    for config, m in read_measurements(folder).items():
+    for config, m in _latencies(folder).items():
         first, *others = (median(blocks) for blocks in m.samples_ms)
         found.append((config, m.median_ms * first / geometric_mean([first, *others])))
     return found

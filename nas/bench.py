@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from nas.bench_subjects import LAYERS, Row, Subject
 from nas.quantities import format_count, format_ms
@@ -185,12 +185,10 @@ def plain_name(*words: str) -> str:
     return re.sub(r"[^\w.]+", "-", "-".join(words)).strip("-.")
 
 
-def write_bench(
-    folder: Path, topic: Topic, rows: Sequence[Row], facts: Mapping[str, object]
-) -> None:
+def write_bench(folder: Path, topic: Topic, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:
     """Write TOPIC.csv, TOPIC.json and, if anything was timed, TOPIC.png.
 
-    `facts` are those of the machine, among them `device`, its description.
+    `facts` are those of the machine, with its one device.
 
     Raises:
         OSError: if a file cannot be written; one of before is then as it was.
@@ -201,7 +199,8 @@ def write_bench(
     atomic_write(folder / f"{topic}.json", json.dumps(document, indent=2) + "\n")
     timed = [row for row in rows if row.latency is not None]
     if timed:
-        save(_FIGURES[topic](timed, device=str(facts["device"])), folder / f"{topic}.png")
+        (device,) = facts["devices"].values()
+        save(_FIGURES[topic](timed, device=device["description"]), folder / f"{topic}.png")
 
 
 def bench_table(topic: Topic, rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:

@@ -11,7 +11,7 @@ from random import Random
 from statistics import median
 from typing import TYPE_CHECKING
 
-from nas.search.feasibility import Gate, PredictLatency
+from nas.search.feasibility import Gate, PredictRatio
 from nas.search.guided import AccuracyPrior
 from nas.search.pareto import going_on
 from nas.study.file_accuracies import Weighted
@@ -110,15 +110,15 @@ def supernet_training(
 
 
 def within_budget(
-    space: Space[FasterNetConfig], predict: PredictLatency, budget_ms: float, seed: int
+    space: Space[FasterNetConfig], predict: PredictRatio, seed: int
 ) -> list[FasterNetConfig]:
-    """Return random networks that are predicted to meet the budget, by ascending MACs."""
+    """Return random networks that are predicted to meet every budget, by ascending MACs."""
     rng = Random(f"supernet/{seed}")
     drawn = list(dict.fromkeys(space.random_genes(rng) for _ in range(DRAWN)))
-    upper_ms = predict([space.decode(genes) for genes in drawn]).high_ms
-    found = [genes for genes, ms in zip(drawn, upper_ms, strict=True) if ms <= budget_ms][:SAMPLE]
+    ends = predict([space.decode(genes) for genes in drawn]).high
+    found = [genes for genes, end in zip(drawn, ends, strict=True) if end <= 1][:SAMPLE]
     if len(found) < SAMPLE:  # few networks are so fast, or there are few networks
-        gate = Gate(space, predict, budget_ms)
+        gate = Gate(space, predict)
         admitted = (gate.admit(genes, rng) for genes in drawn[:SAMPLE])
         found = [genes for genes in admitted if genes is not None]
     return sorted(map(space.decode, found), key=lambda config: cost(config).macs)

@@ -11,18 +11,19 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
+from nas.devices import Devices
 from nas.search.trial import Evaluate, Outcome, evaluated
 from predictors.devices.connection import DeviceLostError
 from predictors.devices.device import Device, Measures, Network
-from predictors.devices.joint import JointDevice, places_of
 from predictors.devices.pool import PooledDevice, time_here
 from predictors.devices.several import MultiBackendDevice
 from predictors.measurement import Latency
 from search_spaces.io import first_line
 
+S = TypeVar("S")
 SETTINGS = {  # of Ray, in the environment, where the user has not set them
     "RAY_USAGE_STATS_ENABLED": "0",
     # Ray's future default; without it this version warns of a change on machines without GPU.
@@ -47,7 +48,7 @@ class _Submitted:
     retries: int = RETRIES
 
 
-class RayPool:
+class RayPool(Generic[S]):
     """Evaluates in Ray tasks of one core each; use as a context manager.
 
     An evaluation that takes longer than `timeout_s`, counted from when it begins to run, is ended
@@ -60,7 +61,7 @@ class RayPool:
 
     def __init__(
         self,
-        evaluate: Evaluate,
+        evaluate: Evaluate[S],
         *,
         address: str | None = None,
         timeout_s: float | None = None,
@@ -72,7 +73,7 @@ class RayPool:
         self._gpu = gpu
         self._running: dict[Any, _Submitted] = {}
 
-    def __enter__(self) -> "RayPool":
+    def __enter__(self) -> "RayPool[S]":
         with ExitStack() as stack:
             self._ray = stack.enter_context(joined(self._address))
             self._sent = self._ray.put(self._evaluate)
@@ -87,7 +88,7 @@ class RayPool:
         """Start a task."""
         self._start(_Submitted(number, config, mark=f"trial-{uuid4().hex}"))
 
-    def next_finished(self) -> Outcome:
+    def next_finished(self) -> Outcome[S]:
         """Wait for one of the tasks; one whose worker or node was lost is started again."""
         outcome = None
         while outcome is None:
@@ -100,17 +101,17 @@ class RayPool:
         task = named.remote(self._sent, trial.number, trial.config, self._timeout_s, trial.mark)
         self._running[task] = trial
 
-    def _outcome(self, task: Any) -> Outcome | None:
+    def _outcome(self, task: Any) -> Outcome[S] | None:
         trial = self._running.pop(task)
         try:
-            outcome: Outcome = self._ray.get(task)
+            outcome: Outcome[S] = self._ray.get(task)
         except self._ray.exceptions.RayTaskError as error:  # what it was given could not be read
             return Outcome(trial.number, None, first_line(error.cause), lost=True)
         except self._ray.exceptions.RayError as error:
             return self._after_loss(trial, error)
         return outcome
 
-    def _after_loss(self, trial: _Submitted, error: Exception) -> Outcome | None:
+    def _after_loss(self, trial: _Submitted, error: Exception) -> Outcome[S] | None:
         """Say that the trial was too late, or start it again."""
         if self._timeout_s and self._was_late(trial.mark):
             late = f"TimeoutError: it took over {self._timeout_s:g} s"
@@ -143,8 +144,8 @@ class RayPool:
 
 
 def evaluated_within(
-    evaluate: Evaluate, number: int, config: object, timeout_s: float | None, mark: str
-) -> Outcome:
+    evaluate: Evaluate[Any], number: int, config: object, timeout_s: float | None, mark: str
+) -> Outcome[Any]:
     """Evaluate a config; end this process if that takes too long, however it hangs.
 
     The timer is a thread of C, which needs no lock of Python's. It writes into the file `mark`
@@ -254,30 +255,24 @@ def _knock(address: str | None) -> None:
 
 
 @contextmanager
-def through_ray(device: Device, address: str | None) -> Iterator[Device]:
-    """Give the device; if it is a pool, let Ray run the timing where it has the boards.
+def through_ray(devices: Devices, address: str | None) -> Iterator[Devices]:
+    """Give the devices; let Ray run the timing of those that are pools where it has the boards.
 
     A board is the Ray resource of its name, as in `ray start --resources='{"pi1": 1}'`. A cluster
     of this machine's own has all of them. A board that a given cluster lacks is timed from this
-    process, and a remark says so. Any other device is given as it is, and no cluster is joined.
-
-    Of several devices those that are pools are timed so.
+    process, and a remark says so. Without a pool no cluster is joined.
 
     Raises:
         RuntimeError: if the cluster cannot be reached.
     """
-    each = [one for place in places_of(device) for one in _by_backend(place)]
+    each = [one for device in devices.values() for one in _by_backend(device)]
     pools = [one for one in each if isinstance(one, PooledDevice)]
     if not pools:
-        yield device
+        yield devices
         return
     boards = [b.name for pool in pools for b in pool.boards if b.name not in TAKEN]
     with joined(address, resources=boards) as ray:
-        if isinstance(device, JointDevice):
-            places = tuple(_in_tasks(ray, place) for place in device.places)
-            yield replace(device, places=places)
-        else:
-            yield _in_tasks(ray, device)
+        yield {name: _in_tasks(ray, device) for name, device in devices.items()}
 
 
 def _in_tasks(ray: Any, device: Device) -> Device:

@@ -4,7 +4,7 @@ Configs become rows of numbers: from their layers if they have them, else from t
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, Literal
@@ -107,6 +107,25 @@ class Prediction:
     mean_ms: Array
     low_ms: Array
     high_ms: Array
+
+
+@dataclass(frozen=True)
+class RatioPrediction:
+    """Predicted latency/budget ratios of n configs: means and upper ends, arrays of shape [n]."""
+
+    mean: Array
+    high: Array
+
+
+def worst_ratios(
+    predictions: Mapping[str, Prediction], budgets_ms: Mapping[str, float]
+) -> RatioPrediction:
+    """Return the worst ratio of each config over the devices, as `worst_ratio` does of one."""
+    on_each = [(predictions[name], ms) for name, ms in budgets_ms.items()]
+    return RatioPrediction(
+        mean=np.max([p.mean_ms / ms for p, ms in on_each], axis=0),
+        high=np.max([p.high_ms / ms for p, ms in on_each], axis=0),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,22 +310,25 @@ def _check(space: AnySpace, configs: Sequence[object], latencies: Array) -> None
 
 FIRST = 16  # networks chosen before there is a predictor
 POOL = 3000
-HEADROOM = 1.25  # networks up to this much over the limit are useful too
+HEADROOM = 1.25  # budgets: networks up to this much over one are useful too
+
+
+Measured = Sequence[tuple[Any, Mapping[str, float]]]  # configs, and their latencies in ms by device
 
 
 def next_batch(
     space: AnySpace,
-    measured: Sequence[tuple[Any, float]],
+    measured: Measured,
     *,
-    limit_ms: float,
+    budgets_ms: Mapping[str, float],
     total: int,
     seed: int,
 ) -> list[Any]:
-    """Return the networks to time next, given (config, latency in ms) of those timed before.
+    """Return the networks to time next, given the latencies of those timed before.
 
-    `measured` starts with one network of any size. The first batch covers the costs under the
-    limit as a guess from that network; the second covers what a predictor fitted to the first
-    expects under it. An empty list means that there are `total` of them.
+    `measured` starts with one network of any size. The first batch covers the costs within the
+    budgets as a guess from that network; the second covers what predictors fitted to the first
+    expect within them. An empty list means that there are `total` of them.
 
     Raises:
         ValueError: if nothing was measured yet.
@@ -319,21 +341,21 @@ def next_batch(
     first = len(measured) <= FIRST
     before = measured[: 1 if first else FIRST + 1]
     end = min(FIRST + 1, total) if first else total
-    batch = _batch(space, before, limit_ms, end - len(before), Random(f"{seed}/{first}"))
+    batch = _batch(space, before, budgets_ms, end - len(before), Random(f"{seed}/{first}"))
     known = {config for config, _ in measured}
     return [config for config in batch if config not in known][: end - len(measured)]
 
 
 def _batch(
-    space: AnySpace, measured: Sequence[tuple[Any, float]], limit_ms: float, n: int, rng: Random
+    space: AnySpace, measured: Measured, budgets_ms: Mapping[str, float], n: int, rng: Random
 ) -> list[Any]:
-    """Choose n networks under the limit, or near it where few are under it."""
+    """Choose n networks within the budgets, or near them where few are within."""
     known = [config for config, _ in measured]
     pool = [space.decode(_skewed(space, rng)) for _ in range(POOL)]
     fresh = list(dict.fromkeys(config for config in pool if config not in known))
-    expected = _expected_ms(space, measured, fresh)
+    expected = _expected_ratios(space, measured, budgets_ms, fresh)
     cheapest = [fresh[i] for i in np.argsort(expected, kind="stable")]
-    within = int(np.sum(expected <= HEADROOM * limit_ms))
+    within = int(np.sum(expected <= HEADROOM))
     return _spread(known, cheapest[: max(within, 2 * n)], n)
 
 
@@ -347,14 +369,20 @@ def _skewed(space: AnySpace, rng: Random) -> Genes:
     return tuple(int(n * rng.random() ** power) for n in space.cardinalities)
 
 
-def _expected_ms(
-    space: AnySpace, measured: Sequence[tuple[Any, float]], pool: Sequence[object]
+def _expected_ratios(
+    space: AnySpace, measured: Measured, budgets_ms: Mapping[str, float], pool: Sequence[object]
 ) -> Array:
-    configs, latencies = [c for c, _ in measured], [ms for _, ms in measured]
+    configs = [config for config, _ in measured]
     if len(measured) > FIRST:
-        return LatencyPredictor.fit(space, configs, latencies).predict(pool).mean_ms
+        fitted = {
+            name: LatencyPredictor.fit(space, configs, [on_each[name] for _, on_each in measured])
+            for name in budgets_ms
+        }
+        predictions = {name: predictor.predict(pool) for name, predictor in fitted.items()}
+        return worst_ratios(predictions, budgets_ms).mean
+    ratio = max(measured[0][1][name] / ms for name, ms in budgets_ms.items())
     macs = np.asarray(costs([configs[0], *pool]).macs, dtype=float)
-    return np.asarray(latencies[0] * macs[1:] / macs[0])
+    return np.asarray(ratio * macs[1:] / macs[0])
 
 
 def _spread(known: Sequence[object], candidates: Sequence[object], n: int) -> list[Any]:

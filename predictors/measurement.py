@@ -128,22 +128,11 @@ class Latency:
     high_ms: Milliseconds
     source: Source
     device: str
-    backend: Backend
+    backend: Backend | None  # None of a prediction: which of several is the fastest is not known
     unstable: bool = False
     samples_ms: tuple[tuple[Milliseconds, ...], ...] = ()
     context: Context = Context()
-    parts: tuple[tuple[str, "Latency"], ...] = ()
     slower: tuple["Latency", ...] = ()
-
-    @property
-    def on_each(self) -> tuple[tuple[str, "Latency"], ...]:
-        """The latency in milliseconds on each device, by its name."""
-        return self.parts or ((self.device, self),)
-
-    @property
-    def timed(self) -> bool:
-        """Whether a clock was read, on one device at least."""
-        return any(part.source == "measured" for _, part in self.on_each)
 
     def meets(self, budget_ms: float) -> bool:
         """Whether the upper end of the interval is within the budget."""
@@ -153,7 +142,6 @@ class Latency:
         """Return it as JSON values."""
         values = {**asdict(self), "context": self.context.as_json()}
         values["slower"] = [other.as_json() for other in self.slower]
-        values["parts"] = [[name, part.as_json()] for name, part in self.parts]
         return {name: value for name, value in values.items() if value != []}
 
     @classmethod
@@ -198,6 +186,42 @@ class Latencies:
     """What a network has: its latency on each device, by the device's name."""
 
     by_device: Mapping[str, Latency]
+
+    @property
+    def measured(self) -> bool:
+        """Whether a clock was read on one device at least."""
+        return any(one.source == "measured" for one in self.by_device.values())
+
+    @property
+    def source(self) -> Source:
+        """Predicted if the latency on any device is."""
+        return "predicted" if any(map(_is_predicted, self.by_device.values())) else "measured"
+
+    @property
+    def unstable(self) -> bool:
+        """Whether the latency on any device is."""
+        return any(one.unstable for one in self.by_device.values())
+
+    def meet(self, budgets_ms: Mapping[str, float]) -> bool:
+        """Whether a network is feasible: within the budget on every device that has one."""
+        return all(self.by_device[name].meets(ms) for name, ms in budgets_ms.items())
+
+    def as_json(self) -> dict[str, Any]:
+        """Return them as JSON values."""
+        return {name: one.as_json() for name, one in self.by_device.items()}
+
+    @classmethod
+    def from_json(cls, values: object) -> "Latencies":
+        """Return the latencies that `as_json` spelled.
+
+        Raises:
+            ValueError: if the values are others, naming the field.
+        """
+        return cls(msgspec.convert(values, dict[str, Latency]))
+
+
+def _is_predicted(latency: Latency) -> bool:
+    return latency.source == "predicted"
 
 
 @dataclass(frozen=True, kw_only=True)

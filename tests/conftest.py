@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from loopback_sshd import SSHD, Server, running_sshd
@@ -73,13 +74,13 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
     @contextmanager
     def in_process(
-        evaluate: Evaluate, *, address: str | None, timeout_s: float | None, gpu: float
-    ) -> Iterator[InProcess]:
+        evaluate: Evaluate[Any], *, address: str | None, timeout_s: float | None, gpu: float
+    ) -> Iterator[InProcess[Any]]:
         assert (address, timeout_s, gpu) == (None, None, 0.0)
         yield InProcess(evaluate)
 
-    monkeypatch.setattr("nas.run.RayPool", in_process)
-    monkeypatch.setattr("nas.run.joined", nullcontext)
+    monkeypatch.setattr("nas.pipeline.RayPool", in_process)
+    monkeypatch.setattr("nas.pipeline.joined", nullcontext)
 
 
 @pytest.fixture

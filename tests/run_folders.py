@@ -4,20 +4,23 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-from nas.search.trial import Outcome, Scores
+from specs import each, latency, on, scores
+
+from nas.search.trial import Outcome
 from nas.study.options import SearchOptions
 from nas.study.store import Study, write_run
 from predictors.cost import cost
-from predictors.measurement import Backend, Latency
+from predictors.measurement import Latencies
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 
 HOSTILE = "<script>alert('x')</script>"
 MACHINE = {
-    "device": f"A board {HOSTILE}, onnxruntime 1.0", "source": "measured", "cores": 2,
+    "devices": {"cpu": {"description": f"A board {HOSTILE}, onnxruntime 1.0",
+                        "source": "measured"}}, "cores": 2,
     "platform": "Linux", "python": "3.11", "versions": {"fasternas": "0.1.0", "torch": "2.9"},
 }  # fmt: skip
 OPTIONS = SearchOptions(
-    device="cpu", budget_ms=2.0, space="fasternet-32", trials=30, accuracy="train",
+    devices=on("cpu", 2.0), space="fasternet-32", trials=30, accuracy="train",
     data=f"pictures/{HOSTILE}", classes=10,
 )  # fmt: skip
 
@@ -32,12 +35,11 @@ def accuracy_of(config: FasterNetConfig) -> float:
     return 80.0 + 1.5 * config.depths[2] + 0.2 * sum(config.depths) + config.widths[0] / 100
 
 
-def measurement_of(config: FasterNetConfig) -> Latency:
+def measurement_of(config: FasterNetConfig) -> Latencies:
     """A timing without error."""
     ms = latency_of(config)
-    return Latency(median_ms=ms, low_ms=0.97 * ms, high_ms=1.03 * ms, source="measured",
-                       device="cpu", backend=Backend("onnxruntime"),
-                       unstable=config.depths[0] == 3)  # fmt: skip
+    found = replace(latency(ms), low_ms=0.97 * ms, high_ms=1.03 * ms)
+    return each(replace(found, unstable=config.depths[0] == 3))
 
 
 def make_run(
@@ -52,7 +54,7 @@ def make_run(
     write_run(folder, {"options": options.as_json(), "machine": MACHINE,
                        "remarks": [f"Board {HOSTILE} was lost."]})  # fmt: skip
     space, rng = options.open_space(), Random(0)
-    study = Study(folder, space, options.budget_ms)
+    study = Study(folder, space, options.budgets_ms)
     for _ in range(timed):
         config = space.sample(rng)
         study.keep_measurement(config, measurement_of(config))
@@ -60,9 +62,9 @@ def make_run(
         genes = space.random_genes(rng)
         config = space.decode(genes)
         ms = latency_of(config)
-        scores = Scores(accuracy=accuracy_of(config), latency_ms=ms, latency_high_ms=1.03 * ms)
+        found = scores(accuracy_of(config), ms, 1.03 * ms, device=options.devices[0].name)
         error = f"ValueError: {HOSTILE}" if failed and number == 3 else None
-        study.keep(genes, Outcome(number, None if error else scores, error))
+        study.keep(genes, Outcome(number, None if error else found, error))
         if trials >= options.trials:
             study.keep_measurement(config, measurement_of(config))
     t0 = replace(FASTERNET["t0"], resolution=32, classes=10)

@@ -35,7 +35,7 @@ from predictors.backends.table import (
 from predictors.devices.agent.bootstrap import BOOTSTRAP
 from predictors.devices.connection import Connection, program
 from predictors.devices.registry import open_device
-from predictors.measurement import TimingProtocol
+from predictors.measurement import Backend, TimingProtocol
 
 COMPUTING = [line for line in TABLE if line.format != "yaml"]
 NO_BF16 = "this processor has no bf16"
@@ -187,7 +187,7 @@ def test_a_device_times_what_was_deployed(line: Runtime, scratch: Path) -> None:
     device = open_device("cpu", runtime=line.name, precision=line.precision, protocol=protocol)
     (measured,) = device.measure_each([TINY])
     assert measured.median_ms > 0
-    assert (measured.backend.runtime, measured.backend.precision) == (line.name, line.precision)
+    assert measured.backend == Backend(line.name, line.precision)
     assert measured.context.runtime_version == version(line.package)
     assert (line.precision in device.description) == (line.precision != "fp32")
     assert list(scratch.iterdir()) == list(Path.cwd().iterdir()) == []

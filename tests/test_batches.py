@@ -64,7 +64,7 @@ def test_measure_says_how_many_images_a_second(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     file = write_onnx(config_model(TINY), tmp_path / "tiny")
-    assert main(["measure", str(file), "--batch", "8", "--processes", "1"]) == 0
+    assert main(["measure", str(file), "--batch", "8", "--repeats", "1"]) == 0
     shown = capsys.readouterr().out
     assert "tiny.onnx x8" in shown
     assert "images/s" in shown

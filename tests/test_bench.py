@@ -95,7 +95,7 @@ def _refused(arguments: Sequence[str], words: str, streams: Streams) -> None:
 
 
 def test_models_are_timed_written_and_not_timed_again(names: list[str], capsys: Streams) -> None:
-    assert main(["bench", "models", "--processes", "1", *names]) == 0
+    assert main(["bench", "models", "--repeats", "1", *names]) == 0
     out, err = capsys.readouterr()
     header, _, tiny, wider = out.splitlines()
     assert header.split() == ["model", "latency", "ms", "95", "%", "interval", "source", "MACs",
@@ -112,7 +112,7 @@ def test_models_are_timed_written_and_not_timed_again(names: list[str], capsys: 
     assert _size_of((written / "models.png").read_bytes()) == (1920, 2040)
     document = json.loads((written / "models.json").read_text())
     device = open_device("cpu")
-    assert document["machine"]["device"] == device.description
+    assert document["machine"]["devices"]["cpu"]["description"] == device.description
     assert document["machine"]["versions"]["onnxruntime"] in device.description
     for row, record, config in zip(
         _table(written / "models.csv"), document["rows"], (TINY, WIDER), strict=True
@@ -124,7 +124,7 @@ def test_models_are_timed_written_and_not_timed_again(names: list[str], capsys: 
         assert (record["kind"], record["resolution"], record["failed"]) == ("FasterNet", 32, "")
         assert row == {key: "" if value is None else str(value) for key, value in record.items()}
 
-    assert main(["bench", "models", "--processes", "1", "tiny.yaml", "--json"]) == 0
+    assert main(["bench", "models", "--repeats", "1", "tiny.yaml", "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out) == document["rows"][:1]
     assert "1 of 1: tiny.yaml " in err
@@ -136,7 +136,7 @@ def test_operators_are_timed_with_their_latency_a_layer(
     monkeypatch: pytest.MonkeyPatch, capsys: Streams
 ) -> None:
     monkeypatch.setattr("nas.bench_subjects.MAPS", ((32, 8, 8),))
-    assert main(["bench", "operators", "--processes", "1", "--out", "here"]) == 0
+    assert main(["bench", "operators", "--repeats", "1", "--out", "here"]) == 0
     rows = _table(Path("here/operators.csv"))
     lines = capsys.readouterr().out.splitlines()
     assert [row["kind"] for row in rows] == ["Conv3x3", "GConv3x3", "DWConv3x3", "PConv3x3"]
@@ -156,7 +156,7 @@ def test_a_network_that_cannot_be_exported_is_reported_and_the_rest_goes_on(
 ) -> None:
     subjects = [_subject(config_model(TINY, name="tiny")), _subject(BROKEN)]
     monkeypatch.setattr("nas.cli.bench.model_subjects", lambda _: subjects)
-    assert main(["bench", "models", "--processes", "1", "--out", "out"]) == 0
+    assert main(["bench", "models", "--repeats", "1", "--out", "out"]) == 0
     out, err = capsys.readouterr()
     assert "2 of 2: broken failed: cannot be run\n" in err
     assert "failed: cannot be run" in out.splitlines()[3]
@@ -172,7 +172,7 @@ def test_where_nothing_can_be_timed_one_line_says_why_and_nothing_is_left(
 ) -> None:
     other = replace(BROKEN, name="other", identity='{"broken": 2}')
     monkeypatch.setattr("nas.cli.bench.model_subjects", lambda _: [_subject(BROKEN)])
-    assert main(["bench", "models", "--processes", "1"]) == 2
+    assert main(["bench", "models", "--repeats", "1"]) == 2
     assert "error: `network` must be one that cpu can run, but got broken: cannot be run" in (
         capsys.readouterr().err
     )

@@ -47,7 +47,7 @@ def test_a_board_that_is_lost_ends_it_at_once_and_what_was_timed_stays(
     server: Server, monkeypatch: pytest.MonkeyPatch, capsys: Streams
 ) -> None:
     assert main(["devices", "add", "pi", "--ssh", server.address]) == 0
-    command = ["bench", "models", "--device", "pi", "--processes", "1", "--out", "out"]
+    command = ["bench", "models", "--device", "pi", "--repeats", "1", "--out", "out"]
     assert main([*command, "tiny.yaml"]) == 0
     before = _table(Path("out/models.csv"))
     server.dies()

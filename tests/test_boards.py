@@ -46,7 +46,7 @@ def test_a_board_is_added_listed_checked_timed_and_removed(server: Server, capsy
     device = open_device("pi")
     larger, tiny = device.measure_each([LARGER, TINY], repeats=2)
     assert larger.median_ms > 3 * tiny.median_ms
-    assert (tiny.source, tiny.device, tiny.backend.threads) == ("measured", "pi", 1)
+    assert (tiny.source, tiny.device, tiny.backend) == ("measured", "pi", Backend())
     assert server.left() == []
     until(lambda: server.agents() == [])
 
@@ -64,7 +64,7 @@ def test_a_board_has_other_runtimes_too(
     device = open_device("pi")
     assert device.backends == (Backend("onnxruntime", "int8"),)
     (measured,) = device.measure_each([TINY], repeats=1)
-    assert measured.backend.precision == "int8"
+    assert measured.backend == Backend(precision="int8")
     other = open_device("pi", runtime="torch", precision="fp32")
     assert other.backends == (Backend("torch"),)
     assert version("torch") in other.description

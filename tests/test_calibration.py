@@ -40,6 +40,13 @@ def _start(space: Space[Any]) -> Timed:
     return [(first, _latencies([first])[0])]
 
 
+def _next(
+    space: Space[Any], timed: Timed, limit_ms: float, *, total: int = TOTAL, seed: int = 0
+) -> list[Any]:
+    on_one = [(config, {"arm": ms}) for config, ms in timed]
+    return next_batch(space, on_one, budgets_ms={"arm": limit_ms}, total=total, seed=seed)
+
+
 def _batches(
     name: str, limit_ms: float, *, timed: Timed | None = None, total: int = TOTAL, seed: int = 0,
     noise: float = 0.0,
@@ -48,7 +55,7 @@ def _batches(
     space = SPACES[name]
     timed = list(timed or _start(space))
     found = [list(timed)]
-    while batch := next_batch(space, timed, limit_ms=limit_ms, total=total, seed=seed):
+    while batch := _next(space, timed, limit_ms, total=total, seed=seed):
         found.append(list(zip(batch, _latencies(batch, noise), strict=True)))
         timed += found[-1]
         assert len(timed) <= total
@@ -151,15 +158,15 @@ def test_a_limit_that_few_networks_meet_still_gets_its_networks(name: str, limit
 def test_having_enough_asks_for_none() -> None:
     timed = _all(_batches("fasternet-32", 1.0, total=FIRST + 1))
     for total in (1, FIRST, FIRST + 1):
-        assert next_batch(SPACES["fasternet-32"], timed, limit_ms=1.0, total=total, seed=0) == []
+        assert _next(SPACES["fasternet-32"], timed, 1.0, total=total) == []
 
 
 def test_nothing_measured_is_nothing_to_start_from() -> None:
     with pytest.raises(ValueError, match=r"`measured` must hold one network to start from"):
-        next_batch(SPACES["fasternet"], [], limit_ms=10.0, total=TOTAL, seed=0)
+        _next(SPACES["fasternet"], [], 10.0)
 
 
 def test_a_latency_that_is_none_is_refused() -> None:
     timed = [(config, 0.0) for config in FASTERNET.values()] * 3
     with pytest.raises(ValueError, match=r"`latencies_ms` must be positive numbers"):
-        next_batch(SPACES["fasternet"], timed, limit_ms=10.0, total=TOTAL, seed=0)
+        _next(SPACES["fasternet"], timed, 10.0)

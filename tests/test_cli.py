@@ -9,17 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from specs import on, scores
 
 import fasternas as fn
 from nas.cli.main import main
-from nas.search.trial import Outcome, Scores
+from nas.search.trial import Outcome
 from nas.study.options import SearchOptions
 from nas.study.run_folder import start_run
 
 PROGRAM = Path(sys.executable).with_name("fasternas")
 COMMANDS = ("search", "show", "measure", "spaces", "devices", "measurements")
 SEARCH = ["search", "--device", "arm", "--budget", "10ms"]
-OPTIONS = SearchOptions(device="arm", budget_ms=10.0, trials=4)
+OPTIONS = SearchOptions(devices=on("arm", 10.0), trials=4)
 SIZES_MS = {"t0": 29.9, "t1": 69.9, "t2": 140.7}
 Streams = pytest.CaptureFixture[str]
 
@@ -41,8 +42,7 @@ def run(folder: Path) -> Path:
     for number in range(4):
         genes = (number,) * 4 + (0,) * (len(begun.space.genes) - 4)
         ms = fn.open_device("arm").measure(begun.space.decode(genes)).median_ms
-        scores = Scores(accuracy=50.0 + number, latency_ms=ms, latency_high_ms=1.03 * ms)
-        begun.study.keep(genes, Outcome(number, scores))
+        begun.study.keep(genes, Outcome(number, scores(50.0 + number, ms, 1.03 * ms)))
     begun.close()
     return folder / "run"
 
@@ -203,7 +203,7 @@ MISTAKES: list[tuple[str, str]] = [
     (" --resolution 224,224", "distinct"),
     (" --activation swish", "`activation` must be gelu or relu, but got 'swish'"),
     (" --classes 0", "`classes` must be a positive whole number, but got 0"),
-    (" --budget 0.5ms", "the fastest config takes "),
+    (" --budget 0.5ms", "comes closest takes "),
     (" --ray nonsense", "Ray must be reachable"),
     (" --resume", "has no run.json"),
     (" --resume --out gone", "has no run.json"),

@@ -4,13 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from specs import on
 
 from nas.cli.main import main
 from nas.estimators import MOST, auto_estimator, epoch_seconds
 from nas.study.options import SearchOptions
 from predictors.data.datasets import ImageData, load_data
 
-OPTIONS = SearchOptions(device="arm", budget_ms=1.0, space="fasternet-32", data="digits",
+OPTIONS = SearchOptions(devices=on("arm", 1.0), space="fasternet-32", data="digits",
                         accuracy="train", epochs=8, trials=36, classes=10)  # fmt: skip
 
 

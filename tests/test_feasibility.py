@@ -1,6 +1,7 @@
 """The gate before an evaluation: what it lets through, and what it makes of nonsense."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def test_what_the_cluster_lost_is_not_recorded() -> None:
         def submit(self, number: int, config: Point) -> None:
             self._waiting.append((number, config))
 
-        def next_finished(self) -> Outcome:
+        def next_finished(self) -> Outcome[Any]:
             number, config = self._waiting.pop(0)
             if number == 0:
                 return Outcome(number, None, "the node died", lost=True)

@@ -1,25 +1,25 @@
 """A network that is deployed in int8 counts with the accuracy of its int8 file."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import numpy as np
 import pytest
+from specs import each, on, scores
 from test_several import Form
 
-from nas.candidate import Candidate
+from nas.candidates import Scored, candidates_of, with_front
 from nas.estimators import open_estimator, open_weights
-from nas.fronts import candidates_of
-from nas.search.trial import Outcome, Scores
+from nas.pipeline import Run, time_front
+from nas.search.trial import Outcome
 from nas.study.file_accuracies import FileAccuracies, FileAccuracy, judge, read_files
 from nas.study.options import SearchOptions
 from nas.study.store import Study
-from nas.verifying import verify
-from predictors.devices.device import Device
 from predictors.devices.several import MultiBackendDevice
-from predictors.measurement import Latency
-from search_spaces.fasternet import SPACES
+from predictors.measurement import Backend, Latencies, Latency, Source
+from search_spaces.fasternet import SPACES, FasterNetConfig
 
 SPACE = SPACES["fasternet-32"]
 CONFIG = replace(SPACE.sample(Random(0)), classes=4)
@@ -35,22 +35,17 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> SearchOptions:
     images = np.clip(colours + rng.normal(0, 40, (120, 32, 32, 3)), 0, 255)
     file = tmp_path_factory.mktemp("data") / "colours.npz"
     np.savez(file, x_train=images.astype(np.uint8), y_train=labels)
-    return SearchOptions(device="cpu", budget_ms=5.0, space="fasternet-32", accuracy="train",
-                         data=str(file), epochs=1, classes=4, precision="fp32,int8")  # fmt: skip
+    devices = on("cpu", 5.0, Backend(), Backend(precision="int8"))
+    return SearchOptions(
+        devices=devices, space="fasternet-32", accuracy="train", data=str(file), epochs=1, classes=4
+    )
 
 
-@dataclass
-class Searched:
+class Searched(Run):
     """A run whose search found one network."""
 
-    options: SearchOptions
-    device: Device
-    study: Study
-
-    def candidates(self, *, searching: bool = False) -> list[Candidate]:
-        known = {CONFIG: _timed("fp32", 1.0, source="predicted"), **self.study.measurements}
-        return candidates_of(self.study.outcomes(), known, self.study.files, budget_ms=5.0,
-                             accuracy_kind="trained", measured_only=not searching)  # fmt: skip
+    def predicted(self, configs: Sequence[FasterNetConfig]) -> dict[FasterNetConfig, Latencies]:
+        return {CONFIG: each(_timed("fp32", 1.0, source="predicted"))}
 
 
 def test_files_of_the_front_are_judged_and_what_loses_less_takes_its_place(
@@ -58,22 +53,23 @@ def test_files_of_the_front_are_judged_and_what_loses_less_takes_its_place(
 ) -> None:
     accuracy = open_estimator(options, tmp_path)(CONFIG)
     space = options.open_space()
-    study = Study(tmp_path, space, 5.0)
-    scores = Scores(accuracy=accuracy, latency_ms=1.0)
-    study.keep(space.encode(CONFIG), Outcome(number=0, scores=scores))
     depth = CONFIG.depths[0]
     device = MultiBackendDevice("cpu", [
         Form(runtime="onnxruntime", precision="fp32", takes_ms={depth: 2.0}),
         Form(runtime="onnxruntime", precision="int8", takes_ms={depth: 1.0}),
     ])  # fmt: skip
-    assert list(verify(Searched(options, device, study))) == [(1, 1)]
-    study.close()
+    run = Searched(tmp_path, options, {"cpu": device})
+    study = run.study
+    study.keep(space.encode(CONFIG), Outcome(number=0, scores=scores(accuracy, 1.0, device="cpu")))
+    assert [(at.done, at.total) for at in time_front(run)] == [(1, 1)]
+    run.close()
     found = study.files[CONFIG][INT8]
     assert found.error is None
     assert found.lost is not None
     assert (found.of, found.images) == (accuracy, 12)
     assert read_files(tmp_path) == study.files
-    assert Study(tmp_path, space, 5.0, reading=True).measurements[CONFIG].slower[0].median_ms == 2
+    again = Study(tmp_path, space, {"cpu": 5.0}, reading=True)
+    assert again.measurements[CONFIG].by_device["cpu"].slower[0].median_ms == 2
 
 
 def test_what_a_file_loses_is_measured_against_torch(
@@ -89,7 +85,7 @@ def test_what_a_file_loses_is_measured_against_torch(
     assert (same.lost, same.images, same.error) == (0.0, 12, None)
 
 
-def _timed(precision: str, ms: float, source: str = "measured") -> Latency:
+def _timed(precision: str, ms: float, source: Source = "measured") -> Latency:
     return Latency.from_json({
         "median_ms": ms, "low_ms": 0.9 * ms, "high_ms": 1.1 * ms, "source": source,
         "device": "cpu",
@@ -99,11 +95,15 @@ def _timed(precision: str, ms: float, source: str = "measured") -> Latency:
 
 def _front(files: FileAccuracies) -> list[tuple[str, float, str]]:
     latency = replace(_timed("int8", 1.0), slower=(_timed("fp32", 2.0),))
-    outcomes = [(CONFIG, Outcome(number=3, scores=Scores(accuracy=60.0, latency_ms=1.0)))]
-    found = candidates_of(outcomes, {CONFIG: latency}, files, budget_ms=5.0,
-                          accuracy_kind="trained", measured_only=True)  # fmt: skip
+    scored = [Scored(name="trial-0003", config=CONFIG, accuracy=60.0)]
+    candidates = candidates_of(
+        scored, {CONFIG: each(latency)}, files, kind="trained", budgets_ms={"cpu": 5.0}
+    )
+    found = with_front(candidates, measured_only=True)
     assert all(c.on_front and c.fp32_accuracy == 60 for c in found)
-    return [(c.name, c.accuracy, c.latency.backend.precision) for c in found]
+    backends = [one.backend for c in found for one in c.latencies.by_device.values()]
+    precisions = [backend.precision for backend in backends if backend]
+    return [(c.name, c.accuracy, p) for c, p in zip(found, precisions, strict=True)]
 
 
 def test_a_slower_form_that_loses_less_is_on_the_front_too() -> None:

@@ -6,20 +6,23 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from specs import on, scores
 
 from nas.cli.main import main
 from nas.report.model import ReportModel, closing_words
-from nas.search.trial import Outcome, Scores
+from nas.search.trial import Outcome
 from nas.study.options import SearchOptions
 from nas.study.run_folder import give_up, read_only_run, resume_run, start_run
 from nas.study.store import TRIALS, hold
+from predictors.measurement import Backend
 
 PROGRAM = Path(sys.executable).with_name("fasternas")
-OPTIONS = SearchOptions(device="arm", budget_ms=10.0, trials=4)
+OPTIONS = SearchOptions(devices=on("arm", 10.0), trials=4)
 Streams = pytest.CaptureFixture[str]
 
 
@@ -30,10 +33,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     run = start_run(tmp_path / "run", OPTIONS)
     for number in range(2):
         genes = (number,) * 4 + (0,) * (len(run.space.genes) - 4)
-        run.study.keep(genes, Outcome(number, Scores(accuracy=50.0 + number, latency_ms=3.0)))
+        run.study.keep(genes, Outcome(number, scores(50.0 + number, 3.0)))
     run.study.keep((1,) * len(run.space.genes), Outcome(2, None, "OSError: it broke"))
     run.close()
     return tmp_path / "run"
+
+
+def _time_on_cpu(folder: Path, *, threads: int = 1) -> None:
+    (cpu,) = on("cpu", 10.0, Backend(threads=threads))
+    facts = {"cpu": {"description": "a large machine: measured", "source": "measured"}}
+    _change_run_json(folder, "options", devices=[asdict(cpu)])
+    _change_run_json(folder, "machine", devices=facts)
 
 
 def _change_run_json(folder: Path, part: str, **values: Any) -> None:
@@ -45,11 +55,11 @@ def _change_run_json(folder: Path, part: str, **values: Any) -> None:
 def test_a_study_that_another_process_begins_is_left_alone(tmp_path: Path) -> None:
     first = start_run(tmp_path / "run", OPTIONS)
     before = (tmp_path / "run" / "run.json").read_bytes()
-    other = SearchOptions(device="arm", budget_ms=20.0)
+    other = SearchOptions(devices=on("arm", 20.0))
     with pytest.raises(RuntimeError, match="another process works on it"):
         start_run(tmp_path / "run", other)
     with pytest.raises(RuntimeError, match="another process works on it"):
-        resume_run(tmp_path / "run", SearchOptions(device="arm", budget_ms=10.0, trials=9))
+        resume_run(tmp_path / "run", SearchOptions(devices=on("arm", 10.0), trials=9))
     assert (tmp_path / "run" / "run.json").read_bytes() == before
     assert (tmp_path / "run" / TRIALS).exists()
     first.close()
@@ -100,16 +110,14 @@ def test_only_who_holds_a_study_repairs_it(folder: Path, capsys: Streams) -> Non
 
 
 def test_a_measured_run_is_shown_on_any_machine(folder: Path, capsys: Streams) -> None:
-    _change_run_json(folder, "options", device="cpu", threads=4096)
-    _change_run_json(folder, "machine", source="measured", device="a large machine: measured")
+    _time_on_cpu(folder, threads=4096)
     assert main(["show", str(folder)]) == 0
     assert "predicted from a profile" not in capsys.readouterr().err
-    assert read_only_run(folder).device.description == "a large machine: measured"
+    assert read_only_run(folder).devices["cpu"].description == "a large machine: measured"
 
 
 def test_a_study_goes_on_only_where_it_was_timed(folder: Path) -> None:
-    _change_run_json(folder, "options", device="cpu")
-    _change_run_json(folder, "machine", source="measured", device="a large machine: measured")
+    _time_on_cpu(folder)
     with pytest.raises(ValueError, match=r"was timed on \(a large machine: measured\), but is"):
         resume_run(folder)
     with hold(folder):
@@ -118,11 +126,11 @@ def test_a_study_goes_on_only_where_it_was_timed(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("budget_ms", "10"), ("seed", [1]), ("trials", True), ("threads", 1.5), ("device", None)],
+    [("seed", [1]), ("trials", True), ("devices", None), ("devices", [3]), ("epochs", 1.5)],
 )
 def test_options_of_another_kind_are_refused(folder: Path, name: str, value: object) -> None:
     _change_run_json(folder, "options", **{name: value})
-    with pytest.raises(ValueError, match=rf"as a search wrote them, but {name} is .* Restore"):
+    with pytest.raises(ValueError, match=rf"as a search wrote them, but: .*{name}.* Restore"):
         resume_run(folder)
 
 
@@ -135,7 +143,7 @@ def test_genes_of_another_space_are_refused_by_file(folder: Path) -> None:
 @pytest.mark.parametrize("seed", [-1, 2**31, 10**30])
 def test_a_seed_out_of_range_is_refused(seed: int) -> None:
     with pytest.raises(ValueError, match=f"`seed` must be in 0..2147483647, but got {seed}"):
-        SearchOptions(device="arm", budget_ms=10.0, seed=seed)
+        SearchOptions(devices=on("arm", 10.0), seed=seed)
 
 
 def test_failed_trials_are_told(folder: Path) -> None:
@@ -190,4 +198,4 @@ def test_a_command_that_is_told_to_end_cleans_up(tmp_path: Path) -> None:
 
 def test_a_resolution_given_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="`resolution` must be distinct values, but got 96,96"):
-        SearchOptions(device="arm", budget_ms=10.0, resolutions=(96, 96)).open_space()
+        SearchOptions(devices=on("arm", 10.0), resolutions=(96, 96)).open_space()

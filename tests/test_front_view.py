@@ -7,22 +7,21 @@ from dataclasses import replace
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from specs import candidate, each, latency
 
-from nas.candidate import Candidate
+from nas.candidates import Candidate
 from nas.report.front import FrontView, front_figure, view_of
 from nas.report.tables import network_of
-from predictors.measurement import Backend, Latency, Source
+from predictors.measurement import Source
 from search_spaces.fasternet import FASTERNET
 
 BUDGET_MS = 10.0
 
 
 def _network(ms: float, *, name: str = "trial-0001", source: Source = "measured") -> Candidate:
-    latency = Latency(median_ms=ms, low_ms=0.97 * ms, high_ms=1.03 * ms, source=source,
-                          device="cpu", backend=Backend("onnxruntime"))  # fmt: skip
-    return Candidate(name=name, config=FASTERNET["t0"], accuracy=50 + ms, accuracy_kind="proxy",
-                     latency=latency, macs=1, params=1, feasible=latency.meets(BUDGET_MS),
-                     on_front=latency.meets(BUDGET_MS))  # fmt: skip
+    found = replace(latency(ms, source=source), low_ms=0.97 * ms, high_ms=1.03 * ms)
+    one = candidate(name, FASTERNET["t0"], 50 + ms, each(found), {"cpu": BUDGET_MS})
+    return replace(one, on_front=one.feasible)
 
 
 def _sizes(*latencies_ms: float, source: Source = "measured") -> list[Candidate]:
@@ -68,7 +67,8 @@ def test_a_size_within_the_plane_that_has_no_accuracy_is_named_too() -> None:
 def test_the_front_has_most_of_the_sheet_and_no_words_cover_others(lines: int) -> None:
     device = "\n".join(["a board, onnxruntime 1.31.1, 1 thread(s)"] * lines)
     unstable = _network(6.0)
-    unstable = replace(unstable, latency=replace(unstable.latency, unstable=True))
+    found = replace(unstable.latencies.by_device["cpu"], unstable=True)
+    unstable = replace(unstable, latencies=each(found))
     networks = [_network(2.5), unstable, _network(9.0, source="predicted"), _network(11.0)]
     sizes = [replace(c, on_front=False) for c in _sizes(8.0, 19.3, 38.8, 95.0, 187.0)]
     figure = front_figure(_view(networks, sizes), device=device)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from run_folders import HOSTILE, OPTIONS, make_run
+from specs import on
 
 from nas.cli.main import main
 from nas.report.html import command_of, html_report
@@ -190,7 +191,7 @@ def test_a_network_is_drawn_to_scale(folder: Path, page: Page) -> None:
 
 KINDS = [
     replace(OPTIONS, accuracy="supernet", data="digits"),
-    replace(OPTIONS, accuracy="proxy", data="", budget_ms=0.001),  # nothing is within it
+    replace(OPTIONS, accuracy="proxy", data="", devices=on("cpu", 0.001)),  # nothing is within it
     replace(OPTIONS, trials=60, data="digits"),  # not finished
 ]
 
@@ -232,7 +233,7 @@ def test_a_run_that_goes_on_is_read(tmp_path: Path) -> None:
 def test_a_run_of_which_nothing_succeeded_is_read(tmp_path: Path) -> None:
     make_run(tmp_path / "run", trials=0)
     space = OPTIONS.open_space()
-    study = Study(tmp_path / "run", space, OPTIONS.budget_ms)
+    study = Study(tmp_path / "run", space, OPTIONS.budgets_ms)
     for number in range(3):
         study.keep(
             (number,) * 2 + (0,) * (len(space.genes) - 2), Outcome(number, None, "out of luck")

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from specs import on
 
 from nas.cli.main import main
 from nas.finetune.folder import held
@@ -16,7 +17,7 @@ from search_spaces.formats import save_config
 from search_spaces.space import Space
 from search_spaces.supernet import Supernet
 
-OPTIONS = SearchOptions(device="arm", budget_ms=1.0, space="fasternet-32", classes=4, epochs=1)
+OPTIONS = SearchOptions(devices=on("arm", 1.0), space="fasternet-32", classes=4, epochs=1)
 
 
 @pytest.fixture

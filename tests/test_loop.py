@@ -85,7 +85,7 @@ class ShuffledPool:
     def submit(self, number: int, config: Any) -> None:
         self._waiting.append((number, config))
 
-    def next_finished(self) -> Outcome:
+    def next_finished(self) -> Outcome[Any]:
         waiting = self._waiting.pop(self._rng.randrange(len(self._waiting)))
         return evaluated(self._evaluate, *waiting)
 

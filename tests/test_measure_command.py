@@ -19,7 +19,7 @@ def test_an_error_on_a_terminal_has_a_line_of_its_own(
 
     done: list[int] = []
     device = RecordedDevice(name="lab", description="a lab", backends=(Backend(),), find=broken)
-    monkeypatch.setattr("nas.cli.measure.open_wanted", lambda *_: device)
+    monkeypatch.setattr("nas.cli.measure.open_asked", lambda *_: device)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     assert main(["measure", "t0", "t1"]) == 2
     assert capsys.readouterr().err == ("\rtiming on lab: 1 of 2\nfasternas: error: it broke\n")

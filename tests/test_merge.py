@@ -8,21 +8,22 @@ from typing import Any
 
 import pytest
 from networks import TINY
+from specs import each, latency, on, scores
 
 from nas.cli.main import main
-from nas.search.trial import Outcome, Scores
+from nas.search.trial import NetworkScores, Outcome
 from nas.study import journal
 from nas.study.merge import Merged, merge_runs
 from nas.study.options import SearchOptions
 from nas.study.run_folder import read_only_run, start_run
 from nas.study.store import TRIALS, hold
 from nas.study.trainings import Trained
-from predictors.measurement import Backend, Latency
+from predictors.measurement import Backend, Latencies
 from search_spaces.fasternet import FASTERNET, SPACES
 from search_spaces.space import Genes
 
 SPACE = SPACES["fasternet-32"]
-OPTIONS: dict[str, Any] = {"device": "arm", "space": "fasternet-32", "budget_ms": 2.0}
+OPTIONS: dict[str, Any] = {"devices": on("arm", 2.0), "space": "fasternet-32"}
 Streams = pytest.CaptureFixture[str]
 
 
@@ -30,13 +31,12 @@ def _genes(n: int) -> Genes:
     return (n % 3, n // 3 % 4, *(0,) * (len(SPACE.genes) - 2))
 
 
-def _good(number: int) -> Outcome:
-    return Outcome(number, Scores(accuracy=50.0 + number, latency_ms=1.0))
+def _good(number: int) -> Outcome[NetworkScores]:
+    return Outcome(number, scores(50.0 + number, 1.0))
 
 
-def _latency(ms: float) -> Latency:
-    return Latency(median_ms=ms, low_ms=ms, high_ms=ms, source="measured", device="arm",
-                       backend=Backend("onnxruntime"))  # fmt: skip
+def _latency(ms: float) -> Latencies:
+    return each(latency(ms, "arm"))
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
     """Writes a run of some networks, each given by a number, in the folder of that name."""
     monkeypatch.chdir(tmp_path)
 
-    def begin(name: str, *outcomes: tuple[int, Outcome], **options: Any) -> Path:
+    def begin(name: str, *outcomes: tuple[int, Outcome[NetworkScores]], **options: Any) -> Path:
         run = start_run(Path(name), SearchOptions(**{**OPTIONS, **options}))
         for network, outcome in outcomes:
             run.study.keep(_genes(network), outcome)
@@ -57,13 +57,15 @@ def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
 @pytest.fixture
 def two(begun: Callable[..., Path]) -> list[Path]:
     """Two runs: network 2 is in both, 1 failed in the first and has scores in the second."""
-    broke = [Outcome(number, None, "OSError: it broke") for number in (1, 3)]
+    broke: list[Outcome[NetworkScores]] = [
+        Outcome(number, None, "OSError: it broke") for number in (1, 3)
+    ]
     first = begun("a", (0, _good(0)), (1, broke[0]), (2, _good(4)), seed=0, trials=9)
     second = begun("b", (2, _good(0)), (1, _good(1)), (5, _good(2)), (6, broke[1]), seed=7)
     return [first, second]
 
 
-def _kept(folder: Path) -> list[tuple[Any, Outcome]]:
+def _kept(folder: Path) -> list[tuple[Any, Outcome[NetworkScores]]]:
     return read_only_run(folder).study.outcomes()
 
 
@@ -120,7 +122,7 @@ def test_latencies_and_trainings_are_carried_the_first_of_each(two: list[Path]) 
     assert merge_runs(two, Path("c")).measurements == 3
     study = read_only_run(Path("c")).study
     assert list(study.measurements) == [FASTERNET["t0"], *(SPACE.decode(_genes(n)) for n in (1, 2))]
-    assert study.measurements[FASTERNET["t0"]].median_ms == 1.0
+    assert study.measurements[FASTERNET["t0"]].by_device["arm"].median_ms == 1.0
     assert {n: t.accuracy for n, t in study.trainings[TINY].items()} == {2: 1.0, 4: 2.0}
     assert {p.name: p.read_bytes() for p in Path("c/trainings").iterdir()} == {
         "a.pt": b"weights", "b.pt": b"weights"
@@ -146,9 +148,12 @@ def test_what_was_merged_can_be_merged(two: list[Path], begun: Callable[..., Pat
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"budget_ms": 3.0}, r"agree in budget_ms, but a has 2\.0 and z 3\.0\. Only trials, seed,"),
+        ({"devices": on("arm", 3.0)}, r"agree in devices, but a has .* 2\.0.* and z .* 3\.0"),
         ({"space": "fasternet"}, "agree in space, but a has fasternet-32 and z fasternet"),
-        ({"threads": 4}, "agree in threads, but a has 1 and z 4"),
+        (
+            {"devices": on("arm", 2.0, Backend(threads=4))},
+            "agree in devices, but .*'threads': 1.* and z .*'threads': 4.* Only trials, seed,",
+        ),
         ({"classes": 3}, "agree in classes, but a has None and z 3"),
     ],
 )
@@ -160,7 +165,7 @@ def test_runs_that_ask_otherwise_are_refused(
 
 def test_runs_of_two_machines_are_refused(two: list[Path]) -> None:
     stored = json.loads((two[1] / "run.json").read_text())
-    stored["machine"]["device"] = "another board: measured"
+    stored["machine"]["devices"]["arm"]["description"] = "another board: measured"
     (two[1] / "run.json").write_text(json.dumps(stored))
     _check_refused(two, "agree in the machine, but a has .* and b another board: measured")
 

@@ -8,16 +8,17 @@ from typing import Any
 import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
+from specs import on, scores
 
 from nas.cli.main import main
-from nas.run import Run
-from nas.search.trial import Outcome, Scores
+from nas.pipeline import Run
+from nas.search.trial import Outcome
 from nas.study.options import SearchOptions
 from nas.study.run_folder import read_only_run, resume_run, start_run
 from nas.study.store import Mirror
 
 URL = "sqlite:///trials.db"
-OPTIONS = SearchOptions(device="arm", space="fasternet-32", budget_ms=2.0, trials=8)
+OPTIONS = SearchOptions(devices=on("arm", 2.0), space="fasternet-32", trials=8)
 SEARCH = ("search", "--device", "arm", "--space", "fasternet-32", "--budget", "2ms", "--trials",
           "8", "--out")  # fmt: skip
 FULL = "CREATE TRIGGER full BEFORE INSERT ON trials BEGIN SELECT RAISE(ABORT, 'over quota'); END"
@@ -31,8 +32,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _keep(run: Run, *numbers: int) -> None:
     for number in numbers:
-        scores = Scores(accuracy=50.0 + number, latency_ms=1.0, latency_high_ms=1.5)
-        outcome = Outcome(number, scores) if number != 2 else Outcome(2, None, "OSError: no")
+        found = scores(50.0 + number, 1.0, 1.5)
+        outcome = Outcome(number, found) if number != 2 else Outcome(2, None, "OSError: no")
         run.study.keep((number % 3, *(0,) * (len(run.space.genes) - 1)), outcome)
 
 

@@ -9,6 +9,7 @@ import pytest
 from networks import TINY
 
 from nas.cli.main import main
+from nas.study.options import SearchSettings
 from predictors.backends import table
 from predictors.backends.table import BackendModule, Runtime
 from predictors.measurement import TimingProtocol
@@ -81,7 +82,7 @@ def _as_backend(module: object) -> BackendModule:
 
 
 def test_measure_times_in_it(plain: str, capsys: Streams) -> None:
-    options = ["--runtime", plain, "--processes", "1", "--json"]
+    options = ["--runtime", plain, "--repeats", "1", "--json"]
     assert main(["measure", "tiny.yaml", *options]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert row["runtime"] == plain
@@ -110,10 +111,8 @@ def test_the_help_names_it(command: str, name: str, capsys: Streams) -> None:
 
 @pytest.mark.usefixtures("without_ray")
 def test_a_search_times_in_it(plain: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.run.CALIBRATION", 10)
-    monkeypatch.setattr("nas.verifying.PROCESSES", 1)
-    for limit in ("TIMED", "NEAR"):  # the named sizes are neither timed nor scored
-        monkeypatch.setattr(f"nas.run.{limit}", 0.0)
+    settings = SearchSettings(calibration=10, front_repeats=1, scored_ratio=0.0, timed_ratio=0.0)
+    monkeypatch.setattr("nas.pipeline.SETTINGS", settings)
     options = ["--space", "fasternet-32", "--budget", "2ms", "--trials", "4", "--out", "run"]
     assert main(["search", "--device", "cpu", "--runtime", plain, *options]) == 0
     assert plain in Path("run/measurements.jsonl").read_text()

@@ -98,19 +98,19 @@ def test_a_space_is_gone_through_to_its_end() -> None:
 
 
 def test_a_failed_trial_is_no_parent() -> None:
-    searcher = open_searcher("nni-evolution", SPACE, budget_ms=None, seed=0, predict_latency=None)
+    searcher = open_searcher("nni-evolution", SPACE, limited=False, seed=0, predict=None)
     for number in range(30):
         genes = searcher.ask(number, lambda genes, _: genes)
         assert genes is not None
-        searcher.tell(genes, None if number % 3 else scores(SPACE.decode(genes)))
+        searcher.tell(genes, None if number % 3 else scores(SPACE.decode(genes)).objectives(None))
 
 
 def test_more_are_asked_for_at_once_than_a_generation_has() -> None:
-    searcher = open_searcher("nni-evolution", SPACE, budget_ms=None, seed=0, predict_latency=None)
+    searcher = open_searcher("nni-evolution", SPACE, limited=False, seed=0, predict=None)
     asked = [searcher.ask(number, lambda genes, _: genes) for number in range(64)]
     for genes in asked:
         assert genes is not None
-        searcher.tell(genes, scores(SPACE.decode(genes)))
+        searcher.tell(genes, scores(SPACE.decode(genes)).objectives(None))
     assert searcher.ask(64, lambda genes, _: genes) is not None
 
 
@@ -125,6 +125,6 @@ def test_a_strategy_that_fails_ends_the_search_in_one_line() -> None:
         def _cleanup(self) -> None:
             pass
 
-    searcher = NniSearcher(SPACE, budget_ms=None, seed=0, strategy=Broken())
+    searcher = NniSearcher(SPACE, seed=0, strategy=Broken())
     with pytest.raises(RuntimeError, match="NNI's strategy must go on, but failed: by nothing"):
         searcher.ask(0, lambda genes, _: genes)

@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from nas.search.pareto import area, dominates, hypervolume, pareto_front
-from nas.search.trial import Scores, Trial
+from nas.search.trial import Objectives, Scores, Trial
 
 WORST = (0.0, 10.0)
 
@@ -28,9 +28,9 @@ def _numbers(trials: list[Trial[int]]) -> list[int]:
     return [trial.number for trial in trials]
 
 
-def _scores(trial: Trial[int]) -> Scores:
+def _scores(trial: Trial[int]) -> Objectives:
     assert trial.scores is not None
-    return trial.scores
+    return trial.scores.objectives(None)
 
 
 def test_the_front_is_what_nothing_beats_fastest_first() -> None:
@@ -47,11 +47,11 @@ def test_the_front_is_that_of_the_definition(seed: int, steps: int) -> None:
     for t in front:
         assert t.feasible
         assert not any(dominates(_scores(other), _scores(t)) for other in feasible)
-    assert len({(_scores(t).accuracy, _scores(t).latency_ms) for t in front}) == len(front)
+    assert len({(_scores(t).accuracy, _scores(t).ratio) for t in front}) == len(front)
     shown = [_scores(t) for t in front]
     for t in feasible:
         assert any(_scores(t) == s or dominates(s, _scores(t)) for s in shown)
-    assert [s.latency_ms for s in shown] == sorted(s.latency_ms for s in shown)
+    assert [s.ratio for s in shown] == sorted(s.ratio for s in shown)
 
 
 def test_the_front_does_not_depend_on_the_order_of_the_trials() -> None:
@@ -90,7 +90,7 @@ def test_the_hypervolume_is_the_number_of_unit_cells_dominated(seed: int, steps:
     trials = _random_trials(seed, steps=steps)
     floor, limit = 2, 9
     cells = sum(
-        any(_scores(t).accuracy >= a + 1 and _scores(t).latency_ms <= ms
+        any(_scores(t).accuracy >= a + 1 and _scores(t).ratio <= ms
             for t in trials if t.feasible)
         for a in range(floor, steps) for ms in range(limit)
     )  # fmt: skip
@@ -137,5 +137,5 @@ def test_more_trials_never_lessen_the_hypervolume() -> None:
 def test_to_dominate_is_to_be_no_worse_in_both_and_better_in_one(
     a: tuple[float, float], b: tuple[float, float], *, expected: bool
 ) -> None:
-    scores = [Scores(accuracy=accuracy, latency_ms=ms) for accuracy, ms in (a, b)]
+    scores = [Objectives(accuracy=accuracy, ratio=ratio) for accuracy, ratio in (a, b)]
     assert dominates(*scores) is expected

@@ -16,8 +16,9 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
+from specs import candidate, each, latency
 
-from nas.candidate import Candidate
+from nas.candidates import Candidate
 from nas.report.figures import CalibrationView, calibration_figure, compared
 from nas.report.front import FrontView, front_figure, view_of
 from nas.report.sheet import save
@@ -25,7 +26,7 @@ from nas.report.tables import network_of
 from predictors.accuracy import AccuracyKind
 from predictors.cost import cost
 from predictors.latency import Prediction
-from predictors.measurement import Backend, Latency, Source
+from predictors.measurement import Latency, Ratio, Source
 from search_spaces.fasternet import FASTERNET, SPACES
 
 DEVICE = "Intel(R) Xeon(R) Processor @ 2.10GHz, onnxruntime 1.31.1, 1 thread(s)"
@@ -33,8 +34,11 @@ T0_TO_L_MS = (9.05, 19.3, 38.8, 95.0, 187.0, 330.0)
 
 
 def _latency(ms: float, source: Source = "measured") -> Latency:
-    return Latency(median_ms=ms, low_ms=0.97 * ms, high_ms=1.03 * ms, source=source,
-                       device="cpu", backend=Backend("onnxruntime"))  # fmt: skip
+    return replace(latency(ms, source=source), low_ms=0.97 * ms, high_ms=1.03 * ms)
+
+
+def _on_cpu(candidate: Candidate) -> Latency:
+    return candidate.latencies.by_device["cpu"]
 
 
 def _candidates(
@@ -51,31 +55,26 @@ def _candidates(
         ms = 0.4 + total.macs / 30e6 * rng.lognormvariate(0, 0.15)
         if budget_ms and ms > 1.3 * budget_ms:  # a search looks where the budget allows
             ms = budget_ms * rng.uniform(0.5, 1.05)
-        latency = _latency(ms, source)
         score = 190 + 8 * math.log(ms) + rng.gauss(0, 4)
-        found.append(
-            Candidate(name=f"trial-{i:04d}", config=config, accuracy=score, accuracy_kind=kind,
-                      latency=latency, macs=total.macs, params=total.params,
-                      feasible=budget_ms is None or latency.meets(budget_ms))
-        )  # fmt: skip
+        latencies, budgets_ms = each(_latency(ms, source)), {"cpu": budget_ms or math.inf}
+        found.append(candidate(f"trial-{i:04d}", config, score, latencies, budgets_ms, kind=kind))
     return _with_front(found, front or source)
 
 
 def _with_front(candidates: Sequence[Candidate], source: Source) -> list[Candidate]:
     marked, best = [], -math.inf
-    for c in sorted(candidates, key=lambda c: c.latency.median_ms):
+    for c in sorted(candidates, key=lambda c: c.latencies.by_device["cpu"].median_ms):
         if c.feasible and c.accuracy > best:
             best = c.accuracy
-            c = replace(c, on_front=True, latency=replace(c.latency, source=source))
+            found = replace(c.latencies.by_device["cpu"], source=source)
+            c = replace(c, on_front=True, latencies=each(found))
         marked.append(c)
     return marked
 
 
 def _named(source: Source = "measured", kind: AccuracyKind = "proxy") -> list[Candidate]:
     return [
-        Candidate(name=name, config=config, accuracy=214 + 6.0 * i, accuracy_kind=kind,
-                  latency=_latency(ms, source), macs=cost(config).macs,
-                  params=cost(config).params, feasible=ms < 10)
+        candidate(name, config, 214 + 6.0 * i, each(_latency(ms, source)), {"cpu": 10.0}, kind=kind)
         for i, ((name, config), ms) in enumerate(zip(FASTERNET.items(), T0_TO_L_MS, strict=True))
     ]  # fmt: skip
 
@@ -204,8 +203,8 @@ def test_a_measured_front_among_predicted_networks_is_told_apart() -> None:
 def test_a_front_measured_in_part_says_how_much_is_predicted() -> None:
     candidates = _candidates(60)
     first = next(c for c in candidates if c.on_front)
-    latency = replace(first.latency, source="predicted")
-    mixed = [replace(c, latency=latency) if c is first else c for c in candidates]
+    guess = each(replace(_on_cpu(first), source="predicted"))
+    mixed = [replace(c, latencies=guess) if c is first else c for c in candidates]
     count = sum(c.on_front for c in candidates)
     texts = _texts(_figure(mixed))
     assert f"1 of {count} latencies PREDICTED, not measured" in texts
@@ -214,7 +213,9 @@ def test_a_front_measured_in_part_says_how_much_is_predicted() -> None:
 
 def test_unstable_timings_are_marked() -> None:
     assert "unstable timing" not in _legend(_figure(_candidates(30)))
-    unstable = [replace(c, latency=replace(c.latency, unstable=True)) for c in _candidates(30)]
+    unstable = [
+        replace(c, latencies=each(replace(_on_cpu(c), unstable=True))) for c in _candidates(30)
+    ]
     assert "unstable timing" in _legend(_figure(unstable))
 
 
@@ -223,13 +224,13 @@ def test_latency_is_logarithmic_from_a_decade_on_and_its_ticks_are_plain() -> No
     wide.draw_without_rendering()
     assert wide.axes[0].get_xscale() == "log"
     assert {"2", "5", "10"} <= {label.get_text() for label in wide.axes[0].get_xticklabels()}
-    narrow = [c for c in _candidates(60) if c.latency.median_ms > 4]
+    narrow = [c for c in _candidates(60) if _on_cpu(c).median_ms > 4]
     assert _figure(_with_front(narrow, "measured")).axes[0].get_xscale() == "linear"
 
 
 def test_without_a_front_the_title_says_how_far_the_fastest_is() -> None:
     far = [replace(c, feasible=False, on_front=False) for c in _candidates(30)]
-    finding = f"the fastest so far takes {far[0].latency.median_ms:.3g} ms"
+    finding = f"the fastest so far takes {_on_cpu(far[0]).median_ms:.3g} ms"
     assert f"No network within 0.1 ms; {finding}" in _texts(_figure(far, budget_ms=0.1))
 
 
@@ -244,7 +245,13 @@ def test_no_label_covers_another(n: int) -> None:
     assert all(0 <= box.x0 < box.x1 <= 1920 and 0 <= box.y0 < box.y1 <= 1080 for box in boxes)
 
 
-EQUAL = _with_front([replace(c, latency=_latency(5.0)) for c in _candidates(12)], "measured")
+EQUAL = _with_front(
+    [
+        replace(c, latencies=each(_latency(5.0)), ratio=Ratio(median=0.5, low=0.5, high=0.5))
+        for c in _candidates(12)
+    ],
+    "measured",
+)
 SAME = [replace(c, accuracy=200.0, on_front=True) for c in EQUAL]
 UNSCORED = [replace(c, accuracy=-math.inf) for c in _candidates(2)]
 ODD = [replace(c, name="$a$ long _name^ of a network's \\config{") for c in _candidates(5)]

@@ -20,6 +20,7 @@ from stand_ins import stand_in
 
 from nas.cli.main import main
 from nas.cli.search import _folder
+from nas.study.options import SearchSettings
 from predictors.backends.model import config_model
 from predictors.backends.table import find_runtime
 from predictors.devices.boards import Board, load_boards, save_boards
@@ -95,11 +96,11 @@ def test_a_board_that_dies_is_left_out(boards: list[Server], tmp_path: Path) -> 
 def test_a_search_outlives_one_of_its_boards(
     boards: list[Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Streams
 ) -> None:
-    monkeypatch.setattr("nas.run.CALIBRATION", 12)
+    # the named sizes are not timed
+    settings = SearchSettings(calibration=12, front_repeats=1, timed_ratio=0.1)
+    monkeypatch.setattr("nas.pipeline.SETTINGS", settings)
     single = replace(QUICK, group=1)  # four for each
     monkeypatch.setattr("predictors.devices.registry.PROTOCOL", single)
-    monkeypatch.setattr("nas.verifying.PROCESSES", 1)
-    monkeypatch.setattr("nas.run.TIMED", 0.1)  # the named sizes are not timed
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "runs" / "b1-b2-b3-2ms"
 

@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from rank_correlation import kendall
 
-from nas.search.guided import AccuracyPrior, smoothed
+from nas.search.guided import AccuracyPrior, posterior_mean
 from nas.search.loop import search
-from nas.search.trial import Scores
+from nas.search.trial import Objectives, Scores
 from predictors.gp import fit_trended
 from search_spaces.fasternet import SPACES, FasterNetConfig
 
@@ -29,34 +29,34 @@ def _nothing(configs: Sequence[Any]) -> Array:
     return np.random.default_rng(1).normal(size=len(configs))
 
 
-def _scores(noise: float, count: int) -> tuple[dict[FasterNetConfig, Scores], Array]:
+def _scores(noise: float, count: int) -> tuple[dict[FasterNetConfig, Objectives], Array]:
     """Accuracies that rise with `_widths`, and those without noise."""
     rng, chance = Random(0), np.random.default_rng(0)
     configs = list(dict.fromkeys(SPACE.sample(rng) for _ in range(count)))
     truth = 50 + 2 * _widths(configs)
     seen = truth + chance.normal(0, noise, len(configs))
-    return {config: Scores(accuracy=float(accuracy), latency_ms=1.0)
-            for config, accuracy in zip(configs, seen, strict=True)}, truth  # fmt: skip
+    pairs = zip(configs, seen, strict=True)
+    return {c: Objectives(accuracy=float(accuracy), ratio=1.0) for c, accuracy in pairs}, truth
 
 
 def test_noise_is_seen_through_by_a_score_that_goes_with_the_truth() -> None:
     scores, truth = _scores(noise=3.0, count=36)
-    found = smoothed(SPACE, scores, AccuracyPrior(scores=_widths, images=1000))
+    found = posterior_mean(SPACE, scores, AccuracyPrior(scores=_widths, images=1000))
     assert list(found) == list(scores)
-    assert [s.latency_ms for s in found.values()] == [s.latency_ms for s in scores.values()]
+    assert [s.ratio for s in found.values()] == [s.ratio for s in scores.values()]
     raw = kendall([s.accuracy for s in scores.values()], truth)
     assert kendall([s.accuracy for s in found.values()], truth) > raw + 0.2
 
 
 def test_a_score_that_tells_nothing_does_no_harm() -> None:
     scores, truth = _scores(noise=0.1, count=36)
-    found = smoothed(SPACE, scores, AccuracyPrior(scores=_nothing))
+    found = posterior_mean(SPACE, scores, AccuracyPrior(scores=_nothing))
     assert kendall([s.accuracy for s in found.values()], truth) > 0.8
 
 
 def test_a_few_are_left_as_they_are() -> None:
     scores, _ = _scores(noise=3.0, count=5)
-    assert smoothed(SPACE, scores, AccuracyPrior(scores=_widths, images=1000)) == scores
+    assert posterior_mean(SPACE, scores, AccuracyPrior(scores=_widths, images=1000)) == scores
 
 
 def test_a_trend_goes_on_where_nothing_was_seen() -> None:

@@ -3,11 +3,11 @@
 import random
 
 from nas.search.pareto import by_pareto_rank, promoted
-from nas.search.trial import Scores
+from nas.search.trial import Objectives
 
 
-def _scores(accuracy: float, latency_ms: float) -> Scores:
-    return Scores(accuracy=accuracy, latency_ms=latency_ms)
+def _scores(accuracy: float, ratio: float) -> Objectives:
+    return Objectives(accuracy=accuracy, ratio=ratio)
 
 
 def test_layers_come_in_order_and_the_ends_of_each_first() -> None:

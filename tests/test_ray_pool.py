@@ -32,7 +32,7 @@ def cluster() -> Iterator[Any]:
         yield started
 
 
-def _outcomes(address: str, evaluate: Evaluate, configs: list[Any]) -> list[Outcome]:
+def _outcomes(address: str, evaluate: Evaluate, configs: list[Any]) -> list[Outcome[Any]]:
     """Evaluate the configs on the cluster; the outcomes in the order of submission."""
     with RayPool(evaluate, address=address) as pool:
         for number, config in enumerate(configs):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from ray_nodes import kill_one, two_nodes
+from specs import on
 
 from nas.cli.main import main
 from nas.estimators import SUPERNET_FILE as FILE, supernet_training
@@ -52,8 +53,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> SearchOptions:
     file = tmp_path_factory.mktemp("data") / "noise.npz"
     np.savez(file, x_train=images, y_train=np.arange(160) % 4)
     return SearchOptions(
-        device="arm",
-        budget_ms=1.0,
+        devices=on("arm", 1.0),
         space="fasternet-32",
         accuracy="supernet",
         data=str(file),
@@ -287,8 +287,8 @@ def test_the_options_reach_the_training(
         seen.append((arguments[-1], address))
         raise RuntimeError("That is enough.")
 
-    monkeypatch.setattr("nas.run.train_supernet", trained)
-    monkeypatch.setattr("nas.run.joined", seen.append)  # what trains joins Ray if it needs it
+    monkeypatch.setattr("nas.pipeline.train_supernet", trained)
+    monkeypatch.setattr("nas.pipeline.joined", seen.append)  # what trains joins Ray if it needs it
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2})
     assert main(_search(tmp_path / "run", options, *words)) == 2

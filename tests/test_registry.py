@@ -8,8 +8,6 @@ import pytest
 from networks import TINY
 
 from nas.cli.main import main
-from nas.study.options import SearchOptions
-from nas.study.run_folder import read_only_run, start_run
 from predictors.backends import table
 from predictors.backends.table import find_runtime
 from predictors.devices import registry
@@ -58,7 +56,7 @@ def test_where_no_runtime_runs_the_first_error_is_told() -> None:
 
 def test_measure_says_what_each_runtime_takes(tmp_path: Path, capsys: Streams) -> None:
     save_config(TINY, tmp_path / "tiny.yaml")
-    assert main(["measure", "tiny.yaml", "--runtime", "auto", "--processes", "1", "--json"]) == 0
+    assert main(["measure", "tiny.yaml", "--runtime", "auto", "--repeats", "1", "--json"]) == 0
     said = capsys.readouterr()
     (row,) = json.loads(said.out)
     lines = said.err.splitlines()
@@ -75,19 +73,10 @@ def test_a_search_keeps_the_runtime_that_was_chosen(tmp_path: Path, capsys: Stre
     assert main(search) == 0
     assert "took onnxruntime" in capsys.readouterr().err
     options = json.loads((tmp_path / "run" / "run.json").read_text())["options"]
-    assert (options["runtime"], options["precision"]) == ("onnxruntime", "fp32")
+    (device,) = options["devices"]
+    assert device["backends"] == [{"runtime": "onnxruntime", "precision": "fp32", "threads": 1}]
     assert main([*search, "--resume"]) == 0
     assert "took" not in capsys.readouterr().err
-
-
-def test_a_run_that_knows_no_precision_is_one_in_fp32(tmp_path: Path) -> None:
-    start_run(tmp_path / "run", SearchOptions(device="arm", budget_ms=10.0)).close()
-    file = tmp_path / "run" / "run.json"
-    stored = json.loads(file.read_text())
-    assert stored["options"].pop("precision") == "fp32"
-    file.write_text(json.dumps(stored))
-    run = read_only_run(tmp_path / "run")
-    assert run.options.precision == run.device.backends[0].precision == "fp32"
 
 
 def test_a_kind_of_device_is_one_line_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from nas.cli.main import main
 from nas.study import journal
+from nas.study.options import SearchSettings
 from nas.study.run_folder import resume_run
 from predictors.measurement import TimingProtocol
 
@@ -23,10 +24,13 @@ def test_a_run_is_repeated_elsewhere_from_its_measurements(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("predictors.devices.registry.PROTOCOL", TimingProtocol(rounds=(6, 6)))
-    monkeypatch.setattr("nas.run.CALIBRATION", 10)
-    monkeypatch.setattr("nas.verifying.PROCESSES", 1)
-    for limit in ("TIMED", "NEAR"):  # the named sizes are neither timed nor scored
-        monkeypatch.setattr(f"nas.run.{limit}", 0.0)
+    settings = SearchSettings(
+        calibration=10,
+        front_repeats=1,
+        scored_ratio=0.0,  # the named sizes are neither timed nor scored
+        timed_ratio=0.0,
+    )
+    monkeypatch.setattr("nas.pipeline.SETTINGS", settings)
     options = ("--space", "fasternet-32", "--budget", "2ms", "--trials", "8", "--seed", "3")
     assert _call("search", "--device", "cpu", *options, "--out", "here") == 0
     assert _call("measurements", "export", "run.jsonl.gz", "--run", "here") == 0

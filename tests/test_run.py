@@ -14,12 +14,13 @@ from random import Random
 from typing import Any
 
 import pytest
+from specs import on
 
 import fasternas as fn
 from nas.cli.main import main
 from nas.search.trial import Outcome
 from nas.study import journal
-from nas.study.options import SearchOptions
+from nas.study.options import SearchOptions, SearchSettings
 from nas.study.run_folder import resume_run
 from predictors.measurement import TimingProtocol
 
@@ -28,9 +29,10 @@ TRIALS = 24
 SEARCH = ("search", "--device", "arm", "--budget", "10ms", "--trials", str(TRIALS), "--out")
 SMALL = ("search", "--device", "arm", "--space", "fasternet-32", "--budget", "2ms", "--trials", "8",
          "--out")  # fmt: skip
-SMALL_OPTIONS = SearchOptions(device="arm", space="fasternet-32", budget_ms=2.0, trials=8)
+SMALL_OPTIONS = SearchOptions(devices=on("arm", 2.0), space="fasternet-32", trials=8)
 COLUMNS = ["config", "accuracy", "accuracy_kind", "fp32_accuracy", "latency_ms", "low_ms",
-           "high_ms", "source", "runtime", "precision", "macs", "params"]  # fmt: skip
+           "high_ms", "source", "runtime", "precision", "ratio", "ratio_low", "ratio_high",
+           "macs", "params"]  # fmt: skip
 Streams = pytest.CaptureFixture[str]
 
 pytestmark = pytest.mark.skipif(
@@ -125,7 +127,8 @@ def test_a_search_hands_over_its_front(undisturbed: "subprocess.CompletedProcess
 def test_run_json_tells_how_to_repeat_it(undisturbed: "subprocess.CompletedProcess[str]") -> None:
     kept = json.loads((Path(undisturbed.args[-1]) / "run.json").read_text())
     options = kept["options"]
-    assert (options["device"], options["budget_ms"], options["threads"]) == ("arm", 10.0, 1)
+    backend = {"runtime": "onnxruntime", "precision": "fp32", "threads": 1}
+    assert options["devices"] == [{"name": "arm", "backends": [backend], "budget_ms": 10.0}]
     assert (options["space"], options["searcher"]) == ("fasternet", "guided")
     assert (options["trials"], options["seed"]) == (TRIALS, 0)
     assert kept["machine"]["cores"] == os.cpu_count()
@@ -230,9 +233,9 @@ def test_a_read_only_disk_is_one_line(disk: Path, capsys: Streams) -> None:
 def test_this_machine_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Streams
 ) -> None:
-    monkeypatch.setattr("nas.run.CALIBRATION", 12)
-    monkeypatch.setattr("nas.verifying.PROCESSES", 1)
-    monkeypatch.setattr("nas.run.TIMED", 1.0)  # the larger of the named sizes are not timed
+    # the larger of the named sizes are not timed
+    settings = SearchSettings(calibration=12, front_repeats=1, timed_ratio=1.0)
+    monkeypatch.setattr("nas.pipeline.SETTINGS", settings)
     run = tmp_path / "cpu"
     options = ("--space", "fasternet-32", "--budget", "2ms", "--trials", "16", "--out", str(run))
     assert main(["search", "--device", "cpu", *options]) == 0

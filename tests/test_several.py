@@ -9,16 +9,18 @@ from typing import Any, Literal
 
 import pytest
 from networks import LARGER, TINY
+from specs import on
 
-from nas.cli.runtime import wanted_by
+from nas.cli.specs import spec_of
+from nas.finetune.select import devices_for
 from nas.report.model import ReportModel
 from nas.study.options import SearchOptions
 from nas.study.run_folder import read_only_run, start_run
-from nas.training.timing_place import place_for
 from predictors.devices.connection import DeviceLostError, OverwhelmedError
 from predictors.devices.device import Network
 from predictors.devices.registry import open_device
 from predictors.devices.several import MultiBackendDevice, backend_pairs
+from predictors.devices.spec import DeviceSpec
 from predictors.measurement import Backend, Context, Latency, Reference, TimingProtocol
 
 
@@ -69,9 +71,14 @@ class Form:
 BOTH = [TINY, LARGER]  # of depths 1 and 4
 
 
+def _of(latency: Latency) -> Backend:
+    assert latency.backend is not None
+    return latency.backend
+
+
 def _told(device: MultiBackendDevice) -> list[tuple[str, str, float]]:
     return [
-        (m.backend.runtime, m.backend.precision, m.median_ms)
+        (_of(m).runtime, _of(m).precision, m.median_ms)
         for m in device.measure_each(BOTH, repeats=3)
     ]
 
@@ -82,7 +89,7 @@ def test_each_network_counts_in_its_fastest_form() -> None:
         Form(runtime="openvino", precision="int8", takes_ms={1: 2.0, 4: 5.0}),
     ])  # fmt: skip
     assert _told(device) == [("onnxruntime", "fp32", 1.0), ("openvino", "int8", 5.0)]
-    assert device.measure(LARGER).backend.precision == "int8"
+    assert _of(device.measure(LARGER)).precision == "int8"
     assert device.backends == (Backend("onnxruntime"), Backend("openvino", "int8"))
     assert device.description.count("; ") == 1
     assert device.remarks == []
@@ -93,8 +100,8 @@ def test_what_was_timed_just_now_is_compared_by_the_clock() -> None:
     first = Form(runtime="onnxruntime", precision="fp32", takes_ms={1: 3.0}, references=slow)
     second = Form(runtime="openvino", precision="fp32", takes_ms={1: 2.0})
     found = MultiBackendDevice("cpu", [first, second]).measure(TINY)
-    assert (found.backend.runtime, found.median_ms) == ("onnxruntime", 3.0)  # 1.5 ms by the clock
-    assert [m.backend.runtime for m in found.slower] == ["openvino"]
+    assert (_of(found).runtime, found.median_ms) == ("onnxruntime", 3.0)  # 1.5 ms by the clock
+    assert [_of(m).runtime for m in found.slower] == ["openvino"]
 
 
 def test_what_a_form_cannot_do_counts_in_another() -> None:
@@ -124,7 +131,7 @@ def test_what_no_form_can_do_and_a_lost_machine_are_errors() -> None:
     killed = Form(runtime="torch", precision="fp32", takes_ms={}, error=OverwhelmedError)
     whole = Form(runtime="onnxruntime", precision="fp32", takes_ms={1: 1.0, 4: 9.0})
     assert [
-        m.backend.runtime for m in MultiBackendDevice("cpu", [killed, whole]).measure_each(BOTH)
+        _of(m).runtime for m in MultiBackendDevice("cpu", [killed, whole]).measure_each(BOTH)
     ] == [
         "onnxruntime",
         "onnxruntime",
@@ -151,9 +158,11 @@ def test_the_pairs_are_those_that_there_are() -> None:
 
 def test_what_is_not_given_is_as_on_the_device() -> None:
     asked = Namespace(device="cpu", runtime=None, precision="fp32,int8", threads=2)
-    assert wanted_by(asked, []) == Backend(precision="fp32,int8", threads=2)
+    two = (Backend(threads=2), Backend(precision="int8", threads=2))
+    assert spec_of(asked, []) == DeviceSpec(name="cpu", backends=two)
     asked = Namespace(device="cpu", runtime="openvino,ncnn", precision=None, threads=None)
-    assert wanted_by(asked, []) == Backend(runtime="openvino,ncnn")
+    two = (Backend("openvino"), Backend("ncnn"))
+    assert spec_of(asked, []) == DeviceSpec(name="cpu", backends=two)
 
 
 def test_this_machine_is_timed_in_each_form(
@@ -175,19 +184,21 @@ def test_this_machine_is_timed_in_each_form(
 
 
 def test_a_run_keeps_its_forms_and_a_network_of_its_front_has_one(tmp_path: Path) -> None:
-    options = SearchOptions(device="cpu", budget_ms=5.0, space="fasternet-32",
-                            runtime="onnxruntime", precision="fp32,int8")  # fmt: skip
+    devices = on("cpu", 5.0, Backend(), Backend(precision="int8"))
+    options = SearchOptions(devices=devices, space="fasternet-32")
     folder = tmp_path / "run"
     start_run(folder, options).close()
     told = json.loads((folder / "run.json").read_text())
-    assert "; " in told["machine"]["device"]
+    assert "; " in told["machine"]["devices"]["cpu"]["description"]
     run = read_only_run(folder)
-    assert ([b.precision for b in run.device.backends], run.options) == (["fp32", "int8"], options)
-    rows = ["config,accuracy,latency_ms,runtime,precision",
-            "configs/trial-0001.yaml,80,1.0,onnxruntime,int8"]  # fmt: skip
+    assert (run.devices["cpu"].backends, run.options) == (devices[0].backends, options)
+    rows = [
+        "config,accuracy,ratio,runtime,precision",
+        "configs/trial-0001.yaml,80,0.2,onnxruntime,int8",
+    ]
     (folder / "pareto.csv").write_text("\n".join(rows) + "\n")
-    assert place_for(folder, None, network="trial-0001").precision == "int8"
-    assert place_for(folder, None, network="trial-0002").precision == "fp32"
-    assert place_for(folder, None, network="trial-0001").open().backends[0].precision == "int8"
+    int8 = on("cpu", 5.0, Backend(precision="int8"))
+    assert devices_for(folder, None, network="trial-0001") == int8
+    assert devices_for(folder, None, network="trial-0002") == on("cpu", 5.0)
     notes = ReportModel(run).notes
-    assert "Each network is in the fastest of onnxruntime at fp32,int8." in notes
+    assert "Each network is in the fastest of onnxruntime at fp32, int8." in notes

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,8 +14,9 @@ from typing import Any
 import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
+from specs import each, latency, scores
 
-from nas.search.trial import Outcome, Scores
+from nas.search.trial import NetworkScores, Outcome
 from nas.study import journal
 from nas.study.store import (
     MEASUREMENTS,
@@ -33,21 +35,24 @@ SPACE = SPACES["fasternet-32"]
 BUDGET_MS = 3.0
 _RNG = Random(0)
 GENES: list[Genes] = [SPACE.random_genes(_RNG) for _ in range(6)]
-OUTCOMES = [
-    Outcome(0, Scores(accuracy=70.123456789012345, latency_ms=1 / 3, latency_high_ms=0.4)),
-    Outcome(2, Scores(accuracy=-5.0, latency_ms=2.5)),
+OUTCOMES: list[Outcome[NetworkScores]] = [
+    Outcome(0, scores(70.123456789012345, 1 / 3, 0.4)),
+    Outcome(2, scores(-5.0, 2.5)),
     Outcome(1, None, "ValueError: it says \u00b5"),
-    Outcome(3, Scores(accuracy=80.0, latency_ms=2.9, latency_high_ms=3.1)),
+    Outcome(3, scores(80.0, 2.9, 3.1)),
 ]
-MEASUREMENT = Latency(
+MEASURED = Latency(
     median_ms=1 / 7, low_ms=0.1, high_ms=0.2, source="measured", device="cpu",
     backend=Backend("onnxruntime", threads=2), unstable=True, samples_ms=((0.1, 0.15), (0.2,)),
     context=Context(clock="cpu_ms", pinned=True, cores="0,1"),
 )  # fmt: skip
 
 
+MEASUREMENT = each(MEASURED)
+
+
 def _open(folder: Path) -> Study:
-    return Study(folder, SPACE, BUDGET_MS)
+    return Study(folder, SPACE, {"arm": BUDGET_MS})
 
 
 @pytest.fixture
@@ -60,7 +65,7 @@ def study(tmp_path: Path) -> Iterator[Study]:
     opened.close()
 
 
-def _expected() -> list[tuple[Any, Outcome]]:
+def _expected() -> list[tuple[Any, Outcome[NetworkScores]]]:
     pairs = [(SPACE.decode(g), o) for g, o in zip(GENES, OUTCOMES, strict=False)]
     return sorted(pairs, key=lambda pair: pair[1].number)
 
@@ -102,7 +107,8 @@ def test_optuna_itself_loads_the_journal(study: Study) -> None:
         assert trial.state.name == ("COMPLETE" if outcome.scores else "FAIL")
         assert tuple(trial.params[name] for name in SPACE.names) == genes
         if outcome.scores:
-            assert trial.values == [outcome.scores.accuracy, outcome.scores.latency_ms]
+            ms = outcome.scores.latencies.by_device["arm"].median_ms
+            assert trial.values == [outcome.scores.accuracy, ms / BUDGET_MS]
     assert [trial.number for trial in loaded.best_trials] == [0]  # 3 misses the budget
 
 
@@ -118,8 +124,7 @@ def test_measurements_come_back_as_they_were(study: Study) -> None:
 
 
 def test_the_last_measurement_of_a_network_counts(study: Study) -> None:
-    later = Latency(median_ms=9.0, low_ms=8.0, high_ms=10.0, source="measured", device="cpu",
-                        backend=Backend("torch"))  # fmt: skip
+    later = each(replace(latency(9.0), backend=Backend("torch")))
     for measurement in (MEASUREMENT, later):
         study.keep_measurement(FASTERNET["t0"], measurement)
     assert read_measurements(study.folder) == {FASTERNET["t0"]: later}
@@ -201,8 +206,8 @@ def test_a_corrupt_trial_is_refused_and_the_study_is_free_again(
         {"config": {"widths": [8]}},
         {"config": {"nonsense": 1}},
         {"config": 3},
-        {"measurement": None},
-        {"measurement": {"median_ms": 1}},
+        {"latencies": None},
+        {"latencies": {"cpu": {"median_ms": 1}}},
     ],
     ids=str,
 )

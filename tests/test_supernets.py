@@ -11,11 +11,12 @@ from threading import Barrier
 import numpy as np
 import pytest
 import torch
+from specs import on
 
 from nas.estimators import SAMPLE, supernet_training, within_budget
 from nas.study.options import SearchOptions
 from predictors.cost import cost, costs
-from predictors.latency import Prediction
+from predictors.latency import RatioPrediction
 from predictors.training.checkpoint import check_agreed
 from predictors.training.supernet import COST, Sandwich
 from predictors.training.workers import Workers
@@ -24,29 +25,29 @@ from search_spaces.fasternet import SPACES, FasterNetConfig
 SPACE = SPACES["fasternet-32"]
 BUDGET_MS = 2.0
 OPTIONS = SearchOptions(
-    device="cpu", budget_ms=BUDGET_MS, space="fasternet-32", accuracy="supernet", data="digits"
+    devices=on("cpu", BUDGET_MS), space="fasternet-32", accuracy="supernet", data="digits"
 )
 
 
-def _predict(configs: Sequence[FasterNetConfig]) -> Prediction:
+def _predict(configs: Sequence[FasterNetConfig]) -> RatioPrediction:
     """A millisecond for 10 MMACs."""
-    ms = np.asarray(costs(configs).macs, dtype=float) / 10e6
-    return Prediction(ms, 0.9 * ms, 1.1 * ms)
+    ratio = np.asarray(costs(configs).macs, dtype=float) / 10e6 / BUDGET_MS
+    return RatioPrediction(ratio, 1.1 * ratio)
 
 
 def test_they_are_within_the_budget_and_come_in_the_order_of_their_size() -> None:
-    configs = within_budget(SPACE, _predict, BUDGET_MS, seed=0)
+    configs = within_budget(SPACE, _predict, seed=0)
     macs = [cost(config).macs for config in configs]
     assert len(set(configs)) == SAMPLE
     assert macs == sorted(macs)
     assert max(macs) <= BUDGET_MS * 10e6 / 1.1
     assert max(macs) > 0.8 * BUDGET_MS * 10e6 / 1.1  # the budget is used
-    assert configs == within_budget(SPACE, _predict, BUDGET_MS, seed=0)
-    assert configs != within_budget(SPACE, _predict, BUDGET_MS, seed=1)
+    assert configs == within_budget(SPACE, _predict, seed=0)
+    assert configs != within_budget(SPACE, _predict, seed=1)
 
 
 def test_a_step_has_a_large_one_first_and_a_small_one() -> None:
-    configs = within_budget(SPACE, _predict, BUDGET_MS, seed=0)
+    configs = within_budget(SPACE, _predict, seed=0)
     sandwich, rng = Sandwich(configs), Random(0)
     for _ in range(20):
         large, small, *others = (configs.index(config) for config in sandwich(rng))
@@ -57,7 +58,7 @@ def test_a_step_has_a_large_one_first_and_a_small_one() -> None:
 
 
 def test_it_costs_no_more_than_a_dozen_trainings() -> None:
-    configs = within_budget(SPACE, _predict, BUDGET_MS, seed=0)
+    configs = within_budget(SPACE, _predict, seed=0)
     training = supernet_training(replace(OPTIONS, epochs=8), Path("run"), configs)
     sandwich, epochs = training.sandwich, training.total
     rng = Random(5)

@@ -6,6 +6,7 @@ Ray sends inner functions by value, so its workers need not find this file.
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from networks import TINY
 from ray_nodes import two_nodes
 from stand_ins import classes, said, stand_in
 
+from nas.devices import measure_each
 from nas.ray_pool import joined, through_ray, timed_in_task
 from predictors.devices.connection import DeviceLostError
-from predictors.devices.joint import JointDevice
+from predictors.devices.device import Device
 from predictors.devices.pool import PooledDevice
 from predictors.devices.registry import open_device
 from predictors.devices.several import MultiBackendDevice
@@ -41,6 +43,13 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas.ray_pool.LOOK_S", 0.2)
 
 
+@contextmanager
+def _through_ray(device: Device, address: str | None) -> Iterator[Device]:
+    """One device alone."""
+    with through_ray({device.name: device}, address) as devices:
+        yield devices[device.name]
+
+
 def _pool_of_two(folder: Path) -> PooledDevice:
     """Boards b1 and b2 that wait for one another once, and say on which node that was."""
 
@@ -60,7 +69,7 @@ def _pool_of_two(folder: Path) -> PooledDevice:
 
 
 def test_a_board_is_timed_on_the_node_that_has_it(cluster: Any, tmp_path: Path) -> None:
-    with through_ray(_pool_of_two(tmp_path), cluster.address) as device:
+    with _through_ray(_pool_of_two(tmp_path), cluster.address) as device:
         measured = list(device.measure_each(NETWORKS))
     assert [classes(m) for m in measured] == [c.classes for c in NETWORKS]
     nodes = {m.context.board: said(m) for m in measured}
@@ -112,7 +121,7 @@ def test_a_node_that_dies_takes_its_board_with_it(cluster: Any, tmp_path: Path) 
     pool = PooledDevice("b1,b3", [stand_in("b1", str), stand_in("b3", hang)])
     killer = threading.Thread(target=kill)
     killer.start()
-    with through_ray(pool, cluster.address) as device:
+    with _through_ray(pool, cluster.address) as device:
         measured = list(device.measure_each(NETWORKS))
         killer.join()
         measured += device.measure_each(NETWORKS)  # its second chance
@@ -127,7 +136,7 @@ def test_an_error_of_a_board_is_told_in_its_own_words(cluster: Any) -> None:
         raise DeviceLostError("The device must stay reachable, but is not.")
 
     with (
-        through_ray(PooledDevice("b1", [stand_in("b1", fail)]), cluster.address) as device,
+        _through_ray(PooledDevice("b1", [stand_in("b1", fail)]), cluster.address) as device,
         pytest.raises(RuntimeError, match=r"^The device must stay reachable, but is not\.$"),
     ):
         device.measure(NETWORKS[0])
@@ -142,7 +151,7 @@ def test_a_cluster_of_this_machine_has_all_boards(tmp_path: Path) -> None:
 
     address = "ssh://pi@10.0.0.3:22"
     pool = PooledDevice(f"b1,{address}", [stand_in("b1", where), stand_in(address, where)])
-    with through_ray(pool, None) as device:
+    with _through_ray(pool, None) as device:
         for measured in device.measure_each(NETWORKS):
             assert said(measured) == {measured.context.board: 1.0}
     assert device.remarks == []
@@ -155,19 +164,19 @@ def test_of_several_devices_the_pools_are_timed_on_the_cluster() -> None:
         context: Any = ray.get_runtime_context()
         return context.get_assigned_resources()
 
-    pools = [PooledDevice(",".join(names), [stand_in(name, where) for name in names])
-             for names in (["b1", "b2"], ["b3", "b4"])]  # fmt: skip
-    joint = JointDevice(places=(*pools, stand_in("alone", lambda: "here")),
-                        budgets_ms=(4.0, 8.0, 2.0))  # fmt: skip
-    with through_ray(joint, None) as device:
-        for measured in device.measure_each(NETWORKS):
-            first, second, alone = (part for _, part in measured.parts)
+    pools = {
+        ",".join(names): PooledDevice(",".join(names), [stand_in(name, where) for name in names])
+        for names in (["b1", "b2"], ["b3", "b4"])
+    }
+    with through_ray({**pools, "alone": stand_in("alone", lambda: "here")}, None) as devices:
+        for measured in measure_each(devices, NETWORKS):
+            first, second, alone = measured.by_device.values()
             assert said(first) == {first.context.board: 1.0}
             assert said(second) == {second.context.board: 1.0}
             assert said(alone) == "here"
-            assert measured.median_ms == pytest.approx(100.0)
-    assert device.remarks == []
-    assert {part for part, _ in measured.parts} == {"b1,b2", "b3,b4", "alone"}
+            assert alone.median_ms == 2.0
+    assert [*devices["b1,b2"].remarks, *devices["b3,b4"].remarks] == []
+    assert set(measured.by_device) == {"b1,b2", "b3,b4", "alone"}
 
 
 def test_a_pool_in_several_forms_is_timed_through_ray_in_each() -> None:
@@ -178,12 +187,12 @@ def test_a_pool_in_several_forms_is_timed_through_ray_in_each() -> None:
         return dict(context.get_assigned_resources())
 
     forms = [PooledDevice("b1", [stand_in("b1", where)]) for _ in range(2)]
-    with through_ray(MultiBackendDevice("b1", forms), None) as device:
+    with _through_ray(MultiBackendDevice("b1", forms), None) as device:
         found = device.measure(NETWORKS[0])
     assert [said(m) for m in (found, *found.slower)] == [{"b1": 1.0}, {"b1": 1.0}]
 
 
 def test_what_is_no_pool_joins_no_cluster() -> None:
-    arm = open_device("arm")
-    with through_ray(arm, "127.0.0.1:1") as device:
-        assert device is arm
+    devices = {"arm": open_device("arm")}
+    with through_ray(devices, "127.0.0.1:1") as same:
+        assert same is devices

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from specs import on
 from trained_digits import CONFIGS, SMALL, final_rows, run_with, train_command
 
 import fasternas as fn
 from nas.cli.main import main
-from nas.training.ending import read_ending
+from nas.finetune.result import read_result
 from predictors.data.datasets import load_data
 from search_spaces.checkpoint import read_checkpoint
 
@@ -65,7 +66,7 @@ def test_the_accuracy_is_that_of_the_best_weights_on_the_test_split(digits_netwo
         right = int((network(images).argmax(1) == labels).sum())
     row = final_rows(digits_networks / "out")["large"]
     assert float(row["accuracy"]) == pytest.approx(100 * right / len(labels))
-    ending = read_ending(digits_networks / "out" / "large")
+    ending = read_result(digits_networks / "out" / "large")
     assert ending
     assert ending.agreement.images == len(data.validation)
     assert ending.agreement.same == 100
@@ -104,13 +105,13 @@ def test_the_weights_go_wherever_a_checkpoint_goes(
     (told,) = json.loads(capsys.readouterr().out)
     assert told["agreement"]["same"] == 100
     assert told["accuracy_lost"] == 0
-    ending = read_ending(digits_networks / "out" / "small")
+    ending = read_result(digits_networks / "out" / "small")
     assert ending
     assert told["agreement"]["accuracy"] == pytest.approx(ending.validation)
 
 
 def test_a_front_shows_what_became_of_it(trained: Path, capsys: Streams) -> None:
-    run = run_with(trained, device="arm", budget_ms=1.0)
+    run = run_with(trained, devices=on("arm", 1.0))
     assert main(["show", str(run)]) == 0
     out = capsys.readouterr().out
     assert out.index("config") < out.index("network") < out.index("359 test")
@@ -139,7 +140,7 @@ def test_a_broken_record_of_the_end_is_done_again(trained: Path, capsys: Streams
 def test_what_does_not_fit_is_one_line(
     spoil: str, complaint: str, trained: Path, capsys: Streams
 ) -> None:
-    run, more = run_with(trained, device="arm", budget_ms=1.0), []
+    run, more = run_with(trained, devices=on("arm", 1.0)), []
     shutil.rmtree(run / "trained")
     if spoil == "front":
         (run / "pareto.csv").unlink()
@@ -188,7 +189,7 @@ def test_pictures_are_cropped_wherever_they_are_judged(tmp_path: Path) -> None:
     card = (tmp_path / "out" / "x" / "README.md").read_text()
     assert "96 x 96 pixels, the middle 75% of the shorter side" in card
     assert "`test_crop` 0.75" in card
-    ending = read_ending(tmp_path / "out" / "x")
+    ending = read_result(tmp_path / "out" / "x")
     assert ending
     assert ending.judged.images == 20
     assert ending.agreement.accuracy == pytest.approx(ending.validation)

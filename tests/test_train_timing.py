@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from specs import on
 from trained_digits import CONFIGS, SMALL, final_rows, run_with, train_command
 
 import fasternas as fn
 from nas.cli.main import main
-from nas.study.targets import Target
-from nas.training.ending import read_ending
-from nas.training.timing_place import place_for
-from predictors.measurement import TimingProtocol
+from nas.finetune.result import read_result
+from nas.finetune.select import devices_for
+from predictors.measurement import Backend, TimingProtocol
 
 Streams = pytest.CaptureFixture[str]
 
@@ -37,13 +37,13 @@ def test_resumed_it_times_both_side_by_side_and_repeats_nothing(
     assert main(command) == 0
     told = {row["network"]: row for row in json.loads(capsys.readouterr().out)}
     assert {file: file.stat().st_mtime_ns for file in files} == before
-    endings = {name: read_ending(trained / "out" / name) for name in CONFIGS}
-    latencies = {name: ending.latency for name, ending in endings.items() if ending}
+    results = {name: read_result(trained / "out" / name) for name in CONFIGS}
+    latencies = {name: result.latencies for name, result in results.items() if result}
     sessions = set()
-    for name, latency in latencies.items():
-        assert latency
-        assert (latency.source, latency.device, latency.backend.runtime) == ("measured", "cpu",
-                                                                     "onnxruntime")  # fmt: skip
+    for name, each in latencies.items():
+        assert each
+        latency = each.by_device["cpu"]
+        assert (latency.source, latency.backend) == ("measured", Backend())
         assert latency.context.artifact == _sha256(trained / "out" / name / f"{name}.onnx")
         sessions.add(latency.context.session)
         row = final_rows(trained / "out")[name]
@@ -78,7 +78,7 @@ def test_a_budget_is_kept_by_the_upper_end_of_the_interval(trained: Path, capsys
     small, large = (arm.measure(config) for config in (SMALL, CONFIGS["large"]))
     budget = (small.high_ms + large.median_ms) / 2
     assert small.high_ms < budget < large.high_ms
-    run = run_with(trained, device="arm", budget_ms=budget)
+    run = run_with(trained, devices=on("arm", budget))
     assert main(["train", str(run), "--pick", "all", "--resume", "--gpus", "0"]) == 0
     said = capsys.readouterr()
     assert "To measure, attach a board" in said.err
@@ -102,8 +102,7 @@ def test_on_several_devices_each_is_timed_and_each_budget_judged(
         pytest.skip("Here `arm` is this machine.")
     small, large = (arm.measure(config) for config in (SMALL, CONFIGS["large"]))
     budget = (small.high_ms + large.median_ms) / 2
-    beside = (Target(device="cpu", budget_ms=1000.0),)
-    run = run_with(trained, device="arm", budget_ms=budget, beside=beside)
+    run = run_with(trained, devices=(*on("arm", budget), *on("cpu", 1000.0)))
     command = ["train", str(run), "--pick", "all", "--resume", "--gpus", "0"]
     assert main(command) == 0
     said = capsys.readouterr()
@@ -119,7 +118,7 @@ def test_on_several_devices_each_is_timed_and_each_budget_judged(
         assert (row["arm_source"], row["cpu_source"]) == ("predicted", "measured")
         assert float(row["arm_budget_ms"]) == pytest.approx(budget)
         assert (row["latency_ms"], row["budget_ms"], row["cpu_budget_ms"]) == ("", "", "1000.0")
-        assert float(row["share_high"]) == pytest.approx(100 * alone.high_ms / budget)
+        assert float(row["ratio_high"]) == pytest.approx(alone.high_ms / budget)
     card = (run / "trained" / "large" / "README.md").read_text()
     head = card.splitlines()[2]
     assert "ms predicted on arm" in head
@@ -127,12 +126,12 @@ def test_on_several_devices_each_is_timed_and_each_budget_judged(
     assert f"{alone.median_ms:.3g} ms predicted" in head
     assert "ms on arm is not kept" in card
     assert "ms on cpu is kept" in card
-    kept = {name: read_ending(run / "trained" / name) for name in CONFIGS}
+    kept = {name: read_result(run / "trained" / name) for name in CONFIGS}
     assert main(command) == 0
     assert "timing" not in capsys.readouterr().err
-    assert {name: read_ending(run / "trained" / name) for name in CONFIGS} == kept
-    assert place_for(run, "pi").budget_ms is None  # it is none of those that the run has
-    assert place_for(run, "cpu").budget_ms == 1000.0
+    assert {name: read_result(run / "trained" / name) for name in CONFIGS} == kept
+    assert devices_for(run, "pi") == on("pi", None)  # it is none of those that the run has
+    assert devices_for(run, "cpu") == on("cpu", 1000.0)
     assert main([*command, "--device", "cpu"]) == 0
     assert {row["kept"] for row in final_rows(run).values()} == {"yes"}
 
@@ -140,8 +139,7 @@ def test_on_several_devices_each_is_timed_and_each_budget_judged(
 def test_several_devices_in_runtimes_of_their_own_need_one_to_be_told(
     trained: Path, capsys: Streams
 ) -> None:
-    beside = (Target(device="cpu", budget_ms=1.0, runtime="torch"),)
-    run = run_with(trained, device="arm", budget_ms=1.0, beside=beside)
+    run = run_with(trained, devices=(*on("arm", 1.0), *on("cpu", 1.0, Backend("torch"))))
     assert main(["train", str(run), "--resume", "--gpus", "0"]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
@@ -152,20 +150,21 @@ def test_several_devices_in_runtimes_of_their_own_need_one_to_be_told(
 def test_in_int8_the_file_that_is_timed_is_the_one_that_is_judged(
     trained: Path, capsys: Streams
 ) -> None:
-    run = run_with(trained, device="cpu", budget_ms=1000.0, precision="int8")
+    run = run_with(trained, devices=on("cpu", 1000.0, Backend(precision="int8")))
     assert main(["train", str(run), "--pick", "best", "--resume", "--gpus", "0"]) == 0
-    ending = read_ending(run / "trained" / "large")
-    assert ending
-    assert ending.latency
-    file = run / "trained" / "large" / ending.deployed
+    result = read_result(run / "trained" / "large")
+    assert result
+    assert result.latencies
+    latency = result.latencies.by_device["cpu"]
+    file = run / "trained" / "large" / result.deployed
     assert file.name == "large.int8.onnx"
-    assert ending.latency.context.artifact == _sha256(file)
-    assert (ending.latency.backend.precision, ending.kept) == ("int8", True)
+    assert latency.context.artifact == _sha256(file)
+    assert (latency.backend, result.kept) == (Backend(precision="int8"), True)
     assert (
-        abs(ending.judged.accuracy - float(final_rows(trained / "out")["large"]["accuracy"])) < 10
+        abs(result.judged.accuracy - float(final_rows(trained / "out")["large"]["accuracy"])) < 10
     )
     assert "large.int8.onnx" in final_rows(run)["large"]["files"]
-    card, found = (run / "trained" / "large" / "README.md").read_text(), ending.agreement
+    card, found = (run / "trained" / "large" / "README.md").read_text(), result.agreement
     assert "359 test images by `large.int8.onnx` (95 %, Wilson)" in card
     assert found.torch_accuracy is not None
     assert found.accuracy is not None
@@ -177,7 +176,7 @@ def test_in_int8_the_file_that_is_timed_is_the_one_that_is_judged(
 def test_when_the_device_is_gone_all_else_is_kept_and_it_says_what_to_do(
     device: str, trained: Path, capsys: Streams
 ) -> None:
-    run = run_with(trained, device=device, budget_ms=1.0)
+    run = run_with(trained, devices=on(device, 1.0))
     for stale in (run / "trained").glob("*/README.md"):
         stale.unlink()
     assert main(["train", str(run), "--pick", "all", "--resume", "--gpus", "0"]) == 2
@@ -194,10 +193,13 @@ def test_when_the_device_is_gone_all_else_is_kept_and_it_says_what_to_do(
 def test_another_machine_than_the_studys_is_not_taken_for_it(
     trained: Path, capsys: Streams
 ) -> None:
-    run = run_with(trained, device="cpu", budget_ms=1.0)
+    run = run_with(trained, devices=on("cpu", 1.0))
     told = json.loads((run / "run.json").read_text())
-    told["machine"] = {"device": "Another, onnxruntime 1, one thread: measured",
-                       "source": "measured"}  # fmt: skip
+    another = {
+        "description": "Another, onnxruntime 1, one thread: measured",
+        "source": "measured",
+    }
+    told["machine"] = {"devices": {"cpu": another}}
     (run / "run.json").write_text(json.dumps(told))
     assert main(["train", str(run), "--resume", "--gpus", "0"]) == 2
     said = capsys.readouterr().err

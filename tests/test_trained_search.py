@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from nas.cli.main import main
-from nas.search.guided import AccuracyPrior, smoothed
-from nas.search.loop import search
+from nas.search.guided import AccuracyPrior, posterior_mean
+from nas.search.loop import Exploration
 from nas.study.trainings import read_trainings
 from predictors.accuracy import proxy_scores
 
@@ -51,18 +51,18 @@ def undisturbed(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "undisturbed"
     priors = []
 
-    def told(*arguments: Any, **options: Any) -> Any:
+    def told(**options: Any) -> Any:
         priors.append(options["prior"])
-        return search(*arguments, **options)
+        return Exploration(**options)
 
     def seen(space: Any, scores: Any, prior: AccuracyPrior) -> Any:
         priors.append(prior)
-        return smoothed(space, scores, prior)
+        return posterior_mean(space, scores, prior)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
-        patch.setattr("nas.run.search", told)
-        patch.setattr("nas.run.smoothed", seen)
+        patch.setattr("nas.pipeline.Exploration", told)
+        patch.setattr("nas.pipeline.posterior_mean", seen)
         assert main(_search(folder, data)) == 0
     # The search and both promotions know the score, and how few images judge.
     assert [(prior.scores, prior.images) for prior in priors] == [(proxy_scores, 16)] * 3

@@ -4,12 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from networks import TINY
+from specs import scores
 
-from nas.search.trial import Outcome, Scores
+from nas.search.trial import NetworkScores, Objectives, Outcome
 from nas.study.trainings import Trained, Trainings, append_training, read_trainings, train_on
 from search_spaces.fasternet import FasterNetConfig
 
-SCORES = {TINY: Scores(accuracy=50.0, latency_ms=1.0)}
+FOUND = {TINY: Objectives(accuracy=50.0, ratio=1.0)}
 
 
 class Memory:
@@ -31,19 +32,19 @@ class Losing:
     def submit(self, number: int, config: FasterNetConfig) -> None:
         self.submitted += 1
 
-    def next_finished(self) -> Outcome:
+    def next_finished(self) -> Outcome[NetworkScores]:
         if self.submitted == 1:
             return Outcome(0, None, "NodeDiedError: it is gone", lost=True)
-        return Outcome(0, Scores(accuracy=60.0, latency_ms=1.0))
+        return Outcome(0, scores(60.0, 1.0))
 
 
 def test_what_was_lost_with_its_worker_is_trained_the_next_time() -> None:
     record, pool = Memory(), Losing()
-    assert list(train_on(SCORES, 4, record, pool)) == [(1, 1)]
+    assert list(train_on(FOUND, 4, record, pool)) == [(1, 1)]
     assert record.trainings == {}
-    assert list(train_on(SCORES, 4, record, pool)) == [(1, 1)]
+    assert list(train_on(FOUND, 4, record, pool)) == [(1, 1)]
     assert record.trainings == {TINY: {4: Trained(epochs=4, accuracy=60.0)}}
-    assert list(train_on(SCORES, 4, record, pool)) == []
+    assert list(train_on(FOUND, 4, record, pool)) == []
     assert pool.submitted == 2
 
 
@@ -57,18 +58,20 @@ class Queue:
         assert number == len(self.submitted)
         self.submitted.append(config)
 
-    def next_finished(self) -> Outcome:
-        return Outcome(len(self.submitted) - 1, Scores(accuracy=60.0, latency_ms=1.0))
+    def next_finished(self) -> Outcome[NetworkScores]:
+        return Outcome(len(self.submitted) - 1, scores(60.0, 1.0))
 
 
 def test_the_slowest_networks_begin_first() -> None:
     configs = [replace(TINY, classes=number) for number in range(2, 11)]
-    takes_ms = [4.0, 9.0, 1.0, 8.0, 2.0, 7.0, 3.0, 6.0, 5.0]
-    scores = {config: Scores(accuracy=ms, latency_ms=ms)
-              for config, ms in zip(configs, takes_ms, strict=True)}  # fmt: skip
+    ratios = [4.0, 9.0, 1.0, 8.0, 2.0, 7.0, 3.0, 6.0, 5.0]
+    found = {
+        config: Objectives(accuracy=ratio, ratio=ratio)
+        for config, ratio in zip(configs, ratios, strict=True)
+    }
     pool = Queue()
-    list(train_on(scores, 4, Memory(), pool))
-    began = [scores[config].latency_ms for config in pool.submitted]
+    list(train_on(found, 4, Memory(), pool))
+    began = [found[config].ratio for config in pool.submitted]
     assert began == sorted(began, reverse=True)
     assert len(began) == 3
 

@@ -27,7 +27,7 @@ def run_with(networks: Path, **options: Any) -> Path:
     """A run folder whose front are the two networks, which are trained already."""
     run = networks / "run"
     (run / "configs").mkdir(parents=True)
-    lines = ["config,accuracy,latency_ms"]
+    lines = ["config,accuracy,ratio"]
     for i, name in enumerate(CONFIGS):
         shutil.copyfile(networks / f"{name}.yaml", run / "configs" / f"{name}.yaml")
         lines.append(f"configs/{name}.yaml,{50 + i},{1 + i}")

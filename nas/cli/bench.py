@@ -21,7 +21,7 @@ from nas.bench_subjects import Row, Subject, model_subjects, operator_subjects
 from nas.cli.arguments import add_action, add_json, word
 from nas.cli.device_options import add_device, add_timing
 from nas.cli.progress import print_table
-from nas.cli.runtime import open_wanted
+from nas.cli.specs import open_asked
 from nas.quantities import format_ms
 from predictors.backends.model import batched
 from search_spaces.fasternet import FASTERNET
@@ -46,11 +46,11 @@ def run_bench(arguments: argparse.Namespace) -> int:
     from nas.study.run_folder import machine_facts
 
     topic: Topic = arguments.topic
-    device = open_wanted(arguments, [FASTERNET["t0"]])
+    device = open_asked(arguments, [FASTERNET["t0"]])
     check_timed(device)
     subjects = _subjects(arguments)
     folder = _folder(arguments)
-    coming = bench(subjects, device, folder, repeats=arguments.processes)
+    coming = bench(subjects, device, folder, repeats=arguments.repeats)
     print(f"{len(subjects)} networks, {GROUP} at a time, on {device.description}; {folder}",
           file=sys.stderr)  # fmt: skip
     rows = list(_watched(coming, len(subjects)))
@@ -58,7 +58,7 @@ def run_bench(arguments: argparse.Namespace) -> int:
         raise RuntimeError(f"`network` must be one that {device.name} can run, but got "
                            f"{rows[0].subject.model.name}: {rows[0].failed}")  # fmt: skip
     rows = in_order(rows, subjects)
-    write_bench(folder, topic, rows, machine_facts(device))
+    write_bench(folder, topic, rows, machine_facts({device.name: device}))
     if arguments.json:
         print(json.dumps([row.as_json() for row in rows], indent=2))
         return 0

@@ -49,5 +49,5 @@ def add_timing(parser: argparse.ArgumentParser) -> None:
     """Add how many images, and how many processes."""
     parser.add_argument("--batch", type=positive, default=1, metavar="N",
                         help="images that one inference takes (1)")  # fmt: skip
-    parser.add_argument("--processes", type=positive, default=7, metavar="N",
+    parser.add_argument("--repeats", type=positive, default=7, metavar="N",
                         help="fresh processes that time each network (7)")  # fmt: skip

@@ -8,14 +8,22 @@ from pathlib import Path
 
 from nas.cli.measure import how_measured
 from nas.cli.progress import print_table
+from nas.devices import open_devices, remarks
 from nas.finetune.folder import TRAINED
 from nas.finetune.jobs import Job
 from nas.finetune.model_card import write_card
-from nas.training.ending import Ending, keep_ending
-from nas.training.final import concluded, timed
-from nas.training.final_table import FINAL, final_row, final_table, write_final
-from nas.training.timing_place import NOWHERE, Place, place_for
+from nas.finetune.result import (
+    FINAL,
+    TrainingResult,
+    final_row,
+    final_table,
+    keep_result,
+    write_final,
+)
+from nas.finetune.select import NOWHERE, check_study_devices, devices_for
+from nas.training.final import finalize, time_each
 from predictors.devices.device import HOW_TO_ATTACH
+from predictors.devices.spec import DeviceSpec
 from predictors.training.workers import usable_device
 from search_spaces.io import one_line
 
@@ -26,85 +34,95 @@ class Finish:
     """What is done when trainings are over, and where; what can be checked before is.
 
     Raises:
-        ValueError: if there is no device of the name that was told, or a run's options are wrong.
+        ValueError: if there is no device of the name that was asked, or a run's options are wrong.
         RuntimeError: if that device does not answer.
     """
 
     def __init__(self, jobs: Sequence[Job], device: str | None, *, on_gpu: bool) -> None:
-        self._places = {job.name: place_for(job.run, device, network=job.name) for job in jobs}
+        self._devices = {j.name: devices_for(j.run, device, network=j.name) for j in jobs}
+        self._timed = device != NOWHERE
+        self._of_study = device is None  # whose device is then to be the same
         self._on_gpu = on_gpu
-        self._endings: dict[str, Ending] = {}
+        self._results: dict[str, TrainingResult] = {}
         self._errors: dict[str, str] = {}
-        if device not in (None, NOWHERE):
-            next(iter(self._places.values())).open()
+        if device is not None and self._timed:
+            open_devices(next(iter(self._devices.values())))
 
     def run(self, jobs: Sequence[Job], *, as_json: bool) -> dict[str, str]:
         """Do it, print what came of it and return what went wrong, by network or device."""
         for job in jobs:
-            self._conclude(job)
-        done = [job for job in jobs if job.name in self._endings]
+            self._finalize(job)
+        done = [job for job in jobs if job.name in self._results]
         tables = {_table(job): job.folder.parent for job in done}
         _write(tables)  # timing may be interrupted
-        for place, group in self._by_place(done):
-            self._time(group, place)
+        for specs, group in self._by_devices(done):
+            self._time(group, specs)
         _write(tables)
-        endings = [self._endings[job.name] for job in done]
+        results = [self._results[job.name] for job in done]
         if as_json:
-            print(json.dumps([{**final_row(self._endings[job.name]), "folder": str(job.folder)}
-                              for job in done], indent=2))  # fmt: skip
-        elif endings:
-            print_table(*final_table(endings))
-            self._close(endings, tables)
+            pairs = zip(done, results, strict=True)
+            rows = [{**final_row(result), "folder": str(job.folder)} for job, result in pairs]
+            print(json.dumps(rows, indent=2))
+        elif results:
+            print_table(*final_table(results))
+            self._close(results, tables)
         return self._errors
 
-    def _conclude(self, job: Job) -> None:
+    def _finalize(self, job: Job) -> None:
         print(f"{job.name}: exporting and judging", file=sys.stderr, flush=True)
         processor = usable_device("auto" if self._on_gpu else "cpu")
         try:
-            ending = concluded(job, self._places[job.name], device=processor)
+            devices = self._devices[job.name]
+            result = finalize(job, devices, timed=self._timed, processor=processor)
         except (ValueError, RuntimeError) as error:
             self._errors[job.name] = one_line(error)
             return
-        self._keep(job, ending)
+        self._keep(job, result)
 
-    def _by_place(self, jobs: Sequence[Job]) -> Iterator[tuple[Place, list[Job]]]:
-        """Those that are to be timed, by where; the budget of one device makes no difference."""
-        groups: dict[Place, list[Job]] = {}
+    def _by_devices(
+        self, jobs: Sequence[Job]
+    ) -> Iterator[tuple[tuple[DeviceSpec, ...], list[Job]]]:
+        """Those that are to be timed, by where; budgets make no difference."""
+        groups: dict[tuple[DeviceSpec, ...], list[Job]] = {}
         for job in jobs:
-            place = self._places[job.name]
-            if not place.beside:
-                place = replace(place, budget_ms=None)
-            if place.device != NOWHERE and self._endings[job.name].latency is None:
-                groups.setdefault(place, []).append(job)
+            specs = tuple(replace(spec, budget_ms=None) for spec in self._devices[job.name])
+            if self._timed and self._results[job.name].latencies is None:
+                groups.setdefault(specs, []).append(job)
         yield from groups.items()
 
-    def _time(self, jobs: Sequence[Job], place: Place) -> None:
-        print(f"timing {len(jobs)} on {place.name}", file=sys.stderr, flush=True)
-        pairs = [(job, self._endings[job.name]) for job in jobs]
+    def _time(self, jobs: Sequence[Job], specs: Sequence[DeviceSpec]) -> None:
+        names = " + ".join(spec.name for spec in specs)
+        print(f"timing {len(jobs)} on {names}", file=sys.stderr, flush=True)
+        pairs = [(job, self._results[job.name]) for job in jobs]
         try:
-            device = place.open()
-            for job, ending in zip(jobs, timed(pairs, device), strict=True):
-                self._keep(job, ending)
+            devices = open_devices(specs)
+            for run in dict.fromkeys(job.run for job in jobs if job.run and self._of_study):
+                check_study_devices(run, devices)
+            for job, result in zip(jobs, time_each(pairs, devices), strict=True):
+                self._keep(job, result)
         except (ValueError, RuntimeError) as error:
-            self._errors[place.name] = f"{one_line(error)} {LATER}"
+            self._errors[names] = f"{one_line(error)} {LATER}"
             return
-        for remark in device.remarks:
+        for remark in remarks(devices):
             print(remark, file=sys.stderr)
 
-    def _keep(self, job: Job, ending: Ending) -> None:
-        self._endings[job.name] = ending
-        keep_ending(job.folder, ending)
-        write_card(job, ending)
+    def _keep(self, job: Job, result: TrainingResult) -> None:
+        self._results[job.name] = result
+        keep_result(job.folder, result)
+        write_card(job, result)
 
-    def _close(self, endings: Sequence[Ending], tables: dict[Path, Path]) -> None:
-        latencies = [latency for ending in endings for _, latency, _ in ending.on_each]
+    def _close(self, results: Sequence[TrainingResult], tables: dict[Path, Path]) -> None:
+        latencies = [one for result in results for one, _ in result.on_each]
         for remark in how_measured(latencies):
             print(remark, file=sys.stderr)
-        if any(latency.source == "predicted" for latency in latencies):
+        if any(one.source == "predicted" for one in latencies):
             print(HOW_TO_ATTACH, file=sys.stderr)
         for table, networks in tables.items():
-            print(f"{table} holds the table, {networks} a folder for each network with its model "
-                  "card.", file=sys.stderr)  # fmt: skip
+            print(
+                f"{table} holds the table, {networks} a folder for each network with its model "
+                "card.",
+                file=sys.stderr,
+            )
 
 
 def _write(tables: dict[Path, Path]) -> None:

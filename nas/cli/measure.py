@@ -5,15 +5,16 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from nas.cli.arguments import add_json
 from nas.cli.device_options import add_device, add_timing
 from nas.cli.progress import print_table
-from nas.cli.runtime import open_wanted
+from nas.cli.specs import open_asked
 from nas.networks import find_network
 from nas.quantities import format_count, format_ms
-from nas.report.tables import backends_differ, readings_of
+from nas.report.tables import backends_differ, reading_of
 from predictors.backends.model import Model, batched
 from predictors.devices.device import HOW_TO_ATTACH, Device
 from predictors.measurement import Latency, compare
@@ -33,15 +34,15 @@ def add_measure_options(parser: argparse.ArgumentParser) -> None:
 def run_measure(arguments: argparse.Namespace) -> int:
     """Time the networks, print a table, and compare the first with the others."""
     models = [batched(find_network(name), arguments.batch) for name in arguments.networks]
-    device = open_wanted(arguments, models)
-    measured = device.measure_each(models, repeats=arguments.processes)
+    device = open_asked(arguments, models)
+    measured = device.measure_each(models, repeats=arguments.repeats)
     timed = list(zip(models, _watched(measured, device, len(models)), strict=True))
     for remark in device.remarks:
         print(remark, file=sys.stderr)
     if arguments.json:
         print(json.dumps([_record(model, m, timed[0]) for model, m in timed], indent=2))
         return 0
-    tell = backends_differ([readings_of(m) for _, m in timed])
+    tell = backends_differ([(reading_of(m),) for _, m in timed])
     print_table(["network", "latency ms", "interval", "images/s", "source", *(["in"] * tell),
                  "MACs", "GFLOPS", "params"],
                 [_cells(model, m, tell_form=tell) for model, m in timed])  # fmt: skip
@@ -79,7 +80,7 @@ def _cells(model: Model, m: Latency, *, tell_form: bool) -> list[str]:
     return [model.name, format_ms(m.median_ms), f"{format_ms(m.low_ms)} - {format_ms(m.high_ms)}",
             format_count(model.images_per_s(m.median_ms)),
             m.source + (", unstable" if m.unstable else ""),
-            *([f"{m.backend.runtime} {m.backend.precision}"] * tell_form),
+            *([reading_of(m).backend] * tell_form),
             "-" if model.macs is None else format_count(model.macs),
             "-" if speed is None else format_ms(speed),
             "-" if model.params is None else format_count(model.params)]  # fmt: skip
@@ -94,9 +95,7 @@ def _record(model: Model, m: Latency, first: Timed) -> dict[str, Any]:
         "source": m.source,
         "unstable": m.unstable,
         "device": m.device,
-        "runtime": m.backend.runtime,
-        "precision": m.backend.precision,
-        "threads": m.backend.threads,
+        **(asdict(m.backend) if m.backend else {}),
         "batch": model.batch_size,
         "images_per_s": model.images_per_s(m.median_ms),
         "macs": model.macs,

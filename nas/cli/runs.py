@@ -23,10 +23,10 @@ def add_show_options(parser: argparse.ArgumentParser) -> None:
 def run_show(arguments: argparse.Namespace) -> int:
     """`fasternas show`: print the front, or every network, of a run."""
     from nas.finetune.folder import TRAINED
+    from nas.finetune.result import final_table, results_in
     from nas.report import tables
     from nas.report.model import ReportModel
     from nas.study.run_folder import read_only_run
-    from nas.training.final_table import endings_in, final_table
     from predictors.devices.device import HOW_TO_ATTACH
 
     model = ReportModel(read_only_run(Path(arguments.run), repair=arguments.repair))
@@ -35,7 +35,7 @@ def run_show(arguments: argparse.Namespace) -> int:
         print(json.dumps(tables.rows(networks), indent=2))
         return 0
     print_table(*tables.table(networks))
-    trained = [ending for _, ending in endings_in(model.folder / TRAINED)]
+    trained = [result for _, result in results_in(model.folder / TRAINED)]
     if trained:
         print()
         print_table(*final_table(trained))

@@ -23,13 +23,13 @@ from nas.cli.arguments import (
 )
 from nas.cli.device_options import add_devices
 from nas.cli.progress import print_table, show_search
-from nas.cli.targets import folder_name, targets_of
+from nas.cli.specs import folder_name, specs_of
 from nas.study.options import AccuracyOption, SearchOptions
 
 if TYPE_CHECKING:
     from nas.estimators import Prepared
+    from nas.pipeline import Progress, Run
     from nas.ray_workers import WorkerRequest
-    from nas.run import Progress, Run
     from nas.study.store import Mirror
 
 TRIALS, TRAINED_TRIALS = 200, 30  # unless told
@@ -98,6 +98,8 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
 
 def run_search(arguments: argparse.Namespace) -> int:
     """`fasternas search`: calibrate, search, verify; print the front."""
+    from nas.devices import descriptions, remarks
+    from nas.pipeline import run_pipeline
     from nas.report import tables
     from nas.report.model import ReportModel, closing_words, write_report
     from nas.study.run_folder import give_up, keep_remarks, resume_run, start_run
@@ -114,10 +116,11 @@ def run_search(arguments: argparse.Namespace) -> int:
         print(remark, file=sys.stderr)
     try:
         mirror = _mirror(arguments.storage, run)
-        steps = run.steps(ray_address=arguments.ray, trial_timeout_s=timeout_s,
-                          workers=workers)  # fmt: skip
+        steps = run_pipeline(
+            run, ray_address=arguments.ray, trial_timeout_s=timeout_s, workers=workers
+        )
         steps = _mirrored(steps, mirror, run)
-        show_search(steps, f"{run.device.description}; {folder}")
+        show_search(steps, f"{'; '.join(descriptions(run.devices))}; {folder}")
         model = ReportModel(run)
         write_report(model)
         keep_remarks(run)
@@ -127,7 +130,7 @@ def run_search(arguments: argparse.Namespace) -> int:
         raise
     finally:
         run.close()
-    for remark in run.device.remarks:
+    for remark in remarks(run.devices):
         print(remark, file=sys.stderr)
     if arguments.json:
         print(json.dumps(tables.rows(model.front), indent=2))
@@ -181,11 +184,9 @@ def _prepared(arguments: argparse.Namespace, folder: Path) -> "Prepared":
     from nas.estimators import prepared
 
     _refuse_idle_time(arguments)
-    first, *beside = targets_of(arguments, run=folder if arguments.resume else None)
     options = SearchOptions(
-        device=first.device, budget_ms=first.budget_ms, space=arguments.space,
-        runtime=first.runtime, precision=first.precision, threads=first.threads,
-        beside=tuple(beside),
+        devices=specs_of(arguments, run=folder if arguments.resume else None),
+        space=arguments.space,
         trials=_trials(arguments, folder), parallel=arguments.parallel,
         seed=arguments.seed, searcher=arguments.searcher,
         resolutions=arguments.resolution, activations=arguments.activation,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from nas.finetune.folder import WEIGHTS
 from nas.finetune.jobs import Job, data_of
+from nas.finetune.result import TrainingResult
 from nas.quantities import format_count, format_ms
 from nas.report.tables import stages_of
-from nas.training.ending import Ending
 from predictors.backends.agreement import Agreement
 from predictors.cost import cost_by_layer
 from predictors.measurement import Latency
@@ -80,7 +80,7 @@ Other forms: `fasternas export {file} --to openvino,ncnn,torchscript`.
 """
 
 
-def write_card(job: Job, ending: Ending) -> None:
+def write_card(job: Job, result: TrainingResult) -> None:
     """Write the card of a trained network into its folder.
 
     Raises:
@@ -88,33 +88,33 @@ def write_card(job: Job, ending: Ending) -> None:
     """
     data = data_of(job)
     parts = [
-        _head(job, ending),
-        _architecture(job, ending),
+        _head(job, result),
+        _architecture(job, result),
         _data(data, job),
         _recipe(job, data),
-        _accuracy(ending, data),
-        _latency(ending),
-        _loading(job, ending),
+        _accuracy(result, data),
+        _latency(result),
+        _loading(job, result),
     ]
     atomic_write(job.folder / CARD, "\n".join(parts))
 
 
-def _head(job: Job, ending: Ending) -> str:
-    judged = ending.judged
+def _head(job: Job, result: TrainingResult) -> str:
+    judged = result.judged
     said = (
         f"{judged.accuracy:.2f} % of {judged.images:,} {judged.split} images of "
         f"{Path(job.data).name}"
     )
-    for name, latency, _ in ending.on_each:
-        where = f" on {name}" if len(ending.on_each) > 1 else ""
+    for latency, _ in result.on_each:
+        where = f" on {latency.device}" if len(result.on_each) > 1 else ""
         said += f", {format_ms(latency.median_ms)} ms {latency.source}{where}"
     return f"# {job.name}\n\nA FasterNet: {said}.\n"
 
 
-def _architecture(job: Job, ending: Ending) -> str:
+def _architecture(job: Job, result: TrainingResult) -> str:
     return (
-        f"## Architecture\n\n{format_count(ending.macs)} MACs, "
-        f"{format_count(ending.params)} parameters. Of each bar, PConv convolves the filled "
+        f"## Architecture\n\n{format_count(result.macs)} MACs, "
+        f"{format_count(result.params)} parameters. Of each bar, PConv convolves the filled "
         f"part and passes on the rest.\n\n```text\n{rendered(job.config)}\n```\n"
     )
 
@@ -197,10 +197,10 @@ def _recipe(job: Job, data: "ImageData") -> str:
     )
 
 
-def _accuracy(ending: Ending, data: "ImageData") -> str:
-    judged, (low, high) = ending.judged, ending.judged.interval
-    int8 = ending.deployed.endswith(".int8.onnx")
-    by = f" by `{ending.deployed}`" if int8 else ""
+def _accuracy(result: TrainingResult, data: "ImageData") -> str:
+    judged, (low, high) = result.judged, result.judged.interval
+    int8 = result.deployed.endswith(".int8.onnx")
+    by = f" by `{result.deployed}`" if int8 else ""
     lines = [
         f"{judged.accuracy:.2f} % [{low:.2f}, {high:.2f}] of {judged.images:,} {judged.split} "
         f"images{by} (95 %, Wilson)"
@@ -208,17 +208,17 @@ def _accuracy(ending: Ending, data: "ImageData") -> str:
     if judged.split == "test":
         lines[0] += ", looked at once, at the end."
         lines.append(
-            f"{ending.validation:.2f} % of {len(data.validation):,} validation images, by "
-            f"which epoch {ending.epoch} was chosen."
+            f"{result.validation:.2f} % of {len(data.validation):,} validation images, by "
+            f"which epoch {result.epoch} was chosen."
         )
     else:
         lines[0] += (
-            f", by which epoch {ending.epoch} was chosen, so it is a little too high; "
+            f", by which epoch {result.epoch} was chosen, so it is a little too high; "
             "there is no test split."
         )
-    found = ending.agreement
+    found = result.agreement
     lines.append(
-        f"`{ending.deployed}` says the same class as torch for {found.same:.4g} % of "
+        f"`{result.deployed}` says the same class as torch for {found.same:.4g} % of "
         f"{found.images} validation images{_lost(found) if int8 else ''}."
     )
     return "## Accuracy\n\n" + "\n\n".join(lines) + "\n"
@@ -235,25 +235,25 @@ def _lost(found: Agreement) -> str:
     )
 
 
-def _latency(ending: Ending) -> str:
-    latency = ending.latency
-    if latency is None:
+def _latency(result: TrainingResult) -> str:
+    if result.latencies is None:
         return "## Latency\n\nNot timed yet: `fasternas train` does it with --resume.\n"
-    what = f"`{ending.deployed}`, batch 1, {latency.backend.precision}"
-    if latency.parts:
-        each = [f"On {name} {_timing(m)}." for name, m, _ in ending.on_each]
-        lines = [f"{what}. {ending.described}.", *each]
-    else:
-        lines = [f"{_timing(latency)}: {what}. {ending.described}."]
-    if latency.backend.precision == "bf16":
+    precision, several = result.backend.precision, len(result.on_each) > 1
+    what = f"`{result.deployed}`, batch 1, {precision}"
+    lines = [f"{what}. {result.described}."] if several else []
+    for latency, _ in result.on_each:
+        timing = _timing(latency)
+        once = f"{timing}: {what}. {result.described}."
+        lines.append(f"On {latency.device} {timing}." if several else once)
+    if precision == "bf16":
         lines.append("The accuracy is that of fp32: the runtime rounds the file when it loads it.")
-    for name, m, budget_ms in ending.on_each:
+    for latency, budget_ms in result.on_each:
         if budget_ms is not None:
-            where = f" on {name}" if latency.parts else ""
-            verdict = "kept" if m.meets(budget_ms) else "not kept"
+            where = f" on {latency.device}" if several else ""
+            verdict = "kept" if latency.meets(budget_ms) else "not kept"
             lines.append(
-                f"The budget of {budget_ms:g} ms{where} is {verdict}: the upper end of "
-                f"the interval is {format_ms(m.high_ms)} ms."
+                f"The budget of {budget_ms:g} ms{where} is {verdict}: the upper end of the "
+                f"interval is {format_ms(latency.high_ms)} ms."
             )
     return "## Latency\n\n" + "\n\n".join(lines) + "\n"
 
@@ -267,8 +267,8 @@ def _timing(latency: Latency) -> str:
     return f"{said}{sure}{', unstable' if latency.unstable else ''}"
 
 
-def _loading(job: Job, ending: Ending) -> str:
-    onnx = ending.deployed if ending.deployed.endswith(".onnx") else f"{job.name}.onnx"
+def _loading(job: Job, result: TrainingResult) -> str:
+    onnx = result.deployed if result.deployed.endswith(".onnx") else f"{job.name}.onnx"
     crop = crop_of(job.recipe, job.config.resolution)
     seen = f", the middle {crop:.0%} of the shorter side" if crop else ""
     return _LOADING.format(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from nas.finetune.folder import RECIPE, TRAINED, has_training
 from nas.finetune.jobs import SCRATCH, SUPERNET, Job, check_job
+from nas.finetune.select import Picked, find_networks, remark_on
 from nas.study.store import read_run
-from nas.training.picking import Picked, find_networks, remark_on
 from predictors.data.datasets import located
 from predictors.training.recipe import read_overrides, read_recipe, recipe_for, recipe_with
 

@@ -1,6 +1,6 @@
 """A run's predictor, its progress, and a training: what is shown of each, and its figure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean, median
@@ -11,9 +11,9 @@ import numpy as np
 from nas.quantities import format_ms
 from nas.report import sheet as sheets
 from nas.report.sheet import ALARM, FRONT, INK, NARROW, PALETTE, PAPER, SLIDE, Box, Look, Sheet
-from nas.report.tables import INTERVAL, Reading, Unit, accuracy_number, readings_of
+from nas.report.tables import INTERVAL, Reading, accuracy_number, reading_of
 from nas.search.pareto import area
-from nas.search.trial import Outcome
+from nas.search.trial import Objectives
 from predictors.accuracy import AccuracyKind
 from predictors.latency import COVERAGE, Prediction
 from predictors.measurement import Latency
@@ -90,7 +90,7 @@ def compared(prediction: Prediction, measured: Sequence[Latency]) -> list[Compar
     """Return what was predicted beside what was measured, the fastest network first."""
     ends = (prediction.mean_ms, prediction.low_ms, prediction.high_ms)
     rows = [
-        Compared(measured=readings_of(m)[0], mean=float(mean), low=float(low), high=float(high))
+        Compared(measured=reading_of(m), mean=float(mean), low=float(low), high=float(high))
         for m, mean, low, high in zip(measured, *ends, strict=True)
     ]
     return sorted(rows, key=lambda row: row.measured.median)
@@ -159,7 +159,7 @@ def _draw_calibration(axes: "Axes", view: CalibrationView, sheet: Sheet) -> None
 class ProgressCurve:
     """The area dominated after each trial, failed ones included, up to `reference`.
 
-    `reference` is (accuracy, latency): the lowest accuracy of any trial, and the budget.
+    `reference` is (accuracy, ratio): the lowest accuracy of any trial, and 1.0, the budget.
     """
 
     numbers: tuple[int, ...]  # of the trials
@@ -183,33 +183,31 @@ class ProgressCurve:
         """Numbers of trials by which to tell how it went: an eighth, a quarter, half and so on."""
         return sorted({max(len(self.areas) * k // 8, 1) for k in (1, 2, 4, 6, 8)})
 
-    def words(self, kind: AccuracyKind, unit: Unit) -> str:
+    def words(self, kind: AccuracyKind, budget: str) -> str:
         """Say when most of it was reached, and what it is; nothing if nothing was reached."""
         enough = self.reached(_ENOUGH)
         if enough is None:
             return ""
-        accuracy, budget = self.reference
+        accuracy, _ = self.reference
         return (
             f"{100 * _ENOUGH:.0f} % were reached after {enough} of {len(self.areas)} trials. The "
             f"area is that above {accuracy_number(accuracy, kind)} (the lowest of any trial) and "
-            f"below {format_ms(budget)} {unit}, by the latencies and accuracies that the search "
+            f"below {budget}, by the latencies and accuracies that the search "
             "saw."
         )
 
 
-def progress_curve(outcomes: Sequence[Outcome], budget: float) -> ProgressCurve:
-    """Return the curve by the scores that the search saw; who misses the budget adds nothing."""
-    ordered = sorted(outcomes, key=lambda outcome: outcome.number)
-    accuracies = [o.scores.accuracy for o in ordered if o.scores]
-    reference = (min(accuracies, default=0.0), budget)
+def progress_curve(trials: Mapping[int, Objectives | None]) -> ProgressCurve:
+    """Return the curve by what the search saw of each trial; who misses a budget adds nothing."""
+    numbers = tuple(sorted(trials))
+    ordered = [trials[number] for number in numbers]
+    reference = (min((found.accuracy for found in ordered if found), default=0.0), 1.0)
     front: list[tuple[float, float]] = []
     areas: list[float] = []
-    for outcome in ordered:
-        scores = outcome.scores
-        if scores and scores.upper_ms <= budget:
-            front = _kept(front, (scores.accuracy, scores.latency_ms))
+    for found in ordered:
+        if found and found.feasible:
+            front = _kept(front, (found.accuracy, found.ratio))
         areas.append(area(front, reference))
-    numbers = tuple(o.number for o in ordered)
     return ProgressCurve(numbers=numbers, areas=tuple(areas), reference=reference)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Urls = Mapping[int, str]  # by the id of a network
 
-_AXIS: dict[Unit, str] = {"ms": "latency in ms", "%": "largest share of a budget in %"}
+_AXIS: dict[Unit, str] = {"ms": "latency in ms", "ratio": "worst latency/budget ratio"}
 _Y_AXIS = {
     "proxy": "training-free score\n(T0 = 100, T2 = 200)",
     "trained": "top-1 accuracy in %",
@@ -62,7 +62,7 @@ class FrontView:
         networks = count_words(len(feasible), "network")
         if self.budget is None:
             return f"{networks} on the Pareto front" if feasible else "No network on the front yet"
-        every = self.unit == "%"
+        every = self.unit == "ratio"
         within = "within every budget" if every else f"within {format_ms(self.budget)} ms"
         if feasible:
             timed = any(c.measured for c in feasible)
@@ -71,8 +71,7 @@ class FrontView:
         if not slow:
             return f"No network {within} yet"
         fastest = min(slow, key=lambda c: c.x).readings[0]
-        of = " of a budget" if every else ""
-        return f"No network {within}; the fastest so far takes {fastest.quantity}{of}"
+        return f"No network {within}; the fastest so far takes {fastest.quantity}"
 
     @property
     def sources(self) -> tuple[str, bool]:
@@ -218,7 +217,7 @@ def _draw_budget(axes: "Axes", view: FrontView, side: str) -> None:
         return
     axes.axvspan(view.budget, view.edges[1], color=INK, alpha=0.05, linewidth=0)
     axes.axvline(view.budget, color=INK, linestyle=(0, (5, 3)), linewidth=1.4)
-    words = "every budget" if view.unit == "%" else f"budget {format_ms(view.budget)} ms"
+    words = "every budget" if view.unit == "ratio" else f"budget {format_ms(view.budget)} ms"
     look: Look = {"ha": side, "va": "bottom", "fontweight": "bold", "textcoords": "offset points"}
     axes.annotate(words, (view.budget, 1), (0, 4), xycoords=axes.get_xaxis_transform(), **look)
 
@@ -228,7 +227,7 @@ def _draw_networks(axes: "Axes", view: FrontView, urls: Urls) -> None:
     front: Look = {"label": "Pareto front", "s": 38, "zorder": 5}
     named: Look = {"label": "FasterNet T0 to L", "s": 55, "marker": "D", "zorder": 4}
     others: Look = {"label": "other networks", "s": 18, "linewidths": 1.0, "zorder": 2.6}
-    over = "over a budget" if view.unit == "%" else "over the budget"
+    over = "over a budget" if view.unit == "ratio" else "over the budget"
     missed = others | {"label": "infeasible" if view.budget is None else over, "zorder": 2.5}
     _draw_dots(axes, view.front, FRONT, urls, front)
     _draw_intervals(axes, view.named, PALETTE["named"], None)

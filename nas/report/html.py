@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import version
@@ -30,7 +30,7 @@ from nas.report.tables import (
     stages_of,
 )
 from nas.study.options import SearchOptions
-from nas.study.targets import Target
+from predictors.devices.spec import DeviceSpec
 from search_spaces.io import atomic_write
 
 if TYPE_CHECKING:
@@ -43,9 +43,8 @@ _WIDTH, _MAP, _BARS = 340, 40, 96  # pixels: of a network, of the largest map, o
 _GAP, _BETWEEN, _FOOT = 10, 8, 16  # between stages, between maps and bars, for the numbers
 _BLOCK = 8.0  # pixels across, at the most
 _COLOURS = {colour.lower(): name for name, colour in PALETTE.items()}
-_DEFAULTS = SearchOptions(device="cpu", budget_ms=1.0)
+_DEFAULTS = SearchOptions(devices=(DeviceSpec(name="cpu", budget_ms=1.0),))
 _ALWAYS = ("space", "trials", "seed", "searcher", "accuracy")  # whatever they are
-_TIMING = ("runtime", "precision", "threads")
 _UNLESS_DEFAULT = ("parallel", "data", "epochs", "progressive", "weights")
 _SPELLED = {"resolutions": "resolution", "activations": "activation"}
 
@@ -249,34 +248,37 @@ def _name_point(element: ET.Element) -> None:
 
 def command_of(options: SearchOptions) -> str:
     """Return the command for a shell, one option a line; it begins a new folder."""
-    values = options.as_json()
-    targets = options.targets
-    devices = [("device", target.device) for target in targets]
-    given = {"budget": _each(targets, lambda t: f"{str(t.budget_ms).removesuffix('.0')}ms")}
+    values, devices = options.as_json(), options.devices
+    given = {"budget": _each(devices, lambda d: f"{str(d.budget_ms).removesuffix('.0')}ms")}
     given |= {name: _word(values[name]) for name in _ALWAYS}
-    given |= {name: _shared(targets, name) for name in _TIMING}
+    given["runtime"] = _shared(devices, lambda d: _distinct(b.runtime for b in d.backends))
+    given["precision"] = _shared(devices, lambda d: _distinct(b.precision for b in d.backends))
+    given["threads"] = _shared(devices, lambda d: str(d.backends[0].threads))
     for name in (*_UNLESS_DEFAULT, *_SPELLED):
         if getattr(options, name) != getattr(_DEFAULTS, name):
             given[_SPELLED.get(name, name)] = _word(values[name])
     if options.classes is not None and not options.data:  # else they are the data's
         given["classes"] = str(options.classes)
-    lines = [shlex.join([f"--{name}", word]) for name, word in (*devices, *given.items())]
+    names = [("device", device.name) for device in devices]
+    lines = [shlex.join([f"--{name}", word]) for name, word in (*names, *given.items())]
     return " \\\n  ".join(["fasternas search", *lines])
 
 
-def _each(targets: Sequence[Target], word: Callable[[Target], str]) -> str:
+def _each(devices: Sequence[DeviceSpec], word: Callable[[DeviceSpec], str]) -> str:
     """A word for each device: pi=10ms,cpu=3ms; of one alone, the word."""
-    if len(targets) == 1:
-        return word(targets[0])
-    return ",".join(f"{target.device}={word(target)}" for target in targets)
+    if len(devices) == 1:
+        return word(devices[0])
+    return ",".join(f"{device.name}={word(device)}" for device in devices)
 
 
-def _shared(targets: Sequence[Target], name: str) -> str:
+def _shared(devices: Sequence[DeviceSpec], word: Callable[[DeviceSpec], str]) -> str:
     """What is the same on all devices, once; else for each."""
-    values = [str(getattr(target, name)) for target in targets]
-    if len(set(values)) == 1:
-        return values[0]
-    return _each(targets, lambda target: str(getattr(target, name)))
+    words = set(map(word, devices))
+    return words.pop() if len(words) == 1 else _each(devices, word)
+
+
+def _distinct(words: Iterable[str]) -> str:
+    return ",".join(dict.fromkeys(words))
 
 
 def _word(value: object) -> str:

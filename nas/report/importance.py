@@ -239,7 +239,7 @@ class ImportanceTable:
     @property
     def time(self) -> str:
         """So much latency, in words."""
-        return f"{format_ms(self.step)} {self.unit}{' of a budget' if self.unit == '%' else ''}"
+        return f"{format_ms(self.step)} {'ms' if self.unit == 'ms' else 'of a budget'}"
 
     @property
     def finding(self) -> str:

@@ -4,11 +4,14 @@ Only this module knows how a run and its networks keep what is shown.
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from nas.devices import descriptions, file_name
 from nas.estimators import CHECKPOINTS
+from nas.pipeline import Run
 from nas.quantities import format_ms
 from nas.report.figures import (
     CalibrationView,
@@ -29,13 +32,13 @@ from nas.report.tables import (
     network_of,
     on_devices,
 )
-from nas.run import Run
 from nas.study.store import read_run
-from nas.study.targets import file_name
 from predictors.accuracy import AccuracyKind, proxy_scores
 from predictors.devices.device import HOW_TO_ATTACH
-from predictors.devices.joint import places_of
+from predictors.devices.spec import DeviceSpec
+from predictors.measurement import worst_ratio
 from predictors.training.short_training import SMALL_BATCHES
+from search_spaces.fasternet import FasterNetConfig
 from search_spaces.formats import save_config
 from search_spaces.io import atomic_write
 
@@ -64,8 +67,9 @@ class ReportModel:
         self._run = run
         self.folder = run.folder
         self.options = run.options
-        self.budget = run.options.limit  # in `unit`
-        self.unit: Unit = run.options.unit
+        budgets_ms = list(run.budgets_ms.values())
+        self.unit: Unit = "ms" if len(budgets_ms) == 1 else "ratio"
+        self.budget = budgets_ms[0] if len(budgets_ms) == 1 else 1.0  # in `unit`
         self.kind: AccuracyKind = run.estimator.kind
 
     @cached_property
@@ -91,32 +95,30 @@ class ReportModel:
     @property
     def devices(self) -> list[str]:
         """The names of the devices."""
-        return [target.device for target in self.options.targets]
+        return list(self._run.devices)
 
     @property
     def title(self) -> str:
         """What the run is about."""
-        targets = self.options.targets
-        budgets = [f"{format_ms(target.budget_ms)} ms on {target.device}" for target in targets]
+        pairs = self._run.budgets_ms.items()
+        budgets = [f"{format_ms(budget_ms)} ms on {name}" for name, budget_ms in pairs]
         return f"Networks within {' and '.join(budgets)}"
 
     @property
     def description(self) -> str:
         """What the devices are."""
-        return self._run.device.description
+        return "; ".join(descriptions(self._run.devices))
 
     @property
     def device_lines(self) -> str:
         """What the devices are; of two, one a line."""
-        places = places_of(self._run.device)
-        if len(places) != 2:
-            return self.description
-        return "\n".join(f"{place.name}: {place.description}" for place in places)
+        lines = descriptions(self._run.devices)
+        return ("\n" if len(lines) == 2 else "; ").join(lines)
 
     @property
     def predicted(self) -> bool:
         """Whether latencies of a device come from a profile."""
-        return any(place.source == "predicted" for place in places_of(self._run.device))
+        return any(device.source == "predicted" for device in self._run.devices.values())
 
     @property
     def state(self) -> str:
@@ -141,12 +143,15 @@ class ReportModel:
     def progress(self) -> ProgressCurve:
         """How the hypervolume grew."""
         outcomes = [outcome for _, outcome in self._run.study.outcomes()]
-        return progress_curve(outcomes, self.budget)
+        budgets_ms = self._run.budgets_ms
+        seen = {o.number: o.scores.objectives(budgets_ms) if o.scores else None for o in outcomes}
+        return progress_curve(seen)
 
     @property
     def progress_words(self) -> str:
         """When most of the hypervolume was reached; nothing if nothing was."""
-        return self.progress.words(self.kind, self.unit)
+        one = f"{format_ms(self.budget)} ms"
+        return self.progress.words(self.kind, one if self.unit == "ms" else "every budget")
 
     @cached_property
     def importance(self) -> ImportanceTable:
@@ -155,11 +160,11 @@ class ReportModel:
         trials = [(config, o.scores.accuracy) for config, o in run.study.outcomes() if o.scores]
         bases = [network.config for network in self.front]
         ranked = []
-        if run.predict_ms(bases) is not None:
+        if run.predicted(bases):
             ranked = rank_choices(
                 run.space,
                 trials,
-                lambda configs: run.predict_ms(configs) or [],
+                self._predict,
                 bases=bases,
                 scores=None if self.kind == "proxy" else proxy_scores,
             )
@@ -167,6 +172,14 @@ class ReportModel:
         return ImportanceTable(
             choices=ranked, kind=self.kind, step=step, trials=fitted, unit=self.unit
         )
+
+    def _predict(self, configs: Sequence[FasterNetConfig]) -> list[float]:
+        """The predicted latencies or, of several devices, worst ratios."""
+        predicted = self._run.predicted(configs)
+        latencies = [predicted[config] for config in configs]
+        if self.unit == "ms":
+            return [one.median_ms for each in latencies for one in each.by_device.values()]
+        return [worst_ratio(each, self._run.budgets_ms).median for each in latencies]
 
     @cached_property
     def failures(self) -> list[Failure]:
@@ -211,7 +224,7 @@ class ReportModel:
         """What is to be said under the table of the front."""
         lines = [HOW_TO_ATTACH] * self.predicted
         latencies = self._run.study.measurements.values()
-        each = [m for latency in latencies for _, m in latency.on_each]
+        each = [m for one in latencies for m in one.by_device.values()]
         timed = [m for m in each if m.source == "measured"]
         cached = sum(m.context.cached for m in timed)
         if cached:
@@ -245,9 +258,11 @@ class ReportModel:
 
     def _backend_notes(self) -> list[str]:
         """What is to be known where there is more than fp32, or a choice."""
-        runtime, precision = self.options.runtime, self.options.precision
-        choice = "," in runtime + precision
-        lines = [f"Each network is in the fastest of {runtime} at {precision}."] * choice
+        lines = [
+            f"Each network is in the fastest of {_backend_words(device)}."
+            for device in self.options.devices
+            if len(device.backends) > 1
+        ]
         lower = [c for c in self.front if _lower_precisions(c)]
         if not lower:
             return lines
@@ -281,10 +296,16 @@ class ReportModel:
         return [words.format(smallest)]
 
 
+def _backend_words(device: DeviceSpec) -> str:
+    runtimes = dict.fromkeys(backend.runtime for backend in device.backends)
+    precisions = dict.fromkeys(backend.precision for backend in device.backends)
+    return f"{', '.join(runtimes)} at {', '.join(precisions)}"
+
+
 def _lower_precisions(network: Network) -> set[str]:
     """The precisions below fp32 in which a network was timed."""
     timed = [one for one in on_devices(network.readings) if one.source == "measured"]
-    return {one.precision for one in timed} - {"fp32"}
+    return {one.run_in.precision for one in timed if one.run_in} - {"fp32"}
 
 
 def write_report(model: ReportModel) -> None:

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from nas.candidate import Candidate
+from nas.candidates import Candidate
 from nas.quantities import format_count, format_ms, format_score
 from predictors.accuracy import AccuracyKind
 from predictors.cost import cost
 from predictors.devices.device import threads_of
-from predictors.measurement import CONFIDENCE, Latency, Source
+from predictors.measurement import CONFIDENCE, Backend, Latencies, Latency, Ratio, Source
 from search_spaces.fasternet import FasterNetConfig
 
-Unit = Literal["ms", "%"]
+Unit = Literal["ms", "ratio"]
 INTERVAL = f"{100 * CONFIDENCE:.0f} % interval"
 NUMBER = {"proxy": "score", "trained": "accuracy", "supernet": "shared-weights likelihood"}
-HEADING: dict[Unit, str] = {"ms": "latency ms", "%": "largest share %"}
+HEADING: dict[Unit, str] = {"ms": "latency ms", "ratio": "worst ratio"}
 HEADINGS = {"proxy": "score", "trained": "accuracy %", "supernet": "shared-weights likelihood %"}
 _UNIT = {"proxy": "", "trained": " %", "supernet": " %"}
 _COMMENTS = {
@@ -31,54 +31,62 @@ _BACKEND = ("runtime", "precision")
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """A latency on a device in ms or, of several devices, the largest share of a budget in %."""
+    """A latency on a device in ms or, of several devices, the worst latency/budget ratio."""
 
-    device: str  # none of a share
+    device: str  # none of a ratio
     unit: Unit
     median: float
     low: float
     high: float
     source: Source
     unstable: bool
-    runtime: str
-    precision: str
-    threads: int
+    run_in: Backend | None = None  # none of a ratio, nor of a prediction for several backends
 
     @property
     def quantity(self) -> str:
         """The median with its unit."""
-        return f"{format_ms(self.median)} {self.unit}"
+        return f"{format_ms(self.median)} {'ms' if self.unit == 'ms' else 'of a budget'}"
 
     @property
     def origin(self) -> str:
-        """Where it is from, and whether the timing was unstable; of a share its parts say so."""
+        """Where it is from, and whether the timing was unstable; of a ratio its parts say so."""
         return self.source + (", unstable" if self.unstable and self.unit == "ms" else "")
 
     @property
     def backend(self) -> str:
-        """The runtime and the precision; a share has none."""
-        return f"{self.runtime} {self.precision}" if self.unit == "ms" else ""
+        """The runtime and the precision, where they are known."""
+        return f"{self.run_in.runtime} {self.run_in.precision}" if self.run_in else ""
 
     @property
     def words(self) -> str:
         """All of it but where it is from: 9.1 ms [8.9 to 9.3]."""
-        of = " of a budget" if self.unit == "%" else ""
-        return f"{self.quantity}{of} [{format_ms(self.low)} to {format_ms(self.high)}]"
+        return f"{self.quantity} [{format_ms(self.low)} to {format_ms(self.high)}]"
 
     @property
     def origin_words(self) -> str:
         """Where it is from, and the backend where that is not the usual one."""
-        usual = self.backend in ("", "onnxruntime fp32") or "," in self.backend
+        usual = self.backend in ("", "onnxruntime fp32")
         return self.origin + ("" if usual else f" in {self.backend}")
 
 
-Readings = tuple[Reading, ...]  # of one network: of several devices the share, then each
+Readings = tuple[Reading, ...]  # of one network: of several devices the ratio, then each
 
 
-def readings_of(latency: Latency) -> Readings:
-    """Return the latency on each device and, of several, before them the largest share."""
-    on_each = tuple(_reading(name, "ms", one) for name, one in latency.on_each)
-    return (_reading("", "%", latency), *on_each) if latency.parts else on_each
+def readings_of(latencies: Latencies, ratio: Ratio | None = None) -> Readings:
+    """Return the latency on each device and, of several, before them the worst ratio."""
+    on_each = tuple(map(reading_of, latencies.by_device.values()))
+    if ratio is None or len(on_each) == 1:
+        return on_each
+    worst = Reading(
+        device="",
+        unit="ratio",
+        median=ratio.median,
+        low=ratio.low,
+        high=ratio.high,
+        source=latencies.source,
+        unstable=latencies.unstable,
+    )
+    return (worst, *on_each)
 
 
 def on_devices(readings: Readings) -> Readings:
@@ -86,18 +94,17 @@ def on_devices(readings: Readings) -> Readings:
     return tuple(one for one in readings if one.unit == "ms")
 
 
-def _reading(device: str, unit: Unit, latency: Latency) -> Reading:
+def reading_of(latency: Latency) -> Reading:
+    """Return a latency on one device."""
     return Reading(
-        device=device,
-        unit=unit,
+        device=latency.device,
+        unit="ms",
         median=latency.median_ms,
         low=latency.low_ms,
         high=latency.high_ms,
         source=latency.source,
         unstable=latency.unstable,
-        runtime=latency.backend.runtime,
-        precision=latency.backend.precision,
-        threads=latency.backend.threads,
+        run_in=latency.backend,
     )
 
 
@@ -128,7 +135,8 @@ def _predicted_on(column: Sequence[Reading], *, several: bool) -> str:
 
 def backends_differ(latencies: Sequence[Readings]) -> bool:
     """Whether backends are to be shown: several on a device, or another precision than fp32."""
-    backends = {(one.device, one.backend) for readings in latencies for one in on_devices(readings)}
+    known = [one for readings in latencies for one in on_devices(readings) if one.run_in]
+    backends = {(one.device, one.backend) for one in known}
     devices = {device for device, _ in backends}
     return len(backends) > len(devices) or any(not b.endswith(" fp32") for _, b in backends)
 
@@ -186,7 +194,7 @@ def stages_of(config: FasterNetConfig) -> list[Stage]:
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """A network as it is shown; `x` is its latency or, of several devices, its largest share."""
+    """A network as it is shown; `x` is its latency or, of several devices, its worst ratio."""
 
     name: str
     config: FasterNetConfig
@@ -194,6 +202,7 @@ class Network:
     accuracy_kind: AccuracyKind
     fp32_accuracy: float
     readings: Readings
+    ratio: Ratio
     macs: int
     params: int
     feasible: bool
@@ -254,7 +263,8 @@ def network_of(candidate: Candidate) -> Network:
         accuracy=candidate.accuracy,
         accuracy_kind=candidate.accuracy_kind,
         fp32_accuracy=candidate.accuracy if fp32 is None else fp32,
-        readings=readings_of(candidate.latency),
+        readings=readings_of(candidate.latencies, candidate.ratio),
+        ratio=candidate.ratio,
         macs=candidate.macs,
         params=candidate.params,
         feasible=candidate.feasible,
@@ -284,6 +294,9 @@ def rows(networks: Sequence[Network]) -> list[dict[str, str | float]]:
             "accuracy_kind": c.accuracy_kind,
             "fp32_accuracy": c.fp32_accuracy,
             **latency_values(c.readings),
+            "ratio": c.ratio.median,
+            "ratio_low": c.ratio.low,
+            "ratio_high": c.ratio.high,
             "macs": c.macs,
             "params": c.params,
         }
@@ -294,7 +307,8 @@ def rows(networks: Sequence[Network]) -> list[dict[str, str | float]]:
 def csv_text(networks: Sequence[Network], devices: Sequence[str]) -> str:
     """Return the records as CSV; `devices` are those of the study."""
     text = io.StringIO()
-    first, last = ("config", "accuracy", "accuracy_kind", "fp32_accuracy"), ("macs", "params")
+    first = ("config", "accuracy", "accuracy_kind", "fp32_accuracy")
+    last = ("ratio", "ratio_low", "ratio_high", "macs", "params")
     columns = (*first, *latency_columns(devices), *last)
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -303,20 +317,19 @@ def csv_text(networks: Sequence[Network], devices: Sequence[str]) -> str:
 
 
 def latency_columns(devices: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of a latency's columns: of several devices the share, then each."""
+    """Return the names of a latency's columns, on each of several devices."""
     if len(devices) == 1:
         return ("latency_ms", "low_ms", "high_ms", "source", *_BACKEND)
     fields = ("ms", "low_ms", "high_ms", "source", *_BACKEND)
-    each = (f"{name}_{field}" for name in devices for field in fields)
-    return ("share_percent", "share_low", "share_high", "source", *each)
+    return tuple(f"{name}_{field}" for name in devices for field in fields)
 
 
 def latency_values(readings: Readings) -> dict[str, str | float]:
     """Return what is in these columns."""
     values: list[str | float] = []
-    for one in readings:
+    for one in on_devices(readings):
         values += [one.median, one.low, one.high, one.source]
-        values += [one.runtime, one.precision] * (one.unit == "ms")
+        values += [one.run_in.runtime, one.run_in.precision] if one.run_in else ["", ""]
     names = latency_columns([one.device for one in on_devices(readings)])
     return dict(zip(names, values, strict=True))
 
@@ -347,8 +360,15 @@ def config_comment(network: Network) -> str:
     """Return what a config file should say of the network: its accuracy, and how it was timed."""
     number = accuracy_number(network.accuracy, network.accuracy_kind)
     latencies = "; ".join(
-        f"{m.median:.4g} ms [{m.low:.4g}, {m.high:.4g}] {m.source} on {m.device}, {m.runtime}"
-        f"{'' if m.precision == 'fp32' else f' in {m.precision}'}, {threads_of(m.threads)}"
-        for m in on_devices(network.readings)
+        f"{one.median:.4g} ms [{one.low:.4g}, {one.high:.4g}] {one.source} on {one.device}"
+        f"{_backend_comment(one.run_in)}"
+        for one in on_devices(network.readings)
     )
     return f"{_COMMENTS[network.accuracy_kind]} {number}; {latencies}"
+
+
+def _backend_comment(backend: Backend | None) -> str:
+    if backend is None:
+        return ""
+    precision = "" if backend.precision == "fp32" else f" in {backend.precision}"
+    return f", {backend.runtime}{precision}, {threads_of(backend.threads)}"

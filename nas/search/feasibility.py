@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.search.trial import Admit, generator
-from predictors.latency import Prediction
+from predictors.latency import Prediction, RatioPrediction
 from search_spaces.space import AnySpace, Genes, Space
 
 C = TypeVar("C")
+Array = NDArray[np.float64]
 PredictLatency = Callable[[Sequence[Any]], Prediction]
+PredictRatio = Callable[[Sequence[Any]], RatioPrediction]
 
 _ENDS = ("mean_ms", "low_ms", "high_ms")
 
@@ -34,6 +36,17 @@ def checked(predict: PredictLatency, space: AnySpace) -> PredictLatency:
     rng = Random(0)
     predicted([space.decode(space.random_genes(rng)) for _ in range(2)])
     return predicted
+
+
+def as_ratios(predict: PredictLatency, budget_ms: float | None) -> PredictRatio:
+    """Return what predicts ratios to the budget; without one, to 1 ms."""
+    reference_ms = 1.0 if budget_ms is None else budget_ms
+
+    def predict_ratio(configs: Sequence[Any]) -> RatioPrediction:
+        found = predict(configs)
+        return RatioPrediction(found.mean_ms / reference_ms, found.high_ms / reference_ms)
+
+    return predict_ratio
 
 
 def _checked(found: object, count: int) -> Prediction:
@@ -81,18 +94,15 @@ _STARTS = 4
 
 
 class Gate:
-    """Turns any proposal into a new one near it whose predicted latency meets the budget.
+    """Turns any proposal into a new one near it that is predicted to meet every budget.
 
-    A config meets the budget if the upper end of its predicted interval does. Without a prediction
-    only repeats are turned away.
+    A config does if the upper end of its predicted ratio is 1.0 at most. Without a prediction or a
+    budget only repeats are turned away.
     """
 
-    def __init__(
-        self, space: AnySpace, predict: PredictLatency | None, budget_ms: float | None
-    ) -> None:
+    def __init__(self, space: AnySpace, predict: PredictRatio | None) -> None:
         self._space = space
         self._predict = predict
-        self._budget_ms = budget_ms
         self._seen: set[Genes] = set()
 
     def admit(self, genes: Genes, rng: Random) -> Genes | None:
@@ -128,52 +138,48 @@ class Gate:
         """Whether genes are within the budget and were not admitted, which they are from now on."""
         if genes in self._seen:
             return False
-        if self._predict is not None and self._budget_ms is not None:
-            (upper_ms,) = self._upper_ms([genes])
-            if not upper_ms <= self._budget_ms:
-                return False
+        if self._predict is not None and not self._upper_ends(self._predict, [genes])[0] <= 1:
+            return False
         self._seen.add(genes)
         return True
 
-    def _upper_ms(self, candidates: Sequence[Genes]) -> list[float]:
-        assert self._predict is not None
-        configs = [self._space.decode(genes) for genes in candidates]
-        return [float(ms) for ms in self._predict(configs).high_ms]
+    def _upper_ends(self, predict: PredictRatio, candidates: Sequence[Genes]) -> list[float]:
+        return list(map(float, predict([self._space.decode(g) for g in candidates]).high))
 
     def _repair(self, genes: Genes, rng: Random) -> Genes:
         """Change single genes, each to a faster config, until the budget is met."""
-        if self._predict is None or self._budget_ms is None:
+        if self._predict is None:
             return genes
-        (upper,) = self._upper_ms([genes])
-        while upper > self._budget_ms:
+        (upper,) = self._upper_ends(self._predict, [genes])
+        while upper > 1:
             near = neighbours(self._space, genes)
-            faster = [
-                (n, ms) for n, ms in zip(near, self._upper_ms(near), strict=True) if ms < upper
-            ]
+            ends = zip(near, self._upper_ends(self._predict, near), strict=True)
+            faster = [(n, end) for n, end in ends if end < upper]
             if not faster:
                 return genes
             genes, upper = rng.choice(faster)
         return genes
 
 
-def fastest(space: Space[C], predict: PredictLatency, rng: Random) -> tuple[C, float]:
-    """Return the config of the lowest predicted latency that descent finds, and that latency."""
-    found = [_descend(space, predict, space.random_genes(rng)) for _ in range(_STARTS)]
-    genes, latency_ms = min(found, key=lambda pair: pair[1])
-    return space.decode(genes), latency_ms
+def lowest(space: Space[C], values: Callable[[Sequence[C]], Array], rng: Random) -> C:
+    """Return the config of the lowest value that descent finds; `values` gives one for each."""
+    found = [_descend(space, values, space.random_genes(rng)) for _ in range(_STARTS)]
+    return space.decode(min(found, key=lambda pair: pair[1])[0])
 
 
-def _descend(space: AnySpace, predict: PredictLatency, genes: Genes) -> tuple[Genes, float]:
-    latency_ms = float(predict([space.decode(genes)]).mean_ms[0])
+def _descend(
+    space: Space[C], values: Callable[[Sequence[C]], Array], genes: Genes
+) -> tuple[Genes, float]:
+    value = float(values([space.decode(genes)])[0])
     while True:
         near = neighbours(space, genes)
         if not near:
-            return genes, latency_ms
-        means = predict([space.decode(n) for n in near]).mean_ms
-        best = int(means.argmin())
-        if means[best] >= latency_ms:
-            return genes, latency_ms
-        genes, latency_ms = near[best], float(means[best])
+            return genes, value
+        there = values([space.decode(n) for n in near])
+        best = int(there.argmin())
+        if there[best] >= value:
+            return genes, value
+        genes, value = near[best], float(there[best])
 
 
 def neighbours(space: AnySpace, genes: Genes) -> list[Genes]:
@@ -205,7 +211,7 @@ def check_budget(space: AnySpace, predict: PredictLatency, budget_ms: float, see
     Raises:
         ValueError: naming the latency of the fastest.
     """
-    config, _ = fastest(space, predict, generator(seed, -1))
+    config = lowest(space, lambda configs: predict(configs).mean_ms, generator(seed, -1))
     upper_ms = float(predict([config]).high_ms[0])
     if upper_ms > budget_ms:
         raise ValueError(

@@ -1,14 +1,14 @@
 """Our own searcher: a Gaussian process of the accuracy guides evolution over the whole space.
 
-Each proposal maximises the expected hypervolume improvement, on scales of its own. Latency counts
-by its logarithm: half the time is worth as much wherever it is saved, and the slowest networks do
-not take all trials. Accuracy is warped to look normal: a point at the top, where networks crowd, is
-worth more. Latency is taken as known (predicted before anything is spent, or learned from the
-trials), so the improvement in the plane is a sum of one-dimensional expected improvements, one for
-each step of the front, in closed form. Under a budget every second proposal seeks the most accurate
-config instead.
+Each proposal maximises the expected hypervolume improvement, on scales of its own. The ratio of
+latency to budget counts by its logarithm: half the time is worth as much wherever it is saved, and
+the slowest networks do not take all trials. Accuracy is warped to look normal: a point at the top,
+where networks crowd, is worth more. The ratio is taken as known (predicted before anything is
+spent, or learned from the trials), so the improvement in the plane is a sum of one-dimensional
+expected improvements, one for each step of the front, in closed form. Under a budget every second
+proposal seeks the most accurate config instead.
 
-A latency that is predicted also tells of the accuracy: it is an input beside the choices. A cheap
+A ratio that is predicted also tells of the accuracy: it is an input beside the choices. A cheap
 score that is known of every config, where there is one, is a trend that the process departs from.
 """
 
@@ -21,8 +21,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.search.feasibility import PredictLatency, changed
-from nas.search.trial import Admit, Scores, generator
+from nas.search.feasibility import PredictRatio, changed
+from nas.search.trial import Admit, Objectives, generator
 from predictors.accuracy import binomial_error
 from predictors.gp import GaussianProcess, TrendedProcess, fit_gaussian_process, fit_trended
 from predictors.latency import gene_features, scaled_genes
@@ -90,7 +90,7 @@ class AccuracyPrior:
         )
 
 
-Front = list[tuple[float, float, Genes]]  # latency, warped accuracy, genes; the fastest first
+Front = list[tuple[float, float, Genes]]  # ratio, warped accuracy, genes; the fastest first
 Gain = Callable[[list[Genes], Front], Array]
 
 START = 8  # proposals before the first model
@@ -107,21 +107,21 @@ class GuidedSearcher:
         self,
         space: AnySpace,
         *,
-        budget_ms: float | None,
+        limited: bool,
         seed: int,
-        predict_latency: PredictLatency | None,
+        predict: PredictRatio | None,
         prior: AccuracyPrior | None = None,
     ) -> None:
         self._space = space
-        self._budget_ms = budget_ms
+        self._limited = limited
         self._seed = seed
-        self._predict_latency = predict_latency
+        self._predict = predict
         self._prior = prior or AccuracyPrior()
         self._genes: list[Genes] = []
-        self._scores: list[Scores] = []
+        self._results: list[Objectives] = []
         self._pending: list[Genes] = []
         self._accuracy: TrendedProcess | None = None
-        self._latency: GaussianProcess | None = None
+        self._log_ratio: GaussianProcess | None = None
         self._fitted_at = 0
 
     def ask(self, number: int, admit: Admit) -> Genes | None:
@@ -131,43 +131,43 @@ class GuidedSearcher:
             genes = self._first(number, rng)
         else:
             self._fit()
-            gain = self._gain_of_best if self._budget_ms and number % 2 else self._gain_of_front
+            gain = self._gain_of_best if self._limited and number % 2 else self._gain_of_front
             genes = self._evolve(rng, gain)
         admitted = admit(genes, rng)
         if admitted is not None:
             self._pending.append(admitted)
         return admitted
 
-    def tell(self, genes: Genes, scores: Scores | None) -> None:
+    def tell(self, genes: Genes, found: Objectives | None) -> None:
         """Learn from a result; results come in the order of the proposals."""
         self._pending.pop(0)
-        if scores is not None:
+        if found is not None:
             self._genes.append(genes)
-            self._scores.append(scores)
+            self._results.append(found)
 
     def _first(self, number: int, rng: Random) -> Genes:
-        """Draw a config at random, one of each part of the latencies where they are predicted."""
-        if self._predict_latency is None:
+        """Draw a config at random, one of each part of the ratios where they are predicted."""
+        if self._predict is None:
             return self._space.random_genes(rng)
         drawn = [self._space.random_genes(rng) for _ in range(DRAWN)]
-        latency, feasible = self._latencies(drawn)
-        ranked = sorted(range(DRAWN), key=lambda i: (not feasible[i], latency[i]))
+        ratio, feasible = self._ratios(drawn)
+        ranked = sorted(range(DRAWN), key=lambda i: (not feasible[i], ratio[i]))
         last = max(int(feasible.sum()) - 1, 0)
         return drawn[ranked[round(QUANTILES[number % START] * last)]]
 
     def _fit(self) -> None:
-        """Fit the accuracy and, where it is not predicted for us, the logarithm of the latency."""
+        """Fit the accuracy and, where it is not predicted for us, the logarithm of the ratio."""
         inputs = self._inputs(self._genes)
         refit = self._accuracy is None or len(self._genes) - self._fitted_at >= REFIT
         steps = 0 if not refit else 40 if self._accuracy is None else 15
-        accuracy = np.array([s.accuracy for s in self._scores])
+        accuracy = np.array([r.accuracy for r in self._results])
         self._accuracy = self._prior.fit(
             self._decoded(self._genes), inputs, accuracy, start=self._accuracy, steps=steps
         )
-        if self._predict_latency is None:
-            latency = np.log([s.latency_ms for s in self._scores])
-            start = None if self._latency is None else self._latency.hyperparameters
-            self._latency = fit_gaussian_process(inputs, latency, start=start, steps=steps)
+        if self._predict is None:
+            log_ratio = np.log([r.ratio for r in self._results])
+            start = None if self._log_ratio is None else self._log_ratio.hyperparameters
+            self._log_ratio = fit_gaussian_process(inputs, log_ratio, start=start, steps=steps)
         self._fitted_at = len(self._genes) if refit else self._fitted_at
 
     def _evolve(self, rng: Random, gain: Gain) -> Genes:
@@ -199,7 +199,7 @@ class GuidedSearcher:
         """Expected improvement on the best accuracy; 0 where a candidate misses the budget."""
         if not candidates or not front:
             return self._gain_of_front(candidates, front)
-        _, feasible = self._latencies(candidates)
+        _, feasible = self._ratios(candidates)
         mean, deviation = self._accuracies(candidates)
         _, best, _ = front[-1]
         return feasible * _expected_improvement(mean, deviation, best)
@@ -208,14 +208,14 @@ class GuidedSearcher:
         """Expected improvement of each candidate, as said above; 0 where it misses the budget."""
         if not candidates:
             return np.zeros(0)
-        latency, feasible = self._latencies(candidates)
+        ratio, feasible = self._ratios(candidates)
         mean, deviation = self._accuracies(candidates)
         steps, limit = self._steps(front)
         total = np.zeros(len(candidates))
         for start, end, height in steps:
-            width = np.clip(np.log(end / np.maximum(start, latency)), 0.0, None)
+            width = np.clip(np.log(end / np.maximum(start, ratio)), 0.0, None)
             total += width * _expected_improvement(mean, deviation, height)
-        return total * feasible * (latency < limit)
+        return total * feasible * (ratio < limit)
 
     def _accuracies(self, candidates: list[Genes]) -> tuple[Array, Array]:
         """Predicted accuracy of each candidate, warped, and its standard deviation."""
@@ -223,39 +223,38 @@ class GuidedSearcher:
         known = self._prior.of(self._decoded(candidates))
         return self._accuracy.predict_warped(self._inputs(candidates), known)
 
-    def _found(self) -> Array:
+    def _accuracies_found(self) -> Array:
         """The accuracies of all results, warped."""
         assert self._accuracy is not None
-        return self._accuracy.warping.warped(np.array([s.accuracy for s in self._scores]))
+        return self._accuracy.warping.warped(np.array([r.accuracy for r in self._results]))
 
-    def _latencies(self, candidates: list[Genes]) -> tuple[Array, Array]:
-        """Latency of each candidate, and the probability (0 or 1 if predicted) of the budget."""
-        if self._predict_latency is not None:
-            predicted = self._predict_latency(self._decoded(candidates))
-            limit = np.inf if self._budget_ms is None else self._budget_ms
-            return predicted.mean_ms, (predicted.high_ms <= limit).astype(float)
-        assert self._latency is not None
-        mean, deviation = self._latency.predict(self._inputs(candidates))
-        if self._budget_ms is None:
+    def _ratios(self, candidates: list[Genes]) -> tuple[Array, Array]:
+        """Ratio of each candidate, and the probability (0 or 1 if predicted) of the budget."""
+        if self._predict is not None:
+            predicted = self._predict(self._decoded(candidates))
+            limit = 1.0 if self._limited else np.inf
+            return predicted.mean, (predicted.high <= limit).astype(float)
+        assert self._log_ratio is not None
+        mean, deviation = self._log_ratio.predict(self._inputs(candidates))
+        if not self._limited:
             return np.exp(mean), np.ones(len(candidates))
-        return np.exp(mean), _normal_cdf((np.log(self._budget_ms) - mean) / deviation)
+        return np.exp(mean), _normal_cdf(-mean / deviation)
 
     def _front(self) -> Front:
-        """The front (latency, warped accuracy, genes) of results and pending ones.
+        """The front (ratio, warped accuracy, genes) of results and pending ones.
 
         These are at their modelled means, and so are results where accuracies are known to be
         noisy: what chance has lifted need not be beaten.
         """
         genes = [*self._genes, *self._pending]
-        latency = [s.latency_ms for s in self._scores]
+        ratios = [r.ratio for r in self._results]
         if self._pending:
-            latency += self._latencies(self._pending)[0].tolist()
+            ratios += self._ratios(self._pending)[0].tolist()
         accuracy = self._accuracies(genes)[0].tolist()
         if not self._prior.images:
-            accuracy[: len(self._scores)] = self._found().tolist()
-        kept = [self._budget_ms is None or s.upper_ms <= self._budget_ms for s in self._scores]
-        kept += [True] * len(self._pending)
-        points = compress(zip(latency, accuracy, genes, strict=True), kept)
+            accuracy[: len(self._results)] = self._accuracies_found().tolist()
+        kept = [r.feasible for r in self._results] + [True] * len(self._pending)
+        points = compress(zip(ratios, accuracy, genes, strict=True), kept)
         front: Front = []
         for point in sorted(points, key=lambda p: (p[0], -p[1])):
             if not front or point[1] > front[-1][1]:
@@ -263,21 +262,21 @@ class GuidedSearcher:
         return front
 
     def _steps(self, front: Front) -> tuple[list[tuple[float, float, float]], float]:
-        """The front as steps (from latency, to latency, accuracy to beat), up to the reference."""
-        limit = self._budget_ms or max(s.latency_ms for s in self._scores)
-        floor = float(np.quantile(self._found(), 0.05))
-        starts = [0.0, *(latency for latency, _, _ in front)]
-        ends = [*(latency for latency, _, _ in front), limit]
+        """The front as steps (from ratio, to ratio, accuracy to beat), up to the reference."""
+        limit = 1.0 if self._limited else max(r.ratio for r in self._results)
+        floor = float(np.quantile(self._accuracies_found(), 0.05))
+        starts = [0.0, *(ratio for ratio, _, _ in front)]
+        ends = [*(ratio for ratio, _, _ in front), limit]
         heights = [floor, *(max(accuracy, floor) for _, accuracy, _ in front)]
         return list(zip(starts, ends, heights, strict=True)), limit
 
     def _inputs(self, genes: list[Genes]) -> Array:
-        """The choices and, where it is predicted, the logarithm of the latency."""
+        """The choices and, where it is predicted, the logarithm of the ratio."""
         table = scaled_genes(self._space, genes)
-        if self._predict_latency is None:
+        if self._predict is None:
             return table
-        predicted = self._predict_latency(self._decoded(genes))
-        return np.column_stack([table, np.log(predicted.mean_ms)])
+        predicted = self._predict(self._decoded(genes))
+        return np.column_stack([table, np.log(predicted.mean)])
 
     def _decoded(self, genes: list[Genes]) -> list[object]:
         return [self._space.decode(g) for g in genes]
@@ -303,19 +302,20 @@ C = TypeVar("C")
 FEWEST = 8  # of fewer, nothing can be said but what was found
 
 
-def smoothed(space: Space[C], scores: Mapping[C, Scores], prior: AccuracyPrior) -> dict[C, Scores]:
-    """Return the scores with the accuracies that a model fitted to all of them has there.
+def posterior_mean(
+    space: Space[C], found: Mapping[C, Objectives], prior: AccuracyPrior
+) -> dict[C, Objectives]:
+    """Return the objectives with the accuracies that a model fitted to all of them has there.
 
     It is that of the guided searcher: a trend along the prior's scores and a Gaussian process of
-    choices and latency, whose noise is fitted too.
+    choices and ratio, whose noise is fitted too.
     """
-    if len(scores) < FEWEST:
-        return dict(scores)
-    configs, found = list(scores), list(scores.values())
-    inputs = np.column_stack([gene_features(space, configs), np.log([s.latency_ms for s in found])])
-    model = prior.fit(configs, inputs, np.array([s.accuracy for s in found]))
+    if len(found) < FEWEST:
+        return dict(found)
+    configs, points = list(found), list(found.values())
+    log_ratio = np.log([point.ratio for point in points])
+    inputs = np.column_stack([gene_features(space, configs), log_ratio])
+    model = prior.fit(configs, inputs, np.array([point.accuracy for point in points]))
     accuracies, _ = model.predict(inputs, prior.of(configs))
-    return {
-        config: replace(s, accuracy=float(accuracy))
-        for config, s, accuracy in zip(configs, found, accuracies, strict=True)
-    }
+    pairs = zip(found.items(), accuracies, strict=True)
+    return {c: replace(point, accuracy=float(accuracy)) for (c, point), accuracy in pairs}

@@ -1,17 +1,35 @@
 """The search loop: ask, check the latency, evaluate, tell, yield."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from numbers import Real
 from operator import index
 from typing import Generic, Protocol, SupportsIndex, TypeVar
 
-from nas.search.feasibility import Gate, PredictLatency, check_budget, checked
+from nas.search.feasibility import (
+    Gate,
+    PredictLatency,
+    PredictRatio,
+    as_ratios,
+    check_budget,
+    checked,
+)
 from nas.search.guided import AccuracyPrior
 from nas.search.searchers import SearcherName, open_searcher
-from nas.search.trial import Evaluate, InProcess, Outcome, Pool, Searcher, Trial
-from search_spaces.space import Genes, Space
+from nas.search.trial import (
+    Evaluate,
+    InProcess,
+    Objectives,
+    Outcome,
+    Pool,
+    Scores,
+    Searcher,
+    Trial,
+)
+from search_spaces.space import AnySpace, Genes, Space
 
 C = TypeVar("C")
+S = TypeVar("S")
 
 # Trial n is proposed knowing exactly trials 0..n-IN_FLIGHT, however long each takes and however
 # many a pool runs at once: so one seed gives one result on any number of machines. Without a pool
@@ -19,19 +37,19 @@ C = TypeVar("C")
 IN_FLIGHT = 8
 
 
-class Record(Protocol):
+class Record(Protocol[S]):
     """Where outcomes are kept, so that a later run need not repeat them."""
 
-    def recall(self, number: int) -> tuple[Genes, Outcome] | None:
+    def recall(self, number: int) -> tuple[Genes, Outcome[S]] | None:
         """Return what was evaluated as this trial and its outcome, if any was kept."""
 
-    def keep(self, genes: Genes, outcome: Outcome) -> None:
+    def keep(self, genes: Genes, outcome: Outcome[S]) -> None:
         """Keep an outcome."""
 
 
 def search(  # noqa: PLR0913 - the one public entry, all options keyword-only
     space: Space[C],
-    evaluate: Evaluate,
+    evaluate: Evaluate[Scores],
     *,
     trials: int = 200,
     budget_ms: float | None = None,
@@ -39,9 +57,9 @@ def search(  # noqa: PLR0913 - the one public entry, all options keyword-only
     predict_latency: PredictLatency | None = None,
     prior: AccuracyPrior | None = None,
     searcher: SearcherName = "guided",
-    pool: Pool | None = None,
+    pool: Pool[Scores] | None = None,
     parallel: int = IN_FLIGHT,
-    record: Record | None = None,
+    record: Record[Scores] | None = None,
 ) -> Iterator[Trial[C]]:
     """Search a space; return an iterator over the trials, in order. Stop with `break`.
 
@@ -54,68 +72,124 @@ def search(  # noqa: PLR0913 - the one public entry, all options keyword-only
         predict_latency: `predict_latency(configs) -> Prediction`, asked for thousands before one
             is evaluated; what misses the budget never is. None: learned from the trials.
         prior: what is known of accuracies before there is one; the guided searcher uses it.
-        searcher: guided (ours), nsga2, nsga3, tpe, gp (Optuna's), evolution, local, random, or
-            nni-evolution (NNI's).
+        searcher: guided, nsga2, nsga3, tpe, gp, evolution, local, random or nni-evolution.
         pool: where evaluations run; None: in this process.
         parallel: how many evaluations a pool has at once; other numbers give other trials.
         record: outcomes of an earlier run, which are used instead of evaluating again.
 
     Raises:
         TypeError: if `predict_latency` does not return a Prediction.
-        ValueError: if an argument or a predicted latency is not what it must be, or no config is
-            predicted to meet the budget; the message names the fastest's latency.
+        ValueError: if an argument or a predicted latency is wrong, or no config meets the budget.
     """
     trials, parallel = _positive(trials, "trials"), _positive(parallel, "parallel")
     seed = _whole(seed, "seed", "a whole number")
     _check_budget_ms(budget_ms)
-    predict_latency = predict_latency and checked(predict_latency, space)
-    if predict_latency is not None and budget_ms is not None:
-        check_budget(space, predict_latency, budget_ms, seed)
-    proposer = open_searcher(
-        searcher,
-        space,
-        budget_ms=budget_ms,
+    exploration = Exploration(
+        space=space,
+        rate=lambda scores: scores.objectives(budget_ms),
+        predict=_ratios(space, predict_latency, budget_ms, seed),
+        limited=budget_ms is not None,
+        trials=trials,
         seed=seed,
-        predict_latency=predict_latency,
+        searcher=searcher,
         prior=prior,
+        record=record,
+        in_flight=parallel if pool else 1,
     )
-    gate = Gate(space, predict_latency, budget_ms)
-    runner = _Runner(space, pool or InProcess(evaluate), record, in_flight=parallel if pool else 1)
-    return _trials(trials, proposer, gate, runner, budget_ms)
+    return (_trial(*pair, budget_ms) for pair in exploration.run(pool or InProcess(evaluate)))
 
 
-def _trials(
-    trials: int, proposer: Searcher, gate: Gate, runner: "_Runner[C]", budget_ms: float | None
-) -> Iterator[Trial[C]]:
-    asked: list[Genes] = []
-    for number in range(trials + runner.in_flight):
-        if number < trials and len(asked) == number:
-            known = runner.recall(number)
-            genes = proposer.ask(number, gate.admit if known is None else gate.admits(known[0]))
-            if genes is not None:
-                asked.append(genes)
-                runner.start(number, genes)
-        done = number - runner.in_flight + 1
-        if 0 <= done < len(asked):
-            config, outcome = runner.finish(done)
-            proposer.tell(asked[done], outcome.scores)
-            yield _trial(config, outcome, budget_ms)
+def _ratios(
+    space: AnySpace, predict_latency: PredictLatency | None, budget_ms: float | None, seed: int
+) -> PredictRatio | None:
+    """What predicts ratios, checked; a budget is within its reach."""
+    if predict_latency is None:
+        return None
+    known = checked(predict_latency, space)
+    if budget_ms is not None:
+        check_budget(space, known, budget_ms, seed)
+    return as_ratios(known, budget_ms)
 
 
-class _Runner(Generic[C]):
+def _trial(config: C, outcome: Outcome[Scores], budget_ms: float | None) -> Trial[C]:
+    scores = outcome.scores
+    feasible = scores is not None and (budget_ms is None or scores.upper_ms <= budget_ms)
+    return Trial(
+        number=outcome.number,
+        config=config,
+        scores=scores,
+        feasible=feasible,
+        error=outcome.error,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exploration(Generic[C, S]):
+    """A search by ratios, whatever an evaluation finds.
+
+    `rate` returns the objectives of that, `predict` the ratios of configs, if they are known before
+    an evaluation; `limited` says that there is a budget, which is then a ratio of 1.0.
+    """
+
+    space: Space[C]
+    rate: Callable[[S], Objectives]
+    predict: PredictRatio | None
+    limited: bool
+    trials: int
+    seed: int
+    searcher: SearcherName = "guided"
+    prior: AccuracyPrior | None = None
+    record: Record[S] | None = None
+    in_flight: int = IN_FLIGHT
+
+    def run(self, pool: Pool[S]) -> Iterator[tuple[C, Outcome[S]]]:
+        """Return the configs and their outcomes, in order; the searcher is opened now.
+
+        Raises:
+            ValueError: if there is no searcher of that name.
+        """
+        searcher = open_searcher(
+            self.searcher,
+            self.space,
+            limited=self.limited,
+            seed=self.seed,
+            predict=self.predict,
+            prior=self.prior,
+        )
+        return self._outcomes(searcher, _Runner(self.space, pool, self.record))
+
+    def _outcomes(
+        self, searcher: Searcher, runner: "_Runner[C, S]"
+    ) -> Iterator[tuple[C, Outcome[S]]]:
+        gate = Gate(self.space, self.predict if self.limited else None)
+        asked: list[Genes] = []
+        for number in range(self.trials + self.in_flight):
+            if number < self.trials and len(asked) == number:
+                known = runner.recall(number)
+                admit = gate.admit if known is None else gate.admits(known[0])
+                genes = searcher.ask(number, admit)
+                if genes is not None:
+                    asked.append(genes)
+                    runner.start(number, genes)
+            done = number - self.in_flight + 1
+            if 0 <= done < len(asked):
+                config, outcome = runner.finish(done)
+                scores = outcome.scores
+                searcher.tell(asked[done], None if scores is None else self.rate(scores))
+                yield config, outcome
+
+
+class _Runner(Generic[C, S]):
     """Hands evaluations to the pool unless their outcome is on record; finishes them in order."""
 
-    def __init__(
-        self, space: Space[C], pool: Pool, record: Record | None, *, in_flight: int
-    ) -> None:
-        self.in_flight = in_flight
+    def __init__(self, space: Space[C], pool: Pool[S], record: Record[S] | None) -> None:
         self._space = space
         self._pool = pool
         self._record = record
         self._started: dict[int, tuple[Genes, C]] = {}
-        self._finished: dict[int, Outcome] = {}
+        self._finished: dict[int, Outcome[S]] = {}
 
-    def recall(self, number: int) -> tuple[Genes, Outcome] | None:
+    def recall(self, number: int) -> tuple[Genes, Outcome[S]] | None:
         return self._record.recall(number) if self._record else None
 
     def start(self, number: int, genes: Genes) -> None:
@@ -127,21 +201,13 @@ class _Runner(Generic[C]):
         else:
             self._finished[number] = known[1]
 
-    def finish(self, number: int) -> tuple[C, Outcome]:
+    def finish(self, number: int) -> tuple[C, Outcome[S]]:
         while number not in self._finished:
             outcome = self._pool.next_finished()
             self._finished[outcome.number] = outcome
             if self._record and not outcome.lost:
                 self._record.keep(self._started[outcome.number][0], outcome)
         return self._started.pop(number)[1], self._finished.pop(number)
-
-
-def _trial(config: C, outcome: Outcome, budget_ms: float | None) -> Trial[C]:
-    scores = outcome.scores
-    feasible = scores is not None and (budget_ms is None or scores.upper_ms <= budget_ms)
-    return Trial(
-        number=outcome.number, config=config, scores=scores, feasible=feasible, error=outcome.error
-    )
 
 
 def _positive(number: object, name: str) -> int:

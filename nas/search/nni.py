@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nas.search.trial import Admit, Scores, generator
+from nas.search.trial import Admit, Objectives, generator
 from search_spaces.space import AnySpace, Genes
 from search_spaces.timm_models import import_timm
 
@@ -35,7 +35,7 @@ with warnings.catch_warnings():
 logging.getLogger("nni").setLevel(logging.ERROR)
 
 POPULATION, TOURNAMENT = 20, 5  # of regularised evolution
-_MISS = -1e9  # the metric of a network that takes longer than the budget, less the milliseconds
+_MISS = -1e9  # the metric of a network that misses the budget, less by how much
 
 
 class NniSpace(ModelSpace):  # type: ignore[misc]
@@ -89,12 +89,10 @@ class NniSearcher:
         self,
         space: AnySpace,
         *,
-        budget_ms: float | None,
         seed: int,
         strategy: Strategy | None = None,
     ) -> None:
         self._space = space
-        self._budget_ms = budget_ms
         self._seed = seed
         self._engine = _Engine()
         self._asked: list[ExecutableModelSpace | None] = []
@@ -122,12 +120,12 @@ class NniSearcher:
         self._asked.append(model)
         return genes
 
-    def tell(self, genes: Genes, scores: Scores | None) -> None:
+    def tell(self, genes: Genes, found: Objectives | None) -> None:
         """Tell the strategy, in the order of asking."""
         model = self._asked.pop(0)
-        self._has_parents |= model is not None and scores is not None
+        self._has_parents |= model is not None and found is not None
         if model is not None:
-            self._engine.end(model, None if scores is None else self._metric(scores))
+            self._engine.end(model, None if found is None else _metric(found))
 
     def _must_wait(self) -> bool:
         """NNI's evolution has no parents for a network after the first generation, if none of that
@@ -135,11 +133,6 @@ class NniSearcher:
         """
         running = sum(model is not None for model in self._asked)
         return self._evolves and not self._has_parents and running >= POPULATION
-
-    def _metric(self, scores: Scores) -> float:
-        if self._budget_ms is None or scores.upper_ms <= self._budget_ms:
-            return scores.accuracy
-        return _MISS - scores.upper_ms
 
 
 class _Engine(ExecutionEngine):  # type: ignore[misc]
@@ -203,6 +196,10 @@ class _Engine(ExecutionEngine):  # type: ignore[misc]
 
     def list_models(self, status: ModelStatus | None = None) -> Iterable[ExecutableModelSpace]:
         return []
+
+
+def _metric(found: Objectives) -> float:
+    return found.accuracy if found.feasible else _MISS - found.excess
 
 
 def _genes(space: AnySpace, sample: dict[str, Any]) -> Genes:

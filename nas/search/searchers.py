@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Literal, get_args
 from nas.search.feasibility import changed, neighbours
 from nas.search.guided import AccuracyPrior, GuidedSearcher
 from nas.search.pareto import dominates
-from nas.search.trial import Admit, Scores, Searcher, generator
+from nas.search.trial import Admit, Objectives, Searcher, generator
 from search_spaces.space import AnySpace, Genes, OneOf
 
 if TYPE_CHECKING:
     import optuna
 
-    from nas.search.feasibility import PredictLatency
+    from nas.search.feasibility import PredictRatio
 
 SearcherName = Literal[
     "guided", "nsga2", "nsga3", "tpe", "gp", "evolution", "local", "random", "nni-evolution"
@@ -27,41 +27,35 @@ def open_searcher(
     name: str,
     space: AnySpace,
     *,
-    budget_ms: float | None,
+    limited: bool,
     seed: int,
-    predict_latency: "PredictLatency | None",
+    predict: "PredictRatio | None",
     prior: AccuracyPrior | None = None,
 ) -> Searcher:
-    """Return a new searcher by name.
+    """Return a new searcher by name; `limited` says that there is a budget.
 
     Raises:
         ValueError: if there is none of that name, or its package is missing.
     """
     match name:
         case "guided":
-            return GuidedSearcher(
-                space,
-                budget_ms=budget_ms,
-                seed=seed,
-                predict_latency=predict_latency,
-                prior=prior,
-            )
+            return GuidedSearcher(space, limited=limited, seed=seed, predict=predict, prior=prior)
         case "nsga2" | "nsga3" | "tpe" | "gp":
-            return OptunaSearcher(space, name, budget_ms=budget_ms, seed=seed)
+            return OptunaSearcher(space, name, seed=seed)
         case "evolution":
-            return EvolutionSearcher(space, budget_ms=budget_ms, seed=seed)
+            return EvolutionSearcher(space, seed=seed)
         case "local":
-            return LocalSearcher(space, budget_ms=budget_ms, seed=seed)
+            return LocalSearcher(space, seed=seed)
         case "random":
             return RandomSearcher(space, seed=seed)
         case "nni-evolution":
-            return _nni(space, budget_ms, seed)
+            return _nni(space, seed)
     raise ValueError(
         f"`searcher` must be one of {', '.join(get_args(SearcherName))}, but got {name!r}."
     )
 
 
-def _nni(space: AnySpace, budget_ms: float | None, seed: int) -> Searcher:
+def _nni(space: AnySpace, seed: int) -> Searcher:
     try:
         from nas.search.nni import NniSearcher
     except ModuleNotFoundError as error:
@@ -69,23 +63,20 @@ def _nni(space: AnySpace, budget_ms: float | None, seed: int) -> Searcher:
             "`searcher` nni-evolution must find nni, which is not installed. "
             "pip install 'fasternas[nni]'"
         ) from error
-    return NniSearcher(space, budget_ms=budget_ms, seed=seed)
+    return NniSearcher(space, seed=seed)
 
 
 SamplerName = Literal["nsga2", "nsga3", "tpe", "gp"]
 
 
 class OptunaSearcher:
-    """One of Optuna's samplers, with accuracy up, latency down and the budget as a constraint."""
+    """One of Optuna's samplers, with accuracy up, ratio down and the budget as a constraint."""
 
-    def __init__(
-        self, space: AnySpace, name: SamplerName, *, budget_ms: float | None, seed: int
-    ) -> None:
+    def __init__(self, space: AnySpace, name: SamplerName, *, seed: int) -> None:
         import optuna
 
         logging.getLogger("optuna").setLevel(logging.ERROR)
         self._name = name
-        self._budget_ms = budget_ms
         self._seed = seed
         self._distributions = distributions(space)
         self._study = optuna.create_study(directions=["maximize", "minimize"])
@@ -102,20 +93,19 @@ class OptunaSearcher:
         self._asked.append(self._study.trials[trial.number].system_attrs)
         return admit(tuple(int(trial.params[name]) for name in self._distributions), rng)
 
-    def tell(self, genes: Genes, scores: Scores | None) -> None:
+    def tell(self, genes: Genes, found: Objectives | None) -> None:
         """Tell the sampler, in the order of asking."""
         import optuna
 
         attributes = self._asked.pop(0)
-        if scores is None:
+        if found is None:
             return
-        excess = 0.0 if self._budget_ms is None else scores.upper_ms - self._budget_ms
         trial = optuna.trial.create_trial(
-            values=[float(scores.accuracy), float(scores.latency_ms)],
+            values=[float(found.accuracy), float(found.ratio)],
             params=dict(zip(self._distributions, genes, strict=True)),
             distributions=self._distributions,
             system_attrs=attributes,
-            constraints={"budget": excess},
+            constraints={"budget": found.excess},
         )
         self._study.add_trial(trial)
 
@@ -157,14 +147,13 @@ START = 8  # random configs before local search begins
 class EvolutionSearcher:
     """Regularised evolution (arXiv 1802.01548): the best of a sample has a child, the oldest dies.
 
-    Best is what no other of the sample beats in accuracy and latency, within the budget first.
+    Best is what no other of the sample beats in accuracy and ratio, within the budget first.
     """
 
     space: AnySpace
     _: KW_ONLY
-    budget_ms: float | None
     seed: int
-    population: deque[tuple[Genes, Scores]] = field(
+    population: deque[tuple[Genes, Objectives]] = field(
         default_factory=lambda: deque(maxlen=POPULATION), init=False
     )
 
@@ -174,13 +163,13 @@ class EvolutionSearcher:
         if number < POPULATION or not self.population:
             return admit(self.space.random_genes(rng), rng)
         sample = rng.choices(self.population, k=SAMPLE)
-        parent, _ = rng.choice(_front_of(sample, self.budget_ms))
+        parent, _ = rng.choice(_front_of(sample))
         return admit(changed(self.space, parent, rng), rng)
 
-    def tell(self, genes: Genes, scores: Scores | None) -> None:
+    def tell(self, genes: Genes, found: Objectives | None) -> None:
         """Take a child into the population."""
-        if scores is not None:
-            self.population.append((genes, scores))
+        if found is not None:
+            self.population.append((genes, found))
 
 
 @dataclass(eq=False)
@@ -192,10 +181,9 @@ class LocalSearcher:
 
     space: AnySpace
     _: KW_ONLY
-    budget_ms: float | None
     seed: int
     asked: set[Genes] = field(default_factory=set, init=False)
-    front: list[tuple[Genes, Scores]] = field(default_factory=list, init=False)
+    front: list[tuple[Genes, Objectives]] = field(default_factory=list, init=False)
 
     def ask(self, number: int, admit: Admit) -> Genes | None:
         """Propose a neighbour of a member of the front."""
@@ -206,10 +194,10 @@ class LocalSearcher:
             self.asked.add(admitted)
         return admitted
 
-    def tell(self, genes: Genes, scores: Scores | None) -> None:
+    def tell(self, genes: Genes, found: Objectives | None) -> None:
         """Remember what may be on the front."""
-        if scores is not None:
-            self.front = _front_of([*self.front, (genes, scores)], self.budget_ms)
+        if found is not None:
+            self.front = _front_of([*self.front, (genes, found)])
 
     def _neighbour(self, rng: Random) -> Genes:
         for genes, _ in rng.sample(self.front, len(self.front)):
@@ -219,13 +207,10 @@ class LocalSearcher:
         return self.space.random_genes(rng)
 
 
-def _front_of(
-    known: list[tuple[Genes, Scores]], budget_ms: float | None
-) -> list[tuple[Genes, Scores]]:
+def _front_of(known: list[tuple[Genes, Objectives]]) -> list[tuple[Genes, Objectives]]:
     """What no other beats; where none meets the budget, the fastest."""
-    if budget_ms is not None:
-        within = [pair for pair in known if pair[1].upper_ms <= budget_ms]
-        known = within or sorted(known, key=lambda pair: pair[1].upper_ms)[:1]
+    within = [pair for pair in known if pair[1].feasible]
+    known = within or sorted(known, key=lambda pair: pair[1].excess)[:1]
     return [pair for pair in known if not any(dominates(other, pair[1]) for _, other in known)]
 
 
@@ -242,5 +227,5 @@ class RandomSearcher:
         rng = generator(self.seed, number)
         return admit(self.space.random_genes(rng), rng)
 
-    def tell(self, genes: Genes, scores: Scores | None) -> None:
+    def tell(self, genes: Genes, found: Objectives | None) -> None:
         """Learn nothing."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from nas.study import journal
 from predictors.backends.table import find_runtime
-from predictors.measurement import Latency
+from predictors.measurement import Latencies
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.io import one_line
 
@@ -49,36 +49,31 @@ class Weighted(Protocol):
         """Return those of a network."""
 
 
-def lower_forms(latency: Latency) -> list[Form]:
-    """Return in which forms a latency was timed, on any device, that are not in fp32."""
+def lower_forms(latencies: Latencies) -> list[Form]:
+    """Return in which forms a network was timed, on any device, that are not in fp32."""
     forms = {
-        (m.backend.runtime, m.backend.precision)
-        for _, m in latency.on_each
-        if m.source == "measured"
+        (one.backend.runtime, one.backend.precision)
+        for one in latencies.by_device.values()
+        if one.backend is not None and one.source == "measured"
     }
     return sorted(form for form in forms if form[1] != "fp32")
 
 
 def deployed_accuracy(
-    accuracy: float, latency: Latency, known: Mapping[Form, FileAccuracy]
+    accuracy: float, latencies: Latencies, known: Mapping[Form, FileAccuracy]
 ) -> float:
-    """Return the accuracy of the least accurate file that a latency is of, as far as is known."""
-    return min(
-        (
-            accuracy - found.lost
-            for found in map(known.get, lower_forms(latency))
-            if found and found.of == accuracy and found.lost is not None
-        ),
-        default=accuracy,
-    )
+    """Return the accuracy of the least accurate file that was timed, as far as is known."""
+    found = [known[form] for form in lower_forms(latencies) if form in known]
+    lost = [one.lost for one in found if one.of == accuracy and one.lost is not None]
+    return accuracy - max(lost, default=0.0)
 
 
-def unjudged(accuracy: float, latency: Latency, known: Mapping[Form, FileAccuracy]) -> list[Form]:
-    """Return the forms of a latency of which no file was made of weights so accurate."""
+def unjudged(
+    accuracy: float, latencies: Latencies, known: Mapping[Form, FileAccuracy]
+) -> list[Form]:
+    """Return the forms of which no file was made of weights so accurate."""
     return [
-        form
-        for form in lower_forms(latency)
-        if (found := known.get(form)) is None or found.of != accuracy
+        form for form in lower_forms(latencies) if form not in known or known[form].of != accuracy
     ]
 
 

@@ -73,10 +73,10 @@ def entries_of_run(folder: Path) -> list[CacheEntry]:
     """
     run = read_run(folder)
     measured = [
-        (config, i, m)
-        for config, joint in read_measurements(folder, growing=True).items()
-        for i, (_, m) in enumerate(joint.on_each)
-        if m.source == "measured"
+        (config, latency)
+        for config, latencies in read_measurements(folder, growing=True).items()
+        for latency in latencies.by_device.values()
+        if latency.source == "measured"
     ]
     if not measured:
         raise ValueError(
@@ -84,17 +84,16 @@ def entries_of_run(folder: Path) -> list[CacheEntry]:
             "device that was timed."
         )
     written = datetime.fromtimestamp((folder / MEASUREMENTS).stat().st_mtime, UTC)
-    machine = run.get("machine", {})
-    facts = machine.get("devices") or [machine]
+    facts = run.get("machine", {}).get("devices", {})
     try:
         return [
             CacheEntry(
-                latency=m,
+                latency=latency,
                 network=config_identity(config),
-                description=str(facts[i].get("device", "")),
+                description=str(facts.get(latency.device, {}).get("description", "")),
                 taken_at=in_utc(written),
             )
-            for config, i, m in measured
+            for config, latency in measured
         ]
     except ValueError as error:
         raise ValueError(

@@ -10,7 +10,7 @@ from typing import Any
 
 from nas.estimators import CHECKPOINTS, SUPERNET_FILE
 from nas.study.options import SearchOptions
-from nas.study.run_folder import repair_run
+from nas.study.run_folder import facts_of, repair_run
 from nas.study.store import Study, from_optuna, hold, read_run, write_run
 from search_spaces.io import make_folders, remove_empty
 from search_spaces.space import Genes
@@ -78,7 +78,7 @@ def _opened(folder: Path, stack: ExitStack, *, repair: bool) -> _Source:
         with hold(folder):
             repair_run(folder)
     stack.enter_context(hold(folder, reading=True))
-    study = Study(folder, options.open_space(), options.limit, reading=True)
+    study = Study(folder, options.open_space(), options.budgets_ms, reading=True)
     return _Source(folder=folder, stored=stored, options=options, study=study)
 
 
@@ -100,7 +100,8 @@ def _check_alike(first: _Source, other: _Source) -> None:
 def _identity(source: _Source) -> dict[str, Any]:
     """What must be equal, by name; the device's description tells machine and versions."""
     options = {k: v for k, v in source.options.as_json().items() if k not in FREE}
-    return {**options, "the machine": source.stored.get("machine", {}).get("device")}
+    facts = facts_of(source.stored)
+    return {**options, "the machine": "; ".join(one["description"] for one in facts.values())}
 
 
 def _weights(source: _Source) -> bytes:
@@ -126,7 +127,7 @@ def _whole(out: Path) -> Iterator[Path]:
 def _write(sources: Sequence[_Source], folder: Path) -> Merged:
     first = sources[0]
     trials, repeated = _trials(sources)
-    study = Study(folder, first.options.open_space(), first.options.limit)
+    study = Study(folder, first.options.open_space(), first.options.budgets_ms)
     try:
         study.add(trials)
         for source in sources:
@@ -168,9 +169,9 @@ def _trials(sources: Sequence[_Source]) -> tuple[list[Any], int]:
 
 def _add_results(source: _Source, study: Study) -> None:
     """Add the latencies, longer trainings and judged files that the study does not have."""
-    for config, measurement in source.study.measurements.items():
+    for config, latencies in source.study.measurements.items():
         if config not in study.measurements:
-            study.keep_measurement(config, measurement)
+            study.keep_measurement(config, latencies)
     _add_trainings(source.study, study)
     for config, by_form in source.study.files.items():
         for form in sorted(by_form.keys() - study.files.get(config, {}).keys()):

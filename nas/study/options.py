@@ -1,12 +1,13 @@
 """The options of `fasternas search`, as the run folder keeps them."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, Literal, get_args
 
-from nas.gauge import Unit
+import msgspec
+
 from nas.search.searchers import SearcherName
-from nas.study.targets import Target, check_targets
-from predictors.shares import WHOLE
+from predictors.devices.spec import DeviceSpec, budgets_of, check_specs
 from predictors.training.recipe import Fidelity
 from search_spaces.fasternet import SPACES, FasterNetConfig
 from search_spaces.space import Space, oneof
@@ -22,13 +23,8 @@ class SearchOptions:
         ValueError: if the space is unknown or a number is out of range.
     """
 
-    device: str
-    budget_ms: float
-    beside: tuple[Target, ...] = ()  # further devices, on which networks are to keep budgets too
+    devices: tuple[DeviceSpec, ...]  # each with a budget
     space: str = "fasternet"
-    runtime: str = "onnxruntime"
-    precision: str = "fp32"
-    threads: int = 1
     trials: int = 200
     parallel: int = 8  # trials at once
     seed: int = 0
@@ -54,24 +50,17 @@ class SearchOptions:
             raise ValueError(f"`searcher` must be one of {', '.join(get_args(SearcherName))}, but "
                              f"got {self.searcher!r}.")  # fmt: skip
         self._check_accuracy()
-        check_targets(self.targets)
+        check_specs(self.devices)
+        for device in self.devices:
+            if device.budget_ms is None:
+                raise ValueError(
+                    f"`budget` must be given for each device, but {device.name} has none."
+                )
 
-    @property
-    def targets(self) -> tuple[Target, ...]:
-        """Every device with its budget."""
-        first = Target(device=self.device, budget_ms=self.budget_ms, runtime=self.runtime,
-                       precision=self.precision, threads=self.threads)  # fmt: skip
-        return (first, *self.beside)
-
-    @property
-    def unit(self) -> Unit:
-        """What the study's latencies are in: of several devices, per cent of a budget."""
-        return "%" if self.beside else "ms"
-
-    @property
-    def limit(self) -> float:
-        """The latency to keep, in that unit."""
-        return WHOLE if self.beside else self.budget_ms
+    @cached_property
+    def budgets_ms(self) -> dict[str, float]:
+        """The budget on each device, by its name."""
+        return budgets_of(self.devices)
 
     def _check_accuracy(self) -> None:
         if self.accuracy not in get_args(AccuracyOption):
@@ -115,7 +104,8 @@ class SearchOptions:
 
     def as_json(self) -> dict[str, Any]:
         """Return the options as JSON values."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        values: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
+        return values
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "SearchOptions":
@@ -124,38 +114,34 @@ class SearchOptions:
         Raises:
             ValueError: if a value is missing or unknown.
         """
-        wrong = [name for name, value in values.items() if not _is_option(name, value)]
-        if wrong:
+        unknown = values.keys() - {field.name for field in fields(cls)}
+        if unknown:
             raise ValueError(
-                f"The options in run.json must be as a search wrote them, but {wrong[0]} is "
-                f"{values[wrong[0]]!r:.60}. Restore the file."
+                "The options in run.json must be as a search wrote them, but "
+                f"{min(unknown)} is none of them. Restore the file."
             )
         try:
-            fields: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
-            }
-            beside = tuple(Target(**values) for values in fields.get("beside", ()))
-            return cls(**{**fields, "beside": beside})
-        except TypeError as error:
-            raise ValueError(f"The options in run.json must be whole, but {error}.") from None
+            return msgspec.convert(values, cls)
+        except msgspec.ValidationError as error:
+            raise ValueError(
+                f"The options in run.json must be as a search wrote them, but: {error}. Restore "
+                "the file."
+            ) from None
 
 
-_KINDS: dict[str, tuple[type, ...]] = {
-    "device": (str,), "budget_ms": (int, float), "space": (str,), "runtime": (str,),
-    "precision": (str,), "threads": (int,), "trials": (int,), "parallel": (int,),
-    "seed": (int,), "searcher": (str,),
-    "accuracy": (str,), "data": (str,), "epochs": (int,), "progressive": (list,), "weights": (str,),
-    "resolutions": (list,), "activations": (list,), "classes": (int, type(None)),
-    "beside": (list,),
-}  # fmt: skip
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """What of a search is not asked: how much is timed, when and how often."""
+
+    calibration: int = 49  # networks timed before the search
+    calibration_repeats: int = 1  # the predictor averages over networks what one timing misses
+    front_repeats: int = 7  # of each network of the front
+    front_rounds: int = 6  # of timing what has come onto the front
+    gpu_share: float = (
+        0.25  # of a GPU a trial, where there are some: small networks do not fill one
+    )
+    scored_ratio: float = 3.0  # up to which the named sizes get a score
+    timed_ratio: float = 10.0  # up to which they are timed
 
 
-def _is_option(name: str, value: object) -> bool:
-    """Whether a value of run.json can be this option's; an unknown name is refused elsewhere."""
-    if isinstance(value, bool) or not isinstance(value, _KINDS.get(name, (object,))):
-        return False
-    return name != "beside" or all(map(_is_target, value))  # type: ignore[call-overload]
-
-
-def _is_target(values: object) -> bool:
-    return isinstance(values, dict) and all(_is_option(k, v) for k, v in values.items())
+SETTINGS = SearchSettings()

@@ -2,19 +2,19 @@
 
 import os
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from nas.devices import Devices, device_facts, open_devices, recorded_devices, remarks
 from nas.estimators import CHECKPOINTS, SUPERNET_FILE as SUPERNET
-from nas.run import Run
+from nas.pipeline import Run
 from nas.study import journal
 from nas.study.file_accuracies import RECORD
 from nas.study.options import SearchOptions
 from nas.study.store import MEASUREMENTS, RUN, TRIALS, hold, read_run, write_run
-from nas.study.targets import device_facts, open_targets, recorded_targets
 from nas.study.trainings import TRAININGS
-from predictors.devices.device import Device
 from search_spaces.io import make_folders, remove_empty
 
 NOTHING = 2  # timings with which a run finds that its budget is out of reach
@@ -29,7 +29,7 @@ def start_run(folder: Path, options: SearchOptions, *, fresh: bool = False) -> R
         ValueError: if an option is wrong or the folder holds a study.
         OSError: if the folder cannot be written.
     """
-    device = open_targets(options.targets, fresh=fresh)
+    devices = open_devices(options.devices, fresh=fresh)
     options.open_space()  # refuses wrong fields before anything is written
     new = not (folder / RUN).exists() and not _has_trials(folder)
     made = make_folders(folder)
@@ -44,8 +44,8 @@ def start_run(folder: Path, options: SearchOptions, *, fresh: bool = False) -> R
         if (folder / SUPERNET).exists():
             raise ValueError(f"`out` must be a new folder, but {folder} holds the {SUPERNET} of "
                              "another study. Remove it or name another folder.")  # fmt: skip
-        write_run(folder, {"options": options.as_json(), "machine": machine_facts(device)})
-        run = Run(folder, options, device, lock=lock)
+        write_run(folder, {"options": options.as_json(), "machine": machine_facts(devices)})
+        run = Run(folder, options, devices, lock=lock)
     except (OSError, RuntimeError, ValueError):
         if new and lock is not None:  # then they are ours
             for name in (RUN, TRIALS):
@@ -78,15 +78,15 @@ def resume_run(
     stored = read_run(folder)
     kept = SearchOptions.from_json(stored["options"])
     extended = _extended(kept, options or kept, folder)
-    device = open_targets(extended.targets, fresh=fresh)
-    _check_same(device, stored, folder)
+    devices = open_devices(extended.devices, fresh=fresh)
+    _check_same(devices, stored, folder)
     lock = hold(folder)
     try:
         if repair:
             repair_run(folder)
         if extended != kept:
             write_run(folder, {**stored, "options": extended.as_json()})
-        return Run(folder, extended, device, lock=lock)
+        return Run(folder, extended, devices, lock=lock)
     except BaseException:
         lock.close()
         raise
@@ -104,8 +104,8 @@ def read_only_run(folder: Path, *, repair: bool = False) -> Run:
     if repair:
         with hold(folder):
             repair_run(folder)
-    device = recorded_targets(options.targets, stored.get("machine", {}))
-    return Run(folder, options, device, reading=True)
+    devices = recorded_devices(options.devices, facts_of(stored))
+    return Run(folder, options, devices, reading=True)
 
 
 def _extended(kept: SearchOptions, options: SearchOptions, folder: Path) -> SearchOptions:
@@ -122,12 +122,21 @@ def _extended(kept: SearchOptions, options: SearchOptions, folder: Path) -> Sear
     return options
 
 
-def _check_same(device: Device, stored: dict[str, Any], folder: Path) -> None:
+def facts_of(stored: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return the facts of the devices, by name, that a run's record holds."""
+    facts: dict[str, dict[str, str]] = stored.get("machine", {}).get("devices", {})
+    return facts
+
+
+def _check_same(devices: Devices, stored: Mapping[str, Any], folder: Path) -> None:
     """Refuse to mix latencies of two machines, or of two versions of a runtime."""
-    before = stored.get("machine", {}).get("device")
-    if device.source == "measured" and before not in (None, device.description):
-        raise ValueError(f"`device` must be the one that the study in {folder} was timed on "
-                         f"({before}), but is {device.description}. Begin another.")  # fmt: skip
+    for name, facts in facts_of(stored).items():
+        device, before = devices[name], facts["description"]
+        if device.source == "measured" and before != device.description:
+            raise ValueError(
+                f"`device` must be the one that the study in {folder} was timed on ({before}), "
+                f"but is {device.description}. Begin another."
+            )
 
 
 def repair_run(folder: Path) -> None:
@@ -136,11 +145,11 @@ def repair_run(folder: Path) -> None:
         journal.repair(folder / name)
 
 
-def machine_facts(device: Device) -> dict[str, Any]:
+def machine_facts(devices: Devices) -> dict[str, Any]:
     """Return what is needed to know the machine and the software again."""
     packages = ("fasternas", "torch", "onnxruntime", "optuna", "ray", "numpy")
     return {
-        **device_facts(device), "platform": platform.platform(),
+        "devices": device_facts(devices), "platform": platform.platform(),
         "python": platform.python_version(), "cores": os.cpu_count(),
         "versions": {package: version(package) for package in packages},
     }  # fmt: skip
@@ -149,9 +158,9 @@ def machine_facts(device: Device) -> dict[str, Any]:
 def keep_remarks(run: Run) -> None:
     """Write what the device had to say beside the facts of the machine; of resumed runs too."""
     stored = read_run(run.folder)
-    remarks = list(dict.fromkeys([*stored.get("remarks", []), *run.device.remarks]))
-    if remarks:
-        write_run(run.folder, {**stored, "remarks": remarks})
+    known = list(dict.fromkeys([*stored.get("remarks", []), *remarks(run.devices)]))
+    if known:
+        write_run(run.folder, {**stored, "remarks": known})
 
 
 def give_up(run: Run) -> None:

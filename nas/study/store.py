@@ -19,18 +19,22 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend, JournalRedisBackend
 
 from nas.search.searchers import distributions
-from nas.search.trial import Outcome, Scores
+from nas.search.trial import NetworkScores, Outcome
 from nas.study import journal
 from nas.study.file_accuracies import FileAccuracy, Form, append_file, read_files
 from nas.study.trainings import Trained, append_training, read_trainings
-from predictors.measurement import Latency
+from predictors.measurement import Latencies
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.io import atomic_write, first_line, lock_descriptor, locked
 from search_spaces.space import AnySpace, Genes, Space
 
 
 def to_optuna(
-    space: AnySpace, genes: Genes, outcome: Outcome, *, budget_ms: float
+    space: AnySpace,
+    genes: Genes,
+    outcome: Outcome[NetworkScores],
+    *,
+    budgets_ms: Mapping[str, float],
 ) -> optuna.trial.FrozenTrial:
     """Return an outcome as a finished trial; a failed one has its error as an attribute."""
     names = distributions(space)
@@ -41,9 +45,13 @@ def to_optuna(
     else:
         scores = outcome.scores
         state = optuna.trial.TrialState.COMPLETE
-        values = [float(scores.accuracy), float(scores.latency_ms)]
-        excess = {"budget": scores.upper_ms - budget_ms}
-        attributes["latency_high_ms"] = scores.latency_high_ms
+        objectives = scores.objectives(budgets_ms)
+        values = [float(objectives.accuracy), float(objectives.ratio)]
+        excess = {"budget": objectives.excess}
+        attributes["latencies"] = {
+            name: {end: getattr(one, end) for end in _ENDS}
+            for name, one in scores.latencies.by_device.items()
+        }
     return optuna.trial.create_trial(
         state=state,
         values=values,
@@ -54,7 +62,10 @@ def to_optuna(
     )
 
 
-def from_optuna(trial: optuna.trial.FrozenTrial) -> tuple[Genes, Outcome]:
+_ENDS = ("median_ms", "low_ms", "high_ms")
+
+
+def from_optuna(trial: optuna.trial.FrozenTrial) -> tuple[Genes, Outcome[NetworkScores]]:
     """Return the genes and the outcome of a trial that `to_optuna` made.
 
     Raises:
@@ -63,11 +74,12 @@ def from_optuna(trial: optuna.trial.FrozenTrial) -> tuple[Genes, Outcome]:
     """
     scores = None
     if trial.state == optuna.trial.TrialState.COMPLETE:
-        accuracy, latency_ms = trial.values
-        scores = Scores(
-            accuracy=float(accuracy),
-            latency_ms=float(latency_ms),
-            latency_high_ms=trial.user_attrs["latency_high_ms"],
+        latencies = {
+            name: {**ends, "source": "predicted", "device": name, "backend": None}
+            for name, ends in trial.user_attrs["latencies"].items()
+        }
+        scores = NetworkScores(
+            accuracy=float(trial.values[0]), latencies=Latencies.from_json(latencies)
         )
     number, error = trial.user_attrs["number"], trial.user_attrs.get("error")
     return tuple(trial.user_attrs["genes"]), Outcome(number, scores, error)
@@ -92,7 +104,7 @@ class Study:
         self,
         folder: Path,
         space: Space[FasterNetConfig],
-        budget_ms: float,
+        budgets_ms: Mapping[str, float],
         *,
         reading: bool = False,
         lock: IO[bytes] | None = None,
@@ -100,7 +112,7 @@ class Study:
         logging.getLogger("optuna").setLevel(logging.ERROR)
         self.folder = folder
         self._space = space
-        self._budget_ms = budget_ms
+        self._budgets_ms = budgets_ms
         self._lock = lock if lock or reading else hold(folder)
         growing = self.growing = reading and _is_held(folder)  # another process appends
         try:
@@ -115,14 +127,14 @@ class Study:
             self.close()
             raise
 
-    def recall(self, number: int) -> tuple[Genes, Outcome] | None:
+    def recall(self, number: int) -> tuple[Genes, Outcome[NetworkScores]] | None:
         """Return what was evaluated as this trial and its outcome, if it was recorded."""
         return self._known.get(number)
 
-    def keep(self, genes: Genes, outcome: Outcome) -> None:
+    def keep(self, genes: Genes, outcome: Outcome[NetworkScores]) -> None:
         """Record an outcome."""
         self._known[outcome.number] = (genes, outcome)
-        self.add([to_optuna(self._space, genes, outcome, budget_ms=self._budget_ms)])
+        self.add([to_optuna(self._space, genes, outcome, budgets_ms=self._budgets_ms)])
 
     def add(self, trials: Iterable[optuna.trial.FrozenTrial]) -> None:
         """Record trials as they are."""
@@ -135,11 +147,11 @@ class Study:
         found = self._study.trials if self._study else []
         return sorted(found, key=lambda trial: int(trial.user_attrs["number"]))
 
-    def keep_measurement(self, config: FasterNetConfig, measurement: Latency) -> None:
-        """Record a latency."""
-        entry = {"config": asdict(config), "measurement": measurement.as_json()}
+    def keep_measurement(self, config: FasterNetConfig, latencies: Latencies) -> None:
+        """Record the latency of a network on each device."""
+        entry = {"config": asdict(config), "latencies": latencies.as_json()}
         journal.append(self.folder / MEASUREMENTS, [entry])
-        self.measurements[config] = measurement
+        self.measurements[config] = latencies
 
     def keep_training(self, config: FasterNetConfig, training: Trained) -> None:
         """Record how accurate a network is after a longer training."""
@@ -151,7 +163,7 @@ class Study:
         append_file(self.folder, config, form, found)
         self.files.setdefault(config, {})[form] = found
 
-    def outcomes(self) -> list[tuple[FasterNetConfig, Outcome]]:
+    def outcomes(self) -> list[tuple[FasterNetConfig, Outcome[NetworkScores]]]:
         """Every recorded trial, in the order of their numbers."""
         return [
             (self._space.decode(genes), outcome)
@@ -163,7 +175,7 @@ class Study:
         if self._lock:
             self._lock.close()
 
-    def _outcomes(self) -> list[tuple[Genes, Outcome]]:
+    def _outcomes(self) -> list[tuple[Genes, Outcome[NetworkScores]]]:
         try:
             found = [from_optuna(trial) for trial in self._study.trials] if self._study else []
             for genes, _ in found:
@@ -238,13 +250,13 @@ def read_run(folder: Path) -> dict[str, Any]:
     return run
 
 
-def read_measurements(folder: Path, *, growing: bool = False) -> dict[FasterNetConfig, Latency]:
+def read_measurements(folder: Path, *, growing: bool = False) -> dict[FasterNetConfig, Latencies]:
     """Return the latencies that were timed."""
     return dict(
         journal.read_records(
             folder / MEASUREMENTS,
-            lambda entry: Latency.from_json(entry["measurement"]),
-            what="a measurement",
+            lambda entry: Latencies.from_json(entry["latencies"]),
+            what="latencies",
             growing=growing,
         )
     )

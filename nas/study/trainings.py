@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from nas.search.pareto import promoted
-from nas.search.trial import Outcome, Pool, Scores
+from nas.search.trial import NetworkScores, Objectives, Outcome, Pool
 from nas.study import journal
 from search_spaces.fasternet import FasterNetConfig
 
@@ -35,7 +35,10 @@ class KeepsTrainings(Protocol):
 
 
 def train_on(
-    scores: Mapping[FasterNetConfig, Scores], epochs: int, record: KeepsTrainings, pool: Pool
+    found: Mapping[FasterNetConfig, Objectives],
+    epochs: int,
+    record: KeepsTrainings,
+    pool: Pool[NetworkScores],
 ) -> Iterator[tuple[int, int]]:
     """Train the best of a rung for so many epochs; yield how many are done, and of how many.
 
@@ -43,7 +46,7 @@ def train_on(
     for one of them at the end. What is recorded is not trained again; what was lost with its worker
     is not recorded.
     """
-    best = sorted(promoted(scores), key=lambda config: -scores[config].latency_ms)
+    best = sorted(promoted(found), key=lambda config: -found[config].ratio)
     waiting = [c for c in best if epochs not in record.trainings.get(c, {})]
     for number, config in enumerate(waiting):
         pool.submit(number, config)
@@ -55,13 +58,13 @@ def train_on(
 
 
 def after(
-    scores: Mapping[FasterNetConfig, Scores], epochs: int, trainings: Trainings
-) -> dict[FasterNetConfig, Scores]:
-    """Return the scores of those that were trained for so many epochs, with their accuracies."""
-    found = {config: trainings.get(config, {}).get(epochs) for config in scores}
+    found: Mapping[FasterNetConfig, Objectives], epochs: int, trainings: Trainings
+) -> dict[FasterNetConfig, Objectives]:
+    """Return the objectives after so many epochs, of those that were trained for them."""
+    trained = {config: trainings.get(config, {}).get(epochs) for config in found}
     return {
-        config: replace(scores[config], accuracy=training.accuracy)
-        for config, training in found.items()
+        config: replace(found[config], accuracy=training.accuracy)
+        for config, training in trained.items()
         if training is not None and training.accuracy is not None
     }
 
@@ -96,6 +99,6 @@ def read_trainings(folder: Path, *, growing: bool = False) -> Trainings:
     return found
 
 
-def _trained(outcome: Outcome, epochs: int) -> Trained:
+def _trained(outcome: Outcome[NetworkScores], epochs: int) -> Trained:
     accuracy = outcome.scores.accuracy if outcome.scores else None
     return Trained(epochs=epochs, accuracy=accuracy, error=outcome.error)

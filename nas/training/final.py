@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from nas.devices import Devices, descriptions, measure_each
 from nas.finetune.export import Export, RealImages, export_each
 from nas.finetune.folder import CONFIG, RECIPE, WEIGHTS
 from nas.finetune.jobs import Job, data_of, finished, loaders_here
-from nas.training.ending import Ending, read_ending
-from nas.training.timing_place import NOWHERE, Place
+from nas.finetune.result import TrainingResult, read_result
 from predictors.backends.model import Model, checkpoint_model, config_model, identity
 from predictors.backends.table import Run, find_formats, find_runtime
 from predictors.cost import cost
-from predictors.devices.device import Device
+from predictors.devices.spec import ONNXRUNTIME, DeviceSpec
+from predictors.measurement import Backend
 from predictors.training.batches import evaluation_batches
 from predictors.training.evaluate import EvalResult, Logits, Split, count_correct
 from search_spaces.checkpoint import Checkpoint, read_checkpoint
@@ -33,11 +34,14 @@ CHECKED = 500  # validation images with which an exported file is compared with 
 _AT_ONCE = 250
 
 
-def concluded(job: Job, place: Place, *, device: torch.device) -> Ending:
+def finalize(
+    job: Job, devices: tuple[DeviceSpec, ...], *, timed: bool, processor: torch.device
+) -> TrainingResult:
     """Return what came of a finished training: exported and judged, its latency if it is known.
 
-    The test split, where there is one, is looked at here, once; else the accuracy is that of the
-    validation split, by which the epoch was chosen. Of int8 it is the exported file's.
+    `devices` are where it is to be timed, if it is. The test split, where there is one, is looked
+    at here, once; else the accuracy is that of the validation split, by which the epoch was chosen.
+    Of int8 it is the exported file's.
 
     Raises:
         RuntimeError: if a file cannot be exported, or computes something else than the network.
@@ -45,85 +49,86 @@ def concluded(job: Job, place: Place, *, device: torch.device) -> Ending:
         OSError: if a file cannot be read or written.
     """
     weights = _sha256(job.folder / WEIGHTS)
-    known = read_ending(job.folder)
-    if known and known.weights == weights and _is_whole(known, job.folder, place):
-        return replace(_known(known, place), runtime=place.runtime, precision=place.precision)
-    return _concluded(job, place, weights, device)
+    backend = devices[0].backends[0] if devices else ONNXRUNTIME
+    known = read_result(job.folder)
+    if known and known.weights == weights and _is_whole(known, job.folder, backend):
+        return _known(known, devices, timed=timed)
+    return _finalized(job, devices, weights, processor)
 
 
-def _known(known: Ending, place: Place) -> Ending:
-    """What is known, with its latency if that is of this place, or no other is wanted."""
-    if known.latency is not None and place.device == NOWHERE and known.budget_ms:
-        return known
-    same = known.latency is not None and place.gave(known.latency)
-    if same and known.budgets_ms == place.budgets_ms:
-        return replace(known, budget_ms=place.limit or known.budget_ms)
-    if place.device == NOWHERE:
-        return replace(known, budget_ms=place.limit or known.budget_ms)
-    return replace(known, budget_ms=place.limit, budgets_ms=place.budgets_ms, latency=None,
-                   described="")  # fmt: skip
+def _known(
+    known: TrainingResult, devices: tuple[DeviceSpec, ...], *, timed: bool
+) -> TrainingResult:
+    """What is known, with its latencies if they are of these devices, or no others are wanted."""
+    same = [(d.name, d.backends) for d in known.devices] == [(d.name, d.backends) for d in devices]
+    if known.latencies is None:
+        return replace(known, devices=devices or known.devices)
+    if same:
+        pairs = zip(devices, known.devices, strict=True)
+        with_budgets = (replace(d, budget_ms=d.budget_ms or k.budget_ms) for d, k in pairs)
+        return replace(known, devices=tuple(with_budgets))
+    return replace(known, devices=devices, latencies=None, described="") if timed else known
 
 
-def timed(jobs: Sequence[tuple[Job, Ending]], device: Device) -> Iterator[Ending]:
+def time_each(
+    jobs: Sequence[tuple[Job, TrainingResult]], devices: Devices
+) -> Iterator[TrainingResult]:
     """Time the deployed files, side by side, and yield them with their latencies, in order.
 
     Raises:
-        ValueError: if the device does not take one.
-        RuntimeError: if it cannot be reached.
+        ValueError: if a device does not take one.
+        RuntimeError: if one cannot be reached.
     """
-    models = [deployed_model(job, ending) for job, ending in jobs]
-    for (_, ending), latency in zip(
-        jobs,
-        device.measure_each(
-            models,
-        ),
-        strict=True,
-    ):
-        yield replace(ending, latency=latency, described=device.description)
+    models = [deployed_model(job, result) for job, result in jobs]
+    described = "; ".join(descriptions(devices))
+    for (_, result), latencies in zip(jobs, measure_each(devices, models), strict=True):
+        yield replace(result, latencies=latencies, described=described)
 
 
-def deployed_model(job: Job, ending: Ending) -> Model:
+def deployed_model(job: Job, result: TrainingResult) -> Model:
     """Return the network as it is timed: its ONNX file or, where none is taken, its weights."""
 
     def build() -> torch.nn.Module:
         return read_checkpoint(job.folder / WEIGHTS).network()
 
     plain = replace(config_model(job.config, name=job.name), build=build)
-    file = job.folder / ending.deployed
+    file = job.folder / result.deployed
     if file.suffix != ".onnx":
-        return replace(plain, identity=identity("trained", {"sha256": ending.weights}))
+        return replace(plain, identity=identity("trained", {"sha256": result.weights}))
     return replace(plain, file=file, identity=identity("onnx", {"sha256": _sha256(file)}))
 
 
-def _concluded(job: Job, place: Place, weights: str, device: torch.device) -> Ending:
+def _finalized(
+    job: Job, devices: tuple[DeviceSpec, ...], weights: str, processor: torch.device
+) -> TrainingResult:
+    backend = devices[0].backends[0] if devices else ONNXRUNTIME
     checkpoint, data = read_checkpoint(job.folder / WEIGHTS), data_of(job)
     images = RealImages(data=data, count=CHECKED, labelled=True, crop=checkpoint.crop)
     model = checkpoint_model(job.name, checkpoint, calibration_images=images.calibration_images(1))
-    formats = dict.fromkeys(("onnx", _format(place.runtime, place.precision)))
+    formats = dict.fromkeys(("onnx", _format(backend)))
     exports = list(export_each(model, find_formats(tuple(formats)), job.folder, images))
     _refuse_refused(exports)
     deployed = exports[-1]
     assert deployed.agreement is not None  # of all but yaml
     trained, found = finished(job), cost(job.config)
-    return Ending(
+    return TrainingResult(
         name=job.name, weights=weights, epoch=trained.epoch, validation=trained.accuracy,
-        judged=_judged(checkpoint, model, deployed, data, device), agreement=deployed.agreement,
+        judged=_judged(checkpoint, model, deployed, data, processor), agreement=deployed.agreement,
         files=(WEIGHTS, *_files(exports, job.folder), CONFIG, RECIPE),
         deployed=deployed.path.name, macs=found.macs, params=found.params,
-        budget_ms=place.limit, budgets_ms=place.budgets_ms, runtime=place.runtime,
-        precision=place.precision,
+        devices=devices,
     )  # fmt: skip
 
 
-def _format(runtime: str, precision: str) -> str:
+def _format(backend: Backend) -> str:
     """What is deployed; ONNX is exported in any case."""
-    return find_runtime(runtime, precision).format
+    return find_runtime(backend.runtime, backend.precision).format
 
 
-def _is_whole(ending: Ending, folder: Path, place: Place) -> bool:
-    """Whether all files are there, and the deployed one is of the format that the place takes."""
-    right = _format(ending.runtime, ending.precision) == _format(place.runtime, place.precision)
-    return right and all((folder / name).exists() for name in ending.files)
+def _is_whole(result: TrainingResult, folder: Path, backend: Backend) -> bool:
+    """Whether all files are there, and the deployed one is of the format that the backend takes."""
+    right = _format(result.backend) == _format(backend)
+    return right and all((folder / name).exists() for name in result.files)
 
 
 def _refuse_refused(exports: Sequence[Export]) -> None:

@@ -34,6 +34,7 @@ class Setting:
     def of(cls, latency: Latency) -> "Setting":
         """Return the one in which a latency was measured."""
         context = latency.context
+        assert latency.backend is not None  # of a measurement it is known
         return cls(
             backend=latency.backend,
             version=context.runtime_version,
@@ -177,11 +178,14 @@ def _check_measured(latency: Latency) -> None:
         raise _wrong("low_ms`, `median_ms` and `high_ms", "in this order", ends)
     if latency.source != "measured":
         raise _wrong("source", "measured", latency.source)
-    for name, text in (("device", latency.device), ("runtime", latency.backend.runtime)):
+    backend = latency.backend
+    if backend is None:
+        raise _wrong("backend", "that in which it was measured", backend)
+    for name, text in (("device", latency.device), ("runtime", backend.runtime)):
         if not text:
             raise _wrong(name, "a line of text", text)
-    if not 0 < latency.backend.threads <= _MOST_THREADS:
-        raise _wrong("threads", "a positive whole number", latency.backend.threads)
+    if not 0 < backend.threads <= _MOST_THREADS:
+        raise _wrong("threads", "a positive whole number", backend.threads)
     if not _ARTIFACT.fullmatch(latency.context.artifact):
         raise _wrong("artifact", "a SHA-256 in lower-case hex", latency.context.artifact)
 

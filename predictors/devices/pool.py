@@ -138,12 +138,13 @@ class PooledDevice:
         return replace(scaled, device=self.name, context=replace(scaled.context, board=board))
 
     def _key(self, latency: Latency) -> dict[str, str | int]:
+        (backend,) = self.backends
         return {
             "boards": ",".join(sorted(board.name for board in self.boards)),
             "machine": latency.context.machine,
-            "runtime": latency.backend.runtime,
-            "precision": latency.backend.precision,
-            "threads": latency.backend.threads,
+            "runtime": backend.runtime,
+            "precision": backend.precision,
+            "threads": backend.threads,
             "version": latency.context.runtime_version,
         }
 

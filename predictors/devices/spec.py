@@ -70,12 +70,3 @@ def check_specs(devices: Sequence[DeviceSpec]) -> None:
 def budgets_of(devices: Sequence[DeviceSpec]) -> dict[str, float]:
     """Return the budget of each device that has one, in milliseconds."""
     return {d.name: d.budget_ms for d in devices if d.budget_ms is not None}
-
-
-def one_of(backends: Sequence[Backend], *, separator: str = ",") -> Backend:
-    """Return what stands for the fastest of several backends where that is not known."""
-    return Backend(
-        separator.join(dict.fromkeys(backend.runtime for backend in backends)),
-        separator.join(dict.fromkeys(backend.precision for backend in backends)),
-        max(backend.threads for backend in backends),
-    )

@@ -11,19 +11,27 @@ import pytest
 from networks import TINY
 from run_folders import make_run
 
-from nas.candidate import Candidate
+from nas.candidates import Candidate
+from nas.finetune.select import (
+    NOWHERE,
+    FrontPoint,
+    devices_for,
+    find_networks,
+    from_run,
+    picked,
+    remark_on,
+)
 from nas.report.model import ReportModel, write_report
 from nas.search.pareto import dominates
-from nas.search.trial import Scores
+from nas.search.trial import Objectives
 from nas.study.run_folder import read_only_run
-from nas.training.picking import FrontPoint, find_networks, from_run, picked, remark_on
-from nas.training.timing_place import NOWHERE, place_for
+from predictors.devices.spec import DeviceSpec
 from search_spaces.fasternet import FASTERNET
 from search_spaces.formats import save_config
 
 FRONT = [
-    FrontPoint(file=f"configs/{name}.yaml", accuracy=accuracy, latency_ms=ms)
-    for name, accuracy, ms in (
+    FrontPoint(file=f"configs/{name}.yaml", accuracy=accuracy, ratio=ratio)
+    for name, accuracy, ratio in (
         ("a", 50.0, 1.0), ("b", 70.0, 1.5), ("c", 75.0, 2.5), ("d", 77.0, 5.0), ("e", 78.0, 10.0),
     )
 ]  # fmt: skip
@@ -65,7 +73,7 @@ def _run(folder: Path, table: str | None) -> Path:
 
 
 def test_a_run_gives_its_configs(tmp_path: Path) -> None:
-    run = _run(tmp_path, "config,accuracy,latency_ms\nconfigs/a.yaml,50,1.5\n")
+    run = _run(tmp_path, "config,accuracy,ratio\nconfigs/a.yaml,50,0.5\n")
     (network,) = from_run(run, "best")
     assert (network.name, network.config, network.run) == ("a", TINY, run)
 
@@ -79,6 +87,10 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_report(ReportModel(run))
     run.close()
     return folder
+
+
+def _precision(devices: tuple[DeviceSpec, ...]) -> str:
+    return devices[0].backends[0].precision
 
 
 def _within(folder: Path) -> dict[str, Candidate]:
@@ -99,8 +111,9 @@ def test_a_front_that_is_too_short_is_filled_up_with_the_next_best(searched: Pat
     assert [p.config for p in found] == [within[p.name].config for p in found]
     first, second = (p.name for p in found[-2:])
     assert all(p.runner_up for p in found[-2:])
-    scores = {c.name: Scores(accuracy=c.accuracy, latency_ms=c.latency.median_ms)
-              for c in within.values()}  # fmt: skip
+    scores = {
+        c.name: Objectives(accuracy=c.accuracy, ratio=c.ratio.median) for c in within.values()
+    }
     others = scores.keys() - set(front) - {first, second}
     assert others
     assert not any(dominates(scores[o], scores[name]) for o in others for name in (first, second))
@@ -157,14 +170,15 @@ def test_runners_up_are_timed_in_the_form_that_they_were_the_fastest_in(
 ) -> None:
     run = shutil.copytree(searched, tmp_path / "run")
     stored = json.loads((run / "run.json").read_text())
-    stored["options"]["precision"] = "fp32,int8"
+    (device,) = stored["options"]["devices"]
+    device["backends"].append({**device["backends"][0], "precision": "int8"})
     (run / "run.json").write_text(json.dumps(stored))
     measurements = run / "measurements.jsonl"
     measurements.write_text(measurements.read_text().replace('"fp32"', '"int8"'))
     *_, last = from_run(run, "99")
     assert last.runner_up
-    assert place_for(run, NOWHERE, network=last.name).precision == "int8"
-    assert place_for(run, NOWHERE, network="trial-9999").precision == "fp32"
+    assert _precision(devices_for(run, NOWHERE, network=last.name)) == "int8"
+    assert _precision(devices_for(run, NOWHERE, network="trial-9999")) == "fp32"
 
 
 @pytest.mark.parametrize("pick", ["best", "knee", "all", "1"])
@@ -192,7 +206,7 @@ def test_a_spoilt_table_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_config_of_another_version_is_refused(tmp_path: Path) -> None:
-    run = _run(tmp_path, "config,accuracy,latency_ms\nconfigs/a.yaml,50,1.5\n")
+    run = _run(tmp_path, "config,accuracy,ratio\nconfigs/a.yaml,50,0.5\n")
     file = run / "configs" / "a.yaml"
     file.write_text(file.read_text().replace("fasternas: 1", "fasternas: 99"))
     with pytest.raises(ValueError, match=r"a\.yaml: .*99"):

@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from specs import on
 
 from nas.cli.arguments import by_device, duration_ms
 from nas.cli.main import main, parser_for
-from nas.cli.targets import folder_name, targets_of
+from nas.cli.specs import folder_name, specs_of
 from nas.study.options import SearchOptions
 from nas.study.run_folder import read_only_run, start_run
-from nas.study.targets import Target
+from predictors.measurement import Backend
 
 Streams = pytest.CaptureFixture[str]
 BOTH = ("--device", "arm", "--device", "cpu")
-OPTIONS = SearchOptions(device="arm", budget_ms=10.0, space="fasternet-32",
-                        beside=(Target(device="cpu", budget_ms=3.0),))  # fmt: skip
+OPTIONS = SearchOptions(devices=(*on("arm", 10.0), *on("cpu", 3.0)), space="fasternet-32")
 
 
 def _asked(*words: str) -> argparse.Namespace:
@@ -52,16 +52,16 @@ def test_what_is_none_is_refused(text: str, capsys: Streams) -> None:
 
 def test_each_device_has_its_budget_and_times_as_told() -> None:
     asked = _asked(*BOTH, "--budget", "cpu=3ms,arm=10ms", "--threads", "cpu=2,arm=4")
-    assert targets_of(asked, run=None) == [
-        Target(device="arm", budget_ms=10.0, threads=4),
-        Target(device="cpu", budget_ms=3.0, threads=2),
-    ]
+    assert specs_of(asked, run=None) == (
+        *on("arm", 10.0, Backend(threads=4)),
+        *on("cpu", 3.0, Backend(threads=2)),
+    )
     assert folder_name(asked) == "arm-10ms-cpu-3ms"
     alone = _asked("--budget", "3ms")
-    assert targets_of(alone, run=None) == [Target(device="cpu", budget_ms=3.0)]
+    assert specs_of(alone, run=None) == on("cpu", 3.0)
     assert folder_name(alone) == "cpu-3ms"
     named = _asked("--device", "cpu", "--budget", "cpu=3ms")
-    assert targets_of(named, run=None) == [Target(device="cpu", budget_ms=3.0)]
+    assert specs_of(named, run=None) == on("cpu", 3.0)
 
 
 @pytest.mark.parametrize(
@@ -91,27 +91,33 @@ def test_budgets_that_do_not_fit_the_devices_are_one_line(
     assert not (tmp_path / "run").exists()
 
 
-def test_options_come_back_from_json_and_those_of_one_device_are_as_before() -> None:
+def test_options_come_back_from_json() -> None:
     written = json.loads(json.dumps(OPTIONS.as_json()))
     assert SearchOptions.from_json(written) == OPTIONS
-    assert (OPTIONS.unit, OPTIONS.limit) == ("%", 100.0)
-    before = SearchOptions.from_json({"device": "arm", "budget_ms": 10.0})
-    assert before.targets == (Target(device="arm", budget_ms=10.0),)
-    assert (before.unit, before.limit) == ("ms", 10.0)
+    assert OPTIONS.budgets_ms == {"arm": 10.0, "cpu": 3.0}
+
+
+CPU = {"name": "cpu", "backends": [{"runtime": "onnxruntime"}], "budget_ms": 1.0}
 
 
 @pytest.mark.parametrize(
-    "beside", ["cpu", [3], [{"device": 3, "budget_ms": 1.0}], [{"device": "cpu", "budget_ms": "1"}]]
+    "devices",
+    ["cpu", [3], [{**CPU, "name": 3}], [{**CPU, "budget_ms": "1"}], [{"budget_ms": 1.0}]],
 )
-def test_devices_in_run_json_that_are_none_are_refused(beside: object) -> None:
-    with pytest.raises(ValueError, match="as a search wrote them, but beside is"):
-        SearchOptions.from_json({"device": "arm", "budget_ms": 10.0, "beside": beside})
+def test_devices_in_run_json_that_are_none_are_refused(devices: object) -> None:
+    with pytest.raises(ValueError, match=r"as a search wrote them, but: .*`\$\.devices"):
+        SearchOptions.from_json({"devices": devices})
 
 
-@pytest.mark.parametrize("beside", [[{"device": "cpu"}], [{"device": "cpu", "budget": 1.0}]])
-def test_devices_in_run_json_that_are_not_whole_are_refused(beside: object) -> None:
-    with pytest.raises(ValueError, match=r"options in run\.json must be whole, but"):
-        SearchOptions.from_json({"device": "arm", "budget_ms": 10.0, "beside": beside})
+@pytest.mark.parametrize("devices", [[], [CPU, CPU], [{**CPU, "budget_ms": None}]])
+def test_devices_in_run_json_that_are_not_those_of_a_search_are_refused(devices: object) -> None:
+    with pytest.raises(ValueError, match=r"`device` must name|`budget` must be given"):
+        SearchOptions.from_json({"devices": devices})
+
+
+def test_options_in_run_json_that_are_unknown_are_refused() -> None:
+    with pytest.raises(ValueError, match="as a search wrote them, but beside is none of them"):
+        SearchOptions.from_json({"devices": [CPU], "beside": []})
 
 
 def test_a_run_with_another_budget_on_one_device_is_another_study(
@@ -121,4 +127,4 @@ def test_a_run_with_another_budget_on_one_device_is_another_study(
     assert read_only_run(tmp_path / "run").options == OPTIONS
     command = ["search", *BOTH, "--space", "fasternet-32", "--resume", "--out"]
     assert main([*command, str(tmp_path / "run"), "--budget", "arm=10ms,cpu=4ms"]) == 2
-    assert "has beside" in capsys.readouterr().err
+    assert "has devices" in capsys.readouterr().err

@@ -1,18 +1,25 @@
-"""Which networks of a run's front are trained in full, and which configs a command names."""
+"""Which networks are trained in full, from what a command names, and where they are timed."""
 
 import csv
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nas.candidates import Candidate, non_dominated_sort
+from nas.devices import Devices
+from nas.study.options import SearchOptions
+from nas.study.run_folder import facts_of, read_only_run
 from nas.study.store import RUN, read_run
+from predictors.devices.registry import backend_of
+from predictors.devices.spec import DeviceSpec
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.formats import load_config
 from search_spaces.io import short_repr
 
 FRONT = "pareto.csv"
+NOWHERE = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +44,13 @@ class FrontPoint:
 
     file: str
     accuracy: float
-    latency_ms: float
-    runtime: str = "onnxruntime"
-    precision: str = "fp32"
+    ratio: float  # the worst over the devices
+    backend: tuple[str, str] | None = None  # runtime and precision, where it was timed in one
+
+    @property
+    def name(self) -> str:
+        """The network's name in its run."""
+        return Path(self.file).stem
 
 
 def find_networks(name: str, pick: str) -> list[Picked]:
@@ -75,28 +86,37 @@ def from_run(run: Path, pick: str) -> list[Picked]:
     """
     read_run(run)
     points = picked(front_of(run), pick)
-    found = [Picked(name=Path(p.file).stem, config=load_config(run / p.file), run=run)
+    found = [Picked(name=p.name, config=load_config(run / p.file), run=run)
              for p in points]  # fmt: skip
     missing = (count_of(pick) or 0) - len(found)
     if missing <= 0:
         return found
-    from nas.runners_up import runners_up
-
-    others = runners_up(run, taken={p.config for p in found}, count=missing)
-    return [*found, *(Picked(name=c.name, config=c.config, run=run, runner_up=True,
-                             predicted=not c.latency.timed) for c in others)]  # fmt: skip
+    others = next_best(run, taken={p.config for p in found}, count=missing)
+    return [
+        *found,
+        *(
+            Picked(
+                name=c.name,
+                config=c.config,
+                run=run,
+                runner_up=True,
+                predicted=not c.latencies.measured,
+            )
+            for c in others
+        ),
+    ]
 
 
 def picked(front: list[FrontPoint], pick: str) -> list[FrontPoint]:
     """Return those of a front that `pick` means: best, knee, all, or so many, spread evenly.
 
     The best is the most accurate; the knee lies farthest above the line from the first to the last
-    in log latency and accuracy. One alone is the best.
+    in log ratio and accuracy. One alone is the best.
 
     Raises:
         ValueError: if it means nothing.
     """
-    ranked = sorted(front, key=lambda point: point.latency_ms)
+    ranked = sorted(front, key=lambda point: point.ratio)
     best = max(ranked, key=lambda point: point.accuracy)
     if pick == "all":
         return ranked
@@ -142,7 +162,7 @@ def knee(ranked: list[FrontPoint]) -> FrontPoint:
     """Return the point farthest above the chord; of fewer than three the last."""
     if len(ranked) < 3:
         return ranked[-1]
-    at = [(math.log(point.latency_ms), point.accuracy) for point in ranked]
+    at = [(math.log(point.ratio), point.accuracy) for point in ranked]
     (x0, y0), (x1, y1) = at[0], at[-1]
     above = [(y - y0) * (x1 - x0) - (x - x0) * (y1 - y0) for x, y in at]
     return ranked[above.index(max(above))]
@@ -158,11 +178,14 @@ def front_of(run: Path) -> list[FrontPoint]:
     try:
         with file.open(newline="", encoding="utf-8") as rows:
             front = [
-                FrontPoint(file=row["config"], accuracy=float(row["accuracy"]),
-                           latency_ms=float(row.get("share_percent") or row["latency_ms"]),
-                           **_form(row))
+                FrontPoint(
+                    file=row["config"],
+                    accuracy=float(row["accuracy"]),
+                    ratio=float(row["ratio"]),
+                    backend=_backend(row),
+                )
                 for row in csv.DictReader(rows)
-            ]  # fmt: skip
+            ]
     except FileNotFoundError:
         front = []
     except (KeyError, TypeError, ValueError) as error:
@@ -175,6 +198,93 @@ def front_of(run: Path) -> list[FrontPoint]:
     return front
 
 
-def _form(row: dict[str, str]) -> dict[str, str]:
-    """Runtime and precision; tables of earlier versions do not tell."""
-    return {name: row[name] for name in ("runtime", "precision") if row.get(name)}
+def _backend(row: Mapping[str, str]) -> tuple[str, str] | None:
+    """Runtime and precision, of one device: several have columns of their own."""
+    runtime, precision = row.get("runtime"), row.get("precision")
+    return (runtime, precision) if runtime and precision else None
+
+
+def next_best(folder: Path, *, taken: Collection[FasterNetConfig], count: int) -> list[Candidate]:
+    """Return up to so many networks of a run within its budgets that are not taken.
+
+    They come front by front, each in its fastest backend.
+
+    Raises:
+        ValueError: if the folder holds no study or a corrupt file.
+    """
+    left = {c.config: c for c in reversed(_candidates(folder)) if c.config not in taken}
+    return non_dominated_sort(list(left.values()))[:count]
+
+
+def _candidates(folder: Path) -> "list[Candidate]":
+    run = read_only_run(folder)
+    try:
+        return run.candidates()
+    finally:
+        run.close()
+
+
+def devices_for(
+    run: Path | None, device: str | None, *, network: str = ""
+) -> tuple[DeviceSpec, ...]:
+    """Return where a network is timed: on a run's devices, or this machine's processor.
+
+    `device` names another one, or is NOWHERE. Each has one backend, that which the network is
+    deployed for: of a run with a choice the one in which it was the fastest, if that is known.
+
+    Raises:
+        ValueError: if the run's options are wrong, or those of registered boards.
+    """
+    if run is None:
+        name = device or "cpu"
+        return () if name == NOWHERE else (DeviceSpec(name=name, backends=(backend_of(name),)),)
+    specs = SearchOptions.from_json(read_run(run)["options"]).devices
+    deployed = tuple(_deployed(spec, run, network) for spec in specs)
+    if device is None:
+        _refuse_several_backends(specs)
+    if device in (None, NOWHERE):
+        return deployed
+    named = [spec for spec in deployed if spec.name == device]
+    # of several devices, another one has no budget
+    budget_ms = deployed[0].budget_ms if len(deployed) == 1 else None
+    return (*named,) or (replace(deployed[0], name=device, budget_ms=budget_ms),)
+
+
+def _deployed(spec: DeviceSpec, run: Path, network: str) -> DeviceSpec:
+    if len(spec.backends) == 1:
+        return spec
+    known = {point.name: point.backend for point in front_of(run)}
+    if network not in known:
+        for candidate in _candidates(run):
+            backend = candidate.latencies.by_device[spec.name].backend
+            if backend is not None:
+                known[candidate.name] = (backend.runtime, backend.precision)
+    fastest = [b for b in spec.backends if (b.runtime, b.precision) == known.get(network)]
+    return replace(spec, backends=(*fastest, *spec.backends)[:1])
+
+
+def _refuse_several_backends(specs: Sequence[DeviceSpec]) -> None:
+    if len({(b.runtime, b.precision) for spec in specs for b in spec.backends[:1]}) > 1:
+        names = ", ".join(spec.name for spec in specs)
+        raise ValueError(
+            f"`device` must be one of {names}, since the run's devices have not one runtime and "
+            f"precision, and a network is deployed in one. Say --device {specs[0].name}."
+        )
+
+
+def check_study_devices(run: Path, devices: Devices) -> None:
+    """Refuse devices with a clock that are not those that a run was timed on.
+
+    Raises:
+        ValueError: naming the device.
+    """
+    facts = facts_of(read_run(run))
+    for name, device in devices.items():
+        study = facts.get(name, {})
+        known = (study.get("description"), *study.get("description", "").split("; "))
+        if study.get("source") == device.source == "measured" and device.description not in known:
+            raise ValueError(
+                f"`device` must be the one that the study was timed on ({study['description']}), "
+                f"but is {device.description}. To time on this one all the same, say --device "
+                f"{name}."
+            )

@@ -1,0 +1,187 @@
+"""The networks of a study with everything that is known of them, and their fronts."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from nas.quantities import format_ms, format_score
+from nas.search.pareto import non_dominated
+from nas.study.file_accuracies import FileAccuracies, FileAccuracy, Form, deployed_accuracy
+from predictors.accuracy import AccuracyKind
+from predictors.cost import costs
+from predictors.measurement import Latencies, Ratio, worst_ratio
+from search_spaces.fasternet import FASTERNET, FasterNetConfig
+from search_spaces.space import OneOf, Space
+
+APART = 0.07  # the width of a measured interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A config, its accuracy or score, its latency on each device, and its cost.
+
+    `ratio` is the worst latency/budget ratio. The accuracy is that of the file that was timed,
+    where it is not in fp32 and has been judged; `fp32_accuracy` is that of the weights. `on_front`
+    marks the networks that the study recommends, `feasible` those whose intervals' upper ends meet
+    every budget.
+    """
+
+    name: str
+    config: FasterNetConfig
+    accuracy: float
+    accuracy_kind: AccuracyKind
+    latencies: Latencies
+    ratio: Ratio
+    feasible: bool
+    macs: int = 0
+    params: int = 0
+    on_front: bool = False
+    fp32_accuracy: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """A network's name in a study and its accuracy."""
+
+    name: str
+    config: FasterNetConfig
+    accuracy: float
+
+
+def candidate_of(
+    scored: Scored, latencies: Latencies, kind: AccuracyKind, budgets_ms: Mapping[str, float]
+) -> Candidate:
+    """Return a network with its latencies held against the budgets; its cost is left out."""
+    return Candidate(
+        name=scored.name,
+        config=scored.config,
+        accuracy=scored.accuracy,
+        accuracy_kind=kind,
+        latencies=latencies,
+        ratio=worst_ratio(latencies, budgets_ms),
+        feasible=latencies.meet(budgets_ms),
+    )
+
+
+def with_costs(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the candidates with MACs and parameters."""
+    total = costs([candidate.config for candidate in candidates])
+    pairs = zip(np.atleast_1d(total.macs), np.atleast_1d(total.params), strict=True)
+    return [
+        replace(candidate, macs=int(macs), params=int(params))
+        for candidate, (macs, params) in zip(candidates, pairs, strict=True)
+    ]
+
+
+def candidates_of(
+    scored: Sequence[Scored],
+    latencies: Mapping[FasterNetConfig, Latencies],
+    files: FileAccuracies,
+    *,
+    kind: AccuracyKind,
+    budgets_ms: Mapping[str, float],
+) -> list[Candidate]:
+    """Return every network with a latency, the lowest ratio first.
+
+    One whose fastest file loses accuracy is there once more in each slower backend that loses less.
+    """
+    found: list[Candidate] = []
+    for one in scored:
+        if one.config not in latencies:
+            continue
+        ways = _in_backends(one.accuracy, latencies[one.config], files.get(one.config, {}))
+        for suffix, accuracy, in_backend in ways:
+            named = Scored(name=f"{one.name}{suffix}", config=one.config, accuracy=accuracy)
+            candidate = candidate_of(named, in_backend, kind, budgets_ms)
+            found.append(replace(candidate, fp32_accuracy=one.accuracy))
+    return sorted(with_costs(found), key=lambda candidate: candidate.ratio.median)
+
+
+def with_front(candidates: Sequence[Candidate], *, measured_only: bool) -> list[Candidate]:
+    """Return the candidates with the front marked, thinned (see `thinned_front`).
+
+    With `measured_only`, none on it has been predicted on every device.
+    """
+    eligible = [c for c in candidates if c.latencies.measured or not measured_only]
+    on_front = {c.name for c in thinned_front(eligible)}
+    return [replace(c, on_front=c.name in on_front) for c in candidates]
+
+
+def thinned_front(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the feasible candidates that no other one beats, the lowest ratio first.
+
+    Of those that are closer in ratio than a measurement can tell apart, the most accurate stays.
+    """
+    feasible = [c for c in candidates if c.feasible]
+    front = non_dominated([(c.accuracy, c.ratio.median) for c in feasible])
+    kept: list[Candidate] = []
+    for candidate in (feasible[i] for i in reversed(front)):
+        limit = kept[-1].ratio.median if kept else math.inf
+        if candidate.ratio.median <= limit / (1 + APART):
+            kept.append(candidate)
+    return kept[::-1]
+
+
+def non_dominated_sort(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the feasible candidates front by front (as the ranks of NSGA-II), each thinned.
+
+    In each front the most accurate comes first.
+    """
+    left, ranked = list(candidates), []
+    while front := thinned_front(left):
+        ranked += front[::-1]
+        left = [candidate for candidate in left if candidate not in front]
+    return ranked
+
+
+def best_of(candidates: Sequence[Candidate]) -> str:
+    """Say in a few words what has been found."""
+    front = [c for c in candidates if c.on_front]
+    if not front:
+        return "nothing within the budget yet"
+    best = front[-1]
+    score = best.accuracy_kind == "proxy"
+    number = format_score(best.accuracy) if score else f"{best.accuracy:.4g}"
+    return f"{len(front)} on the front, best {number} in {latency_words(best.latencies)}"
+
+
+def latency_words(latencies: Latencies) -> str:
+    """Return the latency; of several devices, that on each."""
+    several = len(latencies.by_device) > 1
+    return ", ".join(
+        f"{format_ms(one.median_ms)} ms{f' on {name}' * several}"
+        for name, one in latencies.by_device.items()
+    )
+
+
+def named_sizes(space: Space[Any]) -> dict[str, FasterNetConfig]:
+    """Return T0 to L with the space's resolution, the largest of several, and its classes."""
+    resolution = space.fields.get("resolution", 224)
+    if isinstance(resolution, OneOf):
+        resolution = max(resolution.choices)
+    classes = space.fields.get("classes", 1000)
+    return {
+        name: replace(config, resolution=resolution, classes=classes)
+        for name, config in FASTERNET.items()
+    }
+
+
+def _in_backends(
+    accuracy: float, latencies: Latencies, files: Mapping[Form, FileAccuracy]
+) -> Iterator[tuple[str, float, Latencies]]:
+    """A network in its fastest backend, and in slower ones in which it is more accurate.
+
+    Yields what to add to its name, its accuracy and its latencies.
+    """
+    best = deployed_accuracy(accuracy, latencies, files)
+    yield "", best, latencies
+    for device, fastest in latencies.by_device.items():
+        for slower in fastest.slower:
+            found = Latencies({**latencies.by_device, device: slower})
+            deployed = deployed_accuracy(accuracy, found, files)
+            if deployed > best and slower.backend is not None:
+                yield f"-{slower.backend.runtime}-{slower.backend.precision}", deployed, found
+                best = deployed

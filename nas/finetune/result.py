@@ -1,0 +1,280 @@
+"""What came of a trained network, as its folder keeps it, and the table of all of them."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nas.finetune.folder import WEIGHTS
+from nas.quantities import format_count, format_ms
+from nas.report.tables import (
+    Reading,
+    backends_differ,
+    latency_values,
+    on_devices,
+    readings_of,
+)
+from predictors.backends.agreement import Agreement
+from predictors.devices.spec import ONNXRUNTIME, DeviceSpec, budgets_of
+from predictors.measurement import Backend, Latencies, Latency, Ratio, worst_ratio
+from predictors.training.evaluate import EvalResult
+from search_spaces.io import atomic_write
+
+RESULT = "final.json"
+FINAL = "final.csv"
+_ACCURACY = (
+    "network",
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "split",
+    "images",
+    "validation_accuracy",
+    "epoch",
+)
+_TIMED = ("source", "unstable", "device", "runtime", "precision", "threads")
+_RATIO = ("ratio", "ratio_low", "ratio_high")
+_ONE_DEVICE = ("latency_ms", "low_ms", "high_ms")
+COLUMNS = (
+    *_ACCURACY,
+    *_ONE_DEVICE,
+    *_TIMED,
+    "budget_ms",
+    "kept",
+    *_RATIO,
+    "macs",
+    "params",
+    "files",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """A trained network: its files, how accurate and how fast it is.
+
+    `weights` is the SHA-256 of its weights, `deployed` the file that is timed and of which
+    `judged` speaks, `agreement` that file's with torch on validation images. `validation` is the
+    accuracy, in percent, by which the epoch was chosen. `devices` are where it is, or was to be,
+    timed, each with the one backend that `deployed` is for, and a budget if there is one.
+    `latencies` is None until it is timed, on the devices that `described` describes.
+    """
+
+    name: str
+    weights: str
+    epoch: int
+    judged: EvalResult
+    validation: float
+    files: tuple[str, ...]  # in its folder
+    deployed: str
+    agreement: Agreement
+    macs: int
+    params: int
+    devices: tuple[DeviceSpec, ...] = ()
+    latencies: Latencies | None = None
+    described: str = ""
+
+    @property
+    def backend(self) -> Backend:
+        """The backend that the deployed file is for."""
+        return self.devices[0].backends[0] if self.devices else ONNXRUNTIME
+
+    @property
+    def budgets_ms(self) -> dict[str, float]:
+        """The budget on each device that has one."""
+        return budgets_of(self.devices)
+
+    @property
+    def kept(self) -> bool | None:
+        """Whether it is within every budget; None: unknown."""
+        if self.latencies is None or not self.budgets_ms:
+            return None
+        return self.latencies.meet(self.budgets_ms)
+
+    @property
+    def ratio(self) -> Ratio | None:
+        """The worst latency/budget ratio, if it was timed and there is a budget."""
+        if self.latencies is None or not self.budgets_ms:
+            return None
+        return worst_ratio(self.latencies, self.budgets_ms)
+
+    @property
+    def on_each(self) -> list[tuple[Latency, float | None]]:
+        """The latency on each device that it was timed on, and the budget there."""
+        found = self.latencies.by_device if self.latencies else {}
+        return [(one, self.budgets_ms.get(name)) for name, one in found.items()]
+
+
+def keep_result(folder: Path, result: TrainingResult) -> None:
+    """Write it into the network's folder.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    latencies = result.latencies and result.latencies.as_json()
+    values = {**asdict(replace(result, latencies=None)), "latencies": latencies}
+    atomic_write(folder / RESULT, json.dumps(values, indent=2) + "\n")
+
+
+def read_result(folder: Path) -> TrainingResult | None:
+    """Return what was written; None where there is nothing, or nothing that can be read."""
+    try:
+        return _result(json.loads((folder / RESULT).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None  # then the end is done again
+
+
+def _result(values: Mapping[str, Any]) -> TrainingResult:
+    latencies = values["latencies"]
+    typed = {
+        "files": tuple(values["files"]),
+        "judged": EvalResult(**values["judged"]),
+        "agreement": Agreement(**values["agreement"]),
+        "devices": tuple(map(DeviceSpec.from_json, values["devices"])),
+        "latencies": None if latencies is None else Latencies.from_json(latencies),
+    }
+    return TrainingResult(**{**values, **typed})
+
+
+def write_final(table: Path, networks: Path) -> None:
+    """Write the table of all networks that have a folder in `networks`, the fastest first.
+
+    Raises:
+        OSError: if it cannot be written; then it is as it was.
+    """
+    found = results_in(networks)
+    rows = [final_row(result) for _, result in found]
+    more = dict.fromkeys(name for row in rows for name in row if name not in COLUMNS)
+    text = io.StringIO()
+    names = [*COLUMNS[:-1], *more, COLUMNS[-1]]
+    writer = csv.DictWriter(text, names, lineterminator="\n", restval="")
+    writer.writeheader()
+    for (folder, result), row in zip(found, rows, strict=True):
+        where = folder.relative_to(table.parent).as_posix()
+        cells = {k: _cell(v) for k, v in row.items()}
+        files = ";".join(f"{where}/{name}" for name in result.files)
+        writer.writerow({**cells, "files": files})
+    atomic_write(table, text.getvalue())
+
+
+def results_in(networks: Path) -> list[tuple[Path, TrainingResult]]:
+    """Return the folders of trained networks in a folder and what came of them, fastest first."""
+    folders = [path for path in networks.glob("*") if (path / WEIGHTS).exists()]
+    found = [(path, result) for path in folders if (result := read_result(path))]
+    return sorted(found, key=lambda pair: (_rank(pair[1]), pair[1].name))
+
+
+def final_row(result: TrainingResult) -> dict[str, object]:
+    """Return a network's row for JSON; what is not known is None, the files are names.
+
+    Of several devices each has columns of its own.
+    """
+    judged, (low, high) = result.judged, result.judged.interval
+    accuracy = (
+        result.name,
+        judged.accuracy,
+        low,
+        high,
+        judged.split,
+        judged.images,
+        result.validation,
+        result.epoch,
+    )
+    one_budget = list(result.budgets_ms.values()) if len(result.devices) == 1 else []
+    row: dict[str, object] = dict.fromkeys(COLUMNS)
+    row |= dict(zip(_ACCURACY, accuracy, strict=True))
+    row |= {
+        "runtime": result.backend.runtime,
+        "precision": result.backend.precision,
+        "budget_ms": one_budget[0] if one_budget else None,
+        "kept": result.kept,
+        "macs": result.macs,
+        "params": result.params,
+        "files": list(result.files),
+    }
+    return row | _timed_values(result)
+
+
+def _timed_values(result: TrainingResult) -> dict[str, object]:
+    if result.latencies is None:
+        return {}
+    values: dict[str, object] = {
+        "device": " + ".join(result.latencies.by_device),
+        "unstable": result.latencies.unstable,
+        "threads": max(device.backends[0].threads for device in result.devices),
+    }
+    if result.ratio is not None:
+        values |= {"ratio": result.ratio.median}
+        values |= {"ratio_low": result.ratio.low, "ratio_high": result.ratio.high}
+    values |= latency_values(readings_of(result.latencies))
+    values["source"] = result.latencies.source
+    if len(result.on_each) > 1:
+        for one, budget_ms in result.on_each:
+            values[f"{one.device}_budget_ms"] = budget_ms
+            values[f"{one.device}_kept"] = _kept(one, budget_ms)
+    return values
+
+
+def final_table(results: Sequence[TrainingResult]) -> tuple[list[str], list[list[str]]]:
+    """Return header and cells of the table that people read; a line for each device, if several."""
+    header = ["network", "accuracy %", "95 % interval", "of", "validation %", "device", "in"]
+    header += ["latency ms", "interval", "source", "budget ms", "kept", "MACs", "params"]
+    lines = [line for result in results for line in _lines(result)]
+    timed = [readings_of(result.latencies) for result in results if result.latencies]
+    several = len({one.device for readings in timed for one in on_devices(readings)}) > 1
+    needed = {"device": several, "in": backends_differ(timed)}
+    shown = [i for i, name in enumerate(header) if needed.get(name, True)]
+    return [header[i] for i in shown], [[line[i] for i in shown] for line in lines]
+
+
+def _lines(result: TrainingResult) -> list[list[str]]:
+    judged, (low, high) = result.judged, result.judged.interval
+    accuracy = [result.name, f"{judged.accuracy:.2f}", f"{low:.2f} - {high:.2f}"]
+    accuracy += [f"{judged.images:,} {judged.split}", f"{result.validation:.2f}"]
+    budgets = ", ".join(f"{ms:g}" for ms in result.budgets_ms.values()) or "-"
+    timed = _timed_cells(result) or [["-", "-", "-", "-", "-", budgets, "-"]]
+    costs = [format_count(result.macs), format_count(result.params)]
+    return [[*accuracy, *latency, *costs] for latency in timed]
+
+
+def _timed_cells(result: TrainingResult) -> list[list[str]]:
+    """The cells of each device that it was timed on."""
+    readings: Sequence[Reading] = (
+        on_devices(readings_of(result.latencies)) if result.latencies else ()
+    )
+    return [
+        [
+            one.device,
+            one.backend,
+            format_ms(one.median),
+            f"{format_ms(one.low)} - {format_ms(one.high)}",
+            one.origin,
+            "-" if budget_ms is None else f"{budget_ms:g}",
+            _yes(_kept(latency, budget_ms)) or "-",
+        ]
+        for one, (latency, budget_ms) in zip(readings, result.on_each, strict=True)
+    ]
+
+
+def _kept(latency: Latency, budget_ms: float | None) -> bool | None:
+    return None if budget_ms is None else latency.meets(budget_ms)
+
+
+def _rank(result: TrainingResult) -> tuple[str, float]:
+    """By device first: milliseconds of two do not compare; what was not timed comes last."""
+    if result.latencies is None:
+        return "\N{REPLACEMENT CHARACTER}", 0.0
+    first = next(iter(result.latencies.by_device.values()))
+    several = result.ratio is not None and len(result.devices) > 1
+    order = result.ratio.median if several and result.ratio else first.median_ms
+    return " + ".join(result.latencies.by_device), order
+
+
+def _cell(value: object) -> object:
+    return _yes(value) if value is None or isinstance(value, bool) else value
+
+
+def _yes(value: bool | None) -> str:  # noqa: FBT001
+    return "" if value is None else "yes" if value else "no"

@@ -1,0 +1,450 @@
+"""One study from its options to its front: calibrate, search, promote, remeasure."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import IO, Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.candidates import (
+    Candidate,
+    Scored,
+    best_of,
+    candidate_of,
+    candidates_of,
+    named_sizes,
+    with_costs,
+    with_front,
+)
+from nas.devices import (
+    Calibration,
+    Devices,
+    LatencyModels,
+    calibrations,
+    fit_models,
+    have_clock,
+    measure_each,
+)
+from nas.estimators import (
+    accuracy_prior,
+    open_estimator,
+    open_weights,
+    supernet_training,
+    within_budget,
+)
+from nas.ray_pool import RayPool, joined, through_ray
+from nas.ray_workers import WorkerRequest, train_supernet
+from nas.search.feasibility import lowest
+from nas.search.guided import posterior_mean
+from nas.search.loop import Exploration
+from nas.search.pareto import promoted
+from nas.search.trial import Evaluate, NetworkScores, Objectives, Outcome, Pool, generator
+from nas.study.file_accuracies import judge, unjudged
+from nas.study.options import SETTINGS, SearchOptions, SearchSettings
+from nas.study.store import Study
+from nas.study.trainings import after, longest, train_on
+from predictors.accuracy import AccuracyEstimator
+from predictors.cost import costs
+from predictors.latency import next_batch
+from predictors.measurement import Latencies, worst_ratio
+from predictors.training.recipe import rungs
+from search_spaces.fasternet import FasterNetConfig
+from search_spaces.space import Space
+
+Phase = Literal[
+    "calibrating the device",
+    "training the supernet",
+    "searching",
+    "training the best",
+    "verifying the front",
+]
+Scores = Mapping[FasterNetConfig, Objectives]
+OpenPool = Callable[[Evaluate[NetworkScores]], AbstractContextManager[Pool[NetworkScores]]]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a phase is; `best` says in words what has been found."""
+
+    phase: Phase
+    done: int
+    total: int
+    best: str = ""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores a config: its latencies are predicted, its accuracy estimated."""
+
+    models: LatencyModels
+    estimator: AccuracyEstimator
+
+    def __call__(self, config: FasterNetConfig) -> NetworkScores:
+        (latencies,) = self.models.latencies([config])
+        return NetworkScores(accuracy=self.estimator(config), latencies=latencies)
+
+
+class Run:
+    """A run folder with its devices: what is known of its networks. Close it when done."""
+
+    def __init__(
+        self,
+        folder: Path,
+        options: SearchOptions,
+        devices: Devices,
+        *,
+        settings: SearchSettings | None = None,
+        reading: bool = False,
+        lock: IO[bytes] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.options = options
+        self.devices = devices
+        self.settings = settings or SETTINGS
+        self.budgets_ms: Mapping[str, float] = options.budgets_ms
+        self.space: Space[FasterNetConfig] = options.open_space()
+        self.estimator: AccuracyEstimator = open_estimator(options, folder)
+        self.study = Study(folder, self.space, self.budgets_ms, reading=reading, lock=lock)
+        self._models: dict[int, LatencyModels] = {}  # by the number of measurements
+        self.begun = False  # by this command
+        self.made: list[Path] = []  # the folders that did not exist before, the deepest first
+        self.lost = self.lost_trainings = 0  # trials, and longer trainings, whose workers were lost
+
+    def candidates(self, *, searching: bool = False) -> list[Candidate]:
+        """Every network with scores, its latencies measured or predicted; the front is marked.
+
+        Once networks of the front have been timed, only such are on it, unless `searching`.
+        """
+        scored = [
+            Scored(name=f"trial-{o.number:04d}", config=config, accuracy=self._accuracy(config, o))
+            for config, o in self.study.outcomes()
+            if o.scores is not None
+        ]
+        configs = [one.config for one in scored]
+        measured = self.study.measurements
+        # a study merged of two that were only calibrated has many latencies, and none of a front
+        verified = len(measured) > self.settings.calibration and not searching
+        known = {**self.predicted(configs), **measured}
+        found = candidates_of(
+            scored, known, self.study.files, kind=self.estimator.kind, budgets_ms=self.budgets_ms
+        )
+        verified = verified and any(config in measured for config in configs)
+        return with_front(found, measured_only=verified)
+
+    def named(self) -> list[Candidate]:
+        """FasterNet T0 to L on these devices: timed, or predicted where far beyond a budget.
+
+        What no plot shows gets no score: it would take a minute.
+        """
+        sizes = named_sizes(self.space)
+        known = {**self.predicted(list(sizes.values())), **self.study.measurements}
+        found = []
+        for name, config in sizes.items():
+            if config not in known:
+                continue
+            bare = Scored(name=name, config=config, accuracy=math.nan)
+            one = candidate_of(bare, known[config], self.estimator.kind, self.budgets_ms)
+            near = one.ratio.median <= self.settings.scored_ratio
+            if near and self.estimator.kind == "proxy":  # others would take a training
+                one = replace(one, accuracy=self.estimator(config))
+            found.append(one)
+        return with_costs(found)
+
+    def calibrations(self) -> list[Calibration]:
+        """Return what was predicted for the networks timed after calibrating, and what was timed.
+
+        For each device with a clock, if any network was timed that its predictor had not seen.
+        """
+        timed = list(self.study.measurements.items())[self.settings.calibration :]
+        later = [(config, m) for config, m in timed if config in self.space]
+        models = self.models(self.settings.calibration)
+        return calibrations(models, self.devices, later) if models else []
+
+    def predicted(self, configs: Sequence[FasterNetConfig]) -> dict[FasterNetConfig, Latencies]:
+        """Return latencies by all that is known so far; none before there are predictors."""
+        models = self.models(len(self.study.measurements))
+        return dict(zip(configs, models.latencies(configs), strict=True)) if models else {}
+
+    def failed(self) -> list[str]:
+        """Why trials failed, one line each."""
+        return [o.error or "" for _, o in self.study.outcomes() if o.scores is None]
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self.study.close()
+
+    def models(self, count: int | None = None) -> LatencyModels | None:
+        """Return what is fitted to the first `count` measurements; None where they are too few.
+
+        Without a count they are those of the calibration.
+        """
+        count = self.settings.calibration if count is None else count
+        timed = list(self.study.measurements.items())[:count]
+        if len(timed) not in self._models:
+            found = fit_models(self.space, self.devices, self.budgets_ms, timed)
+            if found is None:
+                return None
+            self._models[len(timed)] = found
+        return self._models[len(timed)]
+
+    def known_models(self) -> LatencyModels:
+        """Return what knows latencies once the devices are calibrated."""
+        models = self.models()
+        assert models is not None
+        return models
+
+    def measure(self, configs: Sequence[FasterNetConfig], repeats: int) -> None:
+        """Time those of the networks that are not timed."""
+        new = [config for config in configs if config not in self.study.measurements]
+        found = measure_each(self.devices, new, repeats=repeats)
+        for config, latencies in zip(new, found, strict=True):
+            self.study.keep_measurement(config, latencies)
+
+    def _accuracy(self, config: FasterNetConfig, outcome: Outcome[NetworkScores]) -> float:
+        """The accuracy after the longest training."""
+        assert outcome.scores is not None
+        further = longest(self.study.trainings.get(config, {}))
+        if further is None or further.accuracy is None:
+            return outcome.scores.accuracy
+        return further.accuracy
+
+
+def run_pipeline(
+    run: Run,
+    *,
+    ray_address: str | None = None,
+    trial_timeout_s: float | None = None,
+    workers: WorkerRequest | None = None,
+) -> Iterator[Progress]:
+    """Do everything that is not done yet; `workers` train the supernet, if there is one.
+
+    Raises:
+        ValueError: if no config of the space meets every budget.
+    """
+    gpu = run.settings.gpu_share if run.estimator.kind == "trained" else 0.0
+    pool = partial(RayPool, address=ray_address, gpu=gpu)
+    with through_ray(run.devices, ray_address) as run.devices:
+        yield from calibrate(run)
+        yield from share_weights(run, workers or WorkerRequest(), ray_address)
+        with joined(ray_address):  # not before: one worker trains here, without Ray
+            yield from search(run, partial(pool, timeout_s=trial_timeout_s))
+            yield from promote(run, pool, trial_timeout_s)
+        yield from remeasure(run)
+
+
+def calibrate(run: Run) -> Iterator[Progress]:
+    """Time the networks from which latency is learned, and refuse budgets that none meets.
+
+    Raises:
+        ValueError: if a budget is out of reach.
+    """
+    if have_clock(run.devices):
+        smallest = lowest(run.space, _macs, Random(run.options.seed))
+        t0 = named_sizes(run.space)["t0"]
+        run.measure([t0, smallest], run.settings.calibration_repeats)
+        check_reached(run.budgets_ms, run.study.measurements[smallest])
+        yield from _time_batches(run)
+    check_reachable(run.space, run.known_models(), run.options.seed)
+
+
+def _time_batches(run: Run) -> Iterator[Progress]:
+    measured, total = run.study.measurements, run.settings.calibration
+    yield Progress("calibrating the device", len(measured), total)
+    while len(measured) < total:
+        timed = [(config, _medians_ms(latencies)) for config, latencies in measured.items()]
+        batch = next_batch(
+            run.space, timed, budgets_ms=run.budgets_ms, total=total, seed=run.options.seed
+        )
+        found = measure_each(run.devices, batch, repeats=run.settings.calibration_repeats)
+        for config, latencies in zip(batch, found, strict=True):
+            run.study.keep_measurement(config, latencies)
+            yield Progress("calibrating the device", len(measured), total)
+        if not batch:
+            return
+
+
+def _medians_ms(latencies: Latencies) -> dict[str, float]:
+    return {name: one.median_ms for name, one in latencies.by_device.items()}
+
+
+def _macs(configs: Sequence[Any]) -> NDArray[np.float64]:
+    return np.asarray(costs(configs).macs, dtype=float)
+
+
+def check_reached(budgets_ms: Mapping[str, float], smallest: Latencies) -> None:
+    """Refuse a budget below what the smallest network takes.
+
+    Raises:
+        ValueError: naming the device, where there are several.
+    """
+    for name, budget_ms in budgets_ms.items():
+        found = smallest.by_device[name]
+        if found.low_ms > budget_ms:
+            where = f" on {name}" if len(budgets_ms) > 1 else ""
+            predicted = "" if found.source == "measured" else " (predicted)"
+            raise ValueError(
+                f"`budget` must be within reach of the space, but got {budget_ms:g} ms{where}: "
+                f"the fastest config takes {found.median_ms:.3g} ms "
+                f"[{found.low_ms:.3g}, {found.high_ms:.3g}]{predicted}. Raise the budget."
+            )
+
+
+def check_reachable(space: Space[Any], models: LatencyModels, seed: int) -> None:
+    """Refuse budgets that no network is predicted to meet, on several devices all at once.
+
+    Raises:
+        ValueError: naming the devices on which the network that comes closest does not.
+    """
+    closest = lowest(space, lambda configs: models.ratios(configs).mean, generator(seed, -1))
+    (latencies,) = models.latencies([closest])
+    missed = [
+        f"{latencies.by_device[name].high_ms:.3g} ms on {name} (budget {budget_ms:g} ms)"
+        for name, budget_ms in models.budgets_ms.items()
+        if latencies.by_device[name].high_ms > budget_ms
+    ]
+    if missed:
+        at_once = " on every device at once" if len(models.budgets_ms) > 1 else ""
+        raise ValueError(
+            f"`budget` must be within reach of the space{at_once}, but the network that comes "
+            f"closest takes {' and '.join(missed)}; upper ends, predicted. Raise the budget."
+        )
+
+
+def share_weights(run: Run, request: WorkerRequest, address: str | None) -> Iterator[Progress]:
+    """Train the weights that all networks share, where accuracies come from them."""
+    if run.estimator.kind != "supernet":
+        return
+    configs = within_budget(run.space, run.known_models().ratios, run.options.seed)
+    training = supernet_training(run.options, run.folder, configs)
+    for progress in train_supernet(training, request, address=address):
+        reached = f"accuracy {progress.accuracy:.3g} %"
+        yield Progress("training the supernet", progress.done, progress.total, reached)
+
+
+def search(run: Run, open_pool: OpenPool) -> Iterator[Progress]:
+    """Evaluate as many configs as the options say, each predicted to meet every budget.
+
+    Raises:
+        RuntimeError: if all trials failed.
+    """
+    models = run.known_models()
+    exploration = Exploration(
+        space=run.space,
+        rate=lambda scores: scores.objectives(run.budgets_ms),
+        predict=models.ratios,
+        limited=True,
+        trials=run.options.trials,
+        seed=run.options.seed,
+        searcher=run.options.searcher,
+        prior=accuracy_prior(run.options),
+        record=run.study,
+        in_flight=run.options.parallel,
+    )
+    errors = []
+    with open_pool(Evaluation(models, run.estimator)) as pool:
+        for _, outcome in exploration.run(pool):
+            errors.append(outcome.error)
+            run.lost += run.study.recall(outcome.number) is None
+            tenth = outcome.number % 10 == 9
+            best = best_of(run.candidates(searching=True)) if tenth else ""
+            yield Progress("searching", outcome.number + 1, run.options.trials, best)
+    if errors and all(errors):
+        raise RuntimeError(f"Trials must succeed, but all {len(errors)} failed: {errors[0]}.")
+
+
+class OpenTimedPool(Protocol):
+    """Opens a pool whose evaluations end when they take too long."""
+
+    def __call__(
+        self, evaluate: Evaluate[NetworkScores], *, timeout_s: float | None
+    ) -> AbstractContextManager[Pool[NetworkScores]]:
+        """Open it."""
+
+
+def promote(run: Run, open_pool: OpenTimedPool, timeout_s: float | None) -> Iterator[Progress]:
+    """Train the best networks further, rung by rung; they may take longer as there is more."""
+    if run.estimator.kind != "trained":
+        return
+    first, *further = rungs(run.options.epochs)
+    found: Scores = {
+        config: objectives
+        for config, outcome in run.study.outcomes()
+        if outcome.scores and (objectives := outcome.scores.objectives(run.budgets_ms)).feasible
+    }
+    for epochs in further:
+        estimator = open_estimator(run.options, run.folder, epochs=epochs)
+        evaluate = Evaluation(run.known_models(), estimator)
+        limit_s = timeout_s and timeout_s * epochs / first
+        found = posterior_mean(run.space, found, accuracy_prior(run.options))
+        with open_pool(evaluate, timeout_s=limit_s) as workers:
+            for done, total in train_on(found, epochs, run.study, workers):
+                best = best_of(run.candidates(searching=True))
+                yield Progress("training the best", done, total, best)
+        trained = run.study.trainings
+        run.lost_trainings += sum(epochs not in trained.get(c, {}) for c in promoted(found))
+        found = after(found, epochs, trained)
+
+
+def remeasure(run: Run) -> Iterator[Progress]:
+    """Time the front and, last, the named sizes that are near the budgets."""
+    if not have_clock(run.devices):
+        return
+    yield from time_front(run)
+    sizes = run.predicted(list(named_sizes(run.space).values()))
+    ratios = {c: worst_ratio(latencies, run.budgets_ms) for c, latencies in sizes.items()}
+    near = [config for config, r in ratios.items() if r.median <= run.settings.timed_ratio]
+    run.measure(near, repeats=1)
+
+
+def time_front(run: Run) -> Iterator[Progress]:
+    """Time the front, and what takes the place of those that miss a budget or lose accuracy.
+
+    What the calibration timed in fewer processes is timed again.
+    """
+    begun: set[FasterNetConfig] = set()
+    for _ in range(run.settings.front_rounds):
+        front = _front(run)
+        waiting = [c.config for c in front if c.config not in begun and not _well_timed(run, c)]
+        begun.update(waiting)
+        done = len(front) - len(waiting)
+        found = measure_each(run.devices, waiting, repeats=run.settings.front_repeats)
+        for config, latencies in zip(waiting, found, strict=True):
+            done += 1
+            run.study.keep_measurement(config, latencies)
+            yield Progress("verifying the front", done, len(front))
+        if not _judge_files(run) and not waiting:
+            return
+
+
+def _front(run: Run) -> list[Candidate]:
+    return [c for c in run.candidates(searching=True) if c.on_front]
+
+
+def _well_timed(run: Run, candidate: Candidate) -> bool:
+    """Whether each device with a clock has timed it in as many processes as a front is timed in."""
+    latencies = candidate.latencies.by_device.values()
+    counts = [len(one.samples_ms) for one in latencies if one.source == "measured"]
+    return bool(counts) and min(counts) >= run.settings.front_repeats
+
+
+def _judge_files(run: Run) -> int:
+    """Measure what the files of the front lose that are not in fp32; return how many."""
+    weights = open_weights(run.options, run.folder)
+    if weights is None:
+        return 0
+    waiting = [
+        (c.config, form, c.fp32_accuracy)
+        for c in _front(run)
+        if c.fp32_accuracy is not None
+        for form in unjudged(c.fp32_accuracy, c.latencies, run.study.files.get(c.config, {}))
+    ]
+    for config, form, accuracy in waiting:
+        found = judge(weights, config, form, of=accuracy, data=run.options.data)
+        run.study.keep_file(config, form, found)
+    return len(waiting)

@@ -3,7 +3,7 @@
 import json
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from nas.study.options import SearchOptions
 from nas.study.run_folder import read_only_run, start_run
 from predictors.devices.connection import DeviceLostError, OverwhelmedError
 from predictors.devices.device import Network
-from predictors.devices.registry import open_device
+from predictors.devices.registry import open_device, open_spec
 from predictors.devices.several import MultiBackendDevice, backend_pairs
 from predictors.devices.spec import DeviceSpec
 from predictors.measurement import Backend, Context, Latency, Reference, TimingProtocol
@@ -170,7 +170,8 @@ def test_this_machine_is_timed_in_each_form(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("predictors.devices.registry.PROTOCOL", TimingProtocol(rounds=(6, 6)))
-    device = open_device("cpu", precision="fp32,int8")
+    spec = DeviceSpec(name="cpu", backends=(Backend(), Backend(precision="int8")))
+    device = open_spec(spec)
     found = next(device.measure_each([TINY], repeats=1))
     alone = {p: next(open_device("cpu", precision=p, reuse=True).measure_each([TINY], repeats=1))
              for p in ("fp32", "int8")}  # fmt: skip
@@ -178,9 +179,8 @@ def test_this_machine_is_timed_in_each_form(
     assert found.median_ms in {m.median_ms for m in alone.values()}
     assert {m.median_ms for m in (found, *found.slower)} == {m.median_ms for m in alone.values()}
     assert found.now_ms() <= found.slower[0].now_ms()
-    assert open_device("cpu", precision="fp32,fp32").backends == (Backend(),)
     with pytest.raises(ValueError, match="`precision` must be fp32 for the profile"):
-        open_device("arm", precision="fp32,int8")
+        open_spec(replace(spec, name="arm"))
 
 
 def test_a_run_keeps_its_forms_and_a_network_of_its_front_has_one(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from predictors.devices.local import gpu_name, is_arm_machine, open_cpu, open_cu
 from predictors.devices.pool import check_alike, open_pool
 from predictors.devices.profiled import open_arm
 from predictors.devices.recorded import open_recorded
-from predictors.devices.several import MultiBackendDevice, backend_pairs
+from predictors.devices.several import MultiBackendDevice
 from predictors.devices.spec import ONNXRUNTIME, DeviceSpec
 from predictors.measurement import Backend, TimingProtocol
 
@@ -61,16 +61,8 @@ def open_device(
         RuntimeError: if an address does not answer, the runtime is not installed, or cached
             measurements cannot be read.
     """
-    if "," in f"{runtime}{precision}":
-        known = backend_of(name, threads=threads)
-        runtimes, precisions = (
-            [part.strip() for part in text.split(",")]
-            for text in (runtime or known.runtime, precision or known.precision)
-        )
-        backends = backend_pairs(runtimes, precisions, known.threads)
-    else:
-        backends = (backend_of(name, runtime=runtime, threads=threads, precision=precision),)
-    spec = DeviceSpec(name=name, backends=backends)
+    backend = backend_of(name, runtime=runtime, threads=threads, precision=precision)
+    spec = DeviceSpec(name=name, backends=(backend,))
     return open_spec(spec, protocol=replace(protocol or PROTOCOL, reuse=reuse))
 
 

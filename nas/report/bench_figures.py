@@ -8,22 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nas.bench_subjects import LAYERS, Row
-from nas.report.sheet import (
-    ALARM,
-    GREY,
-    PALETTE,
-    SLIDE,
-    TALL,
-    Box,
-    Label,
-    Look,
-    Obstacle,
-    explain_above,
-    new_figure,
-    place_labels,
-    plain_ticks,
-    style,
-)
+from nas.report import sheet as sheets
+from nas.report.sheet import ALARM, GREY, PALETTE, SLIDE, TALL, Box, Label, Look, Obstacle
 from nas.report.tables import INTERVAL
 
 if TYPE_CHECKING:
@@ -31,60 +17,67 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; the markers say it again.
-_OPERATORS = {"Conv3x3": "#555555", "GConv3x3": "#009E73", "DWConv3x3": "#0072B2"}
-_OPERATORS["PConv3x3"] = PALETTE["named"]
+_OPERATORS: dict[str, Look] = {
+    "Conv3x3": {"color": "#555555", "marker": "s"},
+    "GConv3x3": {"color": "#009E73", "marker": "^"},
+    "DWConv3x3": {"color": "#0072B2", "marker": "v"},
+    "PConv3x3": {"color": PALETTE["named"], "marker": "D"},
+}
 _FAMILIES = ("#0072B2", "#00795A", "#A5447A", "#555555", "#2C6E91", "#8A3B00")  # others' families
 _OURS = "FasterNet"
 _CROSS: Look = {"linestyle": "none", "marker": "x", "markersize": 9.5, "color": ALARM}
+_CROSS["markeredgewidth"] = 1.6
 _STEP = 0.13  # between the operators at one size, of the distance between sizes
 _ROOM = 0.1  # of the axes at each side, for labels
 _COVERED = 1000.0  # the cost of a marker under a label: too much for one that is not required
 _HALVES: tuple[Box, Box] = ((0.075, 0.15, 0.41, 0.6), (0.575, 0.15, 0.41, 0.6))
 _FLOORS: tuple[Box, Box] = ((0.075, 0.505, 0.905, 0.36), (0.075, 0.065, 0.905, 0.38))
-Quantity = Callable[[Row, float], float]  # of a row, at a latency in ms
 
 
 class _Point(NamedTuple):
     """A row in a panel, with the ends of its interval."""
 
-    kind: str
-    label: str
+    row: Row
     x: float
     low: float
     y: float
     high: float
-    unstable: bool
 
 
 def operators_figure(rows: Sequence[Row], *, device: str) -> "Figure":
     """Return the plot of the operators: latency of a layer and GFLOPS at each map size."""
     shapes = list(dict.fromkeys(row.subject.model.shape for row in rows))
-    shift = _STEP * (len(_OPERATORS) - 1) / 2
-    place = {kind: _STEP * i - shift for i, kind in enumerate(_OPERATORS)}
-    size = _batch_size(rows)
+    known, size = [row for row in rows if row.subject.kind in _OPERATORS], _batch_size(rows)
     layer = f"one layer, batch of {size}," if size > 1 else "one layer"
-    with style():
-        figure = new_figure(SLIDE, operators_title(rows), [device])
+    with sheets.style():
+        figure = sheets.new_figure(SLIDE, operators_title(rows), [device])
         left, right = (figure.add_axes(box) for box in _HALVES)
-        panels = ((left, _layer_ms, f"latency of {layer} in ms"), (right, _gflops, "GFLOPS"))
-        for axes, quantity, title in panels:
-            known = [row for row in rows if row.subject.kind in place]
-            x = [shapes.index(row.subject.model.shape) + place[row.subject.kind] for row in known]
-            points = [_point(row, at, quantity) for row, at in zip(known, x, strict=True)]
-            for (kind, colour), marker in zip(_OPERATORS.items(), "s^vD", strict=True):
-                _draw(axes, points, kind, {"color": colour, "marker": marker, "label": kind})
+        _draw_operators(left, [_point(row, _place(row, shapes), _layer_ms) for row in known])
+        _draw_operators(right, [_point(row, _place(row, shapes), _gflops) for row in known])
+        left.set_title(f"latency of {layer} in ms", loc="left", fontsize=13)
+        right.set_title("GFLOPS", loc="left", fontsize=13)
+        for axes in (left, right):
             axes.set_xticks(range(len(shapes)), [_map(shape) for shape in shapes])
-            axes.set(
-                xlim=(-0.5, len(shapes) - 0.5), xlabel="channels, and height x width of the map"
-            )
-            axes.set_title(title, loc="left", fontsize=13)
+            axes.set_xlim(-0.5, len(shapes) - 0.5)
+            axes.set_xlabel("channels, and height x width of the map")
             axes.grid(visible=False, axis="x")
         left.set_yscale("log")
-        plain_ticks(left.yaxis, left.get_ylim())
+        sheets.plain_ticks(left.yaxis, left.get_ylim())
         right.set_ylim(bottom=0)
         _explain_marks(left, rows)
-        explain_above(left, SLIDE)
+        sheets.explain_above(left, SLIDE)
     return figure
+
+
+def _place(row: Row, shapes: Sequence[Sequence[int]]) -> float:
+    """Where an operator lies: about the place of its map size, beside the other operators."""
+    aside = list(_OPERATORS).index(row.subject.kind) - (len(_OPERATORS) - 1) / 2
+    return shapes.index(row.subject.model.shape) + _STEP * aside
+
+
+def _draw_operators(axes: "Axes", points: Sequence[_Point]) -> None:
+    for kind, look in _OPERATORS.items():
+        _draw(axes, points, kind, {**look, "label": kind})
 
 
 def models_figure(rows: Sequence[Row], *, device: str) -> "Figure":
@@ -93,26 +86,30 @@ def models_figure(rows: Sequence[Row], *, device: str) -> "Figure":
     Rows without MACs are left out.
     """
     shown = sorted((row for row in rows if row.gflops), key=_macs)
-    looks, size = _looks(shown), _batch_size(shown)
+    size = _batch_size(shown)
     latency = f"latency of a batch of {size}" if size > 1 else "latency"
-    with style():
-        figure = new_figure(TALL, models_title(rows), [device])
+    with sheets.style():
+        figure = sheets.new_figure(TALL, models_title(rows), [device])
         upper, lower = (figure.add_axes(box) for box in _FLOORS)
-        for axes, quantity in ((upper, _gflops), (lower, _ms)):
-            points = [_point(row, _macs(row), quantity) for row in shown]
-            for kind, look in looks.items():
-                _draw(axes, points, kind, look)
-            if points:
-                _set_scales(axes, points, logarithmic=axes is lower)
-                _write_labels(axes, points, looks)
-            else:
-                axes.set(xticks=[], yticks=[])
+        _draw_models(upper, [_point(row, _macs(row), _gflops) for row in shown])
+        _draw_models(lower, [_point(row, _macs(row), _ms) for row in shown], logarithmic=True)
         upper.set_title("GFLOPS", loc="left", fontsize=13)
         lower.set_title(f"{latency} in ms", loc="left", fontsize=13)
         lower.set_xlabel("MACs in G" + (" for one image" if size > 1 else ""))
         _explain_marks(upper, shown)
-        explain_above(upper, TALL)
+        sheets.explain_above(upper, TALL)
     return figure
+
+
+def _draw_models(axes: "Axes", points: Sequence[_Point], *, logarithmic: bool = False) -> None:
+    looks = _looks([point.row for point in points])
+    for kind, look in looks.items():
+        _draw(axes, points, kind, look)
+    if points:
+        _set_scales(axes, points, logarithmic=logarithmic)
+        _write_labels(axes, points, looks)
+    else:
+        axes.set(xticks=[], yticks=[])
 
 
 def operators_title(rows: Sequence[Row]) -> str:
@@ -140,48 +137,44 @@ def _looks(rows: Sequence[Row]) -> dict[str, Look]:
     """How each family looks; FasterNet comes last, so that it lies on top."""
     kinds = dict.fromkeys(row.subject.kind for row in rows)
     thin: Look = {"linewidth": 0.8, "markersize": 6}
-    others = [kind for kind in kinds if kind != _OURS]
     looks = {
         kind: {"color": _FAMILIES[i % len(_FAMILIES)], "marker": "osv^P"[i % 5], **thin}
-        for i, kind in enumerate(others)
+        for i, kind in enumerate(kind for kind in kinds if kind != _OURS)
     }
-    if _OURS in kinds:
-        looks[_OURS] = {"marker": "D", "linewidth": 2.6, "markersize": 8, "label": _OURS}
-        looks[_OURS]["color"] = PALETTE["named"]
-    return looks
+    ours: Look = {"marker": "D", "linewidth": 2.6, "markersize": 8, "label": _OURS}
+    return looks | {_OURS: {**ours, "color": PALETTE["named"]}} if _OURS in kinds else looks
 
 
 def _draw(axes: "Axes", points: Sequence[_Point], kind: str, look: Look) -> None:
     """Connected points with a bar for each interval, and a cross on what was unstable."""
-    own = [point for point in points if point.kind == kind]
+    own = [point for point in points if point.row.subject.kind == kind]
     if not own:
         return
     x = [point.x for point in own]
     axes.plot(x, [point.y for point in own], **{"linewidth": 1.2, "markersize": 7, **look})
     ends = [point.low for point in own], [point.high for point in own]
     axes.vlines(x, *ends, colors=look["color"], linewidth=2.2, alpha=0.6)
-    crosses = [point for point in own if point.unstable]
-    at = [point.x for point in crosses], [point.y for point in crosses]
-    axes.plot(*at, markeredgewidth=1.6, zorder=5, **_CROSS)
+    crosses = [point for point in own if point.row.latency and point.row.latency.unstable]
+    axes.plot([p.x for p in crosses], [p.y for p in crosses], zorder=5, **_CROSS)
 
 
 def _explain_marks(axes: "Axes", rows: Sequence[Row]) -> None:
     """Entries of the legend for what all have in common."""
     axes.plot([], [], color=GREY, linewidth=2.2, label=INTERVAL)
     if any(row.latency and row.latency.unstable for row in rows):
-        axes.plot([], [], markeredgewidth=1.6, label="unstable timing", **_CROSS)
+        axes.plot([], [], label="unstable timing", **_CROSS)
 
 
 def _set_scales(axes: "Axes", points: Sequence[_Point], *, logarithmic: bool) -> None:
     """Room for labels at the sides."""
     x = _with_room([point.x for point in points])
     axes.set(xscale="log", xlim=x)
-    plain_ticks(axes.xaxis, x)
+    sheets.plain_ticks(axes.xaxis, x)
     ends = [end for point in points for end in (point.low, point.high)]
     if logarithmic:
         y = _with_room(ends)
         axes.set(yscale="log", ylim=y)
-        plain_ticks(axes.yaxis, y)
+        sheets.plain_ticks(axes.yaxis, y)
     else:
         room = 0.12 * max(ends)
         axes.set_ylim(max(min(ends) - room, 0), max(ends) + room)
@@ -195,15 +188,18 @@ def _with_room(values: Sequence[float]) -> tuple[float, float]:
 
 def _write_labels(axes: "Axes", points: Sequence[_Point], looks: Mapping[str, Look]) -> None:
     """Name the networks, FasterNet's sizes first; others only where no marker is in the way."""
-    colours = {kind: look["color"] for kind, look in looks.items()}
-    colours[_OURS] = PALETTE["named-text"]
-    labels = [
-        Label(x=p.x, y=p.y, text=p.label, colour=colours[p.kind], required=p.kind == _OURS)
-        for p in sorted(points, key=lambda p: p.kind != _OURS)
-    ]
-    lines = [at for kind in looks for at in _along([p for p in points if p.kind == kind])]
-    marks = [Obstacle(p.x, p.y, _COVERED) for p in points]
-    place_labels(axes, labels, [*marks, *(Obstacle(x, y, 4) for x, y in lines)])
+    ours, others, obstacles = [], [], [Obstacle(p.x, p.y, _COVERED) for p in points]
+    for kind in looks:
+        own = [p for p in points if p.row.subject.kind == kind]
+        obstacles += [Obstacle(x, y, 4) for x, y in _along(own)]
+    for p in points:
+        subject = p.row.subject
+        if subject.kind == _OURS:
+            ours.append(Label(x=p.x, y=p.y, text=subject.label, colour=PALETTE["named-text"]))
+        else:
+            colour = looks[subject.kind]["color"]
+            others.append(Label(x=p.x, y=p.y, text=subject.label, colour=colour, required=False))
+    sheets.place_labels(axes, [*ours, *others], obstacles)
 
 
 def _along(points: Sequence[_Point]) -> list[tuple[float, float]]:
@@ -215,13 +211,13 @@ def _along(points: Sequence[_Point]) -> list[tuple[float, float]]:
     ]
 
 
-def _point(row: Row, x: float, quantity: Quantity) -> _Point:
+def _point(row: Row, x: float, quantity: Callable[[Row, float], float]) -> _Point:
+    """A row at x and, at its latency in ms, the height that the quantity says."""
     name, latency = row.subject.model.name, row.latency
     if latency is None:
         raise ValueError(f"`rows` must have latencies, but {name} has none. Leave it out.")
     ends_ms = (latency.low_ms, latency.median_ms, latency.high_ms)
-    low, y, high = (quantity(row, ms) for ms in ends_ms)
-    return _Point(row.subject.kind, row.subject.label, x, low, y, high, latency.unstable)
+    return _Point(row, x, *(quantity(row, ms) for ms in ends_ms))
 
 
 def _macs(row: Row) -> float:
@@ -229,11 +225,11 @@ def _macs(row: Row) -> float:
     return (row.subject.model.macs or 0) / 1e9
 
 
-def _ms(row: Row, ms: float) -> float:
+def _ms(_: Row, ms: float) -> float:
     return ms
 
 
-def _layer_ms(row: Row, ms: float) -> float:
+def _layer_ms(_: Row, ms: float) -> float:
     return ms / LAYERS
 
 

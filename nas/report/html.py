@@ -16,19 +16,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from nas.quantities import format_count, format_ms
+from nas.report import tables
 from nas.report.figures import PREDICTED_INTERVAL, calibration_figure, progress_figure
 from nas.report.front import front_figure
 from nas.report.importance import FEWEST, signed
 from nas.report.model import ReportModel
 from nas.report.sheet import NARROW, PALETTE, WIDE, Sheet, printable, style
-from nas.report.tables import (
-    HEADING,
-    HEADINGS,
-    INTERVAL,
-    Network,
-    architecture_words,
-    stages_of,
-)
+from nas.report.tables import Network, architecture_words, stages_of
 from nas.study.options import SearchOptions
 from predictors.devices.spec import DeviceSpec
 from search_spaces.io import atomic_write
@@ -39,8 +33,6 @@ if TYPE_CHECKING:
 FILE = "report.html"
 _SQUARE = Sheet(5.6, 6.4, page=True)
 _LOW = Sheet(10.4, 3.4, page=True), Sheet(5.1, 3.4, page=True)
-_WIDTH, _MAP, _BARS = 340, 40, 96  # pixels: of a network, of the largest map, of the highest bar
-_GAP, _BETWEEN, _FOOT = 10, 8, 16  # between stages, between maps and bars, for the numbers
 _BLOCK = 8.0  # pixels across, at the most
 _COLOURS = {colour.lower(): name for name, colour in PALETTE.items()}
 _DEFAULTS = SearchOptions(devices=(DeviceSpec(name="cpu", budget_ms=1.0),))
@@ -70,9 +62,7 @@ def html_report(model: ReportModel) -> str:
         command=command_of(model.options),
         scale=scale_of(model.front) if model.front else None,
         FEWEST=FEWEST,
-        HEADING=HEADING,
-        HEADINGS=HEADINGS,
-        INTERVAL=INTERVAL,
+        tables=tables,
         PREDICTED_INTERVAL=PREDICTED_INTERVAL,
     )
 
@@ -140,27 +130,29 @@ class NetworkScale:
     channel: float
     pixel: float
     block: float
-    width: int = _WIDTH
-    map: int = _MAP
-    bars: int = _BARS
-    between: int = _BETWEEN
-    gap: int = _GAP
-    height: int = _MAP + _BETWEEN + _BARS + _FOOT
+    width: int = 340
+    map: int = 40  # the largest
+    bars: int = 96  # the highest
+    between: int = 8  # maps and bars
+    gap: int = 10  # between stages
+    height: int = 160  # with the numbers at the foot
 
     @property
     def sample(self) -> int:
         """A round number of channels for the legend."""
-        return next(c for c in (512, 256, 128, 64, 32, 16, 8, 1) if c * self.channel <= _BARS)
+        return next(c for c in (512, 256, 128, 64, 32, 16, 8, 1) if c * self.channel <= self.bars)
 
 
 def scale_of(networks: Sequence[Network]) -> NetworkScale:
     """Return the scale in which every one of these networks has room."""
     every = [stages_of(network.config) for network in networks]
     stages = [stage for network in every for stage in network]
-    room = min((_WIDTH - _GAP * len(n) - _MAP * 2) / sum(s.depth for s in n) for n in every)
+    whole = NetworkScale
+    blocks_width = [whole.width - whole.gap * len(n) - whole.map * 2 for n in every]
+    room = min(w / sum(s.depth for s in n) for w, n in zip(blocks_width, every, strict=True))
     return NetworkScale(
-        channel=_BARS / max(stage.width for stage in stages),
-        pixel=_MAP / max(stage.side for stage in stages),
+        channel=whole.bars / max(stage.width for stage in stages),
+        pixel=whole.map / max(stage.side for stage in stages),
         block=min(max(room, 0.5), _BLOCK),
     )
 

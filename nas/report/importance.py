@@ -10,7 +10,6 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -107,14 +106,23 @@ def rank_choices(
     configs = [space.decode(g) for g in genes]
     latency = np.asarray(predict_latency(configs), dtype=float)
     change = _differences(steps, {g: i for i, g in enumerate(genes)})
-    gained, error = _jackknife(_spread(trials), partial(_gained, space, configs, change, scores))
-    taken = change @ latency
+    if len(trials) > MOST:  # some of the early ones and some of the late
+        trials = [trials[i * len(trials) // MOST] for i in range(MOST)]
+
+    def gained(some: Sequence[tuple[C, float]]) -> Array:
+        """What each choice gains by a model of some of the trials."""
+        trained = [config for config, _ in some]
+        known, wanted = (None, None) if scores is None else (scores(trained), scores(configs))
+        model = AccuracyPredictor.fit(space, trained, [a for _, a in some], scores=known)
+        return np.asarray(change @ model.predict(configs, scores=wanted).median)
+
+    numbers = zip(*_jackknife(trials, gained), change @ latency, strict=True)
     negligible = _FREE * float(np.median(latency))
-    found = [
-        _importance(space, move, len(pairs), (gained[i], error[i], taken[i]), negligible)
-        for i, (move, pairs) in enumerate(steps.items())
+    choices = [
+        _importance(space, move, len(pairs), found, negligible)
+        for (move, pairs), found in zip(steps.items(), numbers, strict=True)
     ]
-    return sorted(found, key=lambda c: (c.free, -c.accuracy if c.free else -c.least))
+    return sorted(choices, key=lambda c: (c.free, -c.accuracy if c.free else -c.least))
 
 
 def undecided(ranked: Sequence[Importance]) -> tuple[list[Importance], list[Importance]]:
@@ -131,12 +139,12 @@ def undecided(ranked: Sequence[Importance]) -> tuple[list[Importance], list[Impo
 
 def _steps(space: Space[C], bases: Sequence[C]) -> dict[Move, list[Pair]]:
     """The steps of each choice, every pair of neighbours once, the later choice second."""
-    found: dict[Move, set[Pair]] = defaultdict(set)
+    steps: dict[Move, set[Pair]] = defaultdict(set)
     for genes in map(space.encode, bases):
         for move, pair in _neighbours(space, genes):
             if all(_is_config(space, g) for g in pair):
-                found[move].add(pair)
-    return {move: sorted(pairs) for move, pairs in sorted(found.items())}
+                steps[move].add(pair)
+    return {move: sorted(pairs) for move, pairs in sorted(steps.items())}
 
 
 def _neighbours(space: Space[C], genes: Genes) -> Iterator[tuple[Move, Pair]]:
@@ -169,20 +177,6 @@ def _differences(steps: dict[Move, list[Pair]], row_of: dict[Genes, int]) -> Arr
     return change
 
 
-def _gained(
-    space: Space[C],
-    configs: Sequence[C],
-    change: Array,
-    scores: Scores[C] | None,
-    trials: Sequence[tuple[C, float]],
-) -> Array:
-    """What each choice gains by a model of the trials."""
-    trained = [config for config, _ in trials]
-    known, wanted = (None, None) if scores is None else (scores(trained), scores(configs))
-    model = AccuracyPredictor.fit(space, trained, [a for _, a in trials], scores=known)
-    return np.asarray(change @ model.predict(configs, scores=wanted).median)
-
-
 def _jackknife(
     trials: Sequence[tuple[C, float]], gained: Callable[[Sequence[tuple[C, float]]], Array]
 ) -> tuple[Array, Array]:
@@ -191,13 +185,6 @@ def _jackknife(
     parts = np.stack([gained(group) for group in groups])
     spread = np.sum((parts - parts.mean(axis=0)) ** 2, axis=0)
     return gained(trials), _T * np.sqrt((GROUPS - 1) / GROUPS * spread)
-
-
-def _spread(trials: Sequence[tuple[C, float]]) -> Sequence[tuple[C, float]]:
-    """All trials or, of very many, some of the early ones and some of the late."""
-    if len(trials) <= MOST:
-        return trials
-    return [trials[i * len(trials) // MOST] for i in range(MOST)]
 
 
 def _importance(
@@ -244,19 +231,19 @@ class ImportanceTable:
     @property
     def finding(self) -> str:
         """Where time is best spent, as far as that can be told."""
-        first, (rivals, unknown) = self.choices[0], undecided(self.choices)
+        first, (rivals, unknown), more = (
+            self.choices[0],
+            undecided(self.choices),
+            f"{self.time} more",
+        )
         if first.free:
             return "No choice takes time to speak of."
         if first.least <= 0:
-            return (
-                f"By {self.trials} trials no choice is known to gain anything by {self.time} more."
-            )
+            return f"By {self.trials} trials no choice is known to gain anything by {more}."
         gain, error = first.gain * self.step, first.gain_error * self.step
-        sure = "is best spent" if not rivals and not unknown else "is probably best spent"
-        lines = [
-            f"{self.time} more {sure} on {first.words}: {signed(gain)} \u00b1 {error:.2g} "
-            f"{self.units}, modelled."
-        ]
+        sure = "probably " if rivals or unknown else ""
+        lines = [f"{more} is {sure}best spent on {first.words}:"]
+        lines += [f"{signed(gain)} \u00b1 {error:.2g} {self.units}, modelled."]
         lines += [f"As good, perhaps: {_named(rivals)}."] * bool(rivals)
         lines += [f"Too uncertain to compare: {_named(unknown)}."] * bool(unknown)
         return " ".join(lines)

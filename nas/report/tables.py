@@ -5,7 +5,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from nas.candidates import Candidate
 from nas.quantities import format_count, format_ms, format_score
@@ -29,8 +29,7 @@ _COMMENTS = {
 _BACKEND = ("runtime", "precision")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reading:
+class Reading(NamedTuple):
     """A latency on a device in ms or, of several devices, the worst latency/budget ratio."""
 
     device: str  # none of a ratio
@@ -77,16 +76,8 @@ def readings_of(latencies: Latencies, ratio: Ratio | None = None) -> Readings:
     on_each = tuple(map(reading_of, latencies.by_device.values()))
     if ratio is None or len(on_each) == 1:
         return on_each
-    worst = Reading(
-        device="",
-        unit="ratio",
-        median=ratio.median,
-        low=ratio.low,
-        high=ratio.high,
-        source=latencies.source,
-        unstable=latencies.unstable,
-    )
-    return (worst, *on_each)
+    ends, stable = (ratio.median, ratio.low, ratio.high), (latencies.source, latencies.unstable)
+    return (Reading("", "ratio", *ends, *stable), *on_each)
 
 
 def on_devices(readings: Readings) -> Readings:
@@ -96,16 +87,9 @@ def on_devices(readings: Readings) -> Readings:
 
 def reading_of(latency: Latency) -> Reading:
     """Return a latency on one device."""
-    return Reading(
-        device=latency.device,
-        unit="ms",
-        median=latency.median_ms,
-        low=latency.low_ms,
-        high=latency.high_ms,
-        source=latency.source,
-        unstable=latency.unstable,
-        run_in=latency.backend,
-    )
+    ends_ms = latency.median_ms, latency.low_ms, latency.high_ms
+    stable = latency.source, latency.unstable
+    return Reading(latency.device, "ms", *ends_ms, *stable, latency.backend)
 
 
 def latency_words(readings: Readings) -> str:
@@ -154,15 +138,15 @@ def accuracy_number(accuracy: float, kind: AccuracyKind) -> str:
 def architecture_words(config: FasterNetConfig) -> list[str]:
     """Say what a network is built of, one field a line."""
     fields = ("widths", "depths", "partial_ratios", "expansions")
-    rows = [(name, " ".join(f"{value:g}" for value in getattr(config, name))) for name in fields]
-    return [
-        *(f"{name.replace('_', ' ')} {values}" for name, values in rows),
-        f"{config.activation}, {config.resolution} px, stem stride {config.stem_stride}",
-    ]
+    lines = []
+    for name in fields:
+        values = " ".join(f"{value:g}" for value in getattr(config, name))
+        lines.append(f"{name.replace('_', ' ')} {values}")
+    stem = f"stem stride {config.stem_stride}"
+    return [*lines, f"{config.activation}, {config.resolution} px, {stem}"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stage:
+class Stage(NamedTuple):
     """A stage as it is shown."""
 
     number: int
@@ -177,19 +161,13 @@ class Stage:
 
 def stages_of(config: FasterNetConfig) -> list[Stage]:
     """Return the stages, the first one first."""
-    return [
-        Stage(
-            number=i + 1,
-            side=config.resolution // config.stem_stride // 2**i,
-            width=width,
-            convolved=config.partial_widths[i],
-            ratio=config.partial_ratios[i],
-            depth=config.depths[i],
-            hidden=config.hidden_widths[i],
-            expansion=config.expansions[i],
-        )
-        for i, width in enumerate(config.widths)
-    ]
+    stages = []
+    for i, width in enumerate(config.widths):
+        side = config.resolution // config.stem_stride // 2**i
+        convolved, ratio = config.partial_widths[i], config.partial_ratios[i]
+        depth, hidden, expansion = config.depths[i], config.hidden_widths[i], config.expansions[i]
+        stages.append(Stage(i + 1, side, width, convolved, ratio, depth, hidden, expansion))
+    return stages
 
 
 @dataclass(frozen=True, kw_only=True)

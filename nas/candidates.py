@@ -9,10 +9,10 @@ import numpy as np
 
 from nas.quantities import format_ms, format_score
 from nas.search.pareto import non_dominated
-from nas.study.file_accuracies import FileAccuracies, FileAccuracy, Form, deployed_accuracy
+from nas.study.file_accuracies import FileAccuracies, FileAccuracy, deployed_accuracy
 from predictors.accuracy import AccuracyKind
 from predictors.cost import costs
-from predictors.measurement import Latencies, Ratio, worst_ratio
+from predictors.measurement import Backend, Latencies, Ratio, worst_ratio
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.space import OneOf, Space
 
@@ -24,7 +24,7 @@ class Candidate:
     """A config, its accuracy or score, its latency on each device, and its cost.
 
     `ratio` is the worst latency/budget ratio. The accuracy is that of the file that was timed,
-    where it is not in fp32 and has been judged; `fp32_accuracy` is that of the weights. `on_front`
+    if it is not in fp32 and has been evaluated; `fp32_accuracy` is that of the weights. `on_front`
     marks the networks that the study recommends, `feasible` those whose intervals' upper ends meet
     every budget.
     """
@@ -170,7 +170,7 @@ def named_sizes(space: Space[Any]) -> dict[str, FasterNetConfig]:
 
 
 def _in_backends(
-    accuracy: float, latencies: Latencies, files: Mapping[Form, FileAccuracy]
+    accuracy: float, latencies: Latencies, files: Mapping[Backend, FileAccuracy]
 ) -> Iterator[tuple[str, float, Latencies]]:
     """A network in its fastest backend, and in slower ones in which it is more accurate.
 

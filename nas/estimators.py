@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from nas.search.feasibility import Gate, PredictRatio
 from nas.search.guided import AccuracyPrior
 from nas.search.pareto import going_on
-from nas.study.file_accuracies import Weighted
+from nas.study.file_accuracies import HasCheckpoints
 from nas.study.options import SearchOptions
 from predictors.accuracy import AccuracyEstimator, ProxyEstimator, proxy_scores
 from predictors.cost import cost
@@ -58,7 +58,7 @@ def open_estimator(
     )
 
 
-def open_weights(options: SearchOptions, folder: Path) -> Weighted | None:
+def open_weights(options: SearchOptions, folder: Path) -> HasCheckpoints | None:
     """Return what has the weights of the networks of a study; None where each was not trained."""
     return _training(options, folder, None) if options.accuracy == "train" else None
 

@@ -45,7 +45,7 @@ from nas.search.guided import posterior_mean
 from nas.search.loop import Exploration
 from nas.search.pareto import promoted
 from nas.search.trial import Evaluate, NetworkScores, Objectives, Outcome, Pool, generator
-from nas.study.file_accuracies import judge, unjudged
+from nas.study.file_accuracies import evaluate_file, not_evaluated
 from nas.study.options import SETTINGS, SearchOptions, SearchSettings
 from nas.study.store import Study
 from nas.study.trainings import after, longest, train_on
@@ -418,7 +418,7 @@ def time_front(run: Run) -> Iterator[Progress]:
             done += 1
             run.study.keep_measurement(config, latencies)
             yield Progress("verifying the front", done, len(front))
-        if not _judge_files(run) and not waiting:
+        if not _evaluate_files(run) and not waiting:
             return
 
 
@@ -433,18 +433,21 @@ def _well_timed(run: Run, candidate: Candidate) -> bool:
     return bool(counts) and min(counts) >= run.settings.front_repeats
 
 
-def _judge_files(run: Run) -> int:
+def _evaluate_files(run: Run) -> int:
     """Measure what the files of the front lose that are not in fp32; return how many."""
     weights = open_weights(run.options, run.folder)
     if weights is None:
         return 0
     waiting = [
-        (c.config, form, c.fp32_accuracy)
+        (c.config, backend, c.fp32_accuracy)
         for c in _front(run)
         if c.fp32_accuracy is not None
-        for form in unjudged(c.fp32_accuracy, c.latencies, run.study.files.get(c.config, {}))
+        for backend in not_evaluated(
+            c.fp32_accuracy, c.latencies, run.study.files.get(c.config, {})
+        )
     ]
-    for config, form, accuracy in waiting:
-        found = judge(weights, config, form, of=accuracy, data=run.options.data)
-        run.study.keep_file(config, form, found)
+    data = run.options.data
+    for config, backend, accuracy in waiting:
+        found = evaluate_file(weights, config, backend, fp32_accuracy=accuracy, data=data)
+        run.study.keep_file(config, backend, found)
     return len(waiting)

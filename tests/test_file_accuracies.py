@@ -14,7 +14,7 @@ from nas.candidates import Scored, candidates_of, with_front
 from nas.estimators import open_estimator, open_weights
 from nas.pipeline import Run, time_front
 from nas.search.trial import Outcome
-from nas.study.file_accuracies import FileAccuracies, FileAccuracy, judge, read_files
+from nas.study.file_accuracies import FileAccuracies, FileAccuracy, evaluate_file, read_files
 from nas.study.options import SearchOptions
 from nas.study.store import Study
 from predictors.devices.several import MultiBackendDevice
@@ -23,7 +23,7 @@ from search_spaces.fasternet import SPACES, FasterNetConfig
 
 SPACE = SPACES["fasternet-32"]
 CONFIG = replace(SPACE.sample(Random(0)), classes=4)
-INT8 = ("onnxruntime", "int8")
+INT8 = Backend("onnxruntime", "int8")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ class Searched(Run):
         return {CONFIG: each(_timed("fp32", 1.0, source="predicted"))}
 
 
-def test_files_of_the_front_are_judged_and_what_loses_less_takes_its_place(
+def test_files_of_the_front_are_evaluated_and_what_loses_less_takes_its_place(
     options: SearchOptions, tmp_path: Path
 ) -> None:
     accuracy = open_estimator(options, tmp_path)(CONFIG)
@@ -66,7 +66,7 @@ def test_files_of_the_front_are_judged_and_what_loses_less_takes_its_place(
     found = study.files[CONFIG][INT8]
     assert found.error is None
     assert found.lost is not None
-    assert (found.of, found.images) == (accuracy, 12)
+    assert (found.fp32_accuracy, found.images) == (accuracy, 12)
     assert read_files(tmp_path) == study.files
     again = Study(tmp_path, space, {"cpu": 5.0}, reading=True)
     assert again.measurements[CONFIG].by_device["cpu"].slower[0].median_ms == 2
@@ -77,11 +77,13 @@ def test_what_a_file_loses_is_measured_against_torch(
 ) -> None:
     weights = open_weights(options, tmp_path)
     assert weights is not None
-    none = judge(weights, CONFIG, INT8, of=50.0, data=options.data)
+    none = evaluate_file(weights, CONFIG, INT8, fp32_accuracy=50.0, data=options.data)
     assert none.lost is None
     assert "`folder` must hold the network's training" in str(none.error)
     open_estimator(options, tmp_path)(CONFIG)
-    same = judge(weights, CONFIG, ("onnxruntime", "fp32"), of=50.0, data=options.data)
+    same = evaluate_file(
+        weights, CONFIG, Backend("onnxruntime"), fp32_accuracy=50.0, data=options.data
+    )
     assert (same.lost, same.images, same.error) == (0.0, 12, None)
 
 
@@ -108,13 +110,13 @@ def _front(files: FileAccuracies) -> list[tuple[str, float, str]]:
 
 def test_a_slower_form_that_loses_less_is_on_the_front_too() -> None:
     assert _front({}) == [("trial-0003", 60.0, "int8")]
-    lost = FileAccuracy(of=60.0, images=12, lost=2.0)
+    lost = FileAccuracy(fp32_accuracy=60.0, images=12, lost=2.0)
     assert _front({CONFIG: {INT8: lost}}) == [
         ("trial-0003", 58.0, "int8"), ("trial-0003-onnxruntime-fp32", 60.0, "fp32"),
     ]  # fmt: skip
-    gained = FileAccuracy(of=60.0, images=12, lost=-0.5)
+    gained = FileAccuracy(fp32_accuracy=60.0, images=12, lost=-0.5)
     assert _front({CONFIG: {INT8: gained}}) == [("trial-0003", 60.5, "int8")]
-    before = FileAccuracy(of=59.0, images=12, lost=2.0)  # of a shorter training
+    before = FileAccuracy(fp32_accuracy=59.0, images=12, lost=2.0)  # of a shorter training
     assert _front({CONFIG: {INT8: before}}) == [("trial-0003", 60.0, "int8")]
 
 
@@ -124,7 +126,7 @@ def test_a_latency_keeps_its_slower_forms() -> None:
     assert "slower" not in _timed("fp32", 1.0).as_json()
 
 
-def test_a_line_that_is_no_judged_file_is_refused(tmp_path: Path) -> None:
+def test_a_line_that_is_no_evaluated_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "files.jsonl").write_text('{"config": {}}\n')
     with pytest.raises(ValueError, match=r"Line 1 of .*files.jsonl must hold a config and how"):
         read_files(tmp_path)

@@ -17,7 +17,7 @@ def _result(
     backend = Backend("onnxruntime", precision)
     found = None if ms is None else each(replace(latency(ms, device), backend=backend))
     return TrainingResult(
-        name=name, weights="", epoch=1, judged=EvalResult(split="test", images=10, correct=9),
+        name=name, weights="", epoch=1, evaluation=EvalResult(split="test", images=10, correct=9),
         validation=90.0, files=(), deployed="", macs=1, params=1, devices=on(device, None, backend),
         latencies=found,
         agreement=Agreement(images=10, difference=0.0, correlation=1.0),

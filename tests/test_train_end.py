@@ -191,5 +191,5 @@ def test_pictures_are_cropped_wherever_they_are_judged(tmp_path: Path) -> None:
     assert "`test_crop` 0.75" in card
     ending = read_result(tmp_path / "out" / "x")
     assert ending
-    assert ending.judged.images == 20
+    assert ending.evaluation.images == 20
     assert ending.agreement.accuracy == pytest.approx(ending.validation)

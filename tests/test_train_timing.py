@@ -161,7 +161,8 @@ def test_in_int8_the_file_that_is_timed_is_the_one_that_is_judged(
     assert latency.context.artifact == _sha256(file)
     assert (latency.backend, result.kept) == (Backend(precision="int8"), True)
     assert (
-        abs(result.judged.accuracy - float(final_rows(trained / "out")["large"]["accuracy"])) < 10
+        abs(result.evaluation.accuracy - float(final_rows(trained / "out")["large"]["accuracy"]))
+        < 10
     )
     assert "large.int8.onnx" in final_rows(run)["large"]["files"]
     card, found = (run / "trained" / "large" / "README.md").read_text(), result.agreement

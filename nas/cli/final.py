@@ -1,4 +1,4 @@
-"""The end of `fasternas train`: the networks are exported, judged and timed; the final table."""
+"""The end of `fasternas train`: the networks are exported, evaluated and timed; the final table."""
 
 import json
 import sys
@@ -9,6 +9,7 @@ from pathlib import Path
 from nas.cli.measure import how_measured
 from nas.cli.progress import print_table
 from nas.devices import open_devices, remarks
+from nas.finetune.finalize import finalize, time_each
 from nas.finetune.folder import TRAINED
 from nas.finetune.jobs import Job
 from nas.finetune.model_card import write_card
@@ -21,7 +22,6 @@ from nas.finetune.result import (
     write_final,
 )
 from nas.finetune.select import NOWHERE, check_study_devices, devices_for
-from nas.training.final import finalize, time_each
 from predictors.devices.device import HOW_TO_ATTACH
 from predictors.devices.spec import DeviceSpec
 from predictors.training.workers import usable_device

@@ -13,6 +13,7 @@ from nas.finetune.result import TrainingResult
 from nas.quantities import format_count, format_ms
 from nas.report.tables import stages_of
 from predictors.backends.agreement import Agreement
+from predictors.backends.table import formats
 from predictors.cost import cost_by_layer
 from predictors.measurement import Latency
 from predictors.training.recipe import crop_of, recipe_for
@@ -76,7 +77,7 @@ with torch.no_grad():
 print(logits.argmax(1).item())
 ```
 
-Other forms: `fasternas export {file} --to openvino,ncnn,torchscript`.
+Other formats: `fasternas export {file} --to FORMAT` ({formats}).
 """
 
 
@@ -100,10 +101,9 @@ def write_card(job: Job, result: TrainingResult) -> None:
 
 
 def _head(job: Job, result: TrainingResult) -> str:
-    judged = result.judged
+    found = result.evaluation
     said = (
-        f"{judged.accuracy:.2f} % of {judged.images:,} {judged.split} images of "
-        f"{Path(job.data).name}"
+        f"{found.accuracy:.2f} % of {found.images:,} {found.split} images of {Path(job.data).name}"
     )
     for latency, _ in result.on_each:
         where = f" on {latency.device}" if len(result.on_each) > 1 else ""
@@ -198,14 +198,14 @@ def _recipe(job: Job, data: "ImageData") -> str:
 
 
 def _accuracy(result: TrainingResult, data: "ImageData") -> str:
-    judged, (low, high) = result.judged, result.judged.interval
+    found, (low, high) = result.evaluation, result.evaluation.interval
     int8 = result.deployed.endswith(".int8.onnx")
     by = f" by `{result.deployed}`" if int8 else ""
     lines = [
-        f"{judged.accuracy:.2f} % [{low:.2f}, {high:.2f}] of {judged.images:,} {judged.split} "
+        f"{found.accuracy:.2f} % [{low:.2f}, {high:.2f}] of {found.images:,} {found.split} "
         f"images{by} (95 %, Wilson)"
     ]
-    if judged.split == "test":
+    if found.split == "test":
         lines[0] += ", looked at once, at the end."
         lines.append(
             f"{result.validation:.2f} % of {len(data.validation):,} validation images, by "
@@ -216,22 +216,21 @@ def _accuracy(result: TrainingResult, data: "ImageData") -> str:
             f", by which epoch {result.epoch} was chosen, so it is a little too high; "
             "there is no test split."
         )
-    found = result.agreement
+    agreement = result.agreement
     lines.append(
-        f"`{result.deployed}` says the same class as torch for {found.same:.4g} % of "
-        f"{found.images} validation images{_lost(found) if int8 else ''}."
+        f"`{result.deployed}` says the same class as torch for {agreement.same:.4g} % of "
+        f"{agreement.images} validation images{_lost(agreement) if int8 else ''}."
     )
     return "## Accuracy\n\n" + "\n\n".join(lines) + "\n"
 
 
 def _lost(found: Agreement) -> str:
     """What the file lost of torch's accuracy."""
-    if found.accuracy is None or found.torch_accuracy is None:
+    if found.lost is None:
         return ""
     return (
         f", and has {found.accuracy:.2f} % of them right where torch has "
-        f"{found.torch_accuracy:.2f} %: {found.torch_accuracy - found.accuracy:+.2f} points "
-        "lost"
+        f"{found.torch_accuracy:.2f} %: {found.lost:+.2f} points lost"
     )
 
 
@@ -277,4 +276,5 @@ def _loading(job: Job, result: TrainingResult) -> str:
         weights=json.dumps(WEIGHTS),
         onnx=json.dumps(onnx),
         file=WEIGHTS,
+        formats=", ".join(formats()),
     )

@@ -56,16 +56,16 @@ class TrainingResult:
     """A trained network: its files, how accurate and how fast it is.
 
     `weights` is the SHA-256 of its weights, `deployed` the file that is timed and of which
-    `judged` speaks, `agreement` that file's with torch on validation images. `validation` is the
-    accuracy, in percent, by which the epoch was chosen. `devices` are where it is, or was to be,
-    timed, each with the one backend that `deployed` is for, and a budget if there is one.
+    `evaluation` speaks, `agreement` that file's with torch on validation images. `validation` is
+    the accuracy, in percent, by which the epoch was chosen. `devices` are where it is, or was to
+    be, timed, each with the one backend that `deployed` is for, and a budget if there is one.
     `latencies` is None until it is timed, on the devices that `described` describes.
     """
 
     name: str
     weights: str
     epoch: int
-    judged: EvalResult
+    evaluation: EvalResult
     validation: float
     files: tuple[str, ...]  # in its folder
     deployed: str
@@ -130,7 +130,7 @@ def _result(values: Mapping[str, Any]) -> TrainingResult:
     latencies = values["latencies"]
     typed = {
         "files": tuple(values["files"]),
-        "judged": EvalResult(**values["judged"]),
+        "evaluation": EvalResult(**values["evaluation"]),
         "agreement": Agreement(**values["agreement"]),
         "devices": tuple(map(DeviceSpec.from_json, values["devices"])),
         "latencies": None if latencies is None else Latencies.from_json(latencies),
@@ -171,14 +171,14 @@ def final_row(result: TrainingResult) -> dict[str, object]:
 
     Of several devices each has columns of its own.
     """
-    judged, (low, high) = result.judged, result.judged.interval
+    found, (low, high) = result.evaluation, result.evaluation.interval
     accuracy = (
         result.name,
-        judged.accuracy,
+        found.accuracy,
         low,
         high,
-        judged.split,
-        judged.images,
+        found.split,
+        found.images,
         result.validation,
         result.epoch,
     )
@@ -230,9 +230,9 @@ def final_table(results: Sequence[TrainingResult]) -> tuple[list[str], list[list
 
 
 def _lines(result: TrainingResult) -> list[list[str]]:
-    judged, (low, high) = result.judged, result.judged.interval
-    accuracy = [result.name, f"{judged.accuracy:.2f}", f"{low:.2f} - {high:.2f}"]
-    accuracy += [f"{judged.images:,} {judged.split}", f"{result.validation:.2f}"]
+    found, (low, high) = result.evaluation, result.evaluation.interval
+    accuracy = [result.name, f"{found.accuracy:.2f}", f"{low:.2f} - {high:.2f}"]
+    accuracy += [f"{found.images:,} {found.split}", f"{result.validation:.2f}"]
     budgets = ", ".join(f"{ms:g}" for ms in result.budgets_ms.values()) or "-"
     timed = _timed_cells(result) or [["-", "-", "-", "-", "-", budgets, "-"]]
     costs = [format_count(result.macs), format_count(result.params)]

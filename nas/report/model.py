@@ -282,8 +282,8 @@ class ReportModel:
         errors = [file.error for each in files for file in each if file.error]
         if errors:
             lines.append(
-                f"{len(errors)} of these files could not be judged here and count as in fp32; the "
-                f"first: {errors[0]}"
+                f"{len(errors)} of these files could not be evaluated here and count as in fp32; "
+                f"the first: {errors[0]}"
             )
         return lines
 

@@ -1,7 +1,7 @@
-"""How accurate networks are in the files that are deployed, where these are not in fp32.
+"""How accurate networks are in the files that are deployed, if these are not in fp32.
 
-A study judges networks by their weights in fp32. What a file in int8 or bf16 loses is measured on
-it, for the networks that the study recommends.
+A study estimates accuracies with weights in fp32. What a file in int8 or bf16 loses is measured on
+the file, for the networks that the study recommends.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from nas.study import journal
 from predictors.backends.table import find_runtime
-from predictors.measurement import Latencies
+from predictors.measurement import Backend, Latencies
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.io import one_line
 
@@ -20,86 +20,94 @@ if TYPE_CHECKING:
     from search_spaces.checkpoint import Checkpoint
 
 RECORD = "files.jsonl"
-JUDGED = 2000  # validation images with which a file is compared with torch
-
-Form = tuple[str, str]  # a runtime and a precision
+COMPARED_IMAGES = 2000  # of the validation split: a file and torch
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileAccuracy:
     """How many per cent points a network's file loses against torch in fp32, on `images` images.
 
-    `of` is the accuracy in percent that the study had of the weights. None: `error` says why the
-    file could not be made, or run, here.
+    `fp32_accuracy` is that, in percent, which the study had of the weights. If `lost` is None,
+    `error` says why the file could not be made, or run, here.
     """
 
-    of: float
+    fp32_accuracy: float
     images: int = 0
     lost: float | None = None
     error: str | None = None
 
 
-FileAccuracies = dict[FasterNetConfig, dict[Form, FileAccuracy]]
+FileAccuracies = dict[FasterNetConfig, dict[Backend, FileAccuracy]]  # backends on one thread
 
 
-class Weighted(Protocol):
+class HasCheckpoints(Protocol):
     """Has the weights of the networks whose accuracy it estimated."""
 
     def checkpoint(self, config: FasterNetConfig) -> "Checkpoint":
         """Return those of a network."""
 
 
-def lower_forms(latencies: Latencies) -> list[Form]:
-    """Return in which forms a network was timed, on any device, that are not in fp32."""
-    forms = {
-        (one.backend.runtime, one.backend.precision)
-        for one in latencies.by_device.values()
-        if one.backend is not None and one.source == "measured"
-    }
-    return sorted(form for form in forms if form[1] != "fp32")
-
-
 def deployed_accuracy(
-    accuracy: float, latencies: Latencies, known: Mapping[Form, FileAccuracy]
+    accuracy: float, latencies: Latencies, known: Mapping[Backend, FileAccuracy]
 ) -> float:
     """Return the accuracy of the least accurate file that was timed, as far as is known."""
-    found = [known[form] for form in lower_forms(latencies) if form in known]
-    lost = [one.lost for one in found if one.of == accuracy and one.lost is not None]
+    found = [known[backend] for backend in _rounding(latencies) if backend in known]
+    lost = [one.lost for one in found if one.fp32_accuracy == accuracy and one.lost is not None]
     return accuracy - max(lost, default=0.0)
 
 
-def unjudged(
-    accuracy: float, latencies: Latencies, known: Mapping[Form, FileAccuracy]
-) -> list[Form]:
-    """Return the forms of which no file was made of weights so accurate."""
-    return [
-        form for form in lower_forms(latencies) if form not in known or known[form].of != accuracy
-    ]
+def not_evaluated(
+    accuracy: float, latencies: Latencies, known: Mapping[Backend, FileAccuracy]
+) -> list[Backend]:
+    """Return the backends for which no file was made of weights so accurate."""
+    done = [backend for backend, found in known.items() if found.fp32_accuracy == accuracy]
+    return [backend for backend in _rounding(latencies) if backend not in done]
 
 
-def judge(
-    weighted: Weighted, config: FasterNetConfig, form: Form, *, of: float, data: str
+def evaluate_file(
+    weights: HasCheckpoints,
+    config: FasterNetConfig,
+    backend: Backend,
+    *,
+    fp32_accuracy: float,
+    data: str,
 ) -> FileAccuracy:
     """Make a network's file, calibrated with training images, and run it on validation images.
 
     Raises:
         OSError: if it cannot be written.
     """
+    from nas.finetune.export import RealImages
+    from predictors.backends.agreement import check
+    from predictors.backends.model import checkpoint_model
+    from predictors.training.short_training import loaded
+
     try:
-        return _judged(weighted.checkpoint(config), form, of=of, data=data)
+        checkpoint = weights.checkpoint(config)
+        runtime = find_runtime(backend.runtime, backend.precision)
+        resized = loaded(data, config.resolution)
+        images = RealImages(data=resized, count=COMPARED_IMAGES, labelled=True)
+        calibration_images = images.calibration_images(1)
+        model = checkpoint_model("network", checkpoint, calibration_images=calibration_images)
+        with TemporaryDirectory(prefix="fasternas-") as folder:
+            file = runtime.module.write(model, Path(folder, "network"), runtime)
+            found = check(model, file, runtime, images)
     except (ValueError, RuntimeError) as error:
-        return FileAccuracy(of=of, error=one_line(error))
+        return FileAccuracy(fp32_accuracy=fp32_accuracy, error=one_line(error))
+    assert found is not None  # what is timed computes something
+    return FileAccuracy(fp32_accuracy=fp32_accuracy, images=found.images, lost=found.lost)
 
 
-def append_file(folder: Path, config: FasterNetConfig, form: Form, found: FileAccuracy) -> None:
+def append_file(
+    folder: Path, config: FasterNetConfig, backend: Backend, accuracy: FileAccuracy
+) -> None:
     """Append it to the folder's record.
 
     Raises:
         OSError: if it cannot be written.
     """
-    runtime, precision = form
-    entry = {"config": asdict(config), "runtime": runtime, "precision": precision, **asdict(found)}
-    journal.append(folder / RECORD, [entry])
+    kind = {"runtime": backend.runtime, "precision": backend.precision}
+    journal.append(folder / RECORD, [{"config": asdict(config), **kind, **asdict(accuracy)}])
 
 
 def read_files(folder: Path, *, growing: bool = False) -> FileAccuracies:
@@ -110,30 +118,20 @@ def read_files(folder: Path, *, growing: bool = False) -> FileAccuracies:
     """
     found: FileAccuracies = {}
     what = "how accurate a file of it is"
-    for config, (form, accuracy) in journal.read_records(
+    for config, (backend, accuracy) in journal.read_records(
         folder / RECORD, _record, what=what, growing=growing
     ):
-        found.setdefault(config, {})[form] = accuracy
+        found.setdefault(config, {})[backend] = accuracy
     return found
 
 
-def _record(entry: dict[str, Any]) -> tuple[Form, FileAccuracy]:
-    form = (entry.pop("runtime"), entry.pop("precision"))
-    return form, FileAccuracy(**entry)
+def _record(entry: dict[str, Any]) -> tuple[Backend, FileAccuracy]:
+    return Backend(entry.pop("runtime"), entry.pop("precision")), FileAccuracy(**entry)
 
 
-def _judged(checkpoint: "Checkpoint", form: Form, *, of: float, data: str) -> FileAccuracy:
-    from nas.finetune.export import RealImages
-    from predictors.backends.agreement import check
-    from predictors.backends.model import checkpoint_model
-    from predictors.training.short_training import loaded
-
-    runtime = find_runtime(*form)
-    resized = loaded(data, checkpoint.config.resolution)
-    images = RealImages(data=resized, count=JUDGED, labelled=True)
-    model = checkpoint_model("network", checkpoint, calibration_images=images.calibration_images(1))
-    with TemporaryDirectory(prefix="fasternas-") as folder:
-        file = runtime.module.write(model, Path(folder, "network"), runtime)
-        found = check(model, file, runtime, images)
-    assert found is not None  # what is timed computes something
-    return FileAccuracy(of=of, images=found.images, lost=found.lost)
+def _rounding(latencies: Latencies) -> list[Backend]:
+    """The backends in which a network was timed, on any device, that are not in fp32."""
+    timed = (one for one in latencies.by_device.values() if one.source == "measured")
+    backends = {one.backend for one in timed if one.backend is not None}
+    kinds = sorted({(b.runtime, b.precision) for b in backends if b.precision != "fp32"})
+    return [Backend(runtime, precision) for runtime, precision in kinds]

@@ -168,14 +168,15 @@ def _trials(sources: Sequence[_Source]) -> tuple[list[Any], int]:
 
 
 def _add_results(source: _Source, study: Study) -> None:
-    """Add the latencies, longer trainings and judged files that the study does not have."""
+    """Add the latencies, longer trainings and files' accuracies that the study does not have."""
     for config, latencies in source.study.measurements.items():
         if config not in study.measurements:
             study.keep_measurement(config, latencies)
     _add_trainings(source.study, study)
-    for config, by_form in source.study.files.items():
-        for form in sorted(by_form.keys() - study.files.get(config, {}).keys()):
-            study.keep_file(config, form, by_form[form])
+    for config, by_backend in source.study.files.items():
+        for backend, accuracy in by_backend.items():
+            if backend not in study.files.get(config, {}):
+                study.keep_file(config, backend, accuracy)
 
 
 def _add_trainings(source: Study, study: Study) -> None:

@@ -21,9 +21,9 @@ from optuna.storages.journal import BaseJournalBackend, JournalFileBackend, Jour
 from nas.search.searchers import distributions
 from nas.search.trial import NetworkScores, Outcome
 from nas.study import journal
-from nas.study.file_accuracies import FileAccuracy, Form, append_file, read_files
+from nas.study.file_accuracies import FileAccuracy, append_file, read_files
 from nas.study.trainings import Trained, append_training, read_trainings
-from predictors.measurement import Latencies
+from predictors.measurement import Backend, Latencies
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.io import atomic_write, first_line, lock_descriptor, locked
 from search_spaces.space import AnySpace, Genes, Space
@@ -158,10 +158,10 @@ class Study:
         append_training(self.folder, config, training)
         self.trainings.setdefault(config, {})[training.epochs] = training
 
-    def keep_file(self, config: FasterNetConfig, form: Form, found: FileAccuracy) -> None:
+    def keep_file(self, config: FasterNetConfig, backend: Backend, found: FileAccuracy) -> None:
         """Record how accurate a network's file is."""
-        append_file(self.folder, config, form, found)
-        self.files.setdefault(config, {})[form] = found
+        append_file(self.folder, config, backend, found)
+        self.files.setdefault(config, {})[backend] = found
 
     def outcomes(self) -> list[tuple[FasterNetConfig, Outcome[NetworkScores]]]:
         """Every recorded trial, in the order of their numbers."""

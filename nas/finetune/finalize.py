@@ -1,4 +1,4 @@
-"""The end of a full training: the best weights exported, judged, and timed as they are deployed.
+"""The end of a full training: the best weights exported, evaluated, and timed as they are deployed.
 
 What is done already, for the same weights, is not done again.
 """
@@ -30,17 +30,17 @@ from search_spaces.io import one_line
 if TYPE_CHECKING:
     from predictors.data.datasets import ImageData
 
-CHECKED = 500  # validation images with which an exported file is compared with torch
+COMPARED_IMAGES = 500  # of the validation split: an exported file and torch
 _AT_ONCE = 250
 
 
 def finalize(
     job: Job, devices: tuple[DeviceSpec, ...], *, timed: bool, processor: torch.device
 ) -> TrainingResult:
-    """Return what came of a finished training: exported and judged, its latency if it is known.
+    """Return what came of a finished training: exported and evaluated, its latencies if known.
 
-    `devices` are where it is to be timed, if it is. The test split, where there is one, is looked
-    at here, once; else the accuracy is that of the validation split, by which the epoch was chosen.
+    `devices` are where it is to be timed, if it is. The test split, if there is one, is looked at
+    here, once; else the accuracy is that of the validation split, by which the epoch was chosen.
     Of int8 it is the exported file's.
 
     Raises:
@@ -53,21 +53,28 @@ def finalize(
     known = read_result(job.folder)
     if known and known.weights == weights and _is_whole(known, job.folder, backend):
         return _known(known, devices, timed=timed)
-    return _finalized(job, devices, weights, processor)
-
-
-def _known(
-    known: TrainingResult, devices: tuple[DeviceSpec, ...], *, timed: bool
-) -> TrainingResult:
-    """What is known, with its latencies if they are of these devices, or no others are wanted."""
-    same = [(d.name, d.backends) for d in known.devices] == [(d.name, d.backends) for d in devices]
-    if known.latencies is None:
-        return replace(known, devices=devices or known.devices)
-    if same:
-        pairs = zip(devices, known.devices, strict=True)
-        with_budgets = (replace(d, budget_ms=d.budget_ms or k.budget_ms) for d, k in pairs)
-        return replace(known, devices=tuple(with_budgets))
-    return replace(known, devices=devices, latencies=None, described="") if timed else known
+    checkpoint, data = read_checkpoint(job.folder / WEIGHTS), data_of(job)
+    images = RealImages(data=data, count=COMPARED_IMAGES, labelled=True, crop=checkpoint.crop)
+    model = checkpoint_model(job.name, checkpoint, calibration_images=images.calibration_images(1))
+    exports = list(export_each(model, find_formats(("onnx", _format(backend))), job.folder, images))
+    _refuse_refused(exports)
+    deployed = exports[-1]
+    assert deployed.agreement is not None  # of all but yaml
+    trained, found = finished(job), cost(job.config)
+    files = [file.relative_to(job.folder) for e in exports for file in reversed(e.files)]
+    return TrainingResult(
+        name=job.name,
+        weights=weights,
+        epoch=trained.epoch,
+        validation=trained.accuracy,
+        evaluation=_evaluated(model, deployed, data, processor),
+        agreement=deployed.agreement,
+        files=(WEIGHTS, *(file.as_posix() for file in files), CONFIG, RECIPE),
+        deployed=deployed.path.name,
+        macs=found.macs,
+        params=found.params,
+        devices=devices,
+    )
 
 
 def time_each(
@@ -86,7 +93,7 @@ def time_each(
 
 
 def deployed_model(job: Job, result: TrainingResult) -> Model:
-    """Return the network as it is timed: its ONNX file or, where none is taken, its weights."""
+    """Return the network as it is timed: its ONNX file or, if none is taken, its weights."""
 
     def build() -> torch.nn.Module:
         return read_checkpoint(job.folder / WEIGHTS).network()
@@ -98,26 +105,18 @@ def deployed_model(job: Job, result: TrainingResult) -> Model:
     return replace(plain, file=file, identity=identity("onnx", {"sha256": _sha256(file)}))
 
 
-def _finalized(
-    job: Job, devices: tuple[DeviceSpec, ...], weights: str, processor: torch.device
+def _known(
+    known: TrainingResult, devices: tuple[DeviceSpec, ...], *, timed: bool
 ) -> TrainingResult:
-    backend = devices[0].backends[0] if devices else ONNXRUNTIME
-    checkpoint, data = read_checkpoint(job.folder / WEIGHTS), data_of(job)
-    images = RealImages(data=data, count=CHECKED, labelled=True, crop=checkpoint.crop)
-    model = checkpoint_model(job.name, checkpoint, calibration_images=images.calibration_images(1))
-    formats = dict.fromkeys(("onnx", _format(backend)))
-    exports = list(export_each(model, find_formats(tuple(formats)), job.folder, images))
-    _refuse_refused(exports)
-    deployed = exports[-1]
-    assert deployed.agreement is not None  # of all but yaml
-    trained, found = finished(job), cost(job.config)
-    return TrainingResult(
-        name=job.name, weights=weights, epoch=trained.epoch, validation=trained.accuracy,
-        judged=_judged(checkpoint, model, deployed, data, processor), agreement=deployed.agreement,
-        files=(WEIGHTS, *_files(exports, job.folder), CONFIG, RECIPE),
-        deployed=deployed.path.name, macs=found.macs, params=found.params,
-        devices=devices,
-    )  # fmt: skip
+    """What is known, with its latencies if they are of these devices, or no others are wanted."""
+    same = [(d.name, d.backends) for d in known.devices] == [(d.name, d.backends) for d in devices]
+    if known.latencies is None:
+        return replace(known, devices=devices or known.devices)
+    if same:
+        pairs = zip(devices, known.devices, strict=True)
+        with_budgets = (replace(d, budget_ms=d.budget_ms or k.budget_ms) for d, k in pairs)
+        return replace(known, devices=tuple(with_budgets))
+    return replace(known, devices=devices, latencies=None, described="") if timed else known
 
 
 def _format(backend: Backend) -> str:
@@ -137,29 +136,16 @@ def _refuse_refused(exports: Sequence[Export]) -> None:
             raise RuntimeError(export.refusal)
 
 
-def _files(exports: Sequence[Export], folder: Path) -> list[str]:
-    """The exported files, for each format the main one first."""
-    found = [file for export in exports for file in reversed(export.files)]
-    return [file.relative_to(folder).as_posix() for file in found]
-
-
-def _judged(
-    checkpoint: Checkpoint,
-    model: Model,
-    deployed: Export,
-    data: "ImageData",
-    device: torch.device,
+def _evaluated(
+    model: Model, deployed: Export, data: "ImageData", device: torch.device
 ) -> EvalResult:
+    assert model.checkpoint is not None
     split: Split = "validation" if data.test is None else "test"
     images = data.validation if data.test is None else data.test
-    batches = evaluation_batches(
-        images,
-        data=data,
-        crop=checkpoint.crop,
-        at_once=_AT_ONCE,
-        loaders=loaders_here() if checkpoint.crop else 0,
-    )
-    logits = _on(device, checkpoint)
+    crop = model.checkpoint.crop
+    loaders = loaders_here() if crop else 0
+    batches = evaluation_batches(images, data=data, crop=crop, at_once=_AT_ONCE, loaders=loaders)
+    logits = _on(device, model.checkpoint)
     if deployed.runtime.precision == "int8":
         run = deployed.runtime.module.run(model, deployed.path, deployed.runtime)
         assert run is not None  # int8 is what runtimes run
@@ -172,9 +158,10 @@ def _of_file(run: Run, path: Path) -> Logits:
         try:
             return run(batch)[0]
         except Exception as error:  # runtimes have errors of all kinds
-            why = one_line(error)
-            raise RuntimeError(f"{path.name} must run on test images, but failed: {why}. Time it "
-                               "with --precision fp32, or free memory.") from error  # fmt: skip
+            raise RuntimeError(
+                f"{path.name} must run on test images, but failed: {one_line(error)}. Time it with "
+                "--precision fp32, or free memory."
+            ) from error
 
     return logits
 

@@ -1,1 +1,0 @@
-"""What becomes of the winners: full training, export, and the final check of the budget."""

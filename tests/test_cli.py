@@ -13,9 +13,9 @@ from specs import on, scores
 
 import fasternas as fn
 from nas.cli.main import main
+from nas.run_folder import start_run
 from nas.search.trial import Outcome
 from nas.study.options import SearchOptions
-from nas.study.run_folder import start_run
 
 PROGRAM = Path(sys.executable).with_name("fasternas")
 COMMANDS = ("search", "show", "measure", "spaces", "devices", "measurements")

@@ -11,8 +11,8 @@ from specs import on
 from nas.cli.arguments import by_device, duration_ms
 from nas.cli.main import main, parser_for
 from nas.cli.specs import folder_name, specs_of
+from nas.run_folder import read_only_run, start_run
 from nas.study.options import SearchOptions
-from nas.study.run_folder import read_only_run, start_run
 from predictors.measurement import Backend
 
 Streams = pytest.CaptureFixture[str]

@@ -15,9 +15,9 @@ from specs import on, scores
 
 from nas.cli.main import main
 from nas.report.model import ReportModel, closing_words
+from nas.run_folder import give_up, read_only_run, resume_run, start_run
 from nas.search.trial import Outcome
 from nas.study.options import SearchOptions
-from nas.study.run_folder import give_up, read_only_run, resume_run, start_run
 from nas.study.store import TRIALS, hold
 from predictors.measurement import Backend
 

@@ -16,9 +16,9 @@ from specs import on
 from nas.cli.main import main
 from nas.report.html import command_of, html_report
 from nas.report.model import ReportModel, write_report
+from nas.run_folder import read_only_run
 from nas.search.trial import Outcome
 from nas.study.options import SearchOptions
-from nas.study.run_folder import read_only_run
 from nas.study.store import Study, hold
 
 ALONE = {"meta", "link", "br"}

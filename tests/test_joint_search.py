@@ -18,9 +18,9 @@ import fasternas as fn
 from nas.cli.main import main
 from nas.report.html import html_report
 from nas.report.model import ReportModel
+from nas.run_folder import read_only_run
 from nas.study import journal
 from nas.study.options import SearchSettings
-from nas.study.run_folder import read_only_run
 from predictors.measurement import Latency, TimingProtocol
 from search_spaces.fasternet import FasterNetConfig
 

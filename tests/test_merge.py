@@ -11,11 +11,11 @@ from networks import TINY
 from specs import each, latency, on, scores
 
 from nas.cli.main import main
+from nas.merge import Merged, merge_runs
+from nas.run_folder import read_only_run, start_run
 from nas.search.trial import NetworkScores, Outcome
 from nas.study import journal
-from nas.study.merge import Merged, merge_runs
 from nas.study.options import SearchOptions
-from nas.study.run_folder import read_only_run, start_run
 from nas.study.store import TRIALS, hold
 from nas.study.trainings import Trained
 from predictors.measurement import Backend, Latencies

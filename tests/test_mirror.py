@@ -12,9 +12,9 @@ from specs import on, scores
 
 from nas.cli.main import main
 from nas.pipeline import Run
+from nas.run_folder import read_only_run, resume_run, start_run
 from nas.search.trial import Outcome
 from nas.study.options import SearchOptions
-from nas.study.run_folder import read_only_run, resume_run, start_run
 from nas.study.store import Mirror
 
 URL = "sqlite:///trials.db"

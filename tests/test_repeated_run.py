@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from nas.cli.main import main
+from nas.run_folder import resume_run
 from nas.study import journal
 from nas.study.options import SearchSettings
-from nas.study.run_folder import resume_run
 from predictors.measurement import TimingProtocol
 
 Streams = pytest.CaptureFixture[str]

@@ -18,10 +18,10 @@ from specs import on
 
 import fasternas as fn
 from nas.cli.main import main
+from nas.run_folder import resume_run
 from nas.search.trial import Outcome
 from nas.study import journal
 from nas.study.options import SearchOptions, SearchSettings
-from nas.study.run_folder import resume_run
 from predictors.measurement import TimingProtocol
 
 PROGRAM = Path(sys.executable).with_name("fasternas")

@@ -14,8 +14,8 @@ from specs import on
 from nas.cli.specs import spec_of
 from nas.finetune.select import devices_for
 from nas.report.model import ReportModel
+from nas.run_folder import read_only_run, start_run
 from nas.study.options import SearchOptions
-from nas.study.run_folder import read_only_run, start_run
 from predictors.devices.connection import DeviceLostError, OverwhelmedError
 from predictors.devices.device import Network
 from predictors.devices.registry import open_device, open_spec

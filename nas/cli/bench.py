@@ -43,7 +43,7 @@ def add_bench_options(parser: argparse.ArgumentParser) -> None:
 
 def run_bench(arguments: argparse.Namespace) -> int:
     """Time them, print a table, write the table and the plot into the folder."""
-    from nas.study.run_folder import machine_facts
+    from nas.run_folder import machine_facts
 
     topic: Topic = arguments.topic
     device = open_asked(arguments, [FASTERNET["t0"]])

@@ -26,7 +26,7 @@ def run_show(arguments: argparse.Namespace) -> int:
     from nas.finetune.result import final_table, results_in
     from nas.report import tables
     from nas.report.model import ReportModel
-    from nas.study.run_folder import read_only_run
+    from nas.run_folder import read_only_run
     from predictors.devices.device import HOW_TO_ATTACH
 
     model = ReportModel(read_only_run(Path(arguments.run), repair=arguments.repair))
@@ -55,7 +55,7 @@ def run_report(arguments: argparse.Namespace) -> int:
     """`fasternas report`: write one HTML file about a run, and print where it is."""
     from nas.report.html import FILE, write_html
     from nas.report.model import ReportModel
-    from nas.study.run_folder import read_only_run
+    from nas.run_folder import read_only_run
 
     run = read_only_run(Path(arguments.run), repair=arguments.repair)
     path = Path(arguments.out) if arguments.out else run.folder / FILE
@@ -74,10 +74,10 @@ def add_merge_options(parser: argparse.ArgumentParser) -> None:
 
 def run_merge(arguments: argparse.Namespace) -> int:
     """`fasternas merge`: make one run of several, write its front and print it."""
+    from nas.merge import merge_runs
     from nas.report import tables
     from nas.report.model import ReportModel, closing_words, write_report
-    from nas.study.merge import merge_runs
-    from nas.study.run_folder import read_only_run
+    from nas.run_folder import read_only_run
 
     out = Path(arguments.out)
     merged = merge_runs([Path(run) for run in arguments.runs], out, repair=arguments.repair)

@@ -102,7 +102,7 @@ def run_search(arguments: argparse.Namespace) -> int:
     from nas.pipeline import run_pipeline
     from nas.report import tables
     from nas.report.model import ReportModel, closing_words, write_report
-    from nas.study.run_folder import give_up, keep_remarks, resume_run, start_run
+    from nas.run_folder import give_up, keep_remarks, resume_run, start_run
 
     folder = _folder(arguments)
     ready = _prepared(arguments, folder)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from nas.candidates import Candidate, non_dominated_sort
 from nas.devices import Devices
+from nas.run_folder import facts_of, read_only_run
 from nas.study.options import SearchOptions
-from nas.study.run_folder import facts_of, read_only_run
 from nas.study.store import RUN, read_run
 from predictors.devices.registry import backend_of
 from predictors.devices.spec import DeviceSpec

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from nas.estimators import CHECKPOINTS, SUPERNET_FILE
+from nas.run_folder import facts_of, repair_run
 from nas.study.options import SearchOptions
-from nas.study.run_folder import facts_of, repair_run
 from nas.study.store import Study, from_optuna, hold, read_run, write_run
 from search_spaces.io import make_folders, remove_empty
 from search_spaces.space import Genes

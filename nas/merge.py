@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+
+from optuna.trial import FrozenTrial
 
 from nas.estimators import CHECKPOINTS, SUPERNET_FILE
 from nas.run_folder import facts_of, repair_run
+from nas.study.journal import Entry
 from nas.study.options import SearchOptions
 from nas.study.store import Study, from_optuna, hold, read_run, write_run
 from search_spaces.io import make_folders, remove_empty
@@ -20,7 +22,7 @@ FREE = ("trials", "seed", "searcher")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Merged:
+class MergedRuns:
     """What a merged study holds; `repeated` trials were of a config that another one has."""
 
     trials: int
@@ -31,12 +33,12 @@ class Merged:
 @dataclass(frozen=True, kw_only=True)
 class _Source:
     folder: Path
-    stored: dict[str, Any]
+    stored: Entry  # run.json
     options: SearchOptions
     study: Study
 
 
-def merge_runs(folders: Sequence[Path], out: Path, *, repair: bool = False) -> Merged:
+def merge_runs(folders: Sequence[Path], out: Path, *, repair: bool = False) -> MergedRuns:
     """Write the study of all these runs into a new folder; the runs stay as they are.
 
     Trials are numbered anew in the order of the runs. A config that several tried is kept once, and
@@ -47,14 +49,13 @@ def merge_runs(folders: Sequence[Path], out: Path, *, repair: bool = False) -> M
         ValueError: if the runs differ in more than `FREE` or in the machine, are fewer than two, or
             hold no study or a corrupt file, or the new folder is taken.
         RuntimeError: if another process works on one of them.
-        OSError: if something cannot be read or written.
     """
     _check_folders(folders, out)
     with ExitStack() as stack:
         sources = [_opened(folder, stack, repair=repair) for folder in folders]
         for source in sources[1:]:
             _check_alike(sources[0], source)
-        with _whole(out) as unfinished:
+        with _new_folder(out) as unfinished:
             return _write(sources, unfinished)
 
 
@@ -97,7 +98,7 @@ def _check_alike(first: _Source, other: _Source) -> None:
         )
 
 
-def _identity(source: _Source) -> dict[str, Any]:
+def _identity(source: _Source) -> dict[str, object]:
     """What must be equal, by name; the device's description tells machine and versions."""
     options = {k: v for k, v in source.options.as_json().items() if k not in FREE}
     facts = facts_of(source.stored)
@@ -110,7 +111,7 @@ def _weights(source: _Source) -> bytes:
 
 
 @contextmanager
-def _whole(out: Path) -> Iterator[Path]:
+def _new_folder(out: Path) -> Iterator[Path]:
     """Give a folder beside `out`, and make it `out` once everything is in it."""
     made = make_folders(out.absolute().parent)
     unfinished = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}")
@@ -124,7 +125,7 @@ def _whole(out: Path) -> Iterator[Path]:
         raise
 
 
-def _write(sources: Sequence[_Source], folder: Path) -> Merged:
+def _write(sources: Sequence[_Source], folder: Path) -> MergedRuns:
     first = sources[0]
     trials, repeated = _trials(sources)
     study = Study(folder, first.options.open_space(), first.options.budgets_ms)
@@ -137,21 +138,14 @@ def _write(sources: Sequence[_Source], folder: Path) -> Merged:
         study.close()
     options = replace(first.options, trials=max(len(trials), 1)).as_json()
     remarks = dict.fromkeys(line for s in sources for line in s.stored.get("remarks", []))
-    write_run(
-        folder,
-        {
-            **first.stored,
-            "options": options,
-            "merged_from": _origins(sources),
-            **({"remarks": list(remarks)} if remarks else {}),
-        },
-    )
-    return Merged(trials=len(trials), repeated=repeated, measurements=len(study.measurements))
+    run = {**first.stored, "options": options, "merged_from": _origins(sources)}
+    write_run(folder, {**run, "remarks": list(remarks)} if remarks else run)
+    return MergedRuns(trials=len(trials), repeated=repeated, measurements=len(study.measurements))
 
 
-def _trials(sources: Sequence[_Source]) -> tuple[list[Any], int]:
+def _trials(sources: Sequence[_Source]) -> tuple[list[FrozenTrial], int]:
     """The trials of all, each config once and numbered anew, and how many that left out."""
-    found: dict[Genes, Any] = {}
+    found: dict[Genes, FrozenTrial] = {}
     total = 0
     for source in sources:
         for trial in source.study.trials():
@@ -172,19 +166,15 @@ def _add_results(source: _Source, study: Study) -> None:
     for config, latencies in source.study.measurements.items():
         if config not in study.measurements:
             study.keep_measurement(config, latencies)
-    _add_trainings(source.study, study)
-    for config, by_backend in source.study.files.items():
-        for backend, accuracy in by_backend.items():
-            if backend not in study.files.get(config, {}):
-                study.keep_file(config, backend, accuracy)
-
-
-def _add_trainings(source: Study, study: Study) -> None:
-    for config, by_epochs in source.trainings.items():
+    for config, by_epochs in source.study.trainings.items():
         for epochs, training in sorted(by_epochs.items()):
             known = study.trainings.get(config, {}).get(epochs)
             if known is None or (known.accuracy is None and training.accuracy is not None):
                 study.keep_training(config, training)
+    for config, by_backend in source.study.files.items():
+        known_files = study.files.get(config, {})
+        for backend in [backend for backend in by_backend if backend not in known_files]:
+            study.keep_file(config, backend, by_backend[backend])
 
 
 def _carry_weights(source: Path, folder: Path) -> None:
@@ -203,18 +193,15 @@ def _carry_weights(source: Path, folder: Path) -> None:
             shutil.copy2(file, target)
 
 
-def _origins(sources: Sequence[_Source]) -> list[dict[str, Any]]:
+def _origins(sources: Sequence[_Source]) -> list[Entry]:
     """Where the trials came from; of what was merged before, from where that did."""
-    return [
-        origin
-        for source in sources
-        for origin in source.stored.get("merged_from")
-        or [
-            {
-                "folder": str(source.folder),
-                "options": source.stored["options"],
-                "machine": source.stored.get("machine", {}),
-                "trials": len(source.study.trials()),
-            }
-        ]
-    ]
+    found: list[Entry] = []
+    for source in sources:
+        origin = {
+            "folder": str(source.folder),
+            "options": source.stored["options"],
+            "machine": source.stored.get("machine", {}),
+            "trials": len(source.study.trials()),
+        }
+        found += source.stored.get("merged_from") or [origin]
+    return found

@@ -81,11 +81,10 @@ def fit_gaussian_process(
     y = (targets - mean) / scale
     theta = _prior_means(inputs.shape[1]) if start is None else start
     least = float(2 * np.log(max(least_noise / scale, np.exp(_BOUNDS[2][0] / 2))))
-    theta = (
-        _maximise(theta, inputs, y, steps, least)
-        if steps
-        else np.append(theta[:-1], max(theta[-1], least))
-    )
+    if steps:
+        theta = _maximise(theta, inputs, y, steps, least)
+    else:
+        theta = np.append(theta[:-1], max(theta[-1], least))
     factor, weights = _solve(theta, inputs, y)
     return GaussianProcess(inputs, theta, factor, weights, mean, scale)
 
@@ -99,14 +98,9 @@ def _maximise(theta: Array, x: Array, y: Array, steps: int, least: float) -> Arr
     bounds = [(centre + _BOUNDS[0][0], centre + _BOUNDS[0][1])] * d
     bounds += [_BOUNDS[1], (least, max(_BOUNDS[2][1], least))]
     start = np.clip(theta, *np.transpose(bounds))
+    options = {"maxiter": steps}
     result = minimize(
-        _negative_posterior,
-        start,
-        args=(x, y),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=bounds,
-        options={"maxiter": steps},
+        _negative_posterior, start, (x, y), "L-BFGS-B", jac=True, bounds=bounds, options=options
     )
     return np.asarray(result.x)
 
@@ -129,8 +123,8 @@ def _negative_posterior(theta: Array, x: Array, y: Array) -> tuple[float, Array]
     gradient = 0.5 * np.concatenate(
         [by_length, [np.sum(w * signal * _matern(r)), noise * np.trace(w)]]
     )
-    means, deviations = _prior_means(x.shape[1]), _prior_deviations(x.shape[1])
-    z = (theta - means) / deviations
+    deviations = np.array([_LENGTH[1]] * x.shape[1] + [_SIGNAL[1], _NOISE[1]])
+    z = (theta - _prior_means(x.shape[1])) / deviations
     return float(value + 0.5 * z @ z), gradient + z / deviations
 
 
@@ -148,14 +142,12 @@ def _solve(theta: Array, x: Array, y: Array) -> tuple[Array, Array]:
 
 def _matern(r: Array) -> Array:
     s = np.sqrt(5.0) * r
-    k: Array = (1.0 + s + s * s / 3.0) * np.exp(-s)  # eq. 4.17
-    return k
+    return np.asarray((1.0 + s + s * s / 3.0) * np.exp(-s))  # eq. 4.17
 
 
 def _distances(a: Array, b: Array) -> Array:
     squared = (a * a).sum(1)[:, None] + (b * b).sum(1)[None] - 2 * a @ b.T
-    r: Array = np.sqrt(np.maximum(squared, 0.0))
-    return r
+    return np.asarray(np.sqrt(np.maximum(squared, 0.0)))
 
 
 def _split(theta: Array) -> tuple[Array, float, float]:
@@ -164,10 +156,6 @@ def _split(theta: Array) -> tuple[Array, float, float]:
 
 def _prior_means(d: int) -> Array:
     return np.array([_LENGTH[0] + 0.5 * np.log(d)] * d + [_SIGNAL[0], _NOISE[0]])
-
-
-def _prior_deviations(d: int) -> Array:
-    return np.array([_LENGTH[1]] * d + [_SIGNAL[1], _NOISE[1]])
 
 
 _PRIOR = 0.7  # deviation of the power from 1, which changes nothing: few values hardly tell it

@@ -3,11 +3,10 @@
 Configs become rows of numbers: from their layers if they have them, else from their genes.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from search_spaces.layers import Layer, Layered
 from search_spaces.space import AnySpace, Genes
 
 Array = NDArray[np.float64]
+C = TypeVar("C")
 
 # Work of a network by kind of layer; time is close to a non-negative combination of these.
 _KINDS = ("conv1x1", "conv", "patchify", "linear")
@@ -385,23 +385,19 @@ def _expected_ratios(
     return np.asarray(ratio * macs[1:] / macs[0])
 
 
-def _spread(known: Sequence[object], candidates: Sequence[object], n: int) -> list[Any]:
-    """Pick n candidates one by one, each the farthest from all that are known or picked."""
-    rows = _position(known, candidates)
-    distance = np.full(len(candidates), math.inf)
-    for i in range(len(known)):
-        distance = np.minimum(distance, np.linalg.norm(rows[len(known) :] - rows[i], axis=1))
+def _spread(known: Sequence[C], candidates: Sequence[C], n: int) -> list[C]:
+    """Pick n candidates one by one, each the farthest from all that are known or picked.
+
+    They are as far apart as the logarithms of their work by kind of layer.
+    """
+    work = np.log1p(layer_features([*known, *candidates]))
+    work = work[:, work.std(axis=0) > 1e-9]
+    rows = (work - work.mean(axis=0)) / work.std(axis=0)
+    near, free = rows[: len(known)], rows[len(known) :]
+    distance = np.linalg.norm(free[:, None] - near, axis=2).min(axis=1)
     picked = []
     for _ in range(min(n, len(candidates))):
         best = int(distance.argmax())
         picked.append(candidates[best])
-        away = np.linalg.norm(rows[len(known) :] - rows[len(known) + best], axis=1)
-        distance = np.minimum(distance, away)
+        distance = np.minimum(distance, np.linalg.norm(free - free[best], axis=1))
     return picked
-
-
-def _position(known: Sequence[object], candidates: Sequence[object]) -> Array:
-    """Where configs lie for the cover: the logarithms of their work by kind of layer."""
-    work = np.log1p(layer_features([*known, *candidates]))
-    work = work[:, work.std(axis=0) > 1e-9]
-    return np.asarray((work - work.mean(axis=0)) / work.std(axis=0))

@@ -12,8 +12,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
-from statistics import fmean, median, pstdev
-from typing import Annotated, Any, Literal
+from statistics import fmean, median, stdev
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -106,7 +106,7 @@ class Context:
     profile: str = ""
     profile_source: str = ""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Return what is known as JSON values."""
         unknown: tuple[object, ...] = (None, "", {})
         values = asdict(self).items()
@@ -138,7 +138,7 @@ class Latency:
         """Whether the upper end of the interval is within the budget."""
         return self.high_ms <= budget_ms
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Return it as JSON values."""
         values = {**asdict(self), "context": self.context.as_json()}
         values["slower"] = [other.as_json() for other in self.slower]
@@ -206,7 +206,7 @@ class Latencies:
         """Whether a network is feasible: within the budget on every device that has one."""
         return all(self.by_device[name].meets(ms) for name, ms in budgets_ms.items())
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Return them as JSON values."""
         return {name: one.as_json() for name, one in self.by_device.items()}
 
@@ -283,7 +283,7 @@ def estimate(processes: Sequence[Sequence[float]]) -> Estimate:
     medians = [math.log(median(rounds)) for rounds in processes]
     centre = _trimmed_mean(medians)
     sampling = _sampling_error(processes)
-    seen = pstdev(medians) * _small_sample(len(medians))
+    seen = stdev(medians) if len(medians) > 1 else 0.0
     between = max(PROCESS_DEVIATION, seen) / math.sqrt(len(medians))
     window = WINDOW_DEVIATION * (1 + abs(centre))
     error = 1.96 * math.hypot(sampling, between, window)
@@ -329,11 +329,6 @@ def _at(ordered: Sequence[float], rank: float) -> float:
     """The value at a rank between two."""
     below = math.floor(rank)
     return ordered[below] + (rank - below) * (ordered[math.ceil(rank)] - ordered[below])
-
-
-def _small_sample(n: int) -> float:
-    """Turn the deviation of n values about their mean into one of the population."""
-    return math.sqrt(n / (n - 1)) if n > 1 else 0.0
 
 
 def ratios(candidate_ms: Sequence[float], reference_ms: Sequence[float]) -> list[float]:

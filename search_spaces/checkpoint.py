@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as packed
+from safetensors.torch import load_file, save as packed
 from torch import Tensor, nn
 
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.formats import from_mapping, load_config, to_mapping
-from search_spaces.io import atomic_write, one_line, short_repr
+from search_spaces.io import atomic_write, one_line, reason, short_repr
 from search_spaces.network import FasterNet, build, check_weights
 
 KEY = "fasternas"  # the header's only one: of several the order, and so the file, would vary
@@ -60,7 +60,6 @@ def load(path: str | Path) -> FasterNet:
 
     Raises:
         ValueError: if the file holds neither; the message is one line that names it.
-        OSError: if it cannot be read.
     """
     if Path(path).suffix in YAML:
         return build(load_config(path)).eval()
@@ -80,7 +79,6 @@ def save(
 
     Raises:
         ValueError: if it is no .safetensors file, or there are more or fewer names than classes.
-        OSError: if the file cannot be written; then nothing is left behind.
     """
     if Path(path).suffix != ".safetensors":
         raise ValueError(f"`path` must end in .safetensors, but got {str(path)!r}. Rename it.")
@@ -101,7 +99,6 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
     Raises:
         ValueError: if the file is cut off, of another kind, or of a newer version.
-        OSError: if it cannot be read.
     """
     file = Path(path)
     with file.open("rb"):
@@ -118,7 +115,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             ) from error
         raise ValueError(
             f"{file}: The file must be a whole checkpoint, but cannot be read: "
-            f"{_first_line(error)}. Use an earlier one, or save it again."
+            f"{reason(error)[:100]}. Use an earlier one, or save it again."
         ) from error
     if header is None:
         raise ValueError(
@@ -189,10 +186,6 @@ def _checked(header: Mapping[str, Any], config: FasterNetConfig) -> dict[str, An
     return {**found, "crop": float(crop)}
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__).strip(" .")[:100]
-
-
 _NESTED = ("state_dict_ema", "model_ema", "state_dict", "model", "network")  # as trainers save
 
 
@@ -204,15 +197,11 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         ValueError: if the file holds no weights, or cannot be read as such.
-        OSError: if it cannot be opened.
     """
     file = Path(path)
     with file.open("rb"):
         pass  # the readers' own errors do not all say what is missing
     if file.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         try:
             return load_file(file)
         except SafetensorError as error:
@@ -239,10 +228,9 @@ def _state_dict(content: object, file: Path) -> dict[str, Tensor]:
 
 
 def _unreadable(file: Path, error: Exception) -> ValueError:
-    line = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
     return ValueError(
         f"`weights` must be a safetensors file or a checkpoint of torch, but {file} cannot be "
-        f"read: {line}. Save it again."
+        f"read: {reason(error)[:100]}. Save it again."
     )
 
 

@@ -45,7 +45,6 @@ def load_config(path: str | Path) -> FasterNetConfig:
 
     Raises:
         ValueError: if the file does not hold a config; the message is one line that names it.
-        OSError: if the file cannot be read.
     """
     from search_spaces.io import read_mapping  # imports yaml
 
@@ -61,22 +60,19 @@ def save_config(config: FasterNetConfig, path: str | Path, *, comment: str = "")
     """Write a config as YAML, below a comment; the file appears under its name when it is whole.
 
     Characters of the comment that YAML does not allow are written as Python escapes them.
-
-    Raises:
-        OSError: if the file cannot be written; then nothing is left behind.
     """
     from search_spaces.io import write_mapping  # imports yaml
 
     write_mapping(Path(path), to_mapping(config), comment=comment)
 
 
-def to_mapping(config: FasterNetConfig) -> dict[str, Any]:
+def to_mapping(config: FasterNetConfig) -> dict[str, object]:
     """Return what `save_config` writes, in values that YAML and JSON have."""
     fields = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
     return {"fasternas": VERSION, **fields}
 
 
-def from_mapping(given: Mapping[Any, Any]) -> FasterNetConfig:
+def from_mapping(given: Mapping[str, object]) -> FasterNetConfig:
     """Return the config that `to_mapping` says.
 
     Raises:
@@ -108,7 +104,7 @@ def from_mapping(given: Mapping[Any, Any]) -> FasterNetConfig:
     return FasterNetConfig(**fields)
 
 
-def from_authors_yaml(given: Mapping[str, Any]) -> FasterNetConfig:
+def from_authors_yaml(given: Mapping[str, object]) -> FasterNetConfig:
     """Return the config that the keys of the authors' yaml files spell.
 
     `image_size` is the resolution. What is not about the architecture is passed over, as the
@@ -125,7 +121,7 @@ def from_authors_yaml(given: Mapping[str, Any]) -> FasterNetConfig:
     return _from_uniform(given, _whole(given, "image_size"))
 
 
-def to_authors_yaml(config: FasterNetConfig) -> dict[str, Any]:
+def to_authors_yaml(config: FasterNetConfig) -> dict[str, object]:
     """Return the keys of the authors' yaml files that are about the architecture.
 
     Raises:
@@ -146,7 +142,7 @@ def to_authors_yaml(config: FasterNetConfig) -> dict[str, Any]:
     }
 
 
-def from_timm(arguments: Mapping[str, Any], *, resolution: int = 224) -> FasterNetConfig:
+def from_timm(arguments: Mapping[str, object], *, resolution: int = 224) -> FasterNetConfig:
     """Return the config of `timm.models.fasternet.FasterNet(**arguments)`.
 
     `act_layer` may also be a string. The arguments do not say the `resolution`.
@@ -163,7 +159,7 @@ def from_timm(arguments: Mapping[str, Any], *, resolution: int = 224) -> FasterN
     return _from_uniform(given, resolution)
 
 
-def to_timm(config: FasterNetConfig) -> dict[str, Any]:
+def to_timm(config: FasterNetConfig) -> dict[str, object]:
     """Return the keyword arguments with which timm builds the config's network.
 
     Any of timm's `fasternet_*` takes them too, to override its own: `create_model("fasternet_t0",
@@ -217,7 +213,7 @@ def _from_uniform(given: Mapping[str, Any], resolution: int) -> FasterNetConfig:
     return config
 
 
-def _to_uniform(config: FasterNetConfig, target: str) -> dict[str, Any]:
+def _to_uniform(config: FasterNetConfig, target: str) -> dict[str, object]:
     """Return the keys that the authors and timm share."""
     for name in ("partial_ratios", "expansions"):
         values = getattr(config, name)
@@ -262,7 +258,7 @@ def _refuse_rounding(config: FasterNetConfig) -> None:
             )
 
 
-def _refuse_others(given: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+def _refuse_others(given: Mapping[str, object], fixed: Mapping[str, object]) -> None:
     for name, value in fixed.items():
         if given.get(name, value) != value:
             raise ValueError(
@@ -271,7 +267,7 @@ def _refuse_others(given: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
             )
 
 
-def _refuse_unknown(given: Iterable[Any], known: tuple[str, ...]) -> None:
+def _refuse_unknown(given: Iterable[object], known: tuple[str, ...]) -> None:
     for key in given:
         if key not in known:
             raise ValueError(
@@ -280,7 +276,7 @@ def _refuse_unknown(given: Iterable[Any], known: tuple[str, ...]) -> None:
             )
 
 
-def _refuse_slips(given: Iterable[Any]) -> None:
+def _refuse_slips(given: Iterable[object]) -> None:
     """Refuse what is almost a key of the authors; other keys of theirs are about training."""
     for key in given:
         if key in (*_AUTHORS_KEYS, *_AUTHORS_TRAINING):
@@ -292,14 +288,14 @@ def _refuse_slips(given: Iterable[Any]) -> None:
             )
 
 
-def _whole(given: Mapping[str, Any], name: str) -> int:
+def _whole(given: Mapping[str, object], name: str) -> int:
     value = given[name]
     if type(value) is not int or value < 1:
         raise ValueError(f"`{name}` must be a positive whole number, but got {short_repr(value)}.")
     return value
 
 
-def _stages(name: str, values: Any) -> tuple[Any, ...]:
+def _stages(name: str, values: object) -> tuple[Any, ...]:
     if not isinstance(values, list | tuple) or any(isinstance(v, list | dict) for v in values):
         raise ValueError(
             f"`{name}` must be a list of numbers with an entry for each stage, but got "
@@ -308,13 +304,14 @@ def _stages(name: str, values: Any) -> tuple[Any, ...]:
     return tuple(float(v) if name in _FLOATS and type(v) is int else v for v in values)
 
 
-def _side(value: Any) -> Any:
+def _side(value: object) -> object:
     """The side of a square that may be given as a pair."""
-    pair = isinstance(value, tuple | list) and len(value) == 2
-    return value[0] if pair and value[0] == value[1] else value
+    if isinstance(value, tuple | list) and len(value) == 2 and value[0] == value[1]:
+        return value[0]
+    return value
 
 
-def _layer_name(layer: Any) -> str:
+def _layer_name(layer: object) -> str:
     """The lower-case name of a layer: a string, a class, or a partial that changes no result."""
     if isinstance(layer, partial) and not layer.args and set(layer.keywords) <= {"inplace"}:
         layer = layer.func

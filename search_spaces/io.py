@@ -75,6 +75,11 @@ def one_line(error: BaseException | str) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def reason(error: BaseException) -> str:
+    """Return the first line of an error's text without a full stop; its class where it is empty."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].strip(" .")
+
+
 def first_line(error: BaseException) -> str:
     """Return the class of an error and the first line of its text."""
     try:

@@ -7,7 +7,7 @@ plain configs. `decode` and `encode` are the bridge.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from random import Random
 from typing import Any, Generic, TypeVar
@@ -90,6 +90,8 @@ class Space(Generic[C]):
         _check_fields(config_class, fields)
         self.config_class = config_class
         self.fields: Mapping[str, Any] = fields
+        # What each field may be: the open ones in the order of their genes, then the defaults.
+        self._nodes = {**fields, **_defaults(config_class), **fields}
         self.genes: tuple[OneOf, ...] = tuple(g for _, g in _leaves(fields))
         self.names: tuple[str, ...] = tuple(name for name, _ in _leaves(fields))
         self.cardinalities: tuple[int, ...] = tuple(len(gene.choices) for gene in self.genes)
@@ -102,9 +104,10 @@ class Space(Generic[C]):
     @property
     def size_by_field(self) -> dict[str, int]:
         """The number of choices that each open field contributes; their product is `size`."""
-        open_fields = {k: v for k, v in self.fields.items() if isinstance(v, (OneOf, Each))}
         return {
-            k: math.prod(len(g.choices) for _, g in _leaves({k: v})) for k, v in open_fields.items()
+            name: math.prod(len(gene.choices) for _, gene in _leaves({name: node}))
+            for name, node in self.fields.items()
+            if isinstance(node, (OneOf, Each))
         }
 
     def random_genes(self, rng: Random) -> Genes:
@@ -121,7 +124,13 @@ class Space(Generic[C]):
         Raises:
             ValueError: if there are too many or too few genes, or one is out of range.
         """
-        self._check_genes(genes)
+        if len(genes) != len(self.genes):
+            raise ValueError(
+                f"`genes` must have {len(self.genes)} entries, but got {len(genes)}: {genes!r}."
+            )
+        for name, gene, n in zip(self.names, genes, self.cardinalities, strict=True):
+            if not 0 <= gene < n:
+                raise ValueError(f"The gene of `{name}` must be in 0..{n - 1}, but got {gene}.")
         remaining = iter(genes)
         values = {name: _choose(node, remaining) for name, node in self.fields.items()}
         return self.config_class(**values)
@@ -137,7 +146,9 @@ class Space(Generic[C]):
                 f"`config` must be of class {self.config_class.__name__}, but got {config!r}."
             )
         return tuple(
-            gene for name in self._field_names() for gene in self._encode_field(config, name)
+            gene
+            for name, node in self._nodes.items()
+            for gene in _encode_field(name, getattr(config, name), node)
         )
 
     def __contains__(self, config: object) -> bool:
@@ -155,44 +166,11 @@ class Space(Generic[C]):
         lines = "".join(f"\n    {name}={node!r}," for name, node in self.fields.items())
         return f"Space({self.config_class.__name__},{lines}\n)"
 
-    def _field_names(self) -> list[str]:
-        """The fields that were named, then those that keep their defaults."""
-        assert is_dataclass(self.config_class)
-        return [
-            *self.fields,
-            *(f.name for f in fields(self.config_class) if f.init and f.name not in self.fields),
-        ]
-
-    def _encode_field(self, config: C, name: str) -> list[int]:
-        value = getattr(config, name)
-        node = self.fields[name] if name in self.fields else _default(self.config_class, name)
-        if isinstance(node, Each):
-            if not isinstance(value, tuple) or len(value) != len(node.items):
-                raise _not_in_space(name, value, node)
-            return [
-                _index(f"{name}[{i}]", v, n)
-                for i, (v, n) in enumerate(zip(value, node.items, strict=True))
-            ]
-        if isinstance(node, OneOf):
-            return [_index(name, value, node)]
-        if value != node:
-            raise _not_in_space(name, value, node)
-        return []
-
-    def _check_genes(self, genes: Sequence[int]) -> None:
-        if len(genes) != len(self.genes):
-            raise ValueError(
-                f"`genes` must have {len(self.genes)} entries, but got {len(genes)}: {genes!r}."
-            )
-        for name, gene, n in zip(self.names, genes, self.cardinalities, strict=True):
-            if not 0 <= gene < n:
-                raise ValueError(f"The gene of `{name}` must be in 0..{n - 1}, but got {gene}.")
-
 
 AnySpace = Space[Any]  # whatever the class of its configs
 
 
-def _leaves(nodes: Mapping[str, Any]) -> list[tuple[str, OneOf]]:
+def _leaves(nodes: Mapping[str, object]) -> list[tuple[str, OneOf]]:
     """The open choices in gene order, each with its name."""
     found: list[tuple[str, OneOf]] = []
     for name, node in nodes.items():
@@ -203,9 +181,9 @@ def _leaves(nodes: Mapping[str, Any]) -> list[tuple[str, OneOf]]:
     return found
 
 
-def _holds_choices(value: Any) -> bool:
+def _holds_choices(value: object) -> bool:
     """Whether choices lie somewhere in a value, where no gene would reach them."""
-    inside: Any = ()
+    inside: Iterable[object] = ()
     if isinstance(value, (tuple, list)):
         inside = value
     elif isinstance(value, dict):
@@ -215,29 +193,38 @@ def _holds_choices(value: Any) -> bool:
     return any(isinstance(item, (OneOf, Each)) or _holds_choices(item) for item in inside)
 
 
-def _choose(node: Any, genes: Any) -> Any:
+def _choose(node: object, genes: Iterator[int]) -> object:
     if isinstance(node, Each):
         return tuple(item.choices[next(genes)] for item in node.items)
     return node.choices[next(genes)] if isinstance(node, OneOf) else node
 
 
-def _index(name: str, value: Any, node: OneOf) -> int:
-    for i, choice in enumerate(node.choices):
-        if choice == value:
-            return i
-    raise _not_in_space(name, value, node)
+def _encode_field(name: str, value: object, node: object) -> list[int]:
+    if isinstance(node, Each) and isinstance(value, tuple) and len(value) == len(node.items):
+        return [
+            gene
+            for i, (v, n) in enumerate(zip(value, node.items, strict=True))
+            for gene in _encode_field(f"{name}[{i}]", v, n)
+        ]
+    if isinstance(node, OneOf) and value in node.choices:
+        return [node.choices.index(value)]
+    if isinstance(node, (Each, OneOf)) or value != node:
+        raise ValueError(f"`{name}` must be {node!r} in this space, but got {value!r}.")
+    return []
 
 
-def _not_in_space(name: str, value: Any, node: Any) -> ValueError:
-    return ValueError(f"`{name}` must be {node!r} in this space, but got {value!r}.")
+def _defaults(config_class: Any) -> dict[str, object]:
+    """The default of each field that has one."""
+    found = {}
+    for f in fields(config_class):
+        if f.init and f.default_factory is not MISSING:
+            found[f.name] = f.default_factory()
+        elif f.init and f.default is not MISSING:
+            found[f.name] = f.default
+    return found
 
 
-def _default(config_class: type, name: str) -> Any:
-    field = next(f for f in fields(config_class) if f.name == name)
-    return field.default_factory() if field.default_factory is not MISSING else field.default
-
-
-def _check_class(config_class: Any) -> None:
+def _check_class(config_class: object) -> None:
     if not isinstance(config_class, type):
         raise TypeError(
             f"`config_class` must be a class, but got {config_class!r}. Give "
@@ -251,7 +238,7 @@ def _check_class(config_class: Any) -> None:
         )
 
 
-def _check_fields(config_class: Any, given: Mapping[str, Any]) -> None:
+def _check_fields(config_class: Any, given: Mapping[str, object]) -> None:
     known = {f.name: f for f in fields(config_class) if f.init}
     for name, node in given.items():
         if name not in known:

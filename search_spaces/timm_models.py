@@ -7,21 +7,24 @@ and has what timm's training, feature extraction and fine-tuning ask of a networ
 import importlib
 import sys
 from collections.abc import Mapping
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from torch import Tensor, nn
+from torch.library import Library
 from torch.utils.checkpoint import checkpoint as recomputed
 
-from search_spaces.checkpoint import Checkpoint, is_checkpoint, read_checkpoint
+from search_spaces.checkpoint import Checkpoint, is_checkpoint, read_checkpoint, read_weights
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.formats import from_mapping, load_config
 from search_spaces.io import short_repr
 from search_spaces.network import FasterNet, build, from_timm_weights, initialise, strides
 
 # The declarations live as long as the Library objects, hence the module-level list.
-_declared: list[object] = []
+_declared: list[Library] = []
 
 
 def import_timm() -> ModuleType:
@@ -38,24 +41,19 @@ def import_timm() -> ModuleType:
             raise
     for name in [m for m in sys.modules if m.split(".")[0] in ("timm", "torchvision")]:
         del sys.modules[name]  # half-imported
-    _declare_operators()
-    return importlib.import_module("timm")
-
-
-def _declare_operators() -> None:
-    import torch
-
-    library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    library = Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for operator in ("nms", "qnms"):
-        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
     _declared.append(library)
+    return importlib.import_module("timm")
 
 
 NAME = "fasternas"
 # Of timm's models those that differ in nothing but what the arguments say.
 THEIRS = {"gelu": "fasternet_t0", "relu": "fasternet_t2"}
 
-Config = str | Path | Mapping[str, Any] | FasterNetConfig
+Config = str | Path | Mapping[str, object] | FasterNetConfig
+Indices = int | list[int] | None  # of stages, as timm counts them: a number is of the last ones
 
 
 class TimmNetwork(nn.Module):
@@ -75,12 +73,11 @@ class TimmNetwork(nn.Module):
             {"num_chs": c, "reduction": stride, "module": f"stages.{i}"}
             for i, (c, stride) in enumerate(zip(config.widths, strides(config), strict=True))
         ]
-        self.patch_embed: Any = network.patch_embed
-        self.stages: Any = network.stages
-        self.global_pool: Any = network.global_pool
-        self.conv_head: Any = network.conv_head
-        self.act: Any = network.act
-        self.classifier: Any = network.classifier
+        self.patch_embed, self.stages = network.patch_embed, network.stages
+        self.global_pool: nn.Module = network.global_pool
+        self.conv_head: nn.Module = network.conv_head
+        self.act: nn.Module = network.act
+        self.classifier: nn.Module = network.classifier
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
@@ -91,18 +88,19 @@ class TimmNetwork(nn.Module):
     def forward_head(self, x: Tensor, *, pre_logits: bool = False) -> Tensor:
         x = self.act(self.conv_head(self.global_pool(x))).flatten(1)
         x = nn.functional.dropout(x, self.drop_rate, training=self.training)
-        return x if pre_logits else self.classifier(x)
+        logits: Tensor = x if pre_logits else self.classifier(x)
+        return logits
 
     def forward_intermediates(
         self,
         x: Tensor,
-        indices: Any = None,
+        indices: Indices = None,
         *,
         norm: bool = False,
         stop_early: bool = False,
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
-    ) -> Any:
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """Return the last map and those of some stages, or the latter alone."""
         take, last = self._taken(indices)
         maps = self._through(self.patch_embed(x), last + 1 if stop_early else len(self.stages))
@@ -110,11 +108,11 @@ class TimmNetwork(nn.Module):
         return taken if intermediates_only else (maps[-1], taken)
 
     def prune_intermediate_layers(
-        self, indices: Any = 1, *, prune_norm: bool = False, prune_head: bool = True
-    ) -> Any:
+        self, indices: Indices = 1, *, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
         """Remove what comes after the last of these stages."""
         take, last = self._taken(indices)
-        self.stages = self.stages[: last + 1]
+        self.stages = nn.Sequential(*islice(self.stages, last + 1))
         if prune_head:
             self.conv_head, self.act = nn.Identity(), nn.Identity()
             self.num_features = self.head_hidden_size = self.config.widths[last]
@@ -122,7 +120,7 @@ class TimmNetwork(nn.Module):
         return take
 
     def get_classifier(self) -> nn.Module:
-        return self.classifier  # type: ignore[no-any-return]
+        return self.classifier
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the classifier by a new one; of 0 classes, by none."""
@@ -133,7 +131,7 @@ class TimmNetwork(nn.Module):
             self.classifier = nn.Linear(self.head_hidden_size, num_classes)
             self.classifier.to(self.patch_embed.proj.weight.device).apply(initialise)
 
-    def group_matcher(self, *, coarse: bool = False) -> dict[str, Any]:
+    def group_matcher(self, *, coarse: bool = False) -> dict[str, object]:
         """Which weights come after which, for rates that fall layer by layer."""
         fine = [
             (r"^stages\.(\d+)\.downsample", (0,)),
@@ -146,15 +144,15 @@ class TimmNetwork(nn.Module):
         """Compute the maps again for gradients, which saves memory."""
         self.grad_checkpointing = enable
 
-    def _taken(self, indices: Any) -> tuple[list[int], int]:
+    def _taken(self, indices: Indices) -> tuple[list[int], int]:
         from timm.models._features import feature_take_indices
 
-        found: tuple[list[int], int] = feature_take_indices(len(self.feature_info), indices)
-        return found
+        take, last = feature_take_indices(len(self.feature_info), indices)
+        return list(take), int(last)
 
     def _through(self, x: Tensor, stages: int) -> list[Tensor]:
         maps = []
-        for stage in self.stages[:stages]:
+        for stage in islice(self.stages, stages):
             again = self.grad_checkpointing and self.training
             x = recomputed(stage, x, use_reentrant=False) if again else stage(x)
             maps.append(x)
@@ -167,7 +165,7 @@ def fasternas(
     config: Config | None = None,
     checkpoint: str | Path | None = None,
     drop_path_rate: float = 0.0,
-    pretrained_cfg: Any = None,
+    pretrained_cfg: dict[str, Any] | None = None,
     **options: Any,
 ) -> nn.Module:
     """timm's entry: `timm.create_model("fasternas", config="x.yaml")`.
@@ -178,19 +176,15 @@ def fasternas(
     from timm.models import build_model_with_cfg
 
     found = _found(config, checkpoint)
-    with_weights = found.weights != {}
 
     def make(
         num_classes: int, in_chans: int = 3, global_pool: str = "avg", drop_rate: float = 0.0
     ) -> TimmNetwork:
         _refuse_other("in_chans", in_chans, 3)
         _refuse_other("global_pool", global_pool, "avg")
-        plain = (
-            found.network(drop_path=drop_path_rate)
-            if with_weights
-            else build(found.config, drop_path=drop_path_rate)
-        )
-        network = TimmNetwork(plain.train(), drop_rate=drop_rate)
+        make_plain = found.network if found.weights else partial(build, found.config)
+        plain = make_plain(drop_path=drop_path_rate).train()
+        network = TimmNetwork(plain, drop_rate=drop_rate)
         if num_classes != network.num_classes:
             network.reset_classifier(num_classes)
         return network
@@ -198,7 +192,7 @@ def fasternas(
     return build_model_with_cfg(
         make,
         NAME,
-        pretrained and not with_weights,
+        pretrained and not found.weights,
         pretrained_cfg=pretrained_cfg or pretrained_config(found),
         feature_cfg={
             "out_indices": tuple(range(len(found.config.widths))),
@@ -208,7 +202,7 @@ def fasternas(
     )
 
 
-def pretrained_config(found: Checkpoint) -> dict[str, Any]:
+def pretrained_config(found: Checkpoint) -> dict[str, object]:
     """Return what timm's `pretrained_cfg` says of a network: its images, classes and layers."""
     side = found.config.resolution
     said = {
@@ -249,7 +243,11 @@ def register() -> None:
 
 def _found(config: Config | None, checkpoint: str | Path | None) -> Checkpoint:
     """The config and the weights that are asked for; no weights where none are given."""
-    wanted = None if config is None else _config(config)
+    wanted: FasterNetConfig | None
+    if config is None or isinstance(config, FasterNetConfig):
+        wanted = config
+    else:
+        wanted = from_mapping(config) if isinstance(config, Mapping) else load_config(config)
     if checkpoint is None and wanted is not None:
         return Checkpoint(config=wanted, weights={})
     if checkpoint is None:
@@ -265,18 +263,10 @@ def _found(config: Config | None, checkpoint: str | Path | None) -> Checkpoint:
                 "it out."
             )
         return found
-    from search_spaces.checkpoint import read_weights
-
     weights = from_timm_weights(wanted, read_weights(checkpoint)).state_dict()
     return Checkpoint(config=wanted, weights=weights)
 
 
-def _config(given: Config) -> FasterNetConfig:
-    if isinstance(given, FasterNetConfig):
-        return given
-    return from_mapping(given) if isinstance(given, Mapping) else load_config(given)
-
-
-def _refuse_other(name: str, given: Any, wanted: Any) -> None:
+def _refuse_other(name: str, given: object, wanted: object) -> None:
     if given != wanted:
         raise ValueError(f"`{name}` must be {wanted!r}, but got {short_repr(given)}. Leave it out.")

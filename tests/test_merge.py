@@ -11,7 +11,7 @@ from networks import TINY
 from specs import each, latency, on, scores
 
 from nas.cli.main import main
-from nas.merge import Merged, merge_runs
+from nas.merge import MergedRuns, merge_runs
 from nas.run_folder import read_only_run, start_run
 from nas.search.trial import NetworkScores, Outcome
 from nas.study import journal
@@ -78,7 +78,7 @@ def _check_refused(folders: list[Path], words: str, error: type[Exception] = Val
 
 def test_each_network_is_kept_once_and_trials_are_numbered_anew(two: list[Path]) -> None:
     merged = merge_runs(two, Path("c"))
-    assert merged == Merged(trials=5, repeated=2, measurements=0)
+    assert merged == MergedRuns(trials=5, repeated=2, measurements=0)
     found = _kept(Path("c"))
     expected = [(0, 50.0), (1, 51.0), (2, 54.0), (5, 52.0), (6, None)]
     assert [config for config, _ in found] == [SPACE.decode(_genes(n)) for n, _ in expected]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from nas.study import journal
 from predictors.backends.table import find_runtime
@@ -72,11 +72,7 @@ def evaluate_file(
     fp32_accuracy: float,
     data: str,
 ) -> FileAccuracy:
-    """Make a network's file, calibrated with training images, and run it on validation images.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
+    """Make a network's file, calibrated with training images, and run it on validation images."""
     from nas.finetune.export import RealImages
     from predictors.backends.agreement import check
     from predictors.backends.model import checkpoint_model
@@ -101,13 +97,9 @@ def evaluate_file(
 def append_file(
     folder: Path, config: FasterNetConfig, backend: Backend, accuracy: FileAccuracy
 ) -> None:
-    """Append it to the folder's record.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
+    """Append it to the folder's record."""
     kind = {"runtime": backend.runtime, "precision": backend.precision}
-    journal.append(folder / RECORD, [{"config": asdict(config), **kind, **asdict(accuracy)}])
+    journal.append_record(folder / RECORD, config, {**kind, **asdict(accuracy)})
 
 
 def read_files(folder: Path, *, growing: bool = False) -> FileAccuracies:
@@ -125,7 +117,7 @@ def read_files(folder: Path, *, growing: bool = False) -> FileAccuracies:
     return found
 
 
-def _record(entry: dict[str, Any]) -> tuple[Backend, FileAccuracy]:
+def _record(entry: journal.Entry) -> tuple[Backend, FileAccuracy]:
     return Backend(entry.pop("runtime"), entry.pop("precision")), FileAccuracy(**entry)
 
 

@@ -2,21 +2,19 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 from search_spaces.fasternet import FasterNetConfig
 
+Entry = dict[str, Any]  # a JSON object
 R = TypeVar("R")
 
 
-def append(path: Path, entries: list[dict[str, Any]]) -> None:
-    """Append entries, all of them or none, and wait until they are on the disk.
-
-    Raises:
-        OSError: if they cannot be written; the file then ends where it did before.
-    """
+def append(path: Path, entries: Sequence[Mapping[str, object]]) -> None:
+    """Append entries, all of them or none, and wait until they are on the disk."""
     text = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in entries)
     rest = memoryview(text.encode())
     with path.open("ab", buffering=0) as file:  # a buffer would be written again on closing
@@ -30,14 +28,18 @@ def append(path: Path, entries: list[dict[str, Any]]) -> None:
             raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-def read(path: Path, *, growing: bool = False) -> list[dict[str, Any]]:
+def append_record(path: Path, config: FasterNetConfig, record: Mapping[str, object]) -> None:
+    """Append what is known of a network; errors are those of `append`."""
+    append(path, [{"config": asdict(config), **record}])
+
+
+def read(path: Path, *, growing: bool = False) -> list[Entry]:
     """Return all entries; none where there is no file.
 
     While another process appends to it (`growing`), a last line may be half there: it is left out.
 
     Raises:
         ValueError: if a line is cut off or is not a JSON object; the message says which.
-        OSError: if the file cannot be read.
     """
     if not path.exists():
         return []
@@ -51,18 +53,18 @@ def read(path: Path, *, growing: bool = False) -> list[dict[str, Any]]:
 
 
 def read_records(
-    path: Path, parse: Callable[[dict[str, Any]], R], *, what: str, growing: bool = False
+    path: Path, parse: Callable[[Entry], R], *, what: str, growing: bool = False
 ) -> list[tuple[FasterNetConfig, R]]:
     """Return the configs of all entries, each with what `parse` makes of the rest of its entry.
 
     Raises:
         ValueError: if a line is no such record; the message says which.
-        OSError: if the file cannot be read.
     """
     found = []
     for number, entry in enumerate(read(path, growing=growing), start=1):
         try:
-            found.append((take_config(entry), parse(entry)))
+            fields = {name: _tuples(value) for name, value in entry.pop("config").items()}
+            found.append((FasterNetConfig(**fields), parse(entry)))
         except (KeyError, TypeError, AttributeError, ValueError):
             raise ValueError(
                 f"Line {number} of {path} must hold a config and {what}. Restore the file, or "
@@ -71,22 +73,13 @@ def read_records(
     return found
 
 
-def take_config(entry: dict[str, Any]) -> FasterNetConfig:
-    """Take the config out of an entry.
-
-    Raises:
-        KeyError, TypeError, AttributeError, ValueError: if there is none.
-    """
-    return FasterNetConfig(**{k: _tuples(v) for k, v in entry.pop("config").items()})
-
-
 def repair(path: Path) -> None:
     """Drop a last line that was cut off."""
     if path.exists():
         os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
 
 
-def _parsed(line: bytes, path: Path, number: int) -> dict[str, Any]:
+def _parsed(line: bytes, path: Path, number: int) -> Entry:
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError):

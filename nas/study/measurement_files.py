@@ -8,7 +8,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from nas.study.store import MEASUREMENTS, read_measurements, read_run
 from predictors.backends.model import config_identity
@@ -23,11 +23,7 @@ _GZIP = b"\x1f\x8b"
 
 
 def write_entries(path: Path, entries: Sequence[CacheEntry]) -> None:
-    """Write the file; it appears under its name when it is whole.
-
-    Raises:
-        OSError: if it cannot be written; then nothing is left behind.
-    """
+    """Write the file; it appears under its name when it is whole."""
     header = {_HEADER: FORMAT, "fasternas": version("fasternas"), "entries": len(entries)}
     lines = [
         json.dumps(line, separators=(",", ":"), sort_keys=number > 0)
@@ -45,9 +41,8 @@ def read_entries(path: Path) -> list[CacheEntry]:
     Raises:
         ValueError: if it holds anything but measurements, or was cut off; the message names the
             line.
-        OSError: if it cannot be read.
     """
-    found = []
+    found: list[CacheEntry] = []
     lines = _lines(path)
     expected = _expected(path, next(lines, b""))
     for number, line in enumerate(lines, start=2):
@@ -97,8 +92,8 @@ def entries_of_run(folder: Path) -> list[CacheEntry]:
         ]
     except ValueError as error:
         raise ValueError(
-            f"The measurements of {folder} must say where they were timed, but: {error} An older "
-            "fasternas wrote them: measure again."
+            f"The measurements of {folder} must say where they were timed, but: {error} Measure "
+            "again."
         ) from None
 
 
@@ -152,7 +147,7 @@ def _unpacked(raw: IO[bytes]) -> IO[bytes]:
     return gzip.open(raw) if packed else raw  # type: ignore[return-value]
 
 
-def _object(line: bytes) -> dict[str, Any]:
+def _object(line: bytes) -> dict[str, object]:
     try:
         found = json.loads(line, parse_constant=_refuse)
     except (ValueError, RecursionError):

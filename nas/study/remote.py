@@ -12,13 +12,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from search_spaces.io import cache_folder
+from search_spaces.io import cache_folder, reason
 
 PERIOD_S = 120.0
 _ARGUMENTS = ("out", "run", "runs", "networks")  # that may name run folders
 _SAME_S = 1e-6  # between the time of a file here and there
 _GROWING = (".jsonl", ".journal")  # of whole lines, of which the last may be half there
-Names = list[str] | str | None
 State = tuple[int, int, int]  # a file's size, time and number here
 
 
@@ -36,15 +35,12 @@ def local_copies(arguments: argparse.Namespace) -> Iterator[None]:
         yield
 
 
-def _local(names: Names, stack: ExitStack) -> Names:
+def _local(names: object, stack: ExitStack) -> object:
     """Names as they are, URLs as the paths of their copies."""
     if isinstance(names, list):
-        return [_local_one(name, stack) for name in names]
-    return names and _local_one(names, stack)
-
-
-def _local_one(name: str, stack: ExitStack) -> str:
-    return str(stack.enter_context(_copied(name))) if "://" in name else name
+        return [_local(name, stack) for name in names]
+    is_url = isinstance(names, str) and "://" in names
+    return str(stack.enter_context(_copied(str(names)))) if is_url else names
 
 
 @contextmanager
@@ -84,7 +80,7 @@ class RemoteFolder:
         except (ImportError, ValueError) as error:
             raise ValueError(
                 f"`out` must be a folder, or a URL that fsspec knows, but got {url}: "
-                f"{_first_line(error)}."
+                f"{reason(error)}."
             ) from error
         self.url = url
         self._root = str(root).rstrip("/")
@@ -100,11 +96,10 @@ class RemoteFolder:
             RuntimeError: if the URL cannot be reached, or the study there has grown too.
         """
         with self._reaching():
-            there = self._find()
+            there, longer = self._find(), []
             if self.pending.exists():
                 longer = [name for name, path in there.items() if self._is_longer(name, path)]
             else:
-                longer = []
                 self._take_all(there)
         if longer:
             raise RuntimeError(
@@ -193,13 +188,9 @@ class RemoteFolder:
             yield
         except Exception as error:
             raise RuntimeError(
-                f"`out` must be reachable, but {self.url} is not: {_first_line(error)}. What is "
+                f"`out` must be reachable, but {self.url} is not: {reason(error)}. What is "
                 f"new stays in {self.copy}: repeat with --resume."
             ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _state(status: os.stat_result) -> State:

@@ -10,7 +10,6 @@ files.jsonl         what the accuracy of networks loses in files that are not in
 import json
 import logging
 from collections.abc import Generator, Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,7 +37,7 @@ def to_optuna(
 ) -> optuna.trial.FrozenTrial:
     """Return an outcome as a finished trial; a failed one has its error as an attribute."""
     names = distributions(space)
-    attributes: dict[str, Any] = {"number": outcome.number, "genes": list(genes)}
+    attributes: dict[str, object] = {"number": outcome.number, "genes": list(genes)}
     if outcome.scores is None:
         state, values, excess = optuna.trial.TrialState.FAIL, None, None
         attributes["error"] = outcome.error
@@ -97,7 +96,6 @@ class Study:
     Raises:
         RuntimeError: if another process holds the folder.
         ValueError: if a file in it is corrupt.
-        OSError: if it cannot be read or written.
     """
 
     def __init__(
@@ -149,8 +147,8 @@ class Study:
 
     def keep_measurement(self, config: FasterNetConfig, latencies: Latencies) -> None:
         """Record the latency of a network on each device."""
-        entry = {"config": asdict(config), "latencies": latencies.as_json()}
-        journal.append(self.folder / MEASUREMENTS, [entry])
+        record = {"latencies": latencies.as_json()}
+        journal.append_record(self.folder / MEASUREMENTS, config, record)
         self.measurements[config] = latencies
 
     def keep_training(self, config: FasterNetConfig, training: Trained) -> None:
@@ -185,7 +183,7 @@ class Study:
             raise _unreadable(self.folder / TRIALS, error) from None
 
 
-class _Backend(BaseJournalBackend):
+class _WholeLines(BaseJournalBackend):
     """Optuna's journal, of which appends are whole, and whose folder is locked once.
 
     Nobody else writes, so the file is read once; what Optuna has taken in is not kept twice.
@@ -196,7 +194,7 @@ class _Backend(BaseJournalBackend):
         self._entries = journal.read(path, growing=growing)
         self._dropped = 0
 
-    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+    def read_logs(self, log_number_from: int) -> Generator[journal.Entry, None, None]:
         del self._entries[: log_number_from - self._dropped]
         self._dropped = log_number_from
         yield from list(self._entries)
@@ -209,7 +207,7 @@ class _Backend(BaseJournalBackend):
 def _opened(path: Path, growing: bool) -> optuna.Study:  # noqa: FBT001
     """Load the study of a journal, or begin it there."""
     try:
-        storage = optuna.storages.JournalStorage(_Backend(path, growing))
+        storage = optuna.storages.JournalStorage(_WholeLines(path, growing))
         if storage.get_all_studies():
             return optuna.load_study(storage=storage, study_name=_NAME)
     except (KeyError, TypeError, ValueError, AssertionError) as error:
@@ -226,12 +224,12 @@ def _unreadable(path: Path, error: Exception) -> ValueError:
     )
 
 
-def write_run(folder: Path, run: Mapping[str, Any]) -> None:
+def write_run(folder: Path, run: Mapping[str, object]) -> None:
     """Write run.json."""
     atomic_write(folder / RUN, json.dumps(run, indent=2) + "\n")
 
 
-def read_run(folder: Path) -> dict[str, Any]:
+def read_run(folder: Path) -> journal.Entry:
     """Return what run.json says.
 
     Raises:
@@ -252,14 +250,13 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 def read_measurements(folder: Path, *, growing: bool = False) -> dict[FasterNetConfig, Latencies]:
     """Return the latencies that were timed."""
-    return dict(
-        journal.read_records(
-            folder / MEASUREMENTS,
-            lambda entry: Latencies.from_json(entry["latencies"]),
-            what="latencies",
-            growing=growing,
-        )
+    records = journal.read_records(
+        folder / MEASUREMENTS,
+        lambda entry: Latencies.from_json(entry["latencies"]),
+        what="latencies",
+        growing=growing,
     )
+    return dict(records)
 
 
 def hold(folder: Path, *, reading: bool = False) -> IO[bytes]:
@@ -269,7 +266,6 @@ def hold(folder: Path, *, reading: bool = False) -> IO[bytes]:
 
     Raises:
         RuntimeError: if another process holds it.
-        OSError: if the folder is not there, or cannot be written.
     """
     file = (folder / TRIALS).open("rb" if reading else "ab")
     try:
@@ -286,12 +282,9 @@ def hold(folder: Path, *, reading: bool = False) -> IO[bytes]:
 def _is_held(folder: Path) -> bool:
     try:
         with locked(folder / TRIALS, shared=True):
-            pass
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
+            return False
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
 
 
 _JOURNALS = (".journal", ".log")

@@ -26,12 +26,12 @@ Trainings = dict[FasterNetConfig, dict[int, Trained]]  # by epochs
 
 
 class KeepsTrainings(Protocol):
-    """Records longer trainings."""
+    """Keeps how accurate networks are after longer trainings."""
 
     trainings: Trainings
 
     def keep_training(self, config: FasterNetConfig, training: Trained) -> None:
-        """KeepsTrainings how accurate a network is after a longer training."""
+        """Record a longer training."""
 
 
 def train_on(
@@ -76,12 +76,8 @@ def longest(trainings: Mapping[int, Trained]) -> Trained | None:
 
 
 def append_training(folder: Path, config: FasterNetConfig, training: Trained) -> None:
-    """Append a training to the folder's record.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
-    journal.append(folder / TRAININGS, [{"config": asdict(config), **asdict(training)}])
+    """Append a training to the folder's record."""
+    journal.append_record(folder / TRAININGS, config, asdict(training))
 
 
 def read_trainings(folder: Path, *, growing: bool = False) -> Trainings:

@@ -4,16 +4,16 @@ import gzip
 import math
 import zipfile
 import zlib
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from predictors.data.images import SPLIT_NAMES, FoundImages, Images, SplitName, cut, numbered
-from search_spaces.io import short_repr
+from search_spaces.io import reason, short_repr
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,7 +33,7 @@ class ArrayPictures:
 
 
 def found_in_arrays(
-    given: Mapping[SplitName, tuple[Any, Any]], *, resolution: int | None
+    given: Mapping[SplitName, tuple[ArrayLike, ArrayLike]], *, resolution: int | None
 ) -> FoundImages:
     """Return the splits of (pixels, labels); the size is the images' shorter side if not given.
 
@@ -45,23 +45,30 @@ def found_in_arrays(
     arrays = {split: _images(np.asarray(pixels), split) for split, (pixels, _) in given.items()}
     height, width, channels = arrays["train"].shape[1:]
     for split, array in arrays.items():
+        labels_shape = np.shape(given[split][1])
         if array.shape[1:] != (height, width, channels):
             raise ValueError(
                 f"`data` must have images of one shape, but got {[height, width, channels]} in "
                 f"train and {list(array.shape[1:])} in {split}. Make them alike."
             )
-        _refuse_other_length(split, len(array), np.shape(given[split][1]))
+        if labels_shape[:1] != (len(array),):
+            raise ValueError(
+                f"`data` must have one label an image, but got {len(array)} images and "
+                f"{(*labels_shape, 1)[0]} labels in {split}. Check how the arrays were made."
+            )
     classes, labels, remarks = numbered({split: pair[1] for split, pair in given.items()})
     size = resolution or min(height, width)
-    splits = {split: _split(array, labels[split], size) for split, array in arrays.items()}
+    splits = {
+        split: Images(
+            labels=labels[split],
+            pictures=ArrayPictures(pixels=array, resolution=size),
+            rows=np.arange(len(array)),
+        )
+        for split, array in arrays.items()
+    }
     return FoundImages(
         classes=classes, resolution=size, channels=channels, splits=splits, remarks=remarks
     )
-
-
-def _split(array: NDArray[np.uint8], labels: NDArray[np.int64], size: int) -> Images:
-    pictures = ArrayPictures(pixels=array, resolution=size)
-    return Images(labels=labels, pictures=pictures, rows=np.arange(len(array)))
 
 
 def _images(array: NDArray[Any], split: SplitName) -> NDArray[np.uint8]:
@@ -86,15 +93,6 @@ def _images(array: NDArray[Any], split: SplitName) -> NDArray[np.uint8]:
     return shaped
 
 
-def _refuse_other_length(split: SplitName, images: int, labels: tuple[int, ...]) -> None:
-    if labels[:1] != (images,):
-        got = labels[0] if labels else 1
-        raise ValueError(
-            f"`data` must have one label an image, but got {images} images and {got} labels in "
-            f"{split}. Check how the arrays were made."
-        )
-
-
 def _resized(square: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     import torch
 
@@ -102,12 +100,10 @@ def _resized(square: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     resized = torch.nn.functional.interpolate(
         planes, size=(size, size), mode="bilinear", antialias=True
     )
-    pixels: NDArray[np.uint8] = resized.round_().clamp_(0, 255).byte().permute(0, 2, 3, 1).numpy()
-    return pixels
+    return np.asarray(resized.round_().clamp_(0, 255).byte().permute(0, 2, 3, 1).numpy())
 
 
-_Array = NDArray[Any]
-
+Array = NDArray[np.generic]
 _NPZ: dict[SplitName, str] = {"train": "train", "validation": "val", "test": "test"}
 _NPZ_ARRAYS = {
     f"{axis}_{name}": f"{axis}_{_NPZ[split]}"
@@ -127,7 +123,6 @@ def load_npz(path: Path, *, resolution: int | None) -> FoundImages:
 
     Raises:
         ValueError: if the file is none, or its arrays are no images with labels.
-        OSError: if it cannot be read.
     """
     _refuse_no_archive(path)
     try:
@@ -135,13 +130,18 @@ def load_npz(path: Path, *, resolution: int | None) -> FoundImages:
             used = {name: file[name] for name in file.files if name.lower() in _NPZ_ARRAYS}
             unused = sorted(set(file.files) - used.keys())
     except (zipfile.BadZipFile, zlib.error, EOFError, TypeError, ValueError) as error:
-        raise ValueError(_not_readable(path, error)) from error
+        raise _not_readable(path, reason(error)) from error
     arrays = _renamed(path, used)
     pairs = {split: (f"x_{name}", f"y_{name}") for split, name in _NPZ.items()}
     present = {
         split: pair for split, pair in pairs.items() if split == "train" or arrays.keys() & {*pair}
     }
-    _refuse_missing(path, arrays.keys(), {name for pair in present.values() for name in pair})
+    needed = {name for pair in present.values() for name in pair}
+    if missing := sorted(needed - arrays.keys()):
+        raise ValueError(
+            f"`data` must hold the arrays {', '.join(sorted(needed))}, but {path} lacks "
+            f"{', '.join(missing)}. Save them with numpy.savez."
+        )
     given = {split: (arrays[x], arrays[y]) for split, (x, y) in present.items()}
     found = found_in_arrays(given, resolution=resolution)
     return replace(found, remarks=(*found.remarks, *_unused_remark(unused)))
@@ -156,10 +156,10 @@ def _refuse_no_archive(path: Path) -> None:
                 "labels together with numpy.savez."
             )
     if not zipfile.is_zipfile(path):
-        raise ValueError(_not_readable(path, "it is no .npz archive, or not the whole of one"))
+        raise _not_readable(path, "it is no .npz archive, or not the whole of one")
 
 
-def _renamed(path: Path, arrays: dict[str, _Array]) -> dict[str, _Array]:
+def _renamed(path: Path, arrays: Mapping[str, Array]) -> dict[str, Array]:
     """The arrays by the names that `_NPZ` gives their splits."""
     found: dict[str, str] = {}
     for name in arrays:
@@ -179,14 +179,6 @@ def _unused_remark(names: list[str]) -> tuple[str, ...]:
     return (f"{len(names):,} {what} no split's by name and not used: {short_repr(names)}.",)
 
 
-def _refuse_missing(path: Path, names: Set[str], needed: Set[str]) -> None:
-    if not needed <= names:
-        raise ValueError(
-            f"`data` must hold the arrays {', '.join(sorted(needed))}, but {path} lacks "
-            f"{', '.join(sorted(needed - names))}. Save them with numpy.savez."
-        )
-
-
 def is_idx_folder(folder: Path) -> bool:
     """Whether a folder has the training images of MNIST or of a set made like it."""
     return _idx_file(folder, "train-images-idx3-ubyte").is_file()
@@ -199,9 +191,8 @@ def load_idx(folder: Path, *, resolution: int | None) -> FoundImages:
 
     Raises:
         ValueError: if a file is missing or is no IDX file of images or labels.
-        OSError: if one cannot be read.
     """
-    given: dict[SplitName, tuple[Any, Any]] = {}
+    given: dict[SplitName, tuple[ArrayLike, ArrayLike]] = {}
     for split, stem in _IDX.items():
         files = [
             _idx_file(folder, f"{stem}-{part}")
@@ -229,7 +220,7 @@ def _read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise ValueError(_not_readable(path, error)) from error
+        raise _not_readable(path, reason(error)) from error
     magic, start = bytes([0, 0, 8, dimensions]), 4 + 4 * dimensions
     if content[:4] != magic or len(content) < start:
         raise ValueError(
@@ -261,6 +252,7 @@ def load_digits(*, resolution: int | None) -> FoundImages:
     return replace(found, splits={"train": train, "test": test})
 
 
-def _not_readable(path: Path, error: Exception | str) -> str:
-    why = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
-    return f"`data` must be a file that can be read, but {path} cannot: {why}. Get it again."
+def _not_readable(path: Path, why: str) -> ValueError:
+    return ValueError(
+        f"`data` must be a file that can be read, but {path} cannot: {why}. Get it again."
+    )

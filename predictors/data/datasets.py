@@ -43,7 +43,6 @@ def load_data(name: str, *, resolution: int | None = None, seed: int = 0) -> Ima
     Raises:
         ValueError: if there is no such data, something is wrong with them, or the package that
             reads them is missing.
-        OSError: if they cannot be read.
     """
     if resolution is not None and resolution < 1:
         raise ValueError(

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,11 +19,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _GREY = {"1", "L", "LA", "La", "I", "F"}  # PIL's modes without colour, I;16 and its like besides
-
-
-def is_grey(mode: str) -> bool:
-    """Whether a picture of this mode of PIL has no colours."""
-    return mode in _GREY or mode.startswith("I;")
 
 
 def square(image: "Image", *, resolution: int, channels: int) -> NDArray[np.uint8]:
@@ -103,12 +99,7 @@ class DecodedPictures:
             ) from error
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Look:
-    """What the check of a picture found."""
-
-    shorter_side: int
-    grey: bool
+_Look = tuple[int, bool]  # a picture's shorter side, and whether it is grey
 
 
 def found_in_files(
@@ -123,7 +114,7 @@ def found_in_files(
         ValueError: if nothing in `train` can be read.
     """
     looks = {
-        split: list(_in_threads(_looking(files), range(len(files.labels))))
+        split: list(_in_threads(partial(_look, files), range(len(files.labels))))
         for split, files in splits.items()
     }
     seen = [look for look in looks["train"] if look]
@@ -131,8 +122,8 @@ def found_in_files(
         raise ValueError(
             "`data` must hold images, but got none in train that can be read. Check the files."
         )
-    channels = 1 if all(look.grey for look in seen) else 3
-    size = resolution or usual_size([look.shorter_side for look in seen])
+    channels = 1 if all(grey for _, grey in seen) else 3
+    size = resolution or usual_size([shorter_side for shorter_side, _ in seen])
     found: dict[SplitName, Images] = {}
     for split, files in splits.items():
         rows = np.array([i for i, look in enumerate(looks[split]) if look], dtype=np.int64)
@@ -144,18 +135,15 @@ def found_in_files(
     )
 
 
-def _looking(files: PictureFiles) -> Callable[[int], _Look | None]:
-    def look(row: int) -> _Look | None:
-        try:
-            with files.open_image(row) as image:
-                found = _Look(shorter_side=min(image.size), grey=is_grey(image.mode))
-                image.draft(None, _CHECKED_AT)
-                image.load()  # a truncated file shows here only
-        except Exception:  # decoders raise what they like
-            return None
-        return found
-
-    return look
+def _look(files: PictureFiles, row: int) -> _Look | None:
+    try:
+        with files.open_image(row) as image:
+            found = min(image.size), image.mode in _GREY or image.mode.startswith("I;")
+            image.draft(None, _CHECKED_AT)
+            image.load()  # a truncated file shows here only
+    except Exception:  # decoders raise what they like
+        return None
+    return found
 
 
 def _in_threads(function: Callable[[int], _Result], rows: Iterable[int]) -> Iterator[_Result]:
@@ -196,15 +184,12 @@ def _broken_remark(
 def _grey_remark(looks: Mapping[SplitName, list[_Look | None]], channels: int) -> tuple[str, ...]:
     """Say how many images have fewer or more colours than the training images together."""
     seen = [look for found in looks.values() for look in found if look]
-    grey = sum(look.grey for look in seen)
+    grey = sum(is_grey for _, is_grey in seen)
     if channels == 3 and grey:
         return (f"{grey:,} of {len(seen):,} images are grey and were converted to RGB.",)
     if channels == 1 and grey < len(seen):
-        coloured = len(seen) - grey
-        return (
-            f"{coloured:,} of {len(seen):,} images have colours, but none in train, and were "
-            "converted to grey.",
-        )
+        coloured = f"{len(seen) - grey:,} of {len(seen):,} images have colours"
+        return (f"{coloured}, but none in train, and were converted to grey.",)
     return ()
 
 
@@ -228,22 +213,17 @@ def load_folder(root: Path, *, resolution: int | None) -> FoundImages:
 
     Raises:
         ValueError: if there are no class folders, one is empty, or splits have other classes.
-        OSError: if a folder cannot be listed.
     """
     folders, remarks = _split_folders(root)
     trees = {split: _tree(folder) for split, folder in folders.items()}
     classes = tuple(trees["train"].classes)
     for split, folder in folders.items():
         _refuse_other_classes(folder, set(trees[split].classes), set(classes))
-    found = found_in_files(
-        {split: _files(tree) for split, tree in trees.items()},
-        classes=classes,
-        resolution=resolution,
-    )
-    others = [path for tree in trees.values() for path in tree.others]
-    links = [path for tree in trees.values() for path in tree.links]
-    said = (*remarks, *_links_remark(links), *_others_remark(others))
-    return replace(found, remarks=(*said, *found.remarks))
+    files = {split: _files(tree) for split, tree in trees.items()}
+    found = found_in_files(files, classes=classes, resolution=resolution)
+    links = _links_remark([path for tree in trees.values() for path in tree.links])
+    others = _others_remark([path for tree in trees.values() for path in tree.others])
+    return replace(found, remarks=(*remarks, *links, *others, *found.remarks))
 
 
 def _split_folders(root: Path) -> tuple[dict[SplitName, Path], tuple[str, ...]]:
@@ -262,8 +242,7 @@ def _split_folders(root: Path) -> tuple[dict[SplitName, Path], tuple[str, ...]]:
         else:
             found[split] = folder
     if not found:
-        _refuse_bare_splits(others)
-        _refuse_one_around(others)
+        _check_classes(others)
         return {"train": root}, tuple(
             f"The folder {folder} has a split's name, but no class folders, and became a class."
             for folder in others
@@ -280,17 +259,13 @@ def _split_folders(root: Path) -> tuple[dict[SplitName, Path], tuple[str, ...]]:
     )
 
 
-def _refuse_bare_splits(folders: list[Path]) -> None:
-    """Refuse train and test, say, that hold images but no classes, nor are classes."""
+def _check_classes(folders: list[Path]) -> None:
+    """Refuse splits without classes in them, and a folder that is around the splits or classes."""
     if folders and all(folder.name.lower() in SPLIT_NAMES for folder in folders):
         raise ValueError(
             f"`data` must hold a folder for each class in each split, but {folders[0]} holds none. "
             "Move the images of each class into a folder with its name."
         )
-
-
-def _refuse_one_around(folders: list[Path]) -> None:
-    """Refuse a single class with folders in it, which are the splits or the classes."""
     if len(folders) == 1 and _folders(folders[0]):
         raise ValueError(
             f"`data` must have two classes or more, but got 1 ({folders[0].name}). Name "
@@ -395,11 +370,9 @@ def _links_remark(links: list[Path]) -> tuple[str, ...]:
 def _others_remark(others: list[Path]) -> tuple[str, ...]:
     if not others:
         return ()
-    if len(others) == 1:
-        return (
-            f"1 file is no image by its name or in no class folder and was left out: {others[0]}.",
+    what = "file is no image by its name or in no class folder and was left out"
+    if len(others) > 1:
+        what = (
+            "files are no images by their names or in no class folder and were left out, the first"
         )
-    return (
-        f"{len(others):,} files are no images by their names or in no class folder and were left "
-        f"out, the first: {others[0]}.",
-    )
+    return (f"{len(others):,} {what}: {others[0]}.",)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from search_spaces.io import short_repr
 
@@ -26,11 +26,7 @@ class Pictures(Protocol):
     """Images by number, all of one size and one count of channels."""
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Return images as [b, height, width, channels].
-
-        Raises:
-            OSError: if one can no longer be read.
-        """
+        """Return images as [b, height, width, channels]."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,7 +41,7 @@ class Images:
         """Return the number of images."""
         return len(self.labels)
 
-    def pixels(self, indices: Any) -> NDArray[np.uint8]:
+    def pixels(self, indices: ArrayLike) -> NDArray[np.uint8]:
         """Return the images of these indices as [b, height, width, channels], 0 to 255."""
         return self.pictures.read(self.rows[np.asarray(indices, dtype=np.int64)])
 
@@ -74,7 +70,12 @@ def cut(images: Images, *, fraction: float, seed: int) -> tuple[Images, Images]:
     Raises:
         ValueError: if no class has two images.
     """
-    chosen = _chosen(images.labels, fraction, np.random.default_rng(seed))
+    rng, labels = np.random.default_rng(seed), images.labels
+    chosen = np.zeros(len(labels), dtype=np.bool_)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        count = min(max(1, round(fraction * len(members))), len(members) - 1)
+        chosen[rng.permutation(members)[:count]] = True
     if not chosen.any():
         raise ValueError(
             "`data` must have two images of a class at least for a validation split to be cut, but "
@@ -83,21 +84,12 @@ def cut(images: Images, *, fraction: float, seed: int) -> tuple[Images, Images]:
     return images.subset(np.flatnonzero(~chosen)), images.subset(np.flatnonzero(chosen))
 
 
-def _chosen(
-    labels: NDArray[np.int64], fraction: float, rng: np.random.Generator
-) -> NDArray[np.bool_]:
-    chosen = np.zeros(len(labels), dtype=np.bool_)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        count = min(max(1, round(fraction * len(members))), len(members) - 1)
-        chosen[rng.permutation(members)[:count]] = True
-    return chosen
-
-
 Labels = dict[SplitName, NDArray[np.int64]]
 
 
-def numbered(given: Mapping[SplitName, Any]) -> tuple[tuple[str, ...], Labels, tuple[str, ...]]:
+def numbered(
+    given: Mapping[SplitName, ArrayLike],
+) -> tuple[tuple[str, ...], Labels, tuple[str, ...]]:
     """Return the names of the classes, the labels of each split as 0..n-1, and remarks.
 
     The classes are the labels of `train`, in ascending order; their names are those labels.
@@ -109,19 +101,22 @@ def numbered(given: Mapping[SplitName, Any]) -> tuple[tuple[str, ...], Labels, t
     plain = {split: _plain(np.asarray(labels), split) for split, labels in given.items()}
     known = np.unique(plain["train"])
     for split, labels in plain.items():
-        _refuse_unknown(split, labels, known)
+        unknown = sorted({str(label) for label in labels} - {str(label) for label in known})
+        if unknown or labels.dtype.kind != known.dtype.kind:
+            raise ValueError(
+                f"`data` must have the classes of train in every split, but got {split} with "
+                f"{short_repr(unknown)}, which train has not. Label all splits alike."
+            )
     places = {split: np.searchsorted(known, labels) for split, labels in plain.items()}
     classes = tuple(str(label) for label in known)
     if np.array_equal(known, np.arange(len(known))):
         return classes, places, ()
-    shown = (
-        ", ".join(classes) if len(classes) <= 3 else f"{', '.join(classes[:2])}, ... {classes[-1]}"
-    )
-    remark = f"The labels {shown} were numbered 0 to {len(classes) - 1}."
+    shown = classes if len(classes) <= 3 else (*classes[:2], f"... {classes[-1]}")
+    remark = f"The labels {', '.join(shown)} were numbered 0 to {len(classes) - 1}."
     return classes, places, (remark,)
 
 
-def _plain(labels: NDArray[Any], split: SplitName) -> NDArray[Any]:
+def _plain(labels: NDArray[Any], split: SplitName) -> NDArray[np.generic]:
     """The labels of a split as a vector of int64 or of text."""
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -138,12 +133,3 @@ def _plain(labels: NDArray[Any], split: SplitName) -> NDArray[Any]:
             f"{split}. Convert them, for example with labels.astype(int)."
         )
     return labels if labels.dtype.kind == "U" else labels.astype(np.int64)
-
-
-def _refuse_unknown(split: SplitName, labels: NDArray[Any], known: NDArray[Any]) -> None:
-    unknown = sorted({str(label) for label in labels} - {str(label) for label in known})
-    if unknown or labels.dtype.kind != known.dtype.kind:
-        raise ValueError(
-            f"`data` must have the classes of train in every split, but got {split} with "
-            f"{short_repr(unknown)}, which train has not. Label all splits alike."
-        )

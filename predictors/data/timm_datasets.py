@@ -6,7 +6,7 @@ NAME@FOLDER says where a set lies, or where it is to be kept.
 import io
 import itertools
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
@@ -42,13 +42,14 @@ def found_in_streams(
 
     Raises:
         ValueError: if a split has no images.
-        OSError: if the disk is full.
     """
-    size = resolution or _size_of_first(streams["train"])
-    kept = {split: _kept(stream, split, size) for split, stream in streams.items()}
-    if all(_grey(pixels) for pixels, _ in kept.values()):
+    if resolution is None:
+        first = itertools.islice(streams["train"], _LOOKED_AT)
+        resolution = usual_size([min(image.size) for image, _ in first])
+    kept = {split: _kept(stream, split, resolution) for split, stream in streams.items()}
+    if all((image == image[..., :1]).all() for pixels, _ in kept.values() for image in pixels):
         kept = {split: (pixels[..., :1], labels) for split, (pixels, labels) in kept.items()}
-    found = found_in_arrays(kept, resolution=size)
+    found = found_in_arrays(kept, resolution=resolution)
     announced = sum(len(stream) for stream in streams.values())
     missing = announced - sum(len(labels) for _, labels in kept.values())
     remarks = found.remarks
@@ -57,10 +58,6 @@ def found_in_streams(
         remarks = (remark, *remarks)
     classes = names if len(names) == len(found.classes) else found.classes
     return replace(found, classes=classes, remarks=remarks)
-
-
-def _size_of_first(stream: ImageStream) -> int:
-    return usual_size([min(image.size) for image, _ in itertools.islice(stream, _LOOKED_AT)])
 
 
 def _kept(
@@ -79,11 +76,6 @@ def _kept(
     return pixels, np.array(labels, dtype=np.int64)
 
 
-def _grey(pixels: NDArray[np.uint8]) -> bool:
-    """Whether red, green and blue are the same in all images."""
-    return all(bool((image == image[..., :1]).all()) for image in pixels)
-
-
 _PACKAGES = {
     "hfds": "datasets",
     "wds": "webdataset",
@@ -92,10 +84,6 @@ _PACKAGES = {
 }
 PREFIXES = tuple(_PACKAGES)
 _TORCH = ("cifar10", "cifar100", "fashion_mnist", "kmnist", "mnist")
-_NAMES: dict[SplitName, tuple[str, ...]] = {
-    "validation": ("validation", "valid", "val"),
-    "test": ("test",),
-}
 
 
 def is_named(name: str) -> bool:
@@ -122,24 +110,19 @@ def load_named(name: str, *, resolution: int | None) -> FoundImages:
     try:
         return load(f"{prefix}/{own}", folder or None, resolution)
     except Exception as error:  # each package has its own, and its assertions
-        why = one_line(error)
         raise ValueError(
-            f"`data` {name} cannot be read: {why[:300].rstrip('.')}. Check its name, its place and "
-            "the connection."
+            f"`data` {name} cannot be read: {one_line(error)[:300].rstrip('.')}. Check its name, "
+            "its place and the connection."
         ) from error
 
 
 def _from_torch(name: str, folder: str | None, resolution: int | None) -> FoundImages:
     if name.partition("/")[2] not in _TORCH or folder is None:
         raise ValueError(f"of torchvision's sets it takes torch/{'|'.join(_TORCH)}@FOLDER")
-    opened = {split: _opened(name, folder, split, download=True) for split in ("train", "test")}
-    found = found_in_arrays(
-        {
-            "train": (np.asarray(opened["train"].data), opened["train"].targets),
-            "test": (np.asarray(opened["test"].data), opened["test"].targets),
-        },
-        resolution=resolution,
-    )
+    splits: tuple[SplitName, ...] = ("train", "test")
+    opened = {split: _opened(name, folder, split, download=True) for split in splits}
+    given = {split: (np.asarray(opened[split].data), opened[split].targets) for split in opened}
+    found = found_in_arrays(given, resolution=resolution)
     return replace(found, classes=tuple(opened["train"].classes))
 
 
@@ -157,7 +140,8 @@ def _from_hub(name: str, folder: str | None, resolution: int | None) -> FoundIma
         readers[split] = _opened(name, folder, own, **columns).reader
     given = {split: np.array(list(reader.iter_targets())) for split, reader in readers.items()}
     remarks: tuple[str, ...] = ()
-    if _hidden(given.get("test")):
+    test = given.get("test")
+    if test is not None and test.dtype.kind == "i" and (test < 0).all():  # -1, as ImageNet's
         del given["test"]
         remarks = ("The test split has no labels and was left out.",)
     names = tuple(train.class_to_idx)
@@ -170,11 +154,6 @@ def _from_hub(name: str, folder: str | None, resolution: int | None) -> FoundIma
     }
     found = found_in_files(files, classes=classes, resolution=resolution)
     return replace(found, remarks=(*remarks, *renumbered, *found.remarks))
-
-
-def _hidden(labels: NDArray[Any] | None) -> bool:
-    """Whether labels are withheld, as those of ImageNet's test split: -1 throughout."""
-    return labels is not None and labels.dtype.kind == "i" and bool((labels < 0).all())
 
 
 def _columns(name: str, folder: str | None) -> dict[str, str]:
@@ -201,12 +180,14 @@ def _hub_files(reader: Any, labels: NDArray[np.int64], name: str) -> PictureFile
     )
 
 
-def _other_splits(present: Iterable[str]) -> Iterator[tuple[SplitName, str]]:
+def _other_splits(present: Container[str]) -> Iterator[tuple[SplitName, str]]:
     """Our name and the set's own of the validation and the test split, where it has one."""
-    for split, names in _NAMES.items():
-        own = next((name for name in names if name in present), None)
-        if own is not None:
-            yield split, own
+    names = ("validation", "valid", "val")
+    validation = next((name for name in names if name in present), None)
+    if validation is not None:
+        yield "validation", validation
+    if "test" in present:
+        yield "test", "test"
 
 
 def _from_stream(name: str, folder: str | None, resolution: int | None) -> FoundImages:

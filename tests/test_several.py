@@ -157,10 +157,10 @@ def test_the_pairs_are_those_that_there_are() -> None:
 
 
 def test_what_is_not_given_is_as_on_the_device() -> None:
-    asked = Namespace(device="cpu", runtime=None, precision="fp32,int8", threads=2)
+    asked = Namespace(device="cpu", runtime=None, precision=("fp32", "int8"), threads=2)
     two = (Backend(threads=2), Backend(precision="int8", threads=2))
     assert spec_of(asked, []) == DeviceSpec(name="cpu", backends=two)
-    asked = Namespace(device="cpu", runtime="openvino,ncnn", precision=None, threads=None)
+    asked = Namespace(device="cpu", runtime=("openvino", "ncnn"), precision=None, threads=None)
     two = (Backend("openvino"), Backend("ncnn"))
     assert spec_of(asked, []) == DeviceSpec(name="cpu", backends=two)
 

@@ -19,9 +19,8 @@ from nas.bench import (
 )
 from nas.bench_subjects import Row, Subject, model_subjects, operator_subjects
 from nas.cli.arguments import add_action, add_json, word
-from nas.cli.device_options import add_device, add_timing
 from nas.cli.progress import print_table
-from nas.cli.specs import open_asked
+from nas.cli.specs import add_device, add_timing, open_asked
 from nas.quantities import format_ms
 from predictors.backends.model import batched
 from search_spaces.fasternet import FASTERNET
@@ -51,12 +50,14 @@ def run_bench(arguments: argparse.Namespace) -> int:
     subjects = _subjects(arguments)
     folder = _folder(arguments)
     coming = bench(subjects, device, folder, repeats=arguments.repeats)
-    print(f"{len(subjects)} networks, {GROUP} at a time, on {device.description}; {folder}",
-          file=sys.stderr)  # fmt: skip
+    heading = f"{len(subjects)} networks, {GROUP} at a time, on {device.description}; {folder}"
+    print(heading, file=sys.stderr)
     rows = list(_watched(coming, len(subjects)))
     if not any(row.latency for row in rows):
-        raise RuntimeError(f"`network` must be one that {device.name} can run, but got "
-                           f"{rows[0].subject.model.name}: {rows[0].failed}")  # fmt: skip
+        raise RuntimeError(
+            f"`network` must be one that {device.name} can run, but got "
+            f"{rows[0].subject.model.name}: {rows[0].failed}"
+        )
     rows = in_order(rows, subjects)
     write_bench(folder, topic, rows, machine_facts({device.name: device}))
     if arguments.json:
@@ -78,7 +79,8 @@ def _folder(arguments: argparse.Namespace) -> Path:
         return Path(arguments.out)
     threads = f"{arguments.threads}-threads" if arguments.threads else ""
     batch = f"batch-{arguments.batch}" if arguments.batch > 1 else ""
-    chosen = [word for word in (arguments.runtime, arguments.precision, threads, batch) if word]
+    backends = (*(arguments.runtime or ()), *(arguments.precision or ()))
+    chosen = [word for word in (*backends, threads, batch) if word]
     return default_folder(arguments.topic, arguments.device, *chosen)
 
 

@@ -5,8 +5,8 @@ import json
 import sys
 
 from nas.cli.arguments import add_action, add_json, cores, either
-from nas.cli.device_options import PRECISIONS
 from nas.cli.progress import print_table
+from nas.cli.specs import PRECISIONS
 from predictors.backends.table import find_runtime, runtime_names
 from predictors.devices.boards import (
     Board,

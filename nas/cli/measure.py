@@ -6,12 +6,10 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from nas.cli.arguments import add_json
-from nas.cli.device_options import add_device, add_timing
 from nas.cli.progress import print_table
-from nas.cli.specs import open_asked
+from nas.cli.specs import add_device, add_timing, open_asked
 from nas.networks import find_network
 from nas.quantities import format_count, format_ms
 from nas.report.tables import backends_differ, reading_of
@@ -43,9 +41,9 @@ def run_measure(arguments: argparse.Namespace) -> int:
         print(json.dumps([_record(model, m, timed[0]) for model, m in timed], indent=2))
         return 0
     tell = backends_differ([(reading_of(m),) for _, m in timed])
-    print_table(["network", "latency ms", "interval", "images/s", "source", *(["in"] * tell),
-                 "MACs", "GFLOPS", "params"],
-                [_cells(model, m, tell_form=tell) for model, m in timed])  # fmt: skip
+    backend, numbers = ["in"] * tell, ["MACs", "GFLOPS", "params"]
+    header = ["network", "latency ms", "interval", "images/s", "source", *backend, *numbers]
+    print_table(header, [_cells(model, m, tell_backend=tell) for model, m in timed])
     (first, reference), *others = timed
     for model, m in others:
         print(compare(reference, m).words(first.name, model.name))
@@ -65,29 +63,36 @@ def how_measured(measurements: Sequence[Latency]) -> list[str]:
         counts.update(context.counts)
     found = []
     if counts["left_out"]:
-        found.append(f"{counts['left_out']} of {counts['samples']} samples were preempted and "
-                     "left out.")  # fmt: skip
+        found.append(
+            f"{counts['left_out']} of {counts['samples']} samples were preempted and left out."
+        )
     if counts["rounds_left_out"]:
-        found.append(f"{counts['rounds_left_out']} of {counts['rounds']} rounds, in which the "
-                     "machine was slowed down, were left out.")  # fmt: skip
+        found.append(
+            f"{counts['rounds_left_out']} of {counts['rounds']} rounds, in which the machine was "
+            "slowed down, were left out."
+        )
     if any(m.unstable for m in measurements):
         found.append("unstable: +-2 % was not reached in the time that a measurement may take.")
     return found
 
 
-def _cells(model: Model, m: Latency, *, tell_form: bool) -> list[str]:
+def _cells(model: Model, m: Latency, *, tell_backend: bool) -> list[str]:
     speed = model.gflops(m.median_ms)
-    return [model.name, format_ms(m.median_ms), f"{format_ms(m.low_ms)} - {format_ms(m.high_ms)}",
-            format_count(model.images_per_s(m.median_ms)),
-            m.source + (", unstable" if m.unstable else ""),
-            *([reading_of(m).backend] * tell_form),
-            "-" if model.macs is None else format_count(model.macs),
-            "-" if speed is None else format_ms(speed),
-            "-" if model.params is None else format_count(model.params)]  # fmt: skip
+    return [
+        model.name,
+        format_ms(m.median_ms),
+        f"{format_ms(m.low_ms)} - {format_ms(m.high_ms)}",
+        format_count(model.images_per_s(m.median_ms)),
+        m.source + (", unstable" if m.unstable else ""),
+        *([reading_of(m).backend] * tell_backend),
+        "-" if model.macs is None else format_count(model.macs),
+        "-" if speed is None else format_ms(speed),
+        "-" if model.params is None else format_count(model.params),
+    ]
 
 
-def _record(model: Model, m: Latency, first: Timed) -> dict[str, Any]:
-    record = {
+def _record(model: Model, m: Latency, first: Timed) -> dict[str, object]:
+    record: dict[str, object] = {
         "name": model.name,
         "median_ms": m.median_ms,
         "low_ms": m.low_ms,

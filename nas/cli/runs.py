@@ -4,10 +4,14 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nas.cli.arguments import add_json, word
 from nas.cli.progress import print_table
 from search_spaces.fasternet import SPACES
+
+if TYPE_CHECKING:
+    from nas.report.model import ReportModel
 
 _RUN, _REPAIR = "a folder that `fasternas search` wrote", "drop a last line that was cut off"
 
@@ -75,8 +79,7 @@ def add_merge_options(parser: argparse.ArgumentParser) -> None:
 def run_merge(arguments: argparse.Namespace) -> int:
     """`fasternas merge`: make one run of several, write its front and print it."""
     from nas.merge import merge_runs
-    from nas.report import tables
-    from nas.report.model import ReportModel, closing_words, write_report
+    from nas.report.model import ReportModel, write_report
     from nas.run_folder import read_only_run
 
     out = Path(arguments.out)
@@ -88,13 +91,21 @@ def run_merge(arguments: argparse.Namespace) -> int:
         "trials were of a network that another one has",
         file=sys.stderr,
     )
-    if arguments.json:
+    print_front(model, as_json=arguments.json)
+    return 0
+
+
+def print_front(model: "ReportModel", *, as_json: bool) -> None:
+    """Print the front of a run, and what is to be known of it."""
+    from nas.report import tables
+    from nas.report.model import closing_words
+
+    if as_json:
         print(json.dumps(tables.rows(model.front), indent=2))
-        return 0
+        return
     print_table(*tables.table(model.front))
     for line in closing_words(model):
         print(line, file=sys.stderr)
-    return 0
 
 
 def add_spaces_options(parser: argparse.ArgumentParser) -> None:

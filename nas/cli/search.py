@@ -1,7 +1,6 @@
 """`fasternas search`: from its arguments to the front."""
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -21,9 +20,9 @@ from nas.cli.arguments import (
     word,
     words,
 )
-from nas.cli.device_options import add_devices
-from nas.cli.progress import print_table, show_search
-from nas.cli.specs import folder_name, specs_of
+from nas.cli.progress import show_search
+from nas.cli.runs import print_front
+from nas.cli.specs import add_devices, folder_name, specs_of
 from nas.study.options import AccuracyOption, SearchOptions
 
 if TYPE_CHECKING:
@@ -100,17 +99,13 @@ def run_search(arguments: argparse.Namespace) -> int:
     """`fasternas search`: calibrate, search, verify; print the front."""
     from nas.devices import descriptions, remarks
     from nas.pipeline import run_pipeline
-    from nas.report import tables
-    from nas.report.model import ReportModel, closing_words, write_report
-    from nas.run_folder import give_up, keep_remarks, resume_run, start_run
+    from nas.report.model import ReportModel, write_report
+    from nas.run_folder import give_up, keep_remarks
 
     folder = _folder(arguments)
     ready = _prepared(arguments, folder)
     workers = _workers(arguments, ready.options)
-    if arguments.resume:
-        run = resume_run(folder, ready.options, repair=arguments.repair, fresh=arguments.fresh)
-    else:
-        run = start_run(folder, ready.options, fresh=arguments.fresh)
+    run = _run(arguments, folder, ready.options)
     timeout_s = arguments.trial_timeout and arguments.trial_timeout / 1e3
     for remark in ready.remarks:
         print(remark, file=sys.stderr)
@@ -132,15 +127,18 @@ def run_search(arguments: argparse.Namespace) -> int:
         run.close()
     for remark in remarks(run.devices):
         print(remark, file=sys.stderr)
-    if arguments.json:
-        print(json.dumps(tables.rows(model.front), indent=2))
-    else:
-        print_table(*tables.table(model.front))
-        for line in closing_words(model):
-            print(line, file=sys.stderr)
+    print_front(model, as_json=arguments.json)
     if behind:
         print(f"fasternas: error: {behind}", file=sys.stderr)
     return 2 if behind else 0
+
+
+def _run(arguments: argparse.Namespace, folder: Path, options: SearchOptions) -> "Run":
+    from nas.run_folder import resume_run, start_run
+
+    if arguments.resume:
+        return resume_run(folder, options, repair=arguments.repair, fresh=arguments.fresh)
+    return start_run(folder, options, fresh=arguments.fresh)
 
 
 def _mirror(url: str | None, run: "Run") -> "Mirror | None":
@@ -187,13 +185,19 @@ def _prepared(arguments: argparse.Namespace, folder: Path) -> "Prepared":
     options = SearchOptions(
         devices=specs_of(arguments, run=folder if arguments.resume else None),
         space=arguments.space,
-        trials=_trials(arguments, folder), parallel=arguments.parallel,
-        seed=arguments.seed, searcher=arguments.searcher,
-        resolutions=arguments.resolution, activations=arguments.activation,
-        classes=arguments.classes, data=arguments.data or "",
-        accuracy=_accuracy(arguments, folder), epochs=arguments.epochs,
-        progressive=arguments.progressive, weights=arguments.weights or "",
-    )  # fmt: skip
+        trials=_trials(arguments, folder),
+        parallel=arguments.parallel,
+        seed=arguments.seed,
+        searcher=arguments.searcher,
+        accuracy=_accuracy(arguments, folder),
+        data=arguments.data or "",
+        epochs=arguments.epochs,
+        progressive=arguments.progressive,
+        weights=arguments.weights or "",
+        resolutions=arguments.resolution,
+        activations=arguments.activation,
+        classes=arguments.classes,
+    )
     automatic = arguments.accuracy == "auto" and not arguments.resume
     return prepared(options, automatic=automatic, minutes=arguments.time and arguments.time / 60e3)
 

@@ -1,14 +1,16 @@
-"""The devices of a command, each with its backends and its budget, from the arguments."""
+"""The devices of a command: the options that name them, and what follows from these."""
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
+from nas.cli.arguments import by_device, device, either, positive, words
 from nas.devices import file_name
 from nas.quantities import format_ms
+from predictors.backends.table import Precision, runtime_names
 from predictors.devices.device import Device, Network
 from predictors.devices.registry import backend_of, open_spec
 from predictors.devices.several import backend_pairs
@@ -18,6 +20,47 @@ from search_spaces.fasternet import FASTERNET
 from search_spaces.io import one_line
 
 T = TypeVar("T")
+
+PRECISIONS = f"{either(get_args(Precision))}, what the runtime has"
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add one device, and how it times."""
+    text = "see `fasternas devices` (cpu); boards of one kind: pi1,pi2"
+    parser.add_argument("--device", type=device, default="cpu", help=text)
+    _add_how(parser, words, int)
+
+
+def add_devices(parser: argparse.ArgumentParser) -> None:
+    """Add one device or, by naming the option again, several; and how each times."""
+    text = (
+        "see `fasternas devices` (cpu); boards of one kind: pi1,pi2; again for each further "
+        "device, with a budget of its own"
+    )
+    parser.add_argument("--device", type=device, action="append", help=text)
+    _add_how(parser, by_device(words), by_device(int))
+
+
+def _add_how(
+    parser: argparse.ArgumentParser, names: Callable[[str], object], number: Callable[[str], object]
+) -> None:
+    add = parser.add_argument
+    text = (
+        f"{either(runtime_names())}, or auto: what is fastest; of several with commas, each "
+        "network's fastest (as registered, or onnxruntime)"
+    )
+    add("--runtime", type=names, help=text)
+    add("--precision", type=names, help=f"{PRECISIONS}, or several (as registered, or fp32)")
+    add("--threads", type=number, help="threads of one inference (as registered, or 1)")
+
+
+def add_timing(parser: argparse.ArgumentParser) -> None:
+    """Add how many images, and how many processes."""
+    add = parser.add_argument
+    text = "images that one inference takes (1)"
+    add("--batch", type=positive, default=1, metavar="N", help=text)
+    text = "fresh processes that time each network (7)"
+    add("--repeats", type=positive, default=7, metavar="N", help=text)
 
 
 def specs_of(arguments: argparse.Namespace, *, run: Path | None) -> tuple[DeviceSpec, ...]:
@@ -55,20 +98,20 @@ def spec_of(
     """Return one device with the backends to time in: as given, as registered, or the fastest.
 
     The runtime `auto` is that of the run to go on with, or else the one in which the networks are
-    fastest. Several runtimes or precisions have commas between them.
+    fastest.
 
     Raises:
         ValueError, RuntimeError: as `specs_of`.
     """
-    name, runtime, precision = arguments.device, arguments.runtime, arguments.precision
-    if "," in f"{runtime}{precision}":
-        known = backend_of(name, threads=arguments.threads)
-        runtimes, precisions = (
-            _parts(runtime or known.runtime),
-            _parts(precision or known.precision),
-        )
-        return DeviceSpec(name=name, backends=backend_pairs(runtimes, precisions, known.threads))
-    wanted = backend_of(name, runtime=runtime, threads=arguments.threads, precision=precision)
+    name, threads = arguments.device, arguments.threads
+    runtimes: Sequence[str] = arguments.runtime or ()
+    precisions: Sequence[str] = arguments.precision or ()
+    if len(runtimes) > 1 or len(precisions) > 1:
+        known = backend_of(name, threads=threads)
+        pairs = (runtimes or [known.runtime], precisions or [known.precision])
+        return DeviceSpec(name=name, backends=backend_pairs(*pairs, known.threads))
+    runtime, precision = (next(iter(asked), None) for asked in (runtimes, precisions))
+    wanted = backend_of(name, runtime=runtime, threads=threads, precision=precision)
     if wanted.runtime == "auto":
         known_runtime = None if run is None else _runtime_of(run, name)
         wanted = replace(wanted, runtime=known_runtime or _fastest(name, networks, wanted))
@@ -78,10 +121,6 @@ def spec_of(
 def open_asked(arguments: argparse.Namespace, networks: Sequence[Network]) -> Device:
     """Open the device that the arguments ask for."""
     return open_spec(spec_of(arguments, networks))
-
-
-def _parts(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",")]
 
 
 def _runtime_of(run: Path, name: str) -> str:

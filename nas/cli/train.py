@@ -1,6 +1,7 @@
 """`fasternas train`: from configs, or a run's front, to trained weights."""
 
 import argparse
+import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,11 +17,13 @@ from nas.cli.arguments import (
     word,
     words,
 )
-from nas.cli.progress import TrainingBars
+from nas.cli.measure import how_measured
+from nas.cli.progress import TrainingBars, print_table
 
 if TYPE_CHECKING:
     from nas.finetune.jobs import Job, JobUpdate
     from nas.finetune.request import TrainingRequest
+    from nas.finetune.result import TrainingResult
     from nas.finetune.trackers import Trackers
     from nas.ray_workers import Allocation, WorkerRequest
 
@@ -73,13 +76,13 @@ def _setting(text: str) -> tuple[str, str]:
 
 def run_train(arguments: argparse.Namespace) -> int:
     """`fasternas train`: train each network to its end, and say what came of it."""
-    from nas.cli.final import Finish
+    from nas.finetune.finalize import Finalizer
     from nas.finetune.jobs import is_finished
     from nas.finetune.trackers import open_trackers
 
     jobs, remarks = _request(arguments).jobs()
     request, allocation = _workers(arguments)
-    finish = Finish(jobs, arguments.device, on_gpu=allocation.gpus > 0)
+    finalizer = Finalizer(jobs, arguments.device, on_gpu=allocation.gpus > 0)
     for remark in remarks:
         print(remark, file=sys.stderr)
     waiting = [job for job in jobs if not is_finished(job)]
@@ -89,10 +92,42 @@ def run_train(arguments: argparse.Namespace) -> int:
             failed = _in_ray(waiting, request, arguments.ray, log)
         elif waiting:
             _here(waiting[0], allocation, log)
-    failed |= finish.run([job for job in jobs if job.name not in failed], as_json=arguments.json)
+    trained = [job for job in jobs if job.name not in failed]
+    for line in finalizer.run(trained):
+        print(line, file=sys.stderr, flush=True)
+    _print_results(
+        [(job, result) for job in trained if (result := finalizer.results.get(job.name))],
+        as_json=arguments.json,
+    )
+    failed |= finalizer.errors
     for name, error in failed.items():
         print(f"fasternas: error: {name}: {error}", file=sys.stderr)
     return 2 if failed else 0
+
+
+def _print_results(results: "Sequence[tuple[Job, TrainingResult]]", *, as_json: bool) -> None:
+    """Print the final table, and how its latencies came about."""
+    from nas.finetune.finalize import tables_of
+    from nas.finetune.result import final_row, final_table
+    from predictors.devices.device import HOW_TO_ATTACH
+
+    if as_json:
+        rows = [{**final_row(result), "folder": str(job.folder)} for job, result in results]
+        print(json.dumps(rows, indent=2))
+        return
+    if not results:
+        return
+    print_table(*final_table([result for _, result in results]))
+    latencies = [latency for _, result in results for latency, _ in result.on_each]
+    for remark in how_measured(latencies):
+        print(remark, file=sys.stderr)
+    if any(latency.source == "predicted" for latency in latencies):
+        print(HOW_TO_ATTACH, file=sys.stderr)
+    for table, networks in tables_of([job for job, _ in results]).items():
+        print(
+            f"{table} holds the table, {networks} a folder for each network with its model card.",
+            file=sys.stderr,
+        )
 
 
 def _request(arguments: argparse.Namespace) -> "TrainingRequest":

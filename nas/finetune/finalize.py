@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from nas.devices import Devices, descriptions, measure_each
+from nas.devices import Devices, descriptions, measure_each, open_devices, remarks
 from nas.finetune.export import Export, RealImages, export_each
-from nas.finetune.folder import CONFIG, RECIPE, WEIGHTS
+from nas.finetune.folder import CONFIG, RECIPE, TRAINED, WEIGHTS
 from nas.finetune.jobs import Job, data_of, finished, loaders_here
-from nas.finetune.result import TrainingResult, read_result
+from nas.finetune.model_card import write_card
+from nas.finetune.result import FINAL, TrainingResult, keep_result, read_result, write_final
+from nas.finetune.select import NOWHERE, check_study_devices, devices_for
 from predictors.backends.model import Model, checkpoint_model, config_model, identity
 from predictors.backends.table import Run, find_formats, find_runtime
 from predictors.cost import cost
@@ -24,6 +26,7 @@ from predictors.devices.spec import ONNXRUNTIME, DeviceSpec
 from predictors.measurement import Backend
 from predictors.training.batches import evaluation_batches
 from predictors.training.evaluate import EvalResult, Logits, Split, count_correct
+from predictors.training.workers import usable_device
 from search_spaces.checkpoint import Checkpoint, read_checkpoint
 from search_spaces.io import one_line
 
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
 COMPARED_IMAGES = 500  # of the validation split: an exported file and torch
 _AT_ONCE = 250
+_LATER = "The weights are kept. To time them later, give the command again with --resume."
 
 
 def finalize(
@@ -179,3 +183,94 @@ def _on(device: torch.device, checkpoint: Checkpoint) -> Logits:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+class Finalizer:
+    """What is done when trainings are over, and where; what can be checked before is.
+
+    `results` has what came of the networks, `errors` what went wrong, by network or device.
+
+    Raises:
+        ValueError: if there is no device of the name that was asked, or a run's options are wrong.
+        RuntimeError: if that device does not answer.
+    """
+
+    def __init__(self, jobs: Sequence[Job], device: str | None, *, on_gpu: bool) -> None:
+        self.results: dict[str, TrainingResult] = {}
+        self.errors: dict[str, str] = {}
+        self._devices = {j.name: devices_for(j.run, device, network=j.name) for j in jobs}
+        self._timed = device != NOWHERE
+        self._of_study = device is None  # whose device is then to be the same
+        self._processor = usable_device("auto" if on_gpu else "cpu")
+        if device is not None and self._timed:
+            open_devices(next(iter(self._devices.values())))
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[str]:
+        """Export, evaluate and time; yield what is done next and what is to be known, in lines."""
+        for job in jobs:
+            yield f"{job.name}: exporting and judging"
+            self._finalize(job)
+        done = [job for job in jobs if job.name in self.results]
+        write_tables(done)  # timing may be interrupted
+        for specs, group in self._by_devices(done):
+            names = " + ".join(spec.name for spec in specs)
+            yield f"timing {len(group)} on {names}"
+            try:
+                yield from self._time(group, specs)
+            except (ValueError, RuntimeError) as error:
+                self.errors[names] = f"{one_line(error)} {_LATER}"
+        write_tables(done)
+
+    def _finalize(self, job: Job) -> None:
+        devices = self._devices[job.name]
+        try:
+            result = finalize(job, devices, timed=self._timed, processor=self._processor)
+        except (ValueError, RuntimeError) as error:
+            self.errors[job.name] = one_line(error)
+            return
+        self._keep(job, result)
+
+    def _by_devices(
+        self, jobs: Sequence[Job]
+    ) -> Iterator[tuple[tuple[DeviceSpec, ...], list[Job]]]:
+        """Those that are to be timed, by where; budgets make no difference."""
+        groups: dict[tuple[DeviceSpec, ...], list[Job]] = {}
+        for job in jobs:
+            specs = tuple(replace(spec, budget_ms=None) for spec in self._devices[job.name])
+            if self._timed and self.results[job.name].latencies is None:
+                groups.setdefault(specs, []).append(job)
+        yield from groups.items()
+
+    def _time(self, jobs: Sequence[Job], specs: Sequence[DeviceSpec]) -> list[str]:
+        pairs = [(job, self.results[job.name]) for job in jobs]
+        devices = open_devices(specs)
+        for run in dict.fromkeys(job.run for job in jobs if job.run and self._of_study):
+            check_study_devices(run, devices)
+        for job, result in zip(jobs, time_each(pairs, devices), strict=True):
+            self._keep(job, result)
+        return list(remarks(devices))
+
+    def _keep(self, job: Job, result: TrainingResult) -> None:
+        self.results[job.name] = result
+        keep_result(job.folder, result)
+        write_card(job, result)
+
+
+def tables_of(jobs: Sequence[Job]) -> dict[Path, Path]:
+    """Return where tables go, and of which folder: into the run's, or beside the networks'."""
+    found = {}
+    for job in jobs:
+        networks = job.folder.parent
+        in_run = job.run is not None and networks == job.run / TRAINED
+        found[(networks.parent if in_run else networks) / FINAL] = networks
+    return found
+
+
+def write_tables(jobs: Sequence[Job]) -> None:
+    """Write what is known of the networks, and of others in the same folders.
+
+    Raises:
+        OSError: if a table cannot be written.
+    """
+    for table, networks in tables_of(jobs).items():
+        write_final(table, networks)

@@ -69,8 +69,10 @@ def find_networks(name: str, pick: str) -> list[Picked]:
     if path.is_dir():
         return from_run(path, pick)
     if not path.is_file():
-        raise ValueError(f"`network` must be a run folder, a config file or {', '.join(FASTERNET)},"
-                         f" but {name!r} is none. Check the path.")  # fmt: skip
+        raise ValueError(
+            f"`network` must be a run folder, a config file or {', '.join(FASTERNET)},"
+            f" but {name!r} is none. Check the path."
+        )
     return [Picked(name=path.stem, config=load_config(path))]
 
 
@@ -86,8 +88,7 @@ def from_run(run: Path, pick: str) -> list[Picked]:
     """
     read_run(run)
     points = picked(front_of(run), pick)
-    found = [Picked(name=p.name, config=load_config(run / p.file), run=run)
-             for p in points]  # fmt: skip
+    found = [Picked(name=p.name, config=load_config(run / p.file), run=run) for p in points]
     missing = (count_of(pick) or 0) - len(found)
     if missing <= 0:
         return found
@@ -139,23 +140,29 @@ def count_of(pick: str) -> int | None:
     if pick in ("best", "knee", "all"):
         return None
     if not re.fullmatch("0*[1-9][0-9]{0,5}", pick, re.ASCII):
-        raise ValueError("`pick` must be best, knee, all or a whole number from 1, but got "
-                         f"{short_repr(pick)}.")  # fmt: skip
+        raise ValueError(
+            f"`pick` must be best, knee, all or a whole number from 1, but got {short_repr(pick)}."
+        )
     return int(pick)
 
 
 def remark_on(run: str, networks: Sequence[Picked], pick: str) -> str:
     """Return a line where a run's front has fewer networks than were asked for, else nothing."""
     wanted = count_of(pick) or 0
-    after = [f"{network.name}{' (its latency is predicted)' if network.predicted else ''}"
-             for network in networks if network.runner_up]  # fmt: skip
+    after = [
+        f"{network.name}{' (its latency is predicted)' if network.predicted else ''}"
+        for network in networks
+        if network.runner_up
+    ]
     missing = networks[0].run is not None and len(networks) < wanted
     if not after and not missing:
         return ""
     next_best = f"; next come {', '.join(after)}" if after else ""
     no_more = ", and no more of its networks are known to keep the budget" if missing else ""
-    return (f"The front of {run} has {len(networks) - len(after)} of the {wanted} networks"
-            f"{next_best}{no_more}.")  # fmt: skip
+    return (
+        f"The front of {run} has {len(networks) - len(after)} of the {wanted} networks"
+        f"{next_best}{no_more}."
+    )
 
 
 def knee(ranked: list[FrontPoint]) -> FrontPoint:
@@ -189,12 +196,16 @@ def front_of(run: Path) -> list[FrontPoint]:
     except FileNotFoundError:
         front = []
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{file} must be the table of a front, but a line of it is none "
-                         f"({type(error).__name__}: {error}). `fasternas search --resume` writes "
-                         "it again.") from None  # fmt: skip
+        raise ValueError(
+            f"{file} must be the table of a front, but a line of it is none "
+            f"({type(error).__name__}: {error}). `fasternas search --resume` writes "
+            "it again."
+        ) from None
     if not front:
-        raise ValueError(f"`run` must have a front, but {run} has {RUN} and no network in {FRONT}. "
-                         "Finish it with `fasternas search --resume`.")  # fmt: skip
+        raise ValueError(
+            f"`run` must have a front, but {run} has {RUN} and no network in {FRONT}. "
+            "Finish it with `fasternas search --resume`."
+        )
     return front
 
 

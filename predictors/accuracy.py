@@ -90,8 +90,8 @@ def proxy_scores(configs: Sequence[FasterNetConfig]) -> NDArray[np.float64]:
 def binomial_error(accuracies: NDArray[np.float64], images: int | None) -> float:
     """Return the standard error of accuracies, in percent, on so many images; 0 if not known.
 
-    The binomial one at their mean. Networks that are judged on the same images are wrong together
-    to some degree, which makes it too large, but seeds add what it does not have.
+    The binomial one at their mean. Networks that are evaluated on the same images are wrong
+    together to some degree, which makes it too large, but seeds add what it does not have.
     """
     if not images:
         return 0.0
@@ -120,7 +120,7 @@ class AccuracyPrediction:
     """Predicted accuracies of n configs and their standard deviations, each of shape [n]."""
 
     median: Array
-    deviation: Array
+    std: Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,8 +176,8 @@ class AccuracyPredictor:
             ValueError: if there are more or fewer scores than when fitting.
         """
         inputs = _inputs(self.space, configs)
-        median, deviation = self.process.predict(inputs, scores, noisy=True)
-        return AccuracyPrediction(median=median, deviation=deviation)
+        median, std = self.process.predict(inputs, scores, noisy=True)
+        return AccuracyPrediction(median=median, std=std)
 
 
 def _inputs(space: AnySpace, configs: Sequence[object]) -> Array:

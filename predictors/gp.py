@@ -37,8 +37,8 @@ class GaussianProcess:
     def predict(self, inputs: Array) -> tuple[Array, Array]:
         """Return mean and standard deviation (without noise) at inputs of shape [m, d]."""
         parts = np.split(inputs, range(_ROWS, len(inputs), _ROWS))
-        mean, deviation = zip(*map(self._predict, parts), strict=True)
-        return np.concatenate(mean), np.concatenate(deviation)
+        mean, std = zip(*map(self._predict, parts), strict=True)
+        return np.concatenate(mean), np.concatenate(std)
 
     def _predict(self, inputs: Array) -> tuple[Array, Array]:
         from scipy.linalg import solve_triangular
@@ -186,13 +186,13 @@ class Warping:
         below = _grown(np.maximum(-values, 0.0), 2 - self.power)
         return self.centre + self.scale * (above - below)
 
-    def spread(self, mean: Array, deviation: Array) -> tuple[Array, Array]:
+    def spread(self, mean: Array, std: Array) -> tuple[Array, Array]:
         """Return median and deviation of values whose warped ones are normal, each of shape [n].
 
         The deviation is half of what lies between the warped mean -+ one deviation. The values'
         own moments would be those of a few very unlikely ones.
         """
-        low, middle, high = (self.unwarped(mean + step * deviation) for step in (-1, 0, 1))
+        low, middle, high = (self.unwarped(mean + step * std) for step in (-1, 0, 1))
         return middle, (high - low) / 2
 
 
@@ -258,9 +258,9 @@ class TrendedProcess:
         Raises:
             ValueError: if there are more or fewer scores than when fitting.
         """
-        median, deviation = self.warping.spread(*self.predict_warped(inputs, scores))
+        median, std = self.warping.spread(*self.predict_warped(inputs, scores))
         noise = self.warping.scale * self.process.noise if noisy else 0.0
-        return median, np.hypot(deviation, noise)
+        return median, np.hypot(std, noise)
 
     def predict_warped(self, inputs: Array, scores: Array | None) -> tuple[Array, Array]:
         """Return mean and standard deviation on the scale on which targets are normal."""
@@ -270,8 +270,8 @@ class TrendedProcess:
                 f"`scores` must have as many columns as when fitting, {len(self.slopes)}, but got "
                 f"{columns.shape[1]}."
             )
-        mean, deviation = self.process.predict(inputs)
-        return mean + columns @ self.slopes, deviation
+        mean, std = self.process.predict(inputs)
+        return mean + columns @ self.slopes, std
 
 
 def fit_trended(

@@ -166,16 +166,16 @@ class LatencyPredictor:
 
     def predict(self, configs: Sequence[object]) -> Prediction:
         """Return mean and 90 % interval of each config's latency."""
-        mean, deviation = self._log_latency(configs)
-        margin = np.minimum(self.inflation * deviation, _WIDEST)
+        mean, std = self._log_latency(configs)
+        margin = np.minimum(self.inflation * std, _WIDEST)
         return Prediction(np.exp(mean), np.exp(mean - margin), np.exp(mean + margin))
 
     def _log_latency(self, configs: Sequence[object]) -> tuple[Array, Array]:
         table = _table(self.form, self.space, configs)
         trend = _trend(self.form, table, self.coefficients)
         inputs = (_inputs(self.form, self.space, configs, table) - self.centre) / self.spread
-        mean, deviation = self.residual.predict(inputs)
-        return np.log(trend) + mean, np.hypot(deviation, self.residual.noise)
+        mean, std = self.residual.predict(inputs)
+        return np.log(trend) + mean, np.hypot(std, self.residual.noise)
 
 
 def _fit_form(
@@ -214,8 +214,8 @@ def _inflation(predictor: LatencyPredictor, configs: Sequence[object], latencies
         fold = _fit_form(
             predictor.space, predictor.form, [configs[i] for i in kept], latencies[kept], steps=20
         )
-        mean, deviation = fold._log_latency([configs[i] for i in held_out])
-        scores.extend(np.abs(np.log(latencies[held_out]) - mean) / deviation)
+        mean, std = fold._log_latency([configs[i] for i in held_out])
+        scores.extend(np.abs(np.log(latencies[held_out]) - mean) / std)
     seen = max(float(np.quantile(scores, COVERAGE)), _LEAST_INFLATION)
     return seen - 0.5 * max(seen - _NORMAL, 0.0)
 

@@ -49,9 +49,9 @@ def test_the_deviation_says_how_far_off_it_is() -> None:
     predictor = AccuracyPredictor.fit(SPACE, *_trained(60, 2))
     configs, truth = _trained(150, 3)
     predicted = predictor.predict(configs)
-    within = np.abs(predicted.median - truth) < 2 * predicted.deviation
+    within = np.abs(predicted.median - truth) < 2 * predicted.std
     assert within.mean() > 0.85
-    assert np.median(predicted.deviation) < np.std(truth)
+    assert np.median(predicted.std) < np.std(truth)
 
 
 def test_a_score_that_knows_more_is_used() -> None:

@@ -115,7 +115,7 @@ def run_with_ray(
 ) -> Iterator[JobUpdate]:
     """Train networks side by side, as many as there is room for; yield what is new.
 
-    Unless told otherwise, the GPUs are those of the cluster. A job that fails does not end the
+    By default, the GPUs are those of the cluster. A job that fails does not end the
     others.
 
     Raises:

@@ -33,7 +33,7 @@ _LOADING = """\
 ## Use
 
 Images are RGB of {side} x {side} pixels{crop}, normalised: values in 0..1, minus the mean, over the
-deviation. Grey ones are repeated to three channels.
+standard deviation. Grey ones are repeated to three channels.
 
 In timm:
 
@@ -58,11 +58,11 @@ import numpy as np
 import onnxruntime
 
 session = onnxruntime.InferenceSession({onnx})
-said = {{k: json.loads(v) for k, v in session.get_modelmeta().custom_metadata_map.items()}}
-mean, std = (np.reshape(said[name], (1, -1, 1, 1)) for name in ("mean", "std"))
+metadata = {{k: json.loads(v) for k, v in session.get_modelmeta().custom_metadata_map.items()}}
+mean, std = (np.reshape(metadata[name], (1, -1, 1, 1)) for name in ("mean", "std"))
 pixels = np.zeros((1, 3, {side}, {side}))  # images in 0..1; any number at once
 (logits,) = session.run(None, {{"image": ((pixels - mean) / std).astype(np.float32)}})
-print(said["classes"][logits.argmax(1)[0]])
+print(metadata["classes"][logits.argmax(1)[0]])
 ```
 
 In torch:
@@ -102,13 +102,13 @@ def write_card(job: Job, result: TrainingResult) -> None:
 
 def _head(job: Job, result: TrainingResult) -> str:
     found = result.evaluation
-    said = (
+    words = (
         f"{found.accuracy:.2f} % of {found.images:,} {found.split} images of {Path(job.data).name}"
     )
     for latency, _ in result.on_each:
         where = f" on {latency.device}" if len(result.on_each) > 1 else ""
-        said += f", {format_ms(latency.median_ms)} ms {latency.source}{where}"
-    return f"# {job.name}\n\nA FasterNet: {said}.\n"
+        words += f", {format_ms(latency.median_ms)} ms {latency.source}{where}"
+    return f"# {job.name}\n\nA FasterNet: {words}.\n"
 
 
 def _architecture(job: Job, result: TrainingResult) -> str:
@@ -258,12 +258,12 @@ def _latency(result: TrainingResult) -> str:
 
 
 def _timing(latency: Latency) -> str:
-    said = (
+    words = (
         f"{format_ms(latency.median_ms)} ms [{format_ms(latency.low_ms)}, "
         f"{format_ms(latency.high_ms)}] {latency.source}"
     )
     sure = " (95 %)" if latency.source == "measured" else ""
-    return f"{said}{sure}{', unstable' if latency.unstable else ''}"
+    return f"{words}{sure}{', unstable' if latency.unstable else ''}"
 
 
 def _loading(job: Job, result: TrainingResult) -> str:

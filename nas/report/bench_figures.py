@@ -116,21 +116,21 @@ def operators_title(rows: Sequence[Row]) -> str:
     """The finding in one line: how PConv's and DWConv's speed compares with a convolution's."""
     speed = {(row.subject.kind, row.subject.model.shape): row.gflops or 0.0 for row in rows}
     plain = {shape: gflops for (kind, shape), gflops in speed.items() if kind == "Conv3x3"}
-    found = []
+    findings = []
     for kind in ("PConv", "DWConv"):
         keys = {shape: (f"{kind}3x3", shape) for shape in plain}
         ratios = [speed[key] / plain[shape] for shape, key in keys.items() if key in speed]
-        found += [f"{kind} at {100 * median(ratios):.0f} %"] if ratios else []
-    return f"{', '.join(found)} of Conv's GFLOPS" if found else "GFLOPS of operators"
+        findings += [f"{kind} at {100 * median(ratios):.0f} %"] if ratios else []
+    return f"{', '.join(findings)} of Conv's GFLOPS" if findings else "GFLOPS of operators"
 
 
 def models_title(rows: Sequence[Row]) -> str:
     """The finding in one line: the range of speeds of FasterNet and of the others."""
-    found = []
+    findings = []
     for who, ours in ((_OURS, True), ("the others", False)):
         speeds = [row.gflops for row in rows if row.gflops and (row.subject.kind == _OURS) == ours]
-        found += [f"{who} at {_span(speeds)}"] if speeds else []
-    return f"{', '.join(found)} GFLOPS" if found else "No network whose MACs are known"
+        findings += [f"{who} at {_span(speeds)}"] if speeds else []
+    return f"{', '.join(findings)} GFLOPS" if findings else "No network whose MACs are known"
 
 
 def _looks(rows: Sequence[Row]) -> dict[str, Look]:

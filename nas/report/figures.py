@@ -171,12 +171,12 @@ class ProgressCurve:
         if not self.areas or self.areas[-1] <= 0:
             return None
         enough = share * self.areas[-1] * (1 - 1e-12)
-        return next(i for i, found in enumerate(self.areas, start=1) if found >= enough)
+        return next(i for i, reached in enumerate(self.areas, start=1) if reached >= enough)
 
     @property
     def shares(self) -> list[float]:
         """The areas in per cent of the last one."""
-        return [100 * found / self.areas[-1] for found in self.areas]
+        return [100 * value / self.areas[-1] for value in self.areas]
 
     @property
     def milestones(self) -> list[int]:
@@ -201,12 +201,12 @@ def progress_curve(trials: Mapping[int, Objectives | None]) -> ProgressCurve:
     """Return the curve by what the search saw of each trial; who misses a budget adds nothing."""
     numbers = tuple(sorted(trials))
     ordered = [trials[number] for number in numbers]
-    reference = (min((found.accuracy for found in ordered if found), default=0.0), 1.0)
+    reference = (min((o.accuracy for o in ordered if o), default=0.0), 1.0)
     front: list[tuple[float, float]] = []
     areas: list[float] = []
-    for found in ordered:
-        if found and found.feasible:
-            front = _kept(front, (found.accuracy, found.ratio))
+    for objectives in ordered:
+        if objectives and objectives.feasible:
+            front = _kept(front, (objectives.accuracy, objectives.ratio))
         areas.append(area(front, reference))
     return ProgressCurve(numbers=numbers, areas=tuple(areas), reference=reference)
 

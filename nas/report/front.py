@@ -306,9 +306,9 @@ def _knee(axes: "Axes", front: Sequence[Network]) -> list[Network]:
     """The network of the front that lies farthest above the line from its first to its last."""
     if len(front) < 3:
         return []
-    at = axes.transData.transform([(c.x, c.accuracy) for c in front])
-    along, up = at[-1] - at[0]
-    above = (at[:, 1] - at[0, 1]) * along - (at[:, 0] - at[0, 0]) * up
+    pixels = axes.transData.transform([(c.x, c.accuracy) for c in front])
+    along, up = pixels[-1] - pixels[0]
+    above = (pixels[:, 1] - pixels[0, 1]) * along - (pixels[:, 0] - pixels[0, 0]) * up
     return [front[int(above.argmax())]]
 
 

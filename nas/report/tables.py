@@ -316,22 +316,22 @@ def _headings(latencies: Sequence[Readings], *, backends: bool) -> list[str]:
     """What heads the columns of latencies on the same devices."""
     if not latencies:
         return [HEADING["ms"], INTERVAL, "source"]
-    found: list[str] = []
+    headings: list[str] = []
     for i, column in enumerate(zip(*latencies, strict=True)):
         name = f"{column[0].device} ms" if i else HEADING[column[0].unit]
         measured = all(one.source == "measured" for one in column)
-        found += [name, INTERVAL if measured else "interval", "source"]
-        found += ["in"] * (backends and column[0].unit == "ms")
-    return found
+        headings += [name, INTERVAL if measured else "interval", "source"]
+        headings += ["in"] * (backends and column[0].unit == "ms")
+    return headings
 
 
 def _cells(readings: Readings, *, backends: bool) -> list[str]:
-    found: list[str] = []
+    cells: list[str] = []
     for one in readings:
         interval = f"{format_ms(one.low)} - {format_ms(one.high)}"
-        found += [format_ms(one.median), interval, one.origin]
-        found += [one.backend] * (backends and one.unit == "ms")
-    return found
+        cells += [format_ms(one.median), interval, one.origin]
+        cells += [one.backend] * (backends and one.unit == "ms")
+    return cells
 
 
 def config_comment(network: Network) -> str:

@@ -37,7 +37,7 @@ class AccuracyPrior:
 
     `scores(configs) -> [n]` may be any finite numbers, such as a training-free score; it is asked
     for thousands before one is evaluated. `images` is on how many an accuracy, in percent then, is
-    judged: accuracies are taken as no more certain than that.
+    evaluated: accuracies are taken as no more certain than that.
 
     Raises:
         ValueError: if `images` is below 1.
@@ -200,21 +200,21 @@ class GuidedSearcher:
         if not candidates or not front:
             return self._gain_of_front(candidates, front)
         _, feasible = self._ratios(candidates)
-        mean, deviation = self._accuracies(candidates)
+        mean, std = self._accuracies(candidates)
         _, best, _ = front[-1]
-        return feasible * _expected_improvement(mean, deviation, best)
+        return feasible * _expected_improvement(mean, std, best)
 
     def _gain_of_front(self, candidates: list[Genes], front: Front) -> Array:
         """Expected improvement of each candidate, as said above; 0 where it misses the budget."""
         if not candidates:
             return np.zeros(0)
         ratio, feasible = self._ratios(candidates)
-        mean, deviation = self._accuracies(candidates)
+        mean, std = self._accuracies(candidates)
         steps, limit = self._steps(front)
         total = np.zeros(len(candidates))
         for start, end, height in steps:
             width = np.clip(np.log(end / np.maximum(start, ratio)), 0.0, None)
-            total += width * _expected_improvement(mean, deviation, height)
+            total += width * _expected_improvement(mean, std, height)
         return total * feasible * (ratio < limit)
 
     def _accuracies(self, candidates: list[Genes]) -> tuple[Array, Array]:
@@ -235,10 +235,10 @@ class GuidedSearcher:
             limit = 1.0 if self._limited else np.inf
             return predicted.mean, (predicted.high <= limit).astype(float)
         assert self._log_ratio is not None
-        mean, deviation = self._log_ratio.predict(self._inputs(candidates))
+        mean, std = self._log_ratio.predict(self._inputs(candidates))
         if not self._limited:
             return np.exp(mean), np.ones(len(candidates))
-        return np.exp(mean), _normal_cdf(-mean / deviation)
+        return np.exp(mean), _normal_cdf(-mean / std)
 
     def _front(self) -> Front:
         """The front (ratio, warped accuracy, genes) of results and pending ones.
@@ -282,11 +282,11 @@ class GuidedSearcher:
         return [self._space.decode(g) for g in genes]
 
 
-def _expected_improvement(mean: Array, deviation: Array, height: float) -> Array:
+def _expected_improvement(mean: Array, std: Array, height: float) -> Array:
     """E[max(a - height, 0)] for a normal a."""
-    z = (mean - height) / deviation
+    z = (mean - height) / std
     density = np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)
-    improvement: Array = deviation * (z * _normal_cdf(z) + density)
+    improvement: Array = std * (z * _normal_cdf(z) + density)
     return np.maximum(improvement, 0.0)
 
 

@@ -25,8 +25,8 @@ from typing import Any
 from nas.cli.main import main as fasternas
 from predictors.backends.model import config_model
 from predictors.backends.table import find_runtime
+from predictors.devices.connection import SITE
 from predictors.devices.registry import open_device
-from predictors.devices.ssh import SITE
 from search_spaces.fasternet import SPACES, FasterNetConfig
 
 RESULTS = Path(__file__).parent / "results"

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.bench import plain_name
-from predictors.backends.foreign import timm_model
-from predictors.backends.model import Model, config_model
+from predictors.backends.model import Model, config_model, timm_model
 from predictors.devices.registry import open_device
 from predictors.measurement import compare
 from search_spaces.fasternet import FASTERNET

@@ -33,8 +33,7 @@ from typing import Any
 from nas.bench import plain_name
 from nas.study import journal
 from predictors import measurement
-from predictors.backends.foreign import timm_model
-from predictors.backends.model import Model, config_model
+from predictors.backends.model import Model, config_model, timm_model
 from predictors.backends.table import find_runtime
 from predictors.devices.device import Device
 from predictors.devices.registry import open_device

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from nas.bench_subjects import LAYERS, Row, Subject
+from nas.networks import LAYERS, Row, Subject
 from nas.quantities import format_count, format_ms
 from nas.report.bench_figures import models_figure, operators_figure
 from nas.report.sheet import save

@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from predictors.devices.device import Device, Network
-from predictors.devices.recorded import RecordedDevice
+from predictors.devices.cache import RecordedDevice
+from predictors.devices.device import Device, DeviceSpec, Network
 from predictors.devices.registry import PROTOCOL, open_spec
-from predictors.devices.spec import DeviceSpec
 from predictors.latency import LatencyPredictor, Prediction, RatioPrediction, worst_ratios
 from predictors.measurement import Backend, Latencies, Latency, TimingProtocol
 from search_spaces.fasternet import FasterNetConfig

@@ -6,7 +6,7 @@ from dataclasses import replace
 from nas.candidates import Candidate, Scored, candidate_of, with_costs
 from nas.search.trial import NetworkScores
 from predictors.accuracy import AccuracyKind
-from predictors.devices.spec import ONNXRUNTIME, DeviceSpec
+from predictors.devices.device import ONNXRUNTIME, DeviceSpec
 from predictors.measurement import Backend, Latencies, Latency, Source
 from search_spaces.fasternet import FasterNetConfig
 

@@ -8,11 +8,10 @@ import pytest
 import torch
 from networks import TINY
 
-from nas.bench_subjects import Row, Subject
 from nas.cli.main import main
+from nas.networks import Row, Subject
 from nas.report.bench_figures import models_figure, operators_figure
-from predictors.backends.foreign import onnx_model
-from predictors.backends.model import batched, config_model
+from predictors.backends.model import batched, config_model, onnx_model
 from predictors.backends.onnx_export import write_onnx
 from predictors.backends.onnxruntime import outputs_of
 from predictors.backends.table import find_runtime

@@ -11,7 +11,7 @@ import pytest
 from networks import TINY
 from torch import Tensor, nn
 
-from nas import bench_subjects
+from nas import networks
 from nas.bench import (
     JOURNAL,
     bench,
@@ -21,8 +21,8 @@ from nas.bench import (
     keep_measurement,
     kept_measurements,
 )
-from nas.bench_subjects import MODELS, Row, Subject, model_subjects
 from nas.cli.main import main
+from nas.networks import MODELS, Row, Subject, model_subjects
 from predictors.backends.model import Model, config_model
 from predictors.devices.registry import open_device
 from predictors.measurement import Backend, Context, Latency, TimingProtocol
@@ -135,7 +135,7 @@ def test_models_are_timed_written_and_not_timed_again(names: list[str], capsys: 
 def test_operators_are_timed_with_their_latency_a_layer(
     monkeypatch: pytest.MonkeyPatch, capsys: Streams
 ) -> None:
-    monkeypatch.setattr("nas.bench_subjects.MAPS", ((32, 8, 8),))
+    monkeypatch.setattr("nas.networks.MAPS", ((32, 8, 8),))
     assert main(["bench", "operators", "--repeats", "1", "--out", "here"]) == 0
     rows = _table(Path("here/operators.csv"))
     lines = capsys.readouterr().out.splitlines()
@@ -239,7 +239,7 @@ def test_all_networks_of_the_list_are_in_timm(monkeypatch: pytest.MonkeyPatch) -
     timm = import_timm()
     ours = ("t0", "t1", "t2", "s", "l")
     assert all(timm.is_model(name) for name in MODELS if name not in ours)
-    monkeypatch.setattr(bench_subjects, "MODELS", {"t0": MODELS["t0"]})
+    monkeypatch.setattr(networks, "MODELS", {"t0": MODELS["t0"]})
     (subject,) = model_subjects([])
     assert subject.model.name == "fasternet_t0"
 

@@ -9,8 +9,8 @@ import pytest
 from loopback_sshd import Server
 
 from nas.bench import JOURNAL, bench
-from nas.bench_subjects import Subject
 from nas.cli.main import main
+from nas.networks import Subject
 from predictors.backends.model import Model, config_model
 from predictors.devices.connection import program
 from predictors.devices.registry import open_device

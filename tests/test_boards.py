@@ -18,8 +18,8 @@ from networks import LARGER, TINY
 from nas.cli.main import main
 from predictors.devices.agent.agent import Agent
 from predictors.devices.boards import load_boards, platform_tags, save_boards
+from predictors.devices.connection import SITE
 from predictors.devices.registry import device_names, open_device
-from predictors.devices.ssh import SITE
 from predictors.measurement import Backend
 
 Streams = pytest.CaptureFixture[str]

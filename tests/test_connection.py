@@ -6,8 +6,13 @@ from typing import Any
 import pytest
 
 from predictors.devices.agent.bootstrap import BOOTSTRAP
-from predictors.devices.connection import Connection, ConnectionLostError, program, times_ms
-from predictors.devices.ssh import Address
+from predictors.devices.connection import (
+    Address,
+    Connection,
+    ConnectionLostError,
+    program,
+    times_ms,
+)
 
 HERE = (sys.executable, "-uc", BOOTSTRAP)
 

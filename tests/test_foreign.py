@@ -14,8 +14,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from nas.networks import find_network
-from predictors.backends.foreign import deployed_bytes, onnx_model, timm_model
-from predictors.backends.model import Model, config_model
+from predictors.backends.model import Model, config_model, deployed_bytes, onnx_model, timm_model
 from predictors.backends.onnx_export import folded
 from predictors.backends.table import find_runtime
 from predictors.cost import cost

@@ -3,7 +3,7 @@
 import pytest
 
 from nas.cli.main import main
-from predictors.devices.recorded import RecordedDevice
+from predictors.devices.cache import RecordedDevice
 from predictors.measurement import Backend, Latency
 
 

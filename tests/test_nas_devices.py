@@ -25,9 +25,8 @@ from nas.devices import (
 )
 from nas.pipeline import check_reachable
 from nas.report.tables import latency_words, predicted_words, readings_of
-from predictors.devices.device import Device
+from predictors.devices.device import Device, DeviceSpec
 from predictors.devices.registry import PROTOCOL, open_device
-from predictors.devices.spec import DeviceSpec
 from predictors.measurement import Backend, Latencies, Latency, worst_ratio
 from search_spaces.fasternet import FASTERNET, SPACES
 

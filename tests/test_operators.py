@@ -9,7 +9,7 @@ import pytest
 import torch
 from fvcore.nn import FlopCountAnalysis
 
-from nas.bench_subjects import operator_models
+from nas.networks import operator_models
 from predictors.backends.model import Model
 from predictors.backends.onnx_export import write_onnx
 

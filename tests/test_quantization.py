@@ -10,11 +10,10 @@ import onnxruntime
 import pytest
 from networks import IRREGULAR, TINY
 
-from predictors.backends import quantization
+from predictors.backends import onnx_export
 from predictors.backends.agreement import refuse_correlation
 from predictors.backends.model import Model, config_model
-from predictors.backends.onnx_export import write_onnx
-from predictors.backends.quantization import quantized
+from predictors.backends.onnx_export import quantized, write_onnx
 from predictors.backends.table import find_runtime
 
 
@@ -53,7 +52,7 @@ def test_what_is_quantized_already_stays_as_it_is(tmp_path: Path) -> None:
 def test_quantizing_leaves_the_logs_alone(tmp_path: Path) -> None:
     program = (
         "import logging, sys; from pathlib import Path\n"
-        "from predictors.backends.quantization import quantized\n"
+        "from predictors.backends.onnx_export import quantized\n"
         "quantized(Path(sys.argv[1]).read_bytes(), (3, 32, 32)); print(logging.root.handlers)\n"
         "logging.warning('heard')"
     )
@@ -82,6 +81,6 @@ def test_int8_whose_scales_are_wrong_is_not_written(
                 initializer.CopyFrom(onnx.numpy_helper.from_array(values, initializer.name))
         return bytes(network.SerializeToString())
 
-    monkeypatch.setattr(quantization, "quantized", wrong)
+    monkeypatch.setattr(onnx_export, "quantized", wrong)
     with pytest.raises(RuntimeError, match=r"must compute in int8 much the same as in fp32"):
         find_runtime("onnxruntime", "int8").deploy(config_model(IRREGULAR), tmp_path / "network")

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from test_cache import T1, entry, latency
 
-from predictors.devices.cache import Cache
-from predictors.devices.recorded import open_recorded
+from predictors.devices.cache import Cache, open_recorded
 from predictors.devices.registry import backend_of, cached_devices, open_device
 from predictors.measurement import Backend
 from search_spaces.fasternet import FASTERNET

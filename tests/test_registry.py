@@ -11,8 +11,8 @@ from nas.cli.main import main
 from predictors.backends import table
 from predictors.backends.table import find_runtime
 from predictors.devices import registry
+from predictors.devices.cache import RecordedDevice
 from predictors.devices.device import Device
-from predictors.devices.recorded import RecordedDevice
 from predictors.devices.registry import device_names, fastest_runtime, open_device
 from predictors.measurement import Backend, TimingProtocol
 from search_spaces.formats import save_config

@@ -25,7 +25,7 @@ from nas.report.model import ReportModel, write_report
 from nas.run_folder import read_only_run
 from nas.search.pareto import dominates
 from nas.search.trial import Objectives
-from predictors.devices.spec import DeviceSpec
+from predictors.devices.device import DeviceSpec
 from search_spaces.fasternet import FASTERNET
 from search_spaces.formats import save_config
 

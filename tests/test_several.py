@@ -17,10 +17,9 @@ from nas.report.model import ReportModel
 from nas.run_folder import read_only_run, start_run
 from nas.study.options import SearchOptions
 from predictors.devices.connection import DeviceLostError, OverwhelmedError
-from predictors.devices.device import Network
+from predictors.devices.device import DeviceSpec, Network
 from predictors.devices.registry import open_device, open_spec
 from predictors.devices.several import MultiBackendDevice, backend_pairs
-from predictors.devices.spec import DeviceSpec
 from predictors.measurement import Backend, Context, Latency, Reference, TimingProtocol
 
 

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import pytest
 
-from predictors.devices.spec import DeviceSpec, budgets_of, check_specs
+from predictors.devices.device import DeviceSpec, budgets_of, check_specs
 from predictors.measurement import Backend
 
 TWO = (Backend("openvino"), Backend("openvino", "bf16"))

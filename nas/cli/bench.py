@@ -17,10 +17,10 @@ from nas.bench import (
     in_order,
     write_bench,
 )
-from nas.bench_subjects import Row, Subject, model_subjects, operator_subjects
 from nas.cli.arguments import add_action, add_json, word
 from nas.cli.progress import print_table
 from nas.cli.specs import add_device, add_timing, open_asked
+from nas.networks import Row, Subject, model_subjects, operator_subjects
 from nas.quantities import format_ms
 from predictors.backends.model import batched
 from search_spaces.fasternet import FASTERNET

@@ -16,8 +16,8 @@ from predictors.devices.boards import (
     survey,
     with_runtime,
 )
+from predictors.devices.connection import SITE, Address
 from predictors.devices.registry import cached_devices, device_names, open_device
-from predictors.devices.ssh import SITE, Address
 from predictors.measurement import Backend
 
 

@@ -11,10 +11,9 @@ from nas.cli.arguments import by_device, device, either, positive, words
 from nas.devices import file_name
 from nas.quantities import format_ms
 from predictors.backends.table import Precision, runtime_names
-from predictors.devices.device import Device, Network
+from predictors.devices.device import Device, DeviceSpec, Network
 from predictors.devices.registry import backend_of, open_spec
 from predictors.devices.several import backend_pairs
-from predictors.devices.spec import DeviceSpec
 from predictors.measurement import Backend
 from search_spaces.fasternet import FASTERNET
 from search_spaces.io import one_line

@@ -21,8 +21,7 @@ from nas.cli.measure import how_measured
 from nas.cli.progress import TrainingBars, print_table
 
 if TYPE_CHECKING:
-    from nas.finetune.jobs import Job, JobUpdate
-    from nas.finetune.request import TrainingRequest
+    from nas.finetune.jobs import Job, JobUpdate, TrainingRequest
     from nas.finetune.result import TrainingResult
     from nas.finetune.trackers import Trackers
     from nas.ray_workers import Allocation, WorkerRequest
@@ -132,7 +131,7 @@ def _print_results(results: "Sequence[tuple[Job, TrainingResult]]", *, as_json: 
 
 def _request(arguments: argparse.Namespace) -> "TrainingRequest":
     """The settings of the file are under those of --set, and these under --epochs and --seed."""
-    from nas.finetune.request import TrainingRequest
+    from nas.finetune.jobs import TrainingRequest
 
     named = {"epochs": arguments.epochs, "seed": arguments.seed}
     own = {name: str(value) for name, value in named.items() if value is not None}

@@ -22,7 +22,7 @@ from nas.finetune.select import NOWHERE, check_study_devices, devices_for
 from predictors.backends.model import Model, checkpoint_model, config_model, identity
 from predictors.backends.table import Run, find_formats, find_runtime
 from predictors.cost import cost
-from predictors.devices.spec import ONNXRUNTIME, DeviceSpec
+from predictors.devices.device import ONNXRUNTIME, DeviceSpec
 from predictors.measurement import Backend
 from predictors.training.batches import evaluation_batches
 from predictors.training.evaluate import EvalResult, Logits, Split, count_correct

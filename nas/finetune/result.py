@@ -18,7 +18,7 @@ from nas.report.tables import (
     readings_of,
 )
 from predictors.backends.agreement import Agreement
-from predictors.devices.spec import ONNXRUNTIME, DeviceSpec, budgets_of
+from predictors.devices.device import ONNXRUNTIME, DeviceSpec, budgets_of
 from predictors.measurement import Backend, Latencies, Latency, Ratio, worst_ratio
 from predictors.training.evaluate import EvalResult
 from search_spaces.io import atomic_write

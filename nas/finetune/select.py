@@ -12,8 +12,8 @@ from nas.devices import Devices
 from nas.run_folder import facts_of, read_only_run
 from nas.study.options import SearchOptions
 from nas.study.store import RUN, read_run
+from predictors.devices.device import DeviceSpec
 from predictors.devices.registry import backend_of
-from predictors.devices.spec import DeviceSpec
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.formats import load_config
 from search_spaces.io import short_repr

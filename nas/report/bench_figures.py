@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nas.bench_subjects import LAYERS, Row
+from nas.networks import LAYERS, Row
 from nas.report import sheet as sheets
 from nas.report.sheet import ALARM, GREY, PALETTE, SLIDE, TALL, Box, Label, Look, Obstacle
 from nas.report.tables import INTERVAL

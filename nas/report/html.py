@@ -24,7 +24,7 @@ from nas.report.model import ReportModel
 from nas.report.sheet import NARROW, PALETTE, WIDE, Sheet, printable, style
 from nas.report.tables import Network, architecture_words, stages_of
 from nas.study.options import SearchOptions
-from predictors.devices.spec import DeviceSpec
+from predictors.devices.device import DeviceSpec
 from search_spaces.io import atomic_write
 
 if TYPE_CHECKING:

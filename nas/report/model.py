@@ -34,8 +34,7 @@ from nas.report.tables import (
 )
 from nas.study.store import read_run
 from predictors.accuracy import AccuracyKind, proxy_scores
-from predictors.devices.device import HOW_TO_ATTACH
-from predictors.devices.spec import DeviceSpec
+from predictors.devices.device import HOW_TO_ATTACH, DeviceSpec
 from predictors.measurement import worst_ratio
 from predictors.training.short_training import SMALL_BATCHES
 from search_spaces.fasternet import FasterNetConfig

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from nas.search.searchers import SearcherName
-from predictors.devices.spec import DeviceSpec, budgets_of, check_specs
+from predictors.devices.device import DeviceSpec, budgets_of, check_specs
 from predictors.training.recipe import Fidelity
 from search_spaces.fasternet import SPACES, FasterNetConfig
 from search_spaces.space import Space, oneof

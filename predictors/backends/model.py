@@ -1,6 +1,9 @@
 """What is deployed and timed: a network, wherever it comes from."""
 
+import hashlib
 import json
+import math
+import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -8,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from predictors.cost import cost
-from search_spaces.fasternet import FasterNetConfig
+from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.layers import Layer
 
 if TYPE_CHECKING:
+    import onnx
     from torch import Tensor, nn
 
     from search_spaces.checkpoint import Checkpoint
@@ -194,3 +198,167 @@ def _whole(value: Any) -> Any:
 def as_model(network: FasterNetConfig | Model) -> Model:
     """Return what is to be timed as a model."""
     return config_model(network) if isinstance(network, FasterNetConfig) else network
+
+
+Shapes = dict[str, list[int]]
+# What multiplies too, but is not counted.
+UNCOUNTED = re.compile(
+    "(MultiHead)?Attention|Einsum|FusedConv|(Conv|MatMul)Integer|QLinear(Conv|MatMul)"
+)
+
+
+def timm_model(name: str) -> Model:
+    """Return a model of timm, its weights random; NAME@PX gives it another image size.
+
+    Models that are trained with more branches than they are deployed with have those merged. MACs
+    are fvcore's, batch norm folded; attention is counted as its two matrix products.
+
+    Raises:
+        ValueError: if timm has no such model, or none for that image size.
+    """
+    from search_spaces.timm_models import import_timm
+
+    timm = import_timm()
+    base, _, size = name.partition("@")
+    if not timm.is_model(base) or not ((size.isdigit() and int(size)) or size == ""):
+        raise ValueError(
+            f"`network` must be a config or ONNX file, one of {', '.join(FASTERNET)}, or a model "
+            f"of timm (NAME, or NAME@PX for another image size), but got {name!r}, which is none."
+        )
+    pretrained = timm.get_pretrained_cfg(base)
+    channels, *own = pretrained.input_size if pretrained else (3, 224, 224)
+    shape = (channels, int(size), int(size)) if size else (channels, *own)
+
+    def build() -> Any:
+        options = {"img_size": int(size)} if size and _fixed(timm, base) else {}
+        network = timm.create_model(base, pretrained=False, exportable=True, **options)
+        return timm.utils.reparameterize_model(network.eval())
+
+    given = identity("timm", {"name": name, "version": timm.__version__})
+    return _counted(Model(name=name, identity=given, shape=shape, build=build, batch="fixed"))
+
+
+def _fixed(timm: Any, name: str) -> bool:
+    """Whether a model is built for one image size."""
+    pretrained = timm.get_pretrained_cfg(name)
+    return bool(pretrained and pretrained.fixed_input_size)
+
+
+def _counted(model: Model) -> Model:
+    """Build it once to count it, which also finds out whether it takes its input."""
+    from fvcore.nn import FlopCountAnalysis
+
+    from predictors.backends.onnx_export import folded
+
+    try:
+        network, image = model.network(), model.image()
+        analysis = FlopCountAnalysis(folded(network, image), image)
+    except Exception as error:  # its authors' asserts and divisions by zero among them
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(
+            f"`network` must take images of {model.shape[-1]} pixels, but "
+            f"{model.name} does not: {why}."
+        ) from None
+    for warn in (analysis.unsupported_ops_warnings, analysis.uncalled_modules_warnings):
+        warn(enabled=False)
+    analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
+    params = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    return replace(model, macs=int(analysis.total()), params=params)
+
+
+def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
+    """Queries times keys, then weights times values."""
+    query, key, value = (item.type().sizes() for item in inputs[:3])
+    return int(math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1]))
+
+
+def onnx_model(path: Path) -> Model:
+    """Return the network of an ONNX file, which takes one float32 input at batch 1.
+
+    Raises:
+        ValueError: if it is no ONNX file, or takes something else.
+        OSError: if it cannot be read.
+    """
+    import onnx
+
+    content = path.read_bytes()
+    try:
+        graph = onnx.shape_inference.infer_shapes(_with_external_data(content, path)).graph
+        batch, *shape = _input_shape(graph, path)
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # protobuf's and onnx's own classes
+        raise ValueError(
+            f"{path} must be an ONNX file, but cannot be read as one: {str(error).splitlines()[0]}."
+        ) from None
+    return Model(
+        name=path.name,
+        identity=identity("onnx", {"sha256": hashlib.sha256(content).hexdigest()}),
+        shape=tuple(shape),
+        file=path,
+        macs=_macs(graph),
+        batch="fixed" if batch else "dynamic",
+        params=sum(math.prod(tensor.dims) for tensor in graph.initializer if len(tensor.dims)),
+    )
+
+
+def deployed_bytes(path: Path) -> bytes:
+    """Return the file's content, weights that lie beside it taken in."""
+    import onnx
+
+    content = path.read_bytes()
+    model = onnx.load_model_from_string(content)
+    outside = any(tensor.external_data for tensor in model.graph.initializer)
+    return bytes(_with_external_data(content, path).SerializeToString()) if outside else content
+
+
+def _with_external_data(content: bytes, path: Path) -> "onnx.ModelProto":
+    import onnx
+
+    model = onnx.load_model_from_string(content)
+    onnx.load_external_data_for_model(model, str(path.parent))
+    return model
+
+
+def _input_shape(graph: "onnx.GraphProto", path: Path) -> tuple[int, ...]:
+    """The shape of the input; a dynamic batch is 0."""
+    weights = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in weights]
+    if len(inputs) != 1 or inputs[0].type.tensor_type.elem_type != 1:
+        names = ", ".join(value.name for value in inputs) or "none"
+        raise ValueError(f"{path} must take one float32 input, but takes {names}. Export it so.")
+    dims = inputs[0].type.tensor_type.shape.dim
+    if not dims or dims[0].dim_value > 1 or not all(dim.dim_value for dim in dims[1:]):
+        shape = [dim.dim_value or dim.dim_param for dim in dims]
+        raise ValueError(
+            f"{path} must take a batch of one or any, and otherwise a fixed shape, "
+            f"but takes {shape}. Export it so."
+        )
+    return tuple(dim.dim_value for dim in dims)
+
+
+def _macs(graph: "onnx.GraphProto") -> int | None:
+    """Multiply-accumulates of convolutions and matrix products at batch 1; None if unknown."""
+    shapes: Shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        batch, *dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim] or [0]
+        if all(dims):
+            shapes[value.name] = [batch or 1, *dims]
+    if any(UNCOUNTED.fullmatch(node.op_type) for node in graph.node):
+        return None
+    try:
+        return sum(_node_macs(node, shapes) for node in graph.node)
+    except (KeyError, IndexError):  # a shape that is not known
+        return None
+
+
+def _node_macs(node: "onnx.NodeProto", shapes: Shapes) -> int:
+    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+        return 0
+    taken, weight, given = (shapes[name] for name in (*node.input[:2], node.output[0]))
+    if node.op_type == "Conv":
+        return math.prod(given) * math.prod(weight[1:])
+    if node.op_type == "ConvTranspose":
+        return math.prod(taken) * math.prod(weight[1:])
+    transposed = any(a.name == "transA" and a.i for a in node.attribute)
+    return math.prod(given) * taken[0 if transposed else -1]

@@ -17,9 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from predictors.backends.table import find_runtime
-from predictors.devices.connection import Connection, ConnectionLostError, number
-from predictors.devices.spec import ONNXRUNTIME
-from predictors.devices.ssh import SITE, Address, remedy
+from predictors.devices.connection import (
+    SITE,
+    Address,
+    Connection,
+    ConnectionLostError,
+    number,
+    remedy,
+)
+from predictors.devices.device import ONNXRUNTIME
 from predictors.devices.timed import Host, TimedDevice
 from predictors.measurement import Backend, TimingProtocol
 from search_spaces.io import atomic_write, config_folder, locked, short_repr

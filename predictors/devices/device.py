@@ -3,8 +3,9 @@
 `source` tells the two kinds of `Device` apart.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Literal, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 from predictors.backends.model import Model
 from predictors.latency import Prediction
@@ -74,3 +75,69 @@ Device = Measures | Predicts
 def threads_of(threads: int) -> str:
     """Say how many threads."""
     return "one thread" if threads == 1 else f"{threads} threads"
+
+
+ONNXRUNTIME = Backend("onnxruntime")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceSpec:
+    """A device by its name, and the backends to time each network in: the fastest counts.
+
+    The name may be several boards of one kind with commas between them, which share the networks.
+
+    Raises:
+        ValueError: if there is no backend, or the budget or a number of threads is not positive.
+    """
+
+    name: str
+    backends: tuple[Backend, ...] = (ONNXRUNTIME,)
+    budget_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.backends:
+            raise ValueError(f"`backends` must be one at least, but {self.name} has none.")
+        if self.budget_ms is not None and not self.budget_ms > 0:
+            raise ValueError(f"`budget` must be positive, but got {self.budget_ms:g} ms.")
+        for backend in self.backends:
+            if backend.threads < 1:
+                raise ValueError(
+                    f"`threads` must be a positive whole number, but got {backend.threads}."
+                )
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "DeviceSpec":
+        """Return the spec that `dataclasses.asdict` spelled.
+
+        Raises:
+            KeyError, TypeError, ValueError: if the values are others.
+        """
+        backends = tuple(Backend(**backend) for backend in values["backends"])
+        return cls(name=values["name"], backends=backends, budget_ms=values["budget_ms"])
+
+
+def check_specs(devices: Sequence[DeviceSpec]) -> None:
+    """Refuse no devices, one that is there twice, and a choice of backends on several devices.
+
+    Raises:
+        ValueError: naming the device.
+    """
+    if not devices:
+        raise ValueError("`device` must name one at least, but names none.")
+    for i, device in enumerate(devices):
+        if len(devices) > 1 and len(device.backends) > 1:
+            backends = ", ".join(f"{b.runtime} at {b.precision}" for b in device.backends)
+            raise ValueError(
+                "`runtime` and `precision` must be one for each of several devices, but "
+                f"{device.name} has {backends}. Choose one."
+            )
+        if device.name in [other.name for other in devices[:i]]:
+            raise ValueError(
+                f"`device` must name each device once, but names {device.name} twice. Leave one "
+                "out."
+            )
+
+
+def budgets_of(devices: Sequence[DeviceSpec]) -> dict[str, float]:
+    """Return the budget of each device that has one, in milliseconds."""
+    return {d.name: d.budget_ms for d in devices if d.budget_ms is not None}

@@ -17,9 +17,8 @@ from typing import Generic, Literal, TypeVar
 
 from predictors.devices.boards import Board
 from predictors.devices.cache import reference_latency
-from predictors.devices.connection import DeviceLostError
+from predictors.devices.connection import PORT, Address, DeviceLostError
 from predictors.devices.device import Measures, Network
-from predictors.devices.ssh import PORT, Address
 from predictors.measurement import Backend, Latency, Reference, TimingProtocol
 
 DISAGREEMENT = 0.05  # between boards, in how fast they run a reference

@@ -6,14 +6,12 @@ from statistics import geometric_mean
 
 from predictors.backends.table import runtimes
 from predictors.devices.boards import Board, is_arm, load_boards, survey
-from predictors.devices.cache import Cache, Holding
-from predictors.devices.device import Device, Measures, Network
+from predictors.devices.cache import Cache, Holding, open_recorded
+from predictors.devices.device import ONNXRUNTIME, Device, DeviceSpec, Measures, Network
 from predictors.devices.local import gpu_name, is_arm_machine, open_cpu, open_cuda
 from predictors.devices.pool import check_alike, open_pool
 from predictors.devices.profiled import open_arm
-from predictors.devices.recorded import open_recorded
 from predictors.devices.several import MultiBackendDevice
-from predictors.devices.spec import ONNXRUNTIME, DeviceSpec
 from predictors.measurement import Backend, TimingProtocol
 
 PROTOCOL = TimingProtocol()  # where none is given

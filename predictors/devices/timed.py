@@ -26,10 +26,10 @@ from predictors.devices.connection import (
     flags,
     number,
     program,
+    remedy,
     times_ms,
 )
 from predictors.devices.device import Network
-from predictors.devices.ssh import remedy
 from predictors.measurement import (
     LARGE,
     SMALL,

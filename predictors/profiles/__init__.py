@@ -1,1 +1,0 @@
-"""Bundled device profiles, one folder each: measured tables and what was fitted to them."""

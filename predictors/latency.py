@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from predictors.cost import costs, layers_in_groups
 from predictors.gp import GaussianProcess, fit_gaussian_process
 from search_spaces.layers import Layer, Layered
-from search_spaces.space import AnySpace, Genes
+from search_spaces.space import AnySpace, Genes, Space
 
 Array = NDArray[np.float64]
 C = TypeVar("C")
@@ -313,17 +313,17 @@ POOL = 3000
 HEADROOM = 1.25  # budgets: networks up to this much over one are useful too
 
 
-Measured = Sequence[tuple[Any, Mapping[str, float]]]  # configs, and their latencies in ms by device
+Measured = Sequence[tuple[C, Mapping[str, float]]]  # configs, and their latencies in ms by device
 
 
 def next_batch(
-    space: AnySpace,
-    measured: Measured,
+    space: Space[C],
+    measured: Measured[C],
     *,
     budgets_ms: Mapping[str, float],
     total: int,
     seed: int,
-) -> list[Any]:
+) -> list[C]:
     """Return the networks to time next, given the latencies of those timed before.
 
     `measured` starts with one network of any size. The first batch covers the costs within the
@@ -347,8 +347,8 @@ def next_batch(
 
 
 def _batch(
-    space: AnySpace, measured: Measured, budgets_ms: Mapping[str, float], n: int, rng: Random
-) -> list[Any]:
+    space: Space[C], measured: Measured[C], budgets_ms: Mapping[str, float], n: int, rng: Random
+) -> list[C]:
     """Choose n networks within the budgets, or near them where few are within."""
     known = [config for config, _ in measured]
     pool = [space.decode(_skewed(space, rng)) for _ in range(POOL)]
@@ -370,7 +370,7 @@ def _skewed(space: AnySpace, rng: Random) -> Genes:
 
 
 def _expected_ratios(
-    space: AnySpace, measured: Measured, budgets_ms: Mapping[str, float], pool: Sequence[object]
+    space: Space[C], measured: Measured[C], budgets_ms: Mapping[str, float], pool: Sequence[object]
 ) -> Array:
     configs = [config for config, _ in measured]
     if len(measured) > FIRST:

@@ -23,6 +23,7 @@ from search_spaces.network import FasterNet, build, check_weights
 
 KEY = "fasternas"  # the header's only one: of several the order, and so the file, would vary
 YAML = (".yaml", ".yml")
+Json = dict[str, Any]
 _FOREIGN = (
     "Give the config beside the weights: from_timm_weights(config, weights), or config= in "
     "timm.create_model."
@@ -82,7 +83,7 @@ def save(
     """
     if Path(path).suffix != ".safetensors":
         raise ValueError(f"`path` must end in .safetensors, but got {str(path)!r}. Rename it.")
-    header = {
+    header: Json = {
         "config": to_mapping(network.config),
         "classes": list(classes),
         "mean": list(mean),
@@ -155,7 +156,7 @@ def _checkpoint(header: str, weights: Mapping[str, Tensor]) -> Checkpoint:
     )
 
 
-def _checked(header: Mapping[str, Any], config: FasterNetConfig) -> dict[str, Any]:
+def _checked(header: Json, config: FasterNetConfig) -> Json:
     """What a header says besides the config."""
     classes = header.get("classes", [])
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
@@ -259,9 +260,10 @@ def inherit(network: nn.Module, weights: Mapping[str, Tensor]) -> float:
             own[corner].copy_(given[corner])
             inherited += own[corner].numel() if name in parameters else 0
     if not inherited:
+        names = ", ".join(list(weights)[:3])
         raise ValueError(
-            f"`weights` must be those of a FasterNet, but got {_brief(weights)}. Give a checkpoint "
-            "of timm's fasternet_* or of fasternas."
+            f"`weights` must be those of a FasterNet, but got {len(weights)} tensors ({names}). "
+            "Give a checkpoint of timm's fasternet_* or of fasternas."
         )
     return inherited / sum(parameter.numel() for parameter in parameters.values())
 
@@ -276,8 +278,3 @@ def _fits(name: str, own: Tensor, given: Tensor) -> bool:
     if own.ndim != given.ndim or own.shape[2:] != given.shape[2:]:
         return False
     return own.shape[0] == given.shape[0] if name.startswith(_CLASSIFIER) else True
-
-
-def _brief(weights: Mapping[str, Tensor]) -> str:
-    names = ", ".join(list(weights)[:3])
-    return f"{len(weights)} tensors ({names}, ...)" if names else "none"

@@ -124,7 +124,7 @@ def remove_empty(folders: Sequence[Path]) -> None:
             path.rmdir()
 
 
-def read_mapping(path: Path) -> dict[Any, Any]:
+def read_mapping(path: Path) -> dict[Any, object]:
     """Return the mapping that a YAML file holds.
 
     Raises:

@@ -42,7 +42,7 @@ def as_ratios(predict: PredictLatency, budget_ms: float | None) -> PredictRatio:
     """Return what predicts ratios to the budget; without one, to 1 ms."""
     reference_ms = 1.0 if budget_ms is None else budget_ms
 
-    def predict_ratio(configs: Sequence[Any]) -> RatioPrediction:
+    def predict_ratio(configs: Sequence[object]) -> RatioPrediction:
         found = predict(configs)
         return RatioPrediction(found.mean_ms / reference_ms, found.high_ms / reference_ms)
 

@@ -58,7 +58,7 @@ class NniSpace(ModelSpace):  # type: ignore[misc]
         self.config = space.decode(_genes(space, dict(zip(space.names, values, strict=True))))
         self.network = build(self.config) if build and current_model() is not None else None
 
-    def freeze(self, sample: dict[str, Any]) -> "NniSpace":
+    def freeze(self, sample: dict[str, object]) -> "NniSpace":
         """Return the network of a sample, which maps the names of the genes to choices."""
         self.validate(sample)
         with model_context(sample):
@@ -202,14 +202,14 @@ def _metric(found: Objectives) -> float:
     return found.accuracy if found.feasible else _MISS - found.excess
 
 
-def _genes(space: AnySpace, sample: dict[str, Any]) -> Genes:
+def _genes(space: AnySpace, sample: dict[str, object]) -> Genes:
     return tuple(
         gene.choices.index(sample[name])
         for name, gene in zip(space.names, space.genes, strict=True)
     )
 
 
-def _sample(space: AnySpace, genes: Genes) -> dict[str, Any]:
+def _sample(space: AnySpace, genes: Genes) -> dict[str, object]:
     return {
         name: gene.choices[i] for name, gene, i in zip(space.names, space.genes, genes, strict=True)
     }

@@ -63,7 +63,7 @@ def read_records(
     found = []
     for number, entry in enumerate(read(path, growing=growing), start=1):
         try:
-            fields = {name: _tuples(value) for name, value in entry.pop("config").items()}
+            fields: Entry = {name: _tuples(v) for name, v in entry.pop("config").items()}
             found.append((FasterNetConfig(**fields), parse(entry)))
         except (KeyError, TypeError, AttributeError, ValueError):
             raise ValueError(
@@ -92,5 +92,5 @@ def _parsed(line: bytes, path: Path, number: int) -> Entry:
     return entry
 
 
-def _tuples(value: Any) -> Any:
+def _tuples(value: object) -> object:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -199,7 +199,7 @@ class _WholeLines(BaseJournalBackend):
         self._dropped = log_number_from
         yield from list(self._entries)
 
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+    def append_logs(self, logs: list[journal.Entry]) -> None:
         journal.append(self._path, logs)
         self._entries += json.loads(json.dumps(logs))
 
@@ -262,7 +262,7 @@ def read_measurements(folder: Path, *, growing: bool = False) -> dict[FasterNetC
 def hold(folder: Path, *, reading: bool = False) -> IO[bytes]:
     """Hold a folder's study; the system lets go of it when the process ends, however.
 
-    Any number of processes may hold it for `reading`, and then none for writing.
+    Several processes may hold it for `reading`, and then none for writing.
 
     Raises:
         RuntimeError: if another process holds it.

@@ -29,7 +29,7 @@ from predictors.backends.agreement import Batches
 from predictors.backends.model import checkpoint_model
 from predictors.backends.table import Runtime, installed_version, runtime_names, runtimes
 from predictors.devices.registry import open_device
-from predictors.measurement import Latency, compare_in_turn
+from predictors.measurement import Comparison, Latency, estimate, paired_ratios
 from search_spaces.io import one_line
 
 HERE = Path(__file__).parent
@@ -167,6 +167,29 @@ def _time(group: Sequence[Contender], device: str, found: Turns) -> None:
 
 def _timms(contender: Contender, contenders: Sequence[Contender]) -> Contender:
     return next(c for c in contenders if (c.network, c.form) == (contender.network, "timm"))
+
+
+def compare_in_turn(first: Sequence[Latency], second: Sequence[Latency]) -> Comparison:
+    """Compare what was timed in turn, by a process each time, in whatever runtimes.
+
+    What the machine's speed is at the time is in both of a turn, so it is the blocks' own
+    milliseconds that are divided, not those by the references, which differ from runtime to
+    runtime.
+
+    Raises:
+        ValueError: if the turns are not as many, or none, or one was not timed.
+    """
+    if len(first) != len(second) or not first:
+        raise ValueError(
+            f"`first` and `second` must be timed in as many turns, but got {len(first)} and "
+            f"{len(second)}."
+        )
+    pairs = zip(first, second, strict=True)
+    turns = [turn for m, n in pairs for turn in zip(m.samples_ms, n.samples_ms, strict=True)]
+    if not turns:
+        raise ValueError("`first` and `second` must be timed, but have no samples.")
+    found = estimate([paired_ratios(a, b) for a, b in turns])
+    return Comparison(ratio=found.median, low=found.low, high=found.high, source="measured")
 
 
 def _row(contender: Contender, turns: Turns, timms: Contender) -> dict[str, Any]:

@@ -195,7 +195,11 @@ class Latencies:
     @property
     def source(self) -> Source:
         """Predicted if the latency on any device is."""
-        return "predicted" if any(map(_is_predicted, self.by_device.values())) else "measured"
+        return (
+            "predicted"
+            if any(one.source == "predicted" for one in self.by_device.values())
+            else "measured"
+        )
 
     @property
     def unstable(self) -> bool:
@@ -218,10 +222,6 @@ class Latencies:
             ValueError: if the values are others, naming the field.
         """
         return cls(msgspec.convert(values, dict[str, Latency]))
-
-
-def _is_predicted(latency: Latency) -> bool:
-    return latency.source == "predicted"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -442,36 +442,13 @@ def compare(first: Latency, second: Latency) -> Comparison:
     source: Source = "measured" if first.source == second.source == "measured" else "predicted"
     if _side_by_side(first, second):
         pairs = zip(first.samples_ms, second.samples_ms, strict=True)
-        found = estimate([_paired(a, b) for a, b in pairs])
+        found = estimate([paired_ratios(a, b) for a, b in pairs])
         return Comparison(ratio=found.median, low=found.low, high=found.high, source=source)
     ratio = second.median_ms / first.median_ms
     slower = math.hypot(*(math.log(m.high_ms / m.median_ms) for m in (first, second)))
     faster = math.hypot(*(math.log(m.median_ms / m.low_ms) for m in (first, second)))
     low, high = ratio * math.exp(-faster), ratio * math.exp(slower)
     return Comparison(ratio=ratio, low=low, high=high, source=source)
-
-
-def compare_in_turn(first: Sequence[Latency], second: Sequence[Latency]) -> Comparison:
-    """Compare what was timed in turn, by a process each time, in whatever runtimes.
-
-    What the machine's speed is at the time is in both of a turn, so it is the blocks' own
-    milliseconds that are divided, not those by the references, which differ from runtime to
-    runtime.
-
-    Raises:
-        ValueError: if the turns are not as many, or none, or one was not timed.
-    """
-    if len(first) != len(second) or not first:
-        raise ValueError(
-            f"`first` and `second` must be timed in as many turns, but got {len(first)} and "
-            f"{len(second)}."
-        )
-    pairs = zip(first, second, strict=True)
-    turns = [turn for m, n in pairs for turn in zip(m.samples_ms, n.samples_ms, strict=True)]
-    if not turns:
-        raise ValueError("`first` and `second` must be timed, but have no samples.")
-    found = estimate([_paired(a, b) for a, b in turns])
-    return Comparison(ratio=found.median, low=found.low, high=found.high, source="measured")
 
 
 def _side_by_side(first: Latency, second: Latency) -> bool:
@@ -482,7 +459,7 @@ def _side_by_side(first: Latency, second: Latency) -> bool:
     return same and len(both[0]) == len(both[1]) > 0 and all(map(all, both))
 
 
-def _paired(first_ms: Sequence[float], second_ms: Sequence[float]) -> list[float]:
-    """Ratios in the rounds that both were timed in: a network is timed from the first on."""
+def paired_ratios(first_ms: Sequence[float], second_ms: Sequence[float]) -> list[float]:
+    """Return ratios in the rounds that both were timed in: a network is timed from the first on."""
     both = min(len(first_ms), len(second_ms))
     return ratios(second_ms[:both], first_ms[:both])

@@ -6,8 +6,9 @@ from dataclasses import replace
 from random import Random
 
 import pytest
+from deployed_form import compare_in_turn
 
-from predictors.measurement import Backend, Context, Latency, Source, compare, compare_in_turn
+from predictors.measurement import Backend, Context, Latency, Source, compare
 
 ROUNDS, PROCESSES = 12, 3
 

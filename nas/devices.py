@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from predictors.devices import registry
 from predictors.devices.cache import RecordedDevice
 from predictors.devices.device import Device, DeviceSpec, Network
-from predictors.devices.registry import PROTOCOL, open_spec
 from predictors.latency import LatencyPredictor, Prediction, RatioPrediction, worst_ratios
 from predictors.measurement import Backend, Latencies, Latency, TimingProtocol
 from search_spaces.fasternet import FasterNetConfig
@@ -27,8 +27,8 @@ def open_devices(
         ValueError: if there is no such device, or not in that backend.
         RuntimeError: if one does not answer.
     """
-    protocol = replace(protocol or PROTOCOL, reuse=not fresh)
-    return {spec.name: open_spec(spec, protocol=protocol) for spec in specs}
+    protocol = replace(protocol or registry.PROTOCOL, reuse=not fresh)
+    return {spec.name: registry.open_spec(spec, protocol=protocol) for spec in specs}
 
 
 def recorded_devices(
@@ -40,7 +40,7 @@ def recorded_devices(
 
 def _recorded(spec: DeviceSpec, facts: Mapping[str, str]) -> Device:
     if facts.get("source") != "measured":
-        return open_spec(spec)
+        return registry.open_spec(spec)
     description = str(facts.get("description"))
     return RecordedDevice(name=spec.name, description=description, backends=spec.backends)
 
@@ -82,8 +82,9 @@ def measure_each(
     Raises:
         RuntimeError: if a device cannot be reached, or cannot run a network.
     """
-    for start in range(0, len(networks), PROTOCOL.turn):
-        turn = networks[start : start + PROTOCOL.turn]
+    size = registry.PROTOCOL.turn
+    for start in range(0, len(networks), size):
+        turn = networks[start : start + size]
         # Whole lists: two names may stand for one machine, and exporting for one slows another.
         columns = [list(device.measure_each(turn, repeats=repeats)) for device in devices.values()]
         for row in zip(*columns, strict=True):

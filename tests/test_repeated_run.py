@@ -47,9 +47,9 @@ def test_a_run_is_repeated_elsewhere_from_its_measurements(
 
     timed, recalled = (journal.read(run / "measurements.jsonl") for run in (here, there))
     assert [line["config"] for line in recalled] == [line["config"] for line in timed]
-    assert {line["measurement"]["device"] for line in recalled} == {"lab"}
+    assert {name for line in recalled for name in line["latencies"]} == {"lab"}
     for one, other in zip(timed, recalled, strict=True):
-        assert {**other["measurement"], "device": "cpu"} == one["measurement"]
+        assert {**other["latencies"]["lab"], "device": "cpu"} == one["latencies"]["cpu"]
     assert _call("show", "there") == 0
     assert capsys.readouterr().out == out
     resume_run(there).close()

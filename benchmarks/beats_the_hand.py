@@ -116,16 +116,16 @@ def _trained(
     from pconv_bench import trained_config
 
     file = folder / "trainings.jsonl"
-    told = json.loads(json.dumps(asdict(config)))
+    config_json = json.loads(json.dumps(asdict(config)))
     known = {row["seed"]: row["accuracy"] for row in journal.read(file)
-             if row["config"] == told and row["epochs"] == options.epochs}  # fmt: skip
+             if row["config"] == config_json and row["epochs"] == options.epochs}  # fmt: skip
     with joined(None) as ray:
         task = partial(ray.remote(num_cpus=1)(trained_config).remote, options.data)
         waiting = {seed: task(replace(SHORT, epochs=options.epochs, seed=seed), config)
                    for seed in SEEDS if seed not in known}  # fmt: skip
         for seed, result in waiting.items():
             known[seed] = ray.get(result)["accuracies"][-1]
-            journal.append(file, [{"config": told, "seed": seed, "epochs": options.epochs,
+            journal.append(file, [{"config": config_json, "seed": seed, "epochs": options.epochs,
                                    "accuracy": known[seed]}])  # fmt: skip
     return [known[seed] for seed in SEEDS]
 

@@ -49,7 +49,7 @@ class Turns:
 
 
 def main() -> None:
-    """Export, judge, time in turn, write."""
+    """Export, evaluate, time in turn, write."""
     options = _options()
     with tempfile.TemporaryDirectory(prefix="fasternas-") as folder:
         contenders = [found for name in options.networks

@@ -32,7 +32,7 @@ PUBLISHED = 224  # px, of the weights that timm publishes
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """A network with weights, the images that it is judged by, and where the weights are from."""
+    """A network with weights, where these are from, and the images that it is evaluated on."""
 
     model: Model
     images: RealImages
@@ -51,8 +51,8 @@ class Short:
     @property
     def name(self) -> str:
         """What the weights are kept as."""
-        told = located(self.data).encode()  # two files may have one name
-        data = f"{Path(self.data).stem}-{hashlib.sha256(told).hexdigest()[:8]}"
+        location = located(self.data).encode()  # two files may have one name
+        data = f"{Path(self.data).stem}-{hashlib.sha256(location).hexdigest()[:8]}"
         return f"fasternet_t0-{data}-{self.resolution}px-{self.epochs}-epochs"
 
 
@@ -68,9 +68,9 @@ def trained_t0(short: Short, *, count: int, folder: Path) -> Exported:
     data = loaded(short.data, short.resolution)  # whose statistics it was trained by
     checkpoint = replace(_t0(weights, short.resolution, folder), mean=data.mean, std=data.std,
                          crop=0.0)  # fmt: skip
-    told = (f"for want of the published ones those of timm's own module after {short.epochs} "
+    words = (f"for want of the published ones those of timm's own module after {short.epochs} "
             f"epochs on {Path(short.data).name} at {short.resolution} px")  # fmt: skip
-    return _exported("t0", checkpoint, short.data, count=count, weights=told)
+    return _exported("t0", checkpoint, short.data, count=count, weights=words)
 
 
 def train_timms(short: Short, folder: Path) -> Path:
@@ -96,7 +96,7 @@ def train_timms(short: Short, folder: Path) -> Path:
 
 
 def trained_small(data: str, *, epochs: int, folder: Path) -> Iterator[Exported]:
-    """FasterNet scaled to 32 px with either activation, in full training, judged on test images."""
+    """FasterNet scaled to 32 px with either activation, fully trained, evaluated on test images."""
     for activation in ACTIVATIONS:
         name = f"fasternet-32-{activation}"
         classes = len(loaded(data, by_hand(WIDTH).resolution).classes)
@@ -122,7 +122,7 @@ def _t0(weights: Path, resolution: int, folder: Path) -> Checkpoint:
 def _exported(
     name: str, checkpoint: Checkpoint, data: str, *, count: int, weights: str
 ) -> Exported:
-    """There are labels to judge by where the data have as many classes as the network."""
+    """There are labels to evaluate by where the data have as many classes as the network."""
     config = checkpoint.config
     known = len(loaded(data, config.resolution).classes) == config.classes
     images = real_images(data, checkpoint, trained=known, count=count)
@@ -131,11 +131,11 @@ def _exported(
 
 
 def _on_test(exported: Exported) -> Exported:
-    """The same judged by the whole test split, or where there is none by that of validation."""
+    """The same evaluated on the whole test split, or where there is none on validation."""
     data = exported.images.data
     split: Split = "validation" if data.test is None else "test"
-    judged = data.validation if data.test is None else data.test
-    images = replace(exported.images, data=replace(data, validation=judged), count=len(judged))
+    last = data.validation if data.test is None else data.test
+    images = replace(exported.images, data=replace(data, validation=last), count=len(last))
     return replace(exported, images=images, split=split)
 
 

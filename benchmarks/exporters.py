@@ -62,7 +62,7 @@ def main() -> None:
     """Train what is missing, export, compare, write."""
     options = _options()
     options.kept.mkdir(parents=True, exist_ok=True)
-    networks = [_judged(exported, _targets(names))
+    networks = [_compared(exported, _targets(names))
                 for exported, names in _subjects(options)]  # fmt: skip
     result = {
         "networks": networks,
@@ -126,14 +126,14 @@ def _options() -> argparse.Namespace:
 
 def _subjects(options: argparse.Namespace) -> Iterator[tuple[Exported, Sequence[str]]]:
     """What is exported, and to what; each is trained when its turn comes."""
-    told: dict[str, Any] = {"count": options.images, "folder": options.kept}
+    common: dict[str, Any] = {"count": options.images, "folder": options.kept}
     if options.weights:
         yield given_t0(options.weights, options.data, resolution=options.resolution or PUBLISHED,
-                       **told), options.to  # fmt: skip
+                       **common), options.to  # fmt: skip
     else:
         short = Short(data=options.data, resolution=options.resolution or SMALL_RESOLUTION,
                       epochs=options.epochs)  # fmt: skip
-        yield trained_t0(short, **told), options.to
+        yield trained_t0(short, **common), options.to
     small = [name for name in options.to if name in SMALL_TARGETS]
     for exported in trained_small(options.small_data, epochs=options.small_epochs,
                                   folder=options.kept):  # fmt: skip
@@ -146,7 +146,7 @@ def _targets(names: Sequence[str]) -> list[Runtime]:
             and all(map(installed_version, line.module.PACKAGES))]  # fmt: skip
 
 
-def _judged(exported: Exported, targets: Sequence[Runtime]) -> dict[str, Any]:
+def _compared(exported: Exported, targets: Sequence[Runtime]) -> dict[str, Any]:
     """Export to each target; print what came of it and return it."""
     model, rows = exported.model, []
     with tempfile.TemporaryDirectory(prefix="fasternas-") as folder:

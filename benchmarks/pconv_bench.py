@@ -167,7 +167,7 @@ def trained_config(
 
 
 def _data(name: str) -> ImageData:
-    """The data with all that is not for testing as training split, and the test split to judge."""
+    """The data, all that is not for testing as training split; the test split is to evaluate."""
     data = load_data(name)
     if data.test is None:
         raise ValueError(f"`data` must have a test split, but {name} has none.")

@@ -5,7 +5,7 @@
 The supernet is trained as `fasternas search --accuracy supernet` trains it, for what twelve of the
 bench's trainings cost, on networks drawn between the bench's least and most MACs; its batch norms
 and its likelihoods come from the training and the validation split, so that it never sees the test
-split by which the bench judges. Goes on where it ended; begun again when the bench has grown, it
+split by which the bench evaluates. Goes on where it ended; begun again when the bench has grown, it
 scores what is new. Writes benchmarks/results/pconv_bench-DATA/supernet.jsonl, a line a network.
 """
 

@@ -4,11 +4,11 @@
 
 Kendall's tau and Spearman's rho over all networks and within bands of +-15 % of latency, each with
 a bootstrap 95 % interval. Truth is the accuracy after the last epoch, averaged over seeds. What is
-fitted (weights of the training-free scores, the predictor) is fitted on some networks and judged on
-the others; the predictor's interval is that of its splits. The first eighth of a training is that
-of the first seed, so that it shares its luck with the end, as in a search that goes on with it. The
+fitted (weights of the training-free scores, the predictor) is fitted on some networks and evaluated
+on the others; the predictor's interval is that of its splits. The first eighth of a training is
+that of the first seed, so that it shares its luck with the end, as in a search that goes on. The
 default was chosen by looking at the networks that are spread over the space, so it, and the
-predictor which is told of it, are judged once more on the others alone. Prints the table and the
+predictor which knows of it, are evaluated once more on the others alone. Prints the table and the
 weights that all networks together give, and writes benchmarks/results/ranking.json.
 """
 
@@ -57,10 +57,10 @@ def main() -> None:
     folder = options.bench
     bench = read_bench(folder)
     proxies = _counts_and_proxies(bench)
-    told = np.column_stack([proxies[name] for name in (*PROXIES, *STRUCTURE)])
+    known = np.column_stack([proxies[name] for name in (*PROXIES, *STRUCTURE)])
     scores = {
         **proxies, "default": _scored(bench, ProxyEstimator()),
-        "all scores, weighted by the other half": cross_fitted(told, bench.truth),
+        "all scores, weighted by the other half": cross_fitted(known, bench.truth),
         "first eighth of the training, latest weights": _first_eighth(bench),
         **_known(folder / "early.jsonl", bench, AVERAGED, key="accuracies"),
         **_known(folder / "supernet.jsonl", bench, "supernet", key="likelihood"),
@@ -82,7 +82,7 @@ def main() -> None:
     for which, above in gains.items():
         for name, gain in above.items():
             print(f"{which}, {name}: {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]")
-    found = fitted(told, bench.truth) * _t0_to_t2()
+    found = fitted(known, bench.truth) * _t0_to_t2()
     weights = dict(zip((*PROXIES, *STRUCTURE), found.tolist(), strict=True))
     print("weights:", ", ".join(f"{name} {w / sum(weights.values()):.3f}"
                                 for name, w in weights.items()))  # fmt: skip
@@ -102,21 +102,21 @@ def _rows(bench: Bench, scores: Mapping[str, Array], error: float) -> Rows:
     return {
         **({ceiling: _ceiling(bench, several)} if len(several) > 1 else {}),
         **{name: _correlations(bench, values) for name, values in scores.items()},
-        **{name: _predictor(bench, told, error) for name, told in _told(scores).items()},
+        **{name: _predictor(bench, known, error) for name, known in _features(scores).items()},
     }  # fmt: skip
 
 
 def _unseen_rows(
     bench: Bench, scores: Mapping[str, Array], error: float, later: NDArray[np.bool_]
 ) -> Rows:
-    """The counts, the default and the predictors, judged on some of the networks."""
+    """The counts, the default and the predictors, evaluated on some of the networks."""
     if sum(later) < 2:
         return {}
     part = bench.part(later)
     return {
         **{name: _correlations(part, scores[name][later]) for name in (*COUNTS, "default")},
-        **{name: _predictor(bench, told, error, among=later)
-           for name, told in _told(scores).items()},
+        **{name: _predictor(bench, known, error, among=later)
+           for name, known in _features(scores).items()},
     }  # fmt: skip
 
 
@@ -217,8 +217,8 @@ def _gains(bench: Bench, scores: Mapping[str, Array]) -> dict[str, Correlation]:
     return found
 
 
-def _told(scores: Mapping[str, Array]) -> dict[str, Array]:
-    """What predictors are told of every network, beside its choices and costs: [n, k]."""
+def _features(scores: Mapping[str, Array]) -> dict[str, Array]:
+    """What predictors know of every network, beside its choices and costs: [n, k]."""
     name = f"predictor after {TRAINED} others"
     if len(scores["default"]) < 2 * TRAINED:
         return {}
@@ -230,9 +230,9 @@ def _told(scores: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def _predictor(
-    bench: Bench, told: Array, noise: float, among: NDArray[np.bool_] | None = None
+    bench: Bench, known: Array, noise: float, among: NDArray[np.bool_] | None = None
 ) -> dict[str, Correlation]:  # fmt: skip
-    """Fitted to some networks, judged on the others (`among` some): the mean over splits."""
+    """Fitted to some networks, evaluated on the others (`among` some): the mean over splits."""
     configs = bench.configs
     found: dict[str, list[float]] = {name: [] for name in STATISTICS}
     for seed in range(SPLITS):
@@ -240,10 +240,10 @@ def _predictor(
         fit, test = order[:TRAINED], order[TRAINED:]
         test = test if among is None else test[among[test]]
         predictor = AccuracyPredictor.fit(
-            SPACE, [configs[i] for i in fit], bench.truth[fit], scores=told[fit],
+            SPACE, [configs[i] for i in fit], bench.truth[fit], scores=known[fit],
             least_noise=noise,
         )  # fmt: skip
-        predicted = predictor.predict([configs[i] for i in test], scores=told[test]).median
+        predicted = predictor.predict([configs[i] for i in test], scores=known[test]).median
         for name, statistic in STATISTICS.items():
             found[name].append(statistic(predicted, bench.truth[test], bench.latencies_ms[test]))
     return {name: _spread(values) for name, values in found.items()}

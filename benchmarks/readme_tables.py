@@ -59,7 +59,7 @@ def backends() -> str:
 def _latency_predictor(result: dict[str, Any]) -> str:
     lines = [
         f"Fitted to {result['fitted']} measured networks of the `fasternet` space under "
-        f"{result['limit_ms']:.0f} ms, judged on {result['tested']} random others, all timed by "
+        f"{result['limit_ms']:.0f} ms, evaluated on {result['tested']} random others, all timed by "
         f"`benchmarks/latency_predictor.py` ({result['device']}):",
         "", "| predictor | Spearman | Kendall | mean error | largest | 90 % interval covers |",
         "|---|---|---|---|---|---|",
@@ -107,13 +107,14 @@ def _deployed_form(result: dict[str, Any]) -> str:
     rows, random = result["rows"], not all(result["trained"].values())
     networks = list(dict.fromkeys(row["network"] for row in rows))
     forms = dict.fromkeys((row["form"], row["runtime"], row["precision"]) for row in rows)
-    weights = "random weights, with which little can be told from that" if random else "trained"
+    weights = "random weights, with which that says little" if random else "trained"
     lines = [
         f"Latency by `benchmarks/deployed_form.py` ({result['device'].split(',')[0]}, one thread), "
         "as a multiple of what timm's own export takes in ONNX Runtime in fp32, with 95 % "
         f"intervals; the share of images ({result['images']}) that get the same class as in torch "
         f"is that of the worst network ({weights}):", "",
-        f"| form | {' | '.join(networks)} | same class |", "|---" * (len(networks) + 2) + "|",
+        f"| file, backend | {' | '.join(networks)} | same class |",
+        "|---" * (len(networks) + 2) + "|",
     ]  # fmt: skip
     for form in forms:
         own = {row["network"]: row for row in rows
@@ -145,14 +146,14 @@ def _exporters(result: dict[str, Any]) -> str:
     columns = f"largest difference | correlation | same class | accuracy | lost |\n{'|---' * 6}|"
     lines = [
         f"By `benchmarks/exporters.py`: T0 with timm's weights ({t0['weights']}) through every "
-        f"exporter, compared with torch on {_judged_on(t0)}. A difference is one of logits, as a "
+        f"exporter, compared with torch on {_images(t0)}. A difference is one of logits, as a "
         "share of the largest; points lost have 95 % intervals, of the paired difference:", "",
         f"| `--to` | {columns}",
     ]  # fmt: skip
     lines += [f"| `{row['format']}` | {_exported(row)} |" for row in t0["rows"]]
     lines += [
         "", "What eight bits cost networks of `fasternet-32`'s kind, "
-        f"{small[0]['weights']}, on {_judged_on(small[0])}:", "",
+        f"{small[0]['weights']}, on {_images(small[0])}:", "",
         f"| network, `--to` | {columns}",
     ]  # fmt: skip
     lines += [f"| {network['network']}, `{row['format']}` | {_exported(row)} |"
@@ -160,7 +161,7 @@ def _exporters(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _judged_on(network: dict[str, Any]) -> str:
+def _images(network: dict[str, Any]) -> str:
     counts = [row["agreement"]["images"] for row in network["rows"] if row["agreement"]]
     return f"{max(counts, default=0):,} {network['split']} images of {network['data']}"
 
@@ -182,7 +183,7 @@ def _ranking(result: dict[str, Any]) -> str:
         f"By `benchmarks/ranking.py` on {result['networks']} trained networks, with 95 % intervals "
         "(bootstrap; of the predictor, over splits); in bands, each is compared with those within "
         f"15 % of its latency, itself known to +-{result['half_width_percent']:.0f} %. The default "
-        "was chosen by looking at some of the networks, so it is judged on the "
+        "was chosen by looking at some of the networks, so it is evaluated on the "
         f"{result['networks_unseen']} others too:", "",
         f"| | {' | '.join(statistics)} |", "|---" * (len(statistics) + 1) + "|",
     ]  # fmt: skip

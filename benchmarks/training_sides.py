@@ -25,7 +25,7 @@ Side = Literal["ours", "timm", "timm_kept"]  # the last keeps its memory as ours
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class Workload:
     """What both train: a named size, on a folder of images, so many at once."""
 
     data: str
@@ -54,47 +54,49 @@ class Setting:
         return replace(found, early_resolution=1.0, micro_batch_size=self.batch)
 
 
-def speeds(side: Side, setting: Setting) -> list[float]:
+def speeds(side: Side, workload: Workload) -> list[float]:
     """Return images per second, block by block."""
-    torch.set_num_threads(setting.threads)
+    torch.set_num_threads(workload.threads)
     torch.manual_seed(0)
     if side == "timm_kept":
         keep_memory()
-    run = _ours(setting) if side == "ours" else _timms(setting)
-    for _ in islice(run, setting.warm_up):
+    run = _ours(workload) if side == "ours" else _timms(workload)
+    for _ in islice(run, workload.warm_up):
         pass
     found = []
-    for _ in range(setting.blocks):
-        _wait(setting)
+    for _ in range(workload.blocks):
+        _wait(workload)
         begun = time.perf_counter()
-        for _ in islice(run, setting.steps):
+        for _ in islice(run, workload.steps):
             pass
-        _wait(setting)
-        found.append(setting.batch * setting.steps / (time.perf_counter() - begun))
+        _wait(workload)
+        found.append(workload.batch * workload.steps / (time.perf_counter() - begun))
     return found
 
 
-def _ours(setting: Setting) -> Iterator[object]:
-    recipe = setting.recipe
+def _ours(workload: Workload) -> Iterator[object]:
+    recipe = workload.recipe
     config = replace(
-        FASTERNET[setting.network], resolution=setting.resolution, classes=setting.classes
+        FASTERNET[workload.network], resolution=workload.resolution, classes=workload.classes
     )
     trainer = Trainer(
         build(config, drop_path=recipe.drop_path),
-        load_data(setting.data, resolution=setting.resolution),
+        load_data(workload.data, resolution=workload.resolution),
         recipe,
-        device=torch.device(setting.device),
-        workers=Workers(loaders=setting.loaders),
+        device=torch.device(workload.device),
+        workers=Workers(loaders=workload.loaders),
     )
     yield from trainer.run()
 
 
-def _timms(setting: Setting) -> Iterator[object]:
+def _timms(workload: Workload) -> Iterator[object]:
     """The loop of timm's train.py at its defaults: prefetcher, mixup while collating, no EMA."""
-    timm, recipe = timm_with("data", "loss", "optim", "scheduler", "utils"), setting.recipe
-    device = torch.device(setting.device)
+    timm, recipe = timm_with("data", "loss", "optim", "scheduler", "utils"), workload.recipe
+    device = torch.device(workload.device)
     model = timm.create_model(
-        f"fasternet_{setting.network}", num_classes=setting.classes, drop_path_rate=recipe.drop_path
+        f"fasternet_{workload.network}",
+        num_classes=workload.classes,
+        drop_path_rate=recipe.drop_path,
     )
     model.to(device, memory_format=torch.channels_last).train()
     optimizer = timm.optim.create_optimizer_v2(
@@ -104,7 +106,7 @@ def _timms(setting: Setting) -> Iterator[object]:
         optimizer, t_initial=1000, t_in_epochs=False, lr_min=recipe.min_lr
     )
     loss_of, on_gpu = timm.loss.SoftTargetCrossEntropy(), device.type == "cuda"
-    for step, (images, targets) in enumerate(_timms_loader(timm, setting, device)):
+    for step, (images, targets) in enumerate(_timms_loader(timm, workload, device)):
         taken = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=on_gpu):
             loss = loss_of(model(taken), targets)
@@ -117,8 +119,8 @@ def _timms(setting: Setting) -> Iterator[object]:
         yield step
 
 
-def _timms_loader(timm: Any, setting: Setting, device: torch.device) -> Any:
-    recipe = setting.recipe
+def _timms_loader(timm: Any, workload: Workload, device: torch.device) -> Any:
+    recipe = workload.recipe
     mixing = timm.data.FastCollateMixup(
         mixup_alpha=recipe.mixup,
         cutmix_alpha=recipe.cutmix,
@@ -126,30 +128,30 @@ def _timms_loader(timm: Any, setting: Setting, device: torch.device) -> Any:
         switch_prob=0.5,
         mode="batch",
         label_smoothing=recipe.label_smoothing,
-        num_classes=setting.classes,
+        num_classes=workload.classes,
     )
     return timm.data.create_loader(
-        timm.data.create_dataset("", root=setting.data, split="train", is_training=True),
-        input_size=(3, setting.resolution, setting.resolution),
-        batch_size=setting.batch,
+        timm.data.create_dataset("", root=workload.data, split="train", is_training=True),
+        input_size=(3, workload.resolution, workload.resolution),
+        batch_size=workload.batch,
         is_training=True,
         scale=(recipe.crop, 1.0),
         hflip=0.5,
         color_jitter=None,
         auto_augment=recipe.augment or None,
         interpolation="bicubic",
-        num_workers=setting.loaders,
+        num_workers=workload.loaders,
         collate_fn=mixing,
         device=device,
     )
 
 
-def _wait(setting: Setting) -> None:
+def _wait(workload: Workload) -> None:
     """Until the GPU is done with what it was given."""
-    if setting.device != "cpu":
-        torch.cuda.synchronize(setting.device)
+    if workload.device != "cpu":
+        torch.cuda.synchronize(workload.device)
 
 
 if __name__ == "__main__":
     which: Any = sys.argv[1]
-    print(json.dumps(speeds(which, Setting(**json.loads(sys.argv[2])))))
+    print(json.dumps(speeds(which, Workload(**json.loads(sys.argv[2])))))

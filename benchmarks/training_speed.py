@@ -27,7 +27,7 @@ from statistics import median
 from typing import Any, get_args
 
 import numpy as np
-from training_sides import Setting, Side
+from training_sides import Side, Workload
 
 from predictors.measurement import estimate, ratios
 
@@ -44,31 +44,31 @@ def main() -> None:
     """Train in turn, compare, write."""
     options = _options()
     with tempfile.TemporaryDirectory(prefix="fasternas-") as folder:
-        setting = _setting(options, Path(folder))
+        workload = _workload(options, Path(folder))
         if options.data is None:
-            write_noise(Path(folder), setting)
-        found = in_turn(setting, rounds=options.rounds)
+            write_noise(Path(folder), workload)
+        found = in_turn(workload, rounds=options.rounds)
     data = Path(options.data).name if options.data else "noise"
     result = {
-        **asdict(replace(setting, data=data)), **compared(found),
+        **asdict(replace(workload, data=data)), **compared(found),
         "images_per_s": found, "seed": 0, "cores": os.cpu_count(), "platform": platform.platform(),
         "versions": {name: version(name) for name in ("torch", "timm")},
     }  # fmt: skip
-    print(f"{setting.network}, batch {setting.batch}: ours {result['ours']:.3g}, timm's "
+    print(f"{workload.network}, batch {workload.batch}: ours {result['ours']:.3g}, timm's "
           f"{result['timm']:.3g} images a second, {_words(result, '')}, where timm's keeps its "
           f"memory {result['timm_kept']:.3g}, {_words(result, '_kept')}")  # fmt: skip
     if options.out is not None:
         (options.out / "training_speed.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
-def in_turn(setting: Setting, *, rounds: int) -> Speeds:
+def in_turn(workload: Workload, *, rounds: int) -> Speeds:
     """Run both in every round, in an order drawn anew, each in a process of its own."""
     rng = random.Random(0)
     found: Speeds = {side: [] for side in SIDES}
     for _ in range(rounds):
         for side in rng.sample(SIDES, len(SIDES)):
             command = [sys.executable, str(HERE / "training_sides.py"), side,
-                       json.dumps(asdict(setting))]  # fmt: skip
+                       json.dumps(asdict(workload))]  # fmt: skip
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             found[side].append(json.loads(done.stdout.splitlines()[-1]))
             print(f"{side}: {median(found[side][-1]):.4g} images a second", flush=True)
@@ -85,7 +85,7 @@ def compared(found: Mapping[Side, Sequence[Sequence[float]]]) -> dict[str, float
     return result
 
 
-def write_noise(folder: Path, setting: Setting) -> None:
+def write_noise(folder: Path, workload: Workload) -> None:
     """Write JPEGs in `train` and `val`, dealt out to the classes; noise that compresses as photos.
 
     There are as many in `train` as are needed.
@@ -93,9 +93,9 @@ def write_noise(folder: Path, setting: Setting) -> None:
     from PIL import Image
 
     rng = np.random.default_rng(0)
-    for split, count in (("train", setting.images), ("val", setting.classes)):
+    for split, count in (("train", workload.images), ("val", workload.classes)):
         for i in range(count):
-            path = folder / split / f"class{i % setting.classes}" / f"{i:05d}.jpg"
+            path = folder / split / f"class{i % workload.classes}" / f"{i:05d}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             coarse = Image.fromarray(
                 rng.integers(0, 256, (SIDE // 8, SIDE // 8, 3), dtype=np.uint8)
@@ -108,15 +108,15 @@ def _words(result: Mapping[str, Any], name: str) -> str:
     return f"{result[f'ratio{name}']:.3f} times as many ({low:.3f} to {high:.3f})"
 
 
-def _setting(options: argparse.Namespace, noise: Path) -> Setting:
+def _workload(options: argparse.Namespace, noise: Path) -> Workload:
     folder = Path(options.data or noise)
     classes = len(list((folder / "train").iterdir())) if options.data else CLASSES
-    setting = Setting(data=str(folder), classes=classes, network=options.network,
+    workload = Workload(data=str(folder), classes=classes, network=options.network,
                       batch=options.batch, threads=options.threads, loaders=options.loaders,
                       device=options.device)  # fmt: skip
     if options.quick:
-        return replace(setting, resolution=96, batch=4, warm_up=1, steps=1, blocks=2)
-    return setting
+        return replace(workload, resolution=96, batch=4, warm_up=1, steps=1, blocks=2)
+    return workload
 
 
 def _options() -> argparse.Namespace:

@@ -127,12 +127,12 @@ def test_trainings_take_turns_and_are_compared(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     training_speed = _benchmark("training_speed")
-    setting = training_speed.Setting(data=str(tmp_path), classes=2, resolution=96, batch=4,
+    workload = training_speed.Workload(data=str(tmp_path), classes=2, resolution=96, batch=4,
                                      warm_up=1, steps=1, blocks=2, loaders=0)  # fmt: skip
-    assert setting.images == 20
-    training_speed.write_noise(tmp_path, setting)
+    assert workload.images == 20
+    training_speed.write_noise(tmp_path, workload)
     assert len(list((tmp_path / "train").rglob("*.jpg"))) == 20
-    found = training_speed.in_turn(setting, rounds=1)
+    found = training_speed.in_turn(workload, rounds=1)
     assert {side: [len(blocks) for blocks in rounds] for side, rounds in found.items()} == {
         "ours": [2], "timm": [2], "timm_kept": [2],
     }  # fmt: skip

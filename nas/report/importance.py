@@ -46,8 +46,8 @@ class Importance:
     """What one step of a choice buys: means over the `steps` that the networks can take.
 
     `accuracy` is what is gained (a loss if negative), with the half-width of its 95 % interval,
-    and `latency` what it takes, in ms or in % of a budget. The step goes `down`, or away from the
-    later choice, where that is the slower way.
+    and `latency` what it takes, in ms or as a ratio to a budget. The step goes `down`, or away from
+    the later choice, where that is the slower way.
     """
 
     gene: str  # as the space names it, such as depths[2]

@@ -204,7 +204,10 @@ def fit_warping(values: Array, *, least_noise: float = 0.0) -> Warping:
     from scipy.optimize import minimize_scalar
     from scipy.stats import yeojohnson_llf
 
-    centre, scale = float(np.median(values)), max(_spread(values), least_noise)
+    low, middle, high = map(float, np.quantile(values, [0.25, 0.5, 0.75]))
+    # Values far away do not count, unless most are the same.
+    spread = (high - low) / (2 * _QUARTILE) or float(np.mean(np.abs(values - middle)))
+    centre, scale = float(np.median(values)), max(spread, least_noise)
     if scale <= 1e-9 * max(abs(centre), 1.0):  # all the same, up to rounding
         return Warping(centre=centre, scale=1.0, power=1.0)
     standard = _standard(values, centre, scale)
@@ -214,12 +217,6 @@ def fit_warping(values: Array, *, least_noise: float = 0.0) -> Warping:
 
     found = minimize_scalar(minus, bounds=(0.0, 2.0), method="bounded")
     return Warping(centre=centre, scale=scale, power=float(found.x))
-
-
-def _spread(values: Array) -> float:
-    """A standard deviation that a few values far away do not move, unless most are the same."""
-    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
-    return float((high - low) / (2 * _QUARTILE)) or float(np.mean(np.abs(values - middle)))
 
 
 def _standard(values: Array, centre: float, scale: float) -> Array:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from nas.search.pareto import promoted
-from nas.search.trial import NetworkScores, Objectives, Outcome, Pool
+from nas.search.trial import NetworkScores, Objectives, Pool
 from nas.study import journal
 from search_spaces.fasternet import FasterNetConfig
 
@@ -53,7 +53,9 @@ def train_on(
     for done in range(len(waiting)):
         outcome = pool.next_finished()
         if not outcome.lost:
-            record.keep_training(waiting[outcome.number], _trained(outcome, epochs))
+            accuracy = outcome.scores.accuracy if outcome.scores else None
+            training = Trained(epochs=epochs, accuracy=accuracy, error=outcome.error)
+            record.keep_training(waiting[outcome.number], training)
         yield len(best) - len(waiting) + done + 1, len(best)
 
 
@@ -93,8 +95,3 @@ def read_trainings(folder: Path, *, growing: bool = False) -> Trainings:
     for config, training in records:
         found.setdefault(config, {})[training.epochs] = training
     return found
-
-
-def _trained(outcome: Outcome[NetworkScores], epochs: int) -> Trained:
-    accuracy = outcome.scores.accuracy if outcome.scores else None
-    return Trained(epochs=epochs, accuracy=accuracy, error=outcome.error)

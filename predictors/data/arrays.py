@@ -144,7 +144,11 @@ def load_npz(path: Path, *, resolution: int | None) -> FoundImages:
         )
     given = {split: (arrays[x], arrays[y]) for split, (x, y) in present.items()}
     found = found_in_arrays(given, resolution=resolution)
-    return replace(found, remarks=(*found.remarks, *_unused_remark(unused)))
+    if not unused:
+        return found
+    what = "array is" if len(unused) == 1 else "arrays are"
+    remark = f"{len(unused):,} {what} no split's by name and not used: {short_repr(unused)}."
+    return replace(found, remarks=(*found.remarks, remark))
 
 
 def _refuse_no_archive(path: Path) -> None:
@@ -170,13 +174,6 @@ def _renamed(path: Path, arrays: Mapping[str, Array]) -> dict[str, Array]:
                 "Remove one."
             )
     return {array: arrays[name] for array, name in found.items()}
-
-
-def _unused_remark(names: list[str]) -> tuple[str, ...]:
-    if not names:
-        return ()
-    what = "array is" if len(names) == 1 else "arrays are"
-    return (f"{len(names):,} {what} no split's by name and not used: {short_repr(names)}.",)
 
 
 def is_idx_folder(folder: Path) -> bool:

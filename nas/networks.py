@@ -104,6 +104,7 @@ class Row:
             "macs": model.macs,
             "params": model.params,
             **{name: getattr(latency, field, None) for name, field in _OF_LATENCY.items()},
+            **{name: getattr(latency and latency.backend, name, None) for name in _OF_BACKEND},
             "images_per_s": model.images_per_s(latency.median_ms) if latency else None,
             "gflops": self.gflops,
             "failed": self.failed,
@@ -111,8 +112,9 @@ class Row:
 
 
 _OF_LATENCY = {"latency_ms": "median_ms", "low_ms": "low_ms", "high_ms": "high_ms"} | {
-    name: name for name in ("unstable", "source", "device", "runtime", "precision", "threads")
+    name: name for name in ("unstable", "source", "device")
 }
+_OF_BACKEND = ("runtime", "precision", "threads")
 
 
 def operator_subjects() -> list[Subject]:

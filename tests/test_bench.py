@@ -117,6 +117,11 @@ def test_models_are_timed_written_and_not_timed_again(names: list[str], capsys: 
     for row, record, config in zip(
         _table(written / "models.csv"), document["rows"], (TINY, WIDER), strict=True
     ):
+        assert (record["runtime"], record["precision"], record["threads"]) == (
+            "onnxruntime",
+            "fp32",
+            1,
+        )
         model = config_model(config)
         assert (record["macs"], record["params"]) == (model.macs, model.params)
         assert record["gflops"] == pytest.approx(2 * record["macs"] / record["latency_ms"] / 1e6)

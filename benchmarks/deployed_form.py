@@ -24,12 +24,13 @@ from typing import Any
 
 from deployed_forms import Contender, contenders_of
 
-from nas.finetune.export import RandomImages, find_weights, real_images
+from nas.finetune.export import find_weights, real_images
 from predictors.backends.agreement import Batches
 from predictors.backends.model import checkpoint_model
 from predictors.backends.table import Runtime, installed_version, runtime_names, runtimes
 from predictors.devices.registry import open_device
 from predictors.measurement import Comparison, Latency, estimate, paired_ratios
+from predictors.training.evaluate import RandomImages
 from search_spaces.io import one_line
 
 HERE = Path(__file__).parent

@@ -11,13 +11,13 @@ import torch
 from beats_the_hand import by_hand
 
 from nas.cli.main import main as fasternas
-from nas.finetune.export import RealImages, find_weights, real_images
+from nas.finetune.export import find_weights, real_images
 from nas.finetune.folder import WEIGHTS
 from predictors.backends.model import Model, checkpoint_model
 from predictors.data.datasets import located
-from predictors.training.evaluate import Split
+from predictors.training.estimators import loaded
+from predictors.training.evaluate import RealImages, Split
 from predictors.training.recipe import SHORT
-from predictors.training.short_training import loaded
 from predictors.training.trainer import Trainer
 from search_spaces.checkpoint import Checkpoint, read_weights
 from search_spaces.fasternet import FASTERNET, Activation

@@ -21,7 +21,7 @@ from nas.estimators import SAMPLE, SUPERNET_FILE
 from nas.study import journal
 from predictors.cost import cost, costs
 from predictors.data.datasets import located
-from predictors.training.supernet import Sandwich, SupernetEstimator, SupernetTraining
+from predictors.training.estimators import Sandwich, SupernetEstimator, SupernetTraining
 from search_spaces.fasternet import SPACES, FasterNetConfig
 
 DRAWN = 4096  # networks at once

@@ -9,7 +9,7 @@ import numpy as np
 
 from nas.quantities import format_ms, format_score
 from nas.search.pareto import non_dominated
-from nas.study.file_accuracies import FileAccuracies, FileAccuracy, deployed_accuracy
+from nas.study.journal import FileAccuracies, FileAccuracy, deployed_accuracy
 from predictors.accuracy import AccuracyKind
 from predictors.cost import costs
 from predictors.measurement import Backend, Latencies, Ratio, worst_ratio

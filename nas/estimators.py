@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING
 from nas.search.feasibility import Gate, PredictRatio
 from nas.search.guided import AccuracyPrior
 from nas.search.pareto import going_on
-from nas.study.file_accuracies import HasCheckpoints
+from nas.study.journal import HasCheckpoints
 from nas.study.options import SearchOptions
 from predictors.accuracy import AccuracyEstimator, ProxyEstimator, proxy_scores
 from predictors.cost import cost
 from predictors.data.datasets import ImageData, load_data, located
+from predictors.training.estimators import TrainingEstimator
 from predictors.training.recipe import SHORT, rungs
-from predictors.training.short_training import TrainingEstimator
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.space import Space
 
 if TYPE_CHECKING:
-    from predictors.training.supernet import SupernetTraining
+    from predictors.training.estimators import SupernetTraining
 
 CHECKPOINTS = "trainings"  # the folder of the trainings in a run folder
 SUPERNET_FILE = "supernet.pt"  # in a run folder
@@ -49,7 +49,7 @@ def open_estimator(
         return ProxyEstimator()
     if options.accuracy == "train":
         return _training(options, folder, epochs)
-    from predictors.training.supernet import SupernetEstimator
+    from predictors.training.estimators import SupernetEstimator
 
     return SupernetEstimator(
         space=options.open_space(),
@@ -96,7 +96,7 @@ def supernet_training(
     options: SearchOptions, folder: Path, configs: Sequence[FasterNetConfig]
 ) -> "SupernetTraining":
     """Return the training of a run's supernet for networks within the budget, smallest first."""
-    from predictors.training.supernet import Sandwich, SupernetTraining
+    from predictors.training.estimators import Sandwich, SupernetTraining
 
     return SupernetTraining(
         space=options.open_space(),

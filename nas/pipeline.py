@@ -45,10 +45,9 @@ from nas.search.guided import posterior_mean
 from nas.search.loop import Exploration
 from nas.search.pareto import promoted
 from nas.search.trial import Evaluate, NetworkScores, Objectives, Outcome, Pool, generator
-from nas.study.file_accuracies import evaluate_file, not_evaluated
+from nas.study.journal import after, evaluate_file, longest, not_evaluated, train_on
 from nas.study.options import SETTINGS, SearchOptions, SearchSettings
 from nas.study.store import Study
-from nas.study.trainings import after, longest, train_on
 from predictors.accuracy import AccuracyEstimator
 from predictors.cost import costs
 from predictors.latency import next_batch

@@ -20,7 +20,7 @@ from search_spaces.io import atomic_write, one_line
 if TYPE_CHECKING:
     import torch
 
-    from predictors.training.supernet import SupernetProgress, SupernetTraining
+    from predictors.training.estimators import SupernetProgress, SupernetTraining
     from predictors.training.workers import Workers
 
 Report = Mapping[str, float]  # what Ray is told after an epoch
@@ -188,7 +188,7 @@ def _changed_ns(file: Path) -> int:
 def _supernet_progress(training: "SupernetTraining") -> "SupernetProgress":
     """How far a supernet is, without its weights."""
     from predictors.training.checkpoint import read_checkpoint_file
-    from predictors.training.supernet import SupernetProgress
+    from predictors.training.estimators import SupernetProgress
 
     content = read_checkpoint_file(training.file, mmap=True) or {"epochs_done": 0, "rows": []}
     accuracy = content["rows"][-1]["accuracy"] if content["rows"] else 0.0

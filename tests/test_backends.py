@@ -16,7 +16,7 @@ from deployed_networks import deployed
 from networks import IRREGULAR, TINY
 from torch import nn
 
-from nas.finetune.export import Export, RandomImages, export_each
+from nas.finetune.export import Export, export_each
 from predictors.backends import agreement, table
 from predictors.backends.agreement import check
 from predictors.backends.model import Model, batched, config_model
@@ -32,10 +32,11 @@ from predictors.backends.table import (
     runtime_names,
     runtimes,
 )
-from predictors.devices.agent.bootstrap import BOOTSTRAP
+from predictors.devices.agent.host import BOOTSTRAP
 from predictors.devices.connection import Connection, program
 from predictors.devices.registry import open_device
 from predictors.measurement import Backend, TimingProtocol
+from predictors.training.evaluate import RandomImages
 
 COMPUTING = [line for line in TABLE if line.format != "yaml"]
 NO_BF16 = "this processor has no bf16"
@@ -166,7 +167,7 @@ def test_the_agent_times_it(line: Runtime, tmp_path: Path, scratch: Path) -> Non
         threads=1,
         cores=None,
     )
-    timer = program("bootstrap", "machine", "timer", backend=line.module.__name__)
+    timer = program("host", "timer", backend=line.module.__name__)
     with Connection((sys.executable, "-uc", BOOTSTRAP)) as connection:
         try:
             connection.ask({"start": start, "program": timer})

@@ -8,9 +8,9 @@ import pytest
 import torch
 from networks import TINY
 
+from nas.bench import models_figure, operators_figure
 from nas.cli.main import main
 from nas.networks import Row, Subject
-from nas.report.bench_figures import models_figure, operators_figure
 from predictors.backends.model import batched, config_model, onnx_model
 from predictors.backends.onnx_export import write_onnx
 from predictors.backends.onnxruntime import outputs_of

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from predictors.devices.agent.bootstrap import BOOTSTRAP
+from predictors.devices.agent.host import BOOTSTRAP
 from predictors.devices.connection import (
     Address,
     Connection,
@@ -33,7 +33,7 @@ def test_what_a_runtime_says_is_one_line() -> None:
         "processor": "cpu",
         "threads": 1,
     }
-    timer = program("bootstrap", "machine", "timer", backend="predictors.backends.onnxruntime")
+    timer = program("host", "timer", backend="predictors.backends.onnxruntime")
     with Connection(HERE) as agent, pytest.raises(RuntimeError, match=r"gone\.onnx") as caught:
         agent.ask({"start": start, "program": timer})
     assert "\n" not in str(caught.value)

@@ -10,7 +10,7 @@ import pytest
 from networks import TINY
 
 from predictors.backends.table import installed_version
-from predictors.devices.agent.machine import processor
+from predictors.devices.agent.host import processor
 from predictors.devices.cache import Cache
 from predictors.devices.local import open_cpu
 from predictors.devices.timed import Host, TimedDevice

@@ -14,9 +14,10 @@ from safetensors.torch import save_file
 
 import fasternas as fn
 from nas.cli.main import main
-from nas.finetune.export import CalibrationImages, find_weights, real_images
+from nas.finetune.export import find_weights, real_images
 from predictors.backends import table
 from predictors.data.datasets import load_data
+from predictors.training.evaluate import CalibrationImages
 from predictors.training.recipe import SHORT
 from predictors.training.trainer import Trainer
 from search_spaces.checkpoint import read_checkpoint

@@ -19,10 +19,11 @@ from networks import IRREGULAR
 from torch import Tensor
 
 import fasternas as fn
-from nas.finetune.export import Export, RandomImages, export_each
+from nas.finetune.export import Export, export_each
 from predictors.backends.model import Model
 from predictors.backends.onnx_export import OPSET, onnx_bytes
 from predictors.backends.table import find_formats
+from predictors.training.evaluate import RandomImages
 from search_spaces.formats import from_mapping
 from search_spaces.timm_models import import_timm
 

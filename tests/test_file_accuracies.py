@@ -14,7 +14,7 @@ from nas.candidates import Scored, candidates_of, with_front
 from nas.estimators import open_estimator, open_weights
 from nas.pipeline import Run, time_front
 from nas.search.trial import Outcome
-from nas.study.file_accuracies import FileAccuracies, FileAccuracy, evaluate_file, read_files
+from nas.study.journal import FileAccuracies, FileAccuracy, evaluate_file, read_files
 from nas.study.options import SearchOptions
 from nas.study.store import Study
 from predictors.devices.several import MultiBackendDevice

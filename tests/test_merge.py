@@ -11,13 +11,12 @@ from networks import TINY
 from specs import each, latency, on, scores
 
 from nas.cli.main import main
-from nas.merge import MergedRuns, merge_runs
-from nas.run_folder import read_only_run, start_run
+from nas.run_folder import MergedRuns, merge_runs, read_only_run, start_run
 from nas.search.trial import NetworkScores, Outcome
 from nas.study import journal
+from nas.study.journal import Trained
 from nas.study.options import SearchOptions
 from nas.study.store import TRIALS, hold
-from nas.study.trainings import Trained
 from predictors.measurement import Backend, Latencies
 from search_spaces.fasternet import FASTERNET, SPACES
 from search_spaces.space import Genes

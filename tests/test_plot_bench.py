@@ -9,8 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 
+from nas.bench import models_figure, operators_figure
 from nas.networks import MODELS, Row, Subject, operator_subjects
-from nas.report.bench_figures import models_figure, operators_figure
 from predictors.backends.model import Model
 from predictors.measurement import Backend, Latency
 

@@ -27,7 +27,7 @@ from nas.ray_workers import (
 )
 from nas.study.options import SearchOptions
 from predictors.cost import cost
-from predictors.training.supernet import Sandwich, SupernetProgress, SupernetTraining
+from predictors.training.estimators import Sandwich, SupernetProgress, SupernetTraining
 
 CPU = torch.device("cpu")
 TWO = WorkerRequest(workers=2, gpus=0)

@@ -15,8 +15,8 @@ from torch.multiprocessing.spawn import spawn
 
 from predictors.cost import cost
 from predictors.data.datasets import load_data
+from predictors.training.estimators import Sandwich, supernet_trainer
 from predictors.training.recipe import SHORT
-from predictors.training.supernet import Sandwich, supernet_trainer
 from predictors.training.trainer import Trainer
 from predictors.training.workers import Workers
 from search_spaces.fasternet import FasterNetConfig

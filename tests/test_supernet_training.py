@@ -10,8 +10,8 @@ from networks import TINY_SPACE
 
 from predictors.cost import cost
 from predictors.data.datasets import ImageData, load_data
+from predictors.training.estimators import Sandwich, log_likelihood, score, supernet_trainer
 from predictors.training.recipe import SHORT
-from predictors.training.supernet import Sandwich, log_likelihood, score, supernet_trainer
 from predictors.training.trainer import Trainer
 from search_spaces.supernet import Supernet
 

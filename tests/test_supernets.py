@@ -18,7 +18,7 @@ from nas.study.options import SearchOptions
 from predictors.cost import cost, costs
 from predictors.latency import RatioPrediction
 from predictors.training.checkpoint import check_agreed
-from predictors.training.supernet import COST, Sandwich
+from predictors.training.estimators import COST, Sandwich
 from predictors.training.workers import Workers
 from search_spaces.fasternet import SPACES, FasterNetConfig
 

@@ -160,7 +160,7 @@ def test_what_does_not_fit_is_one_line(
 
 
 def test_data_whose_classes_changed_are_not_gone_on_with(tmp_path: Path, capsys: Streams) -> None:
-    from predictors.training.short_training import loaded
+    from predictors.training.estimators import loaded
 
     images = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 3), dtype=np.uint8)
     fn.save_config(replace(SMALL, classes=4), tmp_path / "x.yaml")

@@ -15,7 +15,7 @@ import pytest
 from nas.cli.main import main
 from nas.search.guided import AccuracyPrior, posterior_mean
 from nas.search.loop import Exploration
-from nas.study.trainings import read_trainings
+from nas.study.journal import read_trainings
 from predictors.accuracy import proxy_scores
 
 PROGRAM = Path(sys.executable).with_name("fasternas")

@@ -7,7 +7,7 @@ from networks import TINY
 from specs import scores
 
 from nas.search.trial import NetworkScores, Objectives, Outcome
-from nas.study.trainings import Trained, Trainings, append_training, read_trainings, train_on
+from nas.study.journal import Trained, Trainings, append_training, read_trainings, train_on
 from search_spaces.fasternet import FasterNetConfig
 
 FOUND = {TINY: Objectives(accuracy=50.0, ratio=1.0)}

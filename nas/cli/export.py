@@ -12,8 +12,9 @@ from nas.cli.progress import print_table
 from predictors.backends.table import find_formats, formats
 
 if TYPE_CHECKING:
-    from nas.finetune.export import Export, RealImages
+    from nas.finetune.export import Export
     from predictors.backends.model import Model
+    from predictors.training.evaluate import RealImages
     from search_spaces.checkpoint import Checkpoint
 
 
@@ -37,8 +38,9 @@ def add_export_options(parser: argparse.ArgumentParser) -> None:
 def run_export(arguments: argparse.Namespace) -> int:
     """Export, print a table, and say what was refused; then the exit code is 2."""
     lines = find_formats(arguments.to)
-    from nas.finetune.export import RandomImages, export_each, find_weights, real_images
+    from nas.finetune.export import export_each, find_weights, real_images
     from predictors.backends.model import checkpoint_model
+    from predictors.training.evaluate import RandomImages
 
     checkpoint, trained = find_weights(arguments.network, weights=arguments.weights)
     real = None

@@ -47,7 +47,7 @@ COMMANDS = (
     Command(
         "measurements",
         "list the measurements that are kept, or export, import some",
-        "measurements",
+        "devices",
     ),
     Command("export", "write a network as files that runtimes load", "export"),
 )

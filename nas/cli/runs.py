@@ -78,9 +78,8 @@ def add_merge_options(parser: argparse.ArgumentParser) -> None:
 
 def run_merge(arguments: argparse.Namespace) -> int:
     """`fasternas merge`: make one run of several, write its front and print it."""
-    from nas.merge import merge_runs
     from nas.report.model import ReportModel, write_report
-    from nas.run_folder import read_only_run
+    from nas.run_folder import merge_runs, read_only_run
 
     out = Path(arguments.out)
     merged = merge_runs([Path(run) for run in arguments.runs], out, repair=arguments.repair)

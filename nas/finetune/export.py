@@ -8,24 +8,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from predictors.backends.agreement import Agreement, Batches, check
 from predictors.backends.model import Model
 from predictors.backends.table import Runtime
 from predictors.data.datasets import ImageData, load_data
-from predictors.data.images import Images
-from predictors.training.batches import evaluation_batches
+from predictors.training.evaluate import RealImages
 from search_spaces.checkpoint import Checkpoint, is_checkpoint, read_checkpoint
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.formats import load_config
 from search_spaces.io import make_folders, one_line, remove_empty, short_repr
 from search_spaces.network import build, from_timm_weights
-
-CALIBRATION_IMAGES = 256  # of the training split, for int8
-RANDOM_IMAGES = 8  # to compare on, if there are no real ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,59 +36,6 @@ class Export:
     code: str = ""
     agreement: Agreement | None = None
     refusal: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RealImages:
-    """Images of a data set, as the network is evaluated on, with labels if it was trained."""
-
-    data: ImageData
-    count: int
-    labelled: bool
-    crop: float = 0.0
-
-    def __call__(self, at_once: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Yield batches of validation images, spread evenly, and their labels."""
-        chosen = _spread(self.data.validation, min(self.count, len(self.data.validation)))
-        for images, labels in evaluation_batches(
-            chosen, data=self.data, crop=self.crop, at_once=at_once
-        ):
-            yield images, labels if self.labelled else None
-
-    def calibration_images(self, at_once: int) -> "CalibrationImages":
-        """Return training images in whole batches."""
-        return CalibrationImages(data=self.data, at_once=at_once, crop=self.crop)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class CalibrationImages:
-    """Batches of training images, as often as one asks for them."""
-
-    data: ImageData
-    at_once: int
-    crop: float = 0.0
-
-    def __iter__(self) -> Iterator[Tensor]:
-        count = max(CALIBRATION_IMAGES // self.at_once, 1) * self.at_once
-        chosen = _spread(self.data.train, count)
-        for images, _ in evaluation_batches(
-            chosen, data=self.data, crop=self.crop, at_once=self.at_once
-        ):
-            yield images
-
-
-@dataclass(frozen=True, kw_only=True)
-class RandomImages:
-    """Noise, the same every time."""
-
-    shape: tuple[int, ...]
-    count: int = RANDOM_IMAGES
-
-    def __call__(self, at_once: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Yield batches without labels."""
-        rng = torch.Generator().manual_seed(1)
-        for images in torch.split(torch.randn(self.count, *self.shape, generator=rng), at_once):
-            yield images, None
 
 
 def real_images(name: str, checkpoint: Checkpoint, *, trained: bool, count: int) -> RealImages:
@@ -220,8 +161,3 @@ def _refuse_other_classes(data: ImageData, checkpoint: Checkpoint) -> None:
             f"`data` must have the classes that the network tells apart, but {data.name} has "
             f"{what}. Give the data that it was trained on."
         )
-
-
-def _spread(images: Images, count: int) -> Images:
-    """So many images at even distances; some twice if there are fewer."""
-    return images.subset(np.linspace(0, len(images) - 1, count).round().astype(np.int64))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nas.devices import Devices, descriptions, measure_each, open_devices, remarks
-from nas.finetune.export import Export, RealImages, export_each
+from nas.finetune.export import Export, export_each
 from nas.finetune.folder import CONFIG, RECIPE, TRAINED, WEIGHTS
 from nas.finetune.jobs import Job, data_of, finished, loaders_here
 from nas.finetune.model_card import write_card
@@ -25,7 +25,7 @@ from predictors.cost import cost
 from predictors.devices.device import ONNXRUNTIME, DeviceSpec
 from predictors.measurement import Backend
 from predictors.training.batches import evaluation_batches
-from predictors.training.evaluate import EvalResult, Logits, Split, count_correct
+from predictors.training.evaluate import EvalResult, Logits, RealImages, Split, count_correct
 from predictors.training.workers import usable_device
 from search_spaces.checkpoint import Checkpoint, read_checkpoint
 from search_spaces.io import one_line

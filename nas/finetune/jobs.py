@@ -203,7 +203,7 @@ def is_finished(job: Job) -> bool:
 
 def data_of(job: Job) -> "ImageData":
     """Return what it is trained on, read once in a process."""
-    from predictors.training.short_training import loaded
+    from predictors.training.estimators import loaded
 
     return loaded(job.data, job.config.resolution)
 
@@ -253,7 +253,7 @@ def _of_supernet(job: Job) -> "dict[str, torch.Tensor]":
     from nas.estimators import SUPERNET_FILE
     from nas.study.options import SearchOptions
     from nas.study.store import read_run
-    from predictors.training.supernet import open_supernet
+    from predictors.training.estimators import open_supernet
 
     if job.run is None or not (job.run / SUPERNET_FILE).exists():
         where = "a run folder" if job.run is None else f"{job.run}, which has none"
@@ -340,7 +340,7 @@ class TrainingRequest:
             ValueError: if something that is asked for is not to be had, or does not fit.
             OSError: if something cannot be read.
         """
-        from predictors.training.short_training import loaded
+        from predictors.training.estimators import loaded
 
         found = [find_networks(name, self.pick) for name in self.networks]
         picked = [network for networks in found for network in networks]

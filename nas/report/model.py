@@ -36,7 +36,7 @@ from nas.study.store import read_run
 from predictors.accuracy import AccuracyKind, proxy_scores
 from predictors.devices.device import HOW_TO_ATTACH, DeviceSpec
 from predictors.measurement import worst_ratio
-from predictors.training.short_training import SMALL_BATCHES
+from predictors.training.estimators import SMALL_BATCHES
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.formats import save_config
 from search_spaces.io import atomic_write

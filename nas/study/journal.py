@@ -1,13 +1,22 @@
-"""Append-only files of one JSON object a line, which a full disk or a kill cannot spoil."""
+"""The records of a study beside its trials: trainings and files, one JSON object a line, which only grow."""
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from nas.search.pareto import promoted
+from nas.search.trial import NetworkScores, Objectives, Pool
+from predictors.backends.table import find_runtime
+from predictors.measurement import Backend, Latencies
 from search_spaces.fasternet import FasterNetConfig
+from search_spaces.io import one_line
+
+if TYPE_CHECKING:
+    from search_spaces.checkpoint import Checkpoint
 
 Entry = dict[str, Any]  # a JSON object
 R = TypeVar("R")
@@ -94,3 +103,200 @@ def _parsed(line: bytes, path: Path, number: int) -> Entry:
 
 def _tuples(value: object) -> object:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+TRAININGS = "trainings.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """How accurate a network was after so many epochs, or why its training ended."""
+
+    epochs: int
+    accuracy: float | None
+    error: str | None = None
+
+
+Trainings = dict[FasterNetConfig, dict[int, Trained]]  # by epochs
+
+
+class KeepsTrainings(Protocol):
+    """Keeps how accurate networks are after longer trainings."""
+
+    trainings: Trainings
+
+    def keep_training(self, config: FasterNetConfig, training: Trained) -> None:
+        """Record a longer training."""
+
+
+def train_on(
+    found: Mapping[FasterNetConfig, Objectives],
+    epochs: int,
+    record: KeepsTrainings,
+    pool: Pool[NetworkScores],
+) -> Iterator[tuple[int, int]]:
+    """Train the best of a rung for so many epochs; yield how many are done, and of how many.
+
+    `pool` evaluates to that many epochs; the slowest networks come first, so that it does not wait
+    for one of them at the end. What is recorded is not trained again; what was lost with its worker
+    is not recorded.
+    """
+    best = sorted(promoted(found), key=lambda config: -found[config].ratio)
+    waiting = [c for c in best if epochs not in record.trainings.get(c, {})]
+    for number, config in enumerate(waiting):
+        pool.submit(number, config)
+    for done in range(len(waiting)):
+        outcome = pool.next_finished()
+        if not outcome.lost:
+            accuracy = outcome.scores.accuracy if outcome.scores else None
+            training = Trained(epochs=epochs, accuracy=accuracy, error=outcome.error)
+            record.keep_training(waiting[outcome.number], training)
+        yield len(best) - len(waiting) + done + 1, len(best)
+
+
+def after(
+    found: Mapping[FasterNetConfig, Objectives], epochs: int, trainings: Trainings
+) -> dict[FasterNetConfig, Objectives]:
+    """Return the objectives after so many epochs, of those that were trained for them."""
+    trained = {config: trainings.get(config, {}).get(epochs) for config in found}
+    return {
+        config: replace(found[config], accuracy=training.accuracy)
+        for config, training in trained.items()
+        if training is not None and training.accuracy is not None
+    }
+
+
+def longest(trainings: Mapping[int, Trained]) -> Trained | None:
+    """Return the longest training that ended with an accuracy, if any."""
+    whole = [training for training in trainings.values() if training.accuracy is not None]
+    return max(whole, key=lambda training: training.epochs, default=None)
+
+
+def append_training(folder: Path, config: FasterNetConfig, training: Trained) -> None:
+    """Append a training to the folder's record."""
+    append_record(folder / TRAININGS, config, asdict(training))
+
+
+def read_trainings(folder: Path, *, growing: bool = False) -> Trainings:
+    """Return the trainings that were recorded.
+
+    Raises:
+        ValueError: if a line is none; the message says which.
+    """
+    found: Trainings = {}
+    records = read_records(
+        folder / TRAININGS, lambda entry: Trained(**entry), what="a training", growing=growing
+    )
+    for config, training in records:
+        found.setdefault(config, {})[training.epochs] = training
+    return found
+
+
+RECORD = "files.jsonl"
+COMPARED_IMAGES = 2000  # of the validation split: a file and torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileAccuracy:
+    """How many per cent points a network's file loses against torch in fp32, on `images` images.
+
+    `fp32_accuracy` is that, in percent, which the study had of the weights. If `lost` is None,
+    `error` says why the file could not be made, or run, here.
+    """
+
+    fp32_accuracy: float
+    images: int = 0
+    lost: float | None = None
+    error: str | None = None
+
+
+FileAccuracies = dict[FasterNetConfig, dict[Backend, FileAccuracy]]  # backends on one thread
+
+
+class HasCheckpoints(Protocol):
+    """Has the weights of the networks whose accuracy it estimated."""
+
+    def checkpoint(self, config: FasterNetConfig) -> "Checkpoint":
+        """Return those of a network."""
+
+
+def deployed_accuracy(
+    accuracy: float, latencies: Latencies, known: Mapping[Backend, FileAccuracy]
+) -> float:
+    """Return the accuracy of the least accurate file that was timed, as far as is known."""
+    found = [known[backend] for backend in _rounding(latencies) if backend in known]
+    lost = [one.lost for one in found if one.fp32_accuracy == accuracy and one.lost is not None]
+    return accuracy - max(lost, default=0.0)
+
+
+def not_evaluated(
+    accuracy: float, latencies: Latencies, known: Mapping[Backend, FileAccuracy]
+) -> list[Backend]:
+    """Return the backends for which no file was made of weights so accurate."""
+    done = [backend for backend, found in known.items() if found.fp32_accuracy == accuracy]
+    return [backend for backend in _rounding(latencies) if backend not in done]
+
+
+def evaluate_file(
+    weights: HasCheckpoints,
+    config: FasterNetConfig,
+    backend: Backend,
+    *,
+    fp32_accuracy: float,
+    data: str,
+) -> FileAccuracy:
+    """Make a network's file, calibrated with training images, and run it on validation images."""
+    from predictors.backends.agreement import check
+    from predictors.backends.model import checkpoint_model
+    from predictors.training.estimators import loaded
+    from predictors.training.evaluate import RealImages
+
+    try:
+        checkpoint = weights.checkpoint(config)
+        runtime = find_runtime(backend.runtime, backend.precision)
+        resized = loaded(data, config.resolution)
+        images = RealImages(data=resized, count=COMPARED_IMAGES, labelled=True)
+        calibration_images = images.calibration_images(1)
+        model = checkpoint_model("network", checkpoint, calibration_images=calibration_images)
+        with TemporaryDirectory(prefix="fasternas-") as folder:
+            file = runtime.module.write(model, Path(folder, "network"), runtime)
+            found = check(model, file, runtime, images)
+    except (ValueError, RuntimeError) as error:
+        return FileAccuracy(fp32_accuracy=fp32_accuracy, error=one_line(error))
+    assert found is not None  # what is timed computes something
+    return FileAccuracy(fp32_accuracy=fp32_accuracy, images=found.images, lost=found.lost)
+
+
+def append_file(
+    folder: Path, config: FasterNetConfig, backend: Backend, accuracy: FileAccuracy
+) -> None:
+    """Append it to the folder's record."""
+    kind = {"runtime": backend.runtime, "precision": backend.precision}
+    append_record(folder / RECORD, config, {**kind, **asdict(accuracy)})
+
+
+def read_files(folder: Path, *, growing: bool = False) -> FileAccuracies:
+    """Return what was recorded, the latest of each.
+
+    Raises:
+        ValueError: if a line is none; the message says which.
+    """
+    found: FileAccuracies = {}
+    what = "how accurate a file of it is"
+    for config, (backend, accuracy) in read_records(
+        folder / RECORD, _record, what=what, growing=growing
+    ):
+        found.setdefault(config, {})[backend] = accuracy
+    return found
+
+
+def _record(entry: Entry) -> tuple[Backend, FileAccuracy]:
+    return Backend(entry.pop("runtime"), entry.pop("precision")), FileAccuracy(**entry)
+
+
+def _rounding(latencies: Latencies) -> list[Backend]:
+    """The backends in which a network was timed, on any device, that are not in fp32."""
+    timed = (one for one in latencies.by_device.values() if one.source == "measured")
+    backends = {one.backend for one in timed if one.backend is not None}
+    kinds = sorted({(b.runtime, b.precision) for b in backends if b.precision != "fp32"})
+    return [Backend(runtime, precision) for runtime, precision in kinds]

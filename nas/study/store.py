@@ -20,8 +20,14 @@ from optuna.storages.journal import BaseJournalBackend, JournalFileBackend, Jour
 from nas.search.searchers import distributions
 from nas.search.trial import NetworkScores, Outcome
 from nas.study import journal
-from nas.study.file_accuracies import FileAccuracy, append_file, read_files
-from nas.study.trainings import Trained, append_training, read_trainings
+from nas.study.journal import (
+    FileAccuracy,
+    Trained,
+    append_file,
+    append_training,
+    read_files,
+    read_trainings,
+)
 from predictors.measurement import Backend, Latencies
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.io import atomic_write, first_line, lock_descriptor, locked

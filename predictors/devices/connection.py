@@ -15,10 +15,10 @@ from inspect import getsource
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from predictors.devices.agent.bootstrap import BOOTSTRAP
+from predictors.devices.agent.host import BOOTSTRAP
 
 if TYPE_CHECKING:
-    from predictors.devices.agent.bootstrap import Message
+    from predictors.devices.agent.host import Message
 
 LONGEST_ANSWER = 1_000_000  # bytes
 
@@ -33,7 +33,7 @@ def program(*names: str, backend: str = "") -> str:
     return json.dumps([(name, getsource(import_module(name))) for name in modules])
 
 
-AGENT = program("bootstrap", "machine", "agent")
+AGENT = program("host", "agent")
 
 
 class ConnectionLostError(RuntimeError):

@@ -11,8 +11,7 @@ import sys
 from functools import cache
 
 from predictors.backends.table import find_runtime, runtime_names, runtimes
-from predictors.devices.agent.bootstrap import BOOTSTRAP
-from predictors.devices.agent.machine import processor
+from predictors.devices.agent.host import BOOTSTRAP, processor
 from predictors.devices.timed import Host, TimedDevice
 from predictors.measurement import Backend, TimingProtocol
 

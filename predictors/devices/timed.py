@@ -123,7 +123,7 @@ class SessionTimer:
         After the fewest rounds only networks are timed further that so many processes like this
         one would leave unstable. Rounds in which the machine was slowed down are left out.
         """
-        timer = program("bootstrap", "machine", "timer", backend=self._start["module"])
+        timer = program("host", "timer", backend=self._start["module"])
         ready = self._connection.ask({"start": self._start, "program": timer}).get("ready", {})
         self._warm_up()
         waiting = set(range(len(self._start["models"])))

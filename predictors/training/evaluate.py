@@ -1,10 +1,11 @@
 """How accurate a network is, and how sure the figure is."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +18,8 @@ Split = Literal["test", "validation"]
 Logits = Callable[[Tensor], Tensor]  # of images [b, 3, h, w]: [b, classes]
 _QUANTILE = 1.959964  # of the normal distribution, for 95 %
 _AT_ONCE = 250
+CALIBRATION_IMAGES = 256  # of the training split, for int8
+RANDOM_IMAGES = 8  # to compare on, if there are no real ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,3 +81,61 @@ def accuracy(
 def packed(images: Tensor, place: torch.device) -> Tensor:
     """Channels last, which is faster on CPUs."""
     return images.to(place).contiguous(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RealImages:
+    """Images of a data set, as the network is evaluated on, with labels if it was trained."""
+
+    data: ImageData
+    count: int
+    labelled: bool
+    crop: float = 0.0
+
+    def __call__(self, at_once: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield batches of validation images, spread evenly, and their labels."""
+        chosen = _spread(self.data.validation, min(self.count, len(self.data.validation)))
+        for images, labels in evaluation_batches(
+            chosen, data=self.data, crop=self.crop, at_once=at_once
+        ):
+            yield images, labels if self.labelled else None
+
+    def calibration_images(self, at_once: int) -> "CalibrationImages":
+        """Return training images in whole batches."""
+        return CalibrationImages(data=self.data, at_once=at_once, crop=self.crop)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CalibrationImages:
+    """Batches of training images, as often as one asks for them."""
+
+    data: ImageData
+    at_once: int
+    crop: float = 0.0
+
+    def __iter__(self) -> Iterator[Tensor]:
+        count = max(CALIBRATION_IMAGES // self.at_once, 1) * self.at_once
+        chosen = _spread(self.data.train, count)
+        for images, _ in evaluation_batches(
+            chosen, data=self.data, crop=self.crop, at_once=self.at_once
+        ):
+            yield images
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomImages:
+    """Noise, the same every time."""
+
+    shape: tuple[int, ...]
+    count: int = RANDOM_IMAGES
+
+    def __call__(self, at_once: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield batches without labels."""
+        rng = torch.Generator().manual_seed(1)
+        for images in torch.split(torch.randn(self.count, *self.shape, generator=rng), at_once):
+            yield images, None
+
+
+def _spread(images: Images, count: int) -> Images:
+    """So many images at even distances; some twice if there are fewer."""
+    return images.subset(np.linspace(0, len(images) - 1, count).round().astype(np.int64))

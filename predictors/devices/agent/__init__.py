@@ -1,7 +1,7 @@
 """The programs that time models next to the hardware; they need Python, numpy and the runtime.
 
 They import nothing else of fasternas: these few files are all that reaches a board, as text (see
-`bootstrap.py`), and nothing of them is written to its disk. They run as two processes. The agent
+`host.py`), and nothing of them is written to its disk. They run as two processes. The agent
 receives models, keeps them in a folder that goes when it does, and starts timers: fresh processes
 that each time the models. Requests are JSON objects, one a line, on standard input; each is
 answered by one line:

@@ -13,11 +13,10 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from predictors.devices.agent.bootstrap import BOOTSTRAP, serve
-from predictors.devices.agent.machine import facts
+from predictors.devices.agent.host import BOOTSTRAP, facts, serve
 
 if TYPE_CHECKING:
-    from predictors.devices.agent.bootstrap import Message
+    from predictors.devices.agent.host import Message
 
 PREFIX = "fasternas-agent-"  # of an agent's folder, before its process number
 

@@ -8,13 +8,12 @@ import time
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from predictors.devices.agent.bootstrap import serve
-from predictors.devices.agent.machine import heat
+from predictors.devices.agent.host import heat, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from predictors.devices.agent.bootstrap import Message
+    from predictors.devices.agent.host import Message
 
     Inference = Callable[[], object]
 

@@ -1,11 +1,14 @@
-"""What a machine is and has, and how hot it is."""
+"""What both programs have in common: how they come to run, what a machine is and how hot it is."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 
 def facts(package: str) -> dict[str, object]:
@@ -66,3 +69,32 @@ def _text(file: Path | str) -> str | None:
         return Path(file).read_text()
     except (OSError, ValueError):
         return None
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Message = dict[str, Any]  # a request or an answer
+
+# Run by the other side's Python. The first line of its input holds modules by name, as text, each
+# of which imports only earlier ones; the last one's main() is what runs.
+BOOTSTRAP = """\
+import json, sys, types
+for name, text in json.loads(sys.stdin.buffer.readline()):
+    module = sys.modules[name] = types.ModuleType(name)
+    exec(compile(text, name, "exec"), module.__dict__)
+module.main()
+"""
+
+
+def serve(answer: Callable[[Message, BinaryIO], Message]) -> None:
+    """Answer requests until the input ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a runtime prints must not mix with the answers
+    for line in iter(sys.stdin.buffer.readline, b""):
+        try:
+            reply = answer(json.loads(line), sys.stdin.buffer)
+        except Exception as error:  # whatever it is, it is told to the other side
+            reply = {"error": " ".join(f"{type(error).__name__}: {error}".split())[:1000]}
+        answers.write(json.dumps(reply) + "\n")
+        answers.flush()

@@ -1,5 +1,6 @@
-"""Training all networks of a space at once, in one supernet, and scoring any of them in seconds."""
+"""The accuracy estimators that train: each network shortly by itself, or all in one supernet."""
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -7,6 +8,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from random import Random
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,21 +16,125 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from predictors.accuracy import AccuracyKind
+from predictors.backends.model import config_identity
 from predictors.cost import cost
-from predictors.data.datasets import ImageData
+from predictors.data.datasets import ImageData, load_data
 from predictors.data.images import Images
 from predictors.training.batches import batches, calibration_images
 from predictors.training.checkpoint import Checkpoints, checkpointed_loop
 from predictors.training.evaluate import accuracy
 from predictors.training.recipe import SHORT, Recipe
-from predictors.training.short_training import loaded
 from predictors.training.trainer import Trainer
 from predictors.training.workers import Workers, device_of, share_layers, usable_device
 from search_spaces.checkpoint import inherit, read_weights
 from search_spaces.fasternet import FasterNetConfig
+from search_spaces.io import atomic_write
 from search_spaces.network import FasterNet
 from search_spaces.space import Space
 from search_spaces.supernet import Supernet
+
+if TYPE_CHECKING:
+    from search_spaces.checkpoint import Checkpoint
+
+SMALL_BATCHES = "images_at_once"  # a file that is there if memory was short
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingEstimator:
+    """The accuracy in percent on the validation split, after so many epochs of a recipe.
+
+    After each epoch there is a checkpoint in `folder`: asked for more epochs, or again after it was
+    killed, it goes on. The learning rate is that of the whole recipe, not of the epochs asked for.
+
+    Raises:
+        ValueError: if more epochs are asked for than the recipe has.
+    """
+
+    data: str  # as `load_data` takes it
+    recipe: Recipe
+    epochs: int
+    folder: Path
+    kind: AccuracyKind = "trained"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.epochs <= self.recipe.epochs:
+            raise ValueError(
+                f"`epochs` must be from 1 to the {self.recipe.epochs} of the recipe, but got "
+                f"{self.epochs}."
+            )
+
+    def to(self, epochs: int) -> "TrainingEstimator":
+        """Return the estimator that trains for so many epochs."""
+        return replace(self, epochs=epochs)
+
+    def __call__(self, config: FasterNetConfig) -> float:
+        """Train as far as asked and return the accuracy.
+
+        Raises:
+            RuntimeError: if the loss is no number any more.
+            OSError: if a checkpoint cannot be written.
+        """
+        from predictors.training.checkpoint import checkpointed_loop, read_checkpoint_file
+
+        checkpoints = self._checkpoints(config)
+        if read_checkpoint_file(checkpoints.file) is None:
+            checkpoints.file.unlink(missing_ok=True)
+        trainer = self._trainer(config)
+        loop = checkpointed_loop(
+            trainer, checkpoints, identity=self._identity(config), epochs=self.epochs
+        )
+        for _ in loop:
+            pass
+        if trainer.micro_batches > 1:
+            micro_batch = max(self.recipe.batch_size // trainer.micro_batches, 1)
+            atomic_write(self.folder / SMALL_BATCHES, f"{micro_batch}\n")
+        return trainer.rows[self.epochs - 1].accuracy
+
+    def checkpoint(self, config: FasterNetConfig) -> "Checkpoint":
+        """Return the weights that were evaluated last, as far as the network was trained.
+
+        Raises:
+            RuntimeError: if there is no checkpoint of its training here.
+        """
+        from predictors.training.checkpoint import read_checkpoint_file
+        from search_spaces.checkpoint import Checkpoint
+
+        content = read_checkpoint_file(self._checkpoints(config).file)
+        if content is None:
+            raise RuntimeError(
+                f"`folder` must hold the network's training, but {self.folder} does not. It may be "
+                "on the machine that trained it."
+            )
+        return Checkpoint(config=config, weights=content["evaluated"])
+
+    def _trainer(self, config: FasterNetConfig) -> "Trainer":
+        import torch
+
+        from predictors.training.trainer import Trainer
+        from predictors.training.workers import usable_device
+        from search_spaces.network import build
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.recipe.seed)
+            network = build(config)
+        data = loaded(self.data, config.resolution)
+        return Trainer(network, data, self.recipe, device=usable_device("auto"))
+
+    def _checkpoints(self, config: FasterNetConfig) -> "Checkpoints":
+        from predictors.training.checkpoint import Checkpoints
+
+        name = hashlib.sha256(" ".join(self._identity(config).values()).encode()).hexdigest()[:16]
+        return Checkpoints(file=self.folder / f"{name}.pt")
+
+    def _identity(self, config: FasterNetConfig) -> dict[str, str]:
+        return {"config": config_identity(config), "recipe": str(self.recipe), "data": self.data}
+
+
+@lru_cache(maxsize=2)
+def loaded(name: str, resolution: int) -> ImageData:
+    """Return the data at a resolution, once in a process."""
+    return load_data(name, resolution=resolution)
+
 
 Draw = Callable[[Random], Sequence[FasterNetConfig]]
 

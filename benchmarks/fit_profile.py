@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from predictors.profile import COUNTED, Counted, features
+from predictors.devices.profiled import COUNTED, Counted, features
 from search_spaces.io import atomic_write
 from search_spaces.layers import Layer
 

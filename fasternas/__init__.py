@@ -13,9 +13,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nas.search.guided import AccuracyPrior as AccuracyPrior
     from nas.search.loop import search as search
+    from nas.search.nni import NniSearcher as NniSearcher, NniSpace as NniSpace
     from nas.search.pareto import hypervolume as hypervolume, pareto_front as pareto_front
-    from nas.search.trial import Scores as Scores, Trial as Trial
-    from predictors.accuracy import ProxyEstimator as ProxyEstimator
+    from nas.search.trial import Scores as Scores, Searcher as Searcher, Trial as Trial
+    from predictors.accuracy import (
+        AccuracyEstimator as AccuracyEstimator,
+        ProxyEstimator as ProxyEstimator,
+    )
     from predictors.cost import Cost as Cost, cost as cost, cost_by_layer as cost_by_layer
     from predictors.devices.device import Device as Device
     from predictors.devices.registry import open_device as open_device
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
         LatencyPredictor as LatencyPredictor,
         Prediction as Prediction,
     )
-    from predictors.measurement import Latency as Latency
+    from predictors.measurement import Backend as Backend, Latency as Latency
     from search_spaces.checkpoint import load as load, save as save
     from search_spaces.fasternet import (
         FASTERNET as FASTERNET,
@@ -43,13 +47,14 @@ _HOMES = {
     "nas.search.loop": ("search",),
     "nas.search.pareto": ("hypervolume", "pareto_front"),
     "nas.search.guided": ("AccuracyPrior",),
-    "nas.search.trial": ("Scores", "Trial"),
-    "predictors.accuracy": ("ProxyEstimator",),
+    "nas.search.nni": ("NniSearcher", "NniSpace"),
+    "nas.search.trial": ("Scores", "Searcher", "Trial"),
+    "predictors.accuracy": ("AccuracyEstimator", "ProxyEstimator"),
     "predictors.cost": ("Cost", "cost", "cost_by_layer"),
     "predictors.devices.device": ("Device",),
     "predictors.devices.registry": ("open_device",),
     "predictors.latency": ("LatencyPredictor", "Prediction"),
-    "predictors.measurement": ("Latency",),
+    "predictors.measurement": ("Backend", "Latency"),
     "search_spaces.checkpoint": ("load", "save"),
     "search_spaces.fasternet": ("FASTERNET", "SPACES", "FasterNetConfig"),
     "search_spaces.formats": ("load_config", "save_config"),
@@ -72,7 +77,5 @@ def __dir__() -> list[str]:
     return sorted(name for names in _HOMES.values() for name in names)
 
 
-if (
-    "timm" in sys.modules
-):  # then its registry can have our networks without importing anything heavy
+if "timm" in sys.modules:  # then nothing heavy is imported for its registry to have our networks
     import_module("fasternas.timm")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.ray_pool import joined
-from predictors.training.progress import DivergedError
+from predictors.training.recipe import DivergedError
 from search_spaces.io import atomic_write, one_line
 
 if TYPE_CHECKING:

@@ -107,6 +107,15 @@ def test_no_module_bears_the_name_of_something_that_its_package_exports() -> Non
     assert hidden == []
 
 
+def test_no_class_name_exists_twice() -> None:
+    places: dict[str, list[str]] = {}
+    for path in PACKAGED:
+        for node in ast.walk(_tree(path)):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(_name(path))
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
 def test_files_are_short_and_functions_short_and_flat() -> None:
     long = [_name(path) for path in SOURCES if len(path.read_text().splitlines()) > 500]
     for path in SOURCES:

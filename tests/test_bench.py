@@ -160,7 +160,7 @@ def test_a_network_that_cannot_be_exported_is_reported_and_the_rest_goes_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Streams
 ) -> None:
     subjects = [_subject(config_model(TINY, name="tiny")), _subject(BROKEN)]
-    monkeypatch.setattr("nas.cli.bench.model_subjects", lambda _: subjects)
+    monkeypatch.setattr("nas.cli.measure.model_subjects", lambda _: subjects)
     assert main(["bench", "models", "--repeats", "1", "--out", "out"]) == 0
     out, err = capsys.readouterr()
     assert "2 of 2: broken failed: cannot be run\n" in err
@@ -176,7 +176,7 @@ def test_where_nothing_can_be_timed_one_line_says_why_and_nothing_is_left(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Streams
 ) -> None:
     other = replace(BROKEN, name="other", identity='{"broken": 2}')
-    monkeypatch.setattr("nas.cli.bench.model_subjects", lambda _: [_subject(BROKEN)])
+    monkeypatch.setattr("nas.cli.measure.model_subjects", lambda _: [_subject(BROKEN)])
     assert main(["bench", "models", "--repeats", "1"]) == 2
     assert "error: `network` must be one that cpu can run, but got broken: cannot be run" in (
         capsys.readouterr().err

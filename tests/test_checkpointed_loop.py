@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from predictors.training.checkpoint import in_folder
-from predictors.training.progress import BEFORE, LAST
+from predictors.training.recipe import BEFORE, LAST
 
 
 def _kept(folder: Path) -> tuple[int, str]:

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from fit_profile import fit, read_table
 
-from predictors.profile import PROFILES, Counted, block_sizes, count_layer, features, load_profile
+from predictors.devices.profiled import (
+    PROFILES,
+    Counted,
+    block_sizes,
+    count_layer,
+    features,
+    load_profile,
+)
 from search_spaces.fasternet import SPACES
 from search_spaces.layers import Layer
 

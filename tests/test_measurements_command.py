@@ -14,8 +14,8 @@ from test_cache import T1, entry, latency
 
 from nas.cli.main import main
 from nas.study import journal
-from nas.study.measurement_files import read_entries
 from predictors.devices.cache import Cache
+from predictors.devices.cache_entry import read_entries
 
 Streams = pytest.CaptureFixture[str]
 Line = dict[str, Any]

@@ -6,7 +6,7 @@ import pytest
 
 from nas.report.figures import training_figure, training_title
 from nas.report.sheet import save
-from predictors.training.progress import EpochRow
+from predictors.training.recipe import EpochRow
 
 
 def _rows(accuracies: list[float]) -> list[EpochRow]:

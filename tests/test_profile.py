@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fit_profile import fit_rates, read_table, refit
 
-from predictors.profile import (
+from predictors.devices.profiled import (
     PROFILES,
     Profile,
     load_profile,
@@ -99,7 +99,8 @@ def test_each_bundled_profile_bears_the_name_of_its_folder() -> None:
 
 def test_loading_a_profile_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from predictors.profile import load_profile; load_profile('raspberry_pi_5');"
+        "import sys; from predictors.devices.profiled import load_profile;"
+        "load_profile('raspberry_pi_5');"
         "print([m for m in ('torch', 'scipy', 'pandas', 'onnxruntime') if m in sys.modules])"
     )
     root = PROFILES.parent.parent

@@ -13,8 +13,7 @@ from nas.search.loop import search
 from nas.search.trial import Scores
 from predictors.data.datasets import load_data
 from predictors.training.estimators import TrainingEstimator
-from predictors.training.progress import TrainingProgress
-from predictors.training.recipe import SHORT
+from predictors.training.recipe import SHORT, TrainingProgress
 from predictors.training.trainer import Trainer
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.network import build

@@ -13,8 +13,7 @@ from networks import TINY
 from nas.cli.main import main
 from nas.finetune.jobs import Job
 from nas.finetune.trackers import Tracker, Trackers, open_trackers
-from predictors.training.progress import EpochRow
-from predictors.training.recipe import recipe_for
+from predictors.training.recipe import EpochRow, recipe_for
 from search_spaces.formats import save_config
 
 Streams = pytest.CaptureFixture[str]

@@ -20,8 +20,7 @@ from safetensors.torch import load_file
 from nas.cli.main import main
 from nas.cli.train import _workers
 from nas.ray_workers import Allocation
-from predictors.training.progress import BEFORE, LAST
-from predictors.training.recipe import read_recipe
+from predictors.training.recipe import BEFORE, LAST, read_recipe
 from search_spaces.checkpoint import load, read_weights, save
 from search_spaces.formats import load_config, save_config
 from search_spaces.network import build

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from predictors.data.datasets import ImageData, load_data
 from predictors.training.distillation import open_teacher
-from predictors.training.progress import DivergedError
-from predictors.training.recipe import Recipe
+from predictors.training.recipe import DivergedError, Recipe
 from predictors.training.trainer import Trainer
 from predictors.training.workers import Workers
 from search_spaces.checkpoint import save

@@ -16,8 +16,7 @@ from torch.nn.functional import cross_entropy
 from predictors.data.datasets import ImageData, load_data
 from predictors.training.batches import calibration_images
 from predictors.training.evaluate import accuracy
-from predictors.training.progress import DivergedError
-from predictors.training.recipe import SHORT, Fidelity, Recipe, rungs, steps_at
+from predictors.training.recipe import SHORT, DivergedError, Fidelity, Recipe, rungs, steps_at
 from predictors.training.trainer import Trainer, _AveragedWeights
 from search_spaces.network import build, recalibrate
 

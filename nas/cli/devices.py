@@ -178,7 +178,8 @@ def _as_json(holding: Holding) -> dict[str, object]:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from nas.study.measurement_files import entries_of_run, write_entries
+    from nas.study.store import entries_of_run
+    from predictors.devices.cache_entry import write_entries
 
     store = Cache()
     entries = entries_of_run(Path(arguments.run)) if arguments.run else store.entries()
@@ -195,7 +196,7 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _import(arguments: argparse.Namespace) -> None:
-    from nas.study.measurement_files import read_entries
+    from predictors.devices.cache_entry import read_entries
 
     name = arguments.name or ""
     if name:

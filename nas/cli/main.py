@@ -42,7 +42,7 @@ COMMANDS = (
     Command("merge", "make one run of several that ask the same", "runs"),
     Command("measure", "print the latency of networks, and compare them", "measure"),
     Command("spaces", "list the search spaces", "runs"),
-    Command("bench", "time the paper's operators, or many networks", "bench"),
+    Command("bench", "time the paper's operators, or many networks", "measure"),
     Command("devices", "list the devices, or add, check, remove a board", "devices"),
     Command(
         "measurements",

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn, TaskID
 
     from nas.finetune.jobs import Job
-    from predictors.training.progress import EpochRow
+    from predictors.training.recipe import EpochRow
 
 
 class _Step(Protocol):

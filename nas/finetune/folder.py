@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from nas.report.figures import training_figure
 from nas.report.sheet import save as save_figure
-from predictors.training.progress import BEFORE, LAST, EpochRow
-from predictors.training.recipe import Recipe, save_recipe
+from predictors.training.recipe import BEFORE, LAST, EpochRow, Recipe, save_recipe
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.formats import save_config
 from search_spaces.io import atomic_write, locked

@@ -25,9 +25,11 @@ from nas.ray_workers import POLL_S, Report, WorkerRequest, allocate, begin, wait
 from nas.study.store import read_run
 from predictors.backends.model import config_identity
 from predictors.data.datasets import located
-from predictors.training.progress import Best, EpochRow, TrainingProgress
 from predictors.training.recipe import (
+    Best,
+    EpochRow,
     Recipe,
+    TrainingProgress,
     crop_of,
     read_overrides,
     read_recipe,

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any, Protocol, final
 
 from nas.finetune.jobs import Job
-from predictors.training.progress import EpochRow
+from predictors.training.recipe import EpochRow
 
 PROJECT = "fasternas"  # the experiment, or project, of all trainings
 _PACKAGES = {"mlflow": "mlflow", "wandb": "wandb"}  # to import

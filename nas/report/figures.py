@@ -17,7 +17,7 @@ from nas.search.trial import Objectives
 from predictors.accuracy import AccuracyKind
 from predictors.latency import COVERAGE, Prediction
 from predictors.measurement import Latency
-from predictors.training.progress import EpochRow
+from predictors.training.recipe import EpochRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -146,7 +146,7 @@ def architecture_words(config: FasterNetConfig) -> list[str]:
     return [*lines, f"{config.activation}, {config.resolution} px, {stem}"]
 
 
-class Stage(NamedTuple):
+class StageRow(NamedTuple):
     """A stage as it is shown."""
 
     number: int
@@ -159,14 +159,14 @@ class Stage(NamedTuple):
     expansion: float
 
 
-def stages_of(config: FasterNetConfig) -> list[Stage]:
+def stages_of(config: FasterNetConfig) -> list[StageRow]:
     """Return the stages, the first one first."""
     stages = []
     for i, width in enumerate(config.widths):
         side = config.resolution // config.stem_stride // 2**i
         convolved, ratio = config.partial_widths[i], config.partial_ratios[i]
         depth, hidden, expansion = config.depths[i], config.hidden_widths[i], config.expansions[i]
-        stages.append(Stage(i + 1, side, width, convolved, ratio, depth, hidden, expansion))
+        stages.append(StageRow(i + 1, side, width, convolved, ratio, depth, hidden, expansion))
     return stages
 
 

@@ -1,4 +1,4 @@
-"""The records of a study beside its trials: trainings and files, one JSON object a line, which only grow."""
+"""Records of a study beside its trials: trainings and files; a JSON object a line, only growing."""
 
 import json
 import os

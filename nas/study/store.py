@@ -10,6 +10,7 @@ files.jsonl         what the accuracy of networks loses in files that are not in
 import json
 import logging
 from collections.abc import Generator, Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
@@ -28,6 +29,8 @@ from nas.study.journal import (
     read_files,
     read_trainings,
 )
+from predictors.backends.model import config_identity
+from predictors.devices.cache_entry import CacheEntry, in_utc
 from predictors.measurement import Backend, Latencies
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.io import atomic_write, first_line, lock_descriptor, locked
@@ -363,3 +366,40 @@ def _open_storage(url: str) -> BaseStorage:
     if "://" in url:
         return RDBStorage(url)
     return JournalStorage(JournalFileBackend(url))
+
+
+def entries_of_run(folder: Path) -> list[CacheEntry]:
+    """Return the measurements of a run folder, as of the time when the last was written.
+
+    Raises:
+        ValueError: if the folder holds no study or none with measurements, or a corrupt file.
+    """
+    run = read_run(folder)
+    measured = [
+        (config, latency)
+        for config, latencies in read_measurements(folder, growing=True).items()
+        for latency in latencies.by_device.values()
+        if latency.source == "measured"
+    ]
+    if not measured:
+        raise ValueError(
+            f"`run` must be a folder with measurements, but {folder} has none. Name the run of a "
+            "device that was timed."
+        )
+    written = datetime.fromtimestamp((folder / MEASUREMENTS).stat().st_mtime, UTC)
+    facts = run.get("machine", {}).get("devices", {})
+    try:
+        return [
+            CacheEntry(
+                latency=latency,
+                network=config_identity(config),
+                description=str(facts.get(latency.device, {}).get("description", "")),
+                taken_at=in_utc(written),
+            )
+            for config, latency in measured
+        ]
+    except ValueError as error:
+        raise ValueError(
+            f"The measurements of {folder} must say where they were timed, but: {error} Measure "
+            "again."
+        ) from None

@@ -1,17 +1,23 @@
 """A latency as it is cached and handed on: of which network, on what and when; also as JSON."""
 
+import gzip
 import json
 import re
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Annotated, Any
 
 import msgspec
 
 from predictors.backends.model import identity
 from predictors.devices.device import threads_of
 from predictors.measurement import Backend, Latency
-from search_spaces.io import short_repr
+from search_spaces.io import atomic_write, short_repr
 
 _ARTIFACT = re.compile(r"[0-9a-f]{64}")
 _LONGEST = 400  # characters of a line of text
@@ -209,3 +215,112 @@ def _check_texts(values: object, name: str = "") -> None:
 
 def _wrong(name: str, what: str, value: object) -> ValueError:
     return ValueError(f"`{name}` must be {what}, but got {short_repr(value)}.")
+
+
+FORMAT = 1
+_HEADER = "fasternas_measurements"
+_LONGEST_LINE = 2**20  # bytes
+_LARGEST = 2**28  # bytes, unpacked: what a small file can be packed from has no other limit
+_GZIP = b"\x1f\x8b"
+
+
+def write_entries(path: Path, entries: Sequence[CacheEntry]) -> None:
+    """Write the file; it appears under its name when it is whole."""
+    header = {_HEADER: FORMAT, "fasternas": version("fasternas"), "entries": len(entries)}
+    lines = [
+        json.dumps(line, separators=(",", ":"), sort_keys=number > 0)
+        for number, line in enumerate([header, *(e.as_json() for e in entries)])
+    ]
+    content = "".join(f"{line}\n" for line in lines).encode()
+    if path.suffix == ".gz":
+        content = gzip.compress(content, mtime=0)  # the same measurements give the same file
+    atomic_write(path, content)
+
+
+def read_entries(path: Path) -> list[CacheEntry]:
+    """Read the file whoever wrote it.
+
+    Raises:
+        ValueError: if it holds anything but measurements, or was cut off; the message names the
+            line.
+    """
+    found: list[CacheEntry] = []
+    lines = _lines(path)
+    expected = _expected(path, next(lines, b""))
+    for number, line in enumerate(lines, start=2):
+        try:
+            found.append(CacheEntry.from_json(_object(line)))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                f"Line {number} of {path} must be a measurement: {error} Nothing was imported."
+            ) from None
+    if len(found) != expected:
+        raise ValueError(
+            f"{path} must hold {expected} measurements after its header, but line {len(found) + 1} "
+            "is the last. Copy the file again."
+        )
+    return found
+
+
+def _expected(path: Path, line: bytes) -> int:
+    """How many measurements the header promises."""
+    try:
+        header = _object(line)
+        form, count = header[_HEADER], header["entries"]
+    except (ValueError, KeyError, RecursionError):
+        form = count = None
+    if type(form) is not int or type(count) is not int or form < 1:
+        raise ValueError(
+            f"Line 1 of {path} must be the header of measurements that `fasternas measurements "
+            f"export` wrote, but is {short_repr(line[:60])}."
+        )
+    if form > FORMAT:
+        raise ValueError(
+            f"Line 1 of {path} must name format {FORMAT} at most, but names {short_repr(form)}. "
+            "Update fasternas."
+        )
+    return count
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines; a file that is packed wrongly, or too large, is no text."""
+    size, number = 0, 0
+    with path.open("rb") as raw, closing(_unpacked(raw)) as file:
+        while line := _line(file, path, number := number + 1):
+            size += len(line)
+            if len(line) > _LONGEST_LINE or size > _LARGEST:
+                raise ValueError(
+                    f"Line {number} of {path} must be a measurement, but is too long for one, or "
+                    "the file is. Nothing was imported."
+                )
+            yield line
+
+
+def _line(file: IO[bytes], path: Path, number: int) -> bytes:
+    try:
+        return file.readline(_LONGEST_LINE + 1)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(
+            f"Line {number} of {path} must be readable, but the file is damaged: {error}. Copy it "
+            "again."
+        ) from None
+
+
+def _unpacked(raw: IO[bytes]) -> IO[bytes]:
+    packed = raw.read(len(_GZIP)) == _GZIP
+    raw.seek(0)
+    return gzip.open(raw) if packed else raw  # type: ignore[return-value]
+
+
+def _object(line: bytes) -> dict[str, object]:
+    try:
+        found = json.loads(line, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"it must be a JSON object, but is {short_repr(line[:60])}.")
+    return found
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} is no number of JSON.")

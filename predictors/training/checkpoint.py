@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from predictors.training.progress import BEFORE, LAST, DivergedError, TrainingProgress
+from predictors.training.recipe import BEFORE, LAST, DivergedError, TrainingProgress
 from predictors.training.trainer import Trainer
 from predictors.training.workers import Workers
 

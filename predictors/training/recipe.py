@@ -10,13 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from predictors.cost import cost
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.io import atomic_write, one_line, read_mapping, short_repr
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Amp = Literal["auto", "on", "off"]
 Fidelity = Literal["resolution", "images"]
@@ -409,3 +412,43 @@ def _is_large(size: float) -> bool:
 def _rounded(value: float) -> float:
     """Three significant figures, as a recipe file shows it."""
     return float(f"{value:.3g}")
+
+
+LAST, BEFORE = "last.pt", "last-1.pt"  # the checkpoints of a full training
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRow:
+    """An epoch: mean training loss, validation accuracy in percent, what it took."""
+
+    epoch: int  # from 1
+    loss: float
+    accuracy: float
+    lr: float  # the learning rate of its last step
+    resolution: int
+    seconds: float  # of its steps, without evaluation
+    images_per_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingProgress:
+    """How far a training is: so many steps of an epoch (from 1); after its last one, its row."""
+
+    epoch: int
+    step: int
+    steps: int  # of this epoch
+    row: EpochRow | None = None
+    remark: str = ""  # of what happened besides
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Best:
+    """The weights of the most accurate epoch so far."""
+
+    epoch: int
+    accuracy: float
+    weights: "dict[str, Tensor]"
+
+
+class DivergedError(RuntimeError):
+    """The loss is no number any more."""

@@ -26,9 +26,12 @@ from predictors.training.batches import (
 )
 from predictors.training.distillation import open_teacher
 from predictors.training.evaluate import accuracy
-from predictors.training.progress import Best, DivergedError, EpochRow, TrainingProgress
 from predictors.training.recipe import (
+    Best,
+    DivergedError,
+    EpochRow,
     Recipe,
+    TrainingProgress,
     batch_of,
     crop_of,
     lr_at,

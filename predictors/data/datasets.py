@@ -95,7 +95,7 @@ def located(name: str) -> str:
 
 
 def _found(name: str, resolution: int | None) -> FoundImages:
-    from predictors.data import arrays, datasets, folders
+    from predictors.data import arrays, folders
 
     path = Path(name)
     if name == "digits":
@@ -106,8 +106,8 @@ def _found(name: str, resolution: int | None) -> FoundImages:
         return folders.load_folder(path, resolution=resolution)
     if path.is_file() and path.suffix == ".npz":
         return arrays.load_npz(path, resolution=resolution)
-    if datasets.is_named(name):
-        return datasets.load_named(name, resolution=resolution)
+    if is_named(name):
+        return load_named(name, resolution=resolution)
     what = "is a file of another kind" if path.is_file() else "is none"
     raise ValueError(
         "`data` must be a folder of images or IDX files, an .npz file, digits, or a set of timm's "

@@ -283,12 +283,6 @@ def bench(
     Each measurement is appended to the folder's journal before its row is yielded; those of one
     group come together. A network that cannot be exported or run has a row that says why, and the
     rest goes on.
-
-    Raises:
-        ValueError: if the device's latencies are not measured, or the journal is corrupt.
-        RuntimeError: while iterating, if the device is out of reach, or of several networks in a
-            group none can be timed: then it is the device that fails.
-        OSError: if the folder cannot be written.
     """
     check_timed(device)
     kept = kept_measurements(folder, device.description)
@@ -296,11 +290,7 @@ def bench(
 
 
 def check_timed(device: Device) -> None:
-    """Refuse a device that has no clock.
-
-    Raises:
-        ValueError: if its latencies are predicted.
-    """
+    """Refuse a device that has no clock."""
     if device.source != "measured":
         raise ValueError(
             f"`device` must be one that is timed, but {device.name} is a profile, which knows no "
@@ -388,11 +378,7 @@ def _reason(error: Exception) -> str:
 
 
 def keep_measurement(folder: Path, device: str, model: Model, latency: Latency) -> None:
-    """Append a measurement with all its samples; `device` is the device's description.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
+    """Append a measurement with all its samples; `device` is the device's description."""
     entry = {"identity": model.identity, "device": device, "measurement": latency.as_json()}
     journal.append(folder / JOURNAL, [entry])
 
@@ -401,9 +387,6 @@ def kept_measurements(folder: Path, device: str) -> dict[str, Latency]:
     """Return what the folder holds of the device of that description, by the models' identities.
 
     A last line that was cut off is dropped: its network is timed again.
-
-    Raises:
-        ValueError: if another line is no such measurement; the message says which.
     """
     path = folder / JOURNAL
     journal.repair(path)
@@ -434,9 +417,6 @@ def write_bench(folder: Path, topic: Topic, rows: Sequence[Row], facts: Mapping[
     """Write TOPIC.csv, TOPIC.json and, if anything was timed, TOPIC.png.
 
     `facts` are those of the machine, with its one device.
-
-    Raises:
-        OSError: if a file cannot be written; one of before is then as it was.
     """
     records = [row.as_json() for row in rows]
     atomic_write(folder / f"{topic}.csv", _csv(records))

@@ -21,12 +21,7 @@ Timed = Sequence[tuple[FasterNetConfig, Latencies]]
 def open_devices(
     specs: Sequence[DeviceSpec], *, fresh: bool = False, protocol: TimingProtocol | None = None
 ) -> dict[str, Device]:
-    """Open the devices; what they timed before is not timed again, unless `fresh`.
-
-    Raises:
-        ValueError: if there is no such device, or not in that backend.
-        RuntimeError: if one does not answer.
-    """
+    """Open the devices; what they timed before is not timed again, unless `fresh`."""
     protocol = replace(protocol or registry.PROTOCOL, reuse=not fresh)
     return {spec.name: registry.open_spec(spec, protocol=protocol) for spec in specs}
 
@@ -77,11 +72,7 @@ def file_name(device: str) -> str:
 def measure_each(
     devices: Devices, networks: Sequence[Network], *, repeats: int | None = None
 ) -> Iterator[Latencies]:
-    """Yield the latencies of each network, in order; one device times at a time.
-
-    Raises:
-        RuntimeError: if a device cannot be reached, or cannot run a network.
-    """
+    """Yield the latencies of each network, in order; one device times at a time."""
     size = registry.PROTOCOL.turn
     for start in range(0, len(networks), size):
         turn = networks[start : start + size]

@@ -40,11 +40,7 @@ Clock = Callable[[SearchOptions, ImageData], float]
 def open_estimator(
     options: SearchOptions, folder: Path, *, epochs: int | None = None
 ) -> AccuracyEstimator:
-    """Return the estimator of a study; one that trains does so for `epochs`, or to the first rung.
-
-    Raises:
-        ValueError: if more epochs are asked for than the study has.
-    """
+    """Return a study's estimator; one that trains does so for `epochs`, or to the first rung."""
     if options.accuracy == "proxy":
         return ProxyEstimator()
     if options.accuracy == "train":
@@ -133,12 +129,7 @@ class Prepared:
 
 
 def prepared(options: SearchOptions, *, automatic: bool, minutes: float | None = None) -> Prepared:
-    """Take the classes from the data and, where that is `automatic`, choose the estimator.
-
-    Raises:
-        ValueError: if the data cannot be used, or has other classes than the options.
-        OSError: if it cannot be read.
-    """
+    """Take the classes from the data and, where that is `automatic`, choose the estimator."""
     data = None
     if options.data:
         data = load_data(options.data)

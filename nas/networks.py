@@ -20,9 +20,6 @@ def find_network(name: str) -> Model:
     """Return a named size, the network of a config file or an ONNX file, or a model of timm.
 
     A size and a model of timm may be followed by @ and the image size, as in t0@192.
-
-    Raises:
-        ValueError: if it is none of these, the file is wrong, or the image is too small.
     """
     base, at, pixels = name.partition("@")
     if base in FASTERNET and (pixels.isdecimal() or not at):
@@ -124,11 +121,7 @@ def operator_subjects() -> list[Subject]:
 
 
 def model_subjects(names: Sequence[str]) -> list[Subject]:
-    """Return the networks of these names, or of `MODELS` if there are none; each once.
-
-    Raises:
-        ValueError: if a name is neither a size, a file nor a model of timm.
-    """
+    """Return the networks of these names, or of `MODELS` if there are none; each once."""
     found = [_subject(name) for name in dict.fromkeys(names or MODELS)]
     first: dict[str, Subject] = {}
     for subject in found:

@@ -221,11 +221,7 @@ def run_pipeline(
     trial_timeout_s: float | None = None,
     workers: WorkerRequest | None = None,
 ) -> Iterator[Progress]:
-    """Do everything that is not done yet; `workers` train the supernet, if there is one.
-
-    Raises:
-        ValueError: if no config of the space meets every budget.
-    """
+    """Do everything that is not done yet; `workers` train the supernet, if there is one."""
     gpu = run.settings.gpu_share if run.estimator.kind == "trained" else 0.0
     pool = partial(RayPool, address=ray_address, gpu=gpu)
     with through_ray(run.devices, ray_address) as run.devices:
@@ -238,11 +234,7 @@ def run_pipeline(
 
 
 def calibrate(run: Run) -> Iterator[Progress]:
-    """Time the networks from which latency is learned, and refuse budgets that none meets.
-
-    Raises:
-        ValueError: if a budget is out of reach.
-    """
+    """Time the networks from which latency is learned, and refuse budgets that none meets."""
     if have_clock(run.devices):
         smallest = lowest(run.space, _macs, Random(run.options.seed))
         t0 = named_sizes(run.space)["t0"]
@@ -277,11 +269,7 @@ def _macs(configs: Sequence[Any]) -> NDArray[np.float64]:
 
 
 def check_reached(budgets_ms: Mapping[str, float], smallest: Latencies) -> None:
-    """Refuse a budget below what the smallest network takes.
-
-    Raises:
-        ValueError: naming the device, where there are several.
-    """
+    """Refuse a budget below what the smallest network takes."""
     for name, budget_ms in budgets_ms.items():
         found = smallest.by_device[name]
         if found.low_ms > budget_ms:
@@ -295,11 +283,7 @@ def check_reached(budgets_ms: Mapping[str, float], smallest: Latencies) -> None:
 
 
 def check_reachable(space: Space[Any], models: LatencyModels, seed: int) -> None:
-    """Refuse budgets that no network is predicted to meet, on several devices all at once.
-
-    Raises:
-        ValueError: naming the devices on which the network that comes closest does not.
-    """
+    """Refuse budgets that no network is predicted to meet, on several devices all at once."""
     closest = lowest(space, lambda configs: models.ratios(configs).mean, generator(seed, -1))
     (latencies,) = models.latencies([closest])
     missed = [
@@ -327,11 +311,7 @@ def share_weights(run: Run, request: WorkerRequest, address: str | None) -> Iter
 
 
 def search(run: Run, open_pool: OpenPool) -> Iterator[Progress]:
-    """Evaluate as many configs as the options say, each predicted to meet every budget.
-
-    Raises:
-        RuntimeError: if all trials failed.
-    """
+    """Evaluate as many configs as the options say, each predicted to meet every budget."""
     models = run.known_models()
     exploration = Exploration(
         space=run.space,

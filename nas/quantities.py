@@ -8,11 +8,7 @@ _NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?"  # \d would take
 
 
 def parse_duration_ms(text: str) -> float:
-    """Return a duration such as 10ms, 0.5s or 800us in milliseconds.
-
-    Raises:
-        ValueError: if the text is no positive, finite number with one of these units.
-    """
+    """Return a duration such as 10ms, 0.5s or 800us in milliseconds."""
     match = re.fullmatch(rf"\s*({_NUMBER})\s*([a-z\u00b5]*)\s*", text)
     if match is None:
         raise ValueError(f"must be a duration such as 10ms, 0.5s or 800us, but got {text!r}.")

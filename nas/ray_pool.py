@@ -54,9 +54,6 @@ class RayPool(Generic[S]):
     An evaluation that takes longer than `timeout_s`, counted from when it begins to run, is ended
     by a timer in its own process and has failed. One whose worker or node is lost begins anew. In a
     cluster with GPUs each has `gpu`, a share of one.
-
-    Raises:
-        RuntimeError: if the cluster cannot be reached (see `joined`).
     """
 
     def __init__(
@@ -187,9 +184,6 @@ def joined(address: str | None, *, resources: Sequence[str] = ()) -> Iterator[An
     machine, with one of each of the resources, and stopped at the end. Ray's usage statistics and
     dashboard stay off. The code travels to the nodes of a cluster that was there before: they need
     our dependencies, but neither fasternas nor a shared disk.
-
-    Raises:
-        RuntimeError: if the cluster cannot be reached.
     """
     _set(SETTINGS)
     import ray
@@ -261,9 +255,6 @@ def through_ray(devices: Devices, address: str | None) -> Iterator[Devices]:
     A board is the Ray resource of its name, as in `ray start --resources='{"pi1": 1}'`. A cluster
     of this machine's own has all of them. A board that a given cluster lacks is timed from this
     process, and a remark says so. Without a pool no cluster is joined.
-
-    Raises:
-        RuntimeError: if the cluster cannot be reached.
     """
     each = [one for device in devices.values() for one in _by_backend(device)]
     pools = [one for one in each if isinstance(one, PooledDevice)]
@@ -305,11 +296,7 @@ def _by_backend(device: Device) -> tuple[Device, ...]:
 def timed_in_task(
     ray: Any, place: Measures, configs: Sequence[Network], repeats: int
 ) -> list[Latency]:
-    """Time the networks in a Ray task that holds the board's resource.
-
-    Raises:
-        RuntimeError: if the board is lost, or the node next to it.
-    """
+    """Time the networks in a Ray task that holds the board's resource."""
     # Not retried by Ray, which would wait for a node that is gone: the pool gives them to others.
     remote = ray.remote(num_cpus=0, resources={place.name: 1}, max_retries=0)(time_here)
     task = remote.options(name=f"timing-{place.name}").remote(place, list(configs), repeats)

@@ -59,22 +59,14 @@ class WorkerRequest:
         return Allocation(workers=max(self.workers or 1, gpus), gpus=gpus)
 
     def check(self, gpus_there: int) -> None:
-        """Refuse GPUs where there are none.
-
-        Raises:
-            ValueError: if some were asked for.
-        """
+        """Refuse GPUs where there are none."""
         if self.gpus and not gpus_there:
             raise ValueError(
                 f"`gpus` must be 0 where there is no GPU, but got {self.gpus}. Leave it out."
             )
 
     def refuse(self, where: str) -> None:
-        """Refuse anything that was asked for.
-
-        Raises:
-            ValueError: if something was.
-        """
+        """Refuse anything that was asked for."""
         for name, value in vars(self).items():
             if value is not None:
                 raise ValueError(
@@ -84,11 +76,7 @@ class WorkerRequest:
 
 
 def allocate(request: WorkerRequest, ray: Any, *, networks: int = 1) -> Allocation:
-    """Share the cores of a cluster among the workers; each is on one node.
-
-    Raises:
-        RuntimeError: if there is no room for one network.
-    """
+    """Share the cores of a cluster among the workers; each is on one node."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     wanted = request.resolve(int(sum(node.get("GPU", 0) for node in nodes)))
     check_fits(wanted, nodes)
@@ -100,11 +88,7 @@ def allocate(request: WorkerRequest, ray: Any, *, networks: int = 1) -> Allocati
 
 
 def check_fits(wanted: Allocation, nodes: Sequence[Mapping[str, float]]) -> None:
-    """Refuse workers for whom these nodes have too few cores or GPUs.
-
-    Raises:
-        RuntimeError: if there are too few.
-    """
+    """Refuse workers for whom these nodes have too few cores or GPUs."""
     if _places(nodes, wanted) < wanted.workers:
         cores, gpus = (sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU"))
         raise RuntimeError(
@@ -129,10 +113,6 @@ def train_supernet(
 
     One worker without a cluster at `address` is this process. The weights of several are those of
     one up to rounding, and any number of workers goes on with what another number has begun.
-
-    Raises:
-        RuntimeError: if the loss is no number, or there is no cluster, or no room in it.
-        OSError: if the supernet cannot be written.
     """
     import torch
 

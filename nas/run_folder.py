@@ -29,10 +29,6 @@ def start_run(folder: Path, options: SearchOptions, *, fresh: bool = False) -> R
     """Begin a study in a new folder, or in one without a study; nothing is left if that fails.
 
     What was measured before is not timed again, unless it is to be `fresh`.
-
-    Raises:
-        ValueError: if an option is wrong or the folder holds a study.
-        OSError: if the folder cannot be written.
     """
     devices = open_devices(options.devices, fresh=fresh)
     options.open_space()  # refuses wrong fields before anything is written
@@ -74,11 +70,6 @@ def resume_run(
     """Go on with the study of a folder; more `trials` than it was begun with extend it.
 
     `options`, if given, must otherwise be its own. `repair` drops last lines that were cut off.
-
-    Raises:
-        ValueError: if the folder holds no study, another one, one of another device, or a corrupt
-            file.
-        RuntimeError: if another process works on it.
     """
     stored = read_run(folder)
     kept = SearchOptions.from_json(stored["options"])
@@ -98,12 +89,7 @@ def resume_run(
 
 
 def read_only_run(folder: Path, *, repair: bool = False) -> Run:
-    """Open the study of a folder to look at it, also while a search goes on, or elsewhere.
-
-    Raises:
-        ValueError: if the folder holds no study or a corrupt file.
-        RuntimeError: if it is to be repaired while another process works on it.
-    """
+    """Open the study of a folder to look at it, also while a search goes on, or elsewhere."""
     stored = read_run(folder)
     options = SearchOptions.from_json(stored["options"])
     if repair:
@@ -206,11 +192,6 @@ def merge_runs(folders: Sequence[Path], out: Path, *, repair: bool = False) -> M
     Trials are numbered anew in the order of the runs. A config that several tried is kept once, and
     so are its scores and its latency: those of the first run that has them. The options are the
     first run's. `repair` drops last lines of the runs that were cut off.
-
-    Raises:
-        ValueError: if the runs differ in more than `FREE` or in the machine, are fewer than two, or
-            hold no study or a corrupt file, or the new folder is taken.
-        RuntimeError: if another process works on one of them.
     """
     _check_folders(folders, out)
     with ExitStack() as stack:

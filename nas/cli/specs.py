@@ -63,12 +63,7 @@ def add_timing(parser: argparse.ArgumentParser) -> None:
 
 
 def specs_of(arguments: argparse.Namespace, *, run: Path | None) -> tuple[DeviceSpec, ...]:
-    """Return the devices of a search as asked; `run` is the one to go on with.
-
-    Raises:
-        ValueError: if budgets and devices do not fit together, or a device is not known.
-        RuntimeError: if a device does not answer.
-    """
+    """Return the devices of a search as asked; `run` is the one to go on with."""
     names: Sequence[str] = arguments.device or ["cpu"]
     budgets_ms = _budgets(arguments.budget, names)
     found = []
@@ -98,9 +93,6 @@ def spec_of(
 
     The runtime `auto` is that of the run to go on with, or else the one in which the networks are
     fastest.
-
-    Raises:
-        ValueError, RuntimeError: as `specs_of`.
     """
     name, threads = arguments.device, arguments.threads
     runtimes: Sequence[str] = arguments.runtime or ()

@@ -39,12 +39,7 @@ class Export:
 
 
 def real_images(name: str, checkpoint: Checkpoint, *, trained: bool, count: int) -> RealImages:
-    """Open the data on which a network is to be evaluated.
-
-    Raises:
-        ValueError: if there are no such data, or a trained network tells other classes apart.
-        OSError: if they cannot be read.
-    """
+    """Open the data on which a network is to be evaluated."""
     data = load_data(name, resolution=checkpoint.config.resolution)
     if trained:
         _refuse_other_classes(data, checkpoint)
@@ -59,10 +54,6 @@ def find_weights(name: str, *, weights: str | None = None) -> tuple[Checkpoint, 
     It is t0 to l, a config file or a checkpoint; `weights` is a file with those of a config.
     Otherwise they are random, the same every time. Of a file that does not say how its images
     are normalised and cropped, it is as timm says of its own FasterNets.
-
-    Raises:
-        ValueError: if there is no such network, a file is wrong, or the weights do not fit.
-        OSError: if a file cannot be read.
     """
     if Path(name).suffix == ".safetensors":
         if weights is not None:
@@ -91,12 +82,7 @@ def find_weights(name: str, *, weights: str | None = None) -> tuple[Checkpoint, 
 def export_each(
     model: Model, formats: Sequence[Runtime], folder: Path, images: Batches
 ) -> Iterator[Export]:
-    """Export to each format in turn.
-
-    Raises:
-        ValueError: if the folder cannot be one.
-        OSError: if a file cannot be written; then nothing is left of it.
-    """
+    """Export to each format in turn."""
     made = make_folders(folder)
     try:
         for runtime in formats:

@@ -46,11 +46,6 @@ def finalize(
     `devices` are where it is to be timed, if it is. The test split, if there is one, is looked at
     here, once; else the accuracy is that of the validation split, by which the epoch was chosen.
     Of int8 it is the exported file's.
-
-    Raises:
-        RuntimeError: if a file cannot be exported, or computes something else than the network.
-        ValueError: if the weights cannot be read.
-        OSError: if a file cannot be read or written.
     """
     weights = _sha256(job.folder / WEIGHTS)
     backend = devices[0].backends[0] if devices else ONNXRUNTIME
@@ -84,12 +79,7 @@ def finalize(
 def time_each(
     jobs: Sequence[tuple[Job, TrainingResult]], devices: Devices
 ) -> Iterator[TrainingResult]:
-    """Time the deployed files, side by side, and yield them with their latencies, in order.
-
-    Raises:
-        ValueError: if a device does not take one.
-        RuntimeError: if one cannot be reached.
-    """
+    """Time the deployed files, side by side, and yield them with their latencies, in order."""
     models = [deployed_model(job, result) for job, result in jobs]
     described = "; ".join(descriptions(devices))
     for (_, result), latencies in zip(jobs, measure_each(devices, models), strict=True):
@@ -189,10 +179,6 @@ class Finalizer:
     """What is done when trainings are over, and where; what can be checked before is.
 
     `results` has what came of the networks, `errors` what went wrong, by network or device.
-
-    Raises:
-        ValueError: if there is no device of the name that was asked, or a run's options are wrong.
-        RuntimeError: if that device does not answer.
     """
 
     def __init__(self, jobs: Sequence[Job], device: str | None, *, on_gpu: bool) -> None:
@@ -267,10 +253,6 @@ def tables_of(jobs: Sequence[Job]) -> dict[Path, Path]:
 
 
 def write_tables(jobs: Sequence[Job]) -> None:
-    """Write what is known of the networks, and of others in the same folders.
-
-    Raises:
-        OSError: if a table cannot be written.
-    """
+    """Write what is known of the networks, and of others in the same folders."""
     for table, networks in tables_of(jobs).items():
         write_final(table, networks)

@@ -59,11 +59,7 @@ def has_training(folder: Path) -> bool:
 
 
 def begin_folder(folder: Path, config: FasterNetConfig, recipe: Recipe) -> None:
-    """Make the folder and write what is trained and how.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
+    """Make the folder and write what is trained and how."""
     folder.mkdir(parents=True, exist_ok=True)
     save_config(config, folder / CONFIG)
     save_recipe(recipe, folder / RECIPE, comment="How config.yaml was trained.")
@@ -71,11 +67,7 @@ def begin_folder(folder: Path, config: FasterNetConfig, recipe: Recipe) -> None:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Hold the folder; the system lets go of it when the process ends, however.
-
-    Raises:
-        RuntimeError: if another process holds it.
-    """
+    """Hold the folder; the system lets go of it when the process ends, however."""
     try:
         with locked(folder):
             yield
@@ -108,22 +100,14 @@ class Watch:
         self._events: Events | None = None
 
     def see(self, rows: Sequence[EpochRow]) -> None:
-        """Write the table anew, and of the last row what TensorBoard shows.
-
-        Raises:
-            OSError: if a file cannot be written.
-        """
+        """Write the table anew, and of the last row what TensorBoard shows."""
         _write_table(self._folder / TABLE, rows)
         self._log(rows[-1])
         if time.monotonic() - self._drawn > _REDRAWN_AFTER:
             self._draw(rows)
 
     def end(self, rows: Sequence[EpochRow], best: "Checkpoint") -> None:
-        """Draw the curve and write the weights.
-
-        Raises:
-            OSError: if a file cannot be written.
-        """
+        """Draw the curve and write the weights."""
         from search_spaces.checkpoint import save
 
         self._draw(rows)

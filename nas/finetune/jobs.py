@@ -79,13 +79,7 @@ class Job:
 def run_job(
     job: Job, *, device: "torch.device", workers: "Workers | None" = None
 ) -> Iterator[TrainingProgress]:
-    """Train, or go on training, to the end; yield after each step.
-
-    Raises:
-        ValueError: if the data, the recipe, the start or a checkpoint does not fit.
-        RuntimeError: if the loss stays no number, or another process works on the folder.
-        OSError: if something cannot be read or written.
-    """
+    """Train, or go on training, to the end; yield after each step."""
     from predictors.training.checkpoint import checkpointed_loop, in_folder
     from predictors.training.trainer import Trainer
     from predictors.training.workers import Workers
@@ -131,9 +125,6 @@ def run_with_ray(
 
     By default, the GPUs are those of the cluster. A job that fails does not end the
     others.
-
-    Raises:
-        RuntimeError: if the cluster cannot be reached, or has too little for one network.
     """
     with joined(address) as ray:
         allocation = allocate(request, ray, networks=len(jobs))
@@ -229,12 +220,7 @@ def _checkpoint(job: Job, data: "ImageData", best: Best) -> "Checkpoint":
 
 
 def started(job: Job) -> "FasterNet":
-    """Return the network with the weights that its training begins with.
-
-    Raises:
-        ValueError: if the file or the supernet has none that fit.
-        OSError: if it cannot be read.
-    """
+    """Return the network with the weights that its training begins with."""
     import torch
 
     from search_spaces.checkpoint import inherit, read_weights
@@ -272,9 +258,6 @@ def check_job(job: Job, data: "ImageData") -> None:
 
     That is data whose classes are not the network's, a batch of more images than there are, a
     teacher's file or an augmentation that is none.
-
-    Raises:
-        ValueError: if there is one of these.
     """
     recipe = job.recipe
     if job.config.classes != len(data.classes):
@@ -336,12 +319,7 @@ class TrainingRequest:
     minutes: float = 10.0  # between checkpoints
 
     def jobs(self) -> tuple[list[Job], list[str]]:
-        """Return a job for each network, and remarks on the networks and the data.
-
-        Raises:
-            ValueError: if something that is asked for is not to be had, or does not fit.
-            OSError: if something cannot be read.
-        """
+        """Return a job for each network, and remarks on the networks and the data."""
         from predictors.training.estimators import loaded
 
         found = [find_networks(name, self.pick) for name in self.networks]

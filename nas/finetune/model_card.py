@@ -82,11 +82,7 @@ Other formats: `fasternas export {file} --to FORMAT` ({formats}).
 
 
 def write_card(job: Job, result: TrainingResult) -> None:
-    """Write the card of a trained network into its folder.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
+    """Write the card of a trained network into its folder."""
     data = data_of(job)
     parts = [
         _head(job, result),

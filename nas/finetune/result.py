@@ -108,11 +108,7 @@ class TrainingResult:
 
 
 def keep_result(folder: Path, result: TrainingResult) -> None:
-    """Write it into the network's folder.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
+    """Write it into the network's folder."""
     latencies = result.latencies and result.latencies.as_json()
     values = {**asdict(replace(result, latencies=None)), "latencies": latencies}
     atomic_write(folder / RESULT, json.dumps(values, indent=2) + "\n")
@@ -139,11 +135,7 @@ def _result(values: Mapping[str, Any]) -> TrainingResult:
 
 
 def write_final(table: Path, networks: Path) -> None:
-    """Write the table of all networks that have a folder in `networks`, the fastest first.
-
-    Raises:
-        OSError: if it cannot be written; then it is as it was.
-    """
+    """Write the table of all networks that have a folder in `networks`, the fastest first."""
     found = results_in(networks)
     rows = [final_row(result) for _, result in found]
     more = dict.fromkeys(name for row in rows for name in row if name not in COLUMNS)

@@ -54,12 +54,7 @@ class FrontPoint:
 
 
 def find_networks(name: str, pick: str) -> list[Picked]:
-    """Return the networks that a word names: of a run folder, a config file, or T0 to L (t0@192).
-
-    Raises:
-        ValueError: if it names none of these, `pick` means nothing, or the run has no front.
-        OSError: if a file cannot be read.
-    """
+    """Return the networks that a word names: a run folder, a config file, or T0 to L (t0@192)."""
     base, at, pixels = name.partition("@")
     path = Path(name)
     count_of(pick)
@@ -80,11 +75,6 @@ def from_run(run: Path, pick: str) -> list[Picked]:
     """Return the picked networks of a run's front, the fastest first.
 
     Where more are asked for than it has, its runners-up follow.
-
-    Raises:
-        ValueError: if the folder is no run, has no front, or a config is wrong; with runners-up
-            also if the study's journal is corrupt.
-        OSError: if a file cannot be read.
     """
     read_run(run)
     points = picked(front_of(run), pick)
@@ -113,9 +103,6 @@ def picked(front: list[FrontPoint], pick: str) -> list[FrontPoint]:
 
     The best is the most accurate; the knee lies farthest above the line from the first to the last
     in log ratio and accuracy. One alone is the best.
-
-    Raises:
-        ValueError: if it means nothing.
     """
     ranked = sorted(front, key=lambda point: point.ratio)
     best = max(ranked, key=lambda point: point.accuracy)
@@ -132,11 +119,7 @@ def picked(front: list[FrontPoint], pick: str) -> list[FrontPoint]:
 
 
 def count_of(pick: str) -> int | None:
-    """Return how many networks `pick` asks for; None where it is best, knee or all.
-
-    Raises:
-        ValueError: if it means nothing.
-    """
+    """Return how many networks `pick` asks for; None where it is best, knee or all."""
     if pick in ("best", "knee", "all"):
         return None
     if not re.fullmatch("0*[1-9][0-9]{0,5}", pick, re.ASCII):
@@ -176,11 +159,7 @@ def knee(ranked: list[FrontPoint]) -> FrontPoint:
 
 
 def front_of(run: Path) -> list[FrontPoint]:
-    """Return the networks of a run's front as its table has them.
-
-    Raises:
-        ValueError: if it has none, or the table is none of a front.
-    """
+    """Return the networks of a run's front as its table has them."""
     file = run / FRONT
     try:
         with file.open(newline="", encoding="utf-8") as rows:
@@ -219,9 +198,6 @@ def next_best(folder: Path, *, taken: Collection[FasterNetConfig], count: int) -
     """Return up to so many networks of a run within its budgets that are not taken.
 
     They come front by front, each in its fastest backend.
-
-    Raises:
-        ValueError: if the folder holds no study or a corrupt file.
     """
     left = {c.config: c for c in reversed(_candidates(folder)) if c.config not in taken}
     return non_dominated_sort(list(left.values()))[:count]
@@ -242,9 +218,6 @@ def devices_for(
 
     `device` names another one, or is NOWHERE. Each has one backend, that which the network is
     deployed for: of a run with a choice the one in which it was the fastest, if that is known.
-
-    Raises:
-        ValueError: if the run's options are wrong, or those of registered boards.
     """
     if run is None:
         name = device or "cpu"
@@ -284,11 +257,7 @@ def _refuse_several_backends(specs: Sequence[DeviceSpec]) -> None:
 
 
 def check_study_devices(run: Path, devices: Devices) -> None:
-    """Refuse devices with a clock that are not those that a run was timed on.
-
-    Raises:
-        ValueError: naming the device.
-    """
+    """Refuse devices with a clock that are not those that a run was timed on."""
     facts = facts_of(read_run(run))
     for name, device in devices.items():
         study = facts.get(name, {})

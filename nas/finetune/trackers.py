@@ -56,12 +56,7 @@ class Trackers:
 
 @contextmanager
 def open_trackers(names: Sequence[str]) -> Iterator[Trackers]:
-    """Give the trackers of these names, and close them.
-
-    Raises:
-        ValueError: if there is none of a name.
-        RuntimeError: if one is not installed.
-    """
+    """Give the trackers of these names, and close them."""
     known: dict[str, Callable[[], Tracker]] = {"mlflow": Mlflow, "wandb": WeightsAndBiases}
     opened: dict[str, Tracker] = {}
     for name in names:

@@ -97,11 +97,7 @@ class FrontView:
 def view_of(
     networks: Sequence[Network], named: Sequence[Network], budget: float | None, unit: Unit = "ms"
 ) -> FrontView:
-    """Choose what to show: of networks without a finite score or accuracy, the sizes' latencies.
-
-    Raises:
-        ValueError: if scores and accuracies are mixed.
-    """
+    """Choose what to show: of networks without a finite score or accuracy, the sizes' latencies."""
     kinds = {c.accuracy_kind for c in (*networks, *named)} or {"proxy"}
     if len(kinds) > 1:
         raise ValueError(

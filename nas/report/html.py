@@ -42,11 +42,7 @@ _SPELLED = {"resolutions": "resolution", "activations": "activation"}
 
 
 def write_html(model: ReportModel, path: Path) -> None:
-    """Write the report of a run, finished or not.
-
-    Raises:
-        OSError: if the file cannot be written; one of before is then as it was.
-    """
+    """Write the report of a run, finished or not."""
     atomic_write(path, html_report(model))
 
 

@@ -308,11 +308,7 @@ def _lower_precisions(network: Network) -> set[str]:
 
 
 def write_report(model: ReportModel) -> None:
-    """Write pareto.csv, pareto.png, calibration.png and configs/ into the run's folder.
-
-    Raises:
-        OSError: if a file cannot be written; the files of before are then as they were.
-    """
+    """Write pareto.csv, pareto.png, calibration.png and configs/ into the run's folder."""
     folder = model.folder / "configs"
     folder.mkdir(exist_ok=True)
     paths = {folder / f"{network.name}.yaml": network for network in model.front}

@@ -168,11 +168,7 @@ def point_url(words: str, *, stop: bool = False) -> str:
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Write a figure into a file.
-
-    Raises:
-        OSError: if the file cannot be written; one of before is then as it was.
-    """
+    """Write a figure into a file."""
     image = BytesIO()
     with style():
         figure.savefig(image, format=path.suffix.removeprefix(".") or "png")

@@ -46,9 +46,6 @@ def read(path: Path, *, growing: bool = False) -> list[Entry]:
     """Return all entries; none where there is no file.
 
     While another process appends to it (`growing`), a last line may be half there: it is left out.
-
-    Raises:
-        ValueError: if a line is cut off or is not a JSON object; the message says which.
     """
     if not path.exists():
         return []
@@ -64,11 +61,7 @@ def read(path: Path, *, growing: bool = False) -> list[Entry]:
 def read_records(
     path: Path, parse: Callable[[Entry], R], *, what: str, growing: bool = False
 ) -> list[tuple[FasterNetConfig, R]]:
-    """Return the configs of all entries, each with what `parse` makes of the rest of its entry.
-
-    Raises:
-        ValueError: if a line is no such record; the message says which.
-    """
+    """Return the configs of all entries, each with what `parse` makes of the rest of its entry."""
     found = []
     for number, entry in enumerate(read(path, growing=growing), start=1):
         try:
@@ -178,11 +171,7 @@ def append_training(folder: Path, config: FasterNetConfig, training: Trained) ->
 
 
 def read_trainings(folder: Path, *, growing: bool = False) -> Trainings:
-    """Return the trainings that were recorded.
-
-    Raises:
-        ValueError: if a line is none; the message says which.
-    """
+    """Return the trainings that were recorded."""
     found: Trainings = {}
     records = read_records(
         folder / TRAININGS, lambda entry: Trained(**entry), what="a training", growing=growing
@@ -276,11 +265,7 @@ def append_file(
 
 
 def read_files(folder: Path, *, growing: bool = False) -> FileAccuracies:
-    """Return what was recorded, the latest of each.
-
-    Raises:
-        ValueError: if a line is none; the message says which.
-    """
+    """Return what was recorded, the latest of each."""
     found: FileAccuracies = {}
     what = "how accurate a file of it is"
     for config, (backend, accuracy) in read_records(

@@ -17,11 +17,7 @@ AccuracyOption = Literal["proxy", "train", "supernet"]
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """What a study asks; two runs with equal options on one machine are one study.
-
-    Raises:
-        ValueError: if the space is unknown or a number is out of range.
-    """
+    """What a study asks; two runs with equal options on one machine are one study."""
 
     devices: tuple[DeviceSpec, ...]  # each with a budget
     space: str = "fasternet"
@@ -109,11 +105,7 @@ class SearchOptions:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "SearchOptions":
-        """Return the options that `as_json` spelled.
-
-        Raises:
-            ValueError: if a value is missing or unknown.
-        """
+        """Return the options that `as_json` spelled."""
         unknown = values.keys() - {field.name for field in fields(cls)}
         if unknown:
             raise ValueError(

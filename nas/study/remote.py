@@ -23,12 +23,7 @@ State = tuple[int, int, int]  # a file's size, time and number here
 
 @contextmanager
 def local_copies(arguments: argparse.Namespace) -> Iterator[None]:
-    """Put copies in the place of the URLs among a command's arguments, and upload them.
-
-    Raises:
-        ValueError: if there is no such kind of URL.
-        RuntimeError: if one cannot be reached.
-    """
+    """Put copies in the place of the URLs among a command's arguments, and upload them."""
     with ExitStack() as stack:
         for name in (n for n in _ARGUMENTS if n in vars(arguments)):
             setattr(arguments, name, _local(getattr(arguments, name), stack))
@@ -66,11 +61,7 @@ def _copied(url: str) -> Iterator[Path]:
 
 
 class RemoteFolder:
-    """A folder, or a file, at a URL and its `copy`, which is in the user's cache.
-
-    Raises:
-        ValueError: if fsspec knows no such URL, or misses a package for it.
-    """
+    """A folder, or a file, at a URL and its `copy`, which is in the user's cache."""
 
     def __init__(self, url: str) -> None:
         import fsspec
@@ -90,11 +81,7 @@ class RemoteFolder:
         self._same: dict[str, State] = {}  # files as both places have them, by path in the folder
 
     def fetch(self) -> None:
-        """Make the copy what is there, unless a command left it newer; mark it as at work.
-
-        Raises:
-            RuntimeError: if the URL cannot be reached, or the study there has grown too.
-        """
+        """Make the copy what is there, unless a command left it newer; mark it as at work."""
         with self._reaching():
             there, longer = self._find(), []
             if self.pending.exists():
@@ -110,11 +97,7 @@ class RemoteFolder:
         self.pending.touch()
 
     def upload(self) -> None:
-        """Write what has changed here, and remove what is gone.
-
-        Raises:
-            RuntimeError: if the URL cannot be reached.
-        """
+        """Write what has changed here, and remove what is gone."""
         with self._reaching():
             here = self._own_files()
             for name, path in here.items():

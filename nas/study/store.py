@@ -74,12 +74,7 @@ _ENDS = ("median_ms", "low_ms", "high_ms")
 
 
 def from_optuna(trial: optuna.trial.FrozenTrial) -> tuple[Genes, Outcome[NetworkScores]]:
-    """Return the genes and the outcome of a trial that `to_optuna` made.
-
-    Raises:
-        KeyError: if it lacks an attribute.
-        TypeError: if one is something else.
-    """
+    """Return the genes and the outcome of a trial that `to_optuna` made."""
     scores = None
     if trial.state == optuna.trial.TrialState.COMPLETE:
         latencies = {
@@ -101,10 +96,6 @@ class Study:
     """The trials and measurements of one run folder, which one process at a time may write.
 
     One that is only `reading` changes nothing and waits for nobody.
-
-    Raises:
-        RuntimeError: if another process holds the folder.
-        ValueError: if a file in it is corrupt.
     """
 
     def __init__(
@@ -239,11 +230,7 @@ def write_run(folder: Path, run: Mapping[str, object]) -> None:
 
 
 def read_run(folder: Path) -> journal.Entry:
-    """Return what run.json says.
-
-    Raises:
-        ValueError: if the folder holds no study, or run.json is corrupt.
-    """
+    """Return what run.json says."""
     try:
         run = json.loads((folder / RUN).read_text())
     except (FileNotFoundError, NotADirectoryError):
@@ -272,9 +259,6 @@ def hold(folder: Path, *, reading: bool = False) -> IO[bytes]:
     """Hold a folder's study; the system lets go of it when the process ends, however.
 
     Several processes may hold it for `reading`, and then none for writing.
-
-    Raises:
-        RuntimeError: if another process holds it.
     """
     file = (folder / TRIALS).open("rb" if reading else "ab")
     try:
@@ -305,10 +289,6 @@ class Mirror:
     The run folder stays the truth: nothing is read back. `optuna.copy_study` does not serve, since
     it refuses a study that is there already. `url` is what optuna-dashboard takes: sqlite:///x.db,
     mysql://..., redis://..., or a journal's file, x.journal or x.log.
-
-    Raises:
-        ValueError: if it is neither a URL nor named as a journal is.
-        RuntimeError: if the storage cannot be opened.
     """
 
     def __init__(self, url: str, name: str) -> None:
@@ -330,12 +310,7 @@ class Mirror:
             raise self._refusal(error, "Give one that can be opened.") from error
 
     def update(self, trials: Iterable[optuna.trial.FrozenTrial]) -> None:
-        """Copy those of a run's trials that the storage lacks.
-
-        Raises:
-            ValueError: if the study there is another run's.
-            RuntimeError: if the storage fails.
-        """
+        """Copy those of a run's trials that the storage lacks."""
         ours = {trial.user_attrs["number"]: trial for trial in trials}
         try:
             there = {t.user_attrs.get("number"): t.params for t in self._study.trials}
@@ -369,11 +344,7 @@ def _open_storage(url: str) -> BaseStorage:
 
 
 def entries_of_run(folder: Path) -> list[CacheEntry]:
-    """Return the measurements of a run folder, as of the time when the last was written.
-
-    Raises:
-        ValueError: if the folder holds no study or none with measurements, or a corrupt file.
-    """
+    """Return the measurements of a run folder, as of the time when the last was written."""
     run = read_run(folder)
     measured = [
         (config, latency)

@@ -149,9 +149,6 @@ class AccuracyPredictor:
 
         `least_noise` is by how much chance alone moves an accuracy, as a standard deviation in its
         unit, where that is known: a few dozen networks hardly tell.
-
-        Raises:
-            ValueError: if there are fewer than four, the lengths differ, or one is no number.
         """
         truth = np.asarray(accuracies, dtype=float)
         if len(configs) < _FEWEST or len(configs) != len(truth):
@@ -170,11 +167,7 @@ class AccuracyPredictor:
     def predict(
         self, configs: Sequence[object], *, scores: Array | None = None
     ) -> AccuracyPrediction:
-        """Return the predicted accuracies; `scores` must be there if they were when fitting.
-
-        Raises:
-            ValueError: if there are more or fewer scores than when fitting.
-        """
+        """Return the predicted accuracies; `scores` must be there if they were when fitting."""
         inputs = _inputs(self.space, configs)
         median, std = self.process.predict(inputs, scores, noisy=True)
         return AccuracyPrediction(median=median, std=std)

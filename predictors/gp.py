@@ -68,9 +68,6 @@ def fit_gaussian_process(
     `start` gives the hyperparameters of an earlier fit, from which few steps suffice; with
     `steps=0` they are kept. The noise's standard deviation is at least `least_noise`, in the
     targets' unit.
-
-    Raises:
-        ValueError: if there are no points or the shapes disagree.
     """
     if len(inputs) == 0 or len(inputs) != len(targets):
         raise ValueError(
@@ -251,9 +248,6 @@ class TrendedProcess:
         """Return medians and standard deviations of targets at [m, d] inputs, [m, k] scores.
 
         `noisy`: deviations of what would be found, which chance moves too.
-
-        Raises:
-            ValueError: if there are more or fewer scores than when fitting.
         """
         median, std = self.warping.spread(*self.predict_warped(inputs, scores))
         noise = self.warping.scale * self.process.noise if noisy else 0.0

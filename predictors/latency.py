@@ -329,9 +329,6 @@ def next_batch(
     `measured` starts with one network of any size. The first batch covers the costs within the
     budgets as a guess from that network; the second covers what predictors fitted to the first
     expect within them. An empty list means that there are `total` of them.
-
-    Raises:
-        ValueError: if nothing was measured yet.
     """
     if not measured:
         raise ValueError("`measured` must hold one network to start from, but got none.")

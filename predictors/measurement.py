@@ -216,11 +216,7 @@ class Latencies:
 
     @classmethod
     def from_json(cls, values: object) -> "Latencies":
-        """Return the latencies that `as_json` spelled.
-
-        Raises:
-            ValueError: if the values are others, naming the field.
-        """
+        """Return the latencies that `as_json` spelled."""
         return cls(msgspec.convert(values, dict[str, Latency]))
 
 
@@ -274,9 +270,6 @@ def estimate(processes: Sequence[Sequence[float]]) -> Estimate:
     the processes one that went wrong. To the sampling error the interval adds, in quadrature, what
     differs from process to process (as seen, but never below `PROCESS_DEVIATION`) and from hour to
     hour. Processes that contradict one another make the estimate unstable.
-
-    Raises:
-        ValueError: if a process has no rounds.
     """
     if not processes or not all(processes):
         raise ValueError("`processes` must hold at least one round each, but got none.")
@@ -332,11 +325,7 @@ def _at(ordered: Sequence[float], rank: float) -> float:
 
 
 def ratios(candidate_ms: Sequence[float], reference_ms: Sequence[float]) -> list[float]:
-    """Divide the drift out, round by round.
-
-    Raises:
-        ValueError: if the two have different lengths or are empty.
-    """
+    """Divide the drift out, round by round."""
     if len(candidate_ms) != len(reference_ms) or not candidate_ms:
         raise ValueError(
             "`candidate_ms` must have a block for each block of the reference, but got "

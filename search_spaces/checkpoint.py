@@ -96,11 +96,7 @@ def save(
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Return what `save` wrote.
-
-    Raises:
-        ValueError: if the file is cut off, of another kind, or of a newer version.
-    """
+    """Return what `save` wrote."""
     file = Path(path)
     with file.open("rb"):
         pass  # the reader's own errors do not all say what is missing
@@ -195,9 +191,6 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
     Of a trainer's checkpoint it is the averaged weights if there are any. Nothing in the file can
     run code: a checkpoint that holds more than tensors and plain values is refused.
-
-    Raises:
-        ValueError: if the file holds no weights, or cannot be read as such.
     """
     file = Path(path)
     with file.open("rb"):
@@ -245,9 +238,6 @@ def inherit(network: nn.Module, weights: Mapping[str, Tensor]) -> float:
     of another size stay as they are, and so does a classifier of other classes. As in slimmable
     networks (arXiv 1812.08928) the leading channels are those that are copied, which also keeps
     what PConv convolves apart from the rest.
-
-    Raises:
-        ValueError: if nothing fits; then nothing has changed.
     """
     parameters = dict(network.named_parameters())
     inherited = 0

@@ -73,11 +73,7 @@ def to_mapping(config: FasterNetConfig) -> dict[str, object]:
 
 
 def from_mapping(given: Mapping[str, object]) -> FasterNetConfig:
-    """Return the config that `to_mapping` says.
-
-    Raises:
-        ValueError: if it says none, or is of a newer version; the message names the key.
-    """
+    """Return the config that `to_mapping` says."""
     version = given.get("fasternas")
     if type(version) is not int or version < 1:
         raise ValueError(
@@ -110,9 +106,6 @@ def from_authors_yaml(given: Mapping[str, object]) -> FasterNetConfig:
     `image_size` is the resolution. What is not about the architecture is passed over, as the
     authors' own code does, unless it looks like a slip of the pen; and so are their defaults
     taken. The number of classes, which they take from the data set, may be given as `num_classes`.
-
-    Raises:
-        ValueError: if a FasterNetConfig cannot say it; the message names the key.
     """
     _refuse_slips(given)
     given = {"image_size": 224, "act_layer": "RELU", "norm_layer": "BN", **_DEFAULTS, **given}
@@ -122,11 +115,7 @@ def from_authors_yaml(given: Mapping[str, object]) -> FasterNetConfig:
 
 
 def to_authors_yaml(config: FasterNetConfig) -> dict[str, object]:
-    """Return the keys of the authors' yaml files that are about the architecture.
-
-    Raises:
-        ValueError: if they cannot say this config; the message names the field.
-    """
+    """Return the keys of the authors' yaml files that are about the architecture."""
     uniform = _to_uniform(config, "the authors' yaml")
     return {
         "model_name": "fasternet",
@@ -146,9 +135,6 @@ def from_timm(arguments: Mapping[str, object], *, resolution: int = 224) -> Fast
     """Return the config of `timm.models.fasternet.FasterNet(**arguments)`.
 
     `act_layer` may also be a string. The arguments do not say the `resolution`.
-
-    Raises:
-        ValueError: if a FasterNetConfig cannot say it; the message names the argument.
     """
     given = {"act_layer": "relu", "norm_layer": "BatchNorm2d", **_DEFAULTS, **arguments}
     fixed = {**_FIXED, **_TIMM_FIXED, "norm_layer": "batchnorm2d"}
@@ -164,9 +150,6 @@ def to_timm(config: FasterNetConfig) -> dict[str, object]:
 
     Any of timm's `fasternet_*` takes them too, to override its own: `create_model("fasternet_t0",
     **to_timm(config))`. They do not say the resolution.
-
-    Raises:
-        ValueError: if they cannot say this config; the message names the field.
     """
     uniform = _to_uniform(config, "timm")
     from search_spaces.network import activation  # imports torch
@@ -175,11 +158,7 @@ def to_timm(config: FasterNetConfig) -> dict[str, object]:
 
 
 def from_timm_name(name: str) -> FasterNetConfig:
-    """Return the config of a timm model such as `fasternet_t0` or `timm/fasternet_t0.in1k`.
-
-    Raises:
-        ValueError: if timm has no FasterNet of that name.
-    """
+    """Return the config of a timm model such as `fasternet_t0` or `timm/fasternet_t0.in1k`."""
     known = {f"fasternet_{size}": config for size, config in FASTERNET.items()}
     model = name.rpartition("/")[2].partition(".")[0]
     if model not in known:

@@ -16,11 +16,7 @@ _LONGEST = 120  # characters of a value in an error message
 
 
 def atomic_write(path: Path, content: bytes | str) -> Path:
-    """Write beside the file and rename: a reader finds the old file or the whole new one.
-
-    Raises:
-        OSError: if the file cannot be written; then the old one is as it was.
-    """
+    """Write beside the file and rename: a reader finds the old file or the whole new one."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -37,12 +33,7 @@ def atomic_write(path: Path, content: bytes | str) -> Path:
 
 @contextmanager
 def locked(path: Path, *, shared: bool = False, wait: bool = False) -> Iterator[None]:
-    """Lock a file or folder; the system unlocks it when the process ends, however.
-
-    Raises:
-        BlockingIOError: if another process holds it, unless this one is to wait.
-        OSError: if the path is not there, or its file system has no locks.
-    """
+    """Lock a file or folder; the system unlocks it when the process ends, however."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         lock_descriptor(descriptor, shared=shared, wait=wait)
@@ -52,11 +43,7 @@ def locked(path: Path, *, shared: bool = False, wait: bool = False) -> Iterator[
 
 
 def lock_descriptor(descriptor: int, *, shared: bool = False, wait: bool = False) -> None:
-    """Lock an open file until it is closed.
-
-    Raises:
-        BlockingIOError: if another process holds it, unless this one is to wait.
-    """
+    """Lock an open file until it is closed."""
     how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     fcntl.flock(descriptor, how if wait else how | fcntl.LOCK_NB)
 
@@ -100,12 +87,7 @@ def config_folder() -> Path:
 
 
 def make_folders(folder: Path) -> list[Path]:
-    """Make a folder and its parents; return those that were not there, the innermost first.
-
-    Raises:
-        ValueError: if one of them is a link that leads nowhere.
-        OSError: if it cannot be made.
-    """
+    """Make a folder and its parents; return those that were not there, the innermost first."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     dangling = next((path for path in made if path.is_symlink()), None)
     if dangling is not None:
@@ -125,12 +107,7 @@ def remove_empty(folders: Sequence[Path]) -> None:
 
 
 def read_mapping(path: Path) -> dict[Any, object]:
-    """Return the mapping that a YAML file holds.
-
-    Raises:
-        ValueError: if the file is no YAML, holds no mapping, or a key twice.
-        OSError: if the file cannot be read.
-    """
+    """Return the mapping that a YAML file holds."""
     import yaml
 
     try:
@@ -157,9 +134,6 @@ def write_mapping(path: Path, values: Mapping[str, object], *, comment: str) -> 
     """Write a mapping as YAML below a comment.
 
     Characters of the comment that YAML does not allow are written as Python escapes them.
-
-    Raises:
-        OSError: if the file cannot be written; then the old one is as it was.
     """
     import yaml
 

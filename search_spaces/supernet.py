@@ -45,9 +45,6 @@ class Supernet(nn.Module):
 
     Args:
         space: any space of `FasterNetConfig`.
-
-    Raises:
-        TypeError: if the space is one of other configs.
     """
 
     def __init__(self, space: Space[FasterNetConfig]) -> None:
@@ -77,9 +74,6 @@ class Supernet(nn.Module):
         In training, batch norms use the batch and keep no statistics. In evaluation they use the
         shared statistics, which fit only the config whose weights were loaded last: score a
         config of a trained supernet with `recalibrated`.
-
-        Raises:
-            ValueError: if the config is not in the space.
         """
         self.space.encode(config)
         x = run_stem(images, self._stem(config), config.widths[0])
@@ -91,11 +85,7 @@ class Supernet(nn.Module):
         return F.linear(x, weight, self.classifier.bias[: config.classes])
 
     def weights_of(self, config: FasterNetConfig) -> dict[str, Tensor]:
-        """Return a copy of the config's weights: the state dict of `build(config)`.
-
-        Raises:
-            ValueError: if the config is not in the space.
-        """
+        """Return a copy of the config's weights: the state dict of `build(config)`."""
         return {
             name: weight.clone(memory_format=torch.contiguous_format)
             for name, weight in self._corners(config).items()
@@ -105,10 +95,6 @@ class Supernet(nn.Module):
         """Put the weights of a config's network, or of timm's of that shape, into their places.
 
         Batch-norm statistics are among them; every weight that the config does not use stays.
-
-        Raises:
-            ValueError: if the config is not in the space, or a weight is missing, left over or of
-                another shape; then nothing has changed.
         """
         corners = self._corners(config)
         check_weights(corners, weights)
@@ -120,9 +106,6 @@ class Supernet(nn.Module):
 
         Their statistics become the plain mean over the batches, image tensors [n, 3, height,
         width] on the supernet's device. The network shares no memory with the supernet.
-
-        Raises:
-            ValueError: if the config is not in the space, or there is no batch.
         """
         network = _undrawn(config)
         network.load_state_dict(self.weights_of(config), assign=True)

@@ -47,12 +47,7 @@ class Agreement:
 
 
 def check(model: Model, file: Path, runtime: Runtime, images: Batches) -> Agreement | None:
-    """Run a file and compare it with torch; None where there is nothing to compute.
-
-    Raises:
-        RuntimeError: if it computes something else than its precision explains.
-        ValueError: if the runtime cannot run it.
-    """
+    """Run a file and compare it with torch; None where there is nothing to compute."""
     run = runtime.module.run(model, file, runtime)
     if run is None:
         return None
@@ -69,10 +64,6 @@ def check_on_noise(model: Model, file: Path, runtime: Runtime) -> None:
     """Run a file on random images; two of them show whether the batch is dynamic.
 
     Where this processor lacks a precision, it is what the file holds that is checked.
-
-    Raises:
-        RuntimeError: if it computes something else than its precision explains.
-        ValueError: if the runtime cannot run it.
     """
     try:
         run = runtime.module.run(model, file, runtime)
@@ -107,11 +98,7 @@ def agreement(run: Run, reference: Run, batches: Batches, *, at_once: int, fill:
 
 
 def refuse_difference(difference: float, file: Path, *, precision: Precision = "fp32") -> None:
-    """Refuse outputs that differ from torch's by more than the tolerance, or are no numbers.
-
-    Raises:
-        RuntimeError: if they do.
-    """
+    """Refuse outputs that differ from torch's by more than the tolerance, or are no numbers."""
     if not difference <= TOLERANCES[precision]:
         raise RuntimeError(
             f"The exported {file.name} must agree with torch to {TOLERANCES[precision]:.0e}, but "
@@ -121,11 +108,7 @@ def refuse_difference(difference: float, file: Path, *, precision: Precision = "
 
 
 def refuse_correlation(correlation: float, file: Path) -> None:
-    """Refuse rounded outputs that correlate with torch's by less than `CORRELATION`.
-
-    Raises:
-        RuntimeError: if they do, or the correlation is no number.
-    """
+    """Refuse rounded outputs that correlate with torch's by less than `CORRELATION`."""
     if not correlation >= CORRELATION:
         raise RuntimeError(
             f"The exported {file.name} must compute in int8 much the same as in fp32, but its "

@@ -70,11 +70,7 @@ class Model:
         return stem.with_name(f"{stem.name}{'.features' if self.features else ''}{suffix}")
 
     def network(self) -> "nn.Module":
-        """Build it in evaluation mode, with the same random weights every time.
-
-        Raises:
-            ValueError: if it came as a file.
-        """
+        """Build it in evaluation mode, with the same random weights every time."""
         import torch
 
         if self.build is None:
@@ -212,9 +208,6 @@ def timm_model(name: str) -> Model:
 
     Models that are trained with more branches than they are deployed with have those merged. MACs
     are fvcore's, batch norm folded; attention is counted as its two matrix products.
-
-    Raises:
-        ValueError: if timm has no such model, or none for that image size.
     """
     from search_spaces.timm_models import import_timm
 
@@ -273,12 +266,7 @@ def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
 
 
 def onnx_model(path: Path) -> Model:
-    """Return the network of an ONNX file, which takes one float32 input at batch 1.
-
-    Raises:
-        ValueError: if it is no ONNX file, or takes something else.
-        OSError: if it cannot be read.
-    """
+    """Return the network of an ONNX file, which takes one float32 input at batch 1."""
     import onnx
 
     content = path.read_bytes()

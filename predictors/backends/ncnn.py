@@ -31,11 +31,7 @@ _COMPUTE = (
 
 
 def write(model: Model, stem: Path, runtime: Runtime) -> Path:
-    """Write `.ncnn.param` and `.ncnn.bin`.
-
-    Raises:
-        ValueError: if the batch is a larger one, or pnnx cannot do this network.
-    """
+    """Write `.ncnn.param` and `.ncnn.bin`."""
     import pnnx
 
     from predictors.backends.torch import save_trace

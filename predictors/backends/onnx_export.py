@@ -30,10 +30,6 @@ def write_onnx(model: Model, stem: Path, *, int8: bool = False) -> Path:
 
     A network that came as a file is copied. The metadata of one with a checkpoint say its config
     and classes, and how images are normalised.
-
-    Raises:
-        ValueError: if it came as a file whose batch is another one.
-        OSError: if the file cannot be written.
     """
     content = onnx_bytes(model)
     if int8:
@@ -44,11 +40,7 @@ def write_onnx(model: Model, stem: Path, *, int8: bool = False) -> Path:
 
 
 def onnx_bytes(model: Model) -> bytes:
-    """Return the network as ONNX in fp32, not checked against torch.
-
-    Raises:
-        ValueError: if it came as a file whose batch is another one.
-    """
+    """Return the network as ONNX in fp32, not checked against torch."""
     if model.file is None:
         return _exported(model)
     if model.batch == "fixed" and model.batch_size != 1:
@@ -157,9 +149,6 @@ def quantized(
 
     `shape` is that of one input without the batch. The ranges of activations come from batches of
     `images` [n, ...], or from random ones. What is quantised already is returned as it is.
-
-    Raises:
-        ValueError: if there are no images.
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 

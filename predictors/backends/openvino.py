@@ -67,11 +67,7 @@ def load(start: Start) -> list[Callable[[], object]]:
 def _compiled(
     core: Any, path: str, precision: str, *, threads: int, shape: list[int] | None = None
 ) -> Any:
-    """Compile for low latency; a batch that it does not know would cost time.
-
-    Raises:
-        NotImplementedError: if this processor has no bf16: OpenVINO would compute in fp32.
-    """
+    """Compile for low latency; a batch that it does not know would cost time."""
     import openvino
 
     settings = {

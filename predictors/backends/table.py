@@ -56,19 +56,10 @@ class BackendModule(Protocol):
         """The extra of fasternas that installs them; empty: they come with fasternas."""
 
     def write(self, model: "Model", stem: Path, runtime: "Runtime") -> Path:
-        """Write a network's files next to one another and return the main one.
-
-        Raises:
-            ValueError, RuntimeError: if the runtime does not take this network.
-            OSError: if a file cannot be written.
-        """
+        """Write a network's files next to one another and return the main one."""
 
     def run(self, model: "Model", file: Path, runtime: "Runtime") -> Run | None:
-        """Return what computes the file's outputs here; None where there is nothing to compute.
-
-        Raises:
-            NotImplementedError: if this processor lacks the precision.
-        """
+        """Return what computes the file's outputs here; None where there is nothing to compute."""
 
     def code(self, model: "Model", file: Path, runtime: "Runtime") -> str:
         """Return how the file is loaded, in Python."""
@@ -105,22 +96,13 @@ class Runtime:
         return replace(self, precision="fp32")
 
     def check_installed(self) -> None:
-        """Refuse to run networks here with what is not installed here.
-
-        Raises:
-            RuntimeError: if it is not.
-        """
+        """Refuse to run networks here with what is not installed here."""
         self.require(self.package)
 
     def deploy(self, model: "Model", folder: Path) -> Path:
         """Write into a new folder the file that is timed: what `write` gives, in one file.
 
         It is checked on random images, in the runtime if that is installed here.
-
-        Raises:
-            ValueError, RuntimeError: if the runtime does not take this network, or computes
-                something else than torch.
-            OSError: if a file cannot be written.
         """
         for package in self.module.PACKAGES[1:]:
             self.require(package)
@@ -136,11 +118,7 @@ class Runtime:
         return _in_one_file(folder, main)
 
     def require(self, package: str, option: str = "") -> None:
-        """Refuse what needs a package that is not installed here.
-
-        Raises:
-            RuntimeError: if it is not.
-        """
+        """Refuse what needs a package that is not installed here."""
         if not installed_version(package):
             wanted = f"fasternas[{self.module.EXTRA}]" if self.module.EXTRA else package
             raise RuntimeError(
@@ -168,11 +146,7 @@ TABLE: tuple[Runtime, ...] = (
 
 
 def runtimes(*, precision: str | None = None, format: str | None = None) -> tuple[Runtime, ...]:
-    """Return the lines that can be timed, all or those of a precision or format.
-
-    Raises:
-        ValueError: if there is no such precision.
-    """
+    """Return the lines that can be timed, all or those of a precision or format."""
     if precision not in (None, *get_args(Precision)):
         raise ValueError(
             f"`precision` must be one of {', '.join(get_args(Precision))}, but got {precision!r}."
@@ -190,11 +164,7 @@ def runtime_names(lines: Iterable[Runtime] | None = None) -> tuple[str, ...]:
 
 
 def find_runtime(name: str, precision: str = "fp32") -> Runtime:
-    """Return the runtime of that name, at that precision.
-
-    Raises:
-        ValueError: if there is none, or it has not that precision.
-    """
+    """Return the runtime of that name, at that precision."""
     offered: dict[str, Runtime] = {r.precision: r for r in runtimes() if r.name == name}
     if not offered:
         names = ", ".join(runtime_names())
@@ -212,12 +182,7 @@ def formats() -> dict[str, Runtime]:
 
 
 def find_formats(names: Iterable[str]) -> tuple[Runtime, ...]:
-    """Return the lines of these formats, each once.
-
-    Raises:
-        ValueError: if there is none of a name.
-        RuntimeError: if one needs what is not installed here, and so cannot be checked.
-    """
+    """Return the lines of these formats, each once."""
     known, found = formats(), tuple(dict.fromkeys(names))
     for name in found:
         if name not in known:

@@ -21,10 +21,6 @@ def write(model: Model, stem: Path, runtime: Runtime) -> Path:
     """Write a folder for `timm.create_model("local-dir:...")`, or the authors' yaml.
 
     A config that timm's own FasterNet can say needs timm alone; others need fasternas too.
-
-    Raises:
-        ValueError: if the network has no config, or the authors' keys cannot say it.
-        RuntimeError: if the yaml that was written says another config.
     """
     if runtime.format == "yaml":
         return _write_yaml(_checkpoint(model).config, stem.with_name(f"{stem.name}.authors.yaml"))

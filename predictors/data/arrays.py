@@ -38,9 +38,6 @@ def found_in_arrays(
     """Return the splits of (pixels, labels); the size is the images' shorter side if not given.
 
     Pixels are uint8 of shape [n, height, width] or [n, height, width, channels].
-
-    Raises:
-        ValueError: if arrays are no images, differ in size, or labels are wrong.
     """
     arrays = {split: _images(np.asarray(pixels), split) for split, (pixels, _) in given.items()}
     height, width, channels = arrays["train"].shape[1:]
@@ -120,9 +117,6 @@ def load_npz(path: Path, *, resolution: int | None) -> FoundImages:
     """Return the splits of an .npz file: x_train and y_train, also x_val, y_val, x_test, y_test.
 
     Splits may have their other names, such as x_valid. What other arrays there are is remarked on.
-
-    Raises:
-        ValueError: if the file is none, or its arrays are no images with labels.
     """
     _refuse_no_archive(path)
     try:
@@ -185,9 +179,6 @@ def load_idx(folder: Path, *, resolution: int | None) -> FoundImages:
     """Return the splits of the four IDX files of MNIST, each plain or as .gz.
 
     The format: yann.lecun.com/exdb/mnist. Without both files that begin with t10k there is no test.
-
-    Raises:
-        ValueError: if a file is missing or is no IDX file of images or labels.
     """
     given: dict[SplitName, tuple[ArrayLike, ArrayLike]] = {}
     for split, stem in _IDX.items():

@@ -52,10 +52,6 @@ def load_data(name: str, *, resolution: int | None = None, seed: int = 0) -> Ima
 
     Without a validation split a tenth of each class is cut off `train`, chosen by `seed`. Images
     are made square; `resolution`, in pixels, is theirs if it is not given.
-
-    Raises:
-        ValueError: if there is no such data, something is wrong with them, or the package that
-            reads them is missing.
     """
     if resolution is not None and resolution < 1:
         raise ValueError(
@@ -166,9 +162,6 @@ def found_in_streams(
     """Return the splits; `names` are those of the classes, or empty.
 
     They are grey if in every image of every split red, green and blue are the same.
-
-    Raises:
-        ValueError: if a split has no images.
     """
     if resolution is None:
         first = itertools.islice(streams["train"], _LOOKED_AT)
@@ -220,11 +213,7 @@ def is_named(name: str) -> bool:
 
 
 def load_named(name: str, *, resolution: int | None) -> FoundImages:
-    """Return the splits of a set. What is not there is downloaded, but for wds.
-
-    Raises:
-        ValueError: if the package that reads it is missing, does not find it or cannot read it.
-    """
+    """Return the splits of a set. What is not there is downloaded, but for wds."""
     prefix, _, rest = name.partition("/")
     if find_spec(_PACKAGES[prefix]) is None:
         package = _PACKAGES[prefix].replace("_", "-")

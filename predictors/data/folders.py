@@ -22,11 +22,7 @@ _GREY = {"1", "L", "LA", "La", "I", "F"}  # PIL's modes without colour, I;16 and
 
 
 def square(image: "Image", *, resolution: int, channels: int) -> NDArray[np.uint8]:
-    """Return [resolution, resolution, channels]: the centre, resized.
-
-    Raises:
-        Exception: whatever the decoder does on a broken file.
-    """
+    """Return [resolution, resolution, channels]: the centre, resized."""
     from PIL.Image import Resampling
 
     # JPEG decodes at a fraction of its size, many times as fast; nothing else heeds it.
@@ -109,9 +105,6 @@ def found_in_files(
 
     The images are grey if all of `train` are. The size, if not given, is the median of the shorter
     sides in `train`, at most 224, rounded to a multiple of 32 where it is over 48.
-
-    Raises:
-        ValueError: if nothing in `train` can be read.
     """
     looks = {
         split: list(_in_threads(partial(_look, files), range(len(files.labels))))
@@ -210,9 +203,6 @@ def load_folder(root: Path, *, resolution: int | None) -> FoundImages:
 
     Splits are called train, val or valid or validation, and test; files may lie deeper than their
     class folder; classes are numbered in the order of their names. Hidden files do not count.
-
-    Raises:
-        ValueError: if there are no class folders, one is empty, or splits have other classes.
     """
     folders, remarks = _split_folders(root)
     trees = {split: _tree(folder) for split, folder in folders.items()}

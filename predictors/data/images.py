@@ -66,9 +66,6 @@ def cut(images: Images, *, fraction: float, seed: int) -> tuple[Images, Images]:
 
     At least one image of each class is cut off, and at least one stays, which comes first. Both
     keep the order of the split; one seed gives one cut.
-
-    Raises:
-        ValueError: if no class has two images.
     """
     rng, labels = np.random.default_rng(seed), images.labels
     chosen = np.zeros(len(labels), dtype=np.bool_)
@@ -93,10 +90,6 @@ def numbered(
     """Return the names of the classes, the labels of each split as 0..n-1, and remarks.
 
     The classes are the labels of `train`, in ascending order; their names are those labels.
-
-    Raises:
-        ValueError: if labels are neither whole numbers nor text, or a split has one that `train`
-            has not.
     """
     plain = {split: _plain(np.asarray(labels), split) for split, labels in given.items()}
     known = np.unique(plain["train"])

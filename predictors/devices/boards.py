@@ -78,11 +78,7 @@ class Board:
         return find_runtime(self.backend.runtime, self.backend.precision).package
 
     def check_fits(self, number_of_cores: int) -> None:
-        """Refuse threads and cores that a machine with so many cores does not have.
-
-        Raises:
-            ValueError: if there are not so many.
-        """
+        """Refuse threads and cores that a machine with so many cores does not have."""
         beyond = [core for core in self.cores if core >= number_of_cores]
         threads = self.backend.threads
         if threads > number_of_cores or beyond:
@@ -92,12 +88,7 @@ class Board:
             )
 
     def open(self, name: str, backend: Backend, protocol: TimingProtocol) -> TimedDevice:
-        """Return it as a device.
-
-        Raises:
-            ValueError: if it has not that runtime or so many cores.
-            RuntimeError: if it is to be asked for another runtime and cannot be reached.
-        """
+        """Return it as a device."""
         board = replace(self, backend=backend)
         if board.package != self.package:
             board = survey(board)
@@ -122,9 +113,6 @@ def survey(board: Board, *, load: bool = False) -> Board:
     """Connect to a board and return it with what it says of itself.
 
     `load` has the board load its runtime once, if that is there: what is installed may not work.
-
-    Raises:
-        RuntimeError: if it cannot be reached, says nothing sensible, or the runtime does not load.
     """
     request = {"facts": board.package, **({"load": True} if load else {})}
     try:
@@ -186,11 +174,7 @@ def is_arm(board: Board) -> bool:
 
 
 def load_boards() -> dict[str, Board]:
-    """Return the registered boards by name.
-
-    Raises:
-        ValueError: if the file is not what `save_boards` writes.
-    """
+    """Return the registered boards by name."""
     file = _file()
     try:
         tables = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -250,11 +234,7 @@ def _table(board: Board) -> str:
 
 
 def check_name(name: str, taken: Mapping[str, object] | tuple[str, ...]) -> None:
-    """Refuse a name that no board can have.
-
-    Raises:
-        ValueError: if it is taken or is no word.
-    """
+    """Refuse a name that no board can have."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"`name` must be a word of letters, digits, - and _, but got {name!r}.")
     if name in taken:
@@ -270,9 +250,6 @@ def with_runtime(board: Board) -> Board:
 
     The board's own package index is tried first; where it has none, the wheels are fetched here
     and sent over. Nothing outside `SITE` is touched.
-
-    Raises:
-        RuntimeError: if the board is out of reach, neither way works, or the runtime does not load.
     """
     found = survey(board, load=True)
     if found.version:

@@ -327,11 +327,7 @@ class RecordedDevice:
     def measure_each(
         self, networks: Sequence[Network], *, repeats: int | None = None
     ) -> Iterator[Latency]:
-        """Yield what was measured of each network, by however many processes.
-
-        Raises:
-            RuntimeError: if a network was not measured, or the latencies cannot be read.
-        """
+        """Yield what was measured of each network, by however many processes."""
         if self.find is None:
             raise RuntimeError(
                 f"The device must be at hand to measure, but only the record of {self.name} is. "
@@ -359,10 +355,6 @@ def open_recorded(
     """Open a device whose latencies are cached; what is not given is as in most of them.
 
     None where there are none of that name.
-
-    Raises:
-        ValueError: if there are none with that runtime, precision or number of threads.
-        RuntimeError: if the cache cannot be read.
     """
     cache = cache or Cache()
     settings = [holding.setting for holding in cache.holdings(name)]

@@ -69,9 +69,6 @@ class CacheEntry:
     It is found by the deployed file, `artifact`, and the setting, both of which the latency's
     context tells. An `alias` was given to measurements of another machine; then that is the
     device's name, and they do not count as measured by this machine.
-
-    Raises:
-        ValueError: if the latency does not tell where it was measured.
     """
 
     latency: Latency
@@ -117,11 +114,7 @@ class CacheEntry:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "CacheEntry":
-        """Return the entry that `as_json` spelled, whoever wrote it.
-
-        Raises:
-            ValueError: if a value is missing, of another kind or out of range, naming it.
-        """
+        """Return the entry that `as_json` spelled, whoever wrote it."""
         _check_texts(values)
         record = _converted(values)
         if not isinstance(record.network.get("class"), str):
@@ -167,11 +160,7 @@ def _converted(values: object) -> _Record:
 
 
 def measured_latency(text: str) -> Latency:
-    """Return the measured latency that JSON text spells.
-
-    Raises:
-        ValueError: if it is none, naming the field.
-    """
+    """Return the measured latency that JSON text spells."""
     latency = Latency.from_json(json.loads(text))
     _check_measured(latency)
     return latency
@@ -238,12 +227,7 @@ def write_entries(path: Path, entries: Sequence[CacheEntry]) -> None:
 
 
 def read_entries(path: Path) -> list[CacheEntry]:
-    """Read the file whoever wrote it.
-
-    Raises:
-        ValueError: if it holds anything but measurements, or was cut off; the message names the
-            line.
-    """
+    """Read the file whoever wrote it."""
     found: list[CacheEntry] = []
     lines = _lines(path)
     expected = _expected(path, next(lines, b""))

@@ -58,9 +58,6 @@ class Connection:
     Its answers are JSON and nothing else: whatever a hostile machine says, it runs no code here.
 
     `answer_s` is the longest that a machine may take over one request.
-
-    Raises:
-        ConnectionLostError: where the command cannot be started, or by `ask`.
     """
 
     def __init__(self, command: Sequence[str], *, answer_s: float = 300.0) -> None:
@@ -81,12 +78,7 @@ class Connection:
         self._greeting = AGENT.encode() + b"\n"
 
     def ask(self, request: Mapping[str, object], *, more: bytes = b"") -> "Message":
-        """Send a request, and the bytes that belong to it; return the answer.
-
-        Raises:
-            ConnectionLostError: if there is no answer in time, or none that can be understood.
-            RuntimeError: if the answer is an error, in the other side's words.
-        """
+        """Send a request, and the bytes that belong to it; return the answer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         line = b""
@@ -175,11 +167,7 @@ class Connection:
 
 
 def times_ms(answer: Mapping[str, object], clock: str) -> list[float]:
-    """Return the times of a block, which a machine may have got wrong.
-
-    Raises:
-        ConnectionLostError: if they are no positive finite numbers.
-    """
+    """Return the times of a block, which a machine may have got wrong."""
     values = answer.get(clock)
     if not isinstance(values, list) or not values or not all(_is_time(v) for v in values):
         raise ConnectionLostError(f"it answered no times in {clock}: {str(values)[:80]!r}")
@@ -246,11 +234,7 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> "Address":
-        """Read `user@host`, `host:port` or `ssh://user@host:port`; `ssh_config` names are hosts.
-
-        Raises:
-            ValueError: if it is none of these.
-        """
+        """Read `user@host`, `host:port` or `ssh://user@host:port`; `ssh_config` names are hosts."""
         match = _ADDRESS.fullmatch(text)
         if match is None or match["host"].startswith("-") or int(match["port"] or 1) > 65535:
             raise ValueError(

@@ -85,9 +85,6 @@ class DeviceSpec:
     """A device by its name, and the backends to time each network in: the fastest counts.
 
     The name may be several boards of one kind with commas between them, which share the networks.
-
-    Raises:
-        ValueError: if there is no backend, or the budget or a number of threads is not positive.
     """
 
     name: str
@@ -107,21 +104,13 @@ class DeviceSpec:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "DeviceSpec":
-        """Return the spec that `dataclasses.asdict` spelled.
-
-        Raises:
-            KeyError, TypeError, ValueError: if the values are others.
-        """
+        """Return the spec that `dataclasses.asdict` spelled."""
         backends = tuple(Backend(**backend) for backend in values["backends"])
         return cls(name=values["name"], backends=backends, budget_ms=values["budget_ms"])
 
 
 def check_specs(devices: Sequence[DeviceSpec]) -> None:
-    """Refuse no devices, one that is there twice, and a choice of backends on several devices.
-
-    Raises:
-        ValueError: naming the device.
-    """
+    """Refuse no devices, one that is there twice, and a choice of backends on several devices."""
     if not devices:
         raise ValueError("`device` must name one at least, but names none.")
     for i, device in enumerate(devices):

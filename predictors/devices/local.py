@@ -21,13 +21,7 @@ CUDA_COMMAND = ("env", "CUDA_DEVICE_ORDER=PCI_BUS_ID", *COMMAND)
 
 
 def open_cpu(name: str, backend: Backend, protocol: TimingProtocol) -> TimedDevice:
-    """Open the processor of this machine.
-
-    Raises:
-        ValueError: if the runtime is unknown, has not that precision, or there are more threads
-            than cores.
-        RuntimeError: if the runtime is not installed.
-    """
+    """Open the processor of this machine."""
     found = find_runtime(backend.runtime, backend.precision)
     found.check_installed()
     cores = len(os.sched_getaffinity(0))
@@ -41,12 +35,7 @@ def open_cpu(name: str, backend: Backend, protocol: TimingProtocol) -> TimedDevi
 
 
 def open_cuda(name: str, backend: Backend, protocol: TimingProtocol) -> TimedDevice:
-    """Open the GPU of this machine.
-
-    Raises:
-        ValueError: if the runtime, at that precision, does not run on it.
-        RuntimeError: if there is no GPU, or the runtime is not installed.
-    """
+    """Open the GPU of this machine."""
     found = find_runtime(backend.runtime, backend.precision)
     if found.cuda_clock is None:
         names = ", ".join(runtime_names(r for r in runtimes() if r.cuda_clock))

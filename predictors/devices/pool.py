@@ -105,11 +105,7 @@ class PooledDevice:
     def measure_each(
         self, networks: Sequence[Network], *, repeats: int | None = None
     ) -> Iterator[Latency]:
-        """Yield the latency of each network, in order; its context names its board.
-
-        Raises:
-            RuntimeError: if the last board is lost.
-        """
+        """Yield the latency of each network, in order; its context names its board."""
         left = sum(not worker.lost for worker in self._workers)
         groups = in_groups(networks, max(left, 1), most=self.protocol.group)
         tasks = [(group, repeats or self.protocol.repeats) for group in groups]
@@ -151,11 +147,7 @@ class PooledDevice:
 def open_pool(
     name: str, boards: Sequence[Board], backend: Backend, protocol: TimingProtocol
 ) -> PooledDevice:
-    """Open boards of one kind as one device of that name.
-
-    Raises:
-        ValueError: if they are not of one kind, or one is there twice.
-    """
+    """Open boards of one kind as one device of that name."""
     check_alike([replace(board, backend=backend) for board in boards])
     addresses = tuple(board.ssh for board in boards)
     opened = [board.open(board.name, backend, protocol) for board in boards]
@@ -165,11 +157,7 @@ def open_pool(
 
 
 def check_alike(boards: Sequence[Board]) -> None:
-    """Refuse boards of different kinds, and the same board twice.
-
-    Raises:
-        ValueError: naming what differs, or the board.
-    """
+    """Refuse boards of different kinds, and the same board twice."""
     first, *others = boards
     for board in others:
         for trait, of in KIND.items():
@@ -250,10 +238,6 @@ def work_through(
 
     A worker takes the next task when it is free; that of a worker that fails goes to another.
     Where the iteration is given up, workers finish what they hold and its result is dropped.
-
-    Raises:
-        RuntimeError: the last worker's error, when no worker is left.
-        Exception: whatever else a worker raises, at once.
     """
     left = [worker for worker in workers if not worker.lost]
     error = next((worker.error for worker in workers if worker.lost), None)

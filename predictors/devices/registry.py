@@ -65,11 +65,7 @@ def open_device(
 
 
 def open_spec(spec: DeviceSpec, *, protocol: TimingProtocol | None = None) -> Device:
-    """Open a device in the backends that are specified, of which the fastest counts.
-
-    Raises:
-        ValueError, RuntimeError: as `open_device`.
-    """
+    """Open a device in the backends that are specified, of which the fastest counts."""
     protocol = protocol or PROTOCOL
     devices = [_open(spec.name, backend, protocol) for backend in spec.backends]
     if len(devices) == 1:
@@ -112,12 +108,7 @@ def backend_of(
     threads: int | None = None,
     precision: str | None = None,
 ) -> Backend:
-    """The backend of a device: as given, else as registered, else as in most cached measurements.
-
-    Raises:
-        ValueError: if boards with commas between them are registered differently, nothing is cached
-            of a device with those, or `threads` is no positive whole number.
-    """
+    """The backend of a device: as given, as registered, or as in most cached measurements."""
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise ValueError(f"`threads` must be a positive whole number, but got {threads!r}.")
 
@@ -146,11 +137,7 @@ def device_names() -> tuple[str, ...]:
 
 
 def cached_devices() -> list[Holding]:
-    """The cached measurements that `open_device` opens, for each device the most first.
-
-    Raises:
-        RuntimeError: if they cannot be read.
-    """
+    """The cached measurements that `open_device` opens, for each device the most first."""
     return [holding for holding in Cache().holdings() if not _is_live(holding.device)]
 
 
@@ -220,10 +207,6 @@ def fastest_runtime(
     """Time the networks in each runtime that the device has at that precision.
 
     A runtime that cannot run all of them is left out.
-
-    Raises:
-        ValueError: if there is no such device or precision, or no runtime runs the networks.
-        RuntimeError: if the device cannot be reached, or no runtime runs the networks.
     """
     found: list[tuple[float, str, Device]] = []
     errors: dict[str, ValueError | RuntimeError] = {}

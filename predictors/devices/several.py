@@ -51,11 +51,7 @@ class MultiBackendDevice:
     def measure_each(
         self, networks: Sequence[Network], *, repeats: int | None = None
     ) -> Iterator[Latency]:
-        """Yield the latency of each network in its fastest backend, in order.
-
-        Raises:
-            ValueError, RuntimeError: if no backend can do a network, or the machine is lost.
-        """
+        """Yield the latency of each network in its fastest backend, in order."""
         for start in range(0, len(networks), self.protocol.group):
             group = networks[start : start + self.protocol.group]
             errors: list[ValueError | RuntimeError] = []
@@ -95,11 +91,7 @@ class MultiBackendDevice:
 def backend_pairs(
     runtimes: Sequence[str], precisions: Sequence[str], threads: int
 ) -> tuple[Backend, ...]:
-    """Return the backends that there are of these runtimes and precisions.
-
-    Raises:
-        ValueError: if there is no such runtime or precision, or one has no partner.
-    """
+    """Return the backends that there are of these runtimes and precisions."""
     runtimes, precisions = tuple(dict.fromkeys(runtimes)), tuple(dict.fromkeys(precisions))
     found = [pair for runtime in runtimes for pair in _pairs(runtime, precisions, threads)]
     alone = set(precisions) - {backend.precision for backend in found}

@@ -225,9 +225,6 @@ class TimedDevice:
 
     What it times goes to the user's cache. With `protocol.reuse`, what is there already is not
     timed again; `pool` are addresses of boards of the same kind, whose measurements count too.
-
-    Raises:
-        ValueError: if the runtime is unknown, or has not that precision.
     """
 
     name: str
@@ -260,11 +257,7 @@ class TimedDevice:
     def measure_each(
         self, networks: Sequence[Network], *, repeats: int | None = None
     ) -> Iterator[Latency]:
-        """Yield the latency of each network, in order.
-
-        Raises:
-            RuntimeError: if the machine cannot be reached, or cannot run them.
-        """
+        """Yield the latency of each network, in order."""
         for start in range(0, len(networks), self.protocol.group):
             group = networks[start : start + self.protocol.group]
             models = [as_model(network) for network in group]

@@ -192,10 +192,6 @@ def batches(
 
     They are shuffled by `rng`, or in order if it is None. Grey images are repeated to 3 channels.
     The last batch may be smaller; `drop_last` leaves it out then.
-
-    Raises:
-        ValueError: if `batch_size` is below 1.
-        OSError: if an image can no longer be read.
     """
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be 1 or more, but got {batch_size}. Use 128.")

@@ -40,11 +40,7 @@ class Checkpoints:
     previous: Path | None = None
 
     def write(self, content: Mapping[str, object]) -> None:
-        """Write the file beside and rename it; what it was becomes the one before.
-
-        Raises:
-            OSError: if it cannot be written whole; then all files are as they were.
-        """
+        """Write the file beside and rename it; what it was becomes the one before."""
         saved = io.BytesIO()  # torch cannot be trusted with a full disk
         torch.save(dict(content), saved)
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -59,11 +55,7 @@ class Checkpoints:
             unfinished.unlink(missing_ok=True)
 
     def newest(self) -> Loaded | None:
-        """Return the newest checkpoint that can be read; None where there was none yet.
-
-        Raises:
-            ValueError: if there are checkpoints, but none can be read.
-        """
+        """Return the newest checkpoint that can be read; None where there was none yet."""
         broken: list[Path] = []
         for file in (self.file, self.previous):
             if not file or not file.exists():  # killed between two renames: the one before is whole
@@ -112,11 +104,6 @@ def checkpointed_loop(
     number it goes back to the newest one with half the learning rate, so many `retries`. `identity`
     says, in words, what is trained. The first of several workers writes, and the others read the
     same files. `epochs` ends it before the recipe does.
-
-    Raises:
-        ValueError: if the checkpoints are of another training, or none can be read.
-        TrainingDivergedError: if the loss is no number with the smallest learning rate either.
-        OSError: if a checkpoint cannot be written; those of before are then as they were.
     """
     loop = _Loop(trainer, checkpoints, dict(identity), 60 * minutes, retries)
     yield from loop.begin()
@@ -199,11 +186,7 @@ class _Loop:
 
 
 def check_agreed(workers: Workers, steps_done: int, device: torch.device) -> None:
-    """Refuse workers that have found different checkpoints.
-
-    Raises:
-        ValueError: if they have; all of them raise it.
-    """
+    """Refuse workers that have found different checkpoints."""
     ours = torch.tensor([steps_done, steps_done**2], device=device)
     total, squares = workers.sum(ours).tolist()
     if total**2 != workers.size * squares:  # Cauchy-Schwarz: alike where all are

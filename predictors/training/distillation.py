@@ -46,13 +46,7 @@ class _Opened(NamedTuple):
 
 
 def open_teacher(recipe: Recipe, data: ImageData, device: torch.device) -> Teacher | None:
-    """Return the recipe's teacher, if it has one.
-
-    Raises:
-        ValueError: if timm has no such model, or it tells other classes apart.
-        RuntimeError: if its weights cannot be had.
-        OSError: if a file with them cannot be read.
-    """
+    """Return the recipe's teacher, if it has one."""
     if not recipe.teacher:
         return None
     if recipe.teacher_weights and is_checkpoint(recipe.teacher_weights):

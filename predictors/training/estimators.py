@@ -45,9 +45,6 @@ class TrainingEstimator:
 
     After each epoch there is a checkpoint in `folder`: asked for more epochs, or again after it was
     killed, it goes on. The learning rate is that of the whole recipe, not of the epochs asked for.
-
-    Raises:
-        ValueError: if more epochs are asked for than the recipe has.
     """
 
     data: str  # as `load_data` takes it
@@ -68,12 +65,7 @@ class TrainingEstimator:
         return replace(self, epochs=epochs)
 
     def __call__(self, config: FasterNetConfig) -> float:
-        """Train as far as asked and return the accuracy.
-
-        Raises:
-            RuntimeError: if the loss is no number any more.
-            OSError: if a checkpoint cannot be written.
-        """
+        """Train as far as asked and return the accuracy."""
         from predictors.training.checkpoint import checkpointed_loop, read_checkpoint_file
 
         checkpoints = self._checkpoints(config)
@@ -91,11 +83,7 @@ class TrainingEstimator:
         return trainer.rows[self.epochs - 1].accuracy
 
     def checkpoint(self, config: FasterNetConfig) -> "Checkpoint":
-        """Return the weights that were evaluated last, as far as the network was trained.
-
-        Raises:
-            RuntimeError: if there is no checkpoint of its training here.
-        """
+        """Return the weights that were evaluated last, as far as the network was trained."""
         from predictors.training.checkpoint import read_checkpoint_file
         from search_spaces.checkpoint import Checkpoint
 
@@ -203,12 +191,6 @@ class SupernetTraining:
         """Train, alone or as one of several workers; yield after each epoch.
 
         It goes on from its checkpoint, whatever the number of workers.
-
-        Raises:
-            RuntimeError: if the loss is no number any more.
-            ValueError: if there are more workers than images in a batch, or they find different
-                files.
-            OSError: if the checkpoint cannot be written.
         """
         trainer = self._trainer(device or usable_device("auto"), workers or Workers())
         for progress in checkpointed_loop(trainer, Checkpoints(file=self.file), identity={}):
@@ -243,9 +225,6 @@ def supernet_trainer(
     In each step `draw` gives the networks to train. The first learns from the labels, the others
     from the first (in-place distillation). The accuracy after an epoch is that of the first network
     drawn with seed 0, on the validation split. Several workers give what one gives, up to rounding.
-
-    Raises:
-        ValueError: if a step has fewer images than there are workers.
     """
     workers = workers or Workers()
     share_layers(supernet, workers, tracked=False)
@@ -300,11 +279,7 @@ class SupernetEstimator:
 
 
 def open_supernet(space: Space[FasterNetConfig], file: Path) -> Supernet:
-    """Return the supernet of a checkpoint.
-
-    Raises:
-        ValueError: if the file is not there or cannot be read.
-    """
+    """Return the supernet of a checkpoint."""
     newest = Checkpoints(file=file).newest()
     if newest is None:
         raise ValueError(f"The supernet must be in {file}, but is not. Train it first.")

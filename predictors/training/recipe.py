@@ -50,11 +50,7 @@ _LONG = 100  # epochs, from which every batch is mixed, and small images are shi
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """AdamW (arXiv 1711.05101) with a linear warm-up and a cosine; timm's augmentation and mixup.
-
-    Raises:
-        ValueError: if a value is out of range.
-    """
+    """AdamW (arXiv 1711.05101), a linear warm-up and a cosine; timm's augmentation and mixup."""
 
     epochs: int = 300
     batch_size: int = _BATCH  # images a step, of all workers together
@@ -193,9 +189,6 @@ def recipe_for(
     Small networks on few of them underfit before anything else. So a training has 8,000 steps, by
     smaller batches, if there are images for that, the learning rate is at least 2e-3, and only 100
     epochs or more shift images.
-
-    Raises:
-        ValueError: if there are fewer than two images, or no epochs.
     """
     if images < 2:
         raise ValueError(f"`images` must be 2 or more, but got {images}. Add training images.")
@@ -299,9 +292,6 @@ def recipe_with(recipe: Recipe, overrides: Mapping[str, str]) -> Recipe:
     """Return the recipe with values as people write them: `{"batch_size": "64", "flip": "no"}`.
 
     A batch size brings the learning rate that goes with it, unless that is given too.
-
-    Raises:
-        ValueError: if there is no such setting, or a value is of the wrong type or out of range.
     """
     changes = {name: _value(name, text) for name, text in overrides.items()}
     batch_size = changes.get("batch_size", recipe.batch_size)
@@ -311,12 +301,7 @@ def recipe_with(recipe: Recipe, overrides: Mapping[str, str]) -> Recipe:
 
 
 def read_overrides(path: Path) -> dict[str, str]:
-    """Return the settings in a YAML file, as text; it need not have all.
-
-    Raises:
-        ValueError: if it is no mapping of names to plain values; the message names it.
-        OSError: if it cannot be read.
-    """
+    """Return the settings in a YAML file, as text; it need not have all."""
     try:
         given = read_mapping(path)
         for name, value in given.items():
@@ -328,21 +313,12 @@ def read_overrides(path: Path) -> dict[str, str]:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Return the recipe that `save_recipe` wrote.
-
-    Raises:
-        ValueError: if it is none.
-        OSError: if it cannot be read.
-    """
+    """Return the recipe that `save_recipe` wrote."""
     return recipe_with(Recipe(), read_overrides(path))
 
 
 def save_recipe(recipe: Recipe, path: Path, *, comment: str) -> None:
-    """Write a recipe as YAML, a setting a line; the file appears under its name when it is whole.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
+    """Write a recipe as YAML, a setting a line; the file is whole when it has its name."""
     import yaml
 
     values = asdict(recipe) | {"progressive": ",".join(recipe.progressive)}

@@ -67,10 +67,6 @@ class Trainer:
     step, is all there is: on a CPU the same network, data, recipe and threads give the same bits,
     stopped in between or not. Several workers give the same up to rounding. The loss is the cross
     entropy and the accuracy that of the validation split, unless an `objective` is given.
-
-    Raises:
-        ValueError: if the device or the teacher is not there, the data have other classes, or the
-            batch cannot be shared by the workers.
     """
 
     def __init__(
@@ -129,21 +125,12 @@ class Trainer:
         return self._averaged.network
 
     def run(self) -> Iterator[TrainingProgress]:
-        """Train on to the end; yield after each step, when `state` may be taken.
-
-        Raises:
-            DivergedError: if the loss, or a weight at the end of an epoch, is no number.
-            MemoryError: if one of several workers has too little for its share of a batch.
-        """
+        """Train on to the end; yield after each step, when `state` may be taken."""
         while not self.finished:
             yield from self.run_epoch()
 
     def run_epoch(self) -> Iterator[TrainingProgress]:
-        """Train to the end of an epoch; yield after each step.
-
-        Raises:
-            RuntimeError: if all epochs are done, or as `run` does.
-        """
+        """Train to the end of an epoch; yield after each step."""
         if self.finished:
             raise RuntimeError(f"`epochs` are done: {self.epochs_done}. Train by a longer recipe.")
         keep_memory()
@@ -413,11 +400,7 @@ def _open_mixup(recipe: Recipe, classes: int) -> Callable[[Tensor, Tensor], Batc
 
 
 def _in_bfloat16(recipe: Recipe, device: torch.device) -> bool:
-    """Whether to; on a CPU only if it is asked for.
-
-    Raises:
-        ValueError: if it is asked for where the CPU has no instructions for it.
-    """
+    """Whether to; on a CPU only if it is asked for."""
     if device.type == "cuda":
         return recipe.amp != "off" and torch.cuda.is_bf16_supported()
     if recipe.amp == "on" and not torch.cpu._is_avx512_bf16_supported():

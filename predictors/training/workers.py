@@ -173,11 +173,7 @@ _sum = cast(Callable[[Tensor], Tensor], _Sum.apply)
 
 
 def usable_device(name: str) -> torch.device:
-    """Return the device of that name; `auto` is the GPU if there is one.
-
-    Raises:
-        ValueError: if it is not there.
-    """
+    """Return the device of that name; `auto` is the GPU if there is one."""
     there = torch.cuda.is_available()
     if name == "auto":
         return torch.device("cuda" if there else "cpu")

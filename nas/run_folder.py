@@ -101,8 +101,8 @@ def read_only_run(folder: Path, *, repair: bool = False) -> Run:
 
 def _extended(kept: SearchOptions, options: SearchOptions, folder: Path) -> SearchOptions:
     """The options of the study with as many trials as are asked for."""
-    for name, value in kept.as_json().items():
-        given = options.as_json()[name]
+    for name, value in kept.spelled.items():
+        given = options.spelled[name]
         if name != "trials" and given != value:
             raise ValueError(f"`out` must hold this study, but the one in {folder} has {name} "
                              f"{value}, not {given}. Only --trials may change, to more of them: "
@@ -243,7 +243,7 @@ def _check_alike(first: _Source, other: _Source) -> None:
 
 def _identity(source: _Source) -> dict[str, object]:
     """What must be equal, by name; the device's description tells machine and versions."""
-    options = {k: v for k, v in source.options.as_json().items() if k not in FREE}
+    options = {k: v for k, v in source.options.spelled.items() if k not in FREE}
     facts = facts_of(source.stored)
     return {**options, "the machine": "; ".join(one["description"] for one in facts.values())}
 

@@ -29,7 +29,7 @@ def run(tmp_path: Path) -> Path:
     folder = tmp_path / "run"
     (folder / "configs").mkdir(parents=True)
     space = OPTIONS.open_space()
-    lines = ["config,accuracy,latency_ms"]
+    lines = ["config,accuracy,ratio"]
     for name, choice in (("small", 0), ("large", 1)):
         save_config(space.decode((choice,) * len(space.genes)), folder / "configs" / f"{name}.yaml")
         lines.append(f"configs/{name}.yaml,{50 + choice},{1 + choice}")

@@ -194,7 +194,7 @@ def test_one_config_is_enough_whatever_the_number(tmp_path: Path) -> None:
     assert remark_on("mine.yaml", found, "3") == ""
 
 
-@pytest.mark.parametrize("table", [None, "config,accuracy,latency_ms\n"])
+@pytest.mark.parametrize("table", [None, "config,accuracy,ratio\n"])
 def test_a_run_without_a_front_is_refused(table: str | None, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"`run` must have a front, but .* no network in"):
         from_run(_run(tmp_path, table), "best")
@@ -202,7 +202,7 @@ def test_a_run_without_a_front_is_refused(table: str | None, tmp_path: Path) -> 
 
 def test_a_spoilt_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must be the table of a front, but a line of it is none"):
-        from_run(_run(tmp_path, "config,accuracy,latency_ms\nconfigs/a.yaml,x,1\n"), "best")
+        from_run(_run(tmp_path, "config,accuracy,ratio\nconfigs/a.yaml,x,1\n"), "best")
 
 
 def test_a_config_of_another_version_is_refused(tmp_path: Path) -> None:

@@ -212,7 +212,9 @@ class ReportModel:
     def machine(self) -> dict[str, object]:
         """Facts of the machine, and versions."""
         machine = dict(self._record.get("machine", {}))
-        return {**machine, **machine.pop("versions", {})}
+        devices = machine.pop("devices", {}).items()
+        described = {name: facts["description"] for name, facts in devices}
+        return {**described, **machine, **machine.pop("versions", {})}
 
     @cached_property
     def _record(self) -> dict[str, Any]:

@@ -98,6 +98,12 @@ class SearchOptions:
                 opened.replace(**narrowed).decode((0,) * len(opened.replace(**narrowed).genes))
         return opened
 
+    @property
+    def spelled(self) -> dict[str, object]:
+        """What two studies have in common, or do not, in words: the options by name."""
+        values: dict[str, object] = dict(self.as_json())
+        return {**values, "devices": "; ".join(device.words for device in self.devices)}
+
     def as_json(self) -> dict[str, Any]:
         """Return the options as JSON values."""
         values: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))

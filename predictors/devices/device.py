@@ -102,6 +102,15 @@ class DeviceSpec:
                     f"`threads` must be a positive whole number, but got {backend.threads}."
                 )
 
+    @property
+    def words(self) -> str:
+        """All of it in a line: cpu within 10.0 ms, onnxruntime fp32, one thread."""
+        budget = "" if self.budget_ms is None else f" within {self.budget_ms} ms"
+        backends = ", ".join(
+            f"{b.runtime} {b.precision}, {threads_of(b.threads)}" for b in self.backends
+        )
+        return f"{self.name}{budget}, {backends}"
+
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "DeviceSpec":
         """Return the spec that `dataclasses.asdict` spelled."""

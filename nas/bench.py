@@ -4,8 +4,6 @@ Networks are timed in groups, each beside the same reference networks. A latency
 those, so latencies of different groups, and of runs on different days, are comparable.
 """
 
-import csv
-import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +19,7 @@ from nas.networks import LAYERS, Row, Subject
 from nas.quantities import format_count, format_ms
 from nas.report import sheet as sheets
 from nas.report.sheet import ALARM, GREY, PALETTE, SLIDE, TALL, Box, Label, Look, Obstacle, save
-from nas.report.tables import INTERVAL
+from nas.report.tables import INTERVAL, as_csv
 from nas.study import journal
 from predictors.backends.model import Model
 from predictors.devices.connection import DeviceLostError, OverwhelmedError
@@ -419,7 +417,7 @@ def write_bench(folder: Path, topic: Topic, rows: Sequence[Row], facts: Mapping[
     `facts` are those of the machine, with its one device.
     """
     records = [row.as_json() for row in rows]
-    atomic_write(folder / f"{topic}.csv", _csv(records))
+    atomic_write(folder / f"{topic}.csv", as_csv(records[0], records))
     document = {"machine": facts, "rows": records}
     atomic_write(folder / f"{topic}.json", json.dumps(document, indent=2) + "\n")
     timed = [row for row in rows if row.latency is not None]
@@ -448,11 +446,3 @@ def _cells(row: Row, layers: int) -> list[str]:
     speed = "-" if row.gflops is None else format_ms(row.gflops)
     source = m.source + (", unstable" if m.unstable else "")
     return [model.name, middle, f"{low} - {high}", source, macs, speed, params]
-
-
-def _csv(records: Sequence[Mapping[str, object]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue()

@@ -127,10 +127,7 @@ class LatencyModels:
 
 
 def fit_models(
-    space: Space[FasterNetConfig],
-    devices: Devices,
-    budgets_ms: Mapping[str, float],
-    timed: Timed,
+    space: Space[FasterNetConfig], devices: Devices, budgets_ms: Mapping[str, float], timed: Timed
 ) -> LatencyModels | None:
     """Return a predictor for each device; None where one has a clock and too few are timed."""
     if have_clock(devices) and len(timed) < FEWEST:

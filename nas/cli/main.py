@@ -45,9 +45,7 @@ COMMANDS = (
     Command("bench", "time the paper's operators, or many networks", "measure"),
     Command("devices", "list the devices, or add, check, remove a board", "devices"),
     Command(
-        "measurements",
-        "list the measurements that are kept, or export, import some",
-        "devices",
+        "measurements", "list the measurements that are kept, or export, import some", "devices"
     ),
     Command("export", "write a network as files that runtimes load", "export"),
 )

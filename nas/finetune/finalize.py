@@ -14,11 +14,12 @@ from torch import Tensor
 
 from nas.devices import Devices, descriptions, measure_each, open_devices, remarks
 from nas.finetune.export import Export, export_each
-from nas.finetune.folder import CONFIG, RECIPE, TRAINED, WEIGHTS
-from nas.finetune.jobs import Job, data_of, finished, loaders_here
+from nas.finetune.folder import CONFIG, RECIPE, TRAINED, WEIGHTS, read_table
+from nas.finetune.jobs import Job, data_of, loaders_here
 from nas.finetune.model_card import write_card
 from nas.finetune.result import FINAL, TrainingResult, keep_result, read_result, write_final
 from nas.finetune.select import NOWHERE, check_study_devices, devices_for
+from nas.report.figures import best_epoch
 from predictors.backends.model import Model, checkpoint_model, config_model, identity
 from predictors.backends.table import Run, find_formats, find_runtime
 from predictors.cost import cost
@@ -59,13 +60,13 @@ def finalize(
     _refuse_refused(exports)
     deployed = exports[-1]
     assert deployed.agreement is not None  # of all but yaml
-    trained, found = finished(job), cost(job.config)
+    best, found = best_epoch(read_table(job.folder)), cost(job.config)
     files = [file.relative_to(job.folder) for e in exports for file in reversed(e.files)]
     return TrainingResult(
         name=job.name,
         weights=weights,
-        epoch=trained.epoch,
-        validation=trained.accuracy,
+        epoch=best.epoch,
+        validation=best.accuracy,
         evaluation=_evaluated(model, deployed, data, processor),
         agreement=deployed.agreement,
         files=(WEIGHTS, *(file.as_posix() for file in files), CONFIG, RECIPE),

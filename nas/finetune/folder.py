@@ -12,12 +12,13 @@ import io
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from nas.report.figures import training_figure
 from nas.report.sheet import save as save_figure
+from nas.report.tables import as_csv
 from predictors.training.recipe import BEFORE, LAST, EpochRow, Recipe, save_recipe
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.formats import save_config
@@ -30,27 +31,6 @@ CONFIG, RECIPE, TABLE, CURVE = "config.yaml", "recipe.yaml", "training.csv", "tr
 TRAINED = "trained"  # in a run folder: a folder for each of its networks that is trained
 WEIGHTS, EVENTS = "weights.safetensors", "tensorboard"
 _REDRAWN_AFTER = 60.0  # seconds
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainedNetwork:
-    """What a full training leaves: the best epoch's weights, and how accurate they are.
-
-    `accuracy` is that of the validation split, in percent: by it the epoch was chosen.
-    """
-
-    name: str
-    folder: Path
-    config: FasterNetConfig
-    recipe: Recipe
-    data: str
-    accuracy: float
-    epoch: int
-
-    @property
-    def weights(self) -> Path:
-        """The safetensors file."""
-        return self.folder / WEIGHTS
 
 
 def has_training(folder: Path) -> bool:
@@ -101,7 +81,8 @@ class Watch:
 
     def see(self, rows: Sequence[EpochRow]) -> None:
         """Write the table anew, and of the last row what TensorBoard shows."""
-        _write_table(self._folder / TABLE, rows)
+        table = as_csv([field.name for field in fields(EpochRow)], map(asdict, rows))
+        atomic_write(self._folder / TABLE, table)
         self._log(rows[-1])
         if time.monotonic() - self._drawn > _REDRAWN_AFTER:
             self._draw(rows)
@@ -152,12 +133,3 @@ def read_table(folder: Path) -> list[EpochRow]:
 def _row(cells: dict[str, str]) -> EpochRow:
     whole = {name: int(cells.pop(name)) for name in ("epoch", "resolution")}
     return EpochRow(**whole, **{name: float(text) for name, text in cells.items()})  # type: ignore[arg-type]
-
-
-def _write_table(path: Path, rows: Sequence[EpochRow]) -> None:
-    text = io.StringIO()
-    names = [field.name for field in fields(EpochRow)]
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    atomic_write(path, text.getvalue())

@@ -12,7 +12,6 @@ from nas.finetune.folder import (
     RECIPE,
     TRAINED,
     WEIGHTS,
-    TrainedNetwork,
     Watch,
     begin_folder,
     has_training,
@@ -156,20 +155,6 @@ def _news(jobs: Sequence[Job], rows_seen: dict[str, int]) -> Iterator[JobUpdate]
         if len(rows) != rows_seen[job.name]:
             rows_seen[job.name] = len(rows)
             yield JobUpdate(job=job, rows=rows)
-
-
-def finished(job: Job) -> TrainedNetwork:
-    """Return what a job that ran to its end has left."""
-    best = max(read_table(job.folder), key=lambda row: row.accuracy)
-    return TrainedNetwork(
-        name=job.name,
-        folder=job.folder,
-        config=job.config,
-        recipe=job.recipe,
-        data=job.data,
-        accuracy=best.accuracy,
-        epoch=best.epoch,
-    )
 
 
 def loaders_here() -> int:

@@ -1,7 +1,5 @@
 """What came of a trained network, as its folder keeps it, and the table of all of them."""
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,6 +10,7 @@ from nas.finetune.folder import WEIGHTS
 from nas.quantities import format_count, format_ms
 from nas.report.tables import (
     Reading,
+    as_csv,
     backends_differ,
     latency_values,
     on_devices,
@@ -25,30 +24,12 @@ from search_spaces.io import atomic_write
 
 RESULT = "final.json"
 FINAL = "final.csv"
-_ACCURACY = (
-    "network",
-    "accuracy",
-    "accuracy_low",
-    "accuracy_high",
-    "split",
-    "images",
-    "validation_accuracy",
-    "epoch",
-)
-_TIMED = ("source", "unstable", "device", "runtime", "precision", "threads")
-_RATIO = ("ratio", "ratio_low", "ratio_high")
-_ONE_DEVICE = ("latency_ms", "low_ms", "high_ms")
-COLUMNS = (
-    *_ACCURACY,
-    *_ONE_DEVICE,
-    *_TIMED,
-    "budget_ms",
-    "kept",
-    *_RATIO,
-    "macs",
-    "params",
-    "files",
-)
+_ACCURACY = ("network", "accuracy", "accuracy_low", "accuracy_high", "split", "images")
+_CHOSEN = ("validation_accuracy", "epoch")
+_TIMED = ("latency_ms", "low_ms", "high_ms", "source", "unstable")
+_WHERE = ("device", "runtime", "precision", "threads")
+_BUDGET = ("budget_ms", "kept", "ratio", "ratio_low", "ratio_high")
+COLUMNS = (*_ACCURACY, *_CHOSEN, *_TIMED, *_WHERE, *_BUDGET, "macs", "params", "files")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,18 +118,13 @@ def _result(values: Mapping[str, Any]) -> TrainingResult:
 def write_final(table: Path, networks: Path) -> None:
     """Write the table of all networks that have a folder in `networks`, the fastest first."""
     found = results_in(networks)
-    rows = [final_row(result) for _, result in found]
-    more = dict.fromkeys(name for row in rows for name in row if name not in COLUMNS)
-    text = io.StringIO()
-    names = [*COLUMNS[:-1], *more, COLUMNS[-1]]
-    writer = csv.DictWriter(text, names, lineterminator="\n", restval="")
-    writer.writeheader()
-    for (folder, result), row in zip(found, rows, strict=True):
+    rows = []
+    for folder, result in found:
         where = folder.relative_to(table.parent).as_posix()
-        cells = {k: _cell(v) for k, v in row.items()}
-        files = ";".join(f"{where}/{name}" for name in result.files)
-        writer.writerow({**cells, "files": files})
-    atomic_write(table, text.getvalue())
+        cells = {k: _cell(v) for k, v in final_row(result).items()}
+        rows.append({**cells, "files": ";".join(f"{where}/{name}" for name in result.files)})
+    more = dict.fromkeys(name for row in rows for name in row if name not in COLUMNS)
+    atomic_write(table, as_csv([*COLUMNS[:-1], *more, COLUMNS[-1]], rows))
 
 
 def results_in(networks: Path) -> list[tuple[Path, TrainingResult]]:
@@ -164,20 +140,13 @@ def final_row(result: TrainingResult) -> dict[str, object]:
     Of several devices each has columns of its own.
     """
     found, (low, high) = result.evaluation, result.evaluation.interval
-    accuracy = (
-        result.name,
-        found.accuracy,
-        low,
-        high,
-        found.split,
-        found.images,
-        result.validation,
-        result.epoch,
-    )
+    accuracy = (result.name, found.accuracy, low, high, found.split, found.images)
     one_budget = list(result.budgets_ms.values()) if len(result.devices) == 1 else []
     row: dict[str, object] = dict.fromkeys(COLUMNS)
     row |= dict(zip(_ACCURACY, accuracy, strict=True))
     row |= {
+        "validation_accuracy": result.validation,
+        "epoch": result.epoch,
         "runtime": result.backend.runtime,
         "precision": result.backend.precision,
         "budget_ms": one_budget[0] if one_budget else None,

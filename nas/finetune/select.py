@@ -82,20 +82,10 @@ def from_run(run: Path, pick: str) -> list[Picked]:
     missing = (count_of(pick) or 0) - len(found)
     if missing <= 0:
         return found
-    others = next_best(run, taken={p.config for p in found}, count=missing)
-    return [
-        *found,
-        *(
-            Picked(
-                name=c.name,
-                config=c.config,
-                run=run,
-                runner_up=True,
-                predicted=not c.latencies.measured,
-            )
-            for c in others
-        ),
-    ]
+    for c in next_best(run, taken={p.config for p in found}, count=missing):
+        other = Picked(name=c.name, config=c.config, run=run, runner_up=True)
+        found.append(replace(other, predicted=not c.latencies.measured))
+    return found
 
 
 def picked(front: list[FrontPoint], pick: str) -> list[FrontPoint]:

@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -284,13 +284,17 @@ def rows(networks: Sequence[Network]) -> list[dict[str, str | float]]:
 
 def csv_text(networks: Sequence[Network], devices: Sequence[str]) -> str:
     """Return the records as CSV; `devices` are those of the study."""
-    text = io.StringIO()
     first = ("config", "accuracy", "accuracy_kind", "fp32_accuracy")
     last = ("ratio", "ratio_low", "ratio_high", "macs", "params")
-    columns = (*first, *latency_columns(devices), *last)
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    return as_csv((*first, *latency_columns(devices), *last), rows(networks))
+
+
+def as_csv(columns: Iterable[str], records: Iterable[Mapping[str, object]]) -> str:
+    """Return records as CSV; what one of them lacks is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows(networks))
+    writer.writerows(records)
     return text.getvalue()
 
 

@@ -98,7 +98,6 @@ class LatencyModels:
     budgets_ms: Mapping[str, float]
 
     def predict(self, configs: Sequence[FasterNetConfig]) -> dict[str, Prediction]:
-        """Return the latencies on each device."""
         return {name: one.predict(configs) for name, one in self.by_device.items()}
 
     def ratios(self, configs: Sequence[FasterNetConfig]) -> RatioPrediction:

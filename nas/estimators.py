@@ -9,7 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from random import Random
 from statistics import median
-from typing import TYPE_CHECKING
+
+import torch
 
 from nas.search.feasibility import Gate, PredictRatio
 from nas.search.guided import AccuracyPrior
@@ -19,13 +20,17 @@ from nas.study.options import SearchOptions
 from predictors.accuracy import AccuracyEstimator, ProxyEstimator, proxy_scores
 from predictors.cost import cost
 from predictors.data.datasets import ImageData, load_data, located
-from predictors.training.estimators import TrainingEstimator
+from predictors.training.batches import batches
+from predictors.training.estimators import (
+    Sandwich,
+    SupernetEstimator,
+    SupernetTraining,
+    TrainingEstimator,
+)
 from predictors.training.recipe import SHORT, rungs
 from search_spaces.fasternet import FasterNetConfig
+from search_spaces.network import build
 from search_spaces.space import Space
-
-if TYPE_CHECKING:
-    from predictors.training.estimators import SupernetTraining
 
 CHECKPOINTS = "trainings"  # the folder of the trainings in a run folder
 SUPERNET_FILE = "supernet.pt"  # in a run folder
@@ -45,8 +50,6 @@ def open_estimator(
         return ProxyEstimator()
     if options.accuracy == "train":
         return _training(options, folder, epochs)
-    from predictors.training.estimators import SupernetEstimator
-
     return SupernetEstimator(
         space=options.open_space(),
         data=located(options.data),
@@ -60,9 +63,8 @@ def open_weights(options: SearchOptions, folder: Path) -> HasCheckpoints | None:
 
 
 def _training(options: SearchOptions, folder: Path, epochs: int | None) -> TrainingEstimator:
-    recipe = replace(
-        SHORT, epochs=options.epochs, progressive=options.progressive, seed=options.seed
-    )
+    growing = options.progressive
+    recipe = replace(SHORT, epochs=options.epochs, progressive=growing, seed=options.seed)
     return TrainingEstimator(
         data=located(options.data),
         recipe=recipe,
@@ -90,10 +92,8 @@ def _validation_images(data: str) -> int:
 
 def supernet_training(
     options: SearchOptions, folder: Path, configs: Sequence[FasterNetConfig]
-) -> "SupernetTraining":
+) -> SupernetTraining:
     """Return the training of a run's supernet for networks within the budget, smallest first."""
-    from predictors.training.estimators import Sandwich, SupernetTraining
-
     return SupernetTraining(
         space=options.open_space(),
         sandwich=Sandwich(configs),
@@ -146,7 +146,7 @@ def prepared(options: SearchOptions, *, automatic: bool, minutes: float | None =
     return Prepared(options=choice.options, remarks=(*remarks, f"auto took {choice.reason}."))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class AutoChoice:
     """The options with the estimator and the trials that were chosen, and why."""
 
@@ -169,23 +169,21 @@ def auto_estimator(
     networks are trained.
     """
     if data is None:
-        return AutoChoice(
-            options=replace(options, accuracy="proxy", data=""),
-            reason="a training-free score, since there is no data",
-        )
+        options = replace(options, accuracy="proxy", data="")
+        return AutoChoice(options, "a training-free score, since there is no data")
     if minutes is None:
         reason = f"{options.trials} short trainings, since no --time limits them"
-        return AutoChoice(options=replace(options, accuracy="train"), reason=reason)
+        return AutoChoice(replace(options, accuracy="train"), reason)
     cores = os.cpu_count() or 1
     training = (clock or epoch_seconds)(options, data) * options.epochs / cores / 60  # minutes
     trials = max(n for n in range(MOST + 1) if n == 0 or _trainings_of(n) * training <= minutes)
     if trials < LEAST:
         time_left = _spelled(minutes)
         reason = f"a training-free score; {time_left} would do for {trials} short trainings only"
-        return AutoChoice(options=replace(options, accuracy="proxy"), reason=reason)
+        return AutoChoice(replace(options, accuracy="proxy"), reason)
     spent = _spelled(_trainings_of(trials) * training)
     reason = f"{trials} short trainings, which take about {spent}"
-    return AutoChoice(options=replace(options, accuracy="train", trials=trials), reason=reason)
+    return AutoChoice(replace(options, accuracy="train", trials=trials), reason)
 
 
 def _trainings_of(trials: int) -> float:
@@ -200,11 +198,6 @@ def _trainings_of(trials: int) -> float:
 
 def epoch_seconds(options: SearchOptions, data: ImageData) -> float:
     """Train the median of some configs for some steps on one core; return what an epoch takes."""
-    import torch
-
-    from predictors.training.batches import batches
-    from search_spaces.network import build
-
     rng, space = Random(0), options.open_space()
     configs = [space.sample(rng) for _ in range(TIMED)]
     middle = median(cost(config).macs for config in configs)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from predictors.backends.model import Model, config_model, identity
+from predictors.backends.model import Model, config_model, identity, onnx_model, timm_model
 from predictors.measurement import Latency
 from search_spaces.fasternet import FASTERNET
 from search_spaces.formats import load_config
@@ -28,15 +28,11 @@ def find_network(name: str) -> Model:
         return config_model(sized, name=name)
     path = Path(name)
     if path.suffix == ".onnx" and path.is_file():
-        from predictors.backends.model import onnx_model
-
         return onnx_model(path)
     if path.is_file():
         return config_model(load_config(path), name=name)
     if "/" in name or path.suffix in (".yaml", ".yml", ".onnx"):
         raise ValueError(f"`network` must be a file that exists, but got {name!r}.")
-    from predictors.backends.model import timm_model
-
     return timm_model(name)
 
 

@@ -171,11 +171,9 @@ class Run:
         return dict(zip(configs, models.latencies(configs), strict=True)) if models else {}
 
     def failed(self) -> list[str]:
-        """Why trials failed, one line each."""
         return [o.error or "" for _, o in self.study.outcomes() if o.scores is None]
 
     def close(self) -> None:
-        """Let go of the folder."""
         self.study.close()
 
     def models(self, count: int | None = None) -> LatencyModels | None:
@@ -248,7 +246,10 @@ def _time_batches(run: Run) -> Iterator[Progress]:
     measured, total = run.study.measurements, run.settings.calibration
     yield Progress("calibrating the device", len(measured), total)
     while len(measured) < total:
-        timed = [(config, _medians_ms(latencies)) for config, latencies in measured.items()]
+        timed = [
+            (config, {n: one.median_ms for n, one in found.by_device.items()})
+            for config, found in measured.items()
+        ]
         batch = next_batch(
             run.space, timed, budgets_ms=run.budgets_ms, total=total, seed=run.options.seed
         )
@@ -258,10 +259,6 @@ def _time_batches(run: Run) -> Iterator[Progress]:
             yield Progress("calibrating the device", len(measured), total)
         if not batch:
             return
-
-
-def _medians_ms(latencies: Latencies) -> dict[str, float]:
-    return {name: one.median_ms for name, one in latencies.by_device.items()}
 
 
 def _macs(configs: Sequence[Any]) -> NDArray[np.float64]:

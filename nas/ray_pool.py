@@ -82,7 +82,6 @@ class RayPool(Generic[S]):
         return self
 
     def submit(self, number: int, config: object) -> None:
-        """Start a task."""
         self._start(_Submitted(number, config, mark=f"trial-{uuid4().hex}"))
 
     def next_finished(self) -> Outcome[S]:

@@ -59,14 +59,12 @@ class WorkerRequest:
         return Allocation(workers=max(self.workers or 1, gpus), gpus=gpus)
 
     def check(self, gpus_there: int) -> None:
-        """Refuse GPUs where there are none."""
         if self.gpus and not gpus_there:
             raise ValueError(
                 f"`gpus` must be 0 where there is no GPU, but got {self.gpus}. Leave it out."
             )
 
     def refuse(self, where: str) -> None:
-        """Refuse anything that was asked for."""
         for name, value in vars(self).items():
             if value is not None:
                 raise ValueError(
@@ -236,7 +234,6 @@ def _loop(config: dict[str, Any]) -> None:
 
 
 def _work(work: Work, folder: Path, allocation: Allocation) -> None:
-    """What each worker of Ray Train does."""
     import ray.train
     import torch
 

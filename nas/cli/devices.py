@@ -19,6 +19,7 @@ from predictors.devices.boards import (
     with_runtime,
 )
 from predictors.devices.cache import Cache, Holding
+from predictors.devices.cache_entry import read_entries, write_entries
 from predictors.devices.connection import SITE, Address
 from predictors.devices.registry import cached_devices, device_names, open_device
 from predictors.measurement import Backend
@@ -179,7 +180,6 @@ def _as_json(holding: Holding) -> dict[str, object]:
 
 def _export(arguments: argparse.Namespace) -> None:
     from nas.study.store import entries_of_run
-    from predictors.devices.cache_entry import write_entries
 
     store = Cache()
     entries = entries_of_run(Path(arguments.run)) if arguments.run else store.entries()
@@ -196,8 +196,6 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _import(arguments: argparse.Namespace) -> None:
-    from predictors.devices.cache_entry import read_entries
-
     name = arguments.name or ""
     if name:
         check_name(name, device_names())

@@ -3,26 +3,14 @@
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn, TaskID
 
+    from nas import pipeline
     from nas.finetune.jobs import Job
     from predictors.training.recipe import EpochRow
-
-
-class _Step(Protocol):
-    """How far a phase of a search is."""
-
-    @property
-    def phase(self) -> str: ...
-    @property
-    def done(self) -> int: ...
-    @property
-    def total(self) -> int: ...
-    @property
-    def best(self) -> str: ...
 
 
 def print_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
@@ -33,7 +21,7 @@ def print_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
         print("  ".join(padded).rstrip())
 
 
-def show_search(steps: Iterable[_Step], heading: str) -> None:
+def show_search(steps: "Iterable[pipeline.Progress]", heading: str) -> None:
     """Draw a bar for each phase on a terminal; elsewhere print a line now and then.
 
     The heading comes with the first step: an error before it stays the only line. What is printed
@@ -80,7 +68,6 @@ class TrainingBars:
         self._redirected.__exit__(None, None, None)
 
     def say(self, *lines: str) -> None:
-        """Print lines above the bars."""
         for line in lines:
             print(line, file=sys.stderr, flush=True)
 

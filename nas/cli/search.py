@@ -59,7 +59,6 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
-    """Add how accuracy is found out."""
     add = parser.add_argument
     text = "to train on: a folder, an .npz, digits (none)"
     add("--data", type=word, metavar="DATA", help=text)
@@ -237,7 +236,6 @@ def _trials(arguments: argparse.Namespace, folder: Path) -> int:
 
 
 def _kept(folder: Path) -> SearchOptions:
-    """The options of a run to go on with."""
     from nas.study.store import read_run
 
     return SearchOptions.from_json(read_run(folder)["options"])

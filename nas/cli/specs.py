@@ -115,7 +115,6 @@ def open_asked(arguments: argparse.Namespace, networks: Sequence[Network]) -> De
 
 
 def _runtime_of(run: Path, name: str) -> str:
-    """The runtime of a run on one of its devices."""
     from nas.study.options import SearchOptions
     from nas.study.store import read_run
 

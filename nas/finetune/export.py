@@ -15,7 +15,7 @@ from predictors.backends.model import Model
 from predictors.backends.table import Runtime
 from predictors.data.datasets import ImageData, load_data
 from predictors.training.evaluate import RealImages
-from search_spaces.checkpoint import Checkpoint, is_checkpoint, read_checkpoint
+from search_spaces.checkpoint import Checkpoint, is_checkpoint, read_checkpoint, read_weights
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.formats import load_config
 from search_spaces.io import make_folders, one_line, remove_empty, short_repr
@@ -72,7 +72,6 @@ def find_weights(name: str, *, weights: str | None = None) -> tuple[Checkpoint, 
                 f"Export {weights} itself."
             )
         return found, True
-    from search_spaces.checkpoint import read_weights
     from search_spaces.timm_models import published
 
     loaded = from_timm_weights(config, read_weights(weights))

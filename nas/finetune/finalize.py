@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -23,6 +22,7 @@ from nas.report.figures import best_epoch
 from predictors.backends.model import Model, checkpoint_model, config_model, identity
 from predictors.backends.table import Run, find_formats, find_runtime
 from predictors.cost import cost
+from predictors.data.datasets import ImageData
 from predictors.devices.device import ONNXRUNTIME, DeviceSpec
 from predictors.measurement import Backend
 from predictors.training.batches import evaluation_batches
@@ -30,9 +30,6 @@ from predictors.training.evaluate import EvalResult, Logits, RealImages, Split, 
 from predictors.training.workers import usable_device
 from search_spaces.checkpoint import Checkpoint, read_checkpoint
 from search_spaces.io import one_line
-
-if TYPE_CHECKING:
-    from predictors.data.datasets import ImageData
 
 COMPARED_IMAGES = 500  # of the validation split: an exported file and torch
 _AT_ONCE = 250
@@ -131,9 +128,7 @@ def _refuse_refused(exports: Sequence[Export]) -> None:
             raise RuntimeError(export.refusal)
 
 
-def _evaluated(
-    model: Model, deployed: Export, data: "ImageData", device: torch.device
-) -> EvalResult:
+def _evaluated(model: Model, deployed: Export, data: ImageData, device: torch.device) -> EvalResult:
     assert model.checkpoint is not None
     split: Split = "validation" if data.test is None else "test"
     images = data.validation if data.test is None else data.test

@@ -14,18 +14,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from nas.report.figures import training_figure
 from nas.report.sheet import save as save_figure
 from nas.report.tables import as_csv
 from predictors.training.recipe import BEFORE, LAST, EpochRow, Recipe, save_recipe
+from search_spaces.checkpoint import Checkpoint, save
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.formats import save_config
 from search_spaces.io import atomic_write, locked
 
 if TYPE_CHECKING:
-    from search_spaces.checkpoint import Checkpoint
+    from tensorboardX import SummaryWriter
 
 CONFIG, RECIPE, TABLE, CURVE = "config.yaml", "recipe.yaml", "training.csv", "training.png"
 TRAINED = "trained"  # in a run folder: a folder for each of its networks that is trained
@@ -58,26 +59,13 @@ def held(folder: Path) -> Iterator[None]:
         ) from None
 
 
-class Events(Protocol):
-    """What writes TensorBoard's files."""
-
-    def add_scalar(self, tag: str, value: float, step: int) -> None:
-        """Add a point of a curve."""
-
-    def flush(self) -> None:
-        """Write what was added."""
-
-    def close(self) -> None:
-        """Write and close."""
-
-
 class Watch:
     """Writes what people watch: the table after each epoch, the curve now and then."""
 
     def __init__(self, folder: Path, *, name: str, data: str) -> None:
         self._folder, self._name, self._data = folder, name, data
         self._drawn = time.monotonic()
-        self._events: Events | None = None
+        self._events: SummaryWriter | None = None
 
     def see(self, rows: Sequence[EpochRow]) -> None:
         """Write the table anew, and of the last row what TensorBoard shows."""
@@ -87,10 +75,8 @@ class Watch:
         if time.monotonic() - self._drawn > _REDRAWN_AFTER:
             self._draw(rows)
 
-    def end(self, rows: Sequence[EpochRow], best: "Checkpoint") -> None:
+    def end(self, rows: Sequence[EpochRow], best: Checkpoint) -> None:
         """Draw the curve and write the weights."""
-        from search_spaces.checkpoint import save
-
         self._draw(rows)
         save(
             best.network(),

@@ -6,8 +6,11 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+
+from nas.estimators import SUPERNET_FILE
 from nas.finetune.folder import (
     RECIPE,
     TRAINED,
@@ -21,9 +24,13 @@ from nas.finetune.folder import (
 from nas.finetune.select import Picked, find_networks, remark_on
 from nas.ray_pool import joined
 from nas.ray_workers import POLL_S, Report, WorkerRequest, allocate, begin, wait_for
+from nas.study.options import SearchOptions
 from nas.study.store import read_run
 from predictors.backends.model import config_identity
-from predictors.data.datasets import located
+from predictors.data.datasets import ImageData, located
+from predictors.training.batches import picture_transform
+from predictors.training.checkpoint import checkpointed_loop, in_folder
+from predictors.training.estimators import loaded, open_supernet
 from predictors.training.recipe import (
     Best,
     EpochRow,
@@ -35,15 +42,11 @@ from predictors.training.recipe import (
     recipe_for,
     recipe_with,
 )
+from predictors.training.trainer import Trainer
+from predictors.training.workers import Workers
+from search_spaces.checkpoint import Checkpoint, inherit, read_checkpoint, read_weights
 from search_spaces.fasternet import FasterNetConfig
-
-if TYPE_CHECKING:
-    import torch
-
-    from predictors.data.datasets import ImageData
-    from predictors.training.workers import Workers
-    from search_spaces.checkpoint import Checkpoint
-    from search_spaces.network import FasterNet
+from search_spaces.network import FasterNet, build
 
 SCRATCH, SUPERNET = "scratch", "supernet"
 _MOST_LOADERS = 8
@@ -76,13 +79,9 @@ class Job:
 
 
 def run_job(
-    job: Job, *, device: "torch.device", workers: "Workers | None" = None
+    job: Job, *, device: torch.device, workers: Workers | None = None
 ) -> Iterator[TrainingProgress]:
     """Train, or go on training, to the end; yield after each step."""
-    from predictors.training.checkpoint import checkpointed_loop, in_folder
-    from predictors.training.trainer import Trainer
-    from predictors.training.workers import Workers
-
     data = data_of(job)
     workers = workers or Workers(loaders=loaders_here())
     trainer = Trainer(started(job), data, job.recipe, device=device, workers=workers)
@@ -143,7 +142,7 @@ def run_with_ray(
             yield from _news(list(running.values()), rows_seen)
 
 
-def _train_job(job: Job, workers: "Workers", device: "torch.device") -> Iterator[Report]:
+def _train_job(job: Job, workers: Workers, device: torch.device) -> Iterator[Report]:
     for progress in run_job(job, device=device, workers=workers):
         if progress.row:
             yield asdict(progress.row)
@@ -164,9 +163,6 @@ def loaders_here() -> int:
 
 def is_finished(job: Job) -> bool:
     """Whether the training has run to its end, so that only its weights are of interest."""
-    from predictors.training.checkpoint import in_folder
-    from search_spaces.checkpoint import read_checkpoint
-
     try:
         newest = in_folder(job.folder).newest()
         read_checkpoint(job.folder / WEIGHTS)
@@ -179,21 +175,17 @@ def is_finished(job: Job) -> bool:
     return bool(newest.content["epochs_done"] >= job.recipe.epochs)
 
 
-def data_of(job: Job) -> "ImageData":
+def data_of(job: Job) -> ImageData:
     """Return what it is trained on, read once in a process."""
-    from predictors.training.estimators import loaded
-
     return loaded(job.data, job.config.resolution)
 
 
-def _identity(job: Job, data: "ImageData") -> dict[str, str]:
+def _identity(job: Job, data: ImageData) -> dict[str, str]:
     return {**job.identity, "classes": ", ".join(data.classes)}
 
 
-def _checkpoint(job: Job, data: "ImageData", best: Best) -> "Checkpoint":
+def _checkpoint(job: Job, data: ImageData, best: Best) -> Checkpoint:
     """The weights with all that is needed to use them."""
-    from search_spaces.checkpoint import Checkpoint
-
     return Checkpoint(
         config=job.config,
         weights={name: weight.cpu() for name, weight in best.weights.items()},
@@ -204,13 +196,8 @@ def _checkpoint(job: Job, data: "ImageData", best: Best) -> "Checkpoint":
     )
 
 
-def started(job: Job) -> "FasterNet":
+def started(job: Job) -> FasterNet:
     """Return the network with the weights that its training begins with."""
-    import torch
-
-    from search_spaces.checkpoint import inherit, read_weights
-    from search_spaces.network import build
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.recipe.seed)
         network = build(job.config, drop_path=job.recipe.drop_path)
@@ -221,13 +208,8 @@ def started(job: Job) -> "FasterNet":
     return network
 
 
-def _of_supernet(job: Job) -> "dict[str, torch.Tensor]":
+def _of_supernet(job: Job) -> dict[str, torch.Tensor]:
     """The config's share of its run's supernet."""
-    from nas.estimators import SUPERNET_FILE
-    from nas.study.options import SearchOptions
-    from nas.study.store import read_run
-    from predictors.training.estimators import open_supernet
-
     if job.run is None or not (job.run / SUPERNET_FILE).exists():
         where = "a run folder" if job.run is None else f"{job.run}, which has none"
         raise ValueError(
@@ -238,7 +220,7 @@ def _of_supernet(job: Job) -> "dict[str, torch.Tensor]":
     return open_supernet(options.open_space(), job.run / SUPERNET_FILE).weights_of(job.config)
 
 
-def check_job(job: Job, data: "ImageData") -> None:
+def check_job(job: Job, data: ImageData) -> None:
     """Refuse what is asked for and not to be had, before anything is written.
 
     That is data whose classes are not the network's, a batch of more images than there are, a
@@ -273,9 +255,7 @@ def check_job(job: Job, data: "ImageData") -> None:
         _check_augment(recipe.augment, data)
 
 
-def _check_augment(augment: str, data: "ImageData") -> None:
-    from predictors.training.batches import picture_transform
-
+def _check_augment(augment: str, data: ImageData) -> None:
     try:
         picture_transform(data, data.resolution, is_training=True, auto_augment=augment)
     except Exception:  # timm raises AssertionError, KeyError, ValueError, whatever it likes
@@ -305,8 +285,6 @@ class TrainingRequest:
 
     def jobs(self) -> tuple[list[Job], list[str]]:
         """Return a job for each network, and remarks on the networks and the data."""
-        from predictors.training.estimators import loaded
-
         found = [find_networks(name, self.pick) for name in self.networks]
         picked = [network for networks in found for network in networks]
         _refuse_twice(picked)
@@ -328,7 +306,7 @@ class TrainingRequest:
             jobs.append(job)
         return jobs, list(remarks)
 
-    def _job(self, network: Picked, name: str, data: "ImageData") -> Job:
+    def _job(self, network: Picked, name: str, data: ImageData) -> Job:
         config = network.config
         if network.any_classes:
             config = replace(config, classes=len(data.classes))
@@ -369,8 +347,6 @@ class TrainingRequest:
 
     def _init(self, folder: Path) -> str:
         """As asked; a training that is gone on with began from something."""
-        from predictors.training.checkpoint import in_folder
-
         if self.init is None:
             kept = in_folder(folder).newest() if self.resume else None
             return str(kept.content["identity"]["start"]) if kept else SCRATCH

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nas.finetune.folder import WEIGHTS
 from nas.finetune.jobs import Job, data_of
@@ -15,13 +14,11 @@ from nas.report.tables import stages_of
 from predictors.backends.agreement import Agreement
 from predictors.backends.table import formats
 from predictors.cost import cost_by_layer
+from predictors.data.datasets import ImageData
 from predictors.measurement import Latency
 from predictors.training.recipe import crop_of, recipe_for
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.io import atomic_write
-
-if TYPE_CHECKING:
-    from predictors.data.datasets import ImageData
 
 CARD = "README.md"
 _ALWAYS = ("epochs", "batch_size", "lr")  # settings that are shown whatever they are
@@ -162,7 +159,7 @@ def _map(side: int) -> str:
     return f"{side}x{side}"
 
 
-def _data(data: "ImageData", job: Job) -> str:
+def _data(data: ImageData, job: Job) -> str:
     sizes = [f"{len(data.train):,} to train", f"{len(data.validation):,} for validation"]
     sizes += [] if data.test is None else [f"{len(data.test):,} to test"]
     names = ", ".join(data.classes[:_MOST_NAMES])
@@ -177,7 +174,7 @@ def _data(data: "ImageData", job: Job) -> str:
     return "## Data\n\n" + "\n".join(lines) + "\n"
 
 
-def _recipe(job: Job, data: "ImageData") -> str:
+def _recipe(job: Job, data: ImageData) -> str:
     """What was set besides the recipe that the network and the data would get."""
     usual = asdict(recipe_for(job.config, max(len(data.train), 2), epochs=job.recipe.epochs))
     shown = {
@@ -193,7 +190,7 @@ def _recipe(job: Job, data: "ImageData") -> str:
     )
 
 
-def _accuracy(result: TrainingResult, data: "ImageData") -> str:
+def _accuracy(result: TrainingResult, data: ImageData) -> str:
     found, (low, high) = result.evaluation, result.evaluation.interval
     int8 = result.deployed.endswith(".int8.onnx")
     by = f" by `{result.deployed}`" if int8 else ""
@@ -221,7 +218,6 @@ def _accuracy(result: TrainingResult, data: "ImageData") -> str:
 
 
 def _lost(found: Agreement) -> str:
-    """What the file lost of torch's accuracy."""
     if found.lost is None:
         return ""
     return (

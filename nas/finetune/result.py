@@ -59,12 +59,10 @@ class TrainingResult:
 
     @property
     def backend(self) -> Backend:
-        """The backend that the deployed file is for."""
         return self.devices[0].backends[0] if self.devices else ONNXRUNTIME
 
     @property
     def budgets_ms(self) -> dict[str, float]:
-        """The budget on each device that has one."""
         return budgets_of(self.devices)
 
     @property
@@ -201,7 +199,6 @@ def _lines(result: TrainingResult) -> list[list[str]]:
 
 
 def _timed_cells(result: TrainingResult) -> list[list[str]]:
-    """The cells of each device that it was timed on."""
     readings: Sequence[Reading] = (
         on_devices(readings_of(result.latencies)) if result.latencies else ()
     )

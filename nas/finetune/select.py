@@ -49,7 +49,6 @@ class FrontPoint:
 
     @property
     def name(self) -> str:
-        """The network's name in its run."""
         return Path(self.file).stem
 
 

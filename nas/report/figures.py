@@ -72,7 +72,6 @@ class CalibrationView:
 
     @property
     def title(self) -> str:
-        """The finding in one line."""
         if not self.rows:
             return "No prediction has met a measurement yet"
         return f"Half of the predicted latencies are within {self.error:.1f} %"

@@ -52,12 +52,10 @@ class FrontView:
 
     @property
     def shown(self) -> list[Network]:
-        """Everything within the edges."""
         return [*self.others, *self.named, *self.front]
 
     @property
     def title(self) -> str:
-        """The finding in one line."""
         feasible = [c for c in self.front if c.feasible]
         networks = count_words(len(feasible), "network")
         if self.budget is None:
@@ -268,7 +266,6 @@ def _urls(view: FrontView) -> Urls:
 
 
 def _draw_intervals(axes: "Axes", group: Sequence[Network], colour: str, label: str | None) -> None:
-    """A bar for each interval."""
     if not group:
         return
     x, accuracies = map(np.array, _points(group))

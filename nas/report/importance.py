@@ -72,7 +72,6 @@ class Importance:
 
     @property
     def least(self) -> float:
-        """The low end of that interval."""
         return self.gain - self.gain_error
 
     @property
@@ -220,12 +219,10 @@ class ImportanceTable:
 
     @property
     def units(self) -> str:
-        """What is gained."""
         return _UNITS[self.kind]
 
     @property
     def time(self) -> str:
-        """So much latency, in words."""
         return f"{format_ms(self.step)} {'ms' if self.unit == 'ms' else 'of a budget'}"
 
     @property
@@ -250,7 +247,6 @@ class ImportanceTable:
 
     @property
     def method(self) -> str:
-        """How it was found."""
         led = "" if self.kind == "proxy" else "led by the training-free score and "
         return (
             "Modelled, not measured: means over one-step changes of the front's networks. A model "

@@ -54,7 +54,6 @@ class Failure:
 
     @property
     def which(self) -> str:
-        """The first of them."""
         rest = len(self.names) - _MOST_NAMED
         return ", ".join(self.names[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
@@ -78,7 +77,6 @@ class ReportModel:
 
     @cached_property
     def front(self) -> list[Network]:
-        """The networks that the run recommends."""
         return [network for network in self.networks if network.on_front]
 
     @cached_property
@@ -88,24 +86,20 @@ class ReportModel:
 
     @cached_property
     def view(self) -> FrontView:
-        """What the figure of the front shows."""
         return view_of(self.networks, self.named, self.budget, self.unit)
 
     @property
     def devices(self) -> list[str]:
-        """The names of the devices."""
         return list(self._run.devices)
 
     @property
     def title(self) -> str:
-        """What the run is about."""
         pairs = self._run.budgets_ms.items()
         budgets = [f"{format_ms(budget_ms)} ms on {name}" for name, budget_ms in pairs]
         return f"Networks within {' and '.join(budgets)}"
 
     @property
     def description(self) -> str:
-        """What the devices are."""
         return "; ".join(descriptions(self._run.devices))
 
     @property
@@ -121,7 +115,6 @@ class ReportModel:
 
     @property
     def state(self) -> str:
-        """How far the run is."""
         done, total = len(self._run.study.outcomes()), self.options.trials
         if self._run.study.growing:
             return f"{done} of {total} trials are done; the run is still going."
@@ -140,7 +133,6 @@ class ReportModel:
 
     @cached_property
     def progress(self) -> ProgressCurve:
-        """How the hypervolume grew."""
         outcomes = [outcome for _, outcome in self._run.study.outcomes()]
         budgets_ms = self._run.budgets_ms
         seen = {o.number: o.scores.objectives(budgets_ms) if o.scores else None for o in outcomes}
@@ -199,7 +191,6 @@ class ReportModel:
 
     @cached_property
     def remarks(self) -> list[str]:
-        """What else was not as expected."""
         measured = self._run.study.measurements.values()
         unstable = sum(m.unstable for m in measured)
         words = (
@@ -210,7 +201,6 @@ class ReportModel:
 
     @cached_property
     def machine(self) -> dict[str, object]:
-        """Facts of the machine, and versions."""
         machine = dict(self._record.get("machine", {}))
         devices = machine.pop("devices", {}).items()
         described = {name: facts["description"] for name, facts in devices}

@@ -43,7 +43,6 @@ class Reading(NamedTuple):
 
     @property
     def quantity(self) -> str:
-        """The median with its unit."""
         return f"{format_ms(self.median)} {'ms' if self.unit == 'ms' else 'of a budget'}"
 
     @property
@@ -198,7 +197,6 @@ class Network:
 
     @property
     def unstable(self) -> bool:
-        """Whether a timing stayed unstable."""
         return self.readings[0].unstable
 
     @property
@@ -209,7 +207,6 @@ class Network:
 
     @property
     def bytes_moved(self) -> int:
-        """The memory traffic."""
         return cost(self.config).memory_bytes
 
     @property
@@ -221,7 +218,6 @@ class Network:
 
     @property
     def summary(self) -> str:
-        """Its accuracy, latency and costs in a line."""
         return "; ".join(self.words)
 
     def lines(self, name: str) -> str:

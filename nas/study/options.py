@@ -55,7 +55,6 @@ class SearchOptions:
 
     @cached_property
     def budgets_ms(self) -> dict[str, float]:
-        """The budget on each device, by its name."""
         return budgets_of(self.devices)
 
     def _check_accuracy(self) -> None:
@@ -105,7 +104,6 @@ class SearchOptions:
         return {**values, "devices": "; ".join(device.words for device in self.devices)}
 
     def as_json(self) -> dict[str, Any]:
-        """Return the options as JSON values."""
         values: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         return values
 

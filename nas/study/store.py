@@ -130,7 +130,6 @@ class Study:
         return self._known.get(number)
 
     def keep(self, genes: Genes, outcome: Outcome[NetworkScores]) -> None:
-        """Record an outcome."""
         self._known[outcome.number] = (genes, outcome)
         self.add([to_optuna(self._space, genes, outcome, budgets_ms=self._budgets_ms)])
 
@@ -146,18 +145,15 @@ class Study:
         return sorted(found, key=lambda trial: int(trial.user_attrs["number"]))
 
     def keep_measurement(self, config: FasterNetConfig, latencies: Latencies) -> None:
-        """Record the latency of a network on each device."""
         record = {"latencies": latencies.as_json()}
         journal.append_record(self.folder / MEASUREMENTS, config, record)
         self.measurements[config] = latencies
 
     def keep_training(self, config: FasterNetConfig, training: Trained) -> None:
-        """Record how accurate a network is after a longer training."""
         append_training(self.folder, config, training)
         self.trainings.setdefault(config, {})[training.epochs] = training
 
     def keep_file(self, config: FasterNetConfig, backend: Backend, found: FileAccuracy) -> None:
-        """Record how accurate a network's file is."""
         append_file(self.folder, config, backend, found)
         self.files.setdefault(config, {})[backend] = found
 
@@ -169,7 +165,6 @@ class Study:
         ]
 
     def close(self) -> None:
-        """Let another process have the folder."""
         if self._lock:
             self._lock.close()
 

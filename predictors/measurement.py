@@ -195,11 +195,8 @@ class Latencies:
     @property
     def source(self) -> Source:
         """Predicted if the latency on any device is."""
-        return (
-            "predicted"
-            if any(one.source == "predicted" for one in self.by_device.values())
-            else "measured"
-        )
+        sources = {one.source for one in self.by_device.values()}
+        return "predicted" if "predicted" in sources else "measured"
 
     @property
     def unstable(self) -> bool:

@@ -7,11 +7,10 @@ config that cannot be said like that is refused, never rounded.
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from difflib import get_close_matches
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from search_spaces.fasternet import FASTERNET, FasterNetConfig
+from search_spaces.fasternet import FasterNetConfig
 from search_spaces.io import one_line, short_repr
 
 VERSION = 1  # of our YAML, the value of its key `fasternas`
@@ -19,7 +18,7 @@ VERSION = 1  # of our YAML, the value of its key `fasternas`
 _FLOATS = ("partial_ratios", "expansions")
 _PER_STAGE = ("widths", "depths", *_FLOATS)
 
-# What both constructors take where nothing is said, and what else a FasterNetConfig can be.
+# What the authors' constructor takes where nothing is said, and what else a FasterNetConfig can be.
 _DEFAULTS = {
     "embed_dim": 96,
     "depths": (1, 2, 8, 2),
@@ -36,8 +35,6 @@ _AUTHORS_KEYS = (
     *_FIXED,
 )
 _AUTHORS_TRAINING = ("batch_size",)  # is no slip of the pen, although it looks like patch_size
-_TIMM_FIXED = {"merge_size": 2, "global_pool": "avg"}
-_TIMM_TRAINING = ("drop_rate", "drop_path_rate", "pconv_fw_type", "device", "dtype")
 
 
 def load_config(path: str | Path) -> FasterNetConfig:
@@ -111,7 +108,28 @@ def from_authors_yaml(given: Mapping[str, object]) -> FasterNetConfig:
     given = {"image_size": 224, "act_layer": "RELU", "norm_layer": "BN", **_DEFAULTS, **given}
     same = {"patch_stride": given["patch_size"], "patch_size2": 2, "patch_stride2": 2}
     _refuse_others(given, {**_FIXED, "norm_layer": "BN", **same})
-    return _from_uniform(given, _whole(given, "image_size"))
+    depths, ratio = _stages("depths", given["depths"]), given["mlp_ratio"]
+    stages = len(depths)
+    if type(ratio) not in (int, float) or not 0 < ratio < float("inf"):
+        raise ValueError(f"`mlp_ratio` must be a positive number, but got {short_repr(ratio)}.")
+    activation: Any = str(given["act_layer"]).lower()
+    if activation not in ("gelu", "relu"):
+        raise ValueError(
+            f"`act_layer` must be GELU or ReLU, but got {short_repr(given['act_layer'])}."
+        )
+    config = FasterNetConfig(
+        widths=tuple(_whole(given, "embed_dim") * 2**i for i in range(stages)),
+        depths=depths,
+        partial_ratios=(1 / _whole(given, "n_div"),) * stages,
+        expansions=(float(ratio),) * stages,
+        resolution=_whole(given, "image_size"),
+        stem_stride=_whole(given, "patch_size"),
+        head_width=_whole(given, "feature_dim"),
+        activation=activation,
+        classes=_whole(given, "num_classes"),
+    )
+    _refuse_rounding(config)
+    return config
 
 
 def to_authors_yaml(config: FasterNetConfig) -> dict[str, object]:
@@ -131,20 +149,6 @@ def to_authors_yaml(config: FasterNetConfig) -> dict[str, object]:
     }
 
 
-def from_timm(arguments: Mapping[str, object], *, resolution: int = 224) -> FasterNetConfig:
-    """Return the config of `timm.models.fasternet.FasterNet(**arguments)`.
-
-    `act_layer` may also be a string. The arguments do not say the `resolution`.
-    """
-    given = {"act_layer": "relu", "norm_layer": "BatchNorm2d", **_DEFAULTS, **arguments}
-    fixed = {**_FIXED, **_TIMM_FIXED, "norm_layer": "batchnorm2d"}
-    _refuse_unknown(given, (*_DEFAULTS, *fixed, "act_layer", *_TIMM_TRAINING))
-    given |= {"norm_layer": _layer_name(given["norm_layer"])}
-    given |= {name: _side(given[name]) for name in ("patch_size", "merge_size") if name in given}
-    _refuse_others(given, fixed)
-    return _from_uniform(given, resolution)
-
-
 def to_timm(config: FasterNetConfig) -> dict[str, object]:
     """Return the keyword arguments with which timm builds the config's network.
 
@@ -155,41 +159,6 @@ def to_timm(config: FasterNetConfig) -> dict[str, object]:
     from search_spaces.network import activation  # imports torch
 
     return {**uniform, "merge_size": 2, "act_layer": type(activation(config.activation))}
-
-
-def from_timm_name(name: str) -> FasterNetConfig:
-    """Return the config of a timm model such as `fasternet_t0` or `timm/fasternet_t0.in1k`."""
-    known = {f"fasternet_{size}": config for size, config in FASTERNET.items()}
-    model = name.rpartition("/")[2].partition(".")[0]
-    if model not in known:
-        raise ValueError(f"`name` must be one of {', '.join(known)}, but got {name!r}.")
-    return known[model]
-
-
-def _from_uniform(given: Mapping[str, Any], resolution: int) -> FasterNetConfig:
-    """Build the config from the keys that the authors and timm share."""
-    depths, ratio = _stages("depths", given["depths"]), given["mlp_ratio"]
-    stages = len(depths)
-    if type(ratio) not in (int, float) or not 0 < ratio < float("inf"):
-        raise ValueError(f"`mlp_ratio` must be a positive number, but got {short_repr(ratio)}.")
-    activation: Any = _layer_name(given["act_layer"])
-    if activation not in ("gelu", "relu"):
-        raise ValueError(
-            f"`act_layer` must be GELU or ReLU, but got {short_repr(given['act_layer'])}."
-        )
-    config = FasterNetConfig(
-        widths=tuple(_whole(given, "embed_dim") * 2**i for i in range(stages)),
-        depths=depths,
-        partial_ratios=(1 / _whole(given, "n_div"),) * stages,
-        expansions=(float(ratio),) * stages,
-        resolution=resolution,
-        stem_stride=_whole(given, "patch_size"),
-        head_width=_whole(given, "feature_dim"),
-        activation=activation,
-        classes=_whole(given, "num_classes"),
-    )
-    _refuse_rounding(config)
-    return config
 
 
 def _to_uniform(config: FasterNetConfig, target: str) -> dict[str, object]:
@@ -281,18 +250,3 @@ def _stages(name: str, values: object) -> tuple[Any, ...]:
             f"{short_repr(values)}."
         )
     return tuple(float(v) if name in _FLOATS and type(v) is int else v for v in values)
-
-
-def _side(value: object) -> object:
-    """The side of a square that may be given as a pair."""
-    if isinstance(value, tuple | list) and len(value) == 2 and value[0] == value[1]:
-        return value[0]
-    return value
-
-
-def _layer_name(layer: object) -> str:
-    """The lower-case name of a layer: a string, a class, or a partial that changes no result."""
-    if isinstance(layer, partial) and not layer.args and set(layer.keywords) <= {"inplace"}:
-        layer = layer.func
-    name = layer.__name__ if isinstance(layer, type) else layer
-    return (name if isinstance(name, str) else short_repr(name)).lower()

@@ -42,9 +42,6 @@ class Supernet(nn.Module):
 
     It is initialised from torch's global generator, as `build` does. Activation and stem stride
     are those of the config; the resolution is that of the images.
-
-    Args:
-        space: any space of `FasterNetConfig`.
     """
 
     def __init__(self, space: Space[FasterNetConfig]) -> None:

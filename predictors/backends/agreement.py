@@ -1,7 +1,7 @@
 """How far a written file agrees with torch, image by image."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -68,7 +68,7 @@ def check_on_noise(model: Model, file: Path, runtime: Runtime) -> None:
     try:
         run = runtime.module.run(model, file, runtime)
     except NotImplementedError:
-        run = runtime.module.run(model, file, runtime.in_fp32())
+        run = runtime.module.run(model, file, replace(runtime, precision="fp32"))
     assert run is not None  # what is timed computes something
     image = model.image()
     images = torch.cat([image, image.flip(-1)]) if model.batch == "dynamic" else image

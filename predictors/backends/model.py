@@ -223,18 +223,13 @@ def timm_model(name: str) -> Model:
     shape = (channels, int(size), int(size)) if size else (channels, *own)
 
     def build() -> Any:
-        options = {"img_size": int(size)} if size and _fixed(timm, base) else {}
+        fixed = size and pretrained and pretrained.fixed_input_size
+        options = {"img_size": int(size)} if fixed else {}
         network = timm.create_model(base, pretrained=False, exportable=True, **options)
         return timm.utils.reparameterize_model(network.eval())
 
     given = identity("timm", {"name": name, "version": timm.__version__})
     return _counted(Model(name=name, identity=given, shape=shape, build=build, batch="fixed"))
-
-
-def _fixed(timm: Any, name: str) -> bool:
-    """Whether a model is built for one image size."""
-    pretrained = timm.get_pretrained_cfg(name)
-    return bool(pretrained and pretrained.fixed_input_size)
 
 
 def _counted(model: Model) -> Model:

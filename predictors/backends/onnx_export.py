@@ -90,8 +90,6 @@ def _exported(model: Model) -> bytes:
 
 
 def _with_metadata(model: Model, content: bytes) -> bytes:
-    import onnx
-
     from search_spaces.formats import to_mapping
 
     given = model.checkpoint
@@ -157,7 +155,8 @@ def quantized(
         return model
     network = _with_own_initializers(given)
     taken = network.graph.input[0]
-    reader = _Reader(taken.name, _random(_batch(taken), shape) if images is None else images)
+    batch = taken.type.tensor_type.shape.dim[0].dim_value or 1  # it may be fixed
+    reader = _Reader(taken.name, _random(batch, shape) if images is None else images)
     with tempfile.TemporaryDirectory(prefix="fasternas-") as folder, _silence():
         file = Path(folder) / "network.onnx"
         quantize_static(
@@ -181,11 +180,6 @@ class _Reader:
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         return next(self._feeds, None)
-
-
-def _batch(taken: onnx.ValueInfoProto) -> int:
-    """One image, or as many as an input takes whose batch is fixed."""
-    return taken.type.tensor_type.shape.dim[0].dim_value or 1
 
 
 def _random(batch: int, shape: Sequence[int]) -> Iterator[Tensor]:

@@ -86,19 +86,6 @@ class Runtime:
         """The installed version; empty where it is not installed."""
         return installed_version(self.package)
 
-    @property
-    def board_packages(self) -> tuple[str, ...]:
-        """What a board needs to run networks."""
-        return ("numpy", self.package)
-
-    def in_fp32(self) -> "Runtime":
-        """Return it for what its files hold, without rounding."""
-        return replace(self, precision="fp32")
-
-    def check_installed(self) -> None:
-        """Refuse to run networks here with what is not installed here."""
-        self.require(self.package)
-
     def deploy(self, model: "Model", folder: Path) -> Path:
         """Write into a new folder the file that is timed: what `write` gives, in one file.
 

@@ -138,11 +138,8 @@ def survey(board: Board, *, load: bool = False) -> Board:
 
 def _with_facts(board: Board, facts: Mapping[str, Any]) -> Board:
     architecture, kernel = _word(facts["machine"]), _word(facts.get("kernel"))
-    return Board(
-        name=board.name,
-        ssh=board.ssh,
-        backend=board.backend,
-        cores=board.cores,
+    return replace(
+        board,
         architecture=architecture,
         machine=_word(facts["processor"]),
         version=_word(facts["runtime_version"]),
@@ -254,7 +251,7 @@ def with_runtime(board: Board) -> Board:
     found = survey(board, load=True)
     if found.version:
         return found
-    wanted = list(find_runtime(board.backend.runtime, board.backend.precision).board_packages)
+    wanted = ["numpy", board.package]
     try:
         with Connection(Address.parse(board.ssh).command()) as connection:
             try:

@@ -23,7 +23,7 @@ CUDA_COMMAND = ("env", "CUDA_DEVICE_ORDER=PCI_BUS_ID", *COMMAND)
 def open_cpu(name: str, backend: Backend, protocol: TimingProtocol) -> TimedDevice:
     """Open the processor of this machine."""
     found = find_runtime(backend.runtime, backend.precision)
-    found.check_installed()
+    found.require(found.package)
     cores = len(os.sched_getaffinity(0))
     if backend.threads > cores:
         raise ValueError(
@@ -48,7 +48,7 @@ def open_cuda(name: str, backend: Backend, protocol: TimingProtocol) -> TimedDev
             "`device` cuda must be an NVIDIA GPU of this machine, but nvidia-smi finds none. "
             "Install its driver, or use --device cpu."
         )
-    found.check_installed()
+    found.require(found.package)
     host = Host(command=CUDA_COMMAND, machine=gpu_name(), processor="cuda")
     return TimedDevice(name, host, backend, version=found.version, protocol=protocol)
 

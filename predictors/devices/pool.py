@@ -187,7 +187,7 @@ def in_groups(items: Sequence[Item], places: int, *, most: int) -> list[Sequence
 
 def _disagreements(seen: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
     """Name the boards that run a reference slower or faster than the middle one of them."""
-    lines = []
+    names, lines = {"t0": "T0", "small": "the small reference"}, []
     for reference, by_board in seen.items():
         typical = {board: median(ms) for board, ms in by_board.items()}
         middle_ms = median_low(typical.values())
@@ -195,18 +195,12 @@ def _disagreements(seen: Mapping[str, Mapping[str, Sequence[float]]]) -> list[st
         for board, ms in typical.items():
             if abs(ms / middle_ms - 1) > DISAGREEMENT:
                 lines.append(
-                    f"{board} runs {_spelled(reference)} {_compared(ms / middle_ms)} than "
-                    f"{middle}; all latencies are on one scale."
+                    f"{board} runs {names.get(reference, reference)} "
+                    f"{100 * abs(ms / middle_ms - 1):.0f} % "
+                    f"{'slower' if ms > middle_ms else 'faster'} than {middle}; all latencies are "
+                    "on one scale."
                 )
     return lines
-
-
-def _spelled(reference: str) -> str:
-    return {"t0": "T0", "small": "the small reference"}.get(reference, reference)
-
-
-def _compared(ratio: float) -> str:
-    return f"{100 * abs(ratio - 1):.0f} % {'slower' if ratio > 1 else 'faster'}"
 
 
 @dataclass(kw_only=True)

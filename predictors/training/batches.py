@@ -106,12 +106,7 @@ class Feed:
         return self.workers.pairs(count) if self.recipe.paired else self.workers.share(count)
 
     def _pixels(
-        self,
-        parts: Sequence[Numbers],
-        done: int,
-        epoch: int,
-        resolution: int,
-        rng: torch.Generator,
+        self, parts: Sequence[Numbers], done: int, epoch: int, resolution: int, rng: torch.Generator
     ) -> Iterator[Batch]:
         data, side = self.data, self.data.resolution
         flip = self.recipe.flip and data.symmetric

@@ -8,7 +8,6 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from random import Random
 from statistics import fmean
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,20 +20,21 @@ from predictors.cost import cost
 from predictors.data.datasets import ImageData, load_data
 from predictors.data.images import Images
 from predictors.training.batches import batches, calibration_images
-from predictors.training.checkpoint import Checkpoints, checkpointed_loop
+from predictors.training.checkpoint import (
+    Checkpoints,
+    checkpointed_loop,
+    read_checkpoint_file,
+)
 from predictors.training.evaluate import accuracy
 from predictors.training.recipe import SHORT, Recipe
 from predictors.training.trainer import Trainer
 from predictors.training.workers import Workers, device_of, share_layers, usable_device
-from search_spaces.checkpoint import inherit, read_weights
+from search_spaces.checkpoint import Checkpoint, inherit, read_weights
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.io import atomic_write
-from search_spaces.network import FasterNet
+from search_spaces.network import FasterNet, build
 from search_spaces.space import Space
 from search_spaces.supernet import Supernet
-
-if TYPE_CHECKING:
-    from search_spaces.checkpoint import Checkpoint
 
 SMALL_BATCHES = "images_at_once"  # a file that is there if memory was short
 
@@ -66,8 +66,6 @@ class TrainingEstimator:
 
     def __call__(self, config: FasterNetConfig) -> float:
         """Train as far as asked and return the accuracy."""
-        from predictors.training.checkpoint import checkpointed_loop, read_checkpoint_file
-
         checkpoints = self._checkpoints(config)
         if read_checkpoint_file(checkpoints.file) is None:
             checkpoints.file.unlink(missing_ok=True)
@@ -82,11 +80,8 @@ class TrainingEstimator:
             atomic_write(self.folder / SMALL_BATCHES, f"{micro_batch}\n")
         return trainer.rows[self.epochs - 1].accuracy
 
-    def checkpoint(self, config: FasterNetConfig) -> "Checkpoint":
+    def checkpoint(self, config: FasterNetConfig) -> Checkpoint:
         """Return the weights that were evaluated last, as far as the network was trained."""
-        from predictors.training.checkpoint import read_checkpoint_file
-        from search_spaces.checkpoint import Checkpoint
-
         content = read_checkpoint_file(self._checkpoints(config).file)
         if content is None:
             raise RuntimeError(
@@ -95,22 +90,14 @@ class TrainingEstimator:
             )
         return Checkpoint(config=config, weights=content["evaluated"])
 
-    def _trainer(self, config: FasterNetConfig) -> "Trainer":
-        import torch
-
-        from predictors.training.trainer import Trainer
-        from predictors.training.workers import usable_device
-        from search_spaces.network import build
-
+    def _trainer(self, config: FasterNetConfig) -> Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.recipe.seed)
             network = build(config)
         data = loaded(self.data, config.resolution)
         return Trainer(network, data, self.recipe, device=usable_device("auto"))
 
-    def _checkpoints(self, config: FasterNetConfig) -> "Checkpoints":
-        from predictors.training.checkpoint import Checkpoints
-
+    def _checkpoints(self, config: FasterNetConfig) -> Checkpoints:
         name = hashlib.sha256(" ".join(self._identity(config).values()).encode()).hexdigest()[:16]
         return Checkpoints(file=self.folder / f"{name}.pt")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.fasternet import FasterNetConfig
-from search_spaces.io import one_line, short_repr
+from search_spaces.io import one_line, read_mapping, short_repr, write_mapping
 
 VERSION = 1  # of our YAML, the value of its key `fasternas`
 
@@ -43,8 +43,6 @@ def load_config(path: str | Path) -> FasterNetConfig:
     Raises:
         ValueError: if the file does not hold a config; the message is one line that names it.
     """
-    from search_spaces.io import read_mapping  # imports yaml
-
     try:
         given = read_mapping(Path(path))
         theirs = "embed_dim" in given and "fasternas" not in given
@@ -58,8 +56,6 @@ def save_config(config: FasterNetConfig, path: str | Path, *, comment: str = "")
 
     Characters of the comment that YAML does not allow are written as Python escapes them.
     """
-    from search_spaces.io import write_mapping  # imports yaml
-
     write_mapping(Path(path), to_mapping(config), comment=comment)
 
 
@@ -97,7 +93,7 @@ def from_mapping(given: Mapping[str, object]) -> FasterNetConfig:
     return FasterNetConfig(**fields)
 
 
-def from_authors_yaml(given: Mapping[str, object]) -> FasterNetConfig:
+def from_authors_yaml(given: Mapping[str, Any]) -> FasterNetConfig:
     """Return the config that the keys of the authors' yaml files spell.
 
     `image_size` is the resolution. What is not about the architecture is passed over, as the

@@ -283,23 +283,13 @@ class DeviceCache:
 
     def put(self, model: Model, latency: Latency) -> None:
         """Cache a latency."""
-        Cache().put(
-            CacheEntry(latency=latency, network=model.identity, description=self.description)
-        )
+        entry = CacheEntry(latency=latency, network=model.identity, description=self.description)
+        Cache().put(entry)
 
     def reference_ms(self, reference: str, processes: Sequence[Sequence[float]]) -> float:
         """Return a reference's latency as kept, or, the first time, that of these blocks."""
-        setting, backend = self.setting, self.setting.backend
-        key: dict[str, str | int] = {
-            "machine": setting.machine,
-            "address": setting.address,
-            "cores": setting.cores,
-            "runtime": backend.runtime,
-            "version": setting.version,
-            "precision": backend.precision,
-            "threads": backend.threads,
-            "reference": reference,
-        }
+        key = {**asdict(self.setting), **asdict(self.setting.backend), "reference": reference}
+        del key["backend"], key["emulated"]
         return reference_latency(key, processes)
 
 
@@ -363,7 +353,10 @@ def open_recorded(
     asked = (runtime, precision, threads)
     fitting = [s for s in settings if _fits(s.backend, asked)]
     if not fitting:
-        kinds = ", ".join(dict.fromkeys(_spelled(s.backend) for s in settings))
+        backends = dict.fromkeys(s.backend for s in settings)
+        kinds = ", ".join(
+            f"{b.runtime} in {b.precision} on {threads_of(b.threads)}" for b in backends
+        )
         wanted = (
             f"{runtime or 'any'} in {precision or 'any'} on "
             f"{threads_of(threads) if threads else 'any'}"
@@ -384,7 +377,3 @@ def open_recorded(
 def _fits(backend: Backend, asked: tuple[str | None, str | None, int | None]) -> bool:
     own = (backend.runtime, backend.precision, backend.threads)
     return all(one in (None, other) for one, other in zip(asked, own, strict=True))
-
-
-def _spelled(backend: Backend) -> str:
-    return f"{backend.runtime} in {backend.precision} on {threads_of(backend.threads)}"

@@ -256,7 +256,7 @@ def resized(images: Tensor, side: int) -> Tensor:
 
 @dataclass(frozen=True)
 class PictureDataset:
-    """PictureDataset of a split by number, as torch's loader takes them.
+    """Pictures of a split by number, as torch's loader takes them.
 
     They are altered by `transform`, seeded by `place` (seed, epoch) if given, and are bytes, of
     which fewer than of floats pass from process to process.

@@ -2,7 +2,7 @@
 
 import textwrap
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -37,12 +37,8 @@ class Teacher:
         return divergence * self.temperature**2
 
 
-class _Opened(NamedTuple):
-    """A network, and the mean and deviation by which it wants its images normalised."""
-
-    network: nn.Module
-    mean: Tensor
-    std: Tensor
+# A network, and the mean and deviation by which it wants its images normalised.
+_Opened = tuple[nn.Module, tuple[float, ...], tuple[float, ...]]
 
 
 def open_teacher(recipe: Recipe, data: ImageData, device: torch.device) -> Teacher | None:
@@ -50,13 +46,13 @@ def open_teacher(recipe: Recipe, data: ImageData, device: torch.device) -> Teach
     if not recipe.teacher:
         return None
     if recipe.teacher_weights and is_checkpoint(recipe.teacher_weights):
-        opened = _from_checkpoint(recipe, data)
+        network, mean, std = _from_checkpoint(recipe, data)
     else:
-        opened = _from_timm(recipe, len(data.classes))
+        network, mean, std = _from_timm(recipe, len(data.classes))
     # x * s + m are pixels; (pixels - mean) / std is what the teacher wants: one step.
-    shift = (_planes(data.mean) - opened.mean) / opened.std
-    scale = _planes(data.std) / opened.std
-    network = opened.network.to(device).eval().requires_grad_(requires_grad=False)
+    shift = (_planes(data.mean) - _planes(mean)) / _planes(std)
+    scale = _planes(data.std) / _planes(std)
+    network = network.to(device).eval().requires_grad_(requires_grad=False)
     return Teacher(network, shift.to(device), scale.to(device), recipe.temperature)
 
 
@@ -73,8 +69,7 @@ def _from_checkpoint(recipe: Recipe, data: ImageData) -> _Opened:
             f"`teacher_weights` must tell the {len(data.classes)} classes of the data apart, but "
             f"{recipe.teacher_weights} tells others. Train it on these data first."
         )
-    mean, std = found.mean or data.mean, found.std or data.std
-    return _Opened(found.network(), _planes(mean), _planes(std))
+    return found.network(), found.mean or data.mean, found.std or data.std
 
 
 def _from_timm(recipe: Recipe, classes: int) -> _Opened:
@@ -90,7 +85,7 @@ def _from_timm(recipe: Recipe, classes: int) -> _Opened:
         )
     network = _of_file(recipe, classes) if recipe.teacher_weights else _published(recipe, classes)
     published = cast("dict[str, tuple[float, ...]]", network.pretrained_cfg)
-    return _Opened(network, _planes(published["mean"]), _planes(published["std"]))
+    return network, published["mean"], published["std"]
 
 
 def _of_file(recipe: Recipe, classes: int) -> nn.Module:

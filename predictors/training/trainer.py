@@ -193,7 +193,8 @@ class Trainer:
             except RuntimeError as error:
                 largest = max(len(labels) for _, labels in parts)
                 whole = self.recipe.mixes or self.micro_batches >= largest
-                if not _is_out_of_memory(error) or whole:
+                cpu = "can't allocate memory" in str(error)
+                if whole or not (cpu or isinstance(error, torch.OutOfMemoryError)):
                     raise
                 if self.workers.size > 1:  # the others would not know of more of them
                     raise MemoryError(_TOO_SMALL) from error
@@ -406,8 +407,3 @@ def _in_bfloat16(recipe: Recipe, device: torch.device) -> bool:
     if recipe.amp == "on" and not torch.cpu._is_avx512_bf16_supported():
         raise ValueError("`amp` must be auto or off here, but is on: this CPU has no bfloat16.")
     return recipe.amp == "on"
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether the GPU's memory is used up, or, as torch words it, the machine's."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

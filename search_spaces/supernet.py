@@ -28,7 +28,6 @@ from search_spaces.network import (
     Stage,
     Stem,
     build,
-    check_weights,
     initialise,
     recalibrate,
 )
@@ -69,7 +68,7 @@ class Supernet(nn.Module):
         """Run the config's network: images [n, 3, height, width] to logits [n, classes].
 
         In training, batch norms use the batch and keep no statistics. In evaluation they use the
-        shared statistics, which fit only the config whose weights were loaded last: score a
+        shared statistics, which fit only the config whose weights were copied in last: score a
         config of a trained supernet with `recalibrated`.
         """
         self.space.encode(config)
@@ -83,20 +82,14 @@ class Supernet(nn.Module):
 
     def weights_of(self, config: FasterNetConfig) -> dict[str, Tensor]:
         """Return a copy of the config's weights: the state dict of `build(config)`."""
+        self.space.encode(config)
+        own, stem = self.state_dict(), f"patch_embeds.{config.stem_stride}."
         return {
-            name: weight.clone(memory_format=torch.contiguous_format)
-            for name, weight in self._corners(config).items()
+            name: own[name.replace("patch_embed.", stem, 1)][tuple(map(slice, weight.shape))].clone(
+                memory_format=torch.contiguous_format
+            )
+            for name, weight in _undrawn(config).state_dict().items()
         }
-
-    def load_weights(self, config: FasterNetConfig, weights: Mapping[str, Tensor]) -> None:
-        """Put the weights of a config's network, or of timm's of that shape, into their places.
-
-        Batch-norm statistics are among them; every weight that the config does not use stays.
-        """
-        corners = self._corners(config)
-        check_weights(corners, weights)
-        for name, corner in corners.items():
-            corner.copy_(weights[name])
 
     def recalibrated(self, config: FasterNetConfig, batches: Iterable[Tensor]) -> FasterNet:
         """Return the config's network in evaluation mode, its batch norms calibrated anew.
@@ -111,15 +104,6 @@ class Supernet(nn.Module):
 
     def _stem(self, config: FasterNetConfig) -> Stem:
         return cast(Stem, self.patch_embeds[str(config.stem_stride)])
-
-    def _corners(self, config: FasterNetConfig) -> dict[str, Tensor]:
-        """The config's weights, under the names of `build(config)`, as views without gradient."""
-        self.space.encode(config)
-        own, stem = self.state_dict(), f"patch_embeds.{config.stem_stride}."
-        return {
-            name: own[name.replace("patch_embed.", stem, 1)][tuple(map(slice, weight.shape))]
-            for name, weight in _undrawn(config).state_dict().items()
-        }
 
 
 def _undrawn(config: FasterNetConfig) -> FasterNet:

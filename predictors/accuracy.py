@@ -178,6 +178,5 @@ def _inputs(space: AnySpace, configs: Sequence[object]) -> Array:
     if not len(configs) or not isinstance(configs[0], Layered):
         return genes
     found = costs(configs)
-    return np.column_stack(
-        [genes, np.log(found.macs), np.log(found.params), np.log(found.memory_bytes)]
-    )
+    logs = [np.log(c) for c in (found.macs, found.params, found.memory_bytes)]
+    return np.column_stack([genes, *logs])

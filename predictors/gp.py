@@ -117,9 +117,8 @@ def _negative_posterior(theta: Array, x: Array, y: Array) -> tuple[float, Array]
     ws = w * slope
     # sum_ij ws_ij (x_i - x_j)^2, expanded so that no [n, n, d] array is needed
     by_length = 2 * (ws.sum(1) @ scaled**2 - np.einsum("id,ij,jd->d", scaled, ws, scaled))
-    gradient = 0.5 * np.concatenate(
-        [by_length, [np.sum(w * signal * _matern(r)), noise * np.trace(w)]]
-    )
+    others = [np.sum(w * signal * _matern(r)), noise * np.trace(w)]
+    gradient = 0.5 * np.concatenate([by_length, others])
     deviations = np.array([_LENGTH[1]] * x.shape[1] + [_SIGNAL[1], _NOISE[1]])
     z = (theta - _prior_means(x.shape[1])) / deviations
     return float(value + 0.5 * z @ z), gradient + z / deviations

@@ -72,7 +72,8 @@ class Supernet(nn.Module):
         config of a trained supernet with `recalibrated`.
         """
         self.space.encode(config)
-        x = run_stem(images, self._stem(config), config.widths[0])
+        stem = cast(Stem, self.patch_embeds[str(config.stem_stride)])
+        x = run_stem(images, stem, config.widths[0])
         for stage, shape in zip(self.stages, stage_shapes(config), strict=False):
             x = run_stage(x, cast(Stage, stage), shape)
         x = run_conv(F.adaptive_avg_pool2d(x, 1), self.conv_head, config.head_width)
@@ -101,9 +102,6 @@ class Supernet(nn.Module):
         network.load_state_dict(self.weights_of(config), assign=True)
         recalibrate(network, batches)
         return network.eval()
-
-    def _stem(self, config: FasterNetConfig) -> Stem:
-        return cast(Stem, self.patch_embeds[str(config.stem_stride)])
 
 
 def _undrawn(config: FasterNetConfig) -> FasterNet:

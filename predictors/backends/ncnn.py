@@ -100,9 +100,8 @@ def compute(param: str, precision: str, *, outputs: int) -> None:
 
 def code(model: Model, file: Path, runtime: Runtime) -> str:
     """Return how the files are loaded, in Python."""
-    return (
-        f'net = ncnn.Net(); net.load_param("{file}"); net.load_model("{file.with_suffix(".bin")}")'
-    )
+    weights = file.with_suffix(".bin")
+    return f'net = ncnn.Net(); net.load_param("{file}"); net.load_model("{weights}")'
 
 
 def load(start: Start) -> list[Callable[[], object]]:

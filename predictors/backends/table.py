@@ -188,10 +188,7 @@ def installed_version(package: str) -> str:
 
 
 def _in_one_file(folder: Path, main: Path) -> Path:
-    """Return the main file, or, if there are several, all in a zip file without their times.
-
-    The same network gives the same bytes.
-    """
+    """Return the main file, or all in a zip file without their times: always the same bytes."""
     import zipfile
 
     files = sorted(folder.iterdir())

@@ -182,10 +182,8 @@ def load_idx(folder: Path, *, resolution: int | None) -> FoundImages:
     """
     given: dict[SplitName, tuple[ArrayLike, ArrayLike]] = {}
     for split, stem in _IDX.items():
-        files = [
-            _idx_file(folder, f"{stem}-{part}")
-            for part in ("images-idx3-ubyte", "labels-idx1-ubyte")
-        ]
+        parts = ("images-idx3-ubyte", "labels-idx1-ubyte")
+        files = [_idx_file(folder, f"{stem}-{part}") for part in parts]
         missing = [file.name for file in files if not file.is_file()]
         if missing and (split == "train" or len(missing) == 1):
             raise ValueError(

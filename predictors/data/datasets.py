@@ -278,10 +278,8 @@ def _columns(name: str, folder: str | None) -> dict[str, str]:
 
     declared = datasets.load_dataset_builder(name, cache_dir=folder).info.features or {}
     kinds = {type(feature).__name__: column for column, feature in reversed(declared.items())}
-    return {
-        "input_key": kinds.get("Image", "image"),
-        "target_key": kinds.get("ClassLabel", "label"),
-    }
+    image, label = kinds.get("Image", "image"), kinds.get("ClassLabel", "label")
+    return {"input_key": image, "target_key": label}
 
 
 def _hub_files(reader: Any, labels: NDArray[np.int64], name: str) -> PictureFiles:
@@ -299,8 +297,7 @@ def _hub_files(reader: Any, labels: NDArray[np.int64], name: str) -> PictureFile
 def _other_splits(present: Container[str]) -> Iterator[tuple[SplitName, str]]:
     """Our name and the set's own of the validation and the test split, where it has one."""
     names = ("validation", "valid", "val")
-    validation = next((name for name in names if name in present), None)
-    if validation is not None:
+    if validation := next((name for name in names if name in present), None):
         yield "validation", validation
     if "test" in present:
         yield "test", "test"

@@ -56,7 +56,6 @@ class Connection:
     """A running agent (see `agent/`), started by a command; ends with the `with` block.
 
     Its answers are JSON and nothing else: whatever a hostile machine says, it runs no code here.
-
     `answer_s` is the longest that a machine may take over one request.
     """
 
@@ -240,10 +239,8 @@ class Address:
             raise ValueError(
                 f"`ssh` must be an address such as ssh://pi@10.0.0.3:22, but got {text!r}."
             )
-        host = match["host"].strip("[]")
-        return cls(
-            host=host, user=match["user"], port=int(match["port"]) if match["port"] else None
-        )
+        port = int(match["port"]) if match["port"] else None
+        return cls(host=match["host"].strip("[]"), user=match["user"], port=port)
 
     def __str__(self) -> str:
         user = f"{self.user}@" if self.user else ""

@@ -282,10 +282,7 @@ class PictureDataset:
 def load_pictures(
     pictures: PictureDataset, numbers: Sequence[list[int]], *, loaders: int
 ) -> Iterator[Batch]:
-    """Yield batches of the pictures of these numbers, decoded by so many processes (0: here).
-
-    They are normalised here.
-    """
+    """Yield normalised batches of these pictures, decoded by so many processes (0: here)."""
     from torch.utils.data import DataLoader, Dataset
 
     mean, std = (

@@ -31,9 +31,8 @@ class Teacher:
         with torch.no_grad():
             taught = self.network(images * self.std + self.mean) / self.temperature
         learned = (logits / self.temperature).log_softmax(1)
-        divergence = F.kl_div(
-            learned, taught.log_softmax(1), log_target=True, reduction="batchmean"
-        )
+        taught = taught.log_softmax(1)
+        divergence = F.kl_div(learned, taught, log_target=True, reduction="batchmean")
         return divergence * self.temperature**2
 
 

@@ -95,10 +95,8 @@ class RealImages:
     def __call__(self, at_once: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield batches of validation images, spread evenly, and their labels."""
         chosen = _spread(self.data.validation, min(self.count, len(self.data.validation)))
-        for images, labels in evaluation_batches(
-            chosen, data=self.data, crop=self.crop, at_once=at_once
-        ):
-            yield images, labels if self.labelled else None
+        shown = evaluation_batches(chosen, data=self.data, crop=self.crop, at_once=at_once)
+        yield from ((images, labels if self.labelled else None) for images, labels in shown)
 
     def calibration_images(self, at_once: int) -> "CalibrationImages":
         """Return training images in whole batches."""
@@ -116,10 +114,8 @@ class CalibrationImages:
     def __iter__(self) -> Iterator[Tensor]:
         count = max(CALIBRATION_IMAGES // self.at_once, 1) * self.at_once
         chosen = _spread(self.data.train, count)
-        for images, _ in evaluation_batches(
-            chosen, data=self.data, crop=self.crop, at_once=self.at_once
-        ):
-            yield images
+        shown = evaluation_batches(chosen, data=self.data, crop=self.crop, at_once=self.at_once)
+        yield from (images for images, _ in shown)
 
 
 @dataclass(frozen=True, kw_only=True)

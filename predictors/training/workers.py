@@ -75,10 +75,7 @@ class Workers:
 
 
 def share_layers(network: nn.Module, workers: Workers, *, tracked: bool = True) -> None:
-    """Give a network batch norms and drop paths over all workers; the weights keep their names.
-
-    `tracked`: whether batch norms keep running statistics.
-    """
+    """Give a network batch norms and drop paths over all workers; the weights keep their names."""
     if workers.size == 1:
         return
     for module in list(network.modules()):
@@ -99,9 +96,8 @@ class WorkersBatchNorm(nn.Module):
 
     def __init__(self, norm: nn.BatchNorm2d, *, tracked: bool = True) -> None:
         super().__init__()
-        self.eps = norm.eps
-        self.momentum = norm.momentum or 0.0
-        self.tracked = tracked
+        self.eps, self.momentum = norm.eps, norm.momentum or 0.0
+        self.tracked = tracked  # whether it keeps running statistics
         self.weight, self.bias = norm.weight, norm.bias
         for name, buffer in norm.named_buffers():
             self.register_buffer(name, buffer)

@@ -65,7 +65,9 @@ def folded(network: nn.Module, image: Tensor) -> nn.Module:
             *(norm.eps, norm.weight, norm.bias),
         )
         parent, _, child = name.rpartition(".")
-        setattr(network.get_submodule(parent), child, _remainder(norm))
+        rest = list(norm.children())  # timm's have their activation in them
+        left = nn.Sequential(*rest) if rest else nn.Identity()
+        setattr(network.get_submodule(parent), child, left)
     return network
 
 
@@ -129,12 +131,6 @@ def _pairs(network: nn.Module, image: Tensor) -> Iterator[tuple[nn.Conv2d, str]]
             hook.remove()
     for conv, output in made:
         yield from ((conv, name) for name, given in taken if given is output)
-
-
-def _remainder(norm: nn.Module) -> nn.Module:
-    """What a norm does besides: nothing, or, for timm's, its activation."""
-    children = list(norm.children())
-    return nn.Sequential(*children) if children else nn.Identity()
 
 
 IMAGES = 4  # random ones that the ranges of activations are taken from

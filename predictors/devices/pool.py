@@ -19,7 +19,7 @@ from predictors.devices.boards import Board
 from predictors.devices.cache import reference_latency
 from predictors.devices.connection import PORT, Address, DeviceLostError
 from predictors.devices.device import Measures, Network
-from predictors.measurement import Backend, Latency, Reference, TimingProtocol
+from predictors.measurement import Backend, Latency, TimingProtocol
 
 DISAGREEMENT = 0.05  # between boards, in how fast they run a reference
 KIND: dict[str, Callable[[Board], object]] = {  # what boards of one kind share
@@ -110,17 +110,13 @@ class PooledDevice:
         groups = in_groups(networks, max(left, 1), most=self.protocol.group)
         tasks = [(group, repeats or self.protocol.repeats) for group in groups]
         for board, latencies in work_through(tasks, self._workers):
-            fresh = [one for one in latencies if not one.context.cached]
-            if fresh:
-                self._note(board, fresh[0].context.references)
+            fresh = [one.context.references for one in latencies if not one.context.cached]
+            for name, reference in fresh[0].items() if fresh else ():
+                self._now_ms.setdefault(name, {}).setdefault(board, []).append(reference.now_ms)
             yield from (self._on_one_scale(board, latency) for latency in latencies)
 
     def _time(self, board: Measures, task: tuple[Sequence[Network], int]) -> list[Latency]:
         return self._timers.get(board.name, time_here)(board, *task)
-
-    def _note(self, board: str, references: Mapping[str, Reference]) -> None:
-        for name, reference in references.items():
-            self._now_ms.setdefault(name, {}).setdefault(board, []).append(reference.now_ms)
 
     def _on_one_scale(self, board: str, latency: Latency) -> Latency:
         if not self._scale:
@@ -276,9 +272,6 @@ class _WorkQueue(Generic[Task, Result]):
         with worker.busy:  # it may still hold a task of an iteration that was given up
             while not worker.lost and (taken := self._take()) is not None:
                 self._work(worker, *taken)
-        self._leave(worker)
-
-    def _leave(self, worker: QueueWorker[Task, Result]) -> None:
         with self._changed:
             self._workers -= 1
             if worker.lost and not self._workers and self._error is None:

@@ -199,6 +199,7 @@ def recipe_for(
         steps = max(_STEPS, _SMALL_STEPS / epochs) if small else _STEPS
         largest = _BATCH_OF_LARGE if _is_large(size) else _BATCH
         batch_size = batch_size_for(images, steps=steps, largest=largest)
+    magnitude = round(_between(size, _MAGNITUDES))
     return Recipe(
         epochs=epochs,
         batch_size=batch_size,
@@ -206,7 +207,7 @@ def recipe_for(
         warmup=_rounded(max(_WARMUP, min(_LONGEST_WARMUP, 2 / epochs))),
         weight_decay=_between(size, _DECAYS),
         grad_clip=_grad_clip(size),
-        augment="" if small else _augment(size),
+        augment=f"rand-m{magnitude}-mstd0.5-inc1" if magnitude and not small else "",
         shift=epochs >= _LONG,
         mixup=_between(size, _MIXUPS),
         mixup_prob=min(1.0, epochs / _LONG),
@@ -366,11 +367,6 @@ def _named(name: str) -> float:
 
 def _between(size: float, values: Sequence[float]) -> float:
     return _rounded(float(np.interp(size, [_named(name) for name in _SIZES], values)))
-
-
-def _augment(size: float) -> str:
-    magnitude = round(_between(size, _MAGNITUDES))
-    return f"rand-m{magnitude}-mstd0.5-inc1" if magnitude else ""
 
 
 def _grad_clip(size: float) -> float:

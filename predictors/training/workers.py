@@ -123,13 +123,11 @@ class WorkersBatchNorm(nn.Module):
         mean = totals[:-1] / count
         variance = _sum(((x - mean.view(1, -1, 1, 1)) ** 2).sum((0, 2, 3))) / count
         if self.tracked:
-            self._track(mean.detach(), variance.detach() * count / (count - 1).clamp(min=1))
+            unbiased = variance.detach() * count / (count - 1).clamp(min=1)
+            self.running_mean.lerp_(mean.detach(), self.momentum)
+            self.running_var.lerp_(unbiased, self.momentum)
+            self.num_batches_tracked += 1
         return mean, variance
-
-    def _track(self, mean: Tensor, variance: Tensor) -> None:
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance, self.momentum)
-        self.num_batches_tracked += 1
 
 
 class WorkersDropPath(nn.Module):

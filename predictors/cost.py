@@ -113,9 +113,7 @@ def memory_bytes(layer: Layer) -> int:
 
 def _total(layers: Sequence[Layer]) -> Cost:
     macs = sum(layer.macs for layer in layers)
-    normalised = sum(
-        layer.repeat * layer.c_out * layer.out_positions for layer in layers if layer.norm
-    )
+    normalised = sum(n.repeat * n.c_out * n.out_positions for n in layers if n.norm)
     return Cost(
         macs=macs,
         macs_with_batch_norm=macs + 2 * normalised,

@@ -53,9 +53,8 @@ class Supernet(nn.Module):
         self.space = space
         largest = _largest(space)
         network = build(largest)
-        self.patch_embeds = nn.ModuleDict(
-            {str(s): Stem(3, largest.widths[0], s) for s in _choices(space, "stem_stride")}
-        )
+        strides = _choices(space, "stem_stride")
+        self.patch_embeds = nn.ModuleDict({str(s): Stem(3, largest.widths[0], s) for s in strides})
         self.stages = network.stages
         # Where spaces hold several numbers of stages, any of several stages may be the last.
         last_width = max(widths[-1] for widths in _tuples(space, "widths"))

@@ -146,10 +146,8 @@ def open_pool(
     """Open boards of one kind as one device of that name."""
     check_alike([replace(board, backend=backend) for board in boards])
     addresses = tuple(board.ssh for board in boards)
-    opened = [board.open(board.name, backend, protocol) for board in boards]
-    return PooledDevice(
-        name, [replace(board, pool=addresses) for board in opened], protocol=protocol
-    )
+    opened = [replace(b.open(b.name, backend, protocol), pool=addresses) for b in boards]
+    return PooledDevice(name, opened, protocol=protocol)
 
 
 def check_alike(boards: Sequence[Board]) -> None:

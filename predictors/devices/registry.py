@@ -1,7 +1,7 @@
 """How a device is found by its name."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from statistics import geometric_mean
 
 from predictors.backends.table import runtimes
@@ -84,9 +84,7 @@ def _timed(device: Device) -> Measures:
 
 def _open(name: str, backend: Backend, protocol: TimingProtocol) -> Device:
     if not _is_live(name):
-        recorded = open_recorded(
-            name, runtime=backend.runtime, precision=backend.precision, threads=backend.threads
-        )
+        recorded = open_recorded(name, **asdict(backend))
         if recorded is not None:
             return recorded
     parts = _parts(name)

@@ -70,10 +70,8 @@ class TrainingEstimator:
         if read_checkpoint_file(checkpoints.file) is None:
             checkpoints.file.unlink(missing_ok=True)
         trainer = self._trainer(config)
-        loop = checkpointed_loop(
-            trainer, checkpoints, identity=self._identity(config), epochs=self.epochs
-        )
-        for _ in loop:
+        identity = self._identity(config)
+        for _ in checkpointed_loop(trainer, checkpoints, identity=identity, epochs=self.epochs):
             pass
         if trainer.micro_batches > 1:
             micro_batch = max(self.recipe.batch_size // trainer.micro_batches, 1)

@@ -7,7 +7,6 @@ those, so latencies of different groups, and of runs on different days, are comp
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -314,19 +313,12 @@ def _rows(
         if subject.model.identity in kept:
             yield Row(subject=subject, latency=kept[subject.model.identity], done=True)
     waiting = [subject for subject in subjects if subject.model.identity not in kept]
-    with _made(folder):
+    made = make_folders(folder)  # before minutes are spent on what it could not hold
+    try:
         for row in _time_each(waiting, device, repeats):
             if row.latency is not None:
                 keep_measurement(folder, device.description, row.subject.model, row.latency)
             yield row
-
-
-@contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """Make a folder, before minutes are spent on what it could not hold; drop it if it is empty."""
-    made = make_folders(folder)
-    try:
-        yield
     finally:
         remove_empty(made)
 

@@ -262,11 +262,10 @@ def through_ray(devices: Devices, address: str | None) -> Iterator[Devices]:
         return
     boards = [b.name for pool in pools for b in pool.boards if b.name not in TAKEN]
     with joined(address, resources=boards) as ray:
-        yield {name: _in_tasks(ray, device) for name, device in devices.items()}
-
-
-def _in_tasks(ray: Any, device: Device) -> Device:
-    return device if device.source == "predicted" else _timed_in_tasks(ray, device)
+        yield {
+            name: device if device.source == "predicted" else _timed_in_tasks(ray, device)
+            for name, device in devices.items()
+        }
 
 
 def _timed_in_tasks(ray: Any, device: Measures) -> Measures:

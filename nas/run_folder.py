@@ -13,7 +13,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from nas.devices import Devices, device_facts, open_devices, recorded_devices, remarks
-from nas.estimators import CHECKPOINTS, SUPERNET_FILE, SUPERNET_FILE as SUPERNET
+from nas.estimators import CHECKPOINTS, SUPERNET_FILE
 from nas.pipeline import Run
 from nas.study import journal
 from nas.study.journal import RECORD, TRAININGS, Entry
@@ -42,9 +42,11 @@ def start_run(folder: Path, options: SearchOptions, *, fresh: bool = False) -> R
                 f"`out` must be a new folder, but {folder} holds a study. "
                 "Continue that one with --resume or name another folder."
             )
-        if (folder / SUPERNET).exists():
-            raise ValueError(f"`out` must be a new folder, but {folder} holds the {SUPERNET} of "
-                             "another study. Remove it or name another folder.")  # fmt: skip
+        if (folder / SUPERNET_FILE).exists():
+            raise ValueError(
+                f"`out` must be a new folder, but {folder} holds the {SUPERNET_FILE} of "
+                "another study. Remove it or name another folder."
+            )
         write_run(folder, {"options": options.as_json(), "machine": machine_facts(devices)})
         run = Run(folder, options, devices, lock=lock)
     except (OSError, RuntimeError, ValueError):
@@ -104,12 +106,15 @@ def _extended(kept: SearchOptions, options: SearchOptions, folder: Path) -> Sear
     for name, value in kept.spelled.items():
         given = options.spelled[name]
         if name != "trials" and given != value:
-            raise ValueError(f"`out` must hold this study, but the one in {folder} has {name} "
-                             f"{value}, not {given}. Only --trials may change, to more of them: "
-                             "name another folder.")  # fmt: skip
+            raise ValueError(
+                f"`out` must hold this study, but the one in {folder} has {name} {value}, not "
+                f"{given}. Only --trials may change, to more of them: name another folder."
+            )
     if options.trials < kept.trials:
-        raise ValueError(f"`trials` must be at least the {kept.trials} that the study in {folder} "
-                         f"has, but got {options.trials}. Leave it out.")  # fmt: skip
+        raise ValueError(
+            f"`trials` must be at least the {kept.trials} that the study in {folder} "
+            f"has, but got {options.trials}. Leave it out."
+        )
     return options
 
 
@@ -140,10 +145,12 @@ def machine_facts(devices: Devices) -> dict[str, Any]:
     """Return what is needed to know the machine and the software again."""
     packages = ("fasternas", "torch", "onnxruntime", "optuna", "ray", "numpy")
     return {
-        "devices": device_facts(devices), "platform": platform.platform(),
-        "python": platform.python_version(), "cores": os.cpu_count(),
+        "devices": device_facts(devices),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
         "versions": {package: version(package) for package in packages},
-    }  # fmt: skip
+    }
 
 
 def keep_remarks(run: Run) -> None:
@@ -157,7 +164,7 @@ def keep_remarks(run: Run) -> None:
 def give_up(run: Run) -> None:
     """Remove the files of a run that this command began and that found nothing, and its folders."""
     found = run.study.outcomes() or len(run.study.measurements) > NOTHING
-    trained = any((run.folder / name).exists() for name in (SUPERNET, CHECKPOINTS))
+    trained = any((run.folder / name).exists() for name in (SUPERNET_FILE, CHECKPOINTS))
     if found or trained or not run.begun:
         return
     for name in (RUN, TRIALS, MEASUREMENTS):

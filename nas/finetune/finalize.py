@@ -54,7 +54,8 @@ def finalize(
     images = RealImages(data=data, count=COMPARED_IMAGES, labelled=True, crop=checkpoint.crop)
     model = checkpoint_model(job.name, checkpoint, calibration_images=images.calibration_images(1))
     exports = list(export_each(model, find_formats(("onnx", _format(backend))), job.folder, images))
-    _refuse_refused(exports)
+    if refusal := next((export.refusal for export in exports if export.refusal), ""):
+        raise RuntimeError(refusal)
     deployed = exports[-1]
     assert deployed.agreement is not None  # of all but yaml
     best, found = best_epoch(read_table(job.folder)), cost(job.config)
@@ -120,12 +121,6 @@ def _is_whole(result: TrainingResult, folder: Path, backend: Backend) -> bool:
     """Whether all files are there, and the deployed one is of the format that the backend takes."""
     right = _format(result.backend) == _format(backend)
     return right and all((folder / name).exists() for name in result.files)
-
-
-def _refuse_refused(exports: Sequence[Export]) -> None:
-    for export in exports:
-        if export.refusal:
-            raise RuntimeError(export.refusal)
 
 
 def _evaluated(model: Model, deployed: Export, data: ImageData, device: torch.device) -> EvalResult:

@@ -24,10 +24,6 @@ def checked(predict: PredictLatency, space: AnySpace) -> PredictLatency:
     """Return the predictor with each of its answers checked, the first one now.
 
     Two configs are asked for, so that one value for many is found before an evaluation is spent.
-
-    Raises:
-        TypeError: if it does not return a Prediction.
-        ValueError: if a latency lacks, or is not positive and finite; later calls raise alike.
     """
 
     def predicted(configs: Sequence[object]) -> Prediction:
@@ -206,11 +202,7 @@ def all_genes(space: AnySpace) -> Iterator[Genes]:
 
 
 def check_budget(space: AnySpace, predict: PredictLatency, budget_ms: float, seed: int) -> None:
-    """Refuse a budget that no network of the space is predicted to meet.
-
-    Raises:
-        ValueError: naming the latency of the fastest.
-    """
+    """Refuse a budget that no network of the space is predicted to meet."""
     config = lowest(space, lambda configs: predict(configs).mean_ms, generator(seed, -1))
     upper_ms = float(predict([config]).high_ms[0])
     if upper_ms > budget_ms:

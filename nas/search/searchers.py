@@ -32,11 +32,7 @@ def open_searcher(
     predict: "PredictRatio | None",
     prior: AccuracyPrior | None = None,
 ) -> Searcher:
-    """Return a new searcher by name; `limited` says that there is a budget.
-
-    Raises:
-        ValueError: if there is none of that name, or its package is missing.
-    """
+    """Return a new searcher by name; `limited` says that there is a budget."""
     match name:
         case "guided":
             return GuidedSearcher(space, limited=limited, seed=seed, predict=predict, prior=prior)

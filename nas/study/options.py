@@ -35,16 +35,16 @@ class SearchOptions:
     classes: int | None = None  # None: the space's own
 
     def __post_init__(self) -> None:
-        if self.space not in SPACES:
-            raise ValueError(f"`space` must be one of {', '.join(SPACES)}, but got {self.space!r}.")
+        known = {"searcher": get_args(SearcherName), "accuracy": get_args(AccuracyOption)}
+        for name, names in {"space": tuple(SPACES), **known}.items():
+            value = getattr(self, name)
+            if value not in names:
+                raise ValueError(f"`{name}` must be one of {', '.join(names)}, but got {value!r}.")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"`seed` must be in 0..{2**31 - 1}, but got {self.seed}.")
-        for name in ("trials", "parallel"):
+        for name in ("trials", "parallel", "epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, but got {getattr(self, name)}.")
-        if self.searcher not in get_args(SearcherName):
-            raise ValueError(f"`searcher` must be one of {', '.join(get_args(SearcherName))}, but "
-                             f"got {self.searcher!r}.")  # fmt: skip
         self._check_accuracy()
         check_specs(self.devices)
         for device in self.devices:
@@ -58,21 +58,21 @@ class SearchOptions:
         return budgets_of(self.devices)
 
     def _check_accuracy(self) -> None:
-        if self.accuracy not in get_args(AccuracyOption):
-            raise ValueError(f"`accuracy` must be one of {', '.join(get_args(AccuracyOption))}, "
-                             f"but got {self.accuracy!r}.")  # fmt: skip
         if self.accuracy != "proxy" and not self.data:
-            raise ValueError(f"`data` must be given where `accuracy` is {self.accuracy}, but is "
-                             "not. Name a folder of images, or use --accuracy proxy.")  # fmt: skip
+            raise ValueError(
+                f"`data` must be given where `accuracy` is {self.accuracy}, but is "
+                "not. Name a folder of images, or use --accuracy proxy."
+            )
         if self.weights and self.accuracy != "supernet":
-            raise ValueError(f"`weights` must be left out where `accuracy` is {self.accuracy}, but "
-                             f"got {self.weights}. They are what a supernet begins with: "
-                             "--accuracy supernet.")  # fmt: skip
-        if self.epochs < 1:
-            raise ValueError(f"`epochs` must be at least 1, but got {self.epochs}.")
+            raise ValueError(
+                f"`weights` must be left out where `accuracy` is {self.accuracy}, but got "
+                f"{self.weights}. They are what a supernet begins with: --accuracy supernet."
+            )
         if unknown := set(self.progressive) - set(get_args(Fidelity)):
-            raise ValueError(f"`progressive` must be of {', '.join(get_args(Fidelity))}, but got "
-                             f"{min(unknown)!r}.")  # fmt: skip
+            raise ValueError(
+                f"`progressive` must be of {', '.join(get_args(Fidelity))}, but got "
+                f"{min(unknown)!r}."
+            )
 
     def open_space(self) -> Space[FasterNetConfig]:
         """Return the space with the fields that the options open, narrow or fix."""
@@ -81,8 +81,9 @@ class SearchOptions:
         for name in ("resolutions", "activations"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
-                raise ValueError(f"`{name[:-1]}` must be distinct values, but got "
-                                 f"{','.join(map(str, values))}.")  # fmt: skip
+                raise ValueError(
+                    f"`{name[:-1]}` must be distinct values, but got {','.join(map(str, values))}."
+                )
         if self.resolutions:
             changes["resolution"] = oneof(*sorted(self.resolutions))
         if self.activations:

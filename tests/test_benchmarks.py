@@ -151,7 +151,7 @@ def test_exported_files_are_compared_with_torch(
 ) -> None:
     exporters, tables = _benchmark("exporters"), _benchmark("readme_tables")
     monkeypatch.setattr(sys.modules["export_subjects"], "by_hand", lambda _: TINY)
-    monkeypatch.setattr("nas.finetune.export.CALIBRATION_IMAGES", 16)
+    monkeypatch.setattr("predictors.training.evaluate.CALIBRATION_IMAGES", 16)
     data, kept = _few_images(tmp_path / "few.npz"), tmp_path / "kept"
 
     def run(to: Sequence[str], *arguments: str) -> list[dict[str, Any]]:

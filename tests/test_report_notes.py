@@ -1,0 +1,70 @@
+"""What a report says under its table: backends, what files lost, short memory, failures."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from run_folders import OPTIONS, accuracy_of, make_run, measurement_of
+from specs import each, on
+
+from nas.estimators import CHECKPOINTS
+from nas.report.model import ReportModel
+from nas.run_folder import read_only_run
+from nas.study.journal import FileAccuracy, Trained, append_file, append_training
+from nas.study.store import Study
+from predictors.measurement import Backend
+from predictors.training.estimators import SMALL_BATCHES
+from search_spaces.fasternet import FasterNetConfig
+
+FP32, INT8 = Backend("onnxruntime"), Backend("onnxruntime", "int8")
+OF_TWO = replace(OPTIONS, devices=on("cpu", 2.0, FP32, INT8))
+
+
+def _timed_in_int8(folder: Path) -> list[FasterNetConfig]:
+    """Time every network of a run again, in eight bits."""
+    options = read_only_run(folder).options
+    study = Study(folder, options.open_space(), options.budgets_ms)
+    configs = [config for config, outcome in study.outcomes() if outcome.scores]
+    for config in configs:
+        latency = measurement_of(config).by_device["cpu"]
+        study.keep_measurement(config, each(replace(latency, backend=INT8)))
+    study.close()
+    return configs
+
+
+def test_a_choice_of_backends_and_what_files_lost_are_said(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", OF_TWO)
+    for i, config in enumerate(_timed_in_int8(tmp_path / "run")):
+        known = FileAccuracy(fp32_accuracy=accuracy_of(config), images=100, lost=0.5)
+        unknown = FileAccuracy(fp32_accuracy=accuracy_of(config), error="no room")
+        append_file(tmp_path / "run", config, INT8, unknown if i % 2 else known)
+    notes = "\n".join(ReportModel(read_only_run(tmp_path / "run")).notes)
+    assert "Each network is in the fastest of onnxruntime" in notes
+    assert "Accuracies in int8 are those of the files, which are -0.50 to " in notes
+    assert "could not be evaluated here and count as in fp32; the first: no room" in notes
+
+
+def test_what_eight_bits_cost_is_not_known_of_a_score(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", replace(OF_TWO, accuracy="proxy", data=""))
+    _timed_in_int8(tmp_path / "run")
+    notes = "\n".join(ReportModel(read_only_run(tmp_path / "run")).notes)
+    assert "is that of fp32; what int8 costs is not known before" in notes
+
+
+def test_short_memory_is_said(tmp_path: Path) -> None:
+    make_run(tmp_path / "run")
+    said = "batches were taken in pieces, of 32 images at the least"
+    assert said not in "\n".join(ReportModel(read_only_run(tmp_path / "run")).notes)
+    (tmp_path / "run" / CHECKPOINTS).mkdir()
+    (tmp_path / "run" / CHECKPOINTS / SMALL_BATCHES).write_text("32\n")
+    assert said in "\n".join(ReportModel(read_only_run(tmp_path / "run")).notes)
+
+
+def test_trainings_that_ended_without_an_accuracy_are_failures(tmp_path: Path) -> None:
+    make_run(tmp_path / "run")
+    trial = next(iter(read_only_run(tmp_path / "run").study.outcomes()))
+    append_training(
+        tmp_path / "run", trial[0], Trained(epochs=4, accuracy=None, error="the loss is nan")
+    )
+    failures = ReportModel(read_only_run(tmp_path / "run")).failures
+    found = [(f.what, f.reason, f.names) for f in failures if f.what == "longer training"]
+    assert found == [("longer training", "the loss is nan", ["0 at 4 epochs"])]

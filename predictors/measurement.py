@@ -115,7 +115,9 @@ class Context:
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """The latency of one network on one device: a median with its 95 % interval, in milliseconds.
+    """The latency of one network on one device, in milliseconds: a median with an interval.
+
+    The interval holds 95 % if it is measured, 90 % if it is predicted.
 
     `source` says whether a clock or a model of the device gave it. `unstable` is True where the
     sampling interval stayed wider than +-2 % until the time ran out. `samples_ms` are the raw

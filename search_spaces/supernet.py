@@ -4,7 +4,7 @@ A config's network is a corner of the largest one: the first channels, hidden un
 the corner [:c_p, :c_p] of each PConv's kernel, as in slimmable networks (arXiv 1812.08928) and
 once-for-all (arXiv 1908.09791). Only the stem is not sliced: each stem stride has one of its own.
 
-The functions at the end are the formulas of the modules in `search_spaces/blocks.py`, given that
+The functions at the end are the formulas of the modules in `search_spaces/network.py`, given that
 module at its largest. An input of c channels meets the leading c of the input channels of a weight;
 a slice is a view, so gradients reach it and nothing else. Batch norms normalise by the batch in
 training and leave the running statistics alone, which would be a mixture of those of all widths.

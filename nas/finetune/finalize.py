@@ -185,7 +185,7 @@ class Finalizer:
     def run(self, jobs: Sequence[Job]) -> Iterator[str]:
         """Export, evaluate and time; yield what is done next and what is to be known, in lines."""
         for job in jobs:
-            yield f"{job.name}: exporting and judging"
+            yield f"{job.name}: exporting and evaluating"
             self._finalize(job)
         done = [job for job in jobs if job.name in self.results]
         write_tables(done)  # timing may be interrupted

@@ -108,11 +108,10 @@ def from_authors_yaml(given: Mapping[str, Any]) -> FasterNetConfig:
     stages = len(depths)
     if type(ratio) not in (int, float) or not 0 < ratio < float("inf"):
         raise ValueError(f"`mlp_ratio` must be a positive number, but got {short_repr(ratio)}.")
-    activation: Any = str(given["act_layer"]).lower()
+    layer = given["act_layer"]
+    activation: Any = layer.lower() if isinstance(layer, str) else layer
     if activation not in ("gelu", "relu"):
-        raise ValueError(
-            f"`act_layer` must be GELU or ReLU, but got {short_repr(given['act_layer'])}."
-        )
+        raise ValueError(f"`act_layer` must be GELU or ReLU, but got {short_repr(layer)}.")
     config = FasterNetConfig(
         widths=tuple(_whole(given, "embed_dim") * 2**i for i in range(stages)),
         depths=depths,

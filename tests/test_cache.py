@@ -174,6 +174,11 @@ def _write_by_newer(cache: Cache) -> None:
         connection.execute("PRAGMA user_version = 3")
 
 
+def _write_by_older(cache: Cache) -> None:
+    with closing(sqlite3.connect(cache.path)) as connection:
+        connection.execute("PRAGMA user_version = 1")
+
+
 def _put_folder_there(cache: Cache) -> None:
     cache.path.unlink()
     cache.path.mkdir()
@@ -185,7 +190,8 @@ def _put_folder_there(cache: Cache) -> None:
         (_spoil, "must be a database of measurements .*not a database. Mend it or move it away"),
         (_cut_off, "must be a database of measurements .*malformed. Mend it or move it away"),
         (_put_folder_there, "must be a database of measurements .* Mend it or move it away"),
-        (_write_by_newer, "must be of version 2, but is of 3, .* Update fasternas"),
+        (_write_by_newer, "must be of version 2, but is of 3, .* Update fasternas, or move it"),
+        (_write_by_older, r"must be of version 2, but is of 1, .* wrote\. Move it away"),
     ],
 )
 def test_a_broken_store_stops_no_run_and_is_told_to_who_asks(

@@ -166,9 +166,10 @@ class Cache:
         try:
             yield
         except _OtherVersionError as error:
+            advice = "Update fasternas, or move" if int(str(error)) > VERSION else "Move"
             raise RuntimeError(
                 f"{self.path} must be of version {VERSION}, but is of {error}, which another "
-                "fasternas wrote. Update fasternas, or move it away."
+                f"fasternas wrote. {advice} it away."
             ) from None
         except (sqlite3.Error, OSError, ValueError) as error:
             raise RuntimeError(

@@ -14,7 +14,7 @@ wanted := $(shell cat constraints.txt pyproject.toml | cksum)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # tests that time must not share the cores with a type checker
-.PHONY: help setup check format fix lint types imports tests test-board wheel clean
+.PHONY: help setup check format fix lint types imports tests fuzz test-board wheel clean
 
 help:  ## say what each word does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ imports: setup  ## do packages import downwards only?
 
 tests: setup  ## pytest; more options by ARGS="-k pareto"
 	OMP_NUM_THREADS=1 '$(bin)/pytest' -n $(JOBS) --dist loadgroup $(ARGS)
+
+fuzz: setup  ## damaged files and answers, ten minutes of each kind; ARGS="-k onnx" for one
+	FASTERNAS_FUZZ_SECONDS=600 OMP_NUM_THREADS=1 '$(bin)/pytest' tests/test_fuzz.py $(ARGS)
 
 BOARD ?= $(HOME)/.cache/fasternas-board
 test-board: setup  ## time networks on an emulated ARM board behind sshd (root, Debian; minutes)

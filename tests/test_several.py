@@ -54,7 +54,7 @@ class Form:
         self.asked += 1
         for config in networks:
             if config.depths[0] not in self.takes_ms:
-                raise self.error(f"{self.precision} cannot do this")
+                raise self.error(f"{self.precision} cannot do depth {config.depths[0]}")
             ms = self.takes_ms[config.depths[0]]
             yield Latency(
                 median_ms=ms,
@@ -120,12 +120,33 @@ def test_a_form_that_can_do_nothing_is_left_out_for_good() -> None:
     asked = bf16.asked
     assert [precision for _, precision, _ in _told(device)] == ["fp32", "fp32"]
     assert bf16.asked == asked
-    assert device.remarks == ["Without openvino in bf16: bf16 cannot do this"]
+    assert device.remarks == ["Without openvino in bf16: bf16 cannot do depth 1"]
+
+
+def test_a_form_that_did_a_part_of_a_group_is_not_left_out_later() -> None:
+    int8 = Form(runtime="openvino", precision="int8", takes_ms={1: 0.5})
+    fp32 = Form(runtime="openvino", precision="fp32", takes_ms={1: 1.0, 4: 9.0})
+    device = MultiBackendDevice("cpu", [int8, fp32])
+    assert [precision for _, precision, _ in _told(device)] == ["int8", "fp32"]
+    assert _of(device.measure(LARGER)).precision == "fp32"  # which int8 cannot do
+    assert _of(device.measure(TINY)).precision == "int8"
+    assert device.remarks == []
+
+
+def test_the_error_is_that_of_the_network_which_no_form_can_do() -> None:
+    """And not that of another of its group, which one of them can do."""
+    third = replace(LARGER, depths=(2, 1))
+    devices = [
+        Form(runtime="openvino", precision="int8", takes_ms={2: 0.5}),
+        Form(runtime="openvino", precision="fp32", takes_ms={1: 1.0, 2: 1.0}),
+    ]
+    with pytest.raises(RuntimeError, match="int8 cannot do depth 4"):
+        list(MultiBackendDevice("cpu", devices).measure_each([TINY, third, LARGER]))
 
 
 def test_what_no_form_can_do_and_a_lost_machine_are_errors() -> None:
     neither = [Form(runtime="openvino", precision=p, takes_ms={1: 1.0}) for p in ("fp32", "int8")]
-    with pytest.raises(RuntimeError, match="fp32 cannot do this"):
+    with pytest.raises(RuntimeError, match="fp32 cannot do depth 4"):
         _told(MultiBackendDevice("cpu", neither))
     killed = Form(runtime="torch", precision="fp32", takes_ms={}, error=OverwhelmedError)
     whole = Form(runtime="onnxruntime", precision="fp32", takes_ms={1: 1.0, 4: 9.0})

@@ -8,6 +8,9 @@ from predictors.backends.table import find_runtime
 from predictors.devices.connection import DeviceLostError, OverwhelmedError
 from predictors.devices.device import Measures, Network
 from predictors.measurement import Backend, Latency, TimingProtocol
+from search_spaces.io import one_line
+
+Refusal = ValueError | RuntimeError  # why a backend cannot do a network
 
 
 @final
@@ -54,38 +57,31 @@ class MultiBackendDevice:
         """Yield the latency of each network in its fastest backend, in order."""
         for start in range(0, len(networks), self.protocol.group):
             group = networks[start : start + self.protocol.group]
-            errors: list[ValueError | RuntimeError] = []
-            asked = [i for i in range(len(self.devices)) if i not in self._refused]
-            columns = [self._timed(i, group, repeats, errors) for i in asked]
+            places = [i for i in range(len(self.devices)) if i not in self._refused]
+            columns = [self._timed(i, group, repeats) for i in places]
             for row in zip(*columns, strict=True):
-                latencies = [latency for latency in row if latency is not None]
+                latencies = [one for one in row if isinstance(one, Latency)]
                 if not latencies:
-                    raise errors[0]
+                    raise next(one for one in row if not isinstance(one, Latency))
                 fastest, *slower = _by_speed(latencies)
                 yield replace(fastest, slower=tuple(slower))
 
     def _timed(
-        self,
-        place: int,
-        group: Sequence[Network],
-        repeats: int | None,
-        errors: list[ValueError | RuntimeError],
-    ) -> Sequence[Latency | None]:
-        """Time a group, or, if it cannot be timed as a whole, one by one; None for what cannot."""
+        self, place: int, group: Sequence[Network], repeats: int | None
+    ) -> Sequence[Latency | Refusal]:
+        """Time a group, or, if it cannot be timed as a whole, one by one."""
         device = self.devices[place]
         try:
-            whole = list(device.measure_each(group, repeats=repeats))
+            found: list[Latency | Refusal] = [*device.measure_each(group, repeats=repeats)]
         except (ValueError, RuntimeError) as error:
             _raise_if_lost(error)
-            errors.append(error)
-            alone = [] if len(group) == 1 else [_alone(device, n, repeats) for n in group]
-            last = len(self._refused) + 1 == len(self.devices)
-            if any(alone) or place in self._begun or last:
-                return alone or [None]
-            self._refused[place] = " ".join(str(error).split())
-            return [None] * len(group)
-        self._begun.add(place)
-        return whole
+            found = [error] if len(group) == 1 else [_alone(device, n, repeats) for n in group]
+        timed_any = any(isinstance(one, Latency) for one in found)
+        if timed_any:
+            self._begun.add(place)
+        elif place not in self._begun and len(self._refused) + 1 < len(self.devices):
+            self._refused[place] = one_line(str(found[0]))
+        return found
 
 
 def backend_pairs(
@@ -117,12 +113,12 @@ def _pairs(runtime: str, precisions: Sequence[str], threads: int) -> list[Backen
     return found
 
 
-def _alone(device: Measures, network: Network, repeats: int | None) -> Latency | None:
+def _alone(device: Measures, network: Network, repeats: int | None) -> Latency | Refusal:
     try:
         return next(device.measure_each([network], repeats=repeats))
     except (ValueError, RuntimeError) as error:
         _raise_if_lost(error)
-        return None
+        return error
 
 
 def _raise_if_lost(error: Exception) -> None:

@@ -23,6 +23,7 @@ from search_spaces.checkpoint import Checkpoint, read_weights
 from search_spaces.fasternet import FASTERNET, Activation
 from search_spaces.formats import save_config
 from search_spaces.io import atomic_write
+from search_spaces.network import build
 from search_spaces.timm_models import import_timm
 
 ACTIVATIONS: tuple[Activation, ...] = ("relu", "gelu")
@@ -112,7 +113,8 @@ def trained_small(data: str, *, epochs: int, folder: Path) -> Iterator[Exported]
 
 def _t0(weights: Path, resolution: int, folder: Path) -> Checkpoint:
     """T0 as `fasternas export CONFIG --weights FILE` finds it, for as many classes as are there."""
-    classes = len(read_weights(weights)["classifier.weight"])
+    own = build(FASTERNET["t0"]).state_dict()
+    classes = len(read_weights(weights, own).weights["classifier.weight"])
     config = replace(FASTERNET["t0"], classes=classes, resolution=resolution)
     save_config(config, folder / "t0.yaml")
     checkpoint, _ = find_weights(str(folder / "t0.yaml"), weights=str(weights))

@@ -28,9 +28,11 @@ from predictors.training.estimators import (
     TrainingEstimator,
 )
 from predictors.training.recipe import SHORT, rungs
+from search_spaces.checkpoint import begin_with
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.network import build
 from search_spaces.space import Space
+from search_spaces.supernet import Supernet
 
 CHECKPOINTS = "trainings"  # the folder of the trainings in a run folder
 SUPERNET_FILE = "supernet.pt"  # in a run folder
@@ -139,11 +141,20 @@ def prepared(options: SearchOptions, *, automatic: bool, minutes: float | None =
                 f"{options.classes}. Leave it out."
             )
         options = replace(options, classes=len(data.classes))
-    remarks = data.remarks if data else ()
+    remarks = (*(data.remarks if data else ()), *_words_of_start(options))
     if not automatic:
         return Prepared(options=options, remarks=remarks)
     choice = auto_estimator(options, data, minutes=minutes)
     return Prepared(options=choice.options, remarks=(*remarks, f"auto took {choice.reason}."))
+
+
+def _words_of_start(options: SearchOptions) -> list[str]:
+    """Say how much of a supernet begins with the weights of a file, if one is given."""
+    if not options.weights:
+        return []
+    with torch.device("meta"):  # names and shapes are enough
+        supernet = Supernet(options.open_space())
+    return [f"The supernet: {begin_with(supernet, options.weights).words(options.weights)}"]
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,10 @@ run code. Weights of other networks, from files of torch too, start networks of 
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ from torch import Tensor, nn
 
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.formats import from_mapping, load_config, to_mapping
-from search_spaces.io import atomic_write, one_line, reason, short_repr
+from search_spaces.io import atomic_write, listed, one_line, reason, short_repr
 from search_spaces.network import FasterNet, build, check_weights
+from search_spaces.torch_file import read_torch_file
 
 KEY = "fasternas"  # the header's only one: of several the order, and so the file, would vary
 YAML = (".yaml", ".yml")
@@ -183,56 +186,193 @@ def _checked(header: Json, config: FasterNetConfig) -> Json:
     return {**found, "crop": float(crop)}
 
 
-_NESTED = ("state_dict_ema", "model_ema", "state_dict", "model", "network")  # as trainers save
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FileWeights:
+    """What a file has of a network's weights, under that network's names.
+
+    `left_over` are the names in the file of other weights beside them; `averaged` says whether the
+    file had the plain ones too, or other names for these, and these are the averages.
+    """
+
+    weights: Mapping[str, Tensor]
+    left_over: tuple[str, ...] = ()
+    averaged: bool = False
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Return the state dict in a `.safetensors` file, or in a checkpoint of torch.
+def read_weights(path: str | Path, own: Mapping[str, Tensor]) -> FileWeights:
+    """Return what a file has of a network's weights; `own` are the network's.
 
-    Of a trainer's checkpoint it is the averaged weights if there are any. Nothing in the file can
-    run code: a checkpoint that holds more than tensors and plain values is refused.
+    The file is one of safetensors or of torch, by whichever trainer: the weights may lie in other
+    containers, with whatever a trainer keeps beside them, and their names may begin with what all
+    of them share. They may be the names of FasterNet's authors. Of weights and their averages it
+    is the averages. Nothing in the file is run.
     """
     file = Path(path)
     with file.open("rb"):
         pass  # the readers' own errors do not all say what is missing
-    if file.suffix == ".safetensors":
-        try:
-            return load_file(file)
-        except SafetensorError as error:
-            raise _unreadable(file, error) from error
+    safe = file.suffix.lower() == ".safetensors"
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling raises whatever it likes
-        raise _unreadable(file, error) from error
-    return _state_dict(content, file)
+        found = load_file(file) if safe else read_torch_file(file)
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(
+            f"`weights` must be a safetensors file or a checkpoint of torch, but {file} cannot be "
+            f"read: {reason(error)}. Save a state dict with torch.save or safetensors."
+        ) from error
+    if not found:
+        raise ValueError(
+            f"`weights` must hold named tensors, but {file} holds none. Save a state dict with "
+            "torch.save or safetensors."
+        )
+    return _matched(found, own)
 
 
-def _state_dict(content: object, file: Path) -> dict[str, Tensor]:
-    if isinstance(content, Mapping):
-        for name in _NESTED:
-            if isinstance(content.get(name), Mapping):
-                return _state_dict(content[name], file)
-        tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)}
-        if tensors:
-            return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    raise ValueError(
-        f"`weights` must hold named tensors, but {file} holds none. Save a state dict with "
-        "torch.save or safetensors."
+# What trainers put around modules, which then is in the names of their weights.
+_WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+_AVERAGED = re.compile(r"(^|[._])(\w+_)?(ema|swa|avg|averag(e|ed|ing))(_\w+)?([._]|$)")
+_BESIDE = re.compile("optim|sched|scaler|callback|loops|rng")  # where a trainer keeps no weights
+
+
+def _matched(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> FileWeights:
+    """Find out what comes before the names: that with which the most of them are the network's."""
+    wanted = {*own, *map(_known_as, own)}
+    best: tuple[tuple[int, bool, int], dict[str, str], tuple[str, ...]] | None = None
+    for rename in (str, _from_authors, partial(_from_supernet, own=own)):
+        plain = {name: rename(_unwrapped(name, wanted)) for name in found}
+        for prefix, names in _by_prefix(plain, wanted).items():
+            rank = (len(names), _AVERAGED.search(prefix) is not None, -len(prefix))
+            if best is None or rank > best[0]:
+                used = set(names.values())
+                beside = [n for n in found if plain[n].startswith(prefix) and n not in used]
+                best = (rank, names, tuple(n for n in beside if prefix or not _BESIDE.match(n)))
+    if best is None:
+        return FileWeights(weights={}, left_over=tuple(found))
+    (_, averaged, _), names, left_over = best
+    return FileWeights(
+        weights={name: found[given] for name, given in names.items()},
+        left_over=tuple(name for name in left_over if found[name].ndim),  # counters are no weights
+        averaged=averaged,
     )
 
 
-def _unreadable(file: Path, error: Exception) -> ValueError:
-    return ValueError(
-        f"`weights` must be a safetensors file or a checkpoint of torch, but {file} cannot be "
-        f"read: {reason(error)[:100]}. Save it again."
+def _by_prefix(plain: Mapping[str, str], wanted: Collection[str]) -> dict[str, dict[str, str]]:
+    """The names in the file by those that are wanted, for each beginning of theirs."""
+    found: dict[str, dict[str, str]] = {}
+    for given, name in plain.items():
+        for begin in [0, *(match.end() for match in re.finditer(r"\.", name))]:
+            if name[begin:] in wanted:
+                found.setdefault(name[:begin], {}).setdefault(name[begin:], given)
+    return found
+
+
+def _unwrapped(name: str, wanted: Collection[str]) -> str:
+    kept = [part for part in name.split(".") if part not in _WRAPPERS]
+    return name if name in wanted else ".".join(kept)
+
+
+def _from_authors(name: str) -> str:
+    """The name in timm; to FasterNet's authors merging layers are stages."""
+    match = re.search(r"(^|\.)stages\.(\d+)\.(reduction|norm|blocks)\.", name)
+    if match is not None:
+        begin, stage, part = match.groups()
+        kept = part if part == "blocks" else f"downsample.{part}"
+        renamed = f"{begin}stages.{(int(stage) + 1) // 2}.{kept}."
+        return f"{name[: match.start()]}{renamed}{name[match.end() :]}"
+    name = re.sub(r"(^|\.)avgpool_pre_head\.1\.", r"\1conv_head.", name)
+    return re.sub(r"(^|\.)head\.(weight|bias)$", r"\1classifier.\2", name)
+
+
+def _from_supernet(name: str, own: Mapping[str, Tensor]) -> str:
+    """The name in a plain FasterNet; a supernet has a stem for each stride."""
+    stem = own.get("patch_embed.proj.weight")
+    return name if stem is None else name.replace(f"patch_embeds.{stem.shape[-1]}.", "patch_embed.")
+
+
+def weights_of(config: FasterNetConfig, path: str | Path) -> FasterNet:
+    """Build a config's network with all of the weights in a file.
+
+    Raises:
+        ValueError: if a weight is missing, left over or of another shape.
+    """
+    network = build(config)
+    found = read_weights(path, network.state_dict())
+    try:
+        load_all(network, found)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return network
+
+
+def load_all(network: nn.Module, found: FileWeights) -> None:
+    """Give a network of any kind the weights that a file has for it: all of them.
+
+    Raises:
+        ValueError: if a weight is missing, left over or of another shape.
+    """
+    own = network.state_dict()
+    counters = {name: weight for name, weight in own.items() if not weight.ndim}  # may be missing
+    given = {**counters, **found.weights}
+    check_weights(own, given, left_over=found.left_over)
+    network.load_state_dict(given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inherited:
+    """The share of a network's parameters that came over, and the names of those that are new."""
+
+    share: float
+    new: tuple[str, ...]
+    left_over: tuple[str, ...] = ()
+    averaged: bool = False
+
+    def words(self, file: str | Path) -> str:
+        """Say all of it in a line."""
+        averaged = " (its averaged weights)" if self.averaged else ""
+        said = f"{100 * self.share:.3g} % of the parameters begin as in {file}{averaged}"
+        new = f"; new are {listed(self.new)}" if self.new else ""
+        left_over = (
+            f"; left over in the file are {listed(self.left_over)}" if self.left_over else ""
+        )
+        return f"{said}{new}{left_over}."
+
+
+LEAST_SHARE = 0.1  # of the parameters, or else half of the weights
+
+
+def begin_with(network: nn.Module, path: str | Path) -> Inherited:
+    """Copy what fits from a file of weights; say how much that was, and what was left over.
+
+    Raises:
+        ValueError: if the file has little of the network, or weights that are no numbers.
+    """
+    found = read_weights(path, network.state_dict())
+    if not found.weights:
+        raise ValueError(
+            f"`weights` must be those of a FasterNet, but {path} has {len(found.left_over)} others "
+            f"({listed(found.left_over)}). Give a checkpoint of timm's fasternet_*, of FasterNet's "
+            "authors or of fasternas."
+        )
+    for name, weight in found.weights.items():
+        if weight.is_floating_point() and not weight.float().isfinite().all():
+            raise ValueError(
+                f"`weights` must be finite numbers, but {path} has others in {name}. Use an "
+                "earlier checkpoint."
+            )
+    inherited = replace(
+        inherit(network, found.weights), left_over=found.left_over, averaged=found.averaged
     )
+    if inherited.share < LEAST_SHARE and 2 * len(inherited.new) > len(network.state_dict()):
+        raise ValueError(
+            "`weights` must be much of the network, but with these "
+            f"{inherited.words(path).rstrip('.')}. Give those of a similar FasterNet."
+        )
+    return inherited
 
 
 _CLASSIFIER = "classifier."
 
 
-def inherit(network: nn.Module, weights: Mapping[str, Tensor]) -> float:
-    """Copy what fits into a FasterNet or a supernet; return the share of its parameters that did.
+def inherit(network: nn.Module, weights: Mapping[str, Tensor]) -> Inherited:
+    """Copy what fits into a FasterNet or a supernet; say the share of its parameters that did.
 
     `weights` are a state dict of `build(config)` or of timm's `fasternet_*`, of any shape. Kernels
     of another size stay as they are, and so does a classifier of other classes. As in slimmable
@@ -240,22 +380,18 @@ def inherit(network: nn.Module, weights: Mapping[str, Tensor]) -> float:
     what PConv convolves apart from the rest.
     """
     parameters = dict(network.named_parameters())
-    inherited = 0
+    inherited, new = 0, []
     with torch.no_grad():
         for name, own in network.state_dict().items():
-            given = weights.get(_known_as(name))
+            given = weights.get(name, weights.get(_known_as(name)))
             if given is None or not _fits(name, own, given):
+                new += [name] if own.ndim else []  # counters are no weights
                 continue
             corner = tuple(slice(min(sides)) for sides in zip(own.shape, given.shape, strict=True))
             own[corner].copy_(given[corner])
             inherited += own[corner].numel() if name in parameters else 0
-    if not inherited:
-        names = ", ".join(list(weights)[:3])
-        raise ValueError(
-            f"`weights` must be those of a FasterNet, but got {len(weights)} tensors ({names}). "
-            "Give a checkpoint of timm's fasternet_* or of fasternas."
-        )
-    return inherited / sum(parameter.numel() for parameter in parameters.values())
+    total = sum(parameter.numel() for parameter in parameters.values())
+    return Inherited(share=inherited / total, new=tuple(new))
 
 
 def _known_as(name: str) -> str:

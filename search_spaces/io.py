@@ -57,6 +57,13 @@ def short_repr(value: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
+def listed(names: Sequence[str]) -> str:
+    """Return the first names as they may be shown, and how many more there are."""
+    shown = [name if name.isprintable() and len(name) < 99 else short_repr(name) for name in names]
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(shown[:3])}{more}"
+
+
 def one_line(error: BaseException | str) -> str:
     """Return the text of an error in one line; its class where it has no text."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -3,13 +3,14 @@
 The submodules bear timm's names, so that weights go both ways without renaming.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from search_spaces.fasternet import Activation, FasterNetConfig
+from search_spaces.io import listed
 
 _ACTIVATIONS: dict[Activation, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
 
@@ -150,19 +151,32 @@ def from_timm_weights(config: FasterNetConfig, weights: Mapping[str, Tensor]) ->
     return network
 
 
-def check_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+def check_weights(
+    own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, left_over: Sequence[str] = ()
+) -> None:
     """Refuse weights for a network whose own weights have other names or shapes.
+
+    `left_over` are further names that were given.
 
     Raises:
         ValueError: if a weight is missing, left over or of another shape.
     """
-    for name in own.keys() | weights.keys():
-        have, want = (tuple(w[name].shape) if name in w else None for w in (weights, own))
-        if have != want:
-            raise ValueError(
-                f"The weight {name!r} must have shape {want} for this config, but "
-                f"got {have}. Use the config of these weights."
-            )
+    other = [
+        f"{name} {tuple(weights[name].shape)} for {tuple(weight.shape)}"
+        for name, weight in own.items()
+        if name in weights and weights[name].shape != weight.shape
+    ]
+    found = {
+        "missing": [name for name in own if name not in weights],
+        "left over": [*(name for name in weights if name not in own), *left_over],
+        "of another shape": other,
+    }
+    wrong = [f"{len(names)} {what} ({listed(names)})" for what, names in found.items() if names]
+    if wrong:
+        raise ValueError(
+            f"The weights must be the {len(own)} of this config, but there are "
+            f"{', '.join(wrong)}. Use the config of these weights."
+        )
 
 
 def to_timm_weights(network: FasterNet) -> dict[str, Tensor]:

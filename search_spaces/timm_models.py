@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.library import Library
 from torch.utils.checkpoint import checkpoint as recomputed
 
-from search_spaces.checkpoint import Checkpoint, is_checkpoint, read_checkpoint, read_weights
+from search_spaces.checkpoint import Checkpoint, is_checkpoint, read_checkpoint, weights_of
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.formats import from_mapping, load_config
 from search_spaces.io import short_repr
-from search_spaces.network import FasterNet, build, from_timm_weights, initialise, strides
+from search_spaces.network import FasterNet, build, initialise, strides
 
 # The declarations live as long as the Library objects, hence the module-level list.
 _declared: list[Library] = []
@@ -263,8 +263,7 @@ def _found(config: Config | None, checkpoint: str | Path | None) -> Checkpoint:
                 "it out."
             )
         return found
-    weights = from_timm_weights(wanted, read_weights(checkpoint)).state_dict()
-    return Checkpoint(config=wanted, weights=weights)
+    return Checkpoint(config=wanted, weights=weights_of(wanted, checkpoint).state_dict())
 
 
 def _refuse_other(name: str, given: object, wanted: object) -> None:

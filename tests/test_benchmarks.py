@@ -17,7 +17,6 @@ from networks import TINY
 
 from nas.bench import plain_name
 from predictors.devices.registry import open_device
-from search_spaces.checkpoint import read_weights
 from search_spaces.formats import save_config
 from search_spaces.network import build
 
@@ -206,7 +205,7 @@ def test_timms_training_goes_on_where_it_was_cut_off(
     whole, cut, keep = tmp_path / "whole", tmp_path / "cut", subjects._keep
     whole.mkdir()
     cut.mkdir()
-    expected = read_weights(subjects.train_timms(short, whole))
+    expected = torch.load(subjects.train_timms(short, whole))
 
     def kept_and_cut_off(content: dict[str, Any], path: Path) -> None:
         keep(content, path)
@@ -216,7 +215,7 @@ def test_timms_training_goes_on_where_it_was_cut_off(
     with pytest.raises(KeyboardInterrupt):
         subjects.train_timms(short, cut)
     monkeypatch.setattr(subjects, "_keep", keep)
-    found = read_weights(subjects.train_timms(short, cut))
+    found = torch.load(subjects.train_timms(short, cut))
     assert all(torch.equal(found[name], weight) for name, weight in expected.items())
     (file,) = cut.iterdir()
     assert re.fullmatch(r"fasternet_t0-few-[0-9a-f]{8}-32px-2-epochs\.pth", file.name)

@@ -1,18 +1,23 @@
 """What `--accuracy auto` chooses, and why."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from specs import on
 
 from nas.cli.main import main
-from nas.estimators import MOST, auto_estimator, epoch_seconds
+from nas.estimators import MOST, auto_estimator, epoch_seconds, prepared
 from nas.study.options import SearchOptions
 from predictors.data.datasets import ImageData, load_data
+from search_spaces.fasternet import FASTERNET
+from search_spaces.network import build
 
 OPTIONS = SearchOptions(devices=on("arm", 1.0), space="fasternet-32", data="digits",
                         accuracy="train", epochs=8, trials=36, classes=10)  # fmt: skip
+T0 = build(replace(FASTERNET["t0"], resolution=32))
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +53,20 @@ def test_more_time_buys_more(
 
 def test_a_machine_is_timed_by_some_steps(digits: ImageData) -> None:
     assert epoch_seconds(OPTIONS, digits) > 0
+
+
+def test_it_is_said_with_what_a_supernet_begins(tmp_path: Path) -> None:
+    file = tmp_path / "t0.pth"
+    torch.save({"state_dict": {f"model.{k}": w for k, w in T0.state_dict().items()}}, file)
+    options = replace(OPTIONS, accuracy="supernet", weights=str(file))
+    (*_, said) = prepared(options, automatic=False).remarks
+    assert re.fullmatch(
+        rf"The supernet: [\d.]+ % of the parameters begin as in {file}; new are patch_embeds\.1\."
+        r"proj\.weight, .* and \d+ more\.", said,
+    )  # fmt: skip
+    torch.save({"fc.weight": torch.ones(3)}, file)
+    with pytest.raises(ValueError, match="`weights` must be those of a FasterNet, but "):
+        prepared(options, automatic=False)
 
 
 @pytest.mark.parametrize("words", [(), ("--accuracy", "proxy")])

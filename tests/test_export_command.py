@@ -120,7 +120,7 @@ def test_weights_are_given_beside_a_config(trained: Path, tmp_path: Path, capsys
     ) in said[1]
     _refused(["export", "t0", "--weights", trained], "holds another config", capsys)
     _refused(["export", "t0", "--weights", tmp_path / "plain.safetensors"],
-             "for this config, but got", capsys)  # fmt: skip
+             "plain.safetensors: The weights must be the ", capsys)  # fmt: skip
     _refused(["export", trained, "--weights", trained], "`weights` must be left out for", capsys)
 
 

@@ -1,5 +1,8 @@
 """A network that begins with the weights of another."""
 
+import argparse
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,9 +11,20 @@ import pytest
 import torch
 from networks import IRREGULAR, TINY
 from safetensors.torch import save_file
+from torch import Tensor, nn
 
-from search_spaces.checkpoint import inherit, read_weights
-from search_spaces.fasternet import FASTERNET
+from predictors.backends.model import checkpoint_model
+from predictors.backends.table import formats
+from search_spaces.checkpoint import (
+    Checkpoint,
+    Inherited,
+    begin_with,
+    inherit,
+    load_all,
+    read_weights,
+    weights_of,
+)
+from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.network import build
 from search_spaces.space import Space, oneof
 from search_spaces.supernet import Supernet
@@ -24,7 +38,7 @@ def test_of_the_same_shape_it_is_the_same_network() -> None:
     parent, child = build(IRREGULAR).eval(), build(IRREGULAR).eval()
     images = torch.randn(2, 3, 48, 48)
     assert not torch.equal(parent(images), child(images))
-    assert inherit(child, parent.state_dict()) == 1.0
+    assert inherit(child, parent.state_dict()) == Inherited(share=1.0, new=())
     assert torch.equal(parent(images), child(images))
 
 
@@ -32,7 +46,7 @@ def test_a_corner_of_each_weight_comes_over_and_the_rest_stays() -> None:
     torch.manual_seed(0)
     parent, child = build(TINY), build(WIDER)
     before = {name: weight.clone() for name, weight in child.state_dict().items()}
-    share = inherit(child, parent.state_dict())
+    share = inherit(child, parent.state_dict()).share
     own, given = child.state_dict(), parent.state_dict()
     kernel = "stages.0.blocks.0.spatial_mixing.partial_conv3.weight"
     assert torch.equal(own[kernel][:4, :4], given[kernel])
@@ -50,41 +64,219 @@ def test_a_supernet_scores_a_timm_network_as_timm_does() -> None:
     fields: dict[str, Any] = {name: getattr(t0, name) for name in t0.__dataclass_fields__}
     widths = oneof(t0.widths, (48, 96, 192, 384))
     supernet = Supernet(Space(type(t0), **fields | {"widths": widths})).eval()
-    assert 0 < inherit(supernet, parent.state_dict()) < 1
+    assert 0 < inherit(supernet, parent.state_dict()).share < 1
     images = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
         assert torch.allclose(supernet(images, t0), parent(images), atol=1e-5)
 
 
-def test_weights_of_something_else_change_nothing() -> None:
+Weights = dict[str, Tensor]
+
+
+def authors_names(weights: Weights) -> Weights:
+    """Name weights as FasterNet's authors do: merging layers are the odd stages."""
+    named = {}
+    for name, weight in weights.items():
+        begin, stage, part, *rest = [*name.split("."), "", ""]
+        if begin == "stages":
+            merging = part == "downsample"
+            part = ".".join(filter(None, rest if merging else [part, *rest]))
+            named[f"stages.{2 * int(stage) - merging}.{part}"] = weight
+        else:
+            name = name.replace("conv_head.", "avgpool_pre_head.1.")
+            named[name.replace("classifier.", "head.")] = weight
+    return named
+
+
+def test_the_authors_checkpoint_begins_the_whole_network(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    parent, child = import_timm().create_model("fasternet_t0").eval(), build(FASTERNET["t0"]).eval()
+    weights = authors_names(parent.state_dict())
+    assert {"stages.5.norm.weight", "avgpool_pre_head.1.weight", "head.bias"} < weights.keys()
+    file = tmp_path / "fasternet_t0-epoch=281-val_acc1=71.9180.pth"
+    torch.save(weights, file)
+    inherited = begin_with(child, file)
+    assert inherited == Inherited(share=1.0, new=())
+    assert inherited.words("t0.pth") == "100 % of the parameters begin as in t0.pth."
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.allclose(child(images), parent(images), atol=1e-5)
+
+
+class Ran:
+    """What a pickle calls: it would leave a file."""
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        import os
+
+        return os.system, ("touch ran",)
+
+
+def prefixed(weights: Weights, *prefixes: str) -> Weights:
+    return {f"{prefix}{k}": w for prefix in prefixes for k, w in weights.items()}
+
+
+NAMESPACE = argparse.Namespace(model="fasternet_t0", hook=Ran(), file=Path("x"))
+TRAINERS: dict[str, Callable[[Weights, Weights], object]] = {
+    "timm": lambda w, e: {
+        "epoch": 3,
+        "args": NAMESPACE,
+        "optimizer": {"state": {0: e}},
+        "state_dict": w,
+    },
+    "timm with EMA": lambda w, e: {"args": NAMESPACE, "state_dict": w, "state_dict_ema": e},
+    "timm's EMA alone": lambda w, e: {"state_dict_ema": prefixed(e, "module.")},
+    "Lightning": lambda w, e: {
+        "state_dict": {**prefixed(w, "model."), "loss.weight": e["patch_embed.norm.weight"]},
+        "hyper_parameters": defaultdict(list),
+        "callbacks": {"x": Ran()},
+    },
+    "Lightning with EMA": lambda w, e: {
+        "state_dict": {**prefixed(w, "model."), **prefixed(e, "ema_model.module.")}
+    },
+    "torch.compile": lambda w, e: prefixed(w, "_orig_mod."),
+    "DDP of torch.compile": lambda w, e: {"model": prefixed(w, "module._orig_mod.")},
+    "torch.compile of DDP": lambda w, e: {"model_state_dict": prefixed(w, "_orig_mod.module.")},
+    "FSDP": lambda w, e: {k.replace("mlp.", "_fsdp_wrapped_module.mlp."): v for k, v in w.items()},
+    "AveragedModel": lambda w, e: {"n_averaged": torch.tensor(3), **prefixed(w, "module.")},
+    "MMPreTrain": lambda w, e: {
+        "meta": Ran(),
+        "state_dict": prefixed(authors_names(w), "backbone."),
+    },
+    "Accelerate": lambda w, e: {"net": {"ema": prefixed(e, "module."), "raw": w, "step": 3}},
+    "in half precision": lambda w, e: {k: v.bfloat16() if v.ndim else v for k, v in w.items()},
+}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"_use_new_zipfile_serialization": False}, {"pickle_protocol": 4}],
+    ids=["zip", "legacy", "protocol 4"],
+)
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_checkpoints_of_other_trainers_are_read(
+    trainer: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
     network = build(TINY)
-    before = {name: weight.clone() for name, weight in network.state_dict().items()}
-    with pytest.raises(ValueError, match=r"those of a FasterNet, but got 1 tensors \(fc\.weight"):
-        inherit(network, {"fc.weight": torch.zeros(3, 3)})
-    assert all(torch.equal(w, before[n]) for n, w in network.state_dict().items())
+    plain, averaged = (
+        {k: w.clone() for k, w in build(TINY).state_dict().items()} for _ in range(2)
+    )
+    torch.save(TRAINERS[trainer](plain, averaged), "weights.pth", **options)
+    found = read_weights("weights.pth", network.state_dict())
+    assert found.averaged == ("EMA" in trainer or trainer == "Accelerate")
+    expected = averaged if found.averaged else plain
+    assert found.weights.keys() == expected.keys()
+    assert all(
+        torch.allclose(found.weights[k].float(), expected[k].float(), atol=1e-3) for k in expected
+    )
+    assert begin_with(network, "weights.pth").share == 1.0
+    assert [file.name for file in tmp_path.iterdir()] == ["weights.pth"]  # nothing has run
 
 
-def test_weights_are_read_from_files_of_either_kind(tmp_path: Path) -> None:
+def test_a_module_that_was_saved_whole_is_read(tmp_path: Path) -> None:
+    parent = build(TINY)
+    torch.save({"ema": None, "model": nn.DataParallel(parent)}, tmp_path / "whole.pt")
+    child = build(TINY)
+    assert begin_with(child, tmp_path / "whole.pt").share == 1.0
+    assert torch.equal(child.classifier.weight, parent.classifier.weight)
+
+
+def test_what_is_new_and_what_is_left_over_is_said(tmp_path: Path) -> None:
+    weights = {k: w for k, w in build(TINY).state_dict().items() if "conv_head" not in k}
+    torch.save({**weights, "neck.\x1b[1m.weight": torch.ones(3)}, tmp_path / "w.pth")
+    inherited = begin_with(build(replace(TINY, classes=7)), tmp_path / "w.pth")
+    words = inherited.words("w.pth")
+    assert words.endswith(
+        "% of the parameters begin as in w.pth; new are conv_head.weight, classifier.weight, "
+        "classifier.bias; left over in the file are 'neck.\\x1b[1m.weight'."
+    )
+    assert 0.3 < inherited.share < 0.9
+    message = (
+        r"w\.pth: The weights must .* are 1 missing \(conv_head\.weight\), 1 left over \('neck"
+    )
+    with pytest.raises(ValueError, match=message):
+        weights_of(TINY, tmp_path / "w.pth")
+
+
+def test_older_files_count_no_batches(tmp_path: Path) -> None:
+    network = build(TINY)
+    weights = {k: w for k, w in network.state_dict().items() if w.ndim}
+    torch.save(weights, tmp_path / "w.pth")
+    found = weights_of(TINY, tmp_path / "w.pth")
+    assert torch.equal(found.classifier.weight, network.classifier.weight)
+    load_all(network, read_weights(tmp_path / "w.pth", network.state_dict()))
+
+
+def test_a_small_share_is_refused(tmp_path: Path) -> None:
+    stem = {k: w for k, w in build(FASTERNET["t0"]).state_dict().items() if "patch_embed" in k}
+    torch.save({**stem, "head.fc.weight": torch.ones(3, 3)}, tmp_path / "stem.pth")
+    network = build(FASTERNET["t0"])
+    message = (
+        r"must be much of the network, but with these 0\.0512 % of the parameters begin as in "
+        r".*stem\.pth; new are stages\.0\..* and 106 more; left over in the file are head"
+    )
+    with pytest.raises(ValueError, match=message):
+        begin_with(network, tmp_path / "stem.pth")
+    t0 = save(FASTERNET["t0"], tmp_path)
+    assert 0.03 < begin_with(build(FASTERNET["m"]), t0).share < 0.1  # of half of its blocks a part
+
+
+def save(config: FasterNetConfig, folder: Path) -> Path:
+    torch.save(build(config).state_dict(), folder / "w.pth")
+    return folder / "w.pth"
+
+
+def test_weights_of_something_else_are_refused(tmp_path: Path) -> None:
+    torch.save({"fc.weight": torch.zeros(3, 3)}, tmp_path / "w.pth")
+    message = r"those of a FasterNet, but .*w\.pth has 1 others \(fc\.weight\)\. Give a checkpoint"
+    with pytest.raises(ValueError, match=message):
+        begin_with(build(TINY), tmp_path / "w.pth")
+    weights = build(TINY).state_dict()
+    torch.save({**weights, "classifier.bias": torch.full((10,), torch.nan)}, tmp_path / "w.pth")
+    with pytest.raises(
+        ValueError, match=r"must be finite .* others in classifier\.bias\. Use an e"
+    ):
+        begin_with(build(TINY), tmp_path / "w.pth")
+
+
+def test_a_supernets_weights_begin_a_network(tmp_path: Path) -> None:
+    supernet = Supernet(Space(type(TINY), **vars(TINY) | {"stem_stride": oneof(2, 4)}))
+    torch.save({"network": supernet.state_dict()}, tmp_path / "supernet.pt")
+    child = build(TINY)
+    assert begin_with(child, tmp_path / "supernet.pt").share == 1.0
+    stem = supernet.state_dict()["patch_embeds.4.proj.weight"]
+    assert torch.equal(child.patch_embed.proj.weight, stem)
+    assert begin_with(Supernet(supernet.space), tmp_path / "supernet.pt").share == 1.0
+
+
+def test_weights_are_read_from_safetensors(tmp_path: Path) -> None:
     weights = {k: v.contiguous() for k, v in build(TINY).state_dict().items()}
-    save_file(weights, tmp_path / "w.safetensors")
-    torch.save(weights, tmp_path / "plain.pt")
-    torch.save({"state_dict": weights, "epoch": 3}, tmp_path / "trainer.pth")
-    torch.save({"model": {f"module.{k}": v for k, v in weights.items()}}, tmp_path / "ddp.pth")
-    for name in ("w.safetensors", "plain.pt", "trainer.pth", "ddp.pth"):
-        read = read_weights(tmp_path / name)
-        assert read.keys() == weights.keys()
-        assert all(torch.equal(read[k], weights[k]) for k in weights)
+    save_file(prefixed(weights, "timm_model."), tmp_path / "MODEL.SafeTensors")
+    found = read_weights(tmp_path / "MODEL.SafeTensors", weights).weights
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(found[k], weights[k]) for k in weights)
 
 
 def test_files_without_weights_are_refused(tmp_path: Path) -> None:
+    own = build(TINY).state_dict()
+    whole = save(TINY, tmp_path).read_bytes()
     (tmp_path / "noise.pt").write_bytes(b"no checkpoint")
     (tmp_path / "noise.safetensors").write_bytes(b"none")
+    (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
+    torchscript = formats()["torchscript"]
+    traced = checkpoint_model("net", Checkpoint(config=TINY, weights=build(TINY).state_dict()))
+    torchscript.module.write(traced, tmp_path / "program", torchscript)
+    for name, reason in {
+        "noise.pt": "it was not written by torch.save", "noise.safetensors": "", "cut.pt": "",
+        "program.torchscript.pt": "it is a TorchScript program, which says no names of weights",
+    }.items():  # fmt: skip
+        message = rf"`weights` must be a .*{name} cannot be read: {reason}.*Save a state dict"
+        with pytest.raises(ValueError, match=message):
+            read_weights(tmp_path / name, own)
     torch.save({"epoch": 3}, tmp_path / "empty.pt")
-    torch.save({"hook": Path}, tmp_path / "code.pt")  # a class: more than plain values
-    for name in ("noise.pt", "noise.safetensors", "code.pt"):
-        with pytest.raises(ValueError, match="`weights` must be a safetensors file or a check"):
-            read_weights(tmp_path / name)
     with pytest.raises(ValueError, match=r"must hold named tensors, but .*empty\.pt holds none"):
-        read_weights(tmp_path / "empty.pt")
+        read_weights(tmp_path / "empty.pt", own)
     with pytest.raises(FileNotFoundError):
-        read_weights(tmp_path / "missing.pt")
+        read_weights(tmp_path / "missing.pt", own)

@@ -77,7 +77,7 @@ def test_plain_weights_load_beside_their_config(config: Path, tmp_path: Path) ->
     torch.save(network.state_dict(), tmp_path / "weights.pt")
     found = _create(config=config, checkpoint=tmp_path / "weights.pt")
     assert torch.equal(_output(found), _output(network))
-    with pytest.raises(ValueError, match=r"The weight '.*' must have shape .* for this config"):
+    with pytest.raises(ValueError, match=r"The weights must be the \d+ of this config, but there"):
         _create(config=TINY, checkpoint=tmp_path / "weights.pt")
 
 

@@ -21,7 +21,7 @@ from nas.cli.main import main
 from nas.cli.train import _workers
 from nas.ray_workers import Allocation
 from predictors.training.recipe import BEFORE, LAST, read_recipe
-from search_spaces.checkpoint import load, read_weights, save
+from search_spaces.checkpoint import load, save
 from search_spaces.formats import load_config, save_config
 from search_spaces.network import build
 
@@ -158,13 +158,19 @@ def test_another_training_is_not_gone_on_with(
     assert (told["network"], told["validation_accuracy"]) == ("mine", float(best["accuracy"]))
 
 
-def test_it_starts_from_other_weights(undisturbed: Path, place: Path, tmp_path: Path) -> None:
+def test_it_starts_from_other_weights(
+    undisturbed: Path, place: Path, tmp_path: Path, capsys: Streams
+) -> None:
     weights = str(undisturbed / "weights.safetensors")
     still = ("--epochs", "1", "--set", "lr=0", "--set", "warmup_lr=0", "--set", "min_lr=0")
     assert main(_train(place, tmp_path, "--init", weights, *still)) == 0
-    trained = read_weights(tmp_path / "mine" / "weights.safetensors")
-    given = read_weights(weights)
+    said = f"100 % of the parameters begin as in {weights}."
+    assert f"mine: {said}\n" in capsys.readouterr().err
+    trained = load_file(tmp_path / "mine" / "weights.safetensors")
+    given = load_file(weights)
     assert torch.equal(trained["classifier.weight"], given["classifier.weight"])
+    card = (tmp_path / "mine" / "README.md").read_text()
+    assert f"begun from {weights}: {said} `recipe.yaml` has" in card
     assert main(_train(place, tmp_path, "--resume")) == 0  # which knows how it began
 
 

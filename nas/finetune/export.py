@@ -15,11 +15,11 @@ from predictors.backends.model import Model
 from predictors.backends.table import Runtime
 from predictors.data.datasets import ImageData, load_data
 from predictors.training.evaluate import RealImages
-from search_spaces.checkpoint import Checkpoint, is_checkpoint, read_checkpoint, read_weights
+from search_spaces.checkpoint import Checkpoint, is_checkpoint, read_checkpoint, weights_of
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.formats import load_config
 from search_spaces.io import make_folders, one_line, remove_empty, short_repr
-from search_spaces.network import build, from_timm_weights
+from search_spaces.network import build
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +74,7 @@ def find_weights(name: str, *, weights: str | None = None) -> tuple[Checkpoint, 
         return found, True
     from search_spaces.timm_models import published
 
-    loaded = from_timm_weights(config, read_weights(weights))
-    return published(config, loaded.state_dict()), True
+    return published(config, weights_of(config, weights).state_dict()), True
 
 
 def export_each(

@@ -44,7 +44,7 @@ from predictors.training.recipe import (
 )
 from predictors.training.trainer import Trainer
 from predictors.training.workers import Workers
-from search_spaces.checkpoint import Checkpoint, inherit, read_checkpoint, read_weights
+from search_spaces.checkpoint import Checkpoint, begin_with, inherit, read_checkpoint
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.network import FasterNet, build
 
@@ -204,8 +204,17 @@ def started(job: Job) -> FasterNet:
     if job.init == SUPERNET:
         inherit(network, _of_supernet(job))
     elif job.init != SCRATCH:
-        inherit(network, read_weights(job.init))
+        begin_with(network, job.init)
     return network
+
+
+def words_of_start(job: Job) -> str:
+    """Say in a line how much of a network begins with a file's weights; nothing without a file."""
+    if job.init in (SCRATCH, SUPERNET):
+        return ""
+    with torch.device("meta"):  # names and shapes are enough
+        network = build(job.config)
+    return begin_with(network, job.init).words(job.init)
 
 
 def _of_supernet(job: Job) -> dict[str, torch.Tensor]:
@@ -302,7 +311,10 @@ class TrainingRequest:
                     f"`out` must be a new folder, but {job.folder} holds a training. Go on with "
                     "--resume or name another folder."
                 )
-            remarks.update(dict.fromkeys(data.remarks))
+            start = "" if (job.folder / WEIGHTS).exists() else words_of_start(job)
+            remarks.update(
+                dict.fromkeys([*data.remarks, *([f"{job.name}: {start}"] if start else [])])
+            )
             jobs.append(job)
         return jobs, list(remarks)
 

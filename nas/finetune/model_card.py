@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from nas.finetune.folder import WEIGHTS
-from nas.finetune.jobs import Job, data_of
+from nas.finetune.jobs import Job, data_of, words_of_start
 from nas.finetune.result import TrainingResult
 from nas.quantities import format_count, format_ms
 from nas.report.tables import stages_of
@@ -185,9 +185,18 @@ def _recipe(job: Job, data: ImageData) -> str:
     settings = ", ".join(f"`{name}` {value}" for name, value in shown.items())
     return (
         f"## Recipe\n\nThe published one, fitted to network and data, with {settings}; "
-        f"begun from {job.init}. `recipe.yaml` has all settings, `training.csv` each epoch.\n\n"
+        f"begun from {_start(job)} `recipe.yaml` has all settings, `training.csv` each epoch.\n\n"
         "![The learning curve](training.png)\n"
     )
+
+
+def _start(job: Job) -> str:
+    """With how much of the weights it began, as long as their file is there."""
+    try:
+        words = words_of_start(job)
+    except (OSError, ValueError):
+        words = ""
+    return f"{job.init}: {words}" if words else f"{job.init}."
 
 
 def _accuracy(result: TrainingResult, data: ImageData) -> str:

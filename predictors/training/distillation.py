@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from predictors.data.datasets import ImageData
 from predictors.training.recipe import Recipe
-from search_spaces.checkpoint import is_checkpoint, read_checkpoint, read_weights
+from search_spaces.checkpoint import is_checkpoint, load_all, read_checkpoint, read_weights
 from search_spaces.timm_models import import_timm
 
 OURS = "fasternas"  # the teacher's name where its weights are a checkpoint of ours
@@ -89,12 +89,13 @@ def _from_timm(recipe: Recipe, classes: int) -> _Opened:
 
 def _of_file(recipe: Recipe, classes: int) -> nn.Module:
     network: nn.Module = import_timm().create_model(recipe.teacher, num_classes=classes)
+    found = read_weights(recipe.teacher_weights, network.state_dict())
     try:
-        network.load_state_dict(read_weights(recipe.teacher_weights))
-    except RuntimeError as error:
+        load_all(network, found)
+    except ValueError as error:
         raise ValueError(
-            f"`teacher_weights` must be those of a {recipe.teacher} with {classes} classes, but: "
-            f"{str(error).splitlines()[-1].strip()}"
+            f"`teacher_weights` must be those of a {recipe.teacher} with {classes} classes, but in "
+            f"{recipe.teacher_weights}: {error}"
         ) from None
     return network
 

@@ -29,7 +29,7 @@ from predictors.training.evaluate import accuracy
 from predictors.training.recipe import SHORT, Recipe
 from predictors.training.trainer import Trainer
 from predictors.training.workers import Workers, device_of, share_layers, usable_device
-from search_spaces.checkpoint import Checkpoint, inherit, read_weights
+from search_spaces.checkpoint import Checkpoint, begin_with
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.io import atomic_write
 from search_spaces.network import FasterNet, build
@@ -188,7 +188,7 @@ class SupernetTraining:
             torch.manual_seed(self.seed)
             supernet = Supernet(self.space)
         if self.weights:
-            inherit(supernet, read_weights(self.weights))
+            begin_with(supernet, self.weights)
         data = loaded(self.data, max(config.resolution for config in self.sandwich.configs))
         recipe = replace(SHORT, epochs=self.total, seed=self.seed)
         return supernet_trainer(

@@ -191,9 +191,11 @@ def _convolution(c: int, groups: int) -> "nn.Module":
 
 
 def _pconv(c: int) -> "nn.Module":
-    from search_spaces.network import PConv
+    from search_spaces.fasternet import FasterNetConfig
+    from search_spaces.network import PConv, block_shapes
 
-    return PConv(c, c // 4)
+    config = FasterNetConfig(widths=(c,), depths=(1,), partial_ratios=(0.25,), expansions=(1.0,))
+    return PConv(block_shapes(config)[0])
 
 
 # In the order of the paper's table.

@@ -35,7 +35,7 @@ def late_mixing(config: FasterNetConfig) -> float:
 
 def last_width(config: FasterNetConfig) -> float:
     """The logarithm of the channels of the last stage."""
-    return math.log(config.widths[-1])
+    return math.log(config.out_width)
 
 
 STRUCTURE: Mapping[str, Callable[[FasterNetConfig], float]] = {

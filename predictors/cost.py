@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces.layers import BulkLayered, Layer, Layered
+from search_spaces.layers import QUERY_WIDTH, BulkLayered, Layer, Layered
 
 BYTES = 4  # of a float32
 
@@ -106,8 +106,12 @@ def memory_bytes(layer: Layer) -> int:
     """Bytes of input, output and weights of all repeats; a split moves all its channels."""
     positions = layer.height * layer.width
     c_out = layer.c_in if layer.op == "split_concat" else layer.c_out
-    operands = 2 if layer.op == "add" else 1
+    operands = 2 if layer.op in ("add", "multiply") else 1
     activations = operands * layer.c_in * positions + c_out * layer.out_positions
+    if layer.op == "gate":
+        activations = activations + layer.c_in
+    if layer.op == "attention":  # queries and keys too, and the weights between the positions
+        activations = activations + 2 * QUERY_WIDTH * positions + 2 * positions**2
     return BYTES * (layer.repeat * activations + layer.weights)
 
 

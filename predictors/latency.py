@@ -20,9 +20,12 @@ Array = NDArray[np.float64]
 C = TypeVar("C")
 
 # Work of a network by kind of layer; time is close to a non-negative combination of these.
-_KINDS = ("conv1x1", "conv", "patchify", "linear")
+_KINDS = ("conv1x1", "conv", "grouped", "patchify", "linear", "attention")
 _QUANTITIES = ("macs", "weights", "activations", "count")
-_ELEMENTWISE = ("gelu", "relu", "add", "split_concat", "pool")
+_ELEMENTWISE = (
+    *("relu", "gelu", "hardswish", "hard_sigmoid", "add", "multiply", "gate"),
+    *("split_concat", "pool"),
+)
 LAYER_FEATURES = (
     *(f"{kind}.{quantity}" for kind in _KINDS for quantity in _QUANTITIES),
     *(f"{op}.{quantity}" for op in _ELEMENTWISE for quantity in ("activations", "count")),
@@ -69,24 +72,32 @@ def _gene_table(space: AnySpace, genes: Sequence[Genes]) -> Array:
 
 
 def _quantities(layer: Layer) -> Iterator[tuple[str, Any]]:
-    kind = _kind(layer)
-    activations = layer.c_in * layer.height * layer.width
-    if kind in _KINDS:
-        activations = activations + layer.c_out * layer.out_positions
-        yield f"{kind}.macs", layer.macs
-        yield f"{kind}.weights", layer.weights
-    yield f"{kind}.activations", layer.repeat * activations
-    yield f"{kind}.count", layer.repeat
+    """The work of a layer, each with the feature that it adds to; 0 where it is of another kind."""
+    for kind, share in _kinds(layer):
+        repeat = layer.repeat * share
+        activations = layer.c_in * layer.height * layer.width
+        if kind in _KINDS:
+            activations = activations + layer.c_out * layer.out_positions
+            yield f"{kind}.macs", layer.macs * share
+            yield f"{kind}.weights", layer.weights * share
+        yield f"{kind}.activations", repeat * activations
+        yield f"{kind}.count", repeat
 
 
-def _kind(layer: Layer) -> str:
+def _kinds(layer: Layer) -> Iterator[tuple[str, Any]]:
+    """The kinds that a layer may be of, each with 1 where it is, as a number or an array."""
     if layer.op != "conv":
-        return layer.op
-    if np.all(np.equal(layer.height, 1)):
-        return "linear"  # a convolution of the pooled vector
-    if np.all(np.equal(layer.kernel, layer.stride)):
-        return "conv1x1" if np.max(layer.kernel) == 1 else "patchify"
-    return "conv"
+        yield layer.op, 1
+        return
+    vector = (layer.height == 1) * 1  # a convolution of the pooled vector
+    grouped = (1 - vector) * (layer.groups > 1)
+    patchify = (1 - vector) * (layer.kernel == layer.stride) * (layer.kernel > 1)
+    point = (1 - vector) * (layer.kernel == 1) * (layer.stride == 1)
+    yield "linear", vector
+    yield "grouped", grouped
+    yield "patchify", patchify
+    yield "conv1x1", point
+    yield "conv", 1 - vector - grouped - patchify - point
 
 
 Form = Literal["layers", "additive", "multiplicative"]
@@ -140,7 +151,8 @@ class LatencyPredictor:
     form: Form
     coefficients: Array
     residual: GaussianProcess
-    centre: Array  # of the process's inputs
+    varied: NDArray[np.bool_]  # the inputs that differ between the networks fitted to
+    centre: Array  # of these inputs
     spread: Array
     inflation: float  # of the process's deviation, so that the intervals cover 90 %
 
@@ -173,7 +185,8 @@ class LatencyPredictor:
     def _log_latency(self, configs: Sequence[object]) -> tuple[Array, Array]:
         table = _table(self.form, self.space, configs)
         trend = _trend(self.form, table, self.coefficients)
-        inputs = (_inputs(self.form, self.space, configs, table) - self.centre) / self.spread
+        inputs = _inputs(self.form, self.space, configs, table)[:, self.varied]
+        inputs = (inputs - self.centre) / self.spread
         mean, std = self.residual.predict(inputs)
         return np.log(trend) + mean, np.hypot(std, self.residual.noise)
 
@@ -184,8 +197,10 @@ def _fit_form(
     table = _table(form, space, configs)
     coefficients = _fit_trend(form, table, latencies)
     inputs = _inputs(form, space, configs, table)
-    centre, spread = inputs.mean(axis=0), inputs.std(axis=0)
-    spread = np.where(spread > 1e-9, spread, 1.0)
+    varied = inputs.std(axis=0) > 1e-9
+    varied[0] = True  # of networks that are all alike, something must be left
+    inputs = inputs[:, varied]
+    centre, spread = inputs.mean(axis=0), np.maximum(inputs.std(axis=0), 1e-9)
     missed = np.log(latencies / _trend(form, table, coefficients))
     process = fit_gaussian_process(
         (inputs - centre) / spread, missed, steps=steps, least_noise=_NOISE
@@ -195,6 +210,7 @@ def _fit_form(
         form=form,
         coefficients=coefficients,
         residual=process,
+        varied=varied,
         centre=centre,
         spread=spread,
         inflation=_NORMAL,

@@ -5,10 +5,30 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from search_spaces.io import short_repr
-from search_spaces.layers import Layer
+from search_spaces.layers import QUERY_WIDTH, Layer
 from search_spaces.space import Each, Space, each, oneof
 
-Activation = Literal["gelu", "relu"]
+Activation = Literal["relu", "gelu", "hardswish"]
+StemKind = Literal["patch", "convs"]
+
+INGREDIENTS: Mapping[str, int | str] = {
+    "kernels": 3,
+    "groups": 1,
+    "untouched": "identity",
+    "mixers": "pconv",
+    "expands": "plain",
+    "mlps": "plain",
+}
+"""The choices of a stage beside its size, each as FasterNet is published; see FasterNetConfig."""
+
+# What an ingredient may be, where that is a word.
+_KINDS = {
+    "untouched": ("identity", "gate"),
+    "mixers": ("pconv", "attention"),
+    "expands": ("plain", "fused"),
+    "mlps": ("plain", "star"),
+}
+_CONV_STRIDES = {1: (1, 1), 2: (2, 1), 4: (2, 2)}  # of the two convolutions of a `convs` stem
 
 _MOST_STAGES = 15
 # No network comes near; whatever is larger is a slip, and overflows what computes with it.
@@ -17,6 +37,8 @@ _LARGEST = {
     "depths": 1000,
     "partial_ratios": 1,
     "expansions": 1000,
+    "kernels": 31,
+    "groups": 2**16,
     "resolution": 2**14,
     "stem_stride": 2**14,
     "head_width": 2**16,
@@ -28,24 +50,49 @@ _LARGEST = {
 class FasterNetConfig:
     """One FasterNet. The tuples have one entry for each stage, of which there may be 1 to 15.
 
+    What has a default is as published where it is left out; an ingredient of a stage (the tuples
+    from `kernels` to `mlps`) is then filled with that value.
+
     Raises:
-        ValueError: if a number is not positive or larger than any network's, a tuple has the
-            wrong length, a partial ratio is not in (0, 1], or the image is too small for the
-            strides.
+        ValueError: if a number is not positive or larger than any network's, a word is not known,
+            a tuple has the wrong length, a partial ratio is not in (0, 1], or the image is too
+            small for the strides.
     """
 
     widths: tuple[int, ...]  # channels c
-    depths: tuple[int, ...]  # blocks
+    depths: tuple[int, ...]  # blocks; 0 in the last stage leaves that stage out
     partial_ratios: tuple[float, ...] = (0.25, 0.25, 0.25, 0.25)  # r: PConv convolves r*c channels
     expansions: tuple[float, ...] = (2.0, 2.0, 2.0, 2.0)  # hidden channels of a block over c
+    kernels: tuple[int, ...] = ()  # side of the partial convolution's kernel
+    groups: tuple[int, ...] = ()  # of the partial convolution; 1 where they do not divide r*c
+    untouched: tuple[str, ...] = ()  # the other channels: identity, or a squeeze-excite gate
+    mixers: tuple[str, ...] = ()  # what mixes r*c channels: pconv, or attention with one head
+    expands: tuple[str, ...] = ()  # fused: PConv and the first 1x1 are one convolution c -> hidden
+    mlps: tuple[str, ...] = ()  # star: the hidden channels are the product of two branches
     resolution: int = 224  # pixels, square
-    stem_stride: int = 4  # the stem is a convolution with kernel = stride
-    head_width: int = 1280  # channels between the pooling and the classifier
+    stem_stride: int = 4
+    stem: StemKind = "patch"  # a convolution with kernel = stride, or two of 3x3
+    head_width: int = 1280  # channels between the pooling and the classifier; 0: no such layer
     activation: Activation = "relu"
+    activations: tuple[Activation, ...] = ()  # of each stage, where they differ
     classes: int = 1000
 
     def __post_init__(self) -> None:
+        _check_widths(self.widths)
+        for name, published in INGREDIENTS.items():
+            if getattr(self, name) == ():
+                object.__setattr__(self, name, (published,) * len(self.widths))
         _check(self)
+
+    @property
+    def stages(self) -> int:
+        """How many stages the network has: the last one only if it has a block."""
+        return len(self.widths) - (self.depths[-1] == 0)
+
+    @property
+    def out_width(self) -> int:
+        """Channels of the last map."""
+        return self.widths[self.stages - 1]
 
     @property
     def partial_widths(self) -> tuple[int, ...]:
@@ -53,13 +100,38 @@ class FasterNetConfig:
         return tuple(_floor(w * r) for w, r in zip(self.widths, self.partial_ratios, strict=True))
 
     @property
+    def partial_groups(self) -> tuple[int, ...]:
+        """Groups of the partial convolution in each stage: those that divide its channels."""
+        pairs = zip(self.partial_widths, self.groups, strict=True)
+        return tuple(_dividing(c_p, groups) for c_p, groups in pairs)
+
+    @property
     def hidden_widths(self) -> tuple[int, ...]:
         """Channels between the two 1x1 convolutions of a block, floor(expansion*c) as in timm."""
         return tuple(_floor(w * e) for w, e in zip(self.widths, self.expansions, strict=True))
 
+    @property
+    def stage_activations(self) -> tuple[Activation, ...]:
+        """The activation of each stage."""
+        return self.activations or (self.activation,) * len(self.widths)
+
+    @property
+    def unpublished(self) -> tuple[str, ...]:
+        """The fields that no FasterNet as published has at this value."""
+        found = [n for n, value in INGREDIENTS.items() if set(getattr(self, n)) != {value}]
+        whole = {
+            "depths": self.depths[-1] == 0,
+            "stem": self.stem != "patch",
+            "head_width": self.head_width == 0,
+            "activation": self.activation == "hardswish",
+            "activations": len(set(self.stage_activations) | {self.activation}) > 1,
+        }
+        return (*found, *(name for name, unlike in whole.items() if unlike))
+
     def layers(self) -> tuple[Layer, ...]:
         """Return the layers of the deployed network; the blocks of a stage share one record."""
         columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        columns["activations"] = self.stage_activations
         return tuple(layer for layer in _layers(columns, len(self.widths)) if layer.repeat)
 
     @classmethod
@@ -68,85 +140,165 @@ class FasterNetConfig:
 
         `fields` maps a field's name to an array of shape [n], or [n, stages] where it is a tuple.
         """
-        per_stage = ("widths", "depths", "partial_ratios", "expansions")
+        per_stage = ("widths", "depths", "partial_ratios", "expansions", *INGREDIENTS)
         columns = {k: v.T if k in per_stage else v for k, v in fields.items()}
-        return tuple(_layers(columns, len(columns["widths"])))
+        stages = len(columns["widths"])
+        own = fields["activations"].T
+        columns["activations"] = own if len(own) else [columns["activation"]] * stages
+        return tuple(_layers(columns, stages))
+
+
+def squeezed_width(c: Any) -> Any:
+    """Channels in the middle of a gate on c channels: an eighth to a quarter, in eights."""
+    return 8 * (c // 32 + (c < 32))
+
+
+def stem_strides(stem_stride: int) -> tuple[int, int]:
+    """Return the strides of the two convolutions of a `convs` stem."""
+    return _CONV_STRIDES[stem_stride]
+
+
+def stem_width(c: Any) -> Any:
+    """Channels between the two convolutions of a `convs` stem with c output channels."""
+    return (c + 1) // 2
 
 
 def _layers(config: Mapping[str, Any], stages: int) -> list[Layer]:
     """The layer formula, in arithmetic that holds for numbers and for arrays alike."""
     height = config["resolution"] // config["stem_stride"]
-    gelu = (config["activation"] == "gelu") * 1
-    layers = [
-        Layer(
-            name="stem",
-            op="conv",
-            c_in=3,
-            c_out=config["widths"][0],
-            norm=True,
-            kernel=config["stem_stride"],
-            stride=config["stem_stride"],
-            height=config["resolution"],
-            width=config["resolution"],
-        )
-    ]
+    layers = _stem_layers(config)
+    c = config["widths"][0]
     for i in range(stages):
+        there = (config["depths"][i] > 0) * 1  # all are but, at times, the last
         if i > 0:
-            layers.append(
-                Layer(
-                    name=f"stages.{i}.merging",
-                    op="conv",
-                    kernel=2,
-                    stride=2,
-                    norm=True,
-                    c_in=config["widths"][i - 1],
-                    c_out=config["widths"][i],
-                    height=height,
-                    width=height,
-                )
+            merging = Layer(
+                name=f"stages.{i}.merging",
+                op="conv",
+                kernel=2,
+                stride=2,
+                norm=True,
+                c_in=c,
+                c_out=config["widths"][i],
+                height=height,
+                width=height,
+                repeat=there,
             )
-            height = height // 2
-        layers += _block_layers(config, i, height, gelu)
-    return layers + _head_layers(config, height, gelu)
+            layers.append(merging)
+            height = height // 2 * there + height * (1 - there)
+            c = config["widths"][i] * there + c * (1 - there)
+        layers += _block_layers(config, i, height)
+    return layers + _head_layers(config, c, height)
 
 
-def _block_layers(config: Mapping[str, Any], i: int, height: Any, gelu: int) -> list[Layer]:
-    """The layers of stage i: x + Conv1x1(act(BN(Conv1x1(PConv3x3(x)))))."""
-    c, n = config["widths"][i], config["depths"][i]
+def _stem_layers(config: Mapping[str, Any]) -> list[Layer]:
+    """BN(Conv(x)), or BN(Conv3x3(act(BN(Conv3x3(x)))))."""
+    c, stride, side = config["widths"][0], config["stem_stride"], config["resolution"]
+    convs = (config["stem"] == "convs") * 1
+    middle = stem_width(c)
+    first, second = 1 + (stride > 1), 1 + (stride > 2)  # as `stem_strides`
+    half = -(-side // first)
+    three: dict[str, Any] = {"kernel": 3, "padded": True, "norm": True}
+    patch = Layer(
+        name="stem",
+        op="conv",
+        c_in=3,
+        c_out=c,
+        norm=True,
+        kernel=stride,
+        stride=stride,
+        height=side,
+        width=side,
+        repeat=1 - convs,
+    )
+    conv = _layer("stem.0", "conv", 3, middle, side, repeat=convs, stride=first, **three)
+    act = _activations("stem", config["activations"][0], middle, half, convs, bias=True)
+    last = _layer("stem.1", "conv", middle, c, half, repeat=convs, stride=second, **three)
+    return [patch, conv, *act, last]
+
+
+def _block_layers(config: Mapping[str, Any], i: int, height: Any) -> list[Layer]:
+    """The layers of stage i: x + Conv1x1(act(BN(Conv1x1(mixer(x)))))."""
+    c, n, kernel = config["widths"][i], config["depths"][i], config["kernels"][i]
     c_p, hidden = _floor(c * config["partial_ratios"][i]), _floor(c * config["expansions"][i])
     name = f"stages.{i}.block"
-    at: dict[str, Any] = {"height": height, "width": height}
+    fused = n * (config["expands"][i] == "fused")
+    star = n * (config["mlps"][i] == "star")
+    groups = _dividing(c_p, config["groups"][i])
     return [
-        Layer(
-            name=f"{name}.split_concat",
-            op="split_concat",
-            c_in=c,
-            c_out=c_p,
-            repeat=n * (c_p != c),
-            **at,
-        ),
-        Layer(name=f"{name}.pconv", op="conv", c_in=c_p, c_out=c_p, kernel=3, repeat=n, **at),
-        Layer(name=f"{name}.expand", op="conv", c_in=c, c_out=hidden, norm=True, repeat=n, **at),
-        Layer(name=f"{name}.gelu", op="gelu", c_in=hidden, c_out=hidden, repeat=n * gelu, **at),
-        Layer(
-            name=f"{name}.relu", op="relu", c_in=hidden, c_out=hidden, repeat=n * (1 - gelu), **at
-        ),
-        Layer(name=f"{name}.project", op="conv", c_in=hidden, c_out=c, repeat=n, **at),
-        Layer(name=f"{name}.add", op="add", c_in=c, c_out=c, repeat=n, **at),
+        *_mixer_layers(config, i, height, n - fused, groups),
+        _layer(f"{name}.fused", "conv", c, hidden, height, repeat=fused, kernel=kernel, norm=True),
+        _layer(f"{name}.expand", "conv", c, hidden, height, repeat=n - fused, norm=True),
+        *_activations(name, config["activations"][i], hidden, height, n, bias=True),
+        _layer(f"{name}.star", "conv", c, hidden, height, repeat=star, norm=True),
+        _layer(f"{name}.multiply", "multiply", hidden, hidden, height, repeat=star),
+        _layer(f"{name}.project", "conv", hidden, c, height, repeat=n),
+        _layer(f"{name}.add", "add", c, c, height, repeat=n),
     ]
 
 
-def _head_layers(config: Mapping[str, Any], height: int, gelu: int) -> list[Layer]:
-    """The layers of the head: Linear(act(Conv1x1(pool(x))))."""
-    c, head = config["widths"][-1], config["head_width"]
-    vector: dict[str, Any] = {"height": 1, "width": 1}
+def _mixer_layers(
+    config: Mapping[str, Any], i: int, height: Any, n: Any, groups: Any
+) -> list[Layer]:
+    """cat(Conv(x[:, :c_p]), gate(x[:, c_p:])), or attention in the convolution's place."""
+    c, kernel = config["widths"][i], config["kernels"][i]
+    c_p = _floor(c * config["partial_ratios"][i])
+    rest, name = c - c_p, f"stages.{i}.block"
+    attention = n * (config["mixers"][i] == "attention")
+    partial = n * (rest > 0)
+    gate = partial * (config["untouched"][i] == "gate")
+    squeezed, gated = squeezed_width(rest), f"{name}.gate"
+    qkv = 2 * QUERY_WIDTH + c_p
     return [
-        Layer(name="head.pool", op="pool", c_in=c, c_out=c, height=height, width=height),
-        Layer(name="head.conv", op="conv", c_in=c, c_out=head, **vector),
-        Layer(name="head.gelu", op="gelu", c_in=head, c_out=head, repeat=gelu, **vector),
-        Layer(name="head.relu", op="relu", c_in=head, c_out=head, repeat=1 - gelu, **vector),
-        Layer(name="head.classifier", op="linear", c_in=head, c_out=config["classes"], **vector),
+        _layer(f"{name}.split_concat", "split_concat", c, c_p, height, repeat=partial),
+        _layer(
+            *(f"{name}.pconv", "conv", c_p, c_p, height),
+            kernel=kernel,
+            groups=groups,
+            repeat=n - attention,
+        ),
+        _layer(f"{name}.qkv", "conv", c_p, qkv, height, norm=True, repeat=attention),
+        _layer(f"{name}.attention", "attention", c_p, c_p, height, repeat=attention),
+        _layer(f"{gated}.pool", "pool", rest, rest, height, repeat=gate),
+        _layer(f"{gated}.squeeze", "conv", rest, squeezed, 1, bias=True, repeat=gate),
+        _layer(f"{gated}.relu", "relu", squeezed, squeezed, 1, bias=True, repeat=gate),
+        _layer(f"{gated}.excite", "conv", squeezed, rest, 1, bias=True, repeat=gate),
+        _layer(f"{gated}.hard_sigmoid", "hard_sigmoid", rest, rest, 1, bias=True, repeat=gate),
+        _layer(f"{gated}.multiply", "gate", rest, rest, height, repeat=gate),
     ]
+
+
+def _head_layers(config: Mapping[str, Any], c: Any, height: Any) -> list[Layer]:
+    """The layers of the head: Linear(act(Conv1x1(pool(x)))), or Linear(pool(x))."""
+    head = config["head_width"]
+    there = (head > 0) * 1
+    features = head + c * (1 - there)
+    return [
+        _layer("head.pool", "pool", c, c, height),
+        _layer("head.conv", "conv", c, head, 1, repeat=there),
+        *_activations("head", config["activation"], head, 1, there, bias=False),
+        _layer("head.classifier", "linear", features, config["classes"], 1),
+    ]
+
+
+def _activations(
+    name: str, activation: Any, c: Any, height: Any, repeat: Any, *, bias: bool
+) -> list[Layer]:
+    """One record for each activation, of which all but the one that is there repeat 0 times."""
+    return [
+        _layer(f"{name}.{op}", op, c, c, height, repeat=repeat * (activation == op), bias=bias)
+        for op in get_args(Activation)
+    ]
+
+
+def _layer(name: str, op: Any, c_in: Any, c_out: Any, side: Any, **others: Any) -> Layer:
+    """The record of a layer on a square map."""
+    return Layer(name=name, op=op, c_in=c_in, c_out=c_out, height=side, width=side, **others)
+
+
+def _dividing(c: Any, groups: Any) -> Any:
+    """The groups where they divide the channels, else 1."""
+    divides = (c % groups == 0) * 1
+    return groups * divides + 1 - divides
 
 
 def _floor(x: Any) -> Any:
@@ -155,14 +307,22 @@ def _floor(x: Any) -> Any:
     return int(floor) if isinstance(floor, float) else floor
 
 
-def _check(config: FasterNetConfig) -> None:
-    if not isinstance(config.widths, tuple) or not 0 < len(config.widths) <= _MOST_STAGES:
+def _check_widths(widths: object) -> None:
+    if not isinstance(widths, tuple) or not 0 < len(widths) <= _MOST_STAGES:
         raise ValueError(
             "`widths` must be a tuple with an entry for each stage, of which there may be 1 to "
-            f"{_MOST_STAGES}, but got {short_repr(config.widths)}."
+            f"{_MOST_STAGES}, but got {short_repr(widths)}."
         )
-    for name in ("widths", "depths", "partial_ratios", "expansions"):
-        _check_stages(name, getattr(config, name), len(config.widths))
+
+
+def _check(config: FasterNetConfig) -> None:
+    stages = len(config.widths)
+    for name in ("widths", "depths", "partial_ratios", "expansions", "kernels", "groups"):
+        _check_stages(name, getattr(config, name), stages)
+    for name, kinds in _KINDS.items():
+        _check_words(name, getattr(config, name), stages, kinds)
+    if config.activations != ():
+        _check_words("activations", config.activations, stages, get_args(Activation))
     if 0 in config.partial_widths:
         raise ValueError(
             "`partial_ratios` must leave PConv at least one channel, but got "
@@ -174,7 +334,7 @@ def _check(config: FasterNetConfig) -> None:
             f"{short_repr(config.expansions)} of {short_repr(config.widths)}."
         )
     _check_whole(config)
-    total_stride = config.stem_stride * 2 ** (len(config.widths) - 1)
+    total_stride = config.stem_stride * 2 ** (config.stages - 1)
     if config.resolution < total_stride:
         raise ValueError(
             f"`resolution` must be at least the total stride of {total_stride} pixels, but got "
@@ -183,28 +343,50 @@ def _check(config: FasterNetConfig) -> None:
 
 
 def _check_stages(name: str, values: Any, stages: int) -> None:
+    _check_length(name, values, stages)
+    number = (int, float) if name in ("partial_ratios", "expansions") else int
+    if not all(isinstance(v, number) and not isinstance(v, bool) for v in values) or not all(
+        v > 0 or (name == "depths" and v == 0 < i == stages - 1) for i, v in enumerate(values)
+    ):
+        raise ValueError(f"`{name}` must hold positive numbers only, but got {short_repr(values)}.")
+    _check_size(name, max(values))
+
+
+def _check_words(name: str, values: Any, stages: int, known: tuple[str, ...]) -> None:
+    _check_length(name, values, stages)
+    for value in values:
+        if value not in known:
+            raise ValueError(
+                f"`{name}` must hold {' or '.join(known)}, but got {short_repr(value)}."
+            )
+
+
+def _check_length(name: str, values: Any, stages: int) -> None:
     if not isinstance(values, tuple) or len(values) != stages:
         raise ValueError(
             f"`{name}` must be a tuple with one entry for each of the {stages} stages of `widths`, "
             f"but got {short_repr(values)}."
         )
-    number = int if name in ("widths", "depths") else (int, float)
-    if not all(isinstance(v, number) and not isinstance(v, bool) and v > 0 for v in values):
-        raise ValueError(f"`{name}` must hold positive numbers only, but got {short_repr(values)}.")
-    _check_size(name, max(values))
 
 
 def _check_whole(config: FasterNetConfig) -> None:
     for name in ("resolution", "stem_stride", "head_width", "classes"):
-        value = getattr(config, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        value, least = getattr(config, name), 0 if name == "head_width" else 1
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(
-                f"`{name}` must be a positive whole number, but got {short_repr(value)}."
+                f"`{name}` must be a positive whole number{' or 0' * (not least)}, but got "
+                f"{short_repr(value)}."
             )
         _check_size(name, value)
-    if config.activation not in get_args(Activation):
+    for name, kinds in (("activation", Activation), ("stem", StemKind)):
+        if (value := getattr(config, name)) not in get_args(kinds):
+            raise ValueError(
+                f"`{name}` must be {' or '.join(get_args(kinds))}, but got {short_repr(value)}."
+            )
+    if config.stem == "convs" and config.stem_stride not in _CONV_STRIDES:
         raise ValueError(
-            f"`activation` must be gelu or relu, but got {short_repr(config.activation)}."
+            "`stem_stride` must be 1, 2 or 4 for a stem of two convolutions, but got "
+            f"{config.stem_stride}. Use stem='patch'."
         )
 
 
@@ -233,13 +415,15 @@ FASTERNET: Mapping[str, FasterNetConfig] = {
 """The published sizes T0 to L (table 1 of the paper); drop path belongs to training, not here."""
 
 
-def _stages(*choices: tuple[float, ...]) -> Each:
+def _stages(*choices: tuple[float | str, ...]) -> Each:
     return each(*(oneof(*stage) for stage in choices))
 
 
 # The widths and ratios make every c_p a multiple of 4, as the kernels of most runtimes want it;
 # the one exception is the 10 of 40 channels that T0 has.
 _EXPANSIONS = (1.0, 1.5, 2.0, 3.0, 4.0)
+_DEPTHS_3 = (1, 2, 4, 6, 8, 10, 13, 18)
+_HEADS = (320, 640, 960, 1280)
 
 _FASTERNET = Space(
     FasterNetConfig,
@@ -249,11 +433,12 @@ _FASTERNET = Space(
         (64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 768),
         (128, 160, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1152, 1536),
     ),
-    depths=_stages((1, 2, 3, 4), (1, 2, 3, 4, 6), (1, 2, 4, 6, 8, 10, 13, 18), (1, 2, 3, 4)),
+    depths=_stages((1, 2, 3, 4), (1, 2, 3, 4, 6), _DEPTHS_3, (1, 2, 3, 4)),
     partial_ratios=_stages(
         (0.25, 0.5, 1.0), (0.25, 0.5, 1.0), (0.125, 0.25, 0.5, 1.0), (0.125, 0.25, 0.5, 1.0)
     ),
     expansions=_stages(_EXPANSIONS, _EXPANSIONS, _EXPANSIONS, _EXPANSIONS),
+    head_width=oneof(*_HEADS),
     activation=oneof("relu", "gelu"),
     resolution=224,
 )
@@ -273,6 +458,34 @@ _FASTERNET_32 = Space(
     classes=10,
 )
 
-SPACES: Mapping[str, Space[Any]] = {"fasternet": _FASTERNET, "fasternet-32": _FASTERNET_32}
+_PCONV = Space(
+    FasterNetConfig,
+    **{
+        **_FASTERNET.fields,
+        "depths": _stages((1, 2, 3, 4), (1, 2, 3, 4, 6), _DEPTHS_3, (0, 1, 2, 3, 4)),
+        "kernels": _stages(*[(2, 3, 5, 7)] * 4),
+        "groups": _stages(*[(1, 2, 4)] * 4),
+        "untouched": _stages(*[_KINDS["untouched"]] * 4),
+        "mixers": _stages(*[("pconv",)] * 3, _KINDS["mixers"]),
+        "expands": _stages(*[_KINDS["expands"]] * 2, *[("plain",)] * 2),
+        "mlps": _stages(*[_KINDS["mlps"]] * 4),
+        "stem": oneof(*get_args(StemKind)),
+        "head_width": oneof(0, *_HEADS),
+        "activation": oneof(*get_args(Activation)),
+    },
+)
+_INGREDIENTS_32 = ("kernels", "groups", "untouched", "mixers", "expands", "mlps", "stem")
+_PCONV_32 = _FASTERNET_32.replace(
+    **{name: _PCONV.fields[name] for name in (*_INGREDIENTS_32, "activation")},
+    head_width=oneof(0, 64, 128, 256),
+)
+
+SPACES: Mapping[str, Space[Any]] = {
+    "fasternet": _FASTERNET,
+    "fasternet-32": _FASTERNET_32,
+    "pconv": _PCONV,
+    "pconv-32": _PCONV_32,
+}
 """`fasternet` holds T0 to L and reaches down to 15 MMACs at 224 px; `fasternet-32` is for images
-of 32x32 pixels, 2 to 60 MMACs for the most part."""
+of 32x32 pixels, 2 to 60 MMACs for the most part. `pconv` and `pconv-32` hold all of them, and
+every ingredient of the blocks besides."""

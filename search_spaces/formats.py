@@ -10,13 +10,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from search_spaces.fasternet import FasterNetConfig
+from search_spaces.fasternet import INGREDIENTS, FasterNetConfig
 from search_spaces.io import one_line, read_mapping, short_repr, write_mapping
 
 VERSION = 1  # of our YAML, the value of its key `fasternas`
 
 _FLOATS = ("partial_ratios", "expansions")
-_PER_STAGE = ("widths", "depths", *_FLOATS)
+_PER_STAGE = ("widths", "depths", *_FLOATS, *INGREDIENTS, "activations")
 
 # What the authors' constructor takes where nothing is said, and what else a FasterNetConfig can be.
 _DEFAULTS = {
@@ -60,9 +60,14 @@ def save_config(config: FasterNetConfig, path: str | Path, *, comment: str = "")
 
 
 def to_mapping(config: FasterNetConfig) -> dict[str, object]:
-    """Return what `save_config` writes, in values that YAML and JSON have."""
+    """Return what `save_config` writes, in values that YAML and JSON have.
+
+    Ingredients as published are left out.
+    """
     fields = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
-    return {"fasternas": VERSION, **fields}
+    optional = (*INGREDIENTS, "stem", "activations")
+    left_out = [name for name in optional if name not in config.unpublished]
+    return {"fasternas": VERSION, **{k: v for k, v in fields.items() if k not in left_out}}
 
 
 def from_mapping(given: Mapping[str, object]) -> FasterNetConfig:
@@ -158,6 +163,11 @@ def to_timm(config: FasterNetConfig) -> dict[str, object]:
 
 def _to_uniform(config: FasterNetConfig, target: str) -> dict[str, object]:
     """Return the keys that the authors and timm share."""
+    if config.unpublished:
+        raise ValueError(
+            f"`{config.unpublished[0]}` must be as FasterNet was published to be said to {target}, "
+            f"but got {getattr(config, config.unpublished[0])}. Save the config with `save_config`."
+        )
     for name in ("partial_ratios", "expansions"):
         values = getattr(config, name)
         if len(set(values)) > 1:
@@ -241,7 +251,6 @@ def _whole(given: Mapping[str, object], name: str) -> int:
 def _stages(name: str, values: object) -> tuple[Any, ...]:
     if not isinstance(values, list | tuple) or any(isinstance(v, list | dict) for v in values):
         raise ValueError(
-            f"`{name}` must be a list of numbers with an entry for each stage, but got "
-            f"{short_repr(values)}."
+            f"`{name}` must be a list with an entry for each stage, but got {short_repr(values)}."
         )
     return tuple(float(v) if name in _FLOATS and type(v) is int else v for v in values)

@@ -8,7 +8,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
-Op = Literal["conv", "split_concat", "gelu", "relu", "add", "pool", "linear"]
+Op = Literal[
+    "conv",
+    "linear",
+    "attention",
+    "pool",
+    "split_concat",
+    "add",
+    "multiply",
+    "gate",
+    "relu",
+    "gelu",
+    "hardswish",
+    "hard_sigmoid",
+]
+
+QUERY_WIDTH = 16  # channels of the queries and the keys of the one head of an attention
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,9 +31,11 @@ class Layer:
     """One kind of operator and how often it stands in the network.
 
     `height` and `width` are those of the input, in pixels; convolutions pad to keep the size at
-    stride 1 and not at all otherwise. For `split_concat`, `c_out` is the number of channels split
-    off. A `relu` follows a convolution, into which runtimes fuse it. Every number may be a numpy
-    array of shape [n] instead: then the record describes that layer of n networks at once.
+    stride 1; at others they do so only if `padded`. For `split_concat`, `c_out` is the number of
+    channels split off; `gate` multiplies each channel by a number; `attention` has one head, and
+    the convolution before it makes its queries, keys and values. A `relu` or `hard_sigmoid`
+    follows a convolution, into which runtimes fuse it. Every number may be a numpy array of shape
+    [n] instead: then the record describes that layer of n networks at once.
     """
 
     name: str
@@ -29,32 +46,54 @@ class Layer:
     width: int
     kernel: int = 1
     stride: int = 1
+    groups: int = 1
+    padded: bool = False
     repeat: int = 1
     norm: bool = False  # a batch norm was folded into it; it counts for parameters only
+    bias: bool = False  # as deployed; of an activation: whether the convolution before has one
+
+    @property
+    def out_height(self) -> int:
+        """Rows of the output map."""
+        return self._out(self.height)
+
+    @property
+    def out_width(self) -> int:
+        """Columns of the output map."""
+        return self._out(self.width)
+
+    def _out(self, side: int) -> int:
+        if self.op in ("pool", "linear"):
+            return 1
+        return -(-side // self.stride) if self.padded else side // self.stride
 
     @property
     def out_positions(self) -> int:
         """Pixels of the output map."""
-        if self.op in ("pool", "linear"):
-            return 1
-        return (self.height // self.stride) * (self.width // self.stride)
+        return self.out_height * self.out_width
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of all repeats: of convolutions, linear layers and pooling."""
+        """Multiply-accumulates of all repeats: convolutions, linear layers, pooling, attention."""
         if self.op == "pool":
             return self.repeat * self.c_in * self.height * self.width
+        if self.op == "attention":
+            return self.repeat * (QUERY_WIDTH + self.c_in) * self.out_positions**2
         if self.op not in ("conv", "linear"):
             return 0
-        return self.repeat * self.c_in * self.c_out * self.kernel**2 * self.out_positions
+        return self.repeat * self._kernel_weights * self.out_positions
 
     @property
     def weights(self) -> int:
         """Stored numbers of all repeats as deployed: weights, and a bias where there is one."""
         if self.op not in ("conv", "linear"):
             return 0
-        bias = self.c_out if self.norm or self.op == "linear" else 0
-        return self.repeat * (self.c_in * self.c_out * self.kernel**2 + bias)
+        bias = self.c_out if self.norm or self.bias or self.op == "linear" else 0
+        return self.repeat * (self._kernel_weights + bias)
+
+    @property
+    def _kernel_weights(self) -> int:
+        return self.c_in // self.groups * self.c_out * self.kernel**2
 
 
 @runtime_checkable

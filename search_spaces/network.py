@@ -4,15 +4,28 @@ The submodules bear timm's names, so that weights go both ways without renaming.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from search_spaces.fasternet import Activation, FasterNetConfig
+from search_spaces.fasternet import (
+    Activation,
+    FasterNetConfig,
+    squeezed_width,
+    stem_strides,
+    stem_width,
+)
 from search_spaces.io import listed
+from search_spaces.layers import QUERY_WIDTH
 
-_ACTIVATIONS: dict[Activation, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
+_ACTIVATIONS: dict[Activation, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "hardswish": nn.Hardswish,
+}
 
 
 def activation(name: Activation) -> nn.Module:
@@ -20,37 +33,148 @@ def activation(name: Activation) -> nn.Module:
     return _ACTIVATIONS[name]()
 
 
-class PConv(nn.Module):
-    """cat(Conv3x3(x[:, :c_p]), x[:, c_p:]): convolves c_p of the c channels, passes the rest."""
+@dataclass(frozen=True, kw_only=True)
+class BlockShape:
+    """What the blocks of one stage are made of; see FasterNetConfig for the words."""
 
-    def __init__(self, c: int, c_p: int) -> None:
+    c: int  # channels
+    c_p: int  # channels that are mixed over space
+    hidden: int  # channels between expansion and projection
+    kernel: int
+    groups: int
+    gated: bool
+    attention: bool
+    fused: bool
+    star: bool
+    activation: Activation
+
+
+def block_shapes(config: FasterNetConfig) -> list[BlockShape]:
+    """Return the shape of the blocks of each stage, in order."""
+    return [
+        BlockShape(
+            c=c,
+            c_p=config.partial_widths[i],
+            hidden=config.hidden_widths[i],
+            kernel=config.kernels[i],
+            groups=config.partial_groups[i],
+            gated=config.untouched[i] == "gate",
+            attention=config.mixers[i] == "attention",
+            fused=config.expands[i] == "fused",
+            star=config.mlps[i] == "star",
+            activation=config.stage_activations[i],
+        )
+        for i, c in enumerate(config.widths[: config.stages])
+    ]
+
+
+class SameConv(nn.Conv2d):
+    """A convolution that keeps the map's size; of an even kernel's zeros one more lies behind."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int, groups: int = 1) -> None:
+        super().__init__(c_in, c_out, kernel, padding=(kernel - 1) // 2, groups=groups, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kernel_size[0] % 2 == 1:
+            return super().forward(x)
+        if torch.onnx.is_in_onnx_export():  # one node with auto_pad, where F.pad would be another
+            return F.conv2d(x, self.weight, self.bias, 1, "same", 1, self.groups)
+        k = self.kernel_size[0] // 2
+        x = F.pad(x, (k - 1, k, k - 1, k))
+        return F.conv2d(x, self.weight, self.bias, 1, 0, 1, self.groups)
+
+
+class Gate(nn.Module):
+    """x * hard_sigmoid(Conv1x1(relu(Conv1x1(pool(x))))): squeeze and excite (arXiv 1709.01507)."""
+
+    def __init__(self, c: int) -> None:
         super().__init__()
-        self.sizes = [c_p, c - c_p]
-        self.partial_conv3 = nn.Conv2d(c_p, c_p, 3, padding=1, bias=False)
+        self.squeeze = nn.Conv2d(c, squeezed_width(c), 1)
+        self.excite = nn.Conv2d(squeezed_width(c), c, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        squeezed = F.relu(self.squeeze(F.adaptive_avg_pool2d(x, 1)))
+        return x * F.hardsigmoid(self.excite(squeezed))
+
+
+class Attention(nn.Module):
+    """v softmax(q k / sqrt(d)), one head (SHViT, arXiv 2401.16456); q, k, v = BN(Conv1x1(x))."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__()
+        self.sizes = [QUERY_WIDTH, QUERY_WIDTH, c]
+        self.qkv = nn.Conv2d(c, sum(self.sizes), 1, bias=False)
+        self.norm = nn.BatchNorm2d(sum(self.sizes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = int(x.shape[2]), int(x.shape[3])  # constants when exported
+        qkv = self.norm(self.qkv(x)).reshape(-1, sum(self.sizes), height * width)
+        q, k, v = torch.split(qkv, self.sizes, dim=1)
+        weights = (q.transpose(1, 2) @ k * QUERY_WIDTH**-0.5).softmax(dim=-1)
+        mixed: Tensor = v @ weights.transpose(1, 2)
+        return mixed.reshape(-1, self.sizes[2], height, width)
+
+
+class PConv(nn.Module):
+    """cat(Conv(x[:, :c_p]), gate(x[:, c_p:])): mixes c_p of the c channels, passes on the rest."""
+
+    def __init__(self, shape: BlockShape) -> None:
+        super().__init__()
+        self.sizes = [shape.c_p, shape.c - shape.c_p]
+        self.partial_conv3: nn.Module = (
+            Attention(shape.c_p)
+            if shape.attention
+            else SameConv(shape.c_p, shape.c_p, shape.kernel, shape.groups)
+        )
+        gated = shape.gated and self.sizes[1] > 0
+        self.gate: nn.Module = Gate(self.sizes[1]) if gated else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         if self.sizes[1] == 0:
             return self.partial_conv3(x)  # type: ignore[no-any-return]
-        convolved, untouched = torch.split(x, self.sizes, dim=1)
-        return torch.cat((self.partial_conv3(convolved), untouched), dim=1)
+        mixed, untouched = torch.split(x, self.sizes, dim=1)
+        return torch.cat((self.partial_conv3(mixed), self.gate(untouched)), dim=1)
+
+
+class Star(nn.Module):
+    """f(x) * g(x) (StarNet, arXiv 2403.19967), with f the layers before and g = BN(Conv1x1(x))."""
+
+    def __init__(self, c: int, hidden: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(c, hidden, 1, bias=False)
+        self.norm = nn.BatchNorm2d(hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x))  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):
-    """x + Conv1x1(act(BN(Conv1x1(PConv(x))))), the residual branch dropped at `drop_path`."""
+    """x + Conv1x1(act(BN(Conv1x1(PConv(x))))), the residual branch dropped at `drop_path`.
 
-    def __init__(self, c: int, c_p: int, hidden: int, act: Activation, drop_path: float) -> None:
+    Fused, PConv and the first 1x1 are one convolution. With a star, what comes before the
+    projection is multiplied by BN(Conv1x1(PConv(x))).
+    """
+
+    def __init__(self, shape: BlockShape, drop_path: float) -> None:
         super().__init__()
-        self.spatial_mixing = PConv(c, c_p)
+        c, hidden = shape.c, shape.hidden
+        self.spatial_mixing: nn.Module = nn.Identity() if shape.fused else PConv(shape)
         self.mlp = nn.Sequential(
-            nn.Conv2d(c, hidden, 1, bias=False),
+            SameConv(c, hidden, shape.kernel if shape.fused else 1),
             nn.BatchNorm2d(hidden),
-            activation(act),
+            activation(shape.activation),
             nn.Conv2d(hidden, c, 1, bias=False),
         )
+        self.star: nn.Module | None = Star(c, hidden) if shape.star else None
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.drop_path(self.mlp(self.spatial_mixing(x)))  # type: ignore[no-any-return]
+        mixed = self.spatial_mixing(x)
+        y = self.mlp(mixed) if self.star is None else self._product(mixed, self.star)
+        return x + self.drop_path(y)  # type: ignore[no-any-return]
+
+    def _product(self, x: Tensor, star: nn.Module) -> Tensor:
+        return self.mlp[3](self.mlp[:3](x) * star(x))  # type: ignore[no-any-return]
 
 
 class DropPath(nn.Module):
@@ -77,6 +201,25 @@ class Stem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.proj(x))  # type: ignore[no-any-return]
+
+
+class ConvStem(nn.Module):
+    """BN(Conv3x3(act(BN(Conv3x3(x))))), with the stride spread over both."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int, act: Activation) -> None:
+        super().__init__()
+        first, second = stem_strides(stride)
+        middle = stem_width(c_out)
+        self.convs = nn.Sequential(
+            nn.Conv2d(c_in, middle, 3, first, 1, bias=False),
+            nn.BatchNorm2d(middle),
+            activation(act),
+            nn.Conv2d(middle, c_out, 3, second, 1, bias=False),
+            nn.BatchNorm2d(c_out),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convs(x)  # type: ignore[no-any-return]
 
 
 class Merging(nn.Module):
@@ -112,12 +255,13 @@ class FasterNet(nn.Module):
     def __init__(self, config: FasterNetConfig, *, drop_path: float = 0.0) -> None:
         super().__init__()
         self.config = config
-        self.patch_embed = Stem(3, config.widths[0], config.stem_stride)
+        self.patch_embed = _stem(config)
         self.stages = nn.Sequential(*_stages(config, drop_path))
         self.global_pool = nn.AdaptiveAvgPool2d(1)
-        self.conv_head = nn.Conv2d(config.widths[-1], config.head_width, 1, bias=False)
-        self.act = activation(config.activation)
-        self.classifier = nn.Linear(config.head_width, config.classes)
+        c, head = config.out_width, config.head_width
+        self.conv_head: nn.Module = nn.Conv2d(c, head, 1, bias=False) if head else nn.Identity()
+        self.act = activation(config.activation) if head else nn.Identity()
+        self.classifier = nn.Linear(head or c, config.classes)
         self.apply(initialise)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -220,24 +364,22 @@ def initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
+def _stem(config: FasterNetConfig) -> nn.Module:
+    c, stride = config.widths[0], config.stem_stride
+    if config.stem == "convs":
+        return ConvStem(3, c, stride, config.stage_activations[0])
+    return Stem(3, c, stride)
+
+
 def _stages(config: FasterNetConfig, drop_path: float) -> list[Stage]:
-    merging = [Merging(c_in, c_out) for c_in, c_out in pairwise(config.widths)]
+    shapes = block_shapes(config)
+    merging = [Merging(before.c, shape.c) for before, shape in pairwise(shapes)]
     last = max(sum(config.depths) - 1, 1)
     rates = iter([drop_path * i / last for i in range(sum(config.depths))])
-    shapes = zip(
-        config.widths,
-        config.partial_widths,
-        config.hidden_widths,
-        config.depths,
-        [nn.Identity(), *merging],
-        strict=True,
-    )
+    stages = zip(shapes, config.depths, [nn.Identity(), *merging], strict=False)
     return [
-        Stage(
-            downsample,
-            [Block(c, c_p, hidden, config.activation, next(rates)) for _ in range(depth)],
-        )
-        for c, c_p, hidden, depth, downsample in shapes
+        Stage(downsample, [Block(shape, next(rates)) for _ in range(depth)])
+        for shape, depth, downsample in stages
     ]
 
 
@@ -250,7 +392,7 @@ class Backbone(nn.Module):
     def __init__(self, network: FasterNet) -> None:
         super().__init__()
         config = network.config
-        self.channels = config.widths
+        self.channels = config.widths[: config.stages]
         self.strides = strides(config)
         self.patch_embed = network.patch_embed
         self.stages = network.stages
@@ -265,4 +407,4 @@ class Backbone(nn.Module):
 
 def strides(config: FasterNetConfig) -> tuple[int, ...]:
     """Return how many pixels of the image an element of the map after each stage stands for."""
-    return tuple(config.stem_stride * 2**i for i in range(len(config.widths)))
+    return tuple(config.stem_stride * 2**i for i in range(config.stages))

@@ -90,8 +90,6 @@ class Space(Generic[C]):
         _check_fields(config_class, fields)
         self.config_class = config_class
         self.fields: Mapping[str, Any] = fields
-        # What each field may be: the open ones in the order of their genes, then the defaults.
-        self._nodes = {**fields, **_defaults(config_class), **fields}
         self.genes: tuple[OneOf, ...] = tuple(g for _, g in _leaves(fields))
         self.names: tuple[str, ...] = tuple(name for name, _ in _leaves(fields))
         self.cardinalities: tuple[int, ...] = tuple(len(gene.choices) for gene in self.genes)
@@ -145,11 +143,21 @@ class Space(Generic[C]):
             raise ValueError(
                 f"`config` must be of class {self.config_class.__name__}, but got {config!r}."
             )
-        return tuple(
+        genes = tuple(
             gene
-            for name, node in self._nodes.items()
+            for name, node in self.fields.items()
+            if isinstance(node, (OneOf, Each))
             for gene in _encode_field(name, getattr(config, name), node)
         )
+        self._check_fixed(config, self.decode(genes))
+        return genes
+
+    def _check_fixed(self, config: C, spelled: C) -> None:
+        """Compare the fields that are not open as the config class makes them: it may fill some."""
+        for f in fields(self.config_class):  # type: ignore[arg-type]
+            value, fixed = getattr(config, f.name), getattr(spelled, f.name)
+            if f.init and value != fixed:
+                raise ValueError(f"`{f.name}` must be {fixed!r} in this space, but got {value!r}.")
 
     def __contains__(self, config: object) -> bool:
         try:
@@ -199,7 +207,7 @@ def _choose(node: object, genes: Iterator[int]) -> object:
     return node.choices[next(genes)] if isinstance(node, OneOf) else node
 
 
-def _encode_field(name: str, value: object, node: object) -> list[int]:
+def _encode_field(name: str, value: object, node: OneOf | Each) -> list[int]:
     if isinstance(node, Each) and isinstance(value, tuple) and len(value) == len(node.items):
         return [
             gene
@@ -208,20 +216,7 @@ def _encode_field(name: str, value: object, node: object) -> list[int]:
         ]
     if isinstance(node, OneOf) and value in node.choices:
         return [node.choices.index(value)]
-    if isinstance(node, (Each, OneOf)) or value != node:
-        raise ValueError(f"`{name}` must be {node!r} in this space, but got {value!r}.")
-    return []
-
-
-def _defaults(config_class: Any) -> dict[str, object]:
-    """The default of each field that has one."""
-    found = {}
-    for f in fields(config_class):
-        if f.init and f.default_factory is not MISSING:
-            found[f.name] = f.default_factory()
-        elif f.init and f.default is not MISSING:
-            found[f.name] = f.default
-    return found
+    raise ValueError(f"`{name}` must be {node!r} in this space, but got {value!r}.")
 
 
 def _check_class(config_class: object) -> None:

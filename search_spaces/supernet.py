@@ -10,16 +10,16 @@ a slice is a view, so gradients reach it and nothing else. Batch norms normalise
 training and leave the running statistics alone, which would be a mixture of those of all widths.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from itertools import islice, zip_longest
+from itertools import chain, islice, zip_longest
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from search_spaces.fasternet import Activation, FasterNetConfig
+from search_spaces.fasternet import INGREDIENTS, Activation, FasterNetConfig
 from search_spaces.network import (
     Block,
     FasterNet,
@@ -33,7 +33,11 @@ from search_spaces.network import (
 )
 from search_spaces.space import AnySpace, Each, OneOf, Space
 
-ACTIVATE: Mapping[Activation, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
+ACTIVATE: Mapping[Activation, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "hardswish": F.hardswish,
+}
 
 
 class Supernet(nn.Module):
@@ -50,6 +54,7 @@ class Supernet(nn.Module):
                 "`space` must hold configs of class FasterNetConfig, but holds "
                 f"{space.config_class.__name__}. Train its networks one by one."
             )
+        _refuse_unpublished(space)
         self.space = space
         largest = _largest(space)
         network = build(largest)
@@ -103,6 +108,30 @@ class Supernet(nn.Module):
         return network.eval()
 
 
+def _refuse_unpublished(space: Space[FasterNetConfig]) -> None:
+    """Refuse spaces with blocks that share no weights: one set is sliced for those as published."""
+    for name, published in {**INGREDIENTS, "stem": "patch"}.items():
+        _refuse(name, _values(space, name) - {published})
+    for name in ("depths", "head_width"):
+        _refuse(name, _values(space, name) & {0})
+
+
+def _refuse(name: str, values: Set[object]) -> None:
+    if values:
+        raise ValueError(
+            f"`{name}` must be as in the published FasterNet to share the weights of a supernet, "
+            f"but the space has {', '.join(map(str, values))}. Train its networks one by one."
+        )
+
+
+def _values(space: AnySpace, name: str) -> set[object]:
+    """All the values that a field may take in some stage."""
+    node = space.fields.get(name, ())
+    choices = [item.choices for item in node.items] if isinstance(node, Each) else [(node,)]
+    found = node.choices if isinstance(node, OneOf) else tuple(chain(*choices))
+    return set(chain(*(v if isinstance(v, tuple) else (v,) for v in found)))
+
+
 def _undrawn(config: FasterNetConfig) -> FasterNet:
     """The network without memory for its weights: names and shapes."""
     with torch.device("meta"):
@@ -149,10 +178,15 @@ class StageShape:
 
 def stage_shapes(config: FasterNetConfig) -> list[StageShape]:
     """Return the shapes of a config's stages, in order."""
-    numbers = (config.widths, config.depths, config.partial_widths, config.hidden_widths)
     return [
-        StageShape(c=c, depth=depth, c_p=c_p, hidden=hidden, activation=config.activation)
-        for c, depth, c_p, hidden in zip(*numbers, strict=True)
+        StageShape(
+            c=c,
+            depth=config.depths[i],
+            c_p=config.partial_widths[i],
+            hidden=config.hidden_widths[i],
+            activation=config.stage_activations[i],
+        )
+        for i, c in enumerate(config.widths)
     ]
 
 
@@ -173,14 +207,14 @@ def run_stage(x: Tensor, stage: Stage, shape: StageShape) -> Tensor:
 def run_block(x: Tensor, block: Block, shape: StageShape) -> Tensor:
     """x + Conv1x1(act(BN(Conv1x1(PConv(x))))); no path is dropped."""
     expand, norm, _, project = block.mlp
-    y = run_pconv(x, block.spatial_mixing, shape.c_p)
+    y = run_pconv(x, cast(PConv, block.spatial_mixing), shape.c_p)
     y = run_norm(run_conv(y, cast(nn.Conv2d, expand), shape.hidden), norm)
     return x + run_conv(ACTIVATE[shape.activation](y), cast(nn.Conv2d, project), shape.c)
 
 
 def run_pconv(x: Tensor, pconv: PConv, c_p: int) -> Tensor:
     """cat(Conv3x3(x[:, :c_p]), x[:, c_p:]), with the corner [:c_p, :c_p] of the kernel."""
-    convolved = run_conv(x[:, :c_p], pconv.partial_conv3, c_p)
+    convolved = run_conv(x[:, :c_p], cast(nn.Conv2d, pconv.partial_conv3), c_p)
     return torch.cat((convolved, x[:, c_p:]), dim=1) if c_p < x.shape[1] else convolved
 
 

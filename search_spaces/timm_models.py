@@ -67,11 +67,12 @@ class TimmNetwork(nn.Module):
         config = network.config
         self.config = config
         self.in_chans, self.num_classes = 3, config.classes
-        self.num_features, self.head_hidden_size = config.widths[-1], config.head_width
+        self.num_features = config.out_width
+        self.head_hidden_size = config.head_width or config.out_width
         self.drop_rate, self.grad_checkpointing = drop_rate, False
         self.feature_info = [
             {"num_chs": c, "reduction": stride, "module": f"stages.{i}"}
-            for i, (c, stride) in enumerate(zip(config.widths, strides(config), strict=True))
+            for i, (c, stride) in enumerate(zip(config.widths, strides(config), strict=False))
         ]
         self.patch_embed, self.stages = network.patch_embed, network.stages
         self.global_pool: nn.Module = network.global_pool
@@ -129,7 +130,7 @@ class TimmNetwork(nn.Module):
         self.classifier = nn.Identity()
         if num_classes:
             self.classifier = nn.Linear(self.head_hidden_size, num_classes)
-            self.classifier.to(self.patch_embed.proj.weight.device).apply(initialise)
+            self.classifier.to(next(self.patch_embed.parameters()).device).apply(initialise)
 
     def group_matcher(self, *, coarse: bool = False) -> dict[str, object]:
         """Which weights come after which, for rates that fall layer by layer."""

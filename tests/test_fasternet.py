@@ -66,7 +66,9 @@ def test_partial_convolutions_have_multiples_of_four_channels(name: str) -> None
         )
         products = [(width, width * ratio) for width, ratio in product(widths, ratios)]
         odd |= {(width, c_p) for width, c_p in products if c_p % 4}
-    assert odd == ({(40, 10.0)} if name == "fasternet" else set())  # T0 as it was published
+    assert odd == (
+        {(40, 10.0)} if name in ("fasternet", "pconv") else set()
+    )  # T0 as it was published
 
 
 def _choices(space: str) -> list[tuple[str, Any]]:
@@ -172,16 +174,19 @@ def test_there_may_be_any_number_of_stages(stages: int) -> None:
         ({"head_width": 2**17}, "`head_width` must be at most 65536, but got 131072"),
         ({"classes": 10_000_001}, "`classes` must be at most 10000000, but got 10000001"),
         ({"classes": 10**100}, r"`classes` must be at most 10000000, but got 10+\.\.\.0+\. Choose"),
-        ({"activation": "r" * 10**6}, r"`activation` must be gelu or relu, but got 'r+\.\.\.r+'"),
+        (
+            {"activation": "r" * 10**6},
+            r"`activation` must be relu or gelu or hardswish, but got 'r+\.\.\.r+'",
+        ),
         ({"partial_ratios": ("1/4",) * 4}, "`partial_ratios` must hold positive numbers only"),
         ({"expansions": (2.0, 2.0, 2.0, float("nan"))}, "`expansions` must hold positive"),
         ({"expansions": (0.01,) * 4}, "`expansions` must leave at least one hidden channel"),
         ({"resolution": 31}, "`resolution` must be at least the total stride of 32 .* got 31"),
         ({"resolution": 224.0}, r"`resolution` must be a positive whole number, but got 224\.0"),
         ({"stem_stride": 0}, "`stem_stride` must be a positive whole number, but got 0"),
-        ({"head_width": True}, "`head_width` must be a positive whole number, but got True"),
+        ({"head_width": True}, "`head_width` must be a positive whole number or 0, but got True"),
         ({"classes": "ten"}, "`classes` must be a positive whole number, but got 'ten'"),
-        ({"activation": "silu"}, "`activation` must be gelu or relu, but got 'silu'"),
+        ({"activation": "silu"}, "`activation` must be relu or gelu or hardswish, but got 'silu'"),
     ],
 )
 def test_what_cannot_be_built_is_refused(change: dict[str, Any], message: str) -> None:
@@ -195,3 +200,55 @@ def test_the_limits_themselves_are_allowed() -> None:
         widths=(2**16,) * 4, depths=(1000,) * 4, resolution=2**14, head_width=2**16, classes=10**7
     )
     assert cost(largest).macs > 0
+
+
+EVERYTHING: dict[str, Any] = {
+    "kernels": (2, 5, 7, 3),
+    "groups": (4, 2, 1, 1),
+    "untouched": ("gate", "gate", "identity", "identity"),
+    "mixers": ("pconv", "pconv", "pconv", "attention"),
+    "expands": ("plain", "fused", "plain", "plain"),
+    "mlps": ("plain", "plain", "star", "plain"),
+}
+
+
+def test_ingredients_left_out_are_as_published() -> None:
+    t0 = FASTERNET["t0"]
+    assert t0.unpublished == ()
+    assert (t0.kernels, t0.groups, t0.mixers) == ((3,) * 4, (1,) * 4, ("pconv",) * 4)
+    assert t0 == replace(t0, kernels=(3, 3, 3, 3), mlps=("plain",) * 4)
+    assert t0 in SPACES["pconv"]
+    assert replace(t0, **EVERYTHING).unpublished == tuple(EVERYTHING)
+
+
+def test_a_last_stage_of_no_blocks_is_not_there() -> None:
+    three = replace(FASTERNET["t0"], depths=(1, 2, 8, 0))
+    assert (three.stages, three.out_width, three.unpublished) == (3, 160, ("depths",))
+    assert not any(layer.name.startswith("stages.3") for layer in three.layers())
+    assert replace(three, resolution=16).stages == 3  # 16 px are enough for a stride of 16
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kernels": (3, 3, 3)}, "`kernels` must be a tuple with one entry for each of the 4"),
+        ({"kernels": (3, 3, 3, 0)}, "`kernels` must hold positive numbers only"),
+        ({"kernels": (3, 3, 3, 33)}, "`kernels` must be at most 31"),
+        ({"groups": (1.5, 1, 1, 1)}, "`groups` must hold positive numbers only"),
+        ({"untouched": ("gates",) * 4}, "`untouched` must hold identity or gate, but got 'gates'"),
+        ({"mixers": (["pconv"],) * 4}, "`mixers` must hold pconv or attention"),
+        ({"activations": ("silu",) * 4}, "`activations` must hold relu or gelu or hardswish"),
+        ({"depths": (0, 2, 8, 2)}, "`depths` must hold positive numbers only"),
+        ({"stem": "conv"}, "`stem` must be patch or convs, but got 'conv'"),
+        ({"stem": "convs", "stem_stride": 3}, "`stem_stride` must be 1, 2 or 4 for a stem of two"),
+        ({"head_width": -1}, "`head_width` must be a positive whole number or 0, but got -1"),
+    ],
+)
+def test_an_ingredient_that_is_none_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(FASTERNET["t0"], **change)
+
+
+def test_groups_that_do_not_divide_the_channels_count_as_one() -> None:
+    config = replace(FASTERNET["t0"], groups=(4, 4, 4, 4))
+    assert (config.partial_widths, config.partial_groups) == ((10, 20, 40, 80), (1, 4, 4, 4))

@@ -178,7 +178,7 @@ def test_what_others_cannot_say_is_refused(change: dict[str, Any], message: str)
         ({"act_layer": "SILU"}, "`act_layer` must be GELU or ReLU, but got 'SILU'"),
         ({"n_div": 2.5}, r"`n_div` must be a positive whole number, but got 2\.5"),
         ({"embed_dim": "96"}, "`embed_dim` must be a positive whole number, but got '96'"),
-        ({"depths": 3}, "`depths` must be a list of numbers with an entry for each stage"),
+        ({"depths": 3}, "`depths` must be a list with an entry for each stage"),
         ({"mlp_ratio": "2"}, "`mlp_ratio` must be a positive number, but got '2'"),
         ({"mlp_ratio": float("inf")}, "`mlp_ratio` must be a positive number, but got inf"),
         ({"mlp_ratio": 1.15, "embed_dim": 100}, ROUNDED),

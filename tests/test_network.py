@@ -14,6 +14,7 @@ from search_spaces.network import (
     DropPath,
     FasterNet,
     PConv,
+    block_shapes,
     build,
     from_timm_weights,
     to_timm_weights,
@@ -117,7 +118,7 @@ def test_a_seed_gives_one_network() -> None:
 
 def test_weights_start_as_the_paper_says() -> None:
     network = build(CUSTOM_CONFIG)
-    assert network.conv_head.weight.std().item() == pytest.approx(0.02, rel=0.03)
+    assert network.get_parameter("conv_head.weight").std().item() == pytest.approx(0.02, rel=0.03)
     assert network.classifier.weight.std().item() == pytest.approx(0.02, rel=0.1)
     assert not network.classifier.bias.any()
 
@@ -151,10 +152,15 @@ def test_drop_path_drops_whole_samples_in_training_only() -> None:
 
 def test_partial_convolution_leaves_the_other_channels_alone() -> None:
     x = torch.randn(1, 8, 5, 5, generator=torch.Generator().manual_seed(0))
-    y = PConv(8, 2)(x)
+    y = _pconv(widths=(8,), depths=(1,))(x)
     assert torch.equal(y[:, 2:], x[:, 2:])
     assert not torch.equal(y[:, :2], x[:, :2])
-    assert PConv(8, 8)(x).shape == x.shape
+    assert _pconv(widths=(8,), depths=(1,), partial_ratios=(1.0,))(x).shape == x.shape
+
+
+def _pconv(**fields: Any) -> PConv:
+    few = {"partial_ratios": (0.25,), "expansions": (2.0,), **fields}
+    return PConv(block_shapes(FasterNetConfig(**few))[0])
 
 
 def test_importing_timm_again_gives_the_same_module() -> None:

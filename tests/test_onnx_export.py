@@ -57,7 +57,9 @@ def test_onnx_computes_what_torch_computes(name: str, seed: int, tmp_path: Path)
     path = write_onnx(model, tmp_path / "network")
     check_on_noise(model, path, find_runtime("onnxruntime"))
     operators = {node.op_type for node in onnx.load(path).graph.node}
-    assert not operators & {"ScatterND", "BatchNormalization", "Slice", "Reshape"}
+    assert not operators & {"ScatterND", "BatchNormalization", "Slice", "Shape", "Gather", "Pad"}
+    assert ("Reshape" in operators) == ("attention" in config.mixers[: config.stages])
+    assert ("HardSwish" in operators) == (config.activation == "hardswish")
     assert [p.name for p in tmp_path.iterdir()] == ["network.onnx"]
 
 

@@ -118,5 +118,8 @@ def _config(row: int) -> FasterNetConfig:
         partial_ratios=tuple(float(ratio) for ratio in cells["partial_ratios"].split()),
         expansions=tuple((hidden / widths).tolist()),
         activation=str(cells["activation"]),  # type: ignore[arg-type]
-        **{k: int(cells[k]) for k in ("resolution", "stem_stride", "head_width", "classes")},
+        resolution=int(cells["resolution"]),
+        stem_stride=int(cells["stem_stride"]),
+        head_width=int(cells["head_width"]),
+        classes=int(cells["classes"]),
     )

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from search_spaces.checkpoint import inherit
 from search_spaces.fasternet import FASTERNET, SPACES, FasterNetConfig
-from search_spaces.network import FasterNet, build
+from search_spaces.network import FasterNet, Stem, build
 from search_spaces.space import Space, each, oneof
 from search_spaces.supernet import Supernet
 from search_spaces.timm_models import import_timm
@@ -40,8 +40,11 @@ TWO_OR_THREE_STAGES = Space(  # 31 of 32 genes spell no config
     expansions=oneof((2.0, 1.0), (1.0, 2.0, 3.0)), resolution=32, head_width=8, classes=3,
 )  # fmt: skip
 SPACES_HERE: Mapping[str, Space[FasterNetConfig]] = {
-    **SPACES, "tiny": TINY, "six stages": SIX_STAGES, "two or three": TWO_OR_THREE_STAGES,
-}  # fmt: skip
+    **{name: SPACES[name] for name in ("fasternet", "fasternet-32")},
+    "tiny": TINY,
+    "six stages": SIX_STAGES,
+    "two or three": TWO_OR_THREE_STAGES,
+}
 
 
 @dataclass(frozen=True)
@@ -214,6 +217,8 @@ def test_recalibration_is_the_mean_over_the_batches() -> None:
     before = {name: w.clone() for name, w in supernet.state_dict().items()}
     network = supernet.recalibrated(config, iter(batches))
     stem = network.patch_embed
+    assert isinstance(stem, Stem)
+    assert isinstance(stem.norm, nn.BatchNorm2d)
     seen = [stem.proj(images) for images in batches]
     mean = torch.stack([y.mean((0, 2, 3)) for y in seen]).mean(0)
     var = torch.stack([y.var((0, 2, 3)) for y in seen]).mean(0)
@@ -313,3 +318,20 @@ def test_a_recalibrated_network_evaluates_as_it_trained() -> None:
         assert trained > 0.6
         assert evaluated == pytest.approx(trained, abs=0.04)
         assert uncalibrated < evaluated - 0.15
+
+
+@pytest.mark.parametrize(
+    ("space", "field"),
+    [
+        (SPACES["pconv"], "kernels"),
+        (SPACES["fasternet"].replace(groups=(1, 1, 1, 2)), "groups"),
+        (SPACES["fasternet"].replace(head_width=oneof(0, 640)), "head_width"),
+        (SPACES["fasternet"].replace(stem="convs"), "stem"),
+        (SPACES["fasternet"].replace(depths=oneof((1, 2, 8, 2), (1, 2, 8, 0))), "depths"),
+    ],
+)
+def test_blocks_that_share_no_weights_are_refused(
+    space: Space[FasterNetConfig], field: str
+) -> None:
+    with pytest.raises(ValueError, match=f"`{field}` must be as in the published FasterNet"):
+        Supernet(space)

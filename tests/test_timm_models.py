@@ -86,7 +86,7 @@ def test_other_classes_get_a_new_classifier(checkpoint: Path) -> None:
     assert _output(network).shape == (2, 3)
     assert (network.num_classes, network.get_classifier().out_features) == (3, 3)
     ours = fn.load(checkpoint)
-    assert torch.equal(network.conv_head.weight, ours.conv_head.weight)
+    assert torch.equal(network.conv_head.weight, ours.get_parameter("conv_head.weight"))
     network.reset_classifier(0)
     with torch.no_grad():
         expected = ours.act(ours.conv_head(ours.global_pool(

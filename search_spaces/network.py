@@ -6,6 +6,7 @@ The submodules bear timm's names, so that weights go both ways without renaming.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +83,44 @@ class SameConv(nn.Conv2d):
         k = self.kernel_size[0] // 2
         x = F.pad(x, (k - 1, k, k - 1, k))
         return F.conv2d(x, self.weight, self.bias, 1, 0, 1, self.groups)
+
+
+class Branches(nn.Module):
+    """BN(Conv(x)) + BN(Conv1x1(x)) + BN(x): one convolution, as RepVGG trains it (2101.03697)."""
+
+    def __init__(self, conv: SameConv) -> None:
+        super().__init__()
+        c = conv.in_channels
+        self.conv = conv
+        self.point = nn.Conv2d(c, c, 1, groups=conv.groups, bias=False)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(c) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        of_conv, of_point, of_identity = self.norms
+        y: Tensor = of_conv(self.conv(x)) + of_point(self.point(x)) + of_identity(x)
+        return y
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Return the kernel and the bias of the one convolution that does the same."""
+        kernel = self.conv.weight
+        middle = (kernel.shape[-1] - 1) // 2  # where a 1x1 lies in it
+        point, identity = torch.zeros_like(kernel), torch.zeros_like(kernel)
+        point[:, :, middle, middle] = self.point.weight[:, :, 0, 0]
+        outputs = torch.arange(len(kernel), device=kernel.device)
+        identity[outputs, outputs % kernel.shape[1], middle, middle] = 1.0
+        weight, bias = torch.zeros_like(kernel), torch.zeros_like(kernel[:, 0, 0, 0])
+        for branch, module in zip((kernel, point, identity), self.norms, strict=True):
+            norm = cast(nn.BatchNorm2d, module)
+            scale, mean = _scale_and_mean(norm)
+            weight += branch * scale[:, None, None, None]
+            bias += norm.bias - mean * scale
+        return weight, bias
+
+
+def _scale_and_mean(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Return a and m of the normalisation in evaluation, a (x - m) + bias."""
+    mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+    return norm.weight * (variance + norm.eps).rsqrt(), mean
 
 
 class Gate(nn.Module):
@@ -172,6 +211,23 @@ class Block(nn.Module):
         mixed = self.spatial_mixing(x)
         y = self.mlp(mixed) if self.star is None else self._product(mixed, self.star)
         return x + self.drop_path(y)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def fold_branches(self) -> None:
+        """Make the branches one convolution without a bias, which the next batch norms take up."""
+        mixing = self.spatial_mixing
+        if not isinstance(mixing, PConv) or not isinstance(mixing.partial_conv3, Branches):
+            return
+        branches = mixing.partial_conv3
+        weight, bias = branches.folded()
+        pairs = [(self.mlp[0], self.mlp[1])]
+        if isinstance(self.star, Star):
+            pairs.append((self.star.conv, self.star.norm))
+        for conv, norm in pairs:
+            shift = cast(nn.Conv2d, conv).weight[:, : len(bias), 0, 0] @ bias
+            _scale_and_mean(cast(nn.BatchNorm2d, norm))[1].sub_(shift)
+        branches.conv.weight.copy_(weight)
+        mixing.partial_conv3 = branches.conv
 
     def _product(self, x: Tensor, star: nn.Module) -> Tensor:
         return self.mlp[3](self.mlp[:3](x) * star(x))  # type: ignore[no-any-return]
@@ -270,17 +326,34 @@ class FasterNet(nn.Module):
         return self.classifier(x.flatten(1))  # type: ignore[no-any-return]
 
 
-def build(config: FasterNetConfig, *, drop_path: float = 0.0) -> FasterNet:
+def build(config: FasterNetConfig, *, drop_path: float = 0.0, branches: bool = False) -> FasterNet:
     """Build the network of a config, freshly initialised from torch's global generator.
 
-    `drop_path` is the rate of the last block; it rises linearly from 0 over all blocks.
+    `drop_path` is the rate of the last block; it rises linearly from 0 over all blocks. With
+    `branches`, for training, each partial convolution is a sum of three; see `fold_branches`.
 
     Raises:
         ValueError: if `drop_path` is not in [0, 1).
     """
     if not 0.0 <= drop_path < 1.0:
         raise ValueError(f"`drop_path` must be in [0, 1), but got {drop_path}.")
-    return FasterNet(config, drop_path=drop_path)
+    network = FasterNet(config, drop_path=drop_path)
+    if branches:
+        for module in network.modules():
+            if isinstance(module, PConv) and isinstance(module.partial_conv3, SameConv):
+                module.partial_conv3 = Branches(module.partial_conv3)
+                module.partial_conv3.point.apply(initialise)
+    return network
+
+
+def fold_branches(network: FasterNet) -> None:
+    """Fold the branches that `build` made, in place: the outputs in evaluation stay the same.
+
+    The weights are then those of the network as it is deployed, `build(config)`.
+    """
+    for module in network.modules():
+        if isinstance(module, Block):
+            module.fold_branches()
 
 
 def from_timm_weights(config: FasterNetConfig, weights: Mapping[str, Tensor]) -> FasterNet:

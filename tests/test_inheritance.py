@@ -247,7 +247,7 @@ def test_a_supernets_weights_begin_a_network(tmp_path: Path) -> None:
     child = build(TINY)
     assert begin_with(child, tmp_path / "supernet.pt").share == 1.0
     stem = supernet.state_dict()["patch_embeds.4.proj.weight"]
-    assert torch.equal(child.patch_embed.proj.weight, stem)
+    assert torch.equal(child.get_parameter("patch_embed.proj.weight"), stem)
     assert begin_with(Supernet(supernet.space), tmp_path / "supernet.pt").share == 1.0
 
 

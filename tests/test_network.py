@@ -16,6 +16,7 @@ from search_spaces.network import (
     PConv,
     block_shapes,
     build,
+    fold_branches,
     from_timm_weights,
     to_timm_weights,
 )
@@ -165,3 +166,34 @@ def _pconv(**fields: Any) -> PConv:
 
 def test_importing_timm_again_gives_the_same_module() -> None:
     assert import_timm() is import_timm()
+
+
+INGREDIENTS: list[dict[str, Any]] = [
+    {},
+    {"kernels": (2, 7), "groups": (2, 4)},
+    {"mlps": ("star", "star"), "untouched": ("gate", "gate"), "partial_ratios": (0.5, 1.0)},
+    {"mixers": ("pconv", "attention"), "expands": ("fused", "plain"), "kernels": (5, 3)},
+]
+
+
+@pytest.mark.parametrize("fields", INGREDIENTS)
+def test_folded_branches_give_the_same_output(fields: dict[str, Any]) -> None:
+    few: dict[str, Any] = {"partial_ratios": (0.5, 0.25), "expansions": (2.0, 1.5), **fields}
+    config = FasterNetConfig(widths=(16, 32), depths=(2, 2), resolution=32, classes=5, **few)
+    torch.manual_seed(3)
+    network = build(config, branches=True)
+    images = torch.randn(4, 3, 32, 32)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for values in (module.weight, module.bias, module.running_mean, module.running_var):
+                assert values is not None
+                values.data.uniform_(0.5, 1.5)
+    network.eval()
+    with torch.no_grad():
+        before = network(images)
+        fold_branches(network)
+        after = network(images)
+    assert (before - after).abs().max() <= 1e-5 * before.abs().max()
+    deployed = build(config).eval()
+    deployed.load_state_dict(network.state_dict())
+    assert torch.equal(deployed(images), after)

@@ -158,6 +158,19 @@ def test_another_training_is_not_gone_on_with(
     assert (told["network"], told["validation_accuracy"]) == ("mine", float(best["accuracy"]))
 
 
+def test_branches_are_gone_after_the_training(
+    undisturbed: Path, place: Path, tmp_path: Path, capsys: Streams
+) -> None:
+    branches = ("--epochs", "1", "--set", "branches=true")
+    assert main(_train(place, tmp_path, *branches)) == 0
+    weights = tmp_path / "mine" / "weights.safetensors"
+    assert load_file(weights).keys() == build(CONFIG).state_dict().keys()
+    capsys.readouterr()
+    init = str(undisturbed / "weights.safetensors")
+    assert main(_train(place, tmp_path / "other", *branches, "--init", init)) == 2
+    assert "`branches` must be false to begin with weights" in capsys.readouterr().err
+
+
 def test_it_starts_from_other_weights(
     undisturbed: Path, place: Path, tmp_path: Path, capsys: Streams
 ) -> None:

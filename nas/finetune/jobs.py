@@ -46,7 +46,7 @@ from predictors.training.trainer import Trainer
 from predictors.training.workers import Workers
 from search_spaces.checkpoint import Checkpoint, begin_with, inherit, read_checkpoint
 from search_spaces.fasternet import FasterNetConfig
-from search_spaces.network import FasterNet, build
+from search_spaces.network import FasterNet, build, fold_branches
 
 SCRATCH, SUPERNET = "scratch", "supernet"
 _MOST_LOADERS = 8
@@ -188,7 +188,7 @@ def _checkpoint(job: Job, data: ImageData, best: Best) -> Checkpoint:
     """The weights with all that is needed to use them."""
     return Checkpoint(
         config=job.config,
-        weights={name: weight.cpu() for name, weight in best.weights.items()},
+        weights=_deployed(job, {name: weight.cpu() for name, weight in best.weights.items()}),
         classes=data.classes,
         mean=data.mean,
         std=data.std,
@@ -196,11 +196,22 @@ def _checkpoint(job: Job, data: ImageData, best: Best) -> Checkpoint:
     )
 
 
+def _deployed(job: Job, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights of the network as it is deployed: without branches."""
+    if not job.recipe.branches:
+        return weights
+    network = build(job.config, branches=True)
+    network.load_state_dict(weights)
+    fold_branches(network)
+    return network.state_dict()
+
+
 def started(job: Job) -> FasterNet:
     """Return the network with the weights that its training begins with."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.recipe.seed)
-        network = build(job.config, drop_path=job.recipe.drop_path)
+        recipe = job.recipe
+        network = build(job.config, drop_path=recipe.drop_path, branches=recipe.branches)
     if job.init == SUPERNET:
         inherit(network, _of_supernet(job))
     elif job.init != SCRATCH:
@@ -249,6 +260,11 @@ def check_job(job: Job, data: ImageData) -> None:
         )
     if (job.folder / WEIGHTS).exists():
         return
+    if recipe.branches and job.init != SCRATCH:
+        raise ValueError(
+            f"`branches` must be false to begin with weights, but got true with {job.init}. "
+            "Leave one of them out."
+        )
     most = len(data.train) - len(data.train) % 2
     if recipe.batch_size > most:
         raise ValueError(

@@ -71,6 +71,7 @@ class Recipe:
     mixup_prob: float = 1.0  # share of the batches to which mixup or cutmix is done
     label_smoothing: float = 0.1
     drop_path: float = 0.05
+    branches: bool = False  # partial convolutions are trained as sums of three, folded at the end
     early_resolution: float = 192 / 224  # share of the resolution, but in the last epochs
     full_resolution: float = 20 / 300  # share of the epochs that have it whole
     progressive: tuple[Fidelity, ...] = ()  # smaller in the first quarter and second of the epochs

@@ -39,7 +39,7 @@ from predictors.training.recipe import (
     steps_at,
 )
 from predictors.training.workers import Workers, device_of, keep_memory, share_layers
-from search_spaces.network import FasterNet, recalibrate
+from search_spaces.network import FasterNet, recalibrate, strides
 
 _FORWARD = 1  # what is seeded in a forward pass, beside what is seeded for images
 _RECALIBRATED = 512  # images for batch norms: an accuracy after each epoch must not cost much
@@ -375,7 +375,7 @@ def _refuse(network: nn.Module, data: ImageData, recipe: Recipe, workers: Worker
             f"`classes` must be the {len(data.classes)} of {data.name}, but the network has "
             f"{config.classes}. Change them in its config."
         )
-    return int(config.stem_stride * 2 ** (len(config.widths) - 1))
+    return strides(config)[-1]
 
 
 def _parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, object]]:

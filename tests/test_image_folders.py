@@ -65,7 +65,10 @@ def test_truncated_images_are_counted_left_out_and_the_first_is_named(
     data = load_data(str(tmp_path))
     assert len(data.train) + len(data.validation) == 18
     first = tmp_path / "red" / f"3{suffix}"
-    assert f"2 of 20 images cannot be read and were left out, the first: {first}." in data.remarks
+    assert (
+        f"2 of 20 images cannot be read and were left out, the first: {first}. "
+        "Of 2 the reason is: image file is truncated."
+    ) in data.remarks
 
 
 def test_what_is_no_image_at_all_or_empty_is_broken_too(tmp_path: Path) -> None:
@@ -228,9 +231,9 @@ def _one_image_each(root: Path) -> None:
         (_no_train, r"train with class folders beside its other splits, but .* has \['val'\]"),
         (_splits_without_classes, "folder for each class in each split, but .*/test holds none"),
         (_two_validations, "must have each split once, but .* has the folders val and valid. Ren"),
-        (_all_of_a_class_broken, "training images of every class, but got none .* of red. Add"),
-        (_all_broken, "must hold images, but got none in train that can be read. Check"),
-        (_all_of_test_broken, "images in every split, but got none that can be read in test. Add"),
+        (_all_of_a_class_broken, "images of every class, but got none .* of red: no image that P"),
+        (_all_broken, "images in every split, but got none that can be read in train: no image th"),
+        (_all_of_test_broken, "got none that can be read in test: no image that Pillow knows"),
         (_one_image_each, "two images of a class at least .* but got one of each. Add"),
     ],
 )  # fmt: skip

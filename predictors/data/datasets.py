@@ -1,6 +1,5 @@
 """A data set by the name that `--data` takes: its splits, classes, size and normalisation."""
 
-import io
 import itertools
 import tempfile
 from collections.abc import Container, Iterator, Mapping
@@ -13,8 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictors.data.arrays import found_in_arrays
-from predictors.data.folders import PictureFiles, found_in_files, square, usual_size
 from predictors.data.images import FoundImages, Images, SplitName, cut, numbered
+from predictors.data.pictures import (
+    Look,
+    PictureFiles,
+    Seen,
+    found_in_files,
+    look_of,
+    open_picture,
+    remarks_on,
+    see,
+    square,
+    usual_size,
+)
 from search_spaces.io import one_line
 
 if TYPE_CHECKING:
@@ -163,16 +173,18 @@ def found_in_streams(
 
     They are grey if in every image of every split red, green and blue are the same.
     """
-    if resolution is None:
-        first = itertools.islice(streams["train"], _LOOKED_AT)
-        resolution = usual_size([min(image.size) for image, _ in first])
-    kept = {split: _kept(stream, split, resolution) for split, stream in streams.items()}
+    first = [see(image) for image, _ in itertools.islice(streams["train"], _LOOKED_AT)]
+    if not first:
+        raise ValueError("there are no images in train")
+    size = resolution or usual_size([one.shorter_side for one in first])
+    look, seen = replace(look_of(first), channels=3), list[Seen]()
+    kept = {split: _kept(one, split, size, look, seen) for split, one in streams.items()}
     if all((image == image[..., :1]).all() for pixels, _ in kept.values() for image in pixels):
         kept = {split: (pixels[..., :1], labels) for split, (pixels, labels) in kept.items()}
-    found = found_in_arrays(kept, resolution=resolution)
+    found = found_in_arrays(kept, resolution=size)
     announced = sum(len(stream) for stream in streams.values())
     missing = announced - sum(len(labels) for _, labels in kept.values())
-    remarks = found.remarks
+    remarks = (*found.remarks, *remarks_on(seen, look))
     if missing > 0:
         remark = f"{missing:,} of {announced:,} images cannot be read and were left out."
         remarks = (remark, *remarks)
@@ -181,13 +193,14 @@ def found_in_streams(
 
 
 def _kept(
-    stream: ImageStream, split: SplitName, size: int
+    stream: ImageStream, split: SplitName, size: int, look: Look, seen: list[Seen]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """All images of a split, in RGB, and their labels."""
+    """All images of a split, in RGB, and their labels; what they are is added to `seen`."""
     labels = []
     with tempfile.TemporaryFile(prefix="fasternas-") as file:
         for image, label in stream:
-            file.write(square(image, resolution=size, channels=3).tobytes())
+            seen.append(see(image))
+            file.write(square(image, resolution=size, look=look).tobytes())
             labels.append(int(label))
         if not labels:
             raise ValueError(f"there are no images in {split}")
@@ -284,10 +297,8 @@ def _columns(name: str, folder: str | None) -> dict[str, str]:
 
 def _hub_files(reader: Any, labels: NDArray[np.int64], name: str) -> PictureFiles:
     def open_image(row: int) -> "Image":
-        from PIL import Image
-
-        with reader[row][0] as stream:  # closed here, since PIL leaves to others what they opened
-            return Image.open(io.BytesIO(stream.read()))
+        with reader[row][0] as stream:
+            return open_picture(stream.read())
 
     return PictureFiles(
         open_image=open_image, name_of=lambda row: f"{name}, row {row}", labels=labels
@@ -306,7 +317,8 @@ def _other_splits(present: Container[str]) -> Iterator[tuple[SplitName, str]]:
 def _from_stream(name: str, folder: str | None, resolution: int | None) -> FoundImages:
     prefix, _, rest = name.partition("/")
     root = folder or (rest if prefix == "wds" else None)
-    options = {"download": True} if prefix == "tfds" else {}
+    # timm would convert to RGB: alpha would be black, and 16 bits white
+    options = {"download": True} if prefix == "tfds" else {"input_img_mode": ""}
     train = _opened(name, root, "train", **options)
     present = train.reader.builder.info.splits if prefix == "tfds" else train.reader.info["splits"]
     sets: dict[SplitName, Any] = {"train": train}

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from predictors.data.datasets import ImageData
-from predictors.data.folders import DecodedPictures
 from predictors.data.images import Images
+from predictors.data.pictures import DecodedPictures
 from predictors.training.recipe import Recipe, batch_of, steps_at, takes_pictures
 from predictors.training.workers import Workers
 from search_spaces.timm_models import import_timm
@@ -32,7 +32,6 @@ Transform = Callable[["Image"], Tensor]
 Numbers = NDArray[np.int64]
 
 CALIBRATION_IMAGES = 1024  # of the training split, for batch norms, unless told otherwise
-_PLAIN = ("L", "RGB", "RGBA", "CMYK", "YCbCr")  # PIL's modes that become RGB without further ado
 
 
 def seed_of(*numbers: int) -> int:
@@ -319,12 +318,8 @@ def _picture(images: Images, number: int) -> "Image":
     """The whole picture of a file in RGB, so that crops are of all of it; else its pixels."""
     from PIL.Image import fromarray
 
-    pictures = images.pictures
-    if isinstance(pictures, DecodedPictures):
-        with pictures.files.open_image(int(images.rows[number])) as image:
-            if image.mode in _PLAIN:
-                grey = image.convert("L") if pictures.channels == 1 else image
-                return grey.convert("RGB")
+    if isinstance(images.pictures, DecodedPictures):
+        return images.pictures.whole(int(images.rows[number]))
     pixels = images.pixels([number])[0]
     return fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("RGB")
 

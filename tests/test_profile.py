@@ -21,7 +21,7 @@ from search_spaces.fasternet import FASTERNET, FasterNetConfig
 
 FOLDER = PROFILES / "raspberry_pi_5"
 NETWORKS = read_table(FOLDER / "networks.csv")
-FASTERNETS = [i for i, name in enumerate(NETWORKS["name"]) if name.startswith("fasternet_")]
+FASTERNETS = [i for i, widths in enumerate(NETWORKS["widths"]) if widths]
 
 
 @pytest.fixture
@@ -29,36 +29,40 @@ def profile() -> Profile:
     return load_profile("raspberry_pi_5")
 
 
-def test_the_shipped_profile_is_what_a_refit_writes(profile: Profile, tmp_path: Path) -> None:
+def test_the_shipped_rates_are_what_a_refit_writes(profile: Profile, tmp_path: Path) -> None:
     shutil.copytree(FOLDER, tmp_path / "again")
     refit(tmp_path / "again")
     again = read_profile(tmp_path / "again")
     assert again.rates[1] == profile.rates[1]
     assert again.rates[4].mean_error == pytest.approx(profile.rates[4].mean_error, abs=2e-4)
     assert again.rates[4].ms_per_fma == pytest.approx(profile.rates[4].ms_per_fma, rel=1e-3)
-    for form, coefficients in again.forms["instructions"].items():
-        assert coefficients == pytest.approx(profile.forms["instructions"][form], rel=1e-4)
+    assert again.forms == profile.forms
 
 
 def test_published_latencies_give_the_rates_of_four_threads(profile: Profile) -> None:
     rates = fit_rates(NETWORKS)
     assert rates["ms_per_fma"] == pytest.approx(0.0918e-6, rel=0.002)
     assert rates["ms_per_other"] == pytest.approx(0.147e-6, rel=0.003)
-    assert rates["mean_error"] == pytest.approx(0.064, abs=0.001)
-    assert rates["max_error"] == pytest.approx(0.173, abs=0.001)
+    assert rates["mean_error"] == pytest.approx(0.073, abs=0.001)
+    assert rates["max_error"] == pytest.approx(0.167, abs=0.001)
+    assert rates["mean_error"] < rates["interval"] < rates["max_error"]
     assert rates.items() <= vars(profile.rates[4]).items()
 
 
-@pytest.mark.parametrize("row", FASTERNETS, ids=[str(NETWORKS["name"][i]) for i in FASTERNETS])
-def test_operators_add_up_to_the_network(profile: Profile, row: int) -> None:
-    layers = _config(row).layers()
-    total, fma = profile.instructions(layers)
-    assert total == pytest.approx(NETWORKS["instructions"][row], rel=0.016)
-    assert fma == pytest.approx(NETWORKS["fma_instructions"][row], rel=0.004)
+def test_operators_add_up_to_the_networks(profile: Profile) -> None:
+    counted = [profile.instructions(_config(row).layers()) for row in FASTERNETS]
+    for column, name, mean, largest in (
+        (0, "instructions", 0.0016, 0.007),
+        (1, "fma_instructions", 0.0002, 0.0005),
+    ):
+        exact = NETWORKS[name][FASTERNETS]
+        errors = np.abs(np.array([float(counts[column]) for counts in counted]) / exact - 1)
+        assert errors.mean() < mean
+        assert errors.max() < largest
 
 
-def test_the_fourteen_fasternets_are_all_there() -> None:
-    assert len(FASTERNETS) == 14
+def test_the_fasternets_are_all_there() -> None:
+    assert len(FASTERNETS) == 44
     assert [_config(i) for i in FASTERNETS[:6]] == list(FASTERNET.values())
 
 
@@ -67,7 +71,7 @@ def test_one_thread_latency_of_the_small_fasternets(
     profile: Profile, size: str, expected_ms: float
 ) -> None:
     mean, low, high = profile.latency_ms(FASTERNET[size].layers())
-    assert mean == pytest.approx(expected_ms, rel=0.01)
+    assert mean == pytest.approx(expected_ms, rel=0.003)
     assert (low, high) == pytest.approx((0.97 * mean, 1.03 * mean))
 
 
@@ -76,8 +80,8 @@ def test_published_latency_is_met_as_nearly_as_the_profile_admits(
     profile: Profile, size: str, published_ms: float
 ) -> None:
     mean, low, high = profile.latency_ms(FASTERNET[size].layers(), threads=4)
-    assert mean == pytest.approx(published_ms, rel=profile.rates[4].max_error)
-    assert (low, high) == pytest.approx((0.9 * mean, 1.1 * mean))
+    assert mean == pytest.approx(published_ms, rel=profile.rates[4].max_error + 0.005)
+    assert (low, high) == pytest.approx((0.84 * mean, 1.16 * mean))
 
 
 def test_an_unknown_number_of_threads_is_refused(profile: Profile) -> None:

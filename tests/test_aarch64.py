@@ -1,0 +1,187 @@
+"""The kernels' loops, counted, agree with what was executed, on numbers and on arrays."""
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from fit_profile import FormError, form_errors
+
+from predictors.aarch64.kernels import Conv, Pair, Window, block_lengths, count_conv, count_product
+from predictors.aarch64.layers import LayerShape, count_instructions, layer_nodes
+from predictors.aarch64.operators import Node, count_node
+from predictors.devices.profiled import PROFILES, load_profile
+from search_spaces.fasternet import SPACES
+from search_spaces.layers import Layer
+
+FORMS = load_profile("raspberry_pi_5").forms
+ERRORS = form_errors(FORMS, PROFILES / "raspberry_pi_5" / "operators.csv")
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("conv", FormError(463, 0.0044, 0.086, 0.0002)),
+        ("depthwise3x3", FormError(41, 0.0050, 0.032, 0.0)),
+        ("gemm", FormError(29, 0.0009, 0.003, 0.001)),
+        ("matmul", FormError(68, 0.0091, 0.039, 0.0)),
+        ("gelu", FormError(20, 0.0005, 0.005, 0.0)),
+        ("split", FormError(15, 0.0086, 0.032, 0.0)),
+        ("concat", FormError(15, 0.0074, 0.039, 0.0)),
+        ("binary_spans", FormError(47, 0.0051, 0.054, 0.0)),
+        ("softmax", FormError(17, 0.0110, 0.039, 0.0)),
+    ],
+)
+def test_the_forms_predict_the_counted_operators(kind: str, expected: FormError) -> None:
+    found = ERRORS[kind]
+    assert found.operators == expected.operators
+    assert found[1:] == pytest.approx(expected[1:], abs=1e-3, rel=0.02)
+
+
+def test_each_form_was_fitted_to_operators_of_the_table() -> None:
+    assert ERRORS.keys() == FORMS.keys() - {"run"}
+    assert sum(error.operators for error in ERRORS.values()) == 1183
+
+
+@pytest.mark.parametrize(
+    ("n", "k", "lengths"),
+    [
+        (128, 128, (128, 128)),
+        (3136, 64, (256, 64)),
+        (3136, 65, (128, 128)),
+        (12544, 27, (512, 32)),
+        (12544, 1, (16384, 1)),
+        (49, 1024, (64, 256)),
+        (4, 512, (16, 1024)),
+    ],
+)
+def test_the_shorter_side_of_a_block_shrinks_to_what_it_holds(
+    n: int, k: int, lengths: tuple[int, int]
+) -> None:
+    assert block_lengths(n, k) == lengths
+
+
+def test_positions_are_padded_to_eights_and_channels_are_not() -> None:
+    counts = count_product(10, 49, 16)
+    assert counts["macs_4"] == 8 * 16 * 56
+    assert counts["macs_2"] == 2 * 16 * 56
+    assert counts["macs_1"] == 0
+    assert counts["calls"] == 3
+    assert counts["eights_4"] == 2 * 16
+
+
+def test_a_single_row_takes_a_loop_of_its_own() -> None:
+    assert count_product(1, 10, 7) == {"row_fours": 21, "row_columns": 4}
+    assert "macs_1" in count_product(1, 10, 7, packed=True)
+
+
+def test_what_follows_the_first_block_is_added_to_it() -> None:
+    blocks = block_lengths(4, 4000)[1]
+    counts = count_product(4, 4, 4000)
+    assert counts["blocks"] == -(-4000 // blocks)
+    assert counts["accumulated"] == 4 * 8 * (counts["blocks"] - 1)
+    assert count_product(4, 4, 4000, accumulate=True)["accumulated"] == 4 * 8 * counts["blocks"]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_im2col_copies_what_lies_inside_and_pads_the_rest(seed: int) -> None:
+    window, conv = _random_conv(seed)
+    _, counts = count_conv(conv)
+    inside, beside, beyond = _classified(window)
+    copied = 4 * counts["fours"] + counts["strided"] + counts["strided_at_edge"]
+    copied += sum(i * counts[f"tails_of_{i}"] for i in (1, 2, 3))
+    assert copied + counts["padding"] == conv.c_in * (inside + beside)
+    if window.stride.x == 1 or not counts["strided_at_edge"]:  # which runs on past the edge
+        assert copied == conv.c_in * inside
+    assert (counts["zero_segments"] > 0) == (beyond > 0)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_only_a_depthwise_3x3_of_stride_1_has_a_kernel_of_its_own(stride: int) -> None:
+    side = 14 // stride
+    given: Any = {"attributes": {"group": 32, "pads": (1,) * 4, "strides": (stride,) * 2}}
+    inputs = ((1, 32, 14, 14), (32, 1, 3, 3))
+    work = count_node(Node(op="Conv", inputs=inputs, output=(1, 32, side, side), **given))
+    assert work.kind == ("depthwise3x3" if stride == 1 else "conv")
+    per_mac = work.instructions(FORMS)[0] / (9 * 32 * side**2)
+    assert per_mac == pytest.approx(2.7 if stride == 1 else 12.3, abs=0.3)
+
+
+def test_a_batch_repeats_all_but_the_start() -> None:
+    one, two = (
+        count_node(Node(op="Conv", inputs=((n, 8, 4, 4), (8, 8, 1, 1)), output=(n, 8, 4, 4)))
+        for n in (1, 2)
+    )
+    assert two.counts == {k: v * (1 if k == "one" else 2) for k, v in one.counts.items()}
+
+
+def test_an_operator_that_was_not_counted_is_named() -> None:
+    with pytest.raises(ValueError, match="the operator NonZero"):
+        count_node(Node(op="NonZero", inputs=((4,),), output=(1, 4)))
+    cubic = Node(op="Resize", inputs=((1, 1, 2, 2),), output=(1, 1, 4, 4), attributes={"mode": "x"})
+    with pytest.raises(ValueError, match="the mode x of Resize"):
+        count_node(cubic)
+    with pytest.raises(ValueError, match="a convolution over 3 dimensions"):
+        count_node(Node(op="Conv", inputs=((1,) * 5, (1,) * 5), output=(1,) * 5))
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_arrays_give_what_the_networks_give_one_by_one(space: str) -> None:
+    rng = Random(0)
+    configs = [SPACES[space].sample(rng) for _ in range(50)]
+    one_by_one = np.array([count_instructions(config.layers(), FORMS) for config in configs])
+    columns = {f.name: np.array([getattr(c, f.name) for c in configs]) for f in fields(configs[0])}
+    total, fma = count_instructions(type(configs[0]).bulk_layers(columns), FORMS)
+    np.testing.assert_allclose(np.stack([total, fma], axis=1), one_by_one, rtol=1e-12)
+
+
+def test_a_layer_that_stands_nowhere_takes_nothing() -> None:
+    add = Layer(name="x", op="add", c_in=64, c_out=64, height=14, width=14, repeat=0)
+    nowhere = _instructions([replace(add, repeat=np.zeros(3, int))])  # type: ignore[arg-type]
+    assert _instructions([add]) == _instructions([])
+    np.testing.assert_array_equal(nowhere, np.full(3, _instructions([])))
+
+
+def test_an_activation_is_fused_into_the_convolution_before() -> None:
+    conv = Layer(name="x", op="conv", c_in=16, c_out=32, height=14, width=14)
+    relu = Layer(name="y", op="relu", c_in=32, c_out=32, height=14, width=14)
+    (node,) = layer_nodes(LayerShape("conv", 16, 32, 14, 14))
+    fused = count_node(replace(node, activation="Relu")).instructions(FORMS)[0]
+    per_node = FORMS["run"]["instructions"]["node"]
+    expected = _instructions([]) + per_node + fused
+    assert _instructions([conv, relu]) == pytest.approx(expected)
+
+
+def _instructions(layers: Sequence[Layer]) -> Any:
+    return count_instructions(layers, FORMS)[0]
+
+
+def _random_conv(seed: int) -> tuple[Window, Conv]:
+    rng = Random(seed)
+    size = Pair(rng.randint(3, 20), rng.randint(3, 20))
+    kernel, stride = (Pair(rng.randint(1, 3), rng.randint(2, 3)) for _ in range(2))
+    if rng.random() < 0.5:
+        stride = Pair(1, 1)
+    before, after = ((k - 1) // 2 for k in kernel), (k // 2 for k in kernel)
+    window = Window(
+        size=size,
+        out=Pair(*((side - 1) // s + 1 for side, s in zip(size, stride, strict=True))),
+        kernel=kernel,
+        stride=stride,
+        before=Pair(*before),
+        after=Pair(*after),
+        dilation=Pair(1, 1),
+    )
+    return window, Conv(c_in=rng.randint(1, 5), c_out=rng.randint(2, 200), window=window)
+
+
+def _classified(window: Window) -> tuple[int, int, int]:
+    """Elements of the columns that lie inside the input, beside it, and above or below."""
+    y, x, i, j = np.meshgrid(*(np.arange(n) for n in (*window.out, *window.kernel)))
+    row = y * window.stride.y + i - window.before.y
+    column = x * window.stride.x + j - window.before.x
+    rows = (row >= 0) & (row < window.size.y)
+    columns = (column >= 0) & (column < window.size.x)
+    return int((rows & columns).sum()), int((rows & ~columns).sum()), int((~rows).sum())

@@ -24,7 +24,7 @@ from predictors.backends.model import Model
 from predictors.devices.connection import DeviceLostError, OverwhelmedError
 from predictors.devices.device import Device
 from predictors.measurement import Latency, TimingProtocol
-from search_spaces.io import atomic_write, make_folders, remove_empty
+from search_spaces.io import atomic_write, make_folders, reason, remove_empty
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -344,27 +344,21 @@ def _time_beside(group: Sequence[Subject], device: Device, repeats: int | None) 
     try:
         found = list(device.measure_each(models, repeats=repeats))
     except OverwhelmedError as error:  # by one of them, it may be
-        reason = _reason(error)
+        why = reason(error)
     except DeviceLostError:
         raise
     except Exception as error:  # exporters raise whatever they like
-        reason = _reason(error)
+        why = reason(error)
     else:
         for subject, latency in zip(group, found, strict=True):
             yield Row(subject=subject, latency=latency)
         return
     if len(group) == 1:
-        yield Row(subject=group[0], failed=reason)
+        yield Row(subject=group[0], failed=why)
         return
     half = len(group) // 2
     yield from _time_beside(group[:half], device, repeats)
     yield from _time_beside(group[half:], device, repeats)
-
-
-def _reason(error: Exception) -> str:
-    """The first line of what an error says, or what it is called."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0].strip()[:300] if lines else type(error).__name__
 
 
 def keep_measurement(folder: Path, device: str, model: Model, latency: Latency) -> None:

@@ -21,7 +21,7 @@ from predictors.devices.device import Device, Measures, Network
 from predictors.devices.pool import PooledDevice, time_here
 from predictors.devices.several import MultiBackendDevice
 from predictors.measurement import Latency
-from search_spaces.io import first_line
+from search_spaces.io import named_reason
 
 S = TypeVar("S")
 SETTINGS = {  # of Ray, in the environment, where the user has not set them
@@ -102,7 +102,7 @@ class RayPool(Generic[S]):
         try:
             outcome: Outcome[S] = self._ray.get(task)
         except self._ray.exceptions.RayTaskError as error:  # what it was given could not be read
-            return Outcome(trial.number, None, first_line(error.cause), lost=True)
+            return Outcome(trial.number, None, named_reason(error.cause), lost=True)
         except self._ray.exceptions.RayError as error:
             return self._after_loss(trial, error)
         return outcome
@@ -113,7 +113,7 @@ class RayPool(Generic[S]):
             late = f"TimeoutError: it took over {self._timeout_s:g} s"
             return Outcome(trial.number, None, late)
         if trial.retries == 0:
-            return Outcome(trial.number, None, first_line(error), lost=True)
+            return Outcome(trial.number, None, named_reason(error), lost=True)
         self._start(replace(trial, retries=trial.retries - 1))
         return None
 
@@ -210,7 +210,7 @@ def joined(address: str | None, *, resources: Sequence[str] = ()) -> Iterator[An
             else "Can HOME and the folder for temporary files be written?"
         )
         raise RuntimeError(
-            f"Ray must be reachable, but is not: {first_line(error)}. {advice}"
+            f"Ray must be reachable, but is not: {named_reason(error)}. {advice}"
         ) from error
     try:
         yield ray

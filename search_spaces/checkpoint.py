@@ -115,7 +115,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             ) from error
         raise ValueError(
             f"{file}: The file must be a whole checkpoint, but cannot be read: "
-            f"{reason(error)[:100]}. Use an earlier one, or save it again."
+            f"{reason(error)}. Use an earlier one, or save it again."
         ) from error
     if header is None:
         raise ValueError(

@@ -69,18 +69,50 @@ def one_line(error: BaseException | str) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def reason(error: BaseException) -> str:
-    """Return the first line of an error's text without a full stop; its class where it is empty."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].strip(" .")
+_LOCATION = r"(?<![\w./+-])[\w./+-]+\.(?:c|cc|cpp|cxx|cu|h|hpp|hxx|py):\d+(?::\d+)?:?"
+_SIGNATURE = (
+    r"[\w:<>&*~, ]*\w::~?\w+(?:<[^()]*>)?\((?:[^()]|\([^()]*\))*\)(?: const)?(?: \[with [^]]*\])?"
+)
+# What runtimes write before their reasons; our own temporary files say nothing to a user either.
+_NO_REASON = re.compile(
+    r"\x1b\[[0-9;?]*[A-Za-z]"
+    rf"|Exception from {_LOCATION}"
+    rf"|Check '[^\n]*' failed at {_LOCATION}"
+    r"|File \"[^\"\n]*\", line \d+(?:, in \S+)?"
+    rf"|{_LOCATION}(?:\s+{_SIGNATURE})?"
+    r"|(?:\b(?:from|in|file) )?['\"]?(?<![\w./+-])/[\w./+-]*/\.?(?:fasternas|exporting)-[\w./+-]*"
+    r"['\"]?"
+)
+_LONGEST_READ = 20_000  # characters
+_LONGEST_REASON, _BEGINNING = 600, 150  # characters; of a longer one the end is kept too
 
 
-def first_line(error: BaseException) -> str:
-    """Return the class of an error and the first line of its text."""
+def reason(error: BaseException | str) -> str:
+    """Return what an error says in one line without a full stop; its class where that is nothing.
+
+    Source locations and temporary files are left out. Of a long text the middle is, since runtimes
+    end with the reason.
+    """
     try:
-        lines = str(error).strip().splitlines() or [""]
+        text = str(error)
     except Exception:  # the class is the user's
-        lines = ["it has no text"]
-    return f"{type(error).__name__}: {lines[0]}"
+        text = ""
+    if len(text) > _LONGEST_READ:
+        text = f"{text[: _LONGEST_READ // 4]} {text[-3 * _LONGEST_READ // 4 :]}"
+    said = "".join(c if c.isprintable() else " " for c in _NO_REASON.sub(" ", text))
+    words = " ".join(said.split()).strip(" .")
+    if not words and isinstance(error, BaseException):
+        return type(error).__name__
+    if len(words) <= _LONGEST_REASON:
+        return words
+    return f"{words[:_BEGINNING]} ... {words[_BEGINNING - _LONGEST_REASON :]}"
+
+
+def named_reason(error: BaseException) -> str:
+    """Return the class of an error and its reason."""
+    why = reason(error)
+    name = type(error).__name__
+    return name if why == name else f"{name}: {why}"
 
 
 def cache_folder() -> Path:

@@ -163,10 +163,14 @@ def test_a_network_that_cannot_be_exported_is_reported_and_the_rest_goes_on(
     monkeypatch.setattr("nas.cli.measure.model_subjects", lambda _: subjects)
     assert main(["bench", "models", "--repeats", "1", "--out", "out"]) == 0
     out, err = capsys.readouterr()
-    assert "2 of 2: broken failed: cannot be run\n" in err
+    assert "2 of 2: broken failed: cannot be run at torch.Size([1, 3, 8, 8])\n" in err
     assert "failed: cannot be run" in out.splitlines()[3]
     tiny, broken = _table(folder / "out" / "models.csv")
-    assert (broken["failed"], broken["latency_ms"], broken["gflops"]) == ("cannot be run", "", "")
+    assert (broken["failed"], broken["latency_ms"], broken["gflops"]) == (
+        "cannot be run at torch.Size([1, 3, 8, 8])",
+        "",
+        "",
+    )
     assert float(tiny["latency_ms"]) > 0
     kept = kept_measurements(folder / "out", open_device("cpu").description)
     assert list(kept) == [subjects[0].model.identity]

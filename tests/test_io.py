@@ -1,11 +1,12 @@
-"""Folders for results: made, refused in words, and removed again."""
+"""Folders for results: made, refused in words, and removed again; what others' errors say."""
 
+import time
 from pathlib import Path
 
 import pytest
 
 from nas.cli.main import main
-from search_spaces.io import make_folders, remove_empty
+from search_spaces.io import make_folders, named_reason, reason, remove_empty
 
 
 def test_what_was_made_is_removed_again_unless_something_lies_in_it(tmp_path: Path) -> None:
@@ -32,3 +33,60 @@ def test_a_link_that_leads_nowhere_is_said_to_be_one(
     assert said == ("fasternas: error: `out` must be a folder, but out is a link to gone, which is "
                     "not there. Make that or remove the link.")  # fmt: skip
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+ORT, LIST = (
+    "/onnxruntime_src/onnxruntime/core",
+    "const onnxruntime::Some*, std::function<void(int)>",
+)
+FAIL, CONV = "[ONNXRuntimeError] : 1 : FAIL : ", "Non-zero status code while running Conv node. "
+# What runtimes say, and what is said of it. The long ones had the reason where they were cut off.
+REASONS = [
+    (
+        f"{FAIL}Load model from /tmp/fasternas-mw/0/net.onnx failed:{ORT}/graph/model.cc:256 "
+        f"onnxruntime::Model::Model(onnx::Model&&, {LIST}&) Unsupported model IR version: 99\n",
+        f"{FAIL}Load model failed: Unsupported model IR version: 99",
+    ),
+    (
+        f"{FAIL}{CONV}Status Message: {ORT}/cpu/conv_attributes.h:69 onnxruntime::common::Status "
+        f"onnxruntime::Conv::Validate({LIST}) const [with T = float] Input channels C: 3",
+        f"{FAIL}{CONV}Status Message: Input channels C: 3",
+    ),
+    (
+        "Exception from src/inference/cpp/core.cpp:132:\nException from src/dev/plugin.cpp:59:\n"
+        "Check 'a[1].has(b['1'])' failed at src/unconverted_ops.cpp:151:\nNo rule for: my.Foo\n\n",
+        "No rule for: my.Foo",
+    ),
+    (
+        '\x1b[1mTraceback\x1b[0m File "/usr/lib/python3/torch/x.py", line 12, in forward\n  x + y\n'
+        "RuntimeError: The size of tensor a (3) must match. ",
+        "Traceback x + y RuntimeError: The size of tensor a (3) must match",
+    ),
+    (
+        "cannot move '/tmp/out/.exporting-x1/net.onnx' to /home/me/nets/mine.onnx",
+        "cannot move to /home/me/nets/mine.onnx",
+    ),
+    (f"{'a ' * 400}{'b ' * 400}the end", f"{'a ' * 75} ... {('b ' * 400 + 'the end')[-450:]}"),
+]
+
+
+@pytest.mark.parametrize(("error", "said"), REASONS)
+def test_reasons_survive(error: str, said: str) -> None:
+    assert reason(RuntimeError(error)) == reason(error) == said
+
+
+def test_a_long_text_without_a_reason_takes_no_time() -> None:
+    start = time.monotonic()
+    for text in ("a" * 10**5, "a:" * 10**5, "a/" * 10**5, "A::a(" * 10**4, "Check '" * 10**4):
+        assert len(reason(text)) < 700
+    assert time.monotonic() - start < 10
+
+
+def test_an_error_without_text_is_called_by_its_class() -> None:
+    class SilentError(Exception):
+        def __str__(self) -> str:
+            raise ValueError
+
+    assert named_reason(SilentError()) == "SilentError"
+    assert reason(RuntimeError("\n. ")) == "RuntimeError"
+    assert named_reason(KeyError("x")) == "KeyError: 'x'"

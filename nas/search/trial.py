@@ -12,7 +12,7 @@ from random import Random
 from typing import Any, Generic, Protocol, TypeVar
 
 from predictors.measurement import Latencies, worst_ratio
-from search_spaces.io import first_line
+from search_spaces.io import named_reason
 from search_spaces.space import Genes
 
 C = TypeVar("C")
@@ -185,7 +185,7 @@ def evaluated(evaluate: Evaluate[Any], number: int, config: object) -> Outcome[A
         scores = evaluate(config)
         valid = isinstance(scores, Scores | NetworkScores) and scores.valid
     except Exception as error:  # whatever a user's function raises ends its trial, not the search
-        return Outcome(number, None, first_line(error))
+        return Outcome(number, None, named_reason(error))
     if not isinstance(scores, Scores | NetworkScores):
         return Outcome(number, None, f"`evaluate` must return Scores, but returned {scores!r}.")
     if not valid:

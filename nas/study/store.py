@@ -33,7 +33,7 @@ from predictors.backends.model import config_identity
 from predictors.devices.cache_entry import CacheEntry, in_utc
 from predictors.measurement import Backend, Latencies
 from search_spaces.fasternet import FasterNetConfig
-from search_spaces.io import atomic_write, first_line, lock_descriptor, locked
+from search_spaces.io import atomic_write, lock_descriptor, locked, named_reason
 from search_spaces.space import AnySpace, Genes, Space
 
 
@@ -324,7 +324,7 @@ class Mirror:
     def _refusal(self, error: BaseException, advice: str) -> RuntimeError:
         while error.__cause__ is not None:  # the error that the database gave
             error = error.__cause__
-        why = first_line(error).rstrip(".")
+        why = named_reason(error)
         return RuntimeError(
             f"`storage` must take the trials, but {self._url} does not: {why}. {advice}"
         )

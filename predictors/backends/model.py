@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from predictors.cost import cost
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
+from search_spaces.io import reason
 from search_spaces.layers import Layer
 
 if TYPE_CHECKING:
@@ -242,10 +243,9 @@ def _counted(model: Model) -> Model:
         network, image = model.network(), model.image()
         analysis = FlopCountAnalysis(folded(network, image), image)
     except Exception as error:  # its authors' asserts and divisions by zero among them
-        why = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(
             f"`network` must take images of {model.shape[-1]} pixels, but "
-            f"{model.name} does not: {why}."
+            f"{model.name} does not: {reason(error)}."
         ) from None
     for warn in (analysis.unsupported_ops_warnings, analysis.uncalled_modules_warnings):
         warn(enabled=False)
@@ -272,7 +272,7 @@ def onnx_model(path: Path) -> Model:
         raise
     except Exception as error:  # protobuf's and onnx's own classes
         raise ValueError(
-            f"{path} must be an ONNX file, but cannot be read as one: {str(error).splitlines()[0]}."
+            f"{path} must be an ONNX file, but cannot be read as one: {reason(error)}."
         ) from None
     return Model(
         name=path.name,

@@ -69,8 +69,8 @@ def run(model: Model, file: Path, runtime: Runtime) -> Run:
             np.save(f"{folder}/images.npy", images.numpy())
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
             if done.returncode:
-                lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
-                raise _refusal(model, lines[0].strip(" ."))
+                said = done.stderr.strip() or f"status {done.returncode}"
+                raise _refusal(model, " ".join(said.split()).strip(" ."))
             return [torch.from_numpy(np.load(f"{folder}/out{i}.npy")) for i in range(count)]
 
     return outputs

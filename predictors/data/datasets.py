@@ -25,7 +25,7 @@ from predictors.data.pictures import (
     square,
     usual_size,
 )
-from search_spaces.io import one_line
+from search_spaces.io import reason
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -240,7 +240,7 @@ def load_named(name: str, *, resolution: int | None) -> FoundImages:
         return load(f"{prefix}/{own}", folder or None, resolution)
     except Exception as error:  # each package has its own, and its assertions
         raise ValueError(
-            f"`data` {name} cannot be read: {one_line(error)[:300].rstrip('.')}. Check its name, "
+            f"`data` {name} cannot be read: {reason(error)}. Check its name, "
             "its place and the connection."
         ) from error
 

@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from predictors.devices.agent.host import BOOTSTRAP
+from search_spaces.io import reason
 
 if TYPE_CHECKING:
     from predictors.devices.agent.host import Message
 
 LONGEST_ANSWER = 1_000_000  # bytes
+_LONGEST_WORDS = 10_000  # of what is shown the beginning and the end of
 
 
 def program(*names: str, backend: str = "") -> str:
@@ -192,8 +194,7 @@ def _is_time(value: object) -> bool:
 
 
 def _printable(line: bytes) -> str:
-    text = line[:200].decode(errors="replace")
-    return "".join(c if c.isprintable() else " " for c in text).strip(" .")
+    return reason(line[:_LONGEST_WORDS].decode(errors="replace"))
 
 
 SITE = "~/.local/share/fasternas/site"  # on the board: what was installed for us
@@ -263,8 +264,8 @@ class Address:
         return (*ssh, *options, *port, *user, "--", self.host, remote)
 
 
-def remedy(reason: str) -> str:
+def remedy(said: str) -> str:
     """Say what to do about what ssh said."""
-    found = [text for sign, text in _REMEDIES.items() if sign in reason.lower()]
-    advice = next(iter(found), "Try again")
+    found = [text for sign, text in _REMEDIES.items() if sign in said.lower()]
+    advice = next(iter(found), "Is it overloaded, or was it restarted")
     return advice + ("?" if advice.startswith("Is ") else ".")

@@ -48,7 +48,7 @@ from predictors.measurement import (
     unsettled,
 )
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
-from search_spaces.io import one_line
+from search_spaces.io import reason
 
 PREEMPTED = 1.2  # wall by CPU time from which a one-threaded inference counts as preempted
 BOTH = {SMALL, LARGE}
@@ -310,10 +310,9 @@ class TimedDevice:
         except (ValueError, RuntimeError, OSError):
             raise
         except Exception as error:  # runtimes and quantizers have errors of all kinds
-            why = one_line(error)[:300]
             raise RuntimeError(
                 f"`network` must be one that {runtime.name} in {runtime.precision} takes, but "
-                f"{model.name} is not: {why}."
+                f"{model.name} is not: {reason(error)}."
             ) from None
         return _Artifact.of(file, model)
 
@@ -362,22 +361,22 @@ class TimedDevice:
         self, artifacts: Sequence[_Artifact], start: Start, repeats: int
     ) -> list[Session]:
         """Time all files in so many fresh processes; begin again where the machine is lost."""
-        reason, lost = "", DeviceLostError
+        why, lost = "", DeviceLostError
         for attempt in range(self.protocol.attempts):
             time.sleep(self.protocol.attempt_pause_s * attempt)
             try:
                 return self._attempt(artifacts, start, repeats)
             except TimerDiedError as error:
-                reason, lost = str(error), OverwhelmedError
+                why, lost = str(error), OverwhelmedError
             except ConnectionLostError as error:
-                reason, lost = str(error), DeviceLostError
+                why, lost = str(error), DeviceLostError
             except RuntimeError as error:
                 raise RuntimeError(
                     f"The device must be able to run the networks, but {self.name} says: {error}."
                 ) from None
         raise lost(
             f"The device must stay reachable, but {self.name} was lost {self.protocol.attempts} "
-            f"times: {reason}. {remedy(reason)}"
+            f"times: {why}. {remedy(why)}"
         )
 
     def _attempt(self, artifacts: Sequence[_Artifact], start: Start, repeats: int) -> list[Session]:

@@ -1,6 +1,5 @@
 """Learning from a teacher besides the labels (arXiv 1503.02531)."""
 
-import textwrap
 from dataclasses import dataclass
 from typing import cast
 
@@ -11,10 +10,10 @@ from torch.nn import functional as F
 from predictors.data.datasets import ImageData
 from predictors.training.recipe import Recipe
 from search_spaces.checkpoint import is_checkpoint, load_all, read_checkpoint, read_weights
+from search_spaces.io import reason
 from search_spaces.timm_models import import_timm
 
 OURS = "fasternas"  # the teacher's name where its weights are a checkpoint of ours
-_LONGEST = 200  # characters of another's error message
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +104,7 @@ def _published(recipe: Recipe, classes: int) -> nn.Module:
         network: nn.Module = import_timm().create_model(recipe.teacher, pretrained=True)
     except Exception as error:  # the hub raises what it likes
         raise RuntimeError(
-            f"The teacher's weights must be loaded, but: {_sentence(error)}. Give a file as "
+            f"The teacher's weights must be loaded, but: {reason(error)}. Give a file as "
             "teacher_weights."
         ) from error
     if network.num_classes != classes:
@@ -114,12 +113,6 @@ def _published(recipe: Recipe, classes: int) -> nn.Module:
             f"has {network.num_classes}. Train one first, and give its file as teacher_weights."
         )
     return network
-
-
-def _sentence(error: Exception) -> str:
-    """The first one of a message, whole if it is not too long."""
-    first = " ".join(str(error).split()).partition(". ")[0] or type(error).__name__
-    return textwrap.shorten(first, _LONGEST, placeholder=" ...").rstrip(".:")
 
 
 def _planes(values: tuple[float, ...]) -> Tensor:

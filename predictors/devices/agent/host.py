@@ -95,6 +95,7 @@ def serve(answer: Callable[[Message, BinaryIO], Message]) -> None:
         try:
             reply = answer(json.loads(line), sys.stdin.buffer)
         except Exception as error:  # whatever it is, it is told to the other side
-            reply = {"error": " ".join(f"{type(error).__name__}: {error}".split())[:1000]}
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            reply = {"error": said if len(said) <= 4000 else f"{said[:1000]} ... {said[-3000:]}"}
         answers.write(json.dumps(reply) + "\n")
         answers.flush()

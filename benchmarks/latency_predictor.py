@@ -2,13 +2,14 @@
 
 Ridge is fitted to the same networks and, since those were chosen for ours, to random ones too.
 
-    python benchmarks/latency_predictor.py [--device cpu] [--limit-ms 60]
+    python benchmarks/latency_predictor.py [--space fasternet] [--device cpu] [--limit-ms 60]
 
 The predictor chooses the networks that it is fitted to; the others are drawn at random from the
-`fasternet` space, those over the limit left out. Each is timed in two processes; a search has the
+space, those over the limit left out. Each is timed in two processes; a search has the
 predictor fitted to one process each, which is a row of its own, with the drift of the machine left
-in. Prints a table and writes benchmarks/results/latency_predictor.json. Timings are kept beside it,
-so that a run resumes.
+in. Prints a table and writes benchmarks/results/latency_predictor-DEVICE.json; the name of another
+space than `fasternet` is added. Timings are kept in the folder of that name, so that a run resumes,
+and one that is complete fits anew without timing anything.
 """
 
 import argparse
@@ -32,28 +33,32 @@ from predictors.devices.registry import open_device
 from predictors.latency import LatencyPredictor, next_batch, one_hot
 from predictors.measurement import Latency
 from search_spaces.fasternet import FASTERNET, SPACES, FasterNetConfig
+from search_spaces.space import AnySpace, Space
 
 RESULTS = Path(__file__).parent / "results"
-SPACE = SPACES["fasternet"]
 FIT, TEST = 50, 60
 PROCESSES = 2  # that time a network
+
+Timed = list[tuple[FasterNetConfig, float]]  # networks with their latencies in ms
 
 
 def main() -> None:
     """Measure, fit, compare, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--space", choices=SPACES, default="fasternet")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--limit-ms", type=float, default=60.0)
     options = parser.parse_args()
-    device = open_device(options.device)
-    folder = RESULTS / plain_name("latency_predictor", device.name)
+    device, space = open_device(options.device), SPACES[options.space]
+    stem = plain_name("latency_predictor", device.name)
+    folder = RESULTS / (stem if options.space == "fasternet" else f"{stem}-{options.space}")
     folder.mkdir(parents=True, exist_ok=True)
-    fit = _fit_set(folder / "fit", device, options.limit_ms)
-    test = _test_set(folder / "test", device, options.limit_ms)
-    rows = {"ours": _ours(fit, test),
-            "ours, fitted to one process": _ours(_by_one(folder / "fit"), test),
-            "ridge on one-hot choices, same networks": _ridge(fit, test),
-            "ridge on one-hot choices, random networks": _ridge_on_random(test)}  # fmt: skip
+    fit = _fit_set(space, folder / "fit", device, options.limit_ms)
+    test = _test_set(space, folder / "test", device, options.limit_ms)
+    rows = {"ours": _ours(space, fit, test),
+            "ours, fitted to one process": _ours(space, _by_one(folder / "fit"), test),
+            "ridge on one-hot choices, same networks": _ridge(space, fit, test),
+            "ridge on one-hot choices, random networks": _ridge_on_random(space, test)}  # fmt: skip
     for name, row in rows.items():
         print(f"{name:42}" + "".join(f"  {key} {value:.4g}" for key, value in row.items()))
     timed = next(iter(_latencies(folder / "fit").values()))
@@ -65,12 +70,12 @@ def main() -> None:
     results.write_text(json.dumps(result, indent=2) + "\n")
 
 
-def _fit_set(folder: Path, device: Device, limit_ms: float) -> list[tuple[Any, float]]:
+def _fit_set(space: Space[FasterNetConfig], folder: Path, device: Device, limit_ms: float) -> Timed:
     if not _timed(folder):
         _time(folder, device, [FASTERNET["t0"]])
     budgets_ms = {device.name: limit_ms}
     while batch := next_batch(
-        SPACE,
+        space,
         [(config, {device.name: ms}) for config, ms in _timed(folder)],
         budgets_ms=budgets_ms,
         total=FIT,
@@ -80,13 +85,15 @@ def _fit_set(folder: Path, device: Device, limit_ms: float) -> list[tuple[Any, f
     return _timed(folder)
 
 
-def _test_set(folder: Path, device: Device, limit_ms: float) -> list[tuple[Any, float]]:
+def _test_set(
+    space: Space[FasterNetConfig], folder: Path, device: Device, limit_ms: float
+) -> Timed:
     """Random networks; the guess of 10 GMACs a second only saves timing what is far too slow."""
     rng = random.Random(1)
     while len(found := [pair for pair in _timed(folder) if pair[1] <= limit_ms]) < TEST:
         drawn: list[FasterNetConfig] = []
         while len(drawn) < 8:
-            config = SPACE.sample(rng)
+            config = space.sample(rng)
             if cost(config).macs / 1e7 <= 4 * limit_ms:
                 drawn.append(config)
         known = {config for config, _ in _timed(folder)}
@@ -104,7 +111,7 @@ def _time(folder: Path, device: Device, configs: Sequence[FasterNetConfig]) -> N
         print(f"{len(_timed(folder))} timed, {measured.median_ms:.3g} ms", flush=True)
 
 
-def _timed(folder: Path) -> list[tuple[Any, float]]:
+def _timed(folder: Path) -> Timed:
     return [(config, latency.median_ms) for config, latency in _latencies(folder).items()]
 
 
@@ -114,7 +121,7 @@ def _latencies(folder: Path) -> dict[FasterNetConfig, Latency]:
     return {config: latency for config, each in found for latency in each.by_device.values()}
 
 
-def _by_one(folder: Path) -> list[tuple[Any, float]]:
+def _by_one(folder: Path) -> Timed:
     """What the first process alone says: by its blocks beside those of all processes."""
     found = []
     for config, m in _latencies(folder).items():
@@ -123,8 +130,8 @@ def _by_one(folder: Path) -> list[tuple[Any, float]]:
     return found
 
 
-def _ours(fit: list[tuple[Any, float]], test: list[tuple[Any, float]]) -> dict[str, float]:
-    predictor = LatencyPredictor.fit(SPACE, [c for c, _ in fit], [ms for _, ms in fit])
+def _ours(space: AnySpace, fit: Timed, test: Timed) -> dict[str, float]:
+    predictor = LatencyPredictor.fit(space, [c for c, _ in fit], [ms for _, ms in fit])
     prediction = predictor.predict([c for c, _ in test])
     truth = np.array([ms for _, ms in test])
     inside = (prediction.low_ms <= truth) & (truth <= prediction.high_ms)
@@ -133,26 +140,26 @@ def _ours(fit: list[tuple[Any, float]], test: list[tuple[Any, float]]) -> dict[s
             "interval_ratio": float(np.median(width))}  # fmt: skip
 
 
-def _ridge(fit: list[tuple[Any, float]], test: list[tuple[Any, float]]) -> dict[str, float]:
-    return _agreement(_ridge_predicts(fit, test), np.array([ms for _, ms in test]))
+def _ridge(space: AnySpace, fit: Timed, test: Timed) -> dict[str, float]:
+    return _agreement(_ridge_predicts(space, fit, test), np.array([ms for _, ms in test]))
 
 
-def _ridge_on_random(test: list[tuple[Any, float]]) -> dict[str, float]:
+def _ridge_on_random(space: AnySpace, test: Timed) -> dict[str, float]:
     """Fit to all test networks but six, predict the six, and so on: 54 of what is predicted."""
     predicted = np.empty(len(test))
     for left_out in np.array_split(np.arange(len(test)), 10):
         kept = [pair for i, pair in enumerate(test) if i not in left_out]
-        predicted[left_out] = _ridge_predicts(kept, [test[i] for i in left_out])
+        predicted[left_out] = _ridge_predicts(space, kept, [test[i] for i in left_out])
     return _agreement(predicted, np.array([ms for _, ms in test]))
 
 
-def _ridge_predicts(fit: list[tuple[Any, float]], test: list[tuple[Any, float]]) -> Any:
+def _ridge_predicts(space: AnySpace, fit: Timed, test: Timed) -> Any:
     """Ridge regression of the logarithm, its penalty chosen by generalised cross-validation."""
     from sklearn.linear_model import RidgeCV
 
     model = RidgeCV(alphas=np.logspace(-3, 3, 25))
-    model.fit(one_hot(SPACE, [c for c, _ in fit]), np.log([ms for _, ms in fit]))
-    return np.exp(model.predict(one_hot(SPACE, [c for c, _ in test])))
+    model.fit(one_hot(space, [c for c, _ in fit]), np.log([ms for _, ms in fit]))
+    return np.exp(model.predict(one_hot(space, [c for c, _ in test])))
 
 
 def _agreement(predicted: Any, truth: Any) -> dict[str, float]:
@@ -161,6 +168,7 @@ def _agreement(predicted: Any, truth: Any) -> dict[str, float]:
         "spearman": float(spearmanr(predicted, truth).statistic),
         "kendall": float(kendalltau(predicted, truth).statistic),
         "mape": float(error.mean()), "max": float(error.max()),
+        "within_5": float(100 * np.mean(error <= 5)),
     }  # fmt: skip
 
 

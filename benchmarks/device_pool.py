@@ -25,6 +25,7 @@ from typing import Any
 from nas.cli.main import main as fasternas
 from predictors.backends.model import config_model
 from predictors.backends.table import find_runtime
+from predictors.devices.agent.host import abi
 from predictors.devices.connection import SITE
 from predictors.devices.registry import open_device
 from search_spaces.fasternet import SPACES, FasterNetConfig
@@ -81,9 +82,9 @@ def _start_boards(stack: ExitStack, folder: Path) -> None:
     for variable in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
         os.environ[variable] = str(folder / variable)
     for i, server in enumerate(servers, start=1):
-        site = Path(SITE.replace("~", str(server.folder / "home")))
+        site = Path(SITE.replace("~", str(server.folder / "home")), abi())
         for name, text in {"onnxruntime/__init__.py": STAND_IN,
-                           "onnxruntime-0.dist-info/METADATA": "Name: onnxruntime\nVersion: 0"
+                           "onnxruntime-9.dist-info/METADATA": "Name: onnxruntime\nVersion: 9"
                            }.items():  # fmt: skip
             (site / name).parent.mkdir(parents=True)
             (site / name).write_text(text)

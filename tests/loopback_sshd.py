@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from predictors.devices.agent.host import MARKER
+
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:" + os.environ.get("PATH", ""))
 
 
@@ -41,6 +43,10 @@ class Server:
         home = f"export HOME={self.folder}/home TMPDIR={self.folder}/tmp\n"
         self.world.write_text(f"#!/bin/sh\n{home}{setting}{command}\n")
         self.world.chmod(0o755)
+
+    def answers(self, text: str) -> None:
+        """Say this, once, where an agent would answer."""
+        self.becomes("", f"echo '{MARKER} 3.11.2'\necho '{text}'")
 
     def left(self) -> list[Path]:
         """What lies in its folder for temporary files."""

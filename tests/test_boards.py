@@ -17,6 +17,7 @@ from networks import LARGER, TINY
 
 from nas.cli.main import main
 from predictors.devices.agent.agent import Agent
+from predictors.devices.agent.host import MARKER, abi
 from predictors.devices.boards import load_boards, platform_tags, save_boards
 from predictors.devices.connection import SITE
 from predictors.devices.registry import device_names, open_device
@@ -153,9 +154,15 @@ def test_a_board_without_python_is_one_line(server: Server, capsys: Streams) -> 
         ("echo Welcome!", "it answered no JSON object: 'Welcome!'"),
         ("echo '[1]'", "it answered no JSON object: '[1]'"),
         ("head -c 10000000 /dev/zero", "it answered more than 1000000 bytes"),
-        ("echo '{\"facts\": 7}'", "answered something else"),
+        (
+            f"echo '{MARKER} 3.9.0'; yes $(seq -s. 300) | head -c 9999999",
+            "it answered more than 1000000 bytes",
+        ),
+        (f"echo '{MARKER} 3.9.0'; echo '{{\"facts\": 7}}'", "answered something else"),
+        (f"echo '{MARKER} 3.9.0'; echo '[[[[1]'; echo Bye", "it answered no JSON object: 'Bye'"),
+        (f"echo '{MARKER} 99999.9.0'", "it answered no JSON object"),
         ("exit 7", "it ended with status 7"),
-        ("printf '\\033[2J{'", "or half a line"),
+        ("printf '\\033[2J{'", "it answered no JSON object: '{'"),
     ],
 )
 def test_a_board_that_talks_nonsense_is_one_line(
@@ -208,13 +215,15 @@ def test_a_spoilt_list_of_boards_is_one_line(
     ids=["import", "signal", "exit"],
 )  # fmt: skip
 def test_a_runtime_that_is_there_but_does_not_load_is_one_line(
-    server: Server, capsys: Streams, module: str, words: str
+    server: Server, capsys: Streams, monkeypatch: pytest.MonkeyPatch, module: str, words: str
 ) -> None:
     assert main(["devices", "add", "pi", "--ssh", server.address]) == 0
     before = load_boards()
-    broken = server.folder / "home" / SITE.removeprefix("~/") / "onnxruntime.py"
+    broken = server.folder / "home" / SITE.removeprefix("~/") / abi() / "onnxruntime.py"
     broken.parent.mkdir(parents=True)
     broken.write_text(module)
+    server.becomes(f'export PATH="{Path(sys.executable).parent}:$PATH" PIP_NO_INDEX=1\n')
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
     capsys.readouterr()
     for arguments in (["check", "pi"], ["add", "other", "--ssh", server.address]):
         assert main(["devices", *arguments]) == 2
@@ -245,7 +254,7 @@ FACTS: dict[str, Any] = {
 @pytest.mark.parametrize("celsius", [float("nan"), float("inf"), "hot", None, 10**400])
 def test_a_temperature_that_makes_no_sense_spoils_nothing(server: Server, celsius: object) -> None:
     answer = json.dumps({"facts": {**FACTS, "celsius": celsius}})
-    server.becomes("", f"echo '{answer}'")
+    server.answers(answer)
     assert main(["devices", "add", "pi", "--ssh", server.address]) == 0
     assert load_boards()["pi"].celsius is None
     assert main(["devices"]) == 0
@@ -254,7 +263,7 @@ def test_a_temperature_that_makes_no_sense_spoils_nothing(server: Server, celsiu
 @pytest.mark.parametrize("cores", ["Infinity", "1e999", "0", "true", "4.5", '"4"'])
 def test_cores_that_make_no_sense_are_one_line(server: Server, capsys: Streams, cores: str) -> None:
     answer = json.dumps({"facts": {**FACTS, "cores": "CORES"}}).replace('"CORES"', cores)
-    server.becomes("", f"echo '{answer}'")
+    server.answers(answer)
     _refuse(server, "answered something else", capsys)
 
 

@@ -15,7 +15,6 @@ from predictors.devices.boards import (
     boards_to_change,
     check_name,
     load_boards,
-    survey,
     with_runtime,
 )
 from predictors.devices.cache import Cache, Holding
@@ -38,7 +37,10 @@ def add_devices_options(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=int, default=1, help="threads of one inference (1)")
     text = "the cores to run on (the last ones)"
     add("--cores", type=cores, default=(), metavar="0-3", help=text)
-    for name, text in {"check": "ask a board what it is", "remove": "forget a board"}.items():
+    for name, text in {
+        "check": "ask a board what it is, and mend it",
+        "remove": "forget a board",
+    }.items():
         add_action(actions, name, text).add_argument("name", metavar="NAME", help="its name")
 
 
@@ -109,15 +111,10 @@ def _add(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    board = survey(_registered(arguments.name), load=True)
+    board = with_runtime(_registered(arguments.name))
     with boards_to_change() as boards:
         boards[board.name] = board
     print(f"{board.name}: {board.description}")
-    if not board.version:
-        raise ValueError(
-            f"{board.name} must have {board.backend.runtime}, but it is not there any more. "
-            "Remove the board and add it again."
-        )
 
 
 def _remove(arguments: argparse.Namespace) -> None:

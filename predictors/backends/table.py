@@ -4,6 +4,7 @@ A backend is one file of this folder and its lines in `TABLE`. Whatever lists ru
 or formats (the command line's help, what runs on GPUs, the exports) reads them here, without torch.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -85,6 +86,15 @@ class Runtime:
     def version(self) -> str:
         """The installed version; empty where it is not installed."""
         return installed_version(self.package)
+
+    @property
+    def oldest(self) -> str:
+        """The first version that reads what is written here; empty: any that is still in use."""
+        return _OLDEST.get(self.package, "")
+
+    def reads_ours(self, version: str) -> bool:
+        """Whether a version, of another machine's, reads what is written here."""
+        return _numbers(version) >= _numbers(self.oldest)
 
     def deploy(self, model: "Model", folder: Path) -> Path:
         """Write into a new folder the file that is timed: what `write` gives, in one file.
@@ -177,6 +187,15 @@ def find_formats(names: Iterable[str]) -> tuple[Runtime, ...]:
         for package in known[name].module.PACKAGES:
             known[name].require(package, f"`to` {name}")
     return tuple(known[name] for name in found)
+
+
+_OLDEST = {"onnxruntime": "1.17"}  # by package: ONNX of opset 20
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The numbers that a version begins with."""
+    found = re.match(r"\d+(\.\d+)*", version)
+    return tuple(map(int, found[0].split("."))) if found else ()
 
 
 def installed_version(package: str) -> str:

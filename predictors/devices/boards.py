@@ -1,7 +1,7 @@
 """The boards that the user has registered: what they are, and putting a runtime on them.
 
 They are listed in `~/.config/fasternas/devices.toml`. A runtime goes into a folder that is
-fasternas's own on the board.
+fasternas's own on the board, one for each kind of Python there.
 """
 
 import json
@@ -13,12 +13,14 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from predictors.backends.table import find_runtime
 from predictors.devices.connection import (
-    SITE,
+    INSTALL_S,
+    SCRIPT,
     Address,
     Connection,
     ConnectionLostError,
@@ -106,34 +108,60 @@ class Board:
             cores=self.cores,
             emulated=self.emulated,
         )
-        return TimedDevice(name, host, backend, version=board.version, protocol=protocol)
+        repair = partial(with_runtime, board, exactly=board.version)
+        return TimedDevice(
+            name, host, backend, version=board.version, protocol=protocol, repair=repair
+        )
 
 
-def survey(board: Board, *, load: bool = False) -> Board:
-    """Connect to a board and return it with what it says of itself.
+def survey(board: Board) -> Board:
+    """Connect to a board and return it with what it says of itself."""
+    return _survey(board)[0]
+
+
+def _survey(board: Board, *, load: bool = False) -> tuple[Board, str]:
+    """Return a board with what it says of itself, and what is the matter with its runtime.
 
     `load` has the board load its runtime once, if that is there: what is installed may not work.
     """
     request = {"facts": board.package, **({"load": True} if load else {})}
     try:
-        with Connection(Address.parse(board.ssh).command()) as connection:
+        with _connect(board) as connection:
             facts = connection.ask(request)["facts"]
         found, trouble = _with_facts(board, facts), _word(facts.get("trouble"), longest=300)
     except ConnectionLostError as error:
         raise RuntimeError(
             f"The board must be within reach, but {board.ssh} is not: {error}. {remedy(str(error))}"
         ) from None
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"The board must be fit to time networks, but {board.ssh} is not: {error}."
+        ) from None
     except (KeyError, TypeError, ValueError, AttributeError):
         raise RuntimeError(
-            f"The board must say what it is, but {board.ssh} answered something else. Is its "
-            "Python 3.9 or newer?"
+            f"The board must say what it is, but {board.ssh} answered something else. Is it one "
+            "that runs Linux?"
         ) from None
     if trouble:
-        raise RuntimeError(
+        trouble = (
             f"{board.backend.runtime} must load on {board.name}, but {found.version} there does "
-            f"not: {trouble.rstrip('.')}. Install it there anew."
+            f"not: {trouble.rstrip('.')}"
         )
-    return found
+    return found, trouble or _outdated(found)
+
+
+def _connect(board: Board) -> Connection:
+    return Connection(Address.parse(board.ssh).command(), script=SCRIPT)
+
+
+def _outdated(board: Board) -> str:
+    """Say that the runtime is too old, if it is."""
+    runtime = find_runtime(board.backend.runtime, board.backend.precision)
+    if not board.version or runtime.reads_ours(board.version):
+        return ""
+    return (
+        f"{runtime.name} must be {runtime.oldest} or newer on {board.name}, but is {board.version}"
+    )
 
 
 def _with_facts(board: Board, facts: Mapping[str, Any]) -> Board:
@@ -147,7 +175,8 @@ def _with_facts(board: Board, facts: Mapping[str, Any]) -> Board:
         number_of_cores=_count(facts["cores"]),
         governor=_word(facts.get("governor")),
         celsius=number(facts, "celsius"),
-        emulated=bool(kernel) and _family(kernel) != _family(architecture),
+        emulated=bool(kernel)
+        and _family(kernel) not in (_family(architecture), _WIDE.get(architecture)),
     )
 
 
@@ -159,6 +188,9 @@ def _count(value: object) -> int:
     if type(value) is not int or not 0 < value < 2**16:
         raise ValueError(f"it has {str(value)[:20]} cores")
     return value
+
+
+_WIDE = {"armv7l": "aarch64", "armv8l": "aarch64", "i686": "x86_64"}  # what runs it natively, too
 
 
 def _family(machine: str) -> str:
@@ -242,36 +274,48 @@ def _file() -> Path:
     return config_folder() / "devices.toml"
 
 
-def with_runtime(board: Board) -> Board:
-    """Return the board as surveyed, its runtime installed where it was missing.
+def with_runtime(board: Board, *, exactly: str = "") -> Board:
+    """Return the board as surveyed, with a runtime that works, of exactly that version if asked.
 
+    Where it is missing, does not load or is too old, it is installed into a folder that is ours.
     The board's own package index is tried first; where it has none, the wheels are fetched here
-    and sent over. Nothing outside `SITE` is touched.
+    and sent over. Nothing else on the board is touched.
     """
-    found = survey(board, load=True)
-    if found.version:
+    found, trouble = _survey(board, load=True)
+    if found.version and not trouble:
         return found
-    wanted = ["numpy", board.package]
+    oldest = find_runtime(board.backend.runtime, board.backend.precision).oldest
+    version = f"=={exactly}" if exactly else f">={oldest}" if oldest else ""
     try:
-        with Connection(Address.parse(board.ssh).command()) as connection:
+        _install(found, ["numpy", f"{board.package}{version}"])
+    except RuntimeError as error:
+        if not trouble:
+            raise
+        raise RuntimeError(f"{trouble}. It cannot be replaced, either: {error}") from None
+    installed, trouble = _survey(board, load=True)
+    if not installed.version or trouble:
+        what = trouble or f"The board must have {board.backend.runtime}, but it is not there"
+        raise RuntimeError(f"{what}, though it was just installed. Install it by hand.")
+    return installed
+
+
+def _install(board: Board, wanted: Sequence[str]) -> None:
+    """Install packages into our folder on the board, from its index or from here."""
+    try:
+        with _connect(board) as connection:
             try:
-                connection.ask({"install": wanted, "into": SITE})
+                # pip has less time than its answer, so that it is pip that is given up
+                pip_s = 0.9 * INSTALL_S
+                connection.ask({"install": wanted, "within_s": pip_s}, within_s=INSTALL_S)
             except ConnectionLostError:
                 raise
             except RuntimeError as error:
-                _send_wheels(connection, found, wanted, reason=str(error))
+                _send_wheels(connection, board, wanted, reason=str(error))
     except ConnectionLostError as error:
         raise RuntimeError(
             f"The board must stay reachable, but {board.ssh} was lost while installing: {error}. "
             f"{remedy(str(error))}"
         ) from None
-    installed = survey(board, load=True)
-    if not installed.version:
-        raise RuntimeError(
-            f"The board must have {board.backend.runtime}, but what was installed there does not "
-            "load. Install it by hand."
-        )
-    return installed
 
 
 def _send_wheels(
@@ -286,16 +330,30 @@ def _send_wheels(
         command += ["--python-version", board.python]
         for tag in platform_tags(board.architecture, libc):
             command += ["--platform", tag]
-        done = subprocess.run([*command, *wanted], capture_output=True, text=True, check=False)
-        if done.returncode:
-            said = done.stderr.strip().splitlines()[-1:] or ["pip said nothing"]
+        failed = _failure([*command, *wanted])
+        if failed:
+            narrow = " Its Python is one of 32 bits." if board.architecture in _WIDE else ""
             raise RuntimeError(
                 f"The board must have {board.backend.runtime}, but its own package index failed "
-                f"({reason}) and here no wheels for it were found ({said[0]}). Install it by hand."
+                f"({reason}) and here no wheels for it were found ({failed}).{narrow} Install it "
+                "by hand."
             )
         for number, wheel in enumerate(sorted(Path(folder).glob("*.whl"))):
-            name = connection.keep(wheel, f"wheel-{number}")
-            connection.ask({"unpack": name, "into": SITE})
+            name = connection.keep(wheel, f"wheel-{number}", within_s=INSTALL_S)
+            connection.ask({"unpack": name}, within_s=INSTALL_S)
+
+
+def _failure(command: Sequence[str]) -> str:
+    """Run a command; return its last words if it fails."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=INSTALL_S
+        )
+    except subprocess.TimeoutExpired:
+        return f"pip took over {INSTALL_S:g} s"
+    if not done.returncode:
+        return ""
+    return (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
 
 
 def platform_tags(architecture: str, libc: object) -> list[str]:
@@ -303,6 +361,8 @@ def platform_tags(architecture: str, libc: object) -> list[str]:
 
     `libc` is what it says of its C library, such as "2.36"; glibc 2.28 where that makes no sense.
     """
+    if libc == "musl":
+        return [f"musllinux_1_{minor}_{architecture}" for minor in (2, 1)]
     major, _, minor = str(libc).partition(".")
     known = major == "2" and minor.isascii() and minor.isdigit() and len(minor) == 2
     minors = range(int(minor) if known else 28, 16, -1)

@@ -15,7 +15,7 @@ from inspect import getsource
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from predictors.devices.agent.host import BOOTSTRAP
+from predictors.devices.agent.host import BOOTSTRAP, LOADER, MARKER, OLDEST
 from search_spaces.io import reason
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 LONGEST_ANSWER = 1_000_000  # bytes
 _LONGEST_WORDS = 10_000  # of what is shown the beginning and the end of
+START_S = 45.0  # the longest that it may take until Python runs there
+INSTALL_S = 1800.0  # the longest that installing or sending packages may take
 
 
 def program(*names: str, backend: str = "") -> str:
@@ -32,7 +34,8 @@ def program(*names: str, backend: str = "") -> str:
     """
     modules = [f"predictors.devices.agent.{name}" for name in names]
     modules[-1:-1] = [backend] if backend else []
-    return json.dumps([(name, getsource(import_module(name))) for name in modules])
+    texts = [(name, getsource(import_module(name))) for name in modules]
+    return json.dumps([LOADER, texts])
 
 
 AGENT = program("host", "agent")
@@ -57,11 +60,16 @@ class OverwhelmedError(DeviceLostError):
 class Connection:
     """A running agent (see `agent/`), started by a command; ends with the `with` block.
 
-    Its answers are JSON and nothing else: whatever a hostile machine says, it runs no code here.
-    `answer_s` is the longest that a machine may take over one request.
+    `script` is what a shell that the command starts is told. Whatever is said before the agent
+    says that it is there is passed over, since login shells greet. Its answers are JSON and nothing
+    else: whatever a hostile machine says, it runs no code here. `answer_s` is the longest that a
+    machine may take over one request.
     """
 
-    def __init__(self, command: Sequence[str], *, answer_s: float = 300.0) -> None:
+    def __init__(
+        self, command: Sequence[str], *, script: str = "", answer_s: float = 300.0
+    ) -> None:
+        self._script = script
         self._answer_s = answer_s
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         try:
@@ -73,30 +81,71 @@ class Connection:
                 start_new_session=True,  # Ctrl-C is for us; the agent ends with its input
             )
         except OSError as error:
+            self._errors.close()
             raise ConnectionLostError(f"{command[0]}: {error.strerror}") from None
-        self._late = False
+        self._begun = False
+        self._late_s = 0.0  # after which it was given up
+        self._said = b""  # the last that was no answer
         self._sent: set[str] = set()
-        self._greeting = AGENT.encode() + b"\n"
 
-    def ask(self, request: Mapping[str, object], *, more: bytes = b"") -> "Message":
+    def ask(
+        self, request: Mapping[str, object], *, more: bytes = b"", within_s: float | None = None
+    ) -> "Message":
         """Send a request, and the bytes that belong to it; return the answer."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        line = b""
-        with self._deadline(), suppress(OSError):  # it is gone: the missing answer says so
-            self._process.stdin.write(self._greeting + json.dumps(request).encode() + b"\n")
-            self._process.stdin.write(more)
-            self._process.stdin.flush()
-            self._greeting = b""
-            line = self._process.stdout.readline(LONGEST_ANSWER)
-        return self._understood(line)
+        if not self._begun:
+            self._begin()
+        with self._deadline(within_s or self._answer_s):
+            self._send(json.dumps(request).encode() + b"\n" + more)
+            for line in self._lines():
+                answer = _as_object(line)
+                if answer is not None:
+                    return self._understood(answer)
+        raise ConnectionLostError(self._last_words())
 
-    def keep(self, file: Path, digest: str) -> str:
+    def _begin(self) -> None:
+        """Start the agent once the Python over there has said that it runs, and which it is."""
+        with self._deadline(min(START_S, self._answer_s)):
+            self._send(self._script.encode())
+            for line in self._lines():
+                if found := _PYTHON.search(line):
+                    break
+            else:
+                raise ConnectionLostError(self._last_words())
+        version = tuple(map(int, found.groups()))
+        if version < OLDEST:
+            self._process.kill()
+            raise RuntimeError(
+                f"its Python must be {_dotted(OLDEST)} or newer, but is {_dotted(version)}; "
+                "install a newer one beside it, such as python3.11, which is found by that name"
+            )
+        self._send(AGENT.encode() + b"\n")
+        self._begun = True
+
+    def _send(self, data: bytes) -> None:
+        assert self._process.stdin is not None
+        with suppress(OSError):  # it is gone: the missing answer says so
+            self._process.stdin.write(data)
+            self._process.stdin.flush()
+
+    def _lines(self) -> Iterator[bytes]:
+        """Yield what it says, line by line, but for empty ones; remember the last."""
+        assert self._process.stdout is not None
+        size, self._said = 0, b""
+        while line := self._process.stdout.readline(LONGEST_ANSWER):
+            size += len(line)
+            if size >= LONGEST_ANSWER:
+                self._process.kill()
+                raise ConnectionLostError(f"it answered more than {LONGEST_ANSWER} bytes")
+            if line.strip():
+                self._said = line
+                yield line
+
+    def keep(self, file: Path, digest: str, *, within_s: float | None = None) -> str:
         """Send a file unless this connection has; return the name that it has over there."""
         name = digest + file.suffix
         if name not in self._sent:
             data = file.read_bytes()
-            self.ask({"keep": name, "bytes": len(data)}, more=data)
+            self.ask({"keep": name, "bytes": len(data)}, more=data, within_s=within_s)
             self._sent.add(name)
         return name
 
@@ -104,6 +153,8 @@ class Connection:
         """End the agent, which ends its timer and removes what it kept."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        if self._begun:
+            self._send(b'{"end": true}\n')  # behind a terminal the end of the input is not seen
         with suppress(OSError):  # what was not sent is of no use to a process that is gone
             self._process.stdin.close()
         try:
@@ -121,35 +172,21 @@ class Connection:
         self.close()
 
     @contextmanager
-    def _deadline(self) -> Iterator[None]:
+    def _deadline(self, within_s: float) -> Iterator[None]:
         """Kill the process where it takes too long, so that reading from it ends."""
 
         def end() -> None:
-            self._late = True
+            self._late_s = within_s
             self._process.kill()
 
-        timer = threading.Timer(self._answer_s, end)
+        timer = threading.Timer(within_s, end)
         timer.start()
         try:
             yield
         finally:
             timer.cancel()
 
-    def _understood(self, line: bytes) -> "Message":
-        if not line:
-            raise ConnectionLostError(self._last_words())
-        if not line.endswith(b"\n"):
-            self._process.kill()
-            raise ConnectionLostError(
-                f"it answered more than {LONGEST_ANSWER} bytes, or half a line"
-            )
-        try:
-            answer = json.loads(line)
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
-            self._process.kill()
-            raise ConnectionLostError(f"it answered no JSON object: {_printable(line)!r}")
+    def _understood(self, answer: "Message") -> "Message":
         if "died" in answer:
             how = _printable(str(answer["died"]).encode())
             raise TimerDiedError(f"the process that times the networks died ({how})")
@@ -158,13 +195,32 @@ class Connection:
         return answer
 
     def _last_words(self) -> str:
-        if self._late:
-            return f"it did not answer within {self._answer_s:g} s"
+        """Why there is no answer: what it said instead, on either stream."""
         code = self._process.wait()
         self._errors.seek(0)
-        said = [_printable(line) for line in self._errors.read(100_000).splitlines()]
-        words = [line for line in said if line]
-        return words[-1] if words else f"it ended with status {code}"
+        lines = [_printable(line) for line in self._errors.read(100_000).splitlines()]
+        error = next(filter(None, reversed(lines)), "")
+        said = _printable(self._said)
+        if self._late_s:
+            error = f"it did not answer within {self._late_s:g} s"
+        if not error:
+            return (
+                f"it answered no JSON object: {said!r}" if said else f"it ended with status {code}"
+            )
+        return f"{error}, after it said {said!r}" if said else error
+
+
+def _as_object(line: bytes) -> "Message | None":
+    """The JSON object that a line is, or None."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _dotted(version: Sequence[int]) -> str:
+    return ".".join(map(str, version))
 
 
 def times_ms(answer: Mapping[str, object], clock: str) -> list[float]:
@@ -199,26 +255,54 @@ def _printable(line: bytes) -> str:
 
 SITE = "~/.local/share/fasternas/site"  # on the board: what was installed for us
 PORT = 22  # where none is named
-LONGEST_S = 6 * 3600  # what a connection may take; where it is lost unseen, the agent ends by then
-# An unknown host key, or a changed one, ends the connection; no password is asked for.
+_PYTHON = re.compile(MARKER.encode() + rb" (\d{1,3})\.(\d{1,3})\.(\d{1,3})\s*$")
+# An unknown host key, or a changed one, ends the connection; no password is asked for. What the
+# user has set for sessions of their own (a terminal, a command, forwarded ports) is not for us.
 _OPTIONS = {
     "BatchMode": "yes",
     "StrictHostKeyChecking": "yes",
     "ConnectTimeout": "10",
     "ServerAliveInterval": "5",
     "ServerAliveCountMax": "3",
+    "LogLevel": "INFO",
+    "RequestTTY": "no",
+    "RemoteCommand": "none",
+    "PermitLocalCommand": "no",
+    "ClearAllForwardings": "yes",
+    "ForwardAgent": "no",
+    "ForwardX11": "no",
+    "IgnoreUnknown": "SessionType,StdinNull,ForkAfterAuthentication",  # older than 8.7
+    "SessionType": "default",
+    "StdinNull": "no",
+    "ForkAfterAuthentication": "no",
 }
+# The user's shell is told one word, and that shell one line: whatever the first one is, it passes
+# the word on. The empty line is for a greeting that waits for a key. Of the Pythons the first is
+# taken that is new enough; where none is, one says how old it is. A terminal, where one is forced
+# on us, must pass on what is sent as it is.
+SHELL = "sh"
+_NEWEST_FIRST = " ".join(f"python3.{minor}" for minor in range(20, OLDEST[1] - 1, -1))
+SCRIPT = (
+    "\n[ -t 0 ] && stty raw -echo; "
+    f"run='{BOOTSTRAP}'; site=$HOME/{SITE.removeprefix('~/')}; "
+    f"for python in python3 {_NEWEST_FIRST}; do "
+    f'"$python" -Ec "import sys;sys.exit(sys.version_info<{OLDEST})" </dev/null >/dev/null 2>&1 '
+    '&& exec "$python" -Euc "$run" "$site"; done; '
+    "for python in python3 python; do command -v $python >/dev/null 2>&1 "
+    '&& exec $python -Euc "$run"; done; exec python3\n'
+)
 _ADDRESS = re.compile(
     r"(?:ssh://)?(?:(?P<user>[\w.-]+)@)?(?P<host>[\w.:-]+?|\[[\w.:%]+\])(?::(?P<port>\d{1,5}))?/?"
 )
-_REMEDIES = {
+_REMEDIES = {  # by what is found in the reason
     "host key verification failed": "Connect to it once with `ssh` and compare the key",
     "permission denied": "Add your public key to it with `ssh-copy-id`",
     "connection refused": "Is sshd running on that port",
     "timed out": "Is it switched on, and the address right",
     "could not resolve": "Is the name right",
-    "no such file": "Install Python 3.9 or newer on it",
-    "not found": "Install Python 3.9 or newer on it",
+    r"python.*(no such file|not found)": "Install Python 3.9 or newer on it",
+    "did not answer": "Is it busy, or does its shell wait for a key",
+    "no json object|after it said": "Does `ssh` to it, with `sh` as the command, start a shell",
     "died": "Is there enough memory for them",
     "no space": "Make room in its folder for temporary files",
 }
@@ -249,23 +333,19 @@ class Address:
         return f"ssh://{user}{host}" + (f":{self.port}" if self.port else "")
 
     def command(self) -> tuple[str, ...]:
-        """Return the command that starts an agent there.
+        """Return the command that starts a shell there, which `SCRIPT` has start an agent.
 
         The environment variable FASTERNAS_SSH replaces `ssh`, as in `ssh -F my_config`.
         """
         options = [f"-o{name}={value}" for name, value in _OPTIONS.items()]
         port = ["-p", str(self.port)] if self.port else []
         user = ["-l", self.user] if self.user else []
-        remote = (
-            f"exec timeout -k 5 {LONGEST_S} env PYTHONPATH={SITE.replace('~', '$HOME')} "
-            f"python3 -uc {shlex.quote(BOOTSTRAP)}"
-        )
         ssh = shlex.split(os.environ.get("FASTERNAS_SSH", "ssh"))
-        return (*ssh, *options, *port, *user, "--", self.host, remote)
+        return (*ssh, *options, *port, *user, "--", self.host, SHELL)
 
 
 def remedy(said: str) -> str:
     """Say what to do about what ssh said."""
-    found = [text for sign, text in _REMEDIES.items() if sign in said.lower()]
+    found = [text for sign, text in _REMEDIES.items() if re.search(sign, said.lower())]
     advice = next(iter(found), "Is it overloaded, or was it restarted")
-    return advice + ("?" if advice.startswith("Is ") else ".")
+    return advice + ("?" if advice.startswith(("Is ", "Does ")) else ".")

@@ -6,7 +6,7 @@ import secrets
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from predictors.backends.table import Runtime, Start, find_runtime
 from predictors.devices.cache import DeviceCache
 from predictors.devices.cache_entry import Setting
 from predictors.devices.connection import (
+    SCRIPT,
     Connection,
     ConnectionLostError,
     DeviceLostError,
@@ -77,6 +78,11 @@ class Host:
     cores: tuple[int, ...] = ()  # to pin to; empty: the agent chooses
     emulated: bool = False
     processor: Literal["cpu", "cuda"] = "cpu"  # that computes
+
+    def connect(self, *, answer_s: float) -> Connection:
+        """Start an agent there."""
+        script = SCRIPT if self.address else ""
+        return Connection(self.command, script=script, answer_s=answer_s)
 
 
 def clock_of(runtime: Runtime, *, processor: str, threads: int) -> str:
@@ -223,6 +229,8 @@ class _Artifact:
 class TimedDevice:
     """A machine whose clock is read, in one backend; `version` is that of the runtime.
 
+    Where the runtime is gone, `repair` brings it back.
+
     What it times goes to the user's cache. With `protocol.reuse`, what is there already is not
     timed again; `pool` are addresses of boards of the same kind, whose measurements count too.
     """
@@ -236,6 +244,7 @@ class TimedDevice:
     pool: tuple[str, ...] = ()
     source: Literal["measured"] = "measured"
     remarks: Sequence[str] = ()
+    repair: Callable[[], object] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         find_runtime(self.backend.runtime, self.backend.precision)
@@ -380,7 +389,7 @@ class TimedDevice:
         )
 
     def _attempt(self, artifacts: Sequence[_Artifact], start: Start, repeats: int) -> list[Session]:
-        with Connection(self.host.command, answer_s=self.protocol.answer_s) as connection:
+        with self.host.connect(answer_s=self.protocol.answer_s) as connection:
             if self.host.address:
                 self._check_version(connection)
                 start["models"] = [connection.keep(a.file, a.digest) for a in artifacts]
@@ -391,13 +400,24 @@ class TimedDevice:
 
     def _check_version(self, connection: Connection) -> None:
         """Refuse a board whose runtime is not the version that measurements are kept under."""
-        found = connection.ask({"facts": self._runtime.package}).get("facts", {})
-        version = found.get("runtime_version") if isinstance(found, dict) else None
+        version = self._version_there(connection)
+        if version is None and self.repair is not None:  # another Python has its own packages
+            self.repair()
+            version = self._version_there(connection)
         if version != self.version:
             raise RuntimeError(
                 f"{self.backend.runtime} is {str(version)[:40]} now and was {self.version} when "
                 "the board was registered: `fasternas devices check` it"
             )
+        if not self._runtime.reads_ours(self.version):
+            raise RuntimeError(
+                f"{self.backend.runtime} must be {self._runtime.oldest} or newer, but is "
+                f"{self.version}: `fasternas devices add` and `check` install a newer one"
+            )
+
+    def _version_there(self, connection: Connection) -> object:
+        found = connection.ask({"facts": self._runtime.package}).get("facts")
+        return found.get("runtime_version") if isinstance(found, dict) else None
 
     def _latency(self, sessions: Sequence[Session], index: int, context: Context) -> Latency:
         near = nearness_in([blocks for s in sessions for blocks in s.rounds], index)

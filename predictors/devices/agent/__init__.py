@@ -6,12 +6,16 @@ receives models, keeps them in a folder that goes when it does, and starts timer
 that each time the models. Requests are JSON objects, one a line, on standard input; each is
 answered by one line:
 
-    {"facts": package, "load": true or absent}  -> {"facts": {...}}
-    {"keep": name, "bytes": n} and n raw bytes  -> {"kept": name}
-    {"install": [package, ...], "into": folder} -> {"installed": folder}
-    {"unpack": name, "into": folder}            -> {"installed": folder}
-    {"start": {...}, "program": text}           -> {"ready": {"pinned": ..., "realtime": ...}}
-    {"time": index, "discard": n, "repeats": n} -> {"wall_ms": [...], "cpu_ms": [...], ...}
+    {"facts": package, "load": true or absent}    -> {"facts": {...}}
+    {"keep": name, "bytes": n} and n raw bytes    -> {"kept": name}
+    {"install": [package, ...], "within_s": s}    -> {"installed": folder}
+    {"unpack": name}                              -> {"installed": folder}
+    {"start": {...}, "program": text}             -> {"ready": {"pinned": ..., "realtime": ...}}
+    {"time": index, "discard": n, "repeats": n}   -> {"wall_ms": [...], "cpu_ms": [...], ...}
+    {"end": true}                                 and there is no more
+
+Before the first answer there is a line that says which Python runs them (see `BOOTSTRAP`), and
+before that whatever a login shell says. Lines that are no JSON objects are passed over.
 
 What a timer is told when it starts is `Start` in the table of backends; its program holds the
 backend that loads the models. What goes wrong is answered by {"error": one line}, or, where a timer

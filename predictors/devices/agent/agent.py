@@ -4,32 +4,41 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from predictors.devices.agent.host import BOOTSTRAP, facts, serve
+from predictors.devices.agent.host import BOOTSTRAP, abi, facts, serve
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from predictors.devices.agent.host import Message
 
 PREFIX = "fasternas-agent-"  # of an agent's folder, before its process number
+LONGEST_S = 6 * 3600  # that it runs on a board: where a connection is lost unseen, it ends by then
+# The settings of this user's pip that do not go with a folder to install into.
+PIP = {"PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
 
 class Agent:
     """Keeps the models in a folder of its own and one timer at a time.
 
-    `load_s` is the longest that importing a runtime may take, from the slowest card.
+    `load_s` is the longest that importing a runtime may take, from the slowest card. `site` is
+    where packages go that are installed for us: a folder for each kind of Python.
     """
 
-    def __init__(self, folder: Path, *, load_s: float = 120) -> None:
+    def __init__(self, folder: Path, *, load_s: float = 120, site: Path | None = None) -> None:
         self._folder = folder
         self._load_s = load_s
+        self._site = site
         self._timer: subprocess.Popen[bytes] | None = None
 
     def answer(self, request: Message, more: BinaryIO) -> Message:
@@ -39,9 +48,9 @@ class Agent:
         if "keep" in request:
             return self._keep(request["keep"], request["bytes"], more)
         if "install" in request:
-            return _install(request["install"], Path(request["into"]).expanduser())
+            return self._install(request["install"], request["within_s"])
         if "unpack" in request:
-            return self._unpack(request["unpack"], Path(request["into"]).expanduser())
+            return self._unpack(request["unpack"])
         if "start" in request:
             self.stop()
             self._start(request["program"])
@@ -72,6 +81,7 @@ class Agent:
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 env=self._environment(),
+                cwd=self._folder,  # what lies where it was started is not imported
             )
         except subprocess.TimeoutExpired:
             return f"it takes over {self._load_s:g} s"
@@ -93,12 +103,48 @@ class Agent:
             return {"error": f"{file.parent}: {error.strerror}"}
         return {"kept": name}
 
-    def _unpack(self, name: str, into: Path) -> Message:
+    def _install(self, packages: list[str], within_s: float) -> Message:
+        """Have pip install packages; what it has not finished by then is not there."""
+        with self._incoming() as folder:
+            command = [sys.executable, "-m", "pip", "install", "-q", "--only-binary=:all:"]
+            try:
+                done = subprocess.run(
+                    [*command, "--target", str(folder), *packages],
+                    timeout=within_s,
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    env={**self._environment(), **PIP},
+                    cwd=self._folder,
+                )
+            except subprocess.TimeoutExpired:
+                return {"error": f"pip took over {within_s:g} s"}
+            if done.returncode:
+                return {"error": _last_error(done.stderr)}
+        return {"installed": str(self._site)}
+
+    def _unpack(self, name: str) -> Message:
         """Unpack a kept wheel: a machine without network has no use for pip."""
-        with zipfile.ZipFile(self._folder / name) as wheel:
-            wheel.extractall(into)
+        with self._incoming() as folder, zipfile.ZipFile(self._folder / name) as wheel:
+            wheel.extractall(folder)
         (self._folder / name).unlink()
-        return {"installed": str(into)}
+        return {"installed": str(self._site)}
+
+    @contextmanager
+    def _incoming(self) -> Iterator[Path]:
+        """Yield a folder whose packages, whole, replace those of the same names in our site."""
+        if self._site is None:
+            raise ValueError("nothing is installed on this machine itself")
+        self._site.mkdir(parents=True, exist_ok=True)
+        prefix = f"new-{platform.node()}-"  # boards may share a home
+        _sweep(self._site.parent, prefix)
+        with tempfile.TemporaryDirectory(
+            prefix=f"{prefix}{os.getpid()}-", dir=self._site.parent
+        ) as folder:
+            yield Path(folder)
+            for new in Path(folder).iterdir():
+                for old in _versions_of(new.name, self._site):
+                    shutil.rmtree(old) if old.is_dir() else old.unlink()
+                new.replace(self._site / new.name)
 
     def _start(self, program: str) -> None:
         self._timer = subprocess.Popen(
@@ -106,6 +152,7 @@ class Agent:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=self._environment(),
+            cwd=self._folder,
         )
         assert self._timer.stdin is not None
         self._timer.stdin.write(program.encode() + b"\n")
@@ -116,10 +163,16 @@ class Agent:
         try:
             self._timer.stdin.write(json.dumps(request).encode() + b"\n")
             self._timer.stdin.flush()
-            answer: Message = json.loads(self._timer.stdout.readline())
-        except (OSError, ValueError):
+        except OSError:
             return {"died": self._end()}
-        return answer
+        for line in iter(self._timer.stdout.readline, b""):  # its first words are no answer
+            try:
+                answer = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(answer, dict):
+                return answer
+        return {"died": self._end()}
 
     def _end(self) -> str:
         assert self._timer is not None
@@ -127,24 +180,46 @@ class Agent:
         return signal.Signals(-code).name if code < 0 else f"exit status {code}"
 
 
-def _install(packages: list[str], into: Path) -> Message:
-    command = [sys.executable, "-m", "pip", "install", "-q", "--only-binary=:all:"]
-    done = subprocess.run([*command, "--target", str(into), *packages], capture_output=True)
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines() or ["pip said nothing"]
-        return {"error": said[-1]}
-    return {"installed": str(into)}
+def _last_error(said: bytes) -> str:
+    """The last error of pip's; what it says after that is advice."""
+    lines = said.decode(errors="replace").strip().splitlines()
+    errors = [line for line in lines if line.startswith("ERROR")]
+    return (errors or lines or ["pip said nothing"])[-1]
 
 
-def _sweep() -> None:
+def _versions_of(name: str, site: Path) -> list[Path]:
+    """What there is of that name; of a package's description, that of any version."""
+    package, _, _ = name.partition("-")
+    pattern = f"{package}-*.dist-info" if name.endswith(".dist-info") else name
+    return [path for path in site.glob(pattern) if path.exists() or path.is_symlink()]
+
+
+def _sweep(folder: Path, prefix: str) -> None:
     """Remove the folders of agents that were killed before they could."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
+    for path in folder.glob(f"{prefix}*-*"):
         try:
-            os.kill(int(folder.name[len(PREFIX) :].split("-")[0]), 0)
+            os.kill(int(path.name[len(prefix) :].split("-")[0]), 0)
         except ProcessLookupError:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(path, ignore_errors=True)
         except (ValueError, OSError):
             pass  # not ours
+
+
+def _own_site() -> Path | None:
+    """Make Python, and what it starts, look into our folder first; None where we have none.
+
+    Only a board is told of one. Each kind of Python has its own there: what was installed for the
+    one of yesterday does not load in the one that the board was upgraded to.
+    """
+    if len(sys.argv) < 2:
+        return None
+    signal.alarm(LONGEST_S)
+    site = Path(sys.argv[1]).expanduser() / abi()
+    for name in [name for name in os.environ if name.startswith("PYTHON")]:
+        del os.environ[name]  # what the user's shell sets for other programs
+    sys.path.insert(0, str(site))
+    os.environ["PYTHONPATH"] = str(site)
+    return site
 
 
 def _leave(*_: object) -> None:
@@ -153,11 +228,11 @@ def _leave(*_: object) -> None:
 
 def main() -> None:
     """Be the agent until the input ends."""
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGALRM):
         signal.signal(number, _leave)
-    _sweep()
+    _sweep(Path(tempfile.gettempdir()), PREFIX)
     with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-") as folder:
-        agent = Agent(Path(folder))
+        agent = Agent(Path(folder), site=_own_site())
         try:
             serve(agent.answer)
         finally:

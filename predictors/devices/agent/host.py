@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+import sysconfig
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -14,16 +15,33 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 def facts(package: str) -> dict[str, object]:
     """What the machine is and has, the package's version included; None where it does not tell."""
     return {
-        "machine": platform.machine(),
+        "machine": architecture(),
         "kernel": _line("/proc/sys/kernel/arch"),  # not the machine's: that one is emulated
         "processor": processor(),
-        "libc": platform.libc_ver()[1],  # which wheels run here depends on it
+        "libc": _libc(),  # which wheels run here depends on it
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "runtime_version": _version(package),
         "governor": _line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         **heat(),
     }
+
+
+def architecture() -> str:
+    """Return that of what runs here: a kernel of 64 bits may run a userland of 32."""
+    kernel = platform.machine()
+    narrow = {"aarch64": "armv7l", "arm64": "armv7l", "x86_64": "i686", "amd64": "i686"}
+    return kernel if sys.maxsize > 2**32 else narrow.get(kernel, kernel)
+
+
+def abi() -> str:
+    """Return what packages with compiled parts depend on, such as cpython-311-x86_64-linux-gnu."""
+    known = sysconfig.get_config_var("SOABI")
+    return str(known or f"{sys.implementation.cache_tag}-{architecture()}")
+
+
+def _libc() -> str:
+    return "musl" if "musl" in abi() else platform.libc_ver()[1]
 
 
 def heat() -> dict[str, float | None]:
@@ -76,11 +94,21 @@ if TYPE_CHECKING:
 
     Message = dict[str, Any]  # a request or an answer
 
-# Run by the other side's Python. The first line of its input holds modules by name, as text, each
-# of which imports only earlier ones; the last one's main() is what runs.
-BOOTSTRAP = """\
-import json, sys, types
-for name, text in json.loads(sys.stdin.buffer.readline()):
+OLDEST = (3, 9)  # Python that these programs need
+MARKER = "fasternas-python"
+# Run by the other side's Python, of whatever age: it says which it is, after whatever was said
+# before, and runs what it is then sent. One line without apostrophes and backslashes, which every
+# shell passes on. What lies in the folder that it was started in is not imported.
+BOOTSTRAP = (
+    "import os,sys;sys.path[:]=[p for p in sys.path if p];version=sys.version_info[:3];"
+    'os.write(1,(("%cfasternas"+"-python %d.%d.%d%c")%((10,)+version+(10,))).encode());'
+    "import json;sent=json.loads(sys.stdin.buffer.readline());exec(sent[0])"
+)
+# The first of what is sent. The second are modules by name, as text, each of which imports only
+# earlier ones; the last one's main() is what runs.
+LOADER = """\
+import types
+for name, text in sent[1]:
     module = sys.modules[name] = types.ModuleType(name)
     exec(compile(text, name, "exec"), module.__dict__)
 module.main()
@@ -88,14 +116,18 @@ module.main()
 
 
 def serve(answer: Callable[[Message, BinaryIO], Message]) -> None:
-    """Answer requests until the input ends."""
+    """Answer requests until the input ends, or one says that it is the last."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a runtime prints must not mix with the answers
     for line in iter(sys.stdin.buffer.readline, b""):
         try:
-            reply = answer(json.loads(line), sys.stdin.buffer)
+            request = json.loads(line)
+            if "end" in request:
+                break
+            reply = answer(request, sys.stdin.buffer)
         except Exception as error:  # whatever it is, it is told to the other side
             said = " ".join(f"{type(error).__name__}: {error}".split())
             reply = {"error": said if len(said) <= 4000 else f"{said[:1000]} ... {said[-3000:]}"}
-        answers.write(json.dumps(reply) + "\n")
+        # on a line of its own, whatever the user's shell has left running and says meanwhile
+        answers.write("\n" + json.dumps(reply) + "\n")
         answers.flush()

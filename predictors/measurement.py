@@ -99,6 +99,7 @@ class Context:
     nearness: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None  # to the larger reference
     counts: Mapping[str, int] = field(default_factory=dict)  # samples and rounds, and left out
     pinned: bool = False
+    ran_on: str = ""  # the cores that it was pinned to, and why these
     realtime: bool = False
     lowest_mhz: float | None = None
     highest_celsius: float | None = None

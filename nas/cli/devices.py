@@ -35,7 +35,7 @@ def add_devices_options(parser: argparse.ArgumentParser) -> None:
     add("--runtime", default="onnxruntime", help=either(runtime_names()))
     add("--precision", default="fp32", help=PRECISIONS)
     add("--threads", type=int, default=1, help="threads of one inference (1)")
-    text = "the cores to run on (the last ones)"
+    text = "the cores to run on (fast ones, no two threads of one)"
     add("--cores", type=cores, default=(), metavar="0-3", help=text)
     for name, text in {
         "check": "ask a board what it is, and mend it",

@@ -67,13 +67,18 @@ def run_measure(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def ran_on_of(measurements: Sequence[Latency]) -> list[str]:
+    """On which cores each was timed, and why on these."""
+    return [m.context.ran_on for one in measurements for m in (one, *one.slower)]
+
+
 def how_measured(measurements: Sequence[Latency]) -> list[str]:
     """What is to be known of how the measurements came about, one line each."""
     sessions = {m.context.session: m.context for m in measurements if m.context.session}
     counts: Counter[str] = Counter()
     for context in sessions.values():
         counts.update(context.counts)
-    found = []
+    found = [f"timed on {where}." for where in dict.fromkeys(ran_on_of(measurements)) if where]
     if counts["left_out"]:
         found.append(
             f"{counts['left_out']} of {counts['samples']} samples were preempted and left out."

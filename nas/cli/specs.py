@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar, get_args
 
-from nas.cli.arguments import by_device, device, either, positive, words
+from nas.cli.arguments import by_device, cores, device, either, positive, words
 from nas.devices import file_name
 from nas.quantities import format_ms
 from predictors.backends.table import Precision, runtime_names
@@ -27,7 +27,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     """Add one device, and how it times."""
     text = "see `fasternas devices` (cpu); boards of one kind: pi1,pi2"
     parser.add_argument("--device", type=device, default="cpu", help=text)
-    _add_how(parser, words, int)
+    _add_how(parser, words, int, cores)
 
 
 def add_devices(parser: argparse.ArgumentParser) -> None:
@@ -37,11 +37,14 @@ def add_devices(parser: argparse.ArgumentParser) -> None:
         "device, with a budget of its own"
     )
     parser.add_argument("--device", type=device, action="append", help=text)
-    _add_how(parser, by_device(words), by_device(int))
+    _add_how(parser, by_device(words), by_device(int), by_device(cores))
 
 
 def _add_how(
-    parser: argparse.ArgumentParser, names: Callable[[str], object], number: Callable[[str], object]
+    parser: argparse.ArgumentParser,
+    names: Callable[[str], object],
+    number: Callable[[str], object],
+    numbers: Callable[[str], object],
 ) -> None:
     add = parser.add_argument
     text = (
@@ -51,6 +54,8 @@ def _add_how(
     add("--runtime", type=names, help=text)
     add("--precision", type=names, help=f"{PRECISIONS}, or several (as registered, or fp32)")
     add("--threads", type=number, help="threads of one inference (as registered, or 1)")
+    text = "the cores to run on (as registered, or fast ones, no two threads of one)"
+    add("--cores", type=numbers, default=(), metavar="0-3", help=text)
 
 
 def add_timing(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +80,8 @@ def specs_of(arguments: argparse.Namespace, *, run: Path | None) -> tuple[Device
             threads=_own(arguments.threads, "threads", name, names),
         )
         spec = spec_of(own, [FASTERNET["t0"]], run=run)
-        found.append(replace(spec, budget_ms=budgets_ms[name]))
+        pinned = _own(arguments.cores, "cores", name, names) or ()
+        found.append(replace(spec, budget_ms=budgets_ms[name], cores=pinned))
     return tuple(found)
 
 
@@ -111,7 +117,7 @@ def spec_of(
 
 def open_asked(arguments: argparse.Namespace, networks: Sequence[Network]) -> Device:
     """Open the device that the arguments ask for."""
-    return open_spec(spec_of(arguments, networks))
+    return open_spec(replace(spec_of(arguments, networks), cores=arguments.cores))
 
 
 def _runtime_of(run: Path, name: str) -> str:

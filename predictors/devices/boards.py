@@ -28,7 +28,7 @@ from predictors.devices.connection import (
     remedy,
 )
 from predictors.devices.device import ONNXRUNTIME
-from predictors.devices.timed import Host, TimedDevice
+from predictors.devices.timed import Host, TimedDevice, check_cores
 from predictors.measurement import Backend, TimingProtocol
 from search_spaces.io import atomic_write, config_folder, locked, short_repr
 
@@ -81,13 +81,7 @@ class Board:
 
     def check_fits(self, number_of_cores: int) -> None:
         """Refuse threads and cores that a machine with so many cores does not have."""
-        beyond = [core for core in self.cores if core >= number_of_cores]
-        threads = self.backend.threads
-        if threads > number_of_cores or beyond:
-            raise ValueError(
-                f"`threads` and `cores` must be among the {number_of_cores} cores of {self.name}, "
-                f"but got {max([threads, *beyond])}."
-            )
+        check_cores(self.cores, self.backend.threads, number_of_cores, machine=self.name)
 
     def open(self, name: str, backend: Backend, protocol: TimingProtocol) -> TimedDevice:
         """Return it as a device."""

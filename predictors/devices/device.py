@@ -84,12 +84,14 @@ ONNXRUNTIME = Backend("onnxruntime")
 class DeviceSpec:
     """A device by its name, and the backends to time each network in: the fastest counts.
 
+    `cores` are those to pin to; without, they are as registered or chosen by the topology.
     The name may be several boards of one kind with commas between them, which share the networks.
     """
 
     name: str
     backends: tuple[Backend, ...] = (ONNXRUNTIME,)
     budget_ms: float | None = None
+    cores: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.backends:
@@ -109,13 +111,17 @@ class DeviceSpec:
         backends = ", ".join(
             f"{b.runtime} {b.precision}, {threads_of(b.threads)}" for b in self.backends
         )
-        return f"{self.name}{budget}, {backends}"
+        cores = f", cores {','.join(map(str, self.cores))}" if self.cores else ""
+        return f"{self.name}{budget}, {backends}{cores}"
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "DeviceSpec":
         """Return the spec that `dataclasses.asdict` spelled."""
         backends = tuple(Backend(**backend) for backend in values["backends"])
-        return cls(name=values["name"], backends=backends, budget_ms=values["budget_ms"])
+        cores = tuple(values.get("cores", ()))
+        return cls(
+            name=values["name"], backends=backends, budget_ms=values["budget_ms"], cores=cores
+        )
 
 
 def check_specs(devices: Sequence[DeviceSpec]) -> None:

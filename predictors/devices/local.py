@@ -8,11 +8,12 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 
 from predictors.backends.table import find_runtime, runtime_names, runtimes
 from predictors.devices.agent.host import BOOTSTRAP, processor
-from predictors.devices.timed import Host, TimedDevice
+from predictors.devices.timed import Host, TimedDevice, check_cores
 from predictors.measurement import Backend, TimingProtocol
 
 QUERY = ("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
@@ -32,6 +33,12 @@ def open_cpu(name: str, backend: Backend, protocol: TimingProtocol) -> TimedDevi
         )
     host = Host(command=COMMAND, machine=processor())
     return TimedDevice(name, host, backend, version=found.version, protocol=protocol)
+
+
+def on_cores(host: Host, cores: tuple[int, ...], threads: int) -> Host:
+    """Return this machine with so many threads pinned to these cores."""
+    check_cores(cores, threads, os.cpu_count() or 1, machine="this machine")
+    return replace(host, cores=cores)
 
 
 def open_cuda(name: str, backend: Backend, protocol: TimingProtocol) -> TimedDevice:

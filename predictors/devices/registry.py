@@ -8,10 +8,11 @@ from predictors.backends.table import runtimes
 from predictors.devices.boards import Board, is_arm, load_boards, survey
 from predictors.devices.cache import Cache, Holding, open_recorded
 from predictors.devices.device import ONNXRUNTIME, Device, DeviceSpec, Measures, Network
-from predictors.devices.local import gpu_name, is_arm_machine, open_cpu, open_cuda
+from predictors.devices.local import gpu_name, is_arm_machine, on_cores, open_cpu, open_cuda
 from predictors.devices.pool import check_alike, open_pool
 from predictors.devices.profiled import open_arm
 from predictors.devices.several import MultiBackendDevice
+from predictors.devices.timed import TimedDevice
 from predictors.measurement import Backend, TimingProtocol
 
 PROTOCOL = TimingProtocol()  # where none is given
@@ -67,7 +68,7 @@ def open_device(
 def open_spec(spec: DeviceSpec, *, protocol: TimingProtocol | None = None) -> Device:
     """Open a device in the backends that are specified, of which the fastest counts."""
     protocol = protocol or PROTOCOL
-    devices = [_open(spec.name, backend, protocol) for backend in spec.backends]
+    devices = [_open(spec.name, backend, protocol, spec.cores) for backend in spec.backends]
     if len(devices) == 1:
         return devices[0]
     return MultiBackendDevice(spec.name, [_timed(device) for device in devices], protocol)
@@ -82,21 +83,35 @@ def _timed(device: Device) -> Measures:
     return device
 
 
-def _open(name: str, backend: Backend, protocol: TimingProtocol) -> Device:
-    if not _is_live(name):
-        recorded = open_recorded(name, **asdict(backend))
-        if recorded is not None:
-            return recorded
+def _open(name: str, backend: Backend, protocol: TimingProtocol, cores: tuple[int, ...]) -> Device:
+    recorded = None if _is_live(name) else open_recorded(name, **asdict(backend))
+    if recorded is not None:
+        return _on_cores(recorded, cores)
     parts = _parts(name)
     if len(parts) > 1:
-        boards = [_board_of_pool(part, backend) for part in parts]
+        boards = [_pinned(_board_of_pool(part, backend), cores) for part in parts]
         return open_pool(",".join(parts), boards, backend, protocol)
     board = _board(name, backend)
     if board is not None:
-        return board.open(name, backend, protocol)
+        return _pinned(board, cores).open(name, backend, protocol)
     if name not in KINDS:
         raise _unknown(name)
-    return KINDS[name].open(name, backend, protocol)
+    return _on_cores(KINDS[name].open(name, backend, protocol), cores)
+
+
+def _pinned(board: Board, cores: tuple[int, ...]) -> Board:
+    return replace(board, cores=cores or board.cores)
+
+
+def _on_cores(device: Device, cores: tuple[int, ...]) -> Device:
+    """Have this machine's processor time on these cores, if any were asked for."""
+    if not cores:
+        return device
+    if not isinstance(device, TimedDevice) or device.host.processor != "cpu":
+        raise ValueError(
+            f"`cores` must be left out for {device.name}, which is no processor that is timed now."
+        )
+    return replace(device, host=on_cores(device.host, cores, device.backend.threads))
 
 
 def backend_of(

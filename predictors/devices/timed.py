@@ -85,6 +85,21 @@ class Host:
         return Connection(self.command, script=script, answer_s=answer_s)
 
 
+def check_cores(cores: Sequence[int], threads: int, number_of_cores: int, *, machine: str) -> None:
+    """Refuse threads and cores that a machine with so many cores does not have."""
+    beyond = [core for core in cores if not 0 <= core < number_of_cores]
+    if threads > number_of_cores or beyond:
+        raise ValueError(
+            f"`threads` and `cores` must be among the {number_of_cores} cores of {machine}, but "
+            f"got {max([threads, *beyond])}."
+        )
+    if cores and threads > len(cores):
+        raise ValueError(
+            f"`cores` must be one for each of {threads} threads, but got "
+            f"{','.join(map(str, cores))}. Name more, or fewer threads."
+        )
+
+
 def clock_of(runtime: Runtime, *, processor: str, threads: int) -> str:
     """Return the clock for what is timed so.
 
@@ -107,6 +122,7 @@ class Session:
     counts: Mapping[str, int]
     pinned: bool
     realtime: bool
+    ran_on: str
     lowest_mhz: float | None
     highest_celsius: float | None
 
@@ -129,7 +145,7 @@ class SessionTimer:
         After the fewest rounds only networks are timed further that so many processes like this
         one would leave unstable. Rounds in which the machine was slowed down are left out.
         """
-        timer = program("host", "timer", backend=self._start["module"])
+        timer = program("host", "cores", "timer", backend=self._start["module"])
         ready = self._connection.ask({"start": self._start, "program": timer}).get("ready", {})
         self._warm_up()
         waiting = set(range(len(self._start["models"])))
@@ -166,6 +182,7 @@ class SessionTimer:
             counts=dict(self._counts),
             pinned=bool(ready.get("pinned")),
             realtime=bool(ready.get("realtime")),
+            ran_on=_ran_on(ready),
             lowest_mhz=min((v for v in self._mhz_of_blocks if v), default=None),
             highest_celsius=max((v for v in self._celsius if v), default=None),
         )
@@ -208,6 +225,16 @@ class SessionTimer:
             return switched
         wall, cpu = times_ms(answer, "wall_ms"), times_ms(answer, "cpu_ms")
         return [s or w > PREEMPTED * c for s, w, c in zip(switched, wall, cpu, strict=True)]
+
+
+def _ran_on(ready: Mapping[str, object]) -> str:
+    """The cores that a timer was pinned to, and why these; empty where it does not tell."""
+    cores, why = ready.get("cores"), ready.get("why")
+    if not isinstance(cores, list) or not all(type(core) is int for core in cores):
+        return ""
+    what = "core" if len(cores) == 1 else "cores"
+    words = "".join(c for c in str(why or "") if c.isprintable())[:200]
+    return f"{what} {','.join(map(str, cores))[:200]} ({words})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -454,6 +481,7 @@ def with_sessions(context: Context, sessions: Sequence[Session]) -> Context:
         counts=dict(sum((Counter(s.counts) for s in sessions), Counter())),
         pinned=sessions[0].pinned,
         realtime=sessions[0].realtime,
+        ran_on=sessions[0].ran_on,
         lowest_mhz=min(frequencies, default=None),
         highest_celsius=max(temperatures, default=None),
     )

@@ -8,6 +8,7 @@ import time
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from predictors.devices.agent.cores import Choice, choose
 from predictors.devices.agent.host import heat, serve
 
 if TYPE_CHECKING:
@@ -64,16 +65,19 @@ def _switches() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
-def _settle(threads: int, cores: list[int] | None) -> dict[str, bool]:
-    """Pin to the cores, or to as many as there are threads, at real-time priority if permitted."""
-    settled = {"pinned": False, "realtime": False}
+def _settle(threads: int, asked: list[int] | None) -> dict[str, object]:
+    """Pin to the cores, or to those that suit, at real-time priority if permitted."""
+    chosen = Choice(tuple(asked), "as asked") if asked else choose(threads)
+    settled: dict[str, object] = {"pinned": False, "realtime": False}
     try:
-        os.sched_setaffinity(0, cores or sorted(os.sched_getaffinity(0))[-threads:])
-        settled["pinned"] = True
+        os.sched_setaffinity(0, chosen.cores)
+        settled = {**settled, "pinned": True, "cores": chosen.cores, "why": chosen.why}
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
         settled["realtime"] = True
-    except (OSError, AttributeError):
-        pass  # not permitted, or not this system: the answer says so
+    except (OSError, AttributeError) as error:  # not permitted, or not this system
+        if asked and not settled["pinned"]:
+            numbers = ",".join(map(str, asked))
+            raise ValueError(f"the cores {numbers} cannot be used: {error}") from None
     return settled
 
 

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
         AccuracyEstimator as AccuracyEstimator,
         ProxyEstimator as ProxyEstimator,
     )
-    from predictors.cost import Cost as Cost, cost as cost, cost_by_layer as cost_by_layer
+    from predictors.cost import (
+        Cost as Cost,
+        Limits as Limits,
+        cost as cost,
+        cost_by_layer as cost_by_layer,
+    )
     from predictors.devices.device import Device as Device
     from predictors.devices.registry import open_device as open_device
     from predictors.latency import (
@@ -50,7 +55,7 @@ _HOMES = {
     "nas.search.nni": ("NniSearcher", "NniSpace"),
     "nas.search.trial": ("Scores", "Searcher", "Trial"),
     "predictors.accuracy": ("AccuracyEstimator", "ProxyEstimator"),
-    "predictors.cost": ("Cost", "cost", "cost_by_layer"),
+    "predictors.cost": ("Cost", "Limits", "cost", "cost_by_layer"),
     "predictors.devices.device": ("Device",),
     "predictors.devices.registry": ("open_device",),
     "predictors.latency": ("LatencyPredictor", "Prediction"),

@@ -11,7 +11,7 @@ from nas.quantities import format_ms, format_score
 from nas.search.pareto import non_dominated
 from nas.study.journal import FileAccuracies, FileAccuracy, deployed_accuracy
 from predictors.accuracy import AccuracyKind
-from predictors.cost import costs
+from predictors.cost import NO_LIMITS, Limits, costs
 from predictors.measurement import Backend, Latencies, Ratio, worst_ratio
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.space import OneOf, Space
@@ -26,7 +26,7 @@ class Candidate:
     `ratio` is the worst latency/budget ratio. The accuracy is that of the file that was timed,
     if it is not in fp32 and has been evaluated; `fp32_accuracy` is that of the weights. `on_front`
     marks the networks that the study recommends, `feasible` those whose intervals' upper ends meet
-    every budget.
+    every budget and which keep the limits. `file_bytes` is estimated.
     """
 
     name: str
@@ -38,6 +38,8 @@ class Candidate:
     feasible: bool
     macs: int = 0
     params: int = 0
+    file_bytes: int = 0
+    memory_bytes: int = 0  # of activations, at the peak
     on_front: bool = False
     fp32_accuracy: float | None = None
 
@@ -66,13 +68,24 @@ def candidate_of(
     )
 
 
-def with_costs(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return the candidates with MACs and parameters."""
-    total = costs([candidate.config for candidate in candidates])
-    pairs = zip(np.atleast_1d(total.macs), np.atleast_1d(total.params), strict=True)
+def with_costs(candidates: Sequence[Candidate], limits: Limits = NO_LIMITS) -> list[Candidate]:
+    """Return the candidates with their costs; one that breaks a limit is not feasible."""
+    configs = [candidate.config for candidate in candidates]
+    total, kept = costs(configs), limits.ratios(configs) <= 1
+    files = total.int8_file_bytes if limits.precision == "int8" else total.file_bytes
+    columns = map(np.asarray, (total.macs, total.params, files, total.peak_memory_bytes))
     return [
-        replace(candidate, macs=int(macs), params=int(params))
-        for candidate, (macs, params) in zip(candidates, pairs, strict=True)
+        replace(
+            candidate,
+            macs=int(macs),
+            params=int(params),
+            file_bytes=int(file),
+            memory_bytes=int(memory),
+            feasible=candidate.feasible and bool(keeps),
+        )
+        for candidate, keeps, macs, params, file, memory in zip(
+            candidates, kept, *columns, strict=True
+        )
     ]
 
 
@@ -83,6 +96,7 @@ def candidates_of(
     *,
     kind: AccuracyKind,
     budgets_ms: Mapping[str, float],
+    limits: Limits = NO_LIMITS,
 ) -> list[Candidate]:
     """Return every network with a latency, the lowest ratio first.
 
@@ -97,7 +111,7 @@ def candidates_of(
             named = Scored(name=f"{one.name}{suffix}", config=one.config, accuracy=accuracy)
             candidate = candidate_of(named, in_backend, kind, budgets_ms)
             found.append(replace(candidate, fp32_accuracy=one.accuracy))
-    return sorted(with_costs(found), key=lambda candidate: candidate.ratio.median)
+    return sorted(with_costs(found, limits), key=lambda candidate: candidate.ratio.median)
 
 
 def with_front(candidates: Sequence[Candidate], *, measured_only: bool) -> list[Candidate]:

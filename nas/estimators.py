@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import compress
 from pathlib import Path
 from random import Random
 from statistics import median
 
 import torch
 
-from nas.search.feasibility import Gate, PredictRatio
+from nas.search.feasibility import Admission, Bounds
 from nas.search.guided import AccuracyPrior
 from nas.search.pareto import going_on
 from nas.study.journal import HasCheckpoints
@@ -107,17 +108,17 @@ def supernet_training(
     )
 
 
-def within_budget(
-    space: Space[FasterNetConfig], predict: PredictRatio, seed: int
+def within_bounds(
+    space: Space[FasterNetConfig], bounds: Bounds, seed: int
 ) -> list[FasterNetConfig]:
-    """Return random networks that are predicted to meet every budget, by ascending MACs."""
+    """Return random networks that are predicted to keep every bound, by ascending MACs."""
     rng = Random(f"supernet/{seed}")
     drawn = list(dict.fromkeys(space.random_genes(rng) for _ in range(DRAWN)))
-    ends = predict([space.decode(genes) for genes in drawn]).high
-    found = [genes for genes, end in zip(drawn, ends, strict=True) if end <= 1][:SAMPLE]
+    kept = bounds.kept([space.decode(genes) for genes in drawn])
+    found = list(compress(drawn, kept))[:SAMPLE]
     if len(found) < SAMPLE:  # few networks are so fast, or there are few networks
-        gate = Gate(space, predict)
-        admitted = (gate.admit(genes, rng) for genes in drawn[:SAMPLE])
+        admission = Admission(space, bounds)
+        admitted = (admission.admit(genes, rng) for genes in drawn[:SAMPLE])
         found = [genes for genes in admitted if genes is not None]
     return sorted(map(space.decode, found), key=lambda config: cost(config).macs)
 

@@ -36,11 +36,11 @@ from nas.estimators import (
     open_estimator,
     open_weights,
     supernet_training,
-    within_budget,
+    within_bounds,
 )
 from nas.ray_pool import RayPool, joined, through_ray
 from nas.ray_workers import WorkerRequest, train_supernet
-from nas.search.feasibility import lowest
+from nas.search.feasibility import Bounds, lowest
 from nas.search.guided import posterior_mean
 from nas.search.loop import Exploration
 from nas.search.pareto import promoted
@@ -49,7 +49,7 @@ from nas.study.journal import after, evaluate_file, longest, not_evaluated, trai
 from nas.study.options import SETTINGS, SearchOptions, SearchSettings
 from nas.study.store import Study
 from predictors.accuracy import AccuracyEstimator
-from predictors.cost import costs
+from predictors.cost import NO_LIMITS, Limits, cost, costs
 from predictors.latency import next_batch
 from predictors.measurement import Latencies, worst_ratio
 from predictors.training.recipe import rungs
@@ -131,7 +131,12 @@ class Run:
         verified = len(measured) > self.settings.calibration and not searching
         known = {**self.predicted(configs), **measured}
         found = candidates_of(
-            scored, known, self.study.files, kind=self.estimator.kind, budgets_ms=self.budgets_ms
+            scored,
+            known,
+            self.study.files,
+            kind=self.estimator.kind,
+            budgets_ms=self.budgets_ms,
+            limits=self.options.limits,
         )
         verified = verified and any(config in measured for config in configs)
         return with_front(found, measured_only=verified)
@@ -153,7 +158,7 @@ class Run:
             if near and self.estimator.kind == "proxy":  # others would take a training
                 one = replace(one, accuracy=self.estimator(config))
             found.append(one)
-        return with_costs(found)
+        return with_costs(found, self.options.limits)
 
     def calibrations(self) -> list[Calibration]:
         """Return what was predicted for the networks timed after calibrating, and what was timed.
@@ -195,6 +200,11 @@ class Run:
         models = self.models()
         assert models is not None
         return models
+
+    def bounds(self) -> Bounds:
+        """Return what a network must keep, once the devices are calibrated."""
+        predict = self.known_models().ratios
+        return Bounds(predict=predict, budget=True, limits=self.options.limits)
 
     def measure(self, configs: Sequence[FasterNetConfig], repeats: int) -> None:
         """Time those of the networks that are not timed."""
@@ -239,7 +249,8 @@ def calibrate(run: Run) -> Iterator[Progress]:
         run.measure([t0, smallest], run.settings.calibration_repeats)
         check_reached(run.budgets_ms, run.study.measurements[smallest])
         yield from _time_batches(run)
-    check_reachable(run.space, run.known_models(), run.options.seed)
+    limits = run.options.limits
+    check_reachable(run.space, run.known_models(), run.options.seed, limits=limits)
 
 
 def _time_batches(run: Run) -> Iterator[Progress]:
@@ -251,7 +262,12 @@ def _time_batches(run: Run) -> Iterator[Progress]:
             for config, found in measured.items()
         ]
         batch = next_batch(
-            run.space, timed, budgets_ms=run.budgets_ms, total=total, seed=run.options.seed
+            run.space,
+            timed,
+            budgets_ms=run.budgets_ms,
+            limits=run.options.limits,
+            total=total,
+            seed=run.options.seed,
         )
         found = measure_each(run.devices, batch, repeats=run.settings.calibration_repeats)
         for config, latencies in zip(batch, found, strict=True):
@@ -279,20 +295,32 @@ def check_reached(budgets_ms: Mapping[str, float], smallest: Latencies) -> None:
             )
 
 
-def check_reachable(space: Space[Any], models: LatencyModels, seed: int) -> None:
-    """Refuse budgets that no network is predicted to meet, on several devices all at once."""
-    closest = lowest(space, lambda configs: models.ratios(configs).mean, generator(seed, -1))
+def check_reachable(
+    space: Space[Any], models: LatencyModels, seed: int, *, limits: Limits = NO_LIMITS
+) -> None:
+    """Refuse budgets that no network is predicted to meet, all at once and within the limits."""
+
+    def worst(configs: Sequence[Any]) -> NDArray[np.float64]:
+        return np.maximum(models.ratios(configs).mean, limits.ratios(configs))
+
+    closest = lowest(space, worst, generator(seed, -1))
     (latencies,) = models.latencies([closest])
     missed = [
-        f"{latencies.by_device[name].high_ms:.3g} ms on {name} (budget {budget_ms:g} ms)"
+        f"takes {latencies.by_device[name].high_ms:.3g} ms on {name} (budget {budget_ms:g} ms)"
         for name, budget_ms in models.budgets_ms.items()
         if latencies.by_device[name].high_ms > budget_ms
     ]
-    if missed:
+    broken = [
+        f"has {value:,} of `{name}` (limit {limits.given[name]:,})"
+        for name, value in limits.exceeded(limits.limited(cost(closest))).items()
+    ]
+    if missed or broken:
         at_once = " on every device at once" if len(models.budgets_ms) > 1 else ""
+        at_once += " and within the limits" if limits.given else ""
         raise ValueError(
             f"`budget` must be within reach of the space{at_once}, but the network that comes "
-            f"closest takes {' and '.join(missed)}; upper ends, predicted. Raise the budget."
+            f"closest {' and '.join(missed + broken)}; upper ends, predicted. Raise the budget"
+            f"{' or a limit' if limits.given else ''}."
         )
 
 
@@ -300,7 +328,7 @@ def share_weights(run: Run, request: WorkerRequest, address: str | None) -> Iter
     """Train the weights that all networks share, where accuracies come from them."""
     if run.estimator.kind != "supernet":
         return
-    configs = within_budget(run.space, run.known_models().ratios, run.options.seed)
+    configs = within_bounds(run.space, run.bounds(), run.options.seed)
     training = supernet_training(run.options, run.folder, configs)
     for progress in train_supernet(training, request, address=address):
         reached = f"accuracy {progress.accuracy:.3g} %"
@@ -313,8 +341,7 @@ def search(run: Run, open_pool: OpenPool) -> Iterator[Progress]:
     exploration = Exploration(
         space=run.space,
         rate=lambda scores: scores.objectives(run.budgets_ms),
-        predict=models.ratios,
-        limited=True,
+        bounds=run.bounds(),
         trials=run.options.trials,
         seed=run.options.seed,
         searcher=run.options.searcher,

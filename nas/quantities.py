@@ -2,8 +2,18 @@
 
 import math
 import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from predictors.cost import Limits
 
 _UNITS_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "min": 6e4, "h": 3.6e6}
+_COUNTS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
+_BYTES = {
+    **{"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9},
+    **{"kib": 2**10, "mib": 2**20, "gib": 2**30},
+}
 _NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?"  # \d would take any script's digits
 
 
@@ -23,6 +33,26 @@ def parse_duration_ms(text: str) -> float:
     return ms
 
 
+def parse_count(text: str) -> int:
+    """Return a number such as 4M, 300 K or 1500000."""
+    return _parse_scaled(text, _COUNTS, "a number such as 4M, 600K or 1500000")
+
+
+def parse_bytes(text: str) -> int:
+    """Return a size such as 8MB (8,000,000 bytes), 8MiB or 500KB in bytes."""
+    return _parse_scaled(text, _BYTES, "a size such as 8MB, 500KB or 8MiB")
+
+
+def _parse_scaled(text: str, units: Mapping[str, int], form: str) -> int:
+    match = re.fullmatch(rf"\s*({_NUMBER})\s*([A-Za-z]*)\s*", text)
+    if match is None or match[2].lower() not in units:
+        raise ValueError(f"must be {form}, but got {text!r}.")
+    number = float(match[1]) * units[match[2].lower()]
+    if not 1 <= number < 1e18:
+        raise ValueError(f"must be positive and no larger than any network's, but got {text!r}.")
+    return round(number)
+
+
 def format_ms(ms: float) -> str:
     """Return a latency with three significant figures, without its unit."""
     return f"{ms:.3g}" if ms < 100 else f"{ms:.0f}"
@@ -40,3 +70,27 @@ def format_count(number: float) -> str:
             scaled = number / limit
             return f"{scaled:.3g} {suffix}" if scaled < 999.5 else f"{scaled:.0f} {suffix}"
     return f"{number:.0f}"
+
+
+def format_bytes(count: int) -> str:
+    """Return a size such as 8 MB; 1 MB is 10^6 bytes."""
+    return f"{format_count(count)}B" if count >= 1000 else f"{count} B"
+
+
+def limit_words(limits: "Limits") -> str:
+    """Return limits as "4 M parameters, 300 M MACs, a file of 8 MB, 32 MB of memory"."""
+    return ", ".join(cost_words(name, limit) for name, limit in limits.given.items()) or "none"
+
+
+def cost_words(name: str, number: int) -> str:
+    """Return what is limited by that name, with its unit."""
+    match name:
+        case "params":
+            return f"{format_count(number)} parameters"
+        case "macs":
+            return f"{format_count(number)} MACs"
+        case "file_bytes":
+            return f"a file of {format_bytes(number)}"
+        case "memory_bytes":
+            return f"{format_bytes(number)} of memory"
+    raise ValueError(f"`name` must be that of a limit, but got {name!r}.")

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial
 from nas.devices import Devices, device_facts, open_devices, recorded_devices, remarks
 from nas.estimators import CHECKPOINTS, SUPERNET_FILE
 from nas.pipeline import Run
+from nas.search.feasibility import check_limits
 from nas.study import journal
 from nas.study.journal import RECORD, TRAININGS, Entry
 from nas.study.options import SearchOptions
@@ -31,7 +32,8 @@ def start_run(folder: Path, options: SearchOptions, *, fresh: bool = False) -> R
     What was measured before is not timed again, unless it is to be `fresh`.
     """
     devices = open_devices(options.devices, fresh=fresh)
-    options.open_space()  # refuses wrong fields before anything is written
+    # Wrong fields and limits are refused before anything is written.
+    check_limits(options.open_space(), options.limits, options.seed)
     new = not (folder / RUN).exists() and not _has_trials(folder)
     made = make_folders(folder)
     lock = None

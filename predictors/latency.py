@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from predictors.cost import costs, layers_in_groups
+from predictors.cost import NO_LIMITS, Limits, costs, layers_in_groups
 from predictors.gp import GaussianProcess, fit_gaussian_process
 from search_spaces.layers import Layer, Layered
 from search_spaces.space import AnySpace, Genes, Space
@@ -339,12 +339,13 @@ def next_batch(
     budgets_ms: Mapping[str, float],
     total: int,
     seed: int,
+    limits: Limits = NO_LIMITS,
 ) -> list[C]:
     """Return the networks to time next, given the latencies of those timed before.
 
     `measured` starts with one network of any size. The first batch covers the costs within the
-    budgets as a guess from that network; the second covers what predictors fitted to the first
-    expect within them. An empty list means that there are `total` of them.
+    budgets, as a guess from that network, and within the limits; the second covers what predictors
+    fitted to the first expect there. An empty list means that there are `total` of them.
     """
     if not measured:
         raise ValueError("`measured` must hold one network to start from, but got none.")
@@ -354,19 +355,26 @@ def next_batch(
     first = len(measured) <= FIRST
     before = measured[: 1 if first else FIRST + 1]
     end = min(FIRST + 1, total) if first else total
-    batch = _batch(space, before, budgets_ms, end - len(before), Random(f"{seed}/{first}"))
+    rng, count = Random(f"{seed}/{first}"), end - len(before)
+    batch = _batch(space, before, budgets_ms, limits, count, rng)
     known = {config for config, _ in measured}
     return [config for config in batch if config not in known][: end - len(measured)]
 
 
 def _batch(
-    space: Space[C], measured: Measured[C], budgets_ms: Mapping[str, float], n: int, rng: Random
+    space: Space[C],
+    measured: Measured[C],
+    budgets_ms: Mapping[str, float],
+    limits: Limits,
+    n: int,
+    rng: Random,
 ) -> list[C]:
-    """Choose n networks within the budgets, or near them where few are within."""
+    """Choose n networks within the budgets and limits, or near them where few are within."""
     known = [config for config, _ in measured]
     pool = [space.decode(_skewed(space, rng)) for _ in range(POOL)]
     fresh = list(dict.fromkeys(config for config in pool if config not in known))
     expected = _expected_ratios(space, measured, budgets_ms, fresh)
+    expected = np.maximum(expected, limits.ratios(fresh))
     cheapest = [fresh[i] for i in np.argsort(expected, kind="stable")]
     within = int(np.sum(expected <= HEADROOM))
     return _spread(known, cheapest[: max(within, 2 * n)], n)

@@ -1,14 +1,19 @@
-"""FasterNet (arXiv 2303.03667) as a config: its named sizes and spaces, and its layers."""
+"""FasterNet (arXiv 2303.03667) as a config: its named sizes and spaces."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
+from search_spaces.fasternet_layers import (
+    Activation as Activation,
+    channels,
+    dividing,
+    fasternet_layers,
+)
 from search_spaces.io import short_repr
-from search_spaces.layers import QUERY_WIDTH, Layer
+from search_spaces.layers import Layer
 from search_spaces.space import Each, Space, each, oneof
 
-Activation = Literal["relu", "gelu", "hardswish"]
 StemKind = Literal["patch", "convs"]
 
 INGREDIENTS: Mapping[str, int | str] = {
@@ -44,6 +49,38 @@ _LARGEST = {
     "head_width": 2**16,
     "classes": 10**7,
 }
+
+
+_PAPER = "FasterNet, arXiv 2303.03667"
+CHOICES: Mapping[str, str] = {
+    "widths": f"Channels of each stage ({_PAPER}).",
+    "depths": f"Blocks of each stage ({_PAPER}); 0 in the last one leaves three stages, as SHViT "
+    "has (arXiv 2401.16456).",
+    "partial_ratios": f"The share of a stage's channels that is convolved ({_PAPER}).",
+    "expansions": f"Hidden channels of a block over its width ({_PAPER}).",
+    "kernels": "The side of the partial convolution's kernel: 3, or 2 as in CPUBone (arXiv "
+    "2603.26425), or a larger one.",
+    "groups": "Groups of the partial convolution (CPUBone, arXiv 2603.26425); 1 where they do not "
+    "divide its channels.",
+    "untouched": "The channels that are not convolved: passed on, or weighted by a squeeze-excite "
+    "gate (PATNet, arXiv 2503.03148; PartialNet, arXiv 2502.01303).",
+    "mixers": "What mixes the positions: the partial convolution, or attention with one head on "
+    "as many channels (SHViT, arXiv 2401.16456).",
+    "expands": "Fused, the partial convolution and the first 1x1 are one convolution "
+    "(EfficientNetV2, arXiv 2104.00298).",
+    "mlps": "Star: the hidden channels are the product of two branches (StarNet, arXiv "
+    "2403.19967).",
+    "resolution": "The side of the image in pixels.",
+    "stem_stride": f"Pixels of the image for one of the first map, a side ({_PAPER}: 4).",
+    "stem": f"Patch: one convolution with kernel = stride ({_PAPER}); convs: two of 3x3 "
+    "(arXiv 2106.14881).",
+    "head_width": f"Channels between the pooling and the classifier ({_PAPER}: 1280); 0: no such "
+    "layer.",
+    "activation": f"relu or gelu ({_PAPER}), or hardswish (MobileNetV3, arXiv 1905.02244).",
+    "activations": "The activation of each stage, where they differ.",
+    "classes": "Outputs of the classifier; those of the data, where there are data.",
+}
+"""What each field of FasterNetConfig chooses, and the paper that it is from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,18 +134,18 @@ class FasterNetConfig:
     @property
     def partial_widths(self) -> tuple[int, ...]:
         """Channels that PConv convolves in each stage, c_p = floor(r*c) as in timm."""
-        return tuple(_floor(w * r) for w, r in zip(self.widths, self.partial_ratios, strict=True))
+        return tuple(channels(w * r) for w, r in zip(self.widths, self.partial_ratios, strict=True))
 
     @property
     def partial_groups(self) -> tuple[int, ...]:
         """Groups of the partial convolution in each stage: those that divide its channels."""
         pairs = zip(self.partial_widths, self.groups, strict=True)
-        return tuple(_dividing(c_p, groups) for c_p, groups in pairs)
+        return tuple(dividing(c_p, groups) for c_p, groups in pairs)
 
     @property
     def hidden_widths(self) -> tuple[int, ...]:
         """Channels between the two 1x1 convolutions of a block, floor(expansion*c) as in timm."""
-        return tuple(_floor(w * e) for w, e in zip(self.widths, self.expansions, strict=True))
+        return tuple(channels(w * e) for w, e in zip(self.widths, self.expansions, strict=True))
 
     @property
     def stage_activations(self) -> tuple[Activation, ...]:
@@ -132,7 +169,7 @@ class FasterNetConfig:
         """Return the layers of the deployed network; the blocks of a stage share one record."""
         columns = {f.name: getattr(self, f.name) for f in fields(self)}
         columns["activations"] = self.stage_activations
-        return tuple(layer for layer in _layers(columns, len(self.widths)) if layer.repeat)
+        return tuple(layer for layer in fasternet_layers(columns, len(self.widths)) if layer.repeat)
 
     @classmethod
     def bulk_layers(cls, fields: Mapping[str, Any]) -> tuple[Layer, ...]:
@@ -145,166 +182,12 @@ class FasterNetConfig:
         stages = len(columns["widths"])
         own = fields["activations"].T
         columns["activations"] = own if len(own) else [columns["activation"]] * stages
-        return tuple(_layers(columns, stages))
-
-
-def squeezed_width(c: Any) -> Any:
-    """Channels in the middle of a gate on c channels: an eighth to a quarter, in eights."""
-    return 8 * (c // 32 + (c < 32))
+        return tuple(fasternet_layers(columns, stages))
 
 
 def stem_strides(stem_stride: int) -> tuple[int, int]:
     """Return the strides of the two convolutions of a `convs` stem."""
     return _CONV_STRIDES[stem_stride]
-
-
-def stem_width(c: Any) -> Any:
-    """Channels between the two convolutions of a `convs` stem with c output channels."""
-    return (c + 1) // 2
-
-
-def _layers(config: Mapping[str, Any], stages: int) -> list[Layer]:
-    """The layer formula, in arithmetic that holds for numbers and for arrays alike."""
-    height = config["resolution"] // config["stem_stride"]
-    layers = _stem_layers(config)
-    c = config["widths"][0]
-    for i in range(stages):
-        there = (config["depths"][i] > 0) * 1  # all are but, at times, the last
-        if i > 0:
-            merging = Layer(
-                name=f"stages.{i}.merging",
-                op="conv",
-                kernel=2,
-                stride=2,
-                norm=True,
-                c_in=c,
-                c_out=config["widths"][i],
-                height=height,
-                width=height,
-                repeat=there,
-            )
-            layers.append(merging)
-            height = height // 2 * there + height * (1 - there)
-            c = config["widths"][i] * there + c * (1 - there)
-        layers += _block_layers(config, i, height)
-    return layers + _head_layers(config, c, height)
-
-
-def _stem_layers(config: Mapping[str, Any]) -> list[Layer]:
-    """BN(Conv(x)), or BN(Conv3x3(act(BN(Conv3x3(x)))))."""
-    c, stride, side = config["widths"][0], config["stem_stride"], config["resolution"]
-    convs = (config["stem"] == "convs") * 1
-    middle = stem_width(c)
-    first, second = 1 + (stride > 1), 1 + (stride > 2)  # as `stem_strides`
-    half = -(-side // first)
-    three: dict[str, Any] = {"kernel": 3, "padded": True, "norm": True}
-    patch = Layer(
-        name="stem",
-        op="conv",
-        c_in=3,
-        c_out=c,
-        norm=True,
-        kernel=stride,
-        stride=stride,
-        height=side,
-        width=side,
-        repeat=1 - convs,
-    )
-    conv = _layer("stem.0", "conv", 3, middle, side, repeat=convs, stride=first, **three)
-    act = _activations("stem", config["activations"][0], middle, half, convs, bias=True)
-    last = _layer("stem.1", "conv", middle, c, half, repeat=convs, stride=second, **three)
-    return [patch, conv, *act, last]
-
-
-def _block_layers(config: Mapping[str, Any], i: int, height: Any) -> list[Layer]:
-    """The layers of stage i: x + Conv1x1(act(BN(Conv1x1(mixer(x)))))."""
-    c, n, kernel = config["widths"][i], config["depths"][i], config["kernels"][i]
-    c_p, hidden = _floor(c * config["partial_ratios"][i]), _floor(c * config["expansions"][i])
-    name = f"stages.{i}.block"
-    fused = n * (config["expands"][i] == "fused")
-    star = n * (config["mlps"][i] == "star")
-    groups = _dividing(c_p, config["groups"][i])
-    return [
-        *_mixer_layers(config, i, height, n - fused, groups),
-        _layer(f"{name}.fused", "conv", c, hidden, height, repeat=fused, kernel=kernel, norm=True),
-        _layer(f"{name}.expand", "conv", c, hidden, height, repeat=n - fused, norm=True),
-        *_activations(name, config["activations"][i], hidden, height, n, bias=True),
-        _layer(f"{name}.star", "conv", c, hidden, height, repeat=star, norm=True),
-        _layer(f"{name}.multiply", "multiply", hidden, hidden, height, repeat=star),
-        _layer(f"{name}.project", "conv", hidden, c, height, repeat=n),
-        _layer(f"{name}.add", "add", c, c, height, repeat=n),
-    ]
-
-
-def _mixer_layers(
-    config: Mapping[str, Any], i: int, height: Any, n: Any, groups: Any
-) -> list[Layer]:
-    """cat(Conv(x[:, :c_p]), gate(x[:, c_p:])), or attention in the convolution's place."""
-    c, kernel = config["widths"][i], config["kernels"][i]
-    c_p = _floor(c * config["partial_ratios"][i])
-    rest, name = c - c_p, f"stages.{i}.block"
-    attention = n * (config["mixers"][i] == "attention")
-    partial = n * (rest > 0)
-    gate = partial * (config["untouched"][i] == "gate")
-    squeezed, gated = squeezed_width(rest), f"{name}.gate"
-    qkv = 2 * QUERY_WIDTH + c_p
-    return [
-        _layer(f"{name}.split_concat", "split_concat", c, c_p, height, repeat=partial),
-        _layer(
-            *(f"{name}.pconv", "conv", c_p, c_p, height),
-            kernel=kernel,
-            groups=groups,
-            repeat=n - attention,
-        ),
-        _layer(f"{name}.qkv", "conv", c_p, qkv, height, norm=True, repeat=attention),
-        _layer(f"{name}.attention", "attention", c_p, c_p, height, repeat=attention),
-        _layer(f"{gated}.pool", "pool", rest, rest, height, repeat=gate),
-        _layer(f"{gated}.squeeze", "conv", rest, squeezed, 1, bias=True, repeat=gate),
-        _layer(f"{gated}.relu", "relu", squeezed, squeezed, 1, bias=True, repeat=gate),
-        _layer(f"{gated}.excite", "conv", squeezed, rest, 1, bias=True, repeat=gate),
-        _layer(f"{gated}.hard_sigmoid", "hard_sigmoid", rest, rest, 1, bias=True, repeat=gate),
-        _layer(f"{gated}.multiply", "gate", rest, rest, height, repeat=gate),
-    ]
-
-
-def _head_layers(config: Mapping[str, Any], c: Any, height: Any) -> list[Layer]:
-    """The layers of the head: Linear(act(Conv1x1(pool(x)))), or Linear(pool(x))."""
-    head = config["head_width"]
-    there = (head > 0) * 1
-    features = head + c * (1 - there)
-    return [
-        _layer("head.pool", "pool", c, c, height),
-        _layer("head.conv", "conv", c, head, 1, repeat=there),
-        *_activations("head", config["activation"], head, 1, there, bias=False),
-        _layer("head.classifier", "linear", features, config["classes"], 1),
-    ]
-
-
-def _activations(
-    name: str, activation: Any, c: Any, height: Any, repeat: Any, *, bias: bool
-) -> list[Layer]:
-    """One record for each activation, of which all but the one that is there repeat 0 times."""
-    return [
-        _layer(f"{name}.{op}", op, c, c, height, repeat=repeat * (activation == op), bias=bias)
-        for op in get_args(Activation)
-    ]
-
-
-def _layer(name: str, op: Any, c_in: Any, c_out: Any, side: Any, **others: Any) -> Layer:
-    """The record of a layer on a square map."""
-    return Layer(name=name, op=op, c_in=c_in, c_out=c_out, height=side, width=side, **others)
-
-
-def _dividing(c: Any, groups: Any) -> Any:
-    """The groups where they divide the channels, else 1."""
-    divides = (c % groups == 0) * 1
-    return groups * divides + 1 - divides
-
-
-def _floor(x: Any) -> Any:
-    """floor(x) for numbers and arrays, forgiving the rounding of ratios such as 1/3."""
-    floor = (x + 1e-6) // 1
-    return int(floor) if isinstance(floor, float) else floor
 
 
 def _check_widths(widths: object) -> None:

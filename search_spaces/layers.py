@@ -25,6 +25,8 @@ Op = Literal[
 
 QUERY_WIDTH = 16  # channels of the queries and the keys of the one head of an attention
 
+FUSED: tuple[Op, ...] = ("relu", "hard_sigmoid")  # into the convolution before
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layer:
@@ -51,6 +53,7 @@ class Layer:
     repeat: int = 1
     norm: bool = False  # a batch norm was folded into it; it counts for parameters only
     bias: bool = False  # as deployed; of an activation: whether the convolution before has one
+    alive: int = 0  # numbers that stay in memory meanwhile, beside its input and output
 
     @property
     def out_height(self) -> int:

@@ -15,10 +15,9 @@ from torch.nn import functional as F
 from search_spaces.fasternet import (
     Activation,
     FasterNetConfig,
-    squeezed_width,
     stem_strides,
-    stem_width,
 )
+from search_spaces.fasternet_layers import squeezed_width, stem_width
 from search_spaces.io import listed
 from search_spaces.layers import QUERY_WIDTH
 

@@ -170,12 +170,87 @@ class Space(Generic[C]):
         """Return the space with some fields opened, narrowed or fixed."""
         return Space(self.config_class, **{**self.fields, **fields})
 
+    def with_choices(self, choices: Mapping[str, Sequence[Any]]) -> "Space[C]":
+        """Return the space with these values for fields to choose from, whatever it had before.
+
+        A field that is a tuple chooses among them at each of its places; `field[0]` is the first
+        place alone.
+
+        Raises:
+            ValueError: if there is no such field or place, or the values are of another kind than
+                the field's, repeat themselves, or are refused by the config class.
+        """
+        if not choices:
+            return self
+        space = self
+        for name, values in choices.items():
+            space = _with_choice(space, name, values)
+        _try_each(space, (0,) * len(space.genes))
+        _try_each(space, tuple(n - 1 for n in space.cardinalities))
+        return space
+
     def __repr__(self) -> str:
         lines = "".join(f"\n    {name}={node!r}," for name, node in self.fields.items())
         return f"Space({self.config_class.__name__},{lines}\n)"
 
 
 AnySpace = Space[Any]  # whatever the class of its configs
+
+
+def _with_choice(space: "Space[C]", name: str, values: Sequence[Any]) -> "Space[C]":
+    """The space with values for one field, or for one place of it, to choose from."""
+    field, _, place = name.removesuffix("]").partition("[")
+    known = [f.name for f in fields(space.config_class) if f.init]  # type: ignore[arg-type]
+    if field not in known:
+        raise ValueError(
+            f"`{field}` must be a field of {space.config_class.__name__}, which has "
+            f"{', '.join(known)}."
+        )
+    config = space.decode((0,) * len(space.genes))
+    value = getattr(config, field)
+    if not isinstance(value, tuple):
+        if place:
+            raise ValueError(f"`{field}` must be set as a whole, but got {name}: it is one value.")
+        chosen = OneOf(_of_kind(field, values, value))
+        return space.replace(**{field: chosen if len(chosen.choices) > 1 else chosen.choices[0]})
+    # A tuple that may be left empty is as long as the others.
+    places = len(value) or max(len(v) for v in vars(config).values() if isinstance(v, tuple))
+    if place and place not in map(str, range(len(value))):
+        raise ValueError(
+            f"`{name}` must be {field} or one of {field}[0] to {field}[{places - 1}]."
+            if value
+            else f"`{field}` must be set as a whole, but got {name}."
+        )
+    chosen = OneOf(_of_kind(field, values, value[0] if value else values[0]))
+    node = space.fields.get(field, value)
+    before = node.items if isinstance(node, Each) else [OneOf((v,)) for v in value]
+    items = [chosen if place in ("", str(i)) else before[i] for i in range(places)]
+    return space.replace(**{field: Each(tuple(items))})
+
+
+_KINDS: Mapping[type, tuple[str, tuple[type, ...]]] = {
+    str: ("words", (str,)),
+    float: ("numbers", (int, float)),
+    int: ("whole numbers", (int,)),
+}
+
+
+def _of_kind(field: str, values: Sequence[Any], example: object) -> tuple[Any, ...]:
+    """The values as those of the field are, numbers in ascending order."""
+    kind, types = _KINDS.get(type(example), ("values", (object,)))
+    if not all(isinstance(v, types) for v in values) or len(set(values)) < len(values):
+        given = ",".join(map(str, values))
+        raise ValueError(f"`{field}` must be distinct {kind} such as {example}, but got {given}.")
+    if isinstance(example, float):
+        values = [float(value) for value in values]
+    return tuple(sorted(values) if "numbers" in kind else values)
+
+
+def _try_each(space: "Space[C]", base: Genes) -> None:
+    """Decode each choice with the others as in `base`: the config class refuses what cannot be."""
+    for i, n in enumerate(space.cardinalities):
+        for value in range(n):
+            space.decode((*base[:i], value, *base[i + 1 :]))
 
 
 def _leaves(nodes: Mapping[str, object]) -> list[tuple[str, OneOf]]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import fasternas as fn
+from nas.search.feasibility import Bounds
 from nas.search.searchers import open_searcher
 
 if find_spec("nni") is None:
@@ -98,7 +99,7 @@ def test_a_space_is_gone_through_to_its_end() -> None:
 
 
 def test_a_failed_trial_is_no_parent() -> None:
-    searcher = open_searcher("nni-evolution", SPACE, limited=False, seed=0, predict=None)
+    searcher = open_searcher("nni-evolution", SPACE, bounds=Bounds(), seed=0)
     for number in range(30):
         genes = searcher.ask(number, lambda genes, _: genes)
         assert genes is not None
@@ -106,7 +107,7 @@ def test_a_failed_trial_is_no_parent() -> None:
 
 
 def test_more_are_asked_for_at_once_than_a_generation_has() -> None:
-    searcher = open_searcher("nni-evolution", SPACE, limited=False, seed=0, predict=None)
+    searcher = open_searcher("nni-evolution", SPACE, bounds=Bounds(), seed=0)
     asked = [searcher.ask(number, lambda genes, _: genes) for number in range(64)]
     for genes in asked:
         assert genes is not None

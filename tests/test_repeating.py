@@ -1,14 +1,17 @@
 """The command that a report gives is the one that makes the run."""
 
 import subprocess
+from pathlib import Path
 
 import pytest
 from specs import on
 
 from nas.cli.main import parser_for
+from nas.cli.search import limits_of
 from nas.cli.specs import specs_of
 from nas.report.html import command_of
-from nas.study.options import SearchOptions
+from nas.study.options import FieldChoices, SearchOptions
+from predictors.cost import Limits
 from predictors.measurement import Backend
 
 FOUR, SSH = Backend(threads=4), "ssh://pi@10.0.0.3:22"
@@ -32,6 +35,17 @@ CASES = [
         searcher="nsga2",
     ),
     SearchOptions(devices=on("cpu", 5.0), resolutions=(192, 224), activations=("relu",), classes=7),
+    SearchOptions(
+        devices=on("cpu", 5.0, Backend(precision="int8")),
+        choices=(
+            FieldChoices(field="kernels[3]", values=(3, 5)),
+            FieldChoices(field="partial_ratios", values=(0.25, 1)),
+            FieldChoices(field="activation", values=("relu",)),
+        ),
+        limits=Limits(
+            params=4_000_000, macs=1, file_bytes=8_000_001, memory_bytes=2, precision="int8"
+        ),
+    ),
     SearchOptions(devices=(*on("pi1,pi2", 10.0, FOUR), *on(SSH, 0.5, FOUR), *on("cpu", 3.0, FOUR))),
     SearchOptions(
         devices=(*on("pi", 10.0, Backend("ncnn")), *on("cpu", 3.0, Backend("openvino", "bf16", 2)))
@@ -49,4 +63,7 @@ def test_the_command_asks_for_what_the_options_say(options: SearchOptions) -> No
         assert getattr(asked, name) == getattr(options, name)
     assert (asked.data or "", asked.weights or "") == (options.data, options.weights)
     assert (asked.resolution, asked.activation) == (options.resolutions, options.activations)
+    choices = tuple(one for one in asked.set_space if isinstance(one, FieldChoices))
+    assert choices == options.choices
+    assert limits_of(asked, Path(), options.devices) == options.limits
     assert asked.classes == (None if options.data else options.classes)

@@ -5,8 +5,16 @@ from pathlib import Path
 
 from specs import each, latency, on
 
-from nas.finetune.result import TrainingResult, final_table, keep_result, results_in
+from nas.finetune.result import (
+    TrainingResult,
+    final_row,
+    final_table,
+    keep_result,
+    read_result,
+    results_in,
+)
 from predictors.backends.agreement import Agreement
+from predictors.cost import NO_LIMITS, Limits
 from predictors.measurement import Backend
 from predictors.training.evaluate import EvalResult
 
@@ -54,3 +62,45 @@ def test_latencies_are_ranked_on_each_device_and_what_was_not_timed_is_last(tmp_
         (folder / "weights.safetensors").touch()
         keep_result(folder, result)
     assert [result.name for _, result in results_in(tmp_path)] == ["d", "c", "b", "a"]
+
+
+def _limited(
+    limits: Limits, ms: float | None = 1.0, budget_ms: float | None = 2.0
+) -> TrainingResult:
+    found = _result("a", ms)
+    return replace(
+        found, limits=limits, devices=on("cpu", budget_ms), file_bytes=900, memory_bytes=80
+    )
+
+
+def test_what_breaks_a_limit_is_not_kept_whatever_its_latency(tmp_path: Path) -> None:
+    wide = Limits(params=1, file_bytes=900, memory_bytes=80)
+    narrow = Limits(params=1, file_bytes=899)
+    assert [_limited(wide).kept, _limited(narrow).kept, _limited(narrow, None).kept] == [
+        True, False, False,
+    ]  # fmt: skip
+    assert _limited(wide, 3.0).kept is False  # over the budget
+    assert _limited(wide, None).kept is None
+    assert _limited(wide, None, None).kept is True
+    assert _limited(NO_LIMITS, 1.0, None).kept is None
+    columns = _columns(_limited(wide), _limited(narrow), _limited(narrow, None))
+    assert columns["kept"] == ["yes", "no", "no"]
+    assert columns["file"] == ["900 B"] * 3
+    assert columns["memory"] == ["80 B"] * 3
+    assert not {"file", "memory"} & set(_columns(_limited(Limits(params=1))))
+    row = final_row(_limited(narrow))
+    assert (row["kept"], row["file_bytes"], row["memory_bytes"]) == (False, 900, 80)
+    keep_result(tmp_path, _limited(narrow))
+    assert read_result(tmp_path) == _limited(narrow)
+
+
+def test_on_several_devices_a_limit_counts_for_each() -> None:
+    found = replace(
+        _limited(Limits(file_bytes=899)),
+        devices=(*on("cpu", 2.0), *on("pi", 0.5)),
+        latencies=each(latency(1.0), latency(1.0, "pi")),
+    )
+    row = final_row(found)
+    assert (row["cpu_kept"], row["pi_kept"]) == (False, False)
+    row = final_row(replace(found, limits=NO_LIMITS))
+    assert (row["cpu_kept"], row["pi_kept"]) == (True, False)

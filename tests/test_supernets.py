@@ -13,7 +13,8 @@ import pytest
 import torch
 from specs import on
 
-from nas.estimators import SAMPLE, supernet_training, within_budget
+from nas.estimators import SAMPLE, supernet_training, within_bounds
+from nas.search.feasibility import Bounds
 from nas.study.options import SearchOptions
 from predictors.cost import cost, costs
 from predictors.latency import RatioPrediction
@@ -35,19 +36,22 @@ def _predict(configs: Sequence[FasterNetConfig]) -> RatioPrediction:
     return RatioPrediction(ratio, 1.1 * ratio)
 
 
+BOUNDS = Bounds(predict=_predict, budget=True)
+
+
 def test_they_are_within_the_budget_and_come_in_the_order_of_their_size() -> None:
-    configs = within_budget(SPACE, _predict, seed=0)
+    configs = within_bounds(SPACE, BOUNDS, seed=0)
     macs = [cost(config).macs for config in configs]
     assert len(set(configs)) == SAMPLE
     assert macs == sorted(macs)
     assert max(macs) <= BUDGET_MS * 10e6 / 1.1
     assert max(macs) > 0.8 * BUDGET_MS * 10e6 / 1.1  # the budget is used
-    assert configs == within_budget(SPACE, _predict, seed=0)
-    assert configs != within_budget(SPACE, _predict, seed=1)
+    assert configs == within_bounds(SPACE, BOUNDS, seed=0)
+    assert configs != within_bounds(SPACE, BOUNDS, seed=1)
 
 
 def test_a_step_has_a_large_one_first_and_a_small_one() -> None:
-    configs = within_budget(SPACE, _predict, seed=0)
+    configs = within_bounds(SPACE, BOUNDS, seed=0)
     sandwich, rng = Sandwich(configs), Random(0)
     for _ in range(20):
         large, small, *others = (configs.index(config) for config in sandwich(rng))
@@ -58,7 +62,7 @@ def test_a_step_has_a_large_one_first_and_a_small_one() -> None:
 
 
 def test_it_costs_no_more_than_a_dozen_trainings() -> None:
-    configs = within_budget(SPACE, _predict, seed=0)
+    configs = within_bounds(SPACE, BOUNDS, seed=0)
     training = supernet_training(replace(OPTIONS, epochs=8), Path("run"), configs)
     sandwich, epochs = training.sandwich, training.total
     rng = Random(5)

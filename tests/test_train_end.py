@@ -16,6 +16,7 @@ from trained_digits import CONFIGS, SMALL, final_rows, run_with, train_command
 import fasternas as fn
 from nas.cli.main import main
 from nas.finetune.result import read_result
+from predictors.cost import Limits
 from predictors.data.datasets import load_data
 from search_spaces.checkpoint import read_checkpoint
 
@@ -116,6 +117,24 @@ def test_a_front_shows_what_became_of_it(trained: Path, capsys: Streams) -> None
     out = capsys.readouterr().out
     assert out.index("config") < out.index("network") < out.index("359 test")
     assert out.count("359 test") == 2
+
+
+def test_the_final_check_holds_the_written_file_against_the_limit(
+    trained: Path, capsys: Streams
+) -> None:
+    size = (trained / "out" / "small" / "small.onnx").stat().st_size
+    run = run_with(trained, devices=on("arm", 1.0), limits=Limits(params=10**6, file_bytes=size))
+    command = ["train", str(run), "--pick", "all", "--epochs", "4", "--device", "none"]
+    assert main([*command, "--gpus", "0", "--resume", "--json"]) == 0
+    rows = {row["network"]: row for row in json.loads(capsys.readouterr().out)}
+    assert {name: row["kept"] for name, row in rows.items()} == {"small": None, "large": False}
+    assert rows["small"]["file_bytes"] == size
+    cards = [(run / "trained" / name / "README.md").read_text() for name in ("small", "large")]
+    words = [[line for line in card.splitlines() if "at the most" in line] for card in cards]
+    assert [len(lines) for lines in words] == [2, 2]
+    assert "a file of" in words[0][1]
+    assert "at the most: kept, it has a file of" in words[0][1]
+    assert "at the most: not kept, it has a file of" in words[1][1]
 
 
 def test_a_broken_record_of_the_end_is_done_again(trained: Path, capsys: Streams) -> None:

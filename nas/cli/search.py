@@ -2,9 +2,10 @@
 
 import argparse
 import os
+import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from nas.cli.arguments import (
     add_json,
     by_device,
     duration_ms,
+    either,
     numbers,
     positive,
     ray_address,
@@ -23,7 +25,10 @@ from nas.cli.arguments import (
 from nas.cli.progress import show_search
 from nas.cli.runs import print_front
 from nas.cli.specs import add_devices, folder_name, specs_of
-from nas.study.options import AccuracyOption, SearchOptions
+from nas.quantities import parse_bytes, parse_count
+from nas.study.options import AccuracyOption, FieldChoices, SearchOptions
+from predictors.cost import NO_LIMITS, Limits
+from predictors.devices.device import DeviceSpec
 
 if TYPE_CHECKING:
     from nas.estimators import Prepared
@@ -41,7 +46,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     text = "the latency to keep, such as 10ms, 0.5s or 800us; pi=10ms,cpu=3ms on several devices"
     add("--budget", required=True, type=by_device(duration_ms), metavar="TIME", help=text)
-    add("--space", default="fasternet", help="see `fasternas spaces`")
+    _add_space(parser)
     add("--trials", type=int, help="networks to score (200; 30 if trained)")
     text = "trials at once (8); of another number come other trials"
     add("--parallel", type=positive, default=8, metavar="N", help=text)
@@ -49,13 +54,40 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     text = "guided (ours), nsga2, nsga3, tpe, gp, evolution, local, random, nni-evolution"
     add("--searcher", default="guided", help=text)
     add("--seed", type=int, default=0, help="same seed, same trials (0)")
+    _add_running(parser)
+    add_json(parser)
+
+
+def _add_space(parser: argparse.ArgumentParser) -> None:
+    """Add what networks may be, and what they may cost."""
+    add = parser.add_argument
+    add("--space", default="fasternet", help="see `fasternas spaces`")
     text = "the image sizes to choose from"
     add("--resolution", type=numbers, default=(), metavar="PX[,PX...]", help=text)
     text = "relu, gelu or relu,gelu (the space's own)"
     add("--activation", type=words, default=(), metavar="A[,A]", help=text)
     add("--classes", type=int, help="outputs of the classifier (the space's own)")
-    _add_running(parser)
-    add_json(parser)
+    text = (
+        "the choices of a field at each stage, or at one: kernels=3,5 widths[0]=32,48; also "
+        "'params<=4M', with macs, file and memory too"
+    )
+    add(
+        "--set-space",
+        type=_setting,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="SET",
+        help=text,
+    )
+    limits = {
+        "params": "the most parameters, such as 4M",
+        "macs": "the most multiply-accumulates, such as 300M",
+        "file": "the largest file, such as 8MB",
+        "memory": "the most memory for activations (fp32, batch 1), such as 32MB",
+    }
+    for name, text in limits.items():
+        add(f"--max-{name}", type=_limit(name), metavar=name.upper(), help=text)
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
@@ -92,6 +124,50 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
         "sqlite:///x.db, or a file x.journal"
     )
     add("--storage", type=word, metavar="URL", help=text)
+
+
+_LIMITS: Mapping[str, tuple[str, Callable[[str], int]]] = {
+    "params": ("params", parse_count),
+    "macs": ("macs", parse_count),
+    "file": ("file_bytes", parse_bytes),
+    "memory": ("memory_bytes", parse_bytes),
+}
+
+
+def _limit(name: str) -> Callable[[str], Limits]:
+    """What reads a limit of that name."""
+    field, parse = _LIMITS[name]
+
+    def read(text: str) -> Limits:
+        try:
+            return Limits.by_name({field: parse(text)})
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
+
+
+def _setting(text: str) -> FieldChoices | Limits:
+    """Read kernels=3,5 or params<=4M."""
+    match = re.fullmatch(r"([A-Za-z_]\w*(?:\[[0-9]+\])?)(<?=)(.*)", text)
+    if match is None or (match[2] == "<=" and match[1] not in _LIMITS):
+        raise argparse.ArgumentTypeError(
+            f"must be FIELD=VALUE[,VALUE...] or {either([f'{n}<=N' for n in _LIMITS])}, but got "
+            f"{text!r}."
+        )
+    if match[2] == "<=":
+        return _limit(match[1])(match[3])
+    return FieldChoices(field=match[1], values=tuple(map(_value, words(match[3]))))
+
+
+def _value(word: str) -> int | float | str:
+    """A whole number, a number or a fraction, or else a word."""
+    if re.fullmatch("-?[0-9]+", word, re.ASCII):
+        return int(word)
+    if re.fullmatch(r"-?[0-9]*\.?[0-9]+(/0*[1-9][0-9]*)?", word, re.ASCII):
+        numerator, _, denominator = word.partition("/")
+        return float(numerator) / float(denominator or 1)
+    return word
 
 
 def run_search(arguments: argparse.Namespace) -> int:
@@ -181,8 +257,9 @@ def _prepared(arguments: argparse.Namespace, folder: Path) -> "Prepared":
     from nas.estimators import prepared
 
     _refuse_idle_time(arguments)
+    devices = specs_of(arguments, run=folder if arguments.resume else None)
     options = SearchOptions(
-        devices=specs_of(arguments, run=folder if arguments.resume else None),
+        devices=devices,
         space=arguments.space,
         trials=_trials(arguments, folder),
         parallel=arguments.parallel,
@@ -196,6 +273,8 @@ def _prepared(arguments: argparse.Namespace, folder: Path) -> "Prepared":
         resolutions=arguments.resolution,
         activations=arguments.activation,
         classes=arguments.classes,
+        choices=_choices(arguments, folder),
+        limits=limits_of(arguments, folder, devices),
     )
     automatic = arguments.accuracy == "auto" and not arguments.resume
     return prepared(options, automatic=automatic, minutes=arguments.time and arguments.time / 60e3)
@@ -233,6 +312,29 @@ def _trials(arguments: argparse.Namespace, folder: Path) -> int:
     if arguments.resume:
         return _kept(folder).trials
     return TRAINED_TRIALS if _accuracy(arguments, folder) == "train" else TRIALS
+
+
+def _choices(arguments: argparse.Namespace, folder: Path) -> tuple[FieldChoices, ...]:
+    """As asked; those of a run to go on with."""
+    asked = tuple(one for one in arguments.set_space if isinstance(one, FieldChoices))
+    return _kept(folder).choices if arguments.resume and not asked else asked
+
+
+def limits_of(arguments: argparse.Namespace, folder: Path, devices: Sequence[DeviceSpec]) -> Limits:
+    """Return the limits as asked, of the file that is deployed; those of a run to go on with."""
+    asked = [one for one in arguments.set_space if isinstance(one, Limits)]
+    asked += filter(None, (getattr(arguments, f"max_{name}") for name in _LIMITS))
+    given: dict[str, int] = {}
+    for name, limit in (pair for one in asked for pair in one.given.items()):
+        if given.setdefault(name, limit) != limit:
+            raise ValueError(
+                f"`{name}` must have one limit, but got {given[name]:,} and {limit:,}. Leave one "
+                "out."
+            )
+    if not given:
+        return _kept(folder).limits if arguments.resume else NO_LIMITS
+    int8 = all(backend.precision == "int8" for d in devices for backend in d.backends)
+    return Limits.by_name(given, "int8" if int8 else "fp32")
 
 
 def _kept(folder: Path) -> SearchOptions:

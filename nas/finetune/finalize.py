@@ -17,7 +17,7 @@ from nas.finetune.folder import CONFIG, RECIPE, TRAINED, WEIGHTS, read_table
 from nas.finetune.jobs import Job, data_of, loaders_here
 from nas.finetune.model_card import write_card
 from nas.finetune.result import FINAL, TrainingResult, keep_result, read_result, write_final
-from nas.finetune.select import NOWHERE, check_study_devices, devices_for
+from nas.finetune.select import NOWHERE, check_study_devices, devices_for, limits_for
 from nas.report.figures import best_epoch
 from predictors.backends.model import Model, checkpoint_model, config_model, identity
 from predictors.backends.table import Run, find_formats, find_runtime
@@ -43,13 +43,13 @@ def finalize(
 
     `devices` are where it is to be timed, if it is. The test split, if there is one, is looked at
     here, once; else the accuracy is that of the validation split, by which the epoch was chosen.
-    Of int8 it is the exported file's.
+    Of int8 it is the exported file's. The limits are those of the run that the network is from.
     """
     weights = _sha256(job.folder / WEIGHTS)
     backend = devices[0].backends[0] if devices else ONNXRUNTIME
     known = read_result(job.folder)
     if known and known.weights == weights and _is_whole(known, job.folder, backend):
-        return _known(known, devices, timed=timed)
+        return replace(_known(known, devices, timed=timed), limits=limits_for(job.run))
     checkpoint, data = read_checkpoint(job.folder / WEIGHTS), data_of(job)
     images = RealImages(data=data, count=COMPARED_IMAGES, labelled=True, crop=checkpoint.crop)
     model = checkpoint_model(job.name, checkpoint, calibration_images=images.calibration_images(1))
@@ -71,6 +71,9 @@ def finalize(
         deployed=deployed.path.name,
         macs=found.macs,
         params=found.params,
+        file_bytes=deployed.size,
+        memory_bytes=found.peak_memory_bytes,
+        limits=limits_for(job.run),
         devices=devices,
     )
 

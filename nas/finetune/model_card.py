@@ -9,7 +9,7 @@ from pathlib import Path
 from nas.finetune.folder import WEIGHTS
 from nas.finetune.jobs import Job, data_of, words_of_start
 from nas.finetune.result import TrainingResult
-from nas.quantities import format_count, format_ms
+from nas.quantities import cost_words, format_count, format_ms
 from nas.report.tables import stages_of
 from predictors.backends.agreement import Agreement
 from predictors.backends.table import formats
@@ -109,7 +109,19 @@ def _architecture(job: Job, result: TrainingResult) -> str:
         f"## Architecture\n\n{format_count(result.macs)} MACs, "
         f"{format_count(result.params)} parameters. Of each bar, PConv convolves the filled "
         f"part and passes on the rest.\n\n```text\n{rendered(job.config)}\n```\n"
+        f"{_limits(result)}"
     )
+
+
+def _limits(result: TrainingResult) -> str:
+    """Which limits are kept, by the file that is deployed."""
+    lines = [
+        f"- {cost_words(name, limit)} at the most: "
+        f"{'not kept' if name in result.exceeded else 'kept'}, it has "
+        f"{cost_words(name, getattr(result, name))}"
+        for name, limit in result.limits.given.items()
+    ]
+    return "\n" + "\n".join(lines) + "\n" if lines else ""
 
 
 def rendered(config: FasterNetConfig) -> str:

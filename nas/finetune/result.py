@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.finetune.folder import WEIGHTS
-from nas.quantities import format_count, format_ms
+from nas.quantities import format_bytes, format_count, format_ms
 from nas.report.tables import (
     Reading,
     as_csv,
@@ -17,6 +17,7 @@ from nas.report.tables import (
     readings_of,
 )
 from predictors.backends.agreement import Agreement
+from predictors.cost import NO_LIMITS, Limits
 from predictors.devices.device import ONNXRUNTIME, DeviceSpec, budgets_of
 from predictors.measurement import Backend, Latencies, Latency, Ratio, worst_ratio
 from predictors.training.evaluate import EvalResult
@@ -29,7 +30,8 @@ _CHOSEN = ("validation_accuracy", "epoch")
 _TIMED = ("latency_ms", "low_ms", "high_ms", "source", "unstable")
 _WHERE = ("device", "runtime", "precision", "threads")
 _BUDGET = ("budget_ms", "kept", "ratio", "ratio_low", "ratio_high")
-COLUMNS = (*_ACCURACY, *_CHOSEN, *_TIMED, *_WHERE, *_BUDGET, "macs", "params", "files")
+_COSTS = ("macs", "params", "file_bytes", "memory_bytes")
+COLUMNS = (*_ACCURACY, *_CHOSEN, *_TIMED, *_WHERE, *_BUDGET, *_COSTS, "files")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,8 @@ class TrainingResult:
     `evaluation` speaks, `agreement` that file's with torch on validation images. `validation` is
     the accuracy, in percent, by which the epoch was chosen. `devices` are where it is, or was to
     be, timed, each with the one backend that `deployed` is for, and a budget if there is one.
-    `latencies` is None until it is timed, on the devices that `described` describes.
+    `latencies` is None until it is timed, on the devices that `described` describes. `file_bytes`
+    is the size of what is deployed, `memory_bytes` the activations' peak, as computed.
     """
 
     name: str
@@ -53,6 +56,9 @@ class TrainingResult:
     agreement: Agreement
     macs: int
     params: int
+    file_bytes: int = 0
+    memory_bytes: int = 0
+    limits: Limits = NO_LIMITS
     devices: tuple[DeviceSpec, ...] = ()
     latencies: Latencies | None = None
     described: str = ""
@@ -67,10 +73,17 @@ class TrainingResult:
 
     @property
     def kept(self) -> bool | None:
-        """Whether it is within every budget; None: unknown."""
-        if self.latencies is None or not self.budgets_ms:
-            return None
-        return self.latencies.meet(self.budgets_ms)
+        """Whether it is within every budget and limit; None: unknown."""
+        if self.exceeded:
+            return False
+        if not self.budgets_ms:
+            return True if self.limits.given else None
+        return None if self.latencies is None else self.latencies.meet(self.budgets_ms)
+
+    @property
+    def exceeded(self) -> dict[str, int]:
+        """What is above its limit, by the limit's name."""
+        return self.limits.exceeded({name: getattr(self, name) for name in _COSTS})
 
     @property
     def ratio(self) -> Ratio | None:
@@ -108,6 +121,7 @@ def _result(values: Mapping[str, Any]) -> TrainingResult:
         "evaluation": EvalResult(**values["evaluation"]),
         "agreement": Agreement(**values["agreement"]),
         "devices": tuple(map(DeviceSpec.from_json, values["devices"])),
+        "limits": Limits(**values["limits"]),
         "latencies": None if latencies is None else Latencies.from_json(latencies),
     }
     return TrainingResult(**{**values, **typed})
@@ -149,8 +163,7 @@ def final_row(result: TrainingResult) -> dict[str, object]:
         "precision": result.backend.precision,
         "budget_ms": one_budget[0] if one_budget else None,
         "kept": result.kept,
-        "macs": result.macs,
-        "params": result.params,
+        **{name: getattr(result, name) for name in _COSTS},
         "files": list(result.files),
     }
     return row | _timed_values(result)
@@ -172,7 +185,7 @@ def _timed_values(result: TrainingResult) -> dict[str, object]:
     if len(result.on_each) > 1:
         for one, budget_ms in result.on_each:
             values[f"{one.device}_budget_ms"] = budget_ms
-            values[f"{one.device}_kept"] = _kept(one, budget_ms)
+            values[f"{one.device}_kept"] = _kept(result, one, budget_ms)
     return values
 
 
@@ -180,10 +193,13 @@ def final_table(results: Sequence[TrainingResult]) -> tuple[list[str], list[list
     """Return header and cells of the table that people read; a line for each device, if several."""
     header = ["network", "accuracy %", "95 % interval", "of", "validation %", "device", "in"]
     header += ["latency ms", "interval", "source", "budget ms", "kept", "MACs", "params"]
+    header += ["file", "memory"]
     lines = [line for result in results for line in _lines(result)]
     timed = [readings_of(result.latencies) for result in results if result.latencies]
     several = len({one.device for readings in timed for one in on_devices(readings)}) > 1
+    limited = {name for result in results for name in result.limits.given}
     needed = {"device": several, "in": backends_differ(timed)}
+    needed |= {"file": "file_bytes" in limited, "memory": "memory_bytes" in limited}
     shown = [i for i, name in enumerate(header) if needed.get(name, True)]
     return [header[i] for i in shown], [[line[i] for i in shown] for line in lines]
 
@@ -193,8 +209,10 @@ def _lines(result: TrainingResult) -> list[list[str]]:
     accuracy = [result.name, f"{found.accuracy:.2f}", f"{low:.2f} - {high:.2f}"]
     accuracy += [f"{found.images:,} {found.split}", f"{result.validation:.2f}"]
     budgets = ", ".join(f"{ms:g}" for ms in result.budgets_ms.values()) or "-"
-    timed = _timed_cells(result) or [["-", "-", "-", "-", "-", budgets, "-"]]
+    kept = _yes(result.kept) or "-"
+    timed = _timed_cells(result) or [["-", "-", "-", "-", "-", budgets, kept]]
     costs = [format_count(result.macs), format_count(result.params)]
+    costs += [format_bytes(result.file_bytes), format_bytes(result.memory_bytes)]
     return [[*accuracy, *latency, *costs] for latency in timed]
 
 
@@ -210,14 +228,17 @@ def _timed_cells(result: TrainingResult) -> list[list[str]]:
             f"{format_ms(one.low)} - {format_ms(one.high)}",
             one.origin,
             "-" if budget_ms is None else f"{budget_ms:g}",
-            _yes(_kept(latency, budget_ms)) or "-",
+            _yes(_kept(result, latency, budget_ms)) or "-",
         ]
         for one, (latency, budget_ms) in zip(readings, result.on_each, strict=True)
     ]
 
 
-def _kept(latency: Latency, budget_ms: float | None) -> bool | None:
-    return None if budget_ms is None else latency.meets(budget_ms)
+def _kept(result: TrainingResult, latency: Latency, budget_ms: float | None) -> bool | None:
+    """Whether it keeps the limits and, on one device, the budget."""
+    if budget_ms is None or result.exceeded:
+        return result.kept
+    return latency.meets(budget_ms)
 
 
 def _rank(result: TrainingResult) -> tuple[str, float]:

@@ -12,6 +12,7 @@ from nas.devices import Devices
 from nas.run_folder import facts_of, read_only_run
 from nas.study.options import SearchOptions
 from nas.study.store import RUN, read_run
+from predictors.cost import NO_LIMITS, Limits
 from predictors.devices.device import DeviceSpec
 from predictors.devices.registry import backend_of
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
@@ -221,6 +222,11 @@ def devices_for(
     # of several devices, another one has no budget
     budget_ms = deployed[0].budget_ms if len(deployed) == 1 else None
     return (*named,) or (replace(deployed[0], name=device, budget_ms=budget_ms),)
+
+
+def limits_for(run: Path | None) -> Limits:
+    """Return the limits that a run's networks keep."""
+    return NO_LIMITS if run is None else SearchOptions.from_json(read_run(run)["options"]).limits
 
 
 def _deployed(spec: DeviceSpec, run: Path, network: str) -> DeviceSpec:

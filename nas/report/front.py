@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nas.quantities import format_ms
+from nas.quantities import format_ms, limit_words
 from nas.report import sheet as sheets
 from nas.report.sheet import ALARM, FRONT, INK, PALETTE, PAPER, SLIDE, Label, Look, Obstacle, Sheet
 from nas.report.tables import INTERVAL, Network, Unit, count_words, predicted_words
 from predictors.accuracy import AccuracyKind
+from predictors.cost import NO_LIMITS, Limits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,6 +50,7 @@ class FrontView:
     edges: tuple[float, float]  # of the latency axis
     logarithmic: bool
     unit: Unit = "ms"
+    limits: Limits = NO_LIMITS
 
     @property
     def shown(self) -> list[Network]:
@@ -81,7 +83,7 @@ class FrontView:
 
     @property
     def notes(self) -> list[str]:
-        """A line for what is known and not in the plane: sizes and networks, and why not."""
+        """A line for what is known and not in the plane, and why not; and one for limits."""
         beyond, mark = _sizes_words(self.named_beyond)
         if self.others_beyond:
             beyond.append(count_words(len(self.others_beyond), "other network"))
@@ -89,7 +91,8 @@ class FrontView:
         unscored, mark = _sizes_words(self.named_unscored)
         lacking = "score" if self.kind == "proxy" else "accuracy"
         lines += [f"{', '.join(unscored)}: no {lacking} known{mark}"] * bool(unscored)
-        return lines
+        within = f"Within {limit_words(self.limits)} all networks but T0 to L are"
+        return lines + [within] * bool(self.limits.given)
 
 
 def view_of(

@@ -15,7 +15,7 @@ from xml.etree import ElementTree as ET
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from nas.quantities import format_count, format_ms
+from nas.quantities import format_bytes, format_count, format_ms
 from nas.report import tables
 from nas.report.figures import PREDICTED_INTERVAL, calibration_figure, progress_figure
 from nas.report.front import front_figure
@@ -38,6 +38,12 @@ _COLOURS = {colour.lower(): name for name, colour in PALETTE.items()}
 _DEFAULTS = SearchOptions(devices=(DeviceSpec(name="cpu", budget_ms=1.0),))
 _ALWAYS = ("space", "trials", "seed", "searcher", "accuracy")  # whatever they are
 _UNLESS_DEFAULT = ("parallel", "data", "epochs", "progressive", "weights")
+_LIMITS = {  # the option of each, and the unit of its number
+    "params": ("max-params", ""),
+    "macs": ("max-macs", ""),
+    "file_bytes": ("max-file", "B"),
+    "memory_bytes": ("max-memory", "B"),
+}
 _SPELLED = {"resolutions": "resolution", "activations": "activation"}
 
 
@@ -77,6 +83,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "ms": format_ms,
         "count": format_count,
+        "bytes": format_bytes,
         "signed": signed,
         "prose": _prose,
         "plain": _plain,
@@ -247,8 +254,13 @@ def command_of(options: SearchOptions) -> str:
             given[_SPELLED.get(name, name)] = _word(values[name])
     if options.classes is not None and not options.data:  # else they are the data's
         given["classes"] = str(options.classes)
+    for name, limit in options.limits.given.items():
+        option, unit = _LIMITS[name]
+        given[option] = f"{limit}{unit}"
     names = [("device", device.name) for device in devices]
     lines = [shlex.join([f"--{name}", word]) for name, word in (*names, *given.items())]
+    if options.choices:
+        lines.append(shlex.join(["--set-space", *(choice.words for choice in options.choices)]))
     return " \\\n  ".join(["fasternas search", *lines])
 
 

@@ -5,14 +5,14 @@ Only this module knows how a run and its networks keep what is shown.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from nas.devices import descriptions, file_name
 from nas.estimators import CHECKPOINTS
 from nas.pipeline import Run
-from nas.quantities import format_ms
+from nas.quantities import format_ms, limit_words
 from nas.report.figures import (
     CalibrationView,
     ProgressCurve,
@@ -86,7 +86,8 @@ class ReportModel:
 
     @cached_property
     def view(self) -> FrontView:
-        return view_of(self.networks, self.named, self.budget, self.unit)
+        view = view_of(self.networks, self.named, self.budget, self.unit)
+        return replace(view, limits=self.options.limits)
 
     @property
     def devices(self) -> list[str]:
@@ -95,8 +96,9 @@ class ReportModel:
     @property
     def title(self) -> str:
         pairs = self._run.budgets_ms.items()
-        budgets = [f"{format_ms(budget_ms)} ms on {name}" for name, budget_ms in pairs]
-        return f"Networks within {' and '.join(budgets)}"
+        bounds = [f"{format_ms(budget_ms)} ms on {name}" for name, budget_ms in pairs]
+        bounds += [limit_words(self.options.limits)] * bool(self.options.limits.given)
+        return f"Networks within {' and '.join(bounds)}"
 
     @property
     def description(self) -> str:
@@ -223,7 +225,7 @@ class ReportModel:
                 f"{cached} of {len(timed)} latencies were measured by earlier runs; --fresh "
                 "times them again."
             )
-        lines += [*self._backend_notes(), *self._memory_notes()]
+        lines += [*self._backend_notes(), *self._memory_notes(), *self._limit_notes()]
         if failed := self._run.failed():
             trials = f"{len(failed)} of {self.options.trials}"
             lines.append(f"{trials} trials failed; the first: {failed[0]}")
@@ -233,6 +235,17 @@ class ReportModel:
                 "The score is training-free (T0 has 100, T2 200): it ranks, it is no accuracy."
             )
         return lines
+
+    def _limit_notes(self) -> list[str]:
+        """What the networks keep beside the budget, and how that is known."""
+        limits = self.options.limits
+        known = {
+            "file_bytes": f"file sizes are estimates, of ONNX in {limits.precision}",
+            "memory_bytes": "memory is that of activations in fp32, computed",
+        }
+        how = [words for name, words in known.items() if name in limits.given]
+        words = f"Every network keeps the limits: at most {limit_words(limits)}"
+        return ["; ".join([words, *how]) + "."] if limits.given else []
 
     def _missing_notes(self) -> list[str]:
         """What ended without a result; what a search that goes on has yet to do is not missing."""

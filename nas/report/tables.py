@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from nas.candidates import Candidate
-from nas.quantities import format_count, format_ms, format_score
+from nas.quantities import format_bytes, format_count, format_ms, format_score
 from predictors.accuracy import AccuracyKind
-from predictors.cost import cost
+from predictors.cost import NO_LIMITS, Limits, cost
 from predictors.devices.device import threads_of
 from predictors.measurement import CONFIDENCE, Backend, Latencies, Latency, Ratio, Source
 from search_spaces.fasternet import FasterNetConfig
@@ -27,6 +27,7 @@ _COMMENTS = {
     "supernet": "likelihood of the labels in % with shared weights",
 }
 _BACKEND = ("runtime", "precision")
+_COSTS = ("macs", "params", "file_bytes", "memory_bytes")
 
 
 class Reading(NamedTuple):
@@ -182,6 +183,8 @@ class Network:
     ratio: Ratio
     macs: int
     params: int
+    file_bytes: int  # as estimated
+    memory_bytes: int  # of activations, at the peak, as computed
     feasible: bool
     on_front: bool = False
 
@@ -241,13 +244,22 @@ def network_of(candidate: Candidate) -> Network:
         ratio=candidate.ratio,
         macs=candidate.macs,
         params=candidate.params,
+        file_bytes=candidate.file_bytes,
+        memory_bytes=candidate.memory_bytes,
         feasible=candidate.feasible,
         on_front=candidate.on_front,
     )
 
 
-def table(networks: Sequence[Network]) -> tuple[list[str], list[list[str]]]:
+# Columns that are shown where there is such a limit: their headings, and what is in them.
+LIMITED = {"file_bytes": "file (estimated)", "memory_bytes": "memory"}
+
+
+def table(
+    networks: Sequence[Network], limits: Limits = NO_LIMITS
+) -> tuple[list[str], list[list[str]]]:
     """Return header and cells of the table that people read."""
+    limited = [name for name in LIMITED if name in limits.given]
     kind = networks[0].accuracy_kind if networks else "proxy"
     latencies = [c.readings for c in networks]
     backends = backends_differ(latencies)
@@ -255,8 +267,9 @@ def table(networks: Sequence[Network]) -> tuple[list[str], list[list[str]]]:
     lines = []
     for c in networks:
         costs = [format_count(c.macs), format_count(c.params)]
+        costs += [format_bytes(getattr(c, name)) for name in limited]
         lines.append([c.name, c.accuracy_words, *_cells(c.readings, backends=backends), *costs])
-    return header, lines
+    return header + [LIMITED[name] for name in limited], lines
 
 
 def rows(networks: Sequence[Network]) -> list[dict[str, str | float]]:
@@ -271,8 +284,7 @@ def rows(networks: Sequence[Network]) -> list[dict[str, str | float]]:
             "ratio": c.ratio.median,
             "ratio_low": c.ratio.low,
             "ratio_high": c.ratio.high,
-            "macs": c.macs,
-            "params": c.params,
+            **{name: getattr(c, name) for name in _COSTS},
         }
         for c in networks
     ]
@@ -281,7 +293,7 @@ def rows(networks: Sequence[Network]) -> list[dict[str, str | float]]:
 def csv_text(networks: Sequence[Network], devices: Sequence[str]) -> str:
     """Return the records as CSV; `devices` are those of the study."""
     first = ("config", "accuracy", "accuracy_kind", "fp32_accuracy")
-    last = ("ratio", "ratio_low", "ratio_high", "macs", "params")
+    last = ("ratio", "ratio_low", "ratio_high", *_COSTS)
     return as_csv((*first, *latency_columns(devices), *last), rows(networks))
 
 

@@ -1,6 +1,7 @@
-"""Proposals kept within the latency budget and new, before anything is spent on them."""
+"""Proposals kept within the budget and the limits, and new, before anything is spent on them."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
 from random import Random
 from typing import Any, TypeVar
@@ -9,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.search.trial import Admit, generator
+from predictors.cost import NO_LIMITS, Limits, cost, costs
 from predictors.latency import Prediction, RatioPrediction
+from search_spaces.layers import Layered
 from search_spaces.space import AnySpace, Genes, Space
 
 C = TypeVar("C")
@@ -89,16 +92,40 @@ _RESTARTS = 20
 _STARTS = 4
 
 
-class Gate:
-    """Turns any proposal into a new one near it that is predicted to meet every budget.
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What a config must keep: the budget, which is a ratio of 1.0, and limits of what it costs.
 
-    A config does if the upper end of its predicted ratio is 1.0 at most. Without a prediction or a
-    budget only repeats are turned away.
+    `predict` gives the ratios of configs, if they are known before an evaluation; it does so
+    without a `budget` too.
     """
 
-    def __init__(self, space: AnySpace, predict: PredictRatio | None) -> None:
+    predict: PredictRatio | None = None
+    budget: bool = False
+    limits: Limits = NO_LIMITS
+
+    def worst(self, configs: Sequence[object]) -> Array:
+        """Return each config's worst ratio to a bound; with 1.0 at most it keeps all of them.
+
+        Of a latency it is the upper end of what is predicted, where it is.
+        """
+        ends = self.limits.ratios(configs)
+        if self.predict is None or not self.budget:
+            return ends
+        return np.maximum(ends, self.predict(configs).high)
+
+    def kept(self, configs: Sequence[object]) -> NDArray[np.bool_]:
+        """Return whether each config keeps all bounds that are known before an evaluation."""
+        kept: NDArray[np.bool_] = self.worst(configs) <= 1
+        return kept
+
+
+class Admission:
+    """Turns any proposal into a new one near it that keeps every bound."""
+
+    def __init__(self, space: AnySpace, bounds: Bounds) -> None:
         self._space = space
-        self._predict = predict
+        self._bounds = bounds
         self._seen: set[Genes] = set()
 
     def admit(self, genes: Genes, rng: Random) -> Genes | None:
@@ -131,29 +158,26 @@ class Gate:
         return next(filter(self._is_new, all_genes(self._space)), None)
 
     def _is_new(self, genes: Genes) -> bool:
-        """Whether genes are within the budget and were not admitted, which they are from now on."""
-        if genes in self._seen:
-            return False
-        if self._predict is not None and not self._upper_ends(self._predict, [genes])[0] <= 1:
+        """Whether genes keep all and were not admitted, which they are from now on."""
+        if genes in self._seen or not self._worst([genes])[0] <= 1:
             return False
         self._seen.add(genes)
         return True
 
-    def _upper_ends(self, predict: PredictRatio, candidates: Sequence[Genes]) -> list[float]:
-        return list(map(float, predict([self._space.decode(g) for g in candidates]).high))
+    def _worst(self, candidates: Sequence[Genes]) -> list[float]:
+        configs = [self._space.decode(genes) for genes in candidates]
+        return list(map(float, self._bounds.worst(configs)))
 
     def _repair(self, genes: Genes, rng: Random) -> Genes:
-        """Change single genes, each to a faster config, until the budget is met."""
-        if self._predict is None:
-            return genes
-        (upper,) = self._upper_ends(self._predict, [genes])
-        while upper > 1:
+        """Change single genes, each to a config that costs less, until all is kept."""
+        (worst,) = self._worst([genes])
+        while worst > 1:
             near = neighbours(self._space, genes)
-            ends = zip(near, self._upper_ends(self._predict, near), strict=True)
-            faster = [(n, end) for n, end in ends if end < upper]
-            if not faster:
+            ratios = zip(near, self._worst(near), strict=True)
+            cheaper = [(n, ratio) for n, ratio in ratios if ratio < worst]
+            if not cheaper:
                 return genes
-            genes, upper = rng.choice(faster)
+            genes, worst = rng.choice(cheaper)
         return genes
 
 
@@ -210,3 +234,50 @@ def check_budget(space: AnySpace, predict: PredictLatency, budget_ms: float, see
             f"`budget_ms` must be within reach of the space, but got {budget_ms:g} ms: the fastest "
             f"config takes {upper_ms:.3g} ms (upper end, predicted). Raise the budget."
         )
+
+
+def check_limits(space: AnySpace, limits: Limits, seed: int) -> None:
+    """Refuse limits that no network of the space keeps, one of them alone or all at once.
+
+    Raises:
+        TypeError: if the space's configs do not say what they cost.
+        ValueError: if a limit is below what was found by descent.
+    """
+    if not limits.given:
+        return
+    if not isinstance(space.decode((0,) * len(space.genes)), Layered):
+        raise TypeError(
+            f"{_listed(limits)} must be left out of a space of {space.config_class.__name__}, "
+            "which has no layers() that would say what a network costs. Give it one."
+        )
+    for name, limit in limits.given.items():
+        alone = limits.alone(name)
+        for least in alone.exceeded(alone.limited(cost(_cheapest(space, alone, seed)))).values():
+            raise ValueError(
+                f"`{name}` must be within reach of the space, but got {limit:,}: the least that "
+                f"was found is {least:,}. Raise it."
+            )
+    missed = limits.exceeded(limits.limited(cost(_cheapest(space, limits, seed))))
+    if missed:
+        words = " and ".join(f"{value:,} of `{name}`" for name, value in missed.items())
+        raise ValueError(
+            f"{_listed(limits)} must be within reach of the space all at once, but the network "
+            f"that comes closest has {words}. Raise them."
+        )
+
+
+def _listed(limits: Limits) -> str:
+    return " and ".join(f"`{name}`" for name in limits.given)
+
+
+def _cheapest(space: Space[C], limits: Limits, seed: int) -> C:
+    """The config of the lowest worst ratio; of equal ratios that which moves the fewest bytes.
+
+    The most memory that stages take is often that of two, of which one alone changes nothing.
+    """
+
+    def values(configs: Sequence[C]) -> Array:
+        moved: Array = np.asarray(costs(configs).memory_bytes, dtype=float)
+        return limits.ratios(configs) + 1e-12 * moved
+
+    return lowest(space, values, generator(seed, -1))

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.search.feasibility import PredictRatio, changed
+from nas.search.feasibility import Bounds, changed
 from nas.search.trial import Admit, Objectives, generator
 from predictors.accuracy import binomial_error
 from predictors.gp import GaussianProcess, TrendedProcess, fit_gaussian_process, fit_trended
@@ -107,15 +107,14 @@ class GuidedSearcher:
         self,
         space: AnySpace,
         *,
-        limited: bool,
+        bounds: Bounds,
         seed: int,
-        predict: PredictRatio | None,
         prior: AccuracyPrior | None = None,
     ) -> None:
         self._space = space
-        self._limited = limited
+        self._bounds = bounds
         self._seed = seed
-        self._predict = predict
+        self._predict = bounds.predict
         self._prior = prior or AccuracyPrior()
         self._genes: list[Genes] = []
         self._results: list[Objectives] = []
@@ -131,7 +130,7 @@ class GuidedSearcher:
             genes = self._first(number, rng)
         else:
             self._fit()
-            gain = self._gain_of_best if self._limited and number % 2 else self._gain_of_front
+            gain = self._gain_of_best if self._bounds.budget and number % 2 else self._gain_of_front
             genes = self._evolve(rng, gain)
         admitted = admit(genes, rng)
         if admitted is not None:
@@ -196,7 +195,7 @@ class GuidedSearcher:
         return child
 
     def _gain_of_best(self, candidates: list[Genes], front: Front) -> Array:
-        """Expected improvement on the best accuracy; 0 where a candidate misses the budget."""
+        """Expected improvement on the best accuracy; 0 where a candidate breaks a bound."""
         if not candidates or not front:
             return self._gain_of_front(candidates, front)
         _, feasible = self._ratios(candidates)
@@ -229,16 +228,16 @@ class GuidedSearcher:
         return self._accuracy.warping.warped(np.array([r.accuracy for r in self._results]))
 
     def _ratios(self, candidates: list[Genes]) -> tuple[Array, Array]:
-        """Ratio of each candidate, and the probability (0 or 1 if predicted) of the budget."""
+        """Ratio of each candidate, and the probability (0 or 1 if predicted) that it keeps all."""
+        configs = self._decoded(candidates)
+        kept = self._bounds.kept(configs).astype(float)
         if self._predict is not None:
-            predicted = self._predict(self._decoded(candidates))
-            limit = 1.0 if self._limited else np.inf
-            return predicted.mean, (predicted.high <= limit).astype(float)
+            return self._predict(configs).mean, kept
         assert self._log_ratio is not None
         mean, std = self._log_ratio.predict(self._inputs(candidates))
-        if not self._limited:
-            return np.exp(mean), np.ones(len(candidates))
-        return np.exp(mean), _normal_cdf(-mean / std)
+        if not self._bounds.budget:
+            return np.exp(mean), kept
+        return np.exp(mean), kept * _normal_cdf(-mean / std)
 
     def _front(self) -> Front:
         """The front (ratio, warped accuracy, genes) of results and pending ones.
@@ -263,7 +262,7 @@ class GuidedSearcher:
 
     def _steps(self, front: Front) -> tuple[list[tuple[float, float, float]], float]:
         """The front as steps (from ratio, to ratio, accuracy to beat), up to the reference."""
-        limit = 1.0 if self._limited else max(r.ratio for r in self._results)
+        limit = 1.0 if self._bounds.budget else max(r.ratio for r in self._results)
         floor = float(np.quantile(self._accuracies_found(), 0.05))
         starts = [0.0, *(ratio for ratio, _, _ in front)]
         ends = [*(ratio for ratio, _, _ in front), limit]

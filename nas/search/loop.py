@@ -7,11 +7,13 @@ from operator import index
 from typing import Generic, Protocol, SupportsIndex, TypeVar
 
 from nas.search.feasibility import (
-    Gate,
+    Admission,
+    Bounds,
     PredictLatency,
     PredictRatio,
     as_ratios,
     check_budget,
+    check_limits,
     checked,
 )
 from nas.search.guided import AccuracyPrior
@@ -26,6 +28,7 @@ from nas.search.trial import (
     Searcher,
     Trial,
 )
+from predictors.cost import NO_LIMITS, Limits
 from search_spaces.space import AnySpace, Genes, Space
 
 C = TypeVar("C")
@@ -53,6 +56,7 @@ def search(  # noqa: PLR0913 - the one public entry, all options keyword-only
     *,
     trials: int = 200,
     budget_ms: float | None = None,
+    limits: Limits = NO_LIMITS,
     seed: int = 0,
     predict_latency: PredictLatency | None = None,
     prior: AccuracyPrior | None = None,
@@ -68,6 +72,7 @@ def search(  # noqa: PLR0913 - the one public entry, all options keyword-only
         evaluate: `evaluate(config) -> Scores`; what it raises ends that trial as failed.
         trials: how many configs to evaluate; fewer are where no more are found.
         budget_ms: the latency that the upper end of a config's interval must meet.
+        limits: the most that it may cost besides; what breaks one never is evaluated.
         seed: the same seed gives the same trials.
         predict_latency: `predict_latency(configs) -> Prediction`, asked for thousands before one
             is evaluated; what misses the budget never is. None: learned from the trials.
@@ -78,47 +83,58 @@ def search(  # noqa: PLR0913 - the one public entry, all options keyword-only
         record: outcomes of an earlier run, which are used instead of evaluating again.
 
     Raises:
-        TypeError: if `predict_latency` does not return a Prediction.
-        ValueError: if an argument or a predicted latency is wrong, or no config meets the budget.
+        TypeError: if `predict_latency` returns no Prediction, or limited configs no `layers()`.
+        ValueError: if an argument or a predicted latency is wrong, or no config keeps the bounds.
     """
-    trials, parallel = _positive(trials, "trials"), _positive(parallel, "parallel")
-    seed = _whole(seed, "seed", "a whole number")
-    _check_budget_ms(budget_ms)
+    parallel, seed = _positive(parallel, "parallel"), _whole(seed, "seed", "a whole number")
     exploration = Exploration(
         space=space,
         rate=lambda scores: scores.objectives(budget_ms),
-        predict=_ratios(space, predict_latency, budget_ms, seed),
-        limited=budget_ms is not None,
-        trials=trials,
+        bounds=_bounds(space, predict_latency, budget_ms, limits, seed),
+        trials=_positive(trials, "trials"),
         seed=seed,
         searcher=searcher,
         prior=prior,
         record=record,
         in_flight=parallel if pool else 1,
     )
-    return (_trial(*pair, budget_ms) for pair in exploration.run(pool or InProcess(evaluate)))
+    pairs = exploration.run(pool or InProcess(evaluate))
+    return (_trial(*pair, budget_ms, limits) for pair in pairs)
 
 
-def _ratios(
-    space: AnySpace, predict_latency: PredictLatency | None, budget_ms: float | None, seed: int
-) -> PredictRatio | None:
-    """What predicts ratios, checked; a budget is within its reach."""
-    if predict_latency is None:
-        return None
-    known = checked(predict_latency, space)
-    if budget_ms is not None:
-        check_budget(space, known, budget_ms, seed)
-    return as_ratios(known, budget_ms)
+def _bounds(
+    space: AnySpace,
+    predict_latency: PredictLatency | None,
+    budget_ms: float | None,
+    limits: Limits,
+    seed: int,
+) -> Bounds:
+    """What is to be kept, checked: budget and limits are within reach of the space."""
+    _check_budget_ms(budget_ms)
+    if not isinstance(limits, Limits):
+        raise TypeError(
+            f"`limits` must be Limits, but got {limits!r}. Write Limits(params=4_000_000)."
+        )
+    check_limits(space, limits, seed)
+    predict: PredictRatio | None = None
+    if predict_latency is not None:
+        known = checked(predict_latency, space)
+        if budget_ms is not None:
+            check_budget(space, known, budget_ms, seed)
+        predict = as_ratios(known, budget_ms)
+    return Bounds(predict=predict, budget=budget_ms is not None, limits=limits)
 
 
-def _trial(config: C, outcome: Outcome[Scores], budget_ms: float | None) -> Trial[C]:
+def _trial(
+    config: C, outcome: Outcome[Scores], budget_ms: float | None, limits: Limits
+) -> Trial[C]:
     scores = outcome.scores
     feasible = scores is not None and (budget_ms is None or scores.upper_ms <= budget_ms)
     return Trial(
         number=outcome.number,
         config=config,
         scores=scores,
-        feasible=feasible,
+        feasible=feasible and limits.keeps(config),
         error=outcome.error,
     )
 
@@ -127,14 +143,12 @@ def _trial(config: C, outcome: Outcome[Scores], budget_ms: float | None) -> Tria
 class Exploration(Generic[C, S]):
     """A search by ratios, whatever an evaluation finds.
 
-    `rate` returns the objectives of that, `predict` the ratios of configs, if they are known before
-    an evaluation; `limited` says that there is a budget, which is then a ratio of 1.0.
+    `rate` returns the objectives of that.
     """
 
     space: Space[C]
     rate: Callable[[S], Objectives]
-    predict: PredictRatio | None
-    limited: bool
+    bounds: Bounds
     trials: int
     seed: int
     searcher: SearcherName = "guided"
@@ -151,9 +165,8 @@ class Exploration(Generic[C, S]):
         searcher = open_searcher(
             self.searcher,
             self.space,
-            limited=self.limited,
+            bounds=self.bounds,
             seed=self.seed,
-            predict=self.predict,
             prior=self.prior,
         )
         return self._outcomes(searcher, _Runner(self.space, pool, self.record))
@@ -161,12 +174,12 @@ class Exploration(Generic[C, S]):
     def _outcomes(
         self, searcher: Searcher, runner: "_Runner[C, S]"
     ) -> Iterator[tuple[C, Outcome[S]]]:
-        gate = Gate(self.space, self.predict if self.limited else None)
+        admission = Admission(self.space, self.bounds)
         asked: list[Genes] = []
         for number in range(self.trials + self.in_flight):
             if number < self.trials and len(asked) == number:
                 known = runner.recall(number)
-                admit = gate.admit if known is None else gate.admits(known[0])
+                admit = admission.admit if known is None else admission.admits(known[0])
                 genes = searcher.ask(number, admit)
                 if genes is not None:
                     asked.append(genes)

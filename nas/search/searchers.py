@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Literal, get_args
 
-from nas.search.feasibility import changed, neighbours
+from nas.search.feasibility import Bounds, changed, neighbours
 from nas.search.guided import AccuracyPrior, GuidedSearcher
 from nas.search.pareto import dominates
 from nas.search.trial import Admit, Objectives, Searcher, generator
@@ -15,8 +15,6 @@ from search_spaces.space import AnySpace, Genes, OneOf
 
 if TYPE_CHECKING:
     import optuna
-
-    from nas.search.feasibility import PredictRatio
 
 SearcherName = Literal[
     "guided", "nsga2", "nsga3", "tpe", "gp", "evolution", "local", "random", "nni-evolution"
@@ -27,15 +25,14 @@ def open_searcher(
     name: str,
     space: AnySpace,
     *,
-    limited: bool,
+    bounds: Bounds,
     seed: int,
-    predict: "PredictRatio | None",
     prior: AccuracyPrior | None = None,
 ) -> Searcher:
-    """Return a new searcher by name; `limited` says that there is a budget."""
+    """Return a new searcher by name."""
     match name:
         case "guided":
-            return GuidedSearcher(space, limited=limited, seed=seed, predict=predict, prior=prior)
+            return GuidedSearcher(space, bounds=bounds, seed=seed, prior=prior)
         case "nsga2" | "nsga3" | "tpe" | "gp":
             return OptunaSearcher(space, name, seed=seed)
         case "evolution":

@@ -6,13 +6,31 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
+from nas.quantities import limit_words
 from nas.search.searchers import SearcherName
+from predictors.cost import NO_LIMITS, Limits
 from predictors.devices.device import DeviceSpec, budgets_of, check_specs
 from predictors.training.recipe import Fidelity
 from search_spaces.fasternet import SPACES, FasterNetConfig
 from search_spaces.space import Space, oneof
 
 AccuracyOption = Literal["proxy", "train", "supernet"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldChoices:
+    """What a field of the space may be instead, at each stage where it has one value for each.
+
+    `field` may be that of one stage: kernels[0] is that of the first.
+    """
+
+    field: str
+    values: tuple[int | float | str, ...]
+
+    @property
+    def words(self) -> str:
+        """As on the command line: kernels=3,5."""
+        return f"{self.field}={','.join(map(str, self.values))}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +51,8 @@ class SearchOptions:
     resolutions: tuple[int, ...] = ()  # empty: the space's own
     activations: tuple[str, ...] = ()  # empty: the space's own
     classes: int | None = None  # None: the space's own
+    choices: tuple[FieldChoices, ...] = ()  # in place of the space's own
+    limits: Limits = NO_LIMITS  # of what a network costs
 
     def __post_init__(self) -> None:
         known = {"searcher": get_args(SearcherName), "accuracy": get_args(AccuracyOption)}
@@ -46,6 +66,7 @@ class SearchOptions:
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, but got {getattr(self, name)}.")
         self._check_accuracy()
+        self._check_choices()
         check_specs(self.devices)
         for device in self.devices:
             if device.budget_ms is None:
@@ -74,6 +95,17 @@ class SearchOptions:
                 f"{min(unknown)!r}."
             )
 
+    def _check_choices(self) -> None:
+        fields = [choice.field for choice in self.choices]
+        if "classes" in fields:
+            raise ValueError("`classes` must be set by --classes, or by the data.")
+        fields += ["resolution"] * bool(self.resolutions) + ["activation"] * bool(self.activations)
+        if repeated := {field for field in fields if fields.count(field) > 1}:
+            raise ValueError(
+                f"`{min(repeated)}` must be set once, but is set twice. Name all of its values in "
+                "one place."
+            )
+
     def open_space(self) -> Space[FasterNetConfig]:
         """Return the space with the fields that the options open, narrow or fix."""
         space: Space[FasterNetConfig] = SPACES[self.space]
@@ -96,13 +128,16 @@ class SearchOptions:
                 fixed = {"resolution": resolution, "activation": activation}
                 narrowed = {k: v for k, v in fixed.items() if v is not None}
                 opened.replace(**narrowed).decode((0,) * len(opened.replace(**narrowed).genes))
-        return opened
+        return opened.with_choices({choice.field: choice.values for choice in self.choices})
 
     @property
     def spelled(self) -> dict[str, object]:
         """What two studies have in common, or do not, in words: the options by name."""
         values: dict[str, object] = dict(self.as_json())
-        return {**values, "devices": "; ".join(device.words for device in self.devices)}
+        devices = "; ".join(device.words for device in self.devices)
+        choices = " ".join(choice.words for choice in self.choices)
+        limits = limit_words(self.limits)
+        return {**values, "devices": devices, "choices": choices, "limits": limits}
 
     def as_json(self) -> dict[str, Any]:
         values: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from nas.cli.main import main
 from nas.run_folder import start_run
 from nas.search.trial import Outcome
 from nas.study.options import SearchOptions
+from search_spaces.fasternet import CHOICES
 
 PROGRAM = Path(sys.executable).with_name("fasternas")
 COMMANDS = ("search", "show", "measure", "spaces", "devices", "measurements")
@@ -85,6 +88,20 @@ def test_help_is_printed_and_leaves_by_zero(command: str, capsys: Streams) -> No
     assert err == ""
 
 
+def test_each_choice_of_the_spaces_is_told_with_its_source(capsys: Streams) -> None:
+    assert CHOICES.keys() == {field.name for field in fields(fn.FasterNetConfig)}
+    assert _call(["spaces"]) == 0
+    (pconv,) = (part for part in capsys.readouterr().out.split("\n\n") if part.startswith("pconv:"))
+    lines = pconv.splitlines()
+    told = [line.split(":")[0].strip() for line in lines[1:] if not line.startswith("    ")]
+    assert told == list(fn.SPACES["pconv"].fields)
+    assert lines[lines.index(f"  kernels: {CHOICES['kernels']}") + 1] == "    2 3 5 7"
+    assert "    stage 4: pconv attention" in lines
+    sources = {"2603.26425", "2503.03148", "2502.01303", "2401.16456", "2403.19967", "2104.00298",
+               "1905.02244", "2303.03667"}  # fmt: skip
+    assert sources <= set(re.findall(r"arXiv (\d{4}\.\d{5})", pconv))
+
+
 def test_the_program_is_installed_and_its_help_loads_nothing_else() -> None:
     subprocess.run([PROGRAM, "--help"], check=True, capture_output=True)
     code = """
@@ -107,6 +124,8 @@ def test_spaces_and_devices_are_listed(capsys: Streams) -> None:
     spaces = {space["name"]: space for space in json.loads(capsys.readouterr().out)}
     assert spaces.keys() == fn.SPACES.keys()
     assert spaces["fasternet"]["size"] == fn.SPACES["fasternet"].size
+    assert spaces["pconv"]["choices"]["mixers"][2:] == [["pconv"], ["pconv", "attention"]]
+    assert "arXiv 2603.26425" in spaces["pconv"]["about"]["kernels"]
     assert _call(["devices", "--json"]) == 0
     devices = {device["name"]: device for device in json.loads(capsys.readouterr().out)}
     assert devices.keys() == {"cpu", "arm"}

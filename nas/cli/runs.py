@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from nas.cli.arguments import add_json, word
 from nas.cli.progress import print_table
-from search_spaces.fasternet import SPACES
+from search_spaces.fasternet import CHOICES, SPACES
+from search_spaces.space import AnySpace, Each, OneOf
 
 if TYPE_CHECKING:
     from nas.report.model import ReportModel
@@ -38,7 +39,7 @@ def run_show(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(tables.rows(networks), indent=2))
         return 0
-    print_table(*tables.table(networks))
+    print_table(*tables.table(networks, model.options.limits))
     trained = [result for _, result in results_in(model.folder / TRAINED)]
     if trained:
         print()
@@ -102,7 +103,7 @@ def print_front(model: "ReportModel", *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(tables.rows(model.front), indent=2))
         return
-    print_table(*tables.table(model.front))
+    print_table(*tables.table(model.front, model.options.limits))
     for line in closing_words(model):
         print(line, file=sys.stderr)
 
@@ -113,14 +114,41 @@ def add_spaces_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_spaces(arguments: argparse.Namespace) -> int:
-    """`fasternas spaces`: list the spaces with their fields."""
+    """`fasternas spaces`: list the spaces with what each field chooses, and its source."""
     if arguments.json:
-        rows = [
-            {"name": name, "size": space.size, "size_by_field": space.size_by_field}
-            for name, space in SPACES.items()
-        ]
-        print(json.dumps(rows, indent=2))
+        print(json.dumps([_space_row(name, space) for name, space in SPACES.items()], indent=2))
         return 0
-    for name, space in SPACES.items():
-        print(f"{name}: {space.size:.2g} configs\n{space!r}\n")
+    print("\n\n".join(_space_words(name, space) for name, space in SPACES.items()))
     return 0
+
+
+def _space_row(name: str, space: AnySpace) -> dict[str, object]:
+    return {
+        "name": name,
+        "size": space.size,
+        "size_by_field": space.size_by_field,
+        "choices": {field: _choices(node) for field, node in space.fields.items()},
+        "about": {field: CHOICES[field] for field in space.fields},
+    }
+
+
+def _choices(node: object) -> object:
+    """The choices of a field, or of each stage; a value that is fixed."""
+    if isinstance(node, Each):
+        return [item.choices for item in node.items]
+    return node.choices if isinstance(node, OneOf) else node
+
+
+def _space_words(name: str, space: AnySpace) -> str:
+    lines = [f"{name}: {space.size:.2g} configs"]
+    for field, node in space.fields.items():
+        lines.append(f"  {field}: {CHOICES[field]}")
+        if isinstance(node, Each):
+            stages = [" ".join(map(str, item.choices)) for item in node.items]
+            numbered = [f"stage {i}: {words}" for i, words in enumerate(stages, start=1)]
+            same = len(set(stages)) == 1
+            lines += [f"    {line}" for line in (stages[:1] if same else numbered)]
+        else:
+            values = node.choices if isinstance(node, OneOf) else (node,)
+            lines.append(f"    {' '.join(map(str, values))}")
+    return "\n".join(lines)

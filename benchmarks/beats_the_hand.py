@@ -113,7 +113,7 @@ def _trained(
     folder: Path, config: FasterNetConfig, options: argparse.Namespace
 ) -> Sequence[float]:  # fmt: skip
     """Test accuracies by the full recipe, one for each seed; trained side by side."""
-    from pconv_bench import trained_config
+    from pconv_bench_32 import trained_config
 
     file = folder / "trainings.jsonl"
     config_json = json.loads(json.dumps(asdict(config)))

@@ -1,258 +1,226 @@
-"""PConv-Bench: PConv networks that were really trained, all by one recipe, and timed.
+"""PConv-Bench-Photos: PConv networks of 15 to 900 MMACs that were really trained on photos.
 
-    python benchmarks/pconv_bench.py --data images.npz            trains; goes on where it ended
-    python benchmarks/pconv_bench.py --data images.npz --latency  times what was chosen so far
-    python benchmarks/pconv_bench.py --data images.npz --early    trains all for an eighth once more
+    python benchmarks/pconv_bench.py --networks hand
+    python benchmarks/pconv_bench.py --networks hand spread --count 64 --seeds 2
+    python benchmarks/pconv_bench.py --networks proposed --runs run-a run-b
+    python benchmarks/pconv_bench.py                          says what the table holds
 
-Some networks are spread over the space, the others are neighbours of the front of those; some are
-trained from several seeds, which shows how far accuracies differ by chance. Each is trained in a
-Ray task of one core. Timing wants a machine that does nothing else, so it is a run of its own,
-wanted once after the first networks and once at the end. `--early` is to see what a search sees
-after its first epochs: the accuracy of averaged weights. All of it goes to
-benchmarks/results/pconv_bench-DATA/: trainings.jsonl, early.jsonl, latencies.jsonl and, from the
-first and the last, table.csv with its description.
+By hand: T0 to T2, the paper's ablations of T0, T0 narrowed down to a sixteenth of its MACs. Spread:
+one network for each of equal intervals of log MACs, by turns of the spaces `fasternet` and `pconv`.
+Proposed: the fronts of runs of `fasternas search`. All are trained by the recipe of
+`photo_training.py`, the first seed of all networks before the second of any. A line of
+benchmarks/results/photos/trainings.jsonl is a training, so that it goes on where it ended.
 """
 
 import argparse
+import csv
+import json
 import math
 import os
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
-from typing import Any
+from statistics import fmean
+from typing import Any, Literal, get_args
 
 import numpy as np
-from pconv_table import write_table
+from ingredients import VARIANTS, distortion, pooled_deviation
+from photo_training import (
+    PHOTOS,
+    TRAININGS,
+    Job,
+    PhotoRecipe,
+    Trained,
+    config_of,
+    read_trained,
+    train_all,
+)
+from rank_correlation import kendall, kendall_in_bands
 
-from nas.ray_pool import joined
-from nas.search.pareto import pareto_front
-from nas.search.trial import Scores, Trial
-from nas.study import journal
 from predictors.cost import cost, costs
-from predictors.data.datasets import ImageData, load_data
-from predictors.devices.registry import open_device
-from predictors.training.recipe import SHORT, Recipe
-from predictors.training.trainer import Trainer
-from search_spaces.fasternet import SPACES, FasterNetConfig
-from search_spaces.network import build
-from search_spaces.space import Genes, Space
+from search_spaces.fasternet import FASTERNET, INGREDIENTS, SPACES, FasterNetConfig
+from search_spaces.formats import load_config
+from search_spaces.io import atomic_write
+from search_spaces.space import Space
 
-RESULTS = Path(__file__).parent / "results"
-PROCESSES = 7  # that time each network
-DRAWN = 20_000  # networks at once
+Kind = Literal["hand", "spread", "proposed"]
+Named = Mapping[str, FasterNetConfig]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Which networks are trained, and how often."""
-
-    space: str = "fasternet-32"
-    spread: int = 96  # networks spread over the space, by their MACs
-    near: int = 54  # neighbours of the front of those
-    seeded: int = 30  # of all these, trained from `seeds` seeds
-    seeds: int = 3
-    least_macs: float = 2e6
-    most_macs: float = 8e6
+T0 = FASTERNET["t0"]
+SPREAD = ("fasternet", "pconv")
+MACS = (15e6, 900e6)  # of the networks that are spread, at their own resolution
+FRACTIONS = (3 / 4, 1 / 2, 1 / 4, 1 / 8, 1 / 16)  # of T0's MACs
+DRAWN, DRAWS = 4000, 16  # networks at once, and how often
+PUBLISHED = 0.5  # how likely an ingredient is as published in all stages
+CONCENTRATION = 4.0  # of the sizes of a network's stages about a common one
 
 
 def main() -> None:
-    """Train, or time, and write the table."""
+    """Train what is missing, and say what there is."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True, help="as `fasternas search --data` takes it")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--latency", action="store_true", help="time networks, train none")
-    parser.add_argument("--early", action="store_true",
-                        help="train each network for an eighth of its epochs")  # fmt: skip
+    parser.add_argument("--networks", nargs="+", choices=get_args(Kind), default=[])
+    parser.add_argument("--count", type=int, default=64, help="networks that are spread")
+    parser.add_argument("--runs", nargs="+", type=Path, default=[], help="folders of searches")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--photos", type=Path, default=PHOTOS, help="folders of classes")
+    parser.add_argument("--epochs", type=int, default=PhotoRecipe.epochs)
+    parser.add_argument("--resolution", type=int, default=PhotoRecipe.resolution)
+    parser.add_argument("--images", type=int, default=0, help="to train on; 0: all")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="trainings at once")
-    parser.add_argument("--minutes", type=float, default=math.inf,
-                        help="begin no training after so long")  # fmt: skip
+    parser.add_argument("--trainings", type=Path, default=TRAININGS, help="the table")
     options = parser.parse_args()
-    folder = RESULTS / f"pconv_bench-{Path(options.data).stem}"
-    folder.mkdir(parents=True, exist_ok=True)
-    plan = Plan()
-    if options.latency:
-        _time_all(folder, plan, options.device)
-    else:
-        _train_all(folder, plan, options)
-    write_table(folder, SPACES[plan.space])
+    recipe = PhotoRecipe(
+        epochs=options.epochs, resolution=options.resolution, images=options.images
+    )
+    networks = {
+        name: config
+        for kind in options.networks
+        for name, config in _networks(
+            kind, options.count, options.runs, options.trainings.parent
+        ).items()
+    }
+    if networks:
+        jobs = planned(networks, options.seeds, recipe)
+        train_all(jobs, options.trainings, options.photos, workers=options.workers)
+    for line in summary(read_trained(options.trainings), recipe):
+        print(line)
 
 
-def planned(
-    plan: Plan, accuracies: dict[Genes, float], latencies_ms: dict[Genes, float]
-) -> list[tuple[Genes, int]]:
-    """Return the networks to train with their seeds, in order, as far as they are known.
+def planned(networks: Named, seeds: int, recipe: PhotoRecipe) -> list[Job]:
+    """Return the trainings in order: all networks from the first seed, then from the next one."""
+    return [
+        Job(name=name, config=config, seed=seed, recipe=recipe)
+        for seed in range(seeds)
+        for name, config in networks.items()
+    ]
 
-    The neighbours of the front are known when the networks that are spread are trained and timed.
+
+def _networks(kind: Kind, count: int, runs: Sequence[Path], folder: Path) -> Named:
+    if kind == "hand":
+        return by_hand()
+    return proposed(runs) if kind == "proposed" else kept_spread(count, folder)
+
+
+def by_hand() -> Named:
+    """Return published networks, ablations of T0, and T0 narrowed; the last ones first."""
+    halved = (0.5,) * 4
+    eighth = replace(T0, widths=(42, 84, 168, 336), partial_ratios=(0.125,) * 4)
+    return {
+        **{f"t0 x {fraction:g}": narrowed(fraction) for fraction in FRACTIONS},
+        **{name: FASTERNET[name] for name in ("t0", "t1", "t2")},
+        "t0, relu": replace(T0, activation="relu"),
+        "t0, r = 1/2": replace(T0, partial_ratios=halved),
+        "t0, r = 1/8": eighth,
+    }
+
+
+def narrowed(fraction: float) -> FasterNetConfig:
+    """Return T0 with widths that give it that fraction of its MACs, as nearly as they can."""
+    goal = math.log(fraction * cost(T0).macs)
+    log_macs = VARIANTS["base"].widths
+    return min(log_macs, key=lambda c: abs(log_macs[c] - goal) + distortion(c.widths))
+
+
+def kept_spread(count: int, folder: Path) -> Named:
+    """Return what is spread, as it was drawn when it was first asked for: spaces change."""
+    file = folder / f"spread-{count}.json"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        drawn = {name: asdict(config) for name, config in spread(count).items()}
+        atomic_write(file, json.dumps(drawn, indent=1) + "\n")
+    return {name: config_of(values) for name, values in json.loads(file.read_text()).items()}
+
+
+def spread(count: int) -> Named:
+    """Return one network for each of equal intervals of log MACs.
+
+    They come in an order of which every beginning is spread over all sizes and both spaces. An
+    interval in which hardly any network lies may have none.
     """
-    space = SPACES[plan.space]
-    first = spread_over(plan)
-    known = all(genes in accuracies and genes in latencies_ms for genes in first)
-    second = near_front(space, plan, first, accuracies, latencies_ms) if known else []
-    every = max((plan.spread + plan.near) // plan.seeded, 1)
-    again = [*first, *second][::every][: plan.seeded]
-    return [*((genes, 0) for genes in [*first, *second]),
-            *((genes, seed) for seed in range(1, plan.seeds) for genes in again)]  # fmt: skip
+    edges = np.geomspace(*MACS, count + 1)
+    found: dict[int, FasterNetConfig] = {}
+    rng = Random(0)
+    for _ in range(DRAWS):
+        for turn, name in enumerate(SPREAD):
+            configs = [_drawn(SPACES[name], rng) for _ in range(DRAWN)]
+            places = np.searchsorted(edges, np.asarray(costs(configs).macs), side="right") - 1
+            inside = [p for p in range(count) if _turn(p) == turn and p in places]
+            found |= {p: configs[int(np.argmax(places == p))] for p in inside if p not in found}
+        if len(found) == count:
+            break
+    order = sorted(found, key=lambda place: _reversed_bits(place, count))
+    return {f"spread {p} of {count}, {SPREAD[_turn(p)]}": found[p] for p in order}
 
 
-@cache
-def spread_over(plan: Plan) -> Sequence[Genes]:
-    """Draw one network from each of equal intervals of log MACs."""
-    space, rng = SPACES[plan.space], Random(0)
-    edges = np.geomspace(plan.least_macs, plan.most_macs, plan.spread + 1)
-    found: dict[int, Genes] = {}
-    while len(found) < plan.spread:
-        configs = [space.sample(rng) for _ in range(DRAWN)]
-        macs = np.asarray(costs(configs).macs)
-        places = np.searchsorted(edges, macs, side="right") - 1
-        for config, place in zip(configs, places, strict=True):
-            if 0 <= place < plan.spread:
-                found.setdefault(int(place), space.encode(config))
-    return [found[place] for place in range(plan.spread)]
+def _turn(place: int) -> int:
+    """Which space has that place: either half of them in every part of the sizes and the order."""
+    return place.bit_count() % len(SPREAD)
 
 
-def early(epochs: int) -> int:
-    """Return how many of the epochs are an eighth of them, at least one."""
-    return max(epochs // 8, 1)
+def _reversed_bits(place: int, count: int) -> int:
+    """Where a place comes if every beginning of the order is to be spread over all places."""
+    bits = max(count - 1, 1).bit_length()
+    return int(f"{place:0{bits}b}"[::-1], 2)
 
 
-def near_front(
-    space: Space[Any], plan: Plan, first: Sequence[Genes], accuracies: dict[Genes, float],
-    latencies_ms: dict[Genes, float],
-) -> list[Genes]:  # fmt: skip
-    """Change one or two choices of networks of the front, in turn, to a neighbouring choice."""
-    trials = [Trial(number=i, config=genes, feasible=True,
-                    scores=Scores(accuracy=accuracies[genes], latency_ms=latencies_ms[genes]))
-              for i, genes in enumerate(first)]  # fmt: skip
-    front = [trial.config for trial in pareto_front(trials)]
-    rng, found = Random(1), list(first)
-    while len(found) < plan.spread + plan.near:
-        genes = list(front[len(found) % len(front)])
-        for i in rng.sample(range(len(genes)), rng.choice((1, 2))):
-            genes[i] = min(max(genes[i] + rng.choice((-1, 1)), 0), space.cardinalities[i] - 1)
-        macs = cost(space.decode(tuple(genes))).macs
-        if tuple(genes) not in found and plan.least_macs <= macs <= plan.most_macs:
-            found.append(tuple(genes))
-    return found[len(first) :]
+def _drawn(space: Space[Any], rng: Random) -> FasterNetConfig:
+    """A network whose stages are of like sizes, small or large; half of the ingredients are T0's.
+
+    Drawn uniformly, hardly any would be small, and none without all of the ingredients.
+    """
+    size = rng.random()
+    genes = [
+        min(
+            int(n * rng.betavariate(CONCENTRATION * size + 0.1, CONCENTRATION * (1 - size) + 0.1)),
+            n - 1,
+        )
+        if name.startswith(("widths", "depths", "expansions"))
+        else rng.randrange(n)
+        for name, n in zip(space.names, space.cardinalities, strict=True)
+    ]
+    config: FasterNetConfig = space.decode(tuple(genes))
+    plain = [name for name in (*INGREDIENTS, "stem", "head_width") if rng.random() < PUBLISHED]
+    published: dict[str, Any] = {name: getattr(T0, name) for name in plain}
+    return replace(config, **published)
 
 
-def trained(
-    space: str, data: str, epochs: int, recipe: Recipe, genes: Genes
-) -> dict[str, Any]:  # fmt: skip
-    """Train a network of a space for some epochs; return its test accuracy after each."""
-    config = SPACES[space].decode(genes)
-    return {"genes": genes, **trained_config(data, recipe, config, epochs)}
+def proposed(runs: Sequence[Path]) -> Named:
+    """Return the networks of the fronts of run folders."""
+    found: dict[str, FasterNetConfig] = {}
+    for run in runs:
+        with (run / "pareto.csv").open(newline="") as file:
+            files = [row[0] for row in csv.reader(file)][1:]
+        found |= {f"{run.name}/{name}": load_config(run / name) for name in files}
+    return found
 
 
-def trained_config(
-    data: str, recipe: Recipe, config: FasterNetConfig, epochs: int | None = None
-) -> dict[str, Any]:
-    """Train a network from scratch on one core, on all that is not for testing."""
-    import torch
-
-    torch.set_num_threads(1)
-    os.nice(5)
-    torch.manual_seed(recipe.seed)
-    trainer = Trainer(build(config), _data(data), recipe)
-    start = time.monotonic()
-    for _ in range(epochs or recipe.epochs):
-        for _ in trainer.run_epoch():
-            pass
-    return {"seed": recipe.seed, "recipe": asdict(recipe),
-            "accuracies": [row.accuracy for row in trainer.rows],
-            "losses": [row.loss for row in trainer.rows],
-            "seconds": time.monotonic() - start}  # fmt: skip
-
-
-def _data(name: str) -> ImageData:
-    """The data, all that is not for testing as training split; the test split is to evaluate."""
-    data = load_data(name)
-    if data.test is None:
-        raise ValueError(f"`data` must have a test split, but {name} has none.")
-    whole = replace(data.train, labels=np.concatenate([data.train.labels, data.validation.labels]),
-                    rows=np.concatenate([data.train.rows, data.validation.rows]))  # fmt: skip
-    return replace(data, train=whole, validation=data.test)
-
-
-def _train_all(folder: Path, plan: Plan, options: argparse.Namespace) -> None:
-    file = folder / ("early.jsonl" if options.early else "trainings.jsonl")
-    rows = journal.read(file)
-    recipe = replace(SHORT, polynomial_averaging=options.early)
-    epochs = early(recipe.epochs) if options.early else recipe.epochs
-    missing = _not_begun if options.early else _missing
-    end = time.monotonic() + 60 * options.minutes
-    with joined(None) as ray:
-        remote = ray.remote(num_cpus=1, max_calls=1)(trained).remote
-        task = partial(remote, plan.space, options.data, epochs)
-        while waiting := missing(folder, plan, rows):
-            tasks = ((replace(recipe, seed=seed), genes) for genes, seed in waiting)
-            coming = _run(ray, task, tasks, workers=options.workers, until=end)
-            for row in coming:
-                journal.append(file, [row])
-                rows.append(row)
-                print(f"{len(rows)}: {row['accuracies'][-1]:.2f} % in {row['seconds']:.0f} s",
-                      flush=True)  # fmt: skip
-            if time.monotonic() > end:
-                return
-
-
-def _missing(folder: Path, plan: Plan, rows: Sequence[dict[str, Any]]) -> list[tuple[Genes, int]]:
-    done = {(tuple(row["genes"]), row["seed"]) for row in rows}
-    accuracies = {genes: row["accuracies"][-1] for row in rows
-                  if row["seed"] == 0 and (genes := tuple(row["genes"]))}  # fmt: skip
-    wanted = planned(plan, accuracies, _latencies_ms(folder))
-    return [pair for pair in wanted if pair not in done]
-
-
-def _not_begun(
-    folder: Path, _: Plan, rows: Sequence[dict[str, Any]]
-) -> list[tuple[Genes, int]]:  # fmt: skip
-    """Each network that was trained to the end and not yet for an eighth."""
-    done = {tuple(row["genes"]) for row in rows}
-    every = dict.fromkeys(tuple(r["genes"]) for r in journal.read(folder / "trainings.jsonl"))
-    return [(genes, 0) for genes in every if genes not in done]
-
-
-def _run(
-    ray: Any, task: Any, waiting: Iterable[tuple[Recipe, Genes]], *, workers: int, until: float
-) -> Iterator[dict[str, Any]]:
-    """Train side by side, as many at once as there are workers; yield each when it is done."""
-    running: list[Any] = []
-    left = list(waiting)
-    while running or left:
-        while left and len(running) < workers and time.monotonic() < until:
-            running.append(task(*left.pop(0)))
-        if not running:
-            return
-        (done,), running = ray.wait(running, num_returns=1)
-        yield ray.get(done)
-
-
-def _time_all(folder: Path, plan: Plan, device_name: str) -> None:
-    space, device = SPACES[plan.space], open_device(device_name)
-    known = _latencies_ms(folder)
-    rows = journal.read(folder / "trainings.jsonl")
-    chosen = dict.fromkeys([*spread_over(plan), *(tuple(row["genes"]) for row in rows)])
-    left = [genes for genes in chosen if genes not in known]
-    measured = device.measure_each([space.decode(g) for g in left], repeats=PROCESSES)
-    for number, (genes, m) in enumerate(zip(left, measured, strict=True), start=1):
-        entry = {
-            "genes": genes,
-            "median_ms": m.median_ms,
-            "low_ms": m.low_ms,
-            "high_ms": m.high_ms,
-            "unstable": m.unstable,
-            "device": device.description,
-        }
-        journal.append(folder / "latencies.jsonl", [entry])
-        print(f"{number} of {len(left)}: {m.median_ms:.3f} ms", flush=True)
-
-
-def _latencies_ms(folder: Path) -> dict[Genes, float]:
-    return {tuple(row["genes"]): row["median_ms"]
-            for row in journal.read(folder / "latencies.jsonl")}  # fmt: skip
+def summary(trained: Sequence[Trained], recipe: PhotoRecipe) -> list[str]:
+    """Return a line for each network by MACs, then how well one seed ranks them as another does."""
+    runs: dict[FasterNetConfig, dict[int, float]] = {}
+    names: dict[FasterNetConfig, str] = {}
+    for config, row in trained:
+        if row.recipe == recipe and not row.error:
+            runs.setdefault(config, {})[row.seed] = row.accuracy
+            names[config] = row.name
+    macs = {config: cost(config).macs for config in runs}
+    lines = [
+        f"{macs[config] / 1e6:6.0f} MMACs  {fmean(runs[config].values()):6.2f} %  "
+        f"{len(runs[config])} seeds  {names[config]}"
+        for config in sorted(runs, key=lambda config: macs[config])
+    ]
+    both = [config for config, seeds in runs.items() if {0, 1} <= seeds.keys()]
+    if len(both) < 2:
+        return [*lines, f"{asdict(recipe)}: seeds cannot be compared yet."]
+    first, second = (np.array([runs[config][seed] for config in both]) for seed in (0, 1))
+    sizes = np.array([float(macs[config]) for config in both])
+    deviation, _ = pooled_deviation([list(seeds.values()) for seeds in runs.values()])
+    return [
+        *lines,
+        f"{asdict(recipe)}",
+        f"{len(both)} networks of two seeds: tau {kendall(first, second):.3f}, within 15 % of "
+        f"MACs {kendall_in_bands(first, second, sizes):.3f}; deviation {deviation:.2f} points.",
+    ]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-from pconv_bench import RESULTS, Plan
+from pconv_bench_32 import RESULTS, Plan
 
 from nas.estimators import SAMPLE, SUPERNET_FILE
 from nas.study import journal

@@ -94,15 +94,15 @@ The accuracy after the last epoch is the network's. It lies between {_extremes(t
 def _again(data: str) -> str:
     return f"""## How to make it again
 
-    python benchmarks/pconv_bench.py --data {data}.npz --latency
-    python benchmarks/pconv_bench.py --data {data}.npz
-    python benchmarks/pconv_bench.py --data {data}.npz --latency
+    python benchmarks/pconv_bench_32.py --data {data}.npz --latency
+    python benchmarks/pconv_bench_32.py --data {data}.npz
+    python benchmarks/pconv_bench_32.py --data {data}.npz --latency
 
 Each goes on where it ended. The second trains the first networks, stops where it needs the
 latencies of all of them, and is begun again after the third. Two more numbers of each network,
 for `benchmarks/ranking.py`, are not in the table:
 
-    python benchmarks/pconv_bench.py --data {data}.npz --early
+    python benchmarks/pconv_bench_32.py --data {data}.npz --early
     python benchmarks/pconv_supernet.py --data {data}.npz
 
 `early.jsonl` has the accuracy of averaged weights after an eighth of the training from the first

@@ -23,7 +23,7 @@ from statistics import fmean
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pconv_bench import Plan, early, spread_over
+from pconv_bench_32 import Plan, early, spread_over
 from pconv_records import SPACE, Bench, read_bench
 from provenance import provenance
 from proxies import PROXIES

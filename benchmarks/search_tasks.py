@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pconv_bench import Plan
+from pconv_bench_32 import Plan
 from pconv_records import SPACE, read_bench
 
 from nas.search.pareto import area

@@ -328,7 +328,7 @@ def _time_each(subjects: Sequence[Subject], device: Device, repeats: int | None)
     for start in range(0, len(subjects), GROUP):
         group = subjects[start : start + GROUP]
         failed = []
-        for row in _time_beside(group, device, repeats):
+        for row in time_beside(group, device, repeats):
             failed += [row.failed] if row.failed else []
             yield row
         if len(failed) == len(group) > 1:
@@ -338,27 +338,31 @@ def _time_each(subjects: Sequence[Subject], device: Device, repeats: int | None)
             )
 
 
-def _time_beside(group: Sequence[Subject], device: Device, repeats: int | None) -> Iterator[Row]:
+def time_beside(
+    group: Sequence[Subject], device: Device, repeats: int | None = None
+) -> Iterator[Row]:
     """Time networks beside one another; where that fails each half, down to those that fail."""
-    models = [subject.model for subject in group]
+    done = 0
     try:
-        found = list(device.measure_each(models, repeats=repeats))
+        models = [subject.model for subject in group]
+        for subject, latency in zip(
+            group, device.measure_each(models, repeats=repeats), strict=True
+        ):
+            yield Row(subject=subject, latency=latency)
+            done += 1
     except OverwhelmedError as error:  # by one of them, it may be
         why = reason(error)
     except DeviceLostError:
         raise
     except Exception as error:  # exporters raise whatever they like
         why = reason(error)
-    else:
-        for subject, latency in zip(group, found, strict=True):
-            yield Row(subject=subject, latency=latency)
-        return
-    if len(group) == 1:
-        yield Row(subject=group[0], failed=why)
-        return
-    half = len(group) // 2
-    yield from _time_beside(group[:half], device, repeats)
-    yield from _time_beside(group[half:], device, repeats)
+    left = group[done:]
+    if len(left) == 1:
+        yield Row(subject=left[0], failed=why)
+    elif left:
+        half = len(left) // 2
+        yield from time_beside(left[:half], device, repeats)
+        yield from time_beside(left[half:], device, repeats)
 
 
 def keep_measurement(folder: Path, device: str, model: Model, latency: Latency) -> None:

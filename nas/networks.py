@@ -1,39 +1,166 @@
 """How the command line finds a network by what it is called."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeVar
 
-from predictors.backends.model import Model, config_model, identity, onnx_model, timm_model
+from predictors.backends.model import (
+    NETWORKS,
+    Model,
+    config_model,
+    identity,
+    image_size,
+    timm_model,
+    timm_name,
+)
+from predictors.backends.onnx_file import onnx_model
 from predictors.measurement import Latency
-from search_spaces.fasternet import FASTERNET
+from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.formats import load_config
+from search_spaces.io import error_line, read_mapping
 
 if TYPE_CHECKING:
     from torch import nn
 
+T = TypeVar("T")
 
-def find_network(name: str) -> Model:
-    """Return a named size, the network of a config file or an ONNX file, or a model of timm.
 
-    A size and a model of timm may be followed by @ and the image size, as in t0@192.
+@dataclass(frozen=True, kw_only=True)
+class Typed:
+    """What was typed for a network: NAME, NAME@PX or NAME@WIDTHxHEIGHT.
+
+    `size` is height and width; a file whose name has an @ is a NAME.
     """
-    base, at, pixels = name.partition("@")
-    if base in FASTERNET and (pixels.isdecimal() or not at):
-        config = FASTERNET[base]
-        sized = replace(config, resolution=int(pixels)) if at else config
-        return config_model(sized, name=name)
-    path = Path(name)
-    if path.suffix == ".onnx" and path.is_file():
-        return onnx_model(path)
-    if path.is_file():
-        return config_model(load_config(path), name=name)
-    if "/" in name or path.suffix in (".yaml", ".yml", ".onnx"):
-        raise ValueError(f"`network` must be a file that exists, but got {name!r}.")
-    return timm_model(name)
+
+    text: str
+    name: str
+    size: tuple[int, int] | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "Typed":
+        """Take it apart; what follows an @ and is no size belongs to the name."""
+        text = text.strip()
+        name, _, end = text.rpartition("@")
+        size = None if Path(text).exists() else image_size(end)
+        return cls(text=text, name=name if name and size else text, size=size if name else None)
+
+    @property
+    def named_size(self) -> FasterNetConfig | None:
+        """T0 to L, as the paper or timm writes it."""
+        spelled = re.sub("^((hf[-_]hub:)?timm/)?fasternet[-_]|[.]in1k$", "", self.name.lower())
+        return self.resized(FASTERNET[spelled]) if spelled in FASTERNET else None
+
+    def resized(self, config: FasterNetConfig) -> FasterNetConfig:
+        """Return a config for the image size, if one was typed."""
+        if self.size is None:
+            return config
+        height, width = self.size
+        if height != width:
+            raise ValueError(
+                f"`network` must take square images where it is a config, but got {self.text!r}. "
+                f"Say {self.name}@{height}."
+            )
+        return replace(config, resolution=height)
+
+
+Kind = Literal["config", "checkpoint", "onnx"]
+_SUFFIXES: dict[str, Kind] = {
+    ".yaml": "config", ".yml": "config", ".safetensors": "checkpoint", ".onnx": "onnx"
+}  # fmt: skip
+_OTHERS = {
+    ".tflite": "a LiteRT file", ".xml": "a file of OpenVINO", ".param": "a file of ncnn",
+    ".pt2": "a program of torch.export", ".engine": "an engine of TensorRT",
+    ".plan": "an engine of TensorRT", ".mlmodel": "a file of Core ML", ".h5": "a file of Keras",
+    ".keras": "a file of Keras", ".pb": "a file of TensorFlow", ".pte": "a file of ExecuTorch",
+}  # fmt: skip
+
+
+def kind_of_file(typed: Typed, *, kinds: Sequence[Kind], what: str) -> Kind:
+    """Return of which of the kinds a file is, by its name or else its content.
+
+    `what` is what a network may be, for the error message.
+    """
+    path = Path(typed.name)
+    found = _SUFFIXES.get(path.suffix.lower()) or _kind_of_content(path)
+    if found is not None and found in kinds:
+        return found
+    refusal = f"`network` must be {what}, but {typed.name} is"
+    if path.is_dir():
+        raise ValueError(
+            f"{refusal} a folder. Of a run name configs/NAME.yaml or trained/NAME/weights."
+            "safetensors."
+        )
+    if found is not None:
+        name = {"config": "a config", "checkpoint": "a checkpoint", "onnx": "an ONNX file"}[found]
+        raise ValueError(f"{refusal} {name}. Give one of those.")
+    if path.suffix.lower() in _OTHERS:
+        raise ValueError(
+            f"{refusal} {_OTHERS[path.suffix.lower()]}. Give that of which it was made."
+        )
+    with path.open("rb") as file:
+        begin = file.read(4)
+    if begin[:1] == b"\x80" or begin == b"PK\3\4":
+        raise ValueError(
+            f"{refusal} a checkpoint of torch, which says no config. Name the config: latency does "
+            "not depend on weights, and `export` and `train` take those beside it."
+        )
+    raise ValueError(f"{refusal} a file of none of these kinds. Check the path.")
+
+
+def _kind_of_content(path: Path) -> Kind | None:
+    """By how a file begins; a text that is a mapping is a config."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        begin = file.read(9)
+    if begin[8:] == b"{" and int.from_bytes(begin[:8], "little") < path.stat().st_size:
+        return "checkpoint"
+    if begin[:1] == b"\x08" and begin[2:3] in (b"\x12", b"\x1a", b"\x22", b"\x3a"):
+        return "onnx"  # the version of the format, then another field
+    try:
+        read_mapping(path)
+    except ValueError:
+        return None
+    return "config"
+
+
+def find_network(text: str) -> Model:
+    """Return the network that was typed, called as it was typed.
+
+    It is a named size, the network of a config, checkpoint or ONNX file, or a model of timm; each
+    may be followed by @ and the image size, as in t0@192.
+    """
+    typed = Typed.parse(text)
+    if (config := typed.named_size) is not None:
+        return config_model(config, name=typed.text)
+    if not Path(typed.name).exists():
+        return _foreign(typed)
+    kind = kind_of_file(typed, kinds=("config", "checkpoint", "onnx"), what=NETWORKS)
+    if kind == "onnx":
+        return onnx_model(Path(typed.name), name=typed.text, size=typed.size)
+    return config_model(typed.resized(config_of_file(typed.name, kind)), name=typed.text)
+
+
+def config_of_file(path: str | Path, kind: Kind) -> FasterNetConfig:
+    """Return the config of a config file or of a checkpoint."""
+    if kind == "config":
+        return load_config(path)
+    from search_spaces.checkpoint import read_checkpoint
+
+    return read_checkpoint(path).config
+
+
+def _foreign(typed: Typed) -> Model:
+    """A model of timm."""
+    name = timm_name(_LABELS.get(typed.name.lower(), typed.name))
+    if "/" in name or Path(name).suffix.lower() in (*_SUFFIXES, *_OTHERS):
+        raise ValueError(f"`network` must be a file that exists, but got {typed.name!r}.")
+    end = typed.text[len(typed.name) :]
+    return replace(timm_model(f"{name}{end}"), name=typed.text)
 
 
 # Those of the paper's figure 2 that timm has, and what has come since. Each with its family and
@@ -57,6 +184,9 @@ MODELS = {
     "swin_tiny_patch4_window7_224": ("Swin", "Swin-T"),
     "swin_base_patch4_window7_224": ("Swin", "Swin-B"),
 }
+
+
+_LABELS = {label.lower(): name for name, (_, label) in MODELS.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,24 +246,42 @@ def operator_subjects() -> list[Subject]:
     return [Subject(model=m, kind=m.name.split()[0], label=m.name) for m in models]
 
 
-def model_subjects(names: Sequence[str]) -> list[Subject]:
-    """Return the networks of these names, or of `MODELS` if there are none; each once."""
-    found = [_subject(name) for name in dict.fromkeys(names or MODELS)]
+def model_subjects(names: Sequence[str]) -> tuple[list[Subject], dict[str, str]]:
+    """Return the networks of these names, or of `MODELS` if there are none; each once.
+
+    Of several, those that are none are left out: the second is what is wrong with them, by name.
+    """
+    found, wrong = find_each([*dict.fromkeys(names or MODELS)], _subject)
     first: dict[str, Subject] = {}
     for subject in found:
         first.setdefault(subject.model.identity, subject)
-    return list(first.values())
+    once = list(first.values())
+    labels = Counter(subject.label for subject in once)
+    subjects = [s if labels[s.label] == 1 else replace(s, label=s.model.name) for s in once]
+    return subjects, wrong
 
 
-def _subject(name: str) -> Subject:
-    base, at, size = name.partition("@")
-    model = find_network(name)
-    if base in FASTERNET:  # called as timm calls it, among models of timm
-        model = replace(model, name=f"fasternet_{name}")
-    if base not in MODELS and '"FasterNetConfig"' in model.identity:
-        return Subject(model=model, kind="FasterNet", label=Path(name).stem)
-    kind, label = MODELS.get(base, (_family(base), Path(base).stem))
-    return Subject(model=model, kind=kind, label=label + at + size)
+def find_each(names: Sequence[str], find: Callable[[str], T]) -> tuple[list[T], dict[str, str]]:
+    """Find each that was typed; return what is wrong with others unless none is right."""
+    found, errors = [], {}
+    for name in names:
+        try:
+            found.append(find(name))
+        except (ValueError, RuntimeError, OSError) as error:
+            errors[name] = error
+    if not found:
+        raise next(iter(errors.values()))
+    return found, {name: error_line(error) for name, error in errors.items()}
+
+
+def _subject(text: str) -> Subject:
+    typed, model = Typed.parse(text), find_network(text)
+    if typed.name in FASTERNET:  # called as timm calls it, among models of timm
+        model = replace(model, name=f"fasternet_{typed.text}")
+    if typed.name not in MODELS and '"FasterNetConfig"' in model.identity:
+        return Subject(model=model, kind="FasterNet", label=Path(typed.text).stem)
+    kind, label = MODELS.get(typed.name, (_family(typed.name), Path(typed.name).stem))
+    return Subject(model=model, kind=kind, label=label + typed.text[len(typed.name) :])
 
 
 def _family(name: str) -> str:

@@ -1,5 +1,6 @@
 """Files and errors: whole files, locks, folders for results, YAML mappings, one-line errors."""
 
+import errno
 import fcntl
 import os
 import re
@@ -67,6 +68,18 @@ def listed(names: Sequence[str]) -> str:
 def one_line(error: BaseException | str) -> str:
     """Return the text of an error in one line; its class where it has no text."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def error_line(error: BaseException) -> str:
+    """Return what a user is told of an error, in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if error.filename else ""
+        full = error.filename and error.errno == errno.ENOSPC
+        advice = " Free some space; what was begun goes on with --resume." if full else ""
+        return f"{error.strerror}{where}.{advice}"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory. Use fewer threads or smaller networks."
+    return one_line(error)
 
 
 _LOCATION = r"(?<![\w./+-])[\w./+-]+\.(?:c|cc|cpp|cxx|cu|h|hpp|hxx|py):\d+(?::\d+)?:?"

@@ -11,8 +11,9 @@ from networks import TINY
 from nas.bench import models_figure, operators_figure
 from nas.cli.main import main
 from nas.networks import Row, Subject
-from predictors.backends.model import batched, config_model, onnx_model
+from predictors.backends.model import batched, config_model
 from predictors.backends.onnx_export import write_onnx
+from predictors.backends.onnx_file import onnx_model
 from predictors.backends.onnxruntime import outputs_of
 from predictors.backends.table import find_runtime
 from predictors.devices.registry import open_device

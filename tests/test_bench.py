@@ -160,7 +160,7 @@ def test_a_network_that_cannot_be_exported_is_reported_and_the_rest_goes_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Streams
 ) -> None:
     subjects = [_subject(config_model(TINY, name="tiny")), _subject(BROKEN)]
-    monkeypatch.setattr("nas.cli.measure.model_subjects", lambda _: subjects)
+    monkeypatch.setattr("nas.cli.measure.model_subjects", lambda _: (subjects, {}))
     assert main(["bench", "models", "--repeats", "1", "--out", "out"]) == 0
     out, err = capsys.readouterr()
     assert "2 of 2: broken failed: cannot be run at torch.Size([1, 3, 8, 8])\n" in err
@@ -180,7 +180,7 @@ def test_where_nothing_can_be_timed_one_line_says_why_and_nothing_is_left(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Streams
 ) -> None:
     other = replace(BROKEN, name="other", identity='{"broken": 2}')
-    monkeypatch.setattr("nas.cli.measure.model_subjects", lambda _: [_subject(BROKEN)])
+    monkeypatch.setattr("nas.cli.measure.model_subjects", lambda _: ([_subject(BROKEN)], {}))
     assert main(["bench", "models", "--repeats", "1"]) == 2
     assert "error: `network` must be one that cpu can run, but got broken: cannot be run" in (
         capsys.readouterr().err
@@ -231,9 +231,10 @@ def test_what_was_timed_before_comes_first_and_the_table_is_in_order(folder: Pat
 
 
 def test_networks_are_found_by_size_name_and_file_each_once(names: list[str]) -> None:
-    tiny, t0, small, resnet, mobile = model_subjects(
+    (tiny, t0, small, resnet, mobile), wrong = model_subjects(
         ["tiny.yaml", "t0", "t0@192", "resnet18@64", "mobilenetv3_small_050", "./tiny.yaml"]
     )
+    assert not wrong
     assert (tiny.kind, tiny.label, tiny.model.name) == ("FasterNet", "tiny", "tiny.yaml")
     assert (t0.kind, t0.label, t0.model.name) == ("FasterNet", "T0", "fasternet_t0")
     assert (small.label, small.model.shape) == ("T0@192", (3, 192, 192))
@@ -249,7 +250,7 @@ def test_all_networks_of_the_list_are_in_timm(monkeypatch: pytest.MonkeyPatch) -
     ours = ("t0", "t1", "t2", "s", "l")
     assert all(timm.is_model(name) for name in MODELS if name not in ours)
     monkeypatch.setattr(networks, "MODELS", {"t0": MODELS["t0"]})
-    (subject,) = model_subjects([])
+    (subject,), _ = model_subjects([])
     assert subject.model.name == "fasternet_t0"
 
 

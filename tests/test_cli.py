@@ -210,6 +210,8 @@ MISTAKES: list[tuple[str, str]] = [
     (" --runtime tflite", "`runtime` must be onnxruntime"),
     ("search --budget 10ms --device cpu --runtime tflite",
      "`runtime` must be one of onnxruntime, openvino, ncnn, torch, "),
+    (" --runtime auto,auto", "`runtime` must be auto alone, or of onnxruntime, openvino, ncnn, torc"),
+    (" --accuracy foo", "`accuracy` must be one of proxy, train, supernet, auto, but got 'foo'"),
     (" --searcher luck", "`searcher` must be one of guided, nsga2, nsga3, tpe, gp, evolution"),
     (" --threads 3", "`threads` must be 1 or 4, but got 3"),
     (" --threads 0", "`threads` must be a positive whole number, but got 0"),
@@ -264,7 +266,9 @@ def test_a_folder_with_another_study_is_refused(run: Path, options: str, capsys:
 @pytest.mark.parametrize("command", [["show"], [*SEARCH, "--trials", "4", "--resume", "--out"]],
                          ids=["show", "resume"])  # fmt: skip
 @pytest.mark.parametrize("name", ["study.journal", "measurements.jsonl", "run.json"])
-@pytest.mark.parametrize("content", [b"{,}\n", b"[]\n", b"{}\n", b"\xff\0\n", b"{}{}\n", b'{"a":'])
+@pytest.mark.parametrize("content", [
+    b"{,}\n", b"[]\n", b"{}\n", b"\xff\0\n", b"{}{}\n", b'{"a":', b"[" * 9999 + b"\n",
+])  # fmt: skip
 def test_a_corrupt_file_is_one_line(
     run: Path, command: list[str], name: str, content: bytes, capsys: Streams
 ) -> None:
@@ -304,6 +308,15 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     finished = _start("devices", stdout=writing)
     os.close(writing)
     assert finished.stderr == ""
+
+
+def test_the_module_is_the_program() -> None:
+    command = [sys.executable, "-m", "nas.cli.main", "spaces", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)[0]["name"] == "fasternet"
+    done = subprocess.run([*command, "x"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "fasternas: error: unrecognized arguments: x\n"
 
 
 @pytest.mark.parametrize("words", ["devices", "--help", "bench models --help"])

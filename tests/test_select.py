@@ -224,5 +224,7 @@ def test_sizes_and_files_are_found(tmp_path: Path) -> None:
     save_config(TINY, tmp_path / "mine.yaml")
     (mine,) = find_networks(str(tmp_path / "mine.yaml"), "best")
     assert (mine.name, mine.config, mine.any_classes) == ("mine", TINY, False)
-    with pytest.raises(ValueError, match="`network` must be a run folder, a config file or t0"):
+    with pytest.raises(
+        ValueError, match="`network` must be a run folder, a config or checkpoint file, or t"
+    ):
         find_networks("t9", "best")

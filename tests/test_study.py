@@ -42,7 +42,7 @@ OUTCOMES: list[Outcome[NetworkScores]] = [
     Outcome(3, scores(80.0, 2.9, 3.1)),
 ]
 MEASURED = Latency(
-    median_ms=1 / 7, low_ms=0.1, high_ms=0.2, source="measured", device="cpu",
+    median_ms=1 / 7, low_ms=0.1, high_ms=0.2, source="measured", device="arm",
     backend=Backend("onnxruntime", threads=2), unstable=True, samples_ms=((0.1, 0.15), (0.2,)),
     context=Context(clock="cpu_ms", pinned=True, cores="0,1"),
 )  # fmt: skip
@@ -135,7 +135,7 @@ import sys
 from pathlib import Path
 from nas.study.store import Study
 from search_spaces.fasternet import SPACES
-study = Study(Path(sys.argv[1]), SPACES["fasternet-32"], 3.0)
+study = Study(Path(sys.argv[1]), SPACES["fasternet-32"], {"arm": 3.0})
 print("held", flush=True)
 sys.stdin.read()
 """

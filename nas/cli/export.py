@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def add_export_options(parser: argparse.ArgumentParser) -> None:
     """Add what `fasternas export` takes."""
     add, names = parser.add_argument, ", ".join(formats())
-    add("network", metavar="NETWORK", help="a checkpoint or config file, t0 to l")
+    add("network", metavar="NETWORK", help="a checkpoint or config file, t0 to l (t0@192)")
     add("--to", type=words, default=("onnx",), metavar="F[,F]", help=f"{names} (onnx)")
     text = "the weights of a config, under timm's names (random)"
     add("--weights", type=word, metavar="FILE", help=text)
@@ -39,6 +39,8 @@ def run_export(arguments: argparse.Namespace) -> int:
     """Export, print a table, and say what was refused; then the exit code is 2."""
     lines = find_formats(arguments.to)
     from nas.finetune.export import export_each, find_weights, real_images
+    from nas.finetune.folder import name_of_file
+    from nas.networks import Typed
     from predictors.backends.model import checkpoint_model
     from predictors.training.evaluate import RandomImages
 
@@ -47,7 +49,7 @@ def run_export(arguments: argparse.Namespace) -> int:
     if arguments.data is not None:
         real = real_images(arguments.data, checkpoint, trained=trained, count=arguments.images)
     model = checkpoint_model(
-        _name(Path(arguments.network)),
+        name_of_file(Path(Typed.parse(arguments.network).name)),
         checkpoint,
         features=arguments.features,
         batch=arguments.batch,
@@ -67,14 +69,6 @@ def run_export(arguments: argparse.Namespace) -> int:
         if export.refusal:
             print(f"fasternas: refused: {export.runtime.format}: {export.refusal}", file=sys.stderr)
     return 2 if any(export.refusal for export in exports) else 0
-
-
-def _name(path: Path) -> str:
-    """That of the file; of a trained network's weights that of its folder."""
-    from nas.finetune.folder import WEIGHTS
-
-    folder = path.absolute().parent.name
-    return folder if path.name == WEIGHTS and folder else path.stem
 
 
 def _foreign(weights: str | None, checkpoint: "Checkpoint") -> list[str]:

@@ -1,7 +1,6 @@
 """The command line: a table of commands; parsing, dispatch, and errors as one line."""
 
 import argparse
-import errno
 import os
 import signal
 import sys
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from nas.cli.arguments import add_flag, describe, with_negative_values
 from nas.study.remote import local_copies
-from search_spaces.io import one_line
+from search_spaces.io import error_line
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -86,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         if isinstance(error, OSError):
             _let_go_of_output()
-        print(f"fasternas: error: {_error_line(error)}", file=sys.stderr)
+        print(f"fasternas: error: {error_line(error)}", file=sys.stderr)
         return 2
 
 
@@ -130,12 +129,5 @@ def _let_go_of_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def _error_line(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        where = f": {error.filename}" if error.filename else ""
-        full = error.filename and error.errno == errno.ENOSPC
-        advice = " Free some space; what was begun goes on with --resume." if full else ""
-        return f"{error.strerror}{where}.{advice}"
-    if isinstance(error, MemoryError):
-        return "there is not enough memory. Use fewer threads or smaller networks."
-    return one_line(error)
+if __name__ == "__main__":
+    sys.exit(main())

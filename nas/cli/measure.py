@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,12 +16,20 @@ from nas.bench import (
     check_timed,
     default_folder,
     in_order,
+    time_beside,
     write_bench,
 )
 from nas.cli.arguments import add_action, add_json, word
 from nas.cli.progress import print_table
 from nas.cli.specs import add_device, add_timing, open_asked
-from nas.networks import Row, Subject, find_network, model_subjects, operator_subjects
+from nas.networks import (
+    Row,
+    Subject,
+    find_each,
+    find_network,
+    model_subjects,
+    operator_subjects,
+)
 from nas.quantities import format_count, format_ms
 from nas.report.tables import backends_differ, reading_of
 from predictors.backends.model import Model, batched
@@ -34,7 +42,7 @@ Timed = tuple[Model, Latency]
 
 def add_measure_options(parser: argparse.ArgumentParser) -> None:
     """Add what `fasternas measure` takes."""
-    text = "a config or ONNX file, t0 to l, a timm model, NAME@PX"
+    text = "a config, checkpoint or ONNX file, t0 to l, a timm model; NAME@PX, NAME@WxH"
     parser.add_argument("networks", metavar="NETWORK", nargs="+", help=text)
     add_device(parser)
     add_timing(parser)
@@ -43,15 +51,56 @@ def add_measure_options(parser: argparse.ArgumentParser) -> None:
 
 def run_measure(arguments: argparse.Namespace) -> int:
     """Time the networks, print a table, and compare the first with the others."""
-    models = [batched(find_network(name), arguments.batch) for name in arguments.networks]
-    device = open_asked(arguments, models)
-    measured = device.measure_each(models, repeats=arguments.repeats)
-    timed = list(zip(models, _watched(measured, device, len(models)), strict=True))
+    subjects, wrong = find_each(arguments.networks, _typed(arguments.batch))
+    device = open_asked(arguments, [subject.model for subject in subjects])
+    rows = _watched(
+        _rows(subjects, device, arguments.repeats, alone=not wrong), device, len(subjects)
+    )
+    timed = []
+    for row in rows:
+        if row.latency is None:
+            wrong[row.subject.label] = f"{row.failed}."
+        else:
+            timed.append((row.subject.model, row.latency))
     for remark in device.remarks:
         print(remark, file=sys.stderr)
-    if arguments.json:
+    if timed:
+        _print(timed, device, as_json=arguments.json)
+    return say_wrong(wrong)
+
+
+def say_wrong(wrong: Mapping[str, str]) -> int:
+    """Say what is wrong with some of several networks, each as it was typed; return the code."""
+    for name, line in wrong.items():
+        said = line if name in line else f"{name}: {line}"
+        print(f"fasternas: error: {said}", file=sys.stderr)
+    return 2 if wrong else 0
+
+
+def _typed(batch: int) -> Callable[[str], Subject]:
+    """Return what finds a network as a subject with the label that was typed."""
+
+    def find(name: str) -> Subject:
+        return Subject(model=batched(find_network(name), batch), kind="", label=name)
+
+    return find
+
+
+def _rows(
+    subjects: Sequence[Subject], device: Device, repeats: int, *, alone: bool
+) -> Iterator[Row]:
+    """Time them side by side; what is wrong with the only one is an error."""
+    if len(subjects) > 1 or not alone:
+        yield from time_beside(subjects, device, repeats)
+        return
+    for latency in device.measure_each([subjects[0].model], repeats=repeats):
+        yield Row(subject=subjects[0], latency=latency)
+
+
+def _print(timed: Sequence[Timed], device: Device, *, as_json: bool) -> None:
+    if as_json:
         print(json.dumps([_record(model, m, timed[0]) for model, m in timed], indent=2))
-        return 0
+        return
     tell = backends_differ([(reading_of(m),) for _, m in timed])
     backend, numbers = ["in"] * tell, ["MACs", "GFLOPS", "params"]
     header = ["network", "latency ms", "interval", "images/s", "source", *backend, *numbers]
@@ -64,7 +113,6 @@ def run_measure(arguments: argparse.Namespace) -> int:
         print(remark, file=sys.stderr)
     if device.source == "predicted":
         print(HOW_TO_ATTACH, file=sys.stderr)
-    return 0
 
 
 def ran_on_of(measurements: Sequence[Latency]) -> list[str]:
@@ -131,14 +179,14 @@ def _record(model: Model, m: Latency, first: Timed) -> dict[str, object]:
     return record
 
 
-def _watched(measured: Iterator[Latency], device: Device, total: int) -> Iterator[Latency]:
+def _watched(rows: Iterator[Row], device: Device, total: int) -> Iterator[Row]:
     """Say on a terminal how far the timing is; what comes next has a line of its own."""
     begun = False
     try:
-        for done, measurement in enumerate(measured, start=1):
+        for done, row in enumerate(rows, start=1):
             if begun := sys.stderr.isatty():
                 print(f"\rtiming on {device.name}: {done} of {total}", end="", file=sys.stderr)
-            yield measurement
+            yield row
     finally:
         if begun:
             print(file=sys.stderr)
@@ -165,7 +213,7 @@ def run_bench(arguments: argparse.Namespace) -> int:
     topic: Topic = arguments.topic
     device = open_asked(arguments, [FASTERNET["t0"]])
     check_timed(device)
-    subjects = _subjects(arguments)
+    subjects, wrong = _subjects(arguments)
     folder = _folder(arguments)
     coming = bench(subjects, device, folder, repeats=arguments.repeats)
     heading = f"{len(subjects)} networks, {GROUP} at a time, on {device.description}; {folder}"
@@ -180,16 +228,17 @@ def run_bench(arguments: argparse.Namespace) -> int:
     write_bench(folder, topic, rows, machine_facts({device.name: device}))
     if arguments.json:
         print(json.dumps([row.as_json() for row in rows], indent=2))
-        return 0
+        return say_wrong(wrong)
     print_table(*bench_table(topic, rows))
     print(f"{folder}/{topic}.png, .csv and .json hold the results.", file=sys.stderr)
-    return 0
+    return say_wrong(wrong)
 
 
-def _subjects(arguments: argparse.Namespace) -> Sequence[Subject]:
+def _subjects(arguments: argparse.Namespace) -> tuple[list[Subject], dict[str, str]]:
     operators = arguments.topic == "operators"
-    found = operator_subjects() if operators else model_subjects(arguments.networks)
-    return [replace(subject, model=batched(subject.model, arguments.batch)) for subject in found]
+    found, wrong = (operator_subjects(), {}) if operators else model_subjects(arguments.networks)
+    batch = arguments.batch
+    return [replace(subject, model=batched(subject.model, batch)) for subject in found], wrong
 
 
 def _folder(arguments: argparse.Namespace) -> Path:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, count, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from nas.cli.arguments import (
     add_json,
@@ -299,6 +299,11 @@ def _workers(arguments: argparse.Namespace, options: SearchOptions) -> "WorkerRe
 
 def _accuracy(arguments: argparse.Namespace, folder: Path) -> AccuracyOption:
     """As asked; without data a score, with data trained; `auto` is what a run to go on with has."""
+    known = (None, *get_args(AccuracyOption), "auto")
+    if arguments.accuracy not in known:
+        raise ValueError(
+            f"`accuracy` must be one of {', '.join(known[1:])}, but got {arguments.accuracy!r}."
+        )
     if arguments.accuracy == "auto" and arguments.resume:
         return _kept(folder).accuracy
     asked: AccuracyOption | None = None if arguments.accuracy == "auto" else arguments.accuracy

@@ -103,6 +103,11 @@ def spec_of(
     name, threads = arguments.device, arguments.threads
     runtimes: Sequence[str] = arguments.runtime or ()
     precisions: Sequence[str] = arguments.precision or ()
+    if len(runtimes) > 1 and "auto" in runtimes:
+        raise ValueError(
+            f"`runtime` must be auto alone, or of {', '.join(runtime_names())}, but got "
+            f"{','.join(runtimes)}. Leave out auto, or the others."
+        )
     if len(runtimes) > 1 or len(precisions) > 1:
         known = backend_of(name, threads=threads)
         pairs = (runtimes or [known.runtime], precisions or [known.precision])

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def add_train_options(parser: argparse.ArgumentParser) -> None:
     """Add what `fasternas train` takes."""
     add = parser.add_argument
-    text = "a run folder, a config file, or t0 to l (t0@192)"
+    text = "a run folder, a config or checkpoint file, or t0 to l (t0@192)"
     add("networks", metavar="NETWORK", nargs="+", help=text)
     text = "to train on: a folder, an .npz, digits (the run's)"
     add("--data", type=word, metavar="DATA", help=text)

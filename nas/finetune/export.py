@@ -10,13 +10,14 @@ from pathlib import Path
 
 import torch
 
+from nas.networks import Kind, Typed, kind_of_file
 from predictors.backends.agreement import Agreement, Batches, check
 from predictors.backends.model import Model
 from predictors.backends.table import Runtime
 from predictors.data.datasets import ImageData, load_data
 from predictors.training.evaluate import RealImages
 from search_spaces.checkpoint import Checkpoint, is_checkpoint, read_checkpoint, weights_of
-from search_spaces.fasternet import FASTERNET, FasterNetConfig
+from search_spaces.fasternet import FASTERNET
 from search_spaces.formats import load_config
 from search_spaces.io import make_folders, one_line, remove_empty, short_repr
 from search_spaces.network import build
@@ -55,11 +56,16 @@ def find_weights(name: str, *, weights: str | None = None) -> tuple[Checkpoint, 
     Otherwise they are random, the same every time. Of a file that does not say how its images
     are normalised and cropped, it is as timm says of its own FasterNets.
     """
-    if Path(name).suffix == ".safetensors":
-        if weights is not None:
+    typed = Typed.parse(name)
+    config = typed.named_size
+    if config is None:
+        kind = _kind(typed)
+        if kind == "checkpoint" and weights is not None:
             raise ValueError(f"`weights` must be left out for {name}, which has its own.")
-        return read_checkpoint(name), True
-    config = FASTERNET[name] if name in FASTERNET else _read_config(name)
+        if kind == "checkpoint":
+            found = read_checkpoint(typed.name)
+            return replace(found, config=typed.resized(found.config)), True
+        config = typed.resized(load_config(typed.name))
     if weights is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -121,14 +127,11 @@ def _put_in_place(room: Path, main: Path, folder: Path) -> tuple[Path, ...]:
     return tuple(places)
 
 
-def _read_config(name: str) -> FasterNetConfig:
-    if not Path(name).is_file():
-        of_run = ", a folder. Of a run name configs/NAME.yaml or trained/NAME/weights.safetensors"
-        raise ValueError(
-            f"`network` must be one of {', '.join(FASTERNET)}, or a config or checkpoint file that "
-            f"exists, but got {name!r}{of_run if Path(name).is_dir() else ''}."
-        )
-    return load_config(name)
+def _kind(typed: Typed) -> Kind:
+    what = f"one of {', '.join(FASTERNET)}, or a config or checkpoint file that exists"
+    if not Path(typed.name).exists():
+        raise ValueError(f"`network` must be {what}, but got {typed.text!r}.")
+    return kind_of_file(typed, kinds=("config", "checkpoint"), what=what)
 
 
 def _refuse_other_classes(data: ImageData, checkpoint: Checkpoint) -> None:

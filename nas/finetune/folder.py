@@ -39,6 +39,12 @@ def has_training(folder: Path) -> bool:
     return any((folder / name).exists() for name in (LAST, BEFORE, RECIPE))
 
 
+def name_of_file(path: Path) -> str:
+    """Return what a network in a file is called: as the file, or, if it was trained, its folder."""
+    folder = path.absolute().parent.name
+    return folder if path.name == WEIGHTS and folder else path.stem
+
+
 def begin_folder(folder: Path, config: FasterNetConfig, recipe: Recipe) -> None:
     """Make the folder and write what is trained and how."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -353,7 +353,7 @@ class TrainingRequest:
             recipe=recipe_with(recipe, settings),
             data=located(name),
             folder=folder,
-            init=self._init(folder),
+            init=self._init(folder, network),
             run=network.run and network.run.absolute(),
             minutes=self.minutes,
         )
@@ -373,11 +373,11 @@ class TrainingRequest:
             )
         return str(name)
 
-    def _init(self, folder: Path) -> str:
-        """As asked; a training that is gone on with began from something."""
+    def _init(self, folder: Path, network: Picked) -> str:
+        """As asked; a training that is gone on with began from something, as a checkpoint does."""
         if self.init is None:
             kept = in_folder(folder).newest() if self.resume else None
-            return str(kept.content["identity"]["start"]) if kept else SCRATCH
+            return str(kept.content["identity"]["start"]) if kept else network.init or SCRATCH
         return self.init if self.init in (SCRATCH, SUPERNET) else located(self.init)
 
 

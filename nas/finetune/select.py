@@ -9,6 +9,8 @@ from pathlib import Path
 
 from nas.candidates import Candidate, non_dominated_sort
 from nas.devices import Devices
+from nas.finetune.folder import name_of_file
+from nas.networks import Typed, config_of_file, kind_of_file
 from nas.run_folder import facts_of, read_only_run
 from nas.study.options import SearchOptions
 from nas.study.store import RUN, read_run
@@ -20,6 +22,7 @@ from search_spaces.formats import load_config
 from search_spaces.io import short_repr
 
 FRONT = "pareto.csv"
+NETWORKS = f"a run folder, a config or checkpoint file, or {', '.join(FASTERNET)}"
 NOWHERE = "none"
 
 
@@ -36,7 +39,8 @@ class Picked:
     run: Path | None = None
     runner_up: bool = False
     predicted: bool = False
-    any_classes: bool = False  # a published size says nothing of the data
+    any_classes: bool = False  # a published size says nothing of the data, nor does a checkpoint
+    init: str = ""  # the checkpoint that was named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,21 +58,22 @@ class FrontPoint:
 
 
 def find_networks(name: str, pick: str) -> list[Picked]:
-    """Return the networks that a word names: a run folder, a config file, or T0 to L (t0@192)."""
-    base, at, pixels = name.partition("@")
-    path = Path(name)
+    """Return the networks that a word names: of a run folder, a file, or T0 to L (t0@192)."""
+    typed = Typed.parse(name)
+    path = Path(typed.name)
     count_of(pick)
-    if base in FASTERNET and (pixels.isdecimal() or not at):
-        sized = replace(FASTERNET[base], resolution=int(pixels)) if at else FASTERNET[base]
-        return [Picked(name=name, config=sized, any_classes=True)]
-    if path.is_dir():
+    if (sized := typed.named_size) is not None:
+        return [Picked(name=Path(typed.text).stem, config=sized, any_classes=True)]
+    if path.is_dir() and typed.size is None:
         return from_run(path, pick)
-    if not path.is_file():
-        raise ValueError(
-            f"`network` must be a run folder, a config file or {', '.join(FASTERNET)},"
-            f" but {name!r} is none. Check the path."
-        )
-    return [Picked(name=path.stem, config=load_config(path))]
+    if not path.exists():
+        raise ValueError(f"`network` must be {NETWORKS}, but {name!r} is none. Check the path.")
+    kind = kind_of_file(typed, kinds=("config", "checkpoint"), what=NETWORKS)
+    config = typed.resized(config_of_file(path, kind))
+    if kind == "config":
+        return [Picked(name=path.stem, config=config)]
+    init = str(path.absolute())
+    return [Picked(name=name_of_file(path), config=config, any_classes=True, init=init)]
 
 
 def from_run(run: Path, pick: str) -> list[Picked]:

@@ -8,6 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+import msgspec
+
 from nas.search.pareto import promoted
 from nas.search.trial import NetworkScores, Objectives, Pool
 from predictors.backends.table import find_runtime
@@ -67,7 +69,7 @@ def read_records(
         try:
             fields: Entry = {name: _tuples(v) for name, v in entry.pop("config").items()}
             found.append((FasterNetConfig(**fields), parse(entry)))
-        except (KeyError, TypeError, AttributeError, ValueError):
+        except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError):
             raise ValueError(
                 f"Line {number} of {path} must hold a config and {what}. Restore the file, or "
                 "delete that line to lose that entry only."
@@ -174,7 +176,10 @@ def read_trainings(folder: Path, *, growing: bool = False) -> Trainings:
     """Return the trainings that were recorded."""
     found: Trainings = {}
     records = read_records(
-        folder / TRAININGS, lambda entry: Trained(**entry), what="a training", growing=growing
+        folder / TRAININGS,
+        lambda entry: msgspec.convert(entry, Trained),
+        what="a training",
+        growing=growing,
     )
     for config, training in records:
         found.setdefault(config, {})[training.epochs] = training
@@ -275,8 +280,12 @@ def read_files(folder: Path, *, growing: bool = False) -> FileAccuracies:
     return found
 
 
+_Kind = tuple[str, str]  # runtime and precision
+
+
 def _record(entry: Entry) -> tuple[Backend, FileAccuracy]:
-    return Backend(entry.pop("runtime"), entry.pop("precision")), FileAccuracy(**entry)
+    backend = msgspec.convert([entry.pop("runtime"), entry.pop("precision")], _Kind)
+    return Backend(*backend), msgspec.convert(entry, FileAccuracy)
 
 
 def _rounding(latencies: Latencies) -> list[Backend]:

@@ -9,11 +9,12 @@ files.jsonl         what the accuracy of networks loses in files that are not in
 
 import json
 import logging
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Collection, Generator, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
+import msgspec
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend, JournalRedisBackend
@@ -33,7 +34,14 @@ from predictors.backends.model import config_identity
 from predictors.devices.cache_entry import CacheEntry, in_utc
 from predictors.measurement import Backend, Latencies
 from search_spaces.fasternet import FasterNetConfig
-from search_spaces.io import atomic_write, lock_descriptor, locked, named_reason
+from search_spaces.io import (
+    atomic_write,
+    lock_descriptor,
+    locked,
+    named_reason,
+    one_line,
+    short_repr,
+)
 from search_spaces.space import AnySpace, Genes, Space
 
 
@@ -85,6 +93,8 @@ def from_optuna(trial: optuna.trial.FrozenTrial) -> tuple[Genes, Outcome[Network
             accuracy=float(trial.values[0]), latencies=Latencies.from_json(latencies)
         )
     number, error = trial.user_attrs["number"], trial.user_attrs.get("error")
+    if type(number) is not int or not isinstance(error, str | None):
+        raise ValueError(f"number {short_repr(number)} and error {short_repr(error)}")
     return tuple(trial.user_attrs["genes"]), Outcome(number, scores, error)
 
 
@@ -118,7 +128,7 @@ class Study:
             kept = journal.read(folder / TRIALS, growing=growing)
             self._study = _opened(folder / TRIALS, growing) if kept or not reading else None
             self._known = {outcome.number: (genes, outcome) for genes, outcome in self._outcomes()}
-            self.measurements = read_measurements(folder, growing=growing)
+            self.measurements = read_measurements(folder, devices=budgets_ms, growing=growing)
             self.trainings = read_trainings(folder, growing=growing)
             self.files = read_files(folder, growing=growing)
         except BaseException:
@@ -174,7 +184,7 @@ class Study:
             for genes, _ in found:
                 self._space.decode(genes)
             return found
-        except (KeyError, TypeError, ValueError) as error:
+        except Exception as error:  # Optuna takes whatever a journal says
             raise _unreadable(self.folder / TRIALS, error) from None
 
 
@@ -205,7 +215,7 @@ def _opened(path: Path, growing: bool) -> optuna.Study:  # noqa: FBT001
         storage = optuna.storages.JournalStorage(_WholeLines(path, growing))
         if storage.get_all_studies():
             return optuna.load_study(storage=storage, study_name=_NAME)
-    except (KeyError, TypeError, ValueError, AssertionError) as error:
+    except Exception as error:  # Optuna takes whatever a journal says
         raise _unreadable(path, error) from None
     return optuna.create_study(
         storage=storage, study_name=_NAME, directions=["maximize", "minimize"]
@@ -215,7 +225,7 @@ def _opened(path: Path, growing: bool) -> optuna.Study:  # noqa: FBT001
 def _unreadable(path: Path, error: Exception) -> ValueError:
     return ValueError(
         f"{path} must be the journal of a fasternas study, but it has an entry that is none "
-        f"({type(error).__name__}: {error}). Restore the file."
+        f"({named_reason(error)}). Restore the file."
     )
 
 
@@ -232,22 +242,54 @@ def read_run(folder: Path) -> journal.Entry:
         raise ValueError(
             f"`run` must be a folder that `fasternas search` wrote, but {folder} has no {RUN}."
         ) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         run = None
     if not isinstance(run, dict) or not isinstance(run.get("options"), dict):
         raise ValueError(f"{folder / RUN} must be a JSON object with `options`. Restore the file.")
+    try:
+        msgspec.convert(run, _RunRecord)
+    except msgspec.ValidationError as error:
+        raise ValueError(
+            f"{folder / RUN} must be as a search wrote it, but: {one_line(error)}. Restore "
+            "the file."
+        ) from None
     return run
 
 
-def read_measurements(folder: Path, *, growing: bool = False) -> dict[FasterNetConfig, Latencies]:
-    """Return the latencies that were timed."""
-    records = journal.read_records(
-        folder / MEASUREMENTS,
-        lambda entry: Latencies.from_json(entry["latencies"]),
-        what="latencies",
-        growing=growing,
-    )
-    return dict(records)
+class _DeviceFacts(msgspec.Struct):
+    description: str
+    source: str
+
+
+class _Machine(msgspec.Struct):
+    """Of a run's record what is read again of the machine."""
+
+    devices: dict[str, _DeviceFacts] = {}
+    versions: dict[str, str] = {}
+
+
+class _RunRecord(msgspec.Struct):
+    """What a run's record must be, apart from its options."""
+
+    machine: _Machine = msgspec.field(default_factory=_Machine)
+    remarks: list[str] = []
+    merged_from: list[journal.Entry] = []
+
+
+def read_measurements(
+    folder: Path, *, devices: Collection[str] = (), growing: bool = False
+) -> dict[FasterNetConfig, Latencies]:
+    """Return the latencies that were timed, on these devices at least."""
+
+    def parse(entry: journal.Entry) -> Latencies:
+        found = Latencies.from_json(entry["latencies"])
+        for name in devices:
+            found.by_device[name]  # or it is an entry of another study
+        return found
+
+    what = f"latencies on {', '.join(devices)}" if devices else "latencies"
+    path = folder / MEASUREMENTS
+    return dict(journal.read_records(path, parse, what=what, growing=growing))
 
 
 def hold(folder: Path, *, reading: bool = False) -> IO[bytes]:

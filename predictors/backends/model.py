@@ -1,22 +1,21 @@
 """What is deployed and timed: a network, wherever it comes from."""
 
-import hashlib
 import json
 import math
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from predictors.cost import cost
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
-from search_spaces.io import reason
+from search_spaces.io import listed, reason
 from search_spaces.layers import Layer
 
 if TYPE_CHECKING:
-    import onnx
     from torch import Tensor, nn
 
     from search_spaces.checkpoint import Checkpoint
@@ -43,6 +42,7 @@ class Model:
     shape: tuple[int, ...]
     build: Callable[[], "nn.Module"] | None = None
     file: Path | None = None
+    file_size: tuple[int, int] | None = None  # height and width, where the file leaves them open
     macs: int | None = None
     params: int | None = None
     layers: Sequence[Layer] = ()
@@ -197,11 +197,29 @@ def as_model(network: FasterNetConfig | Model) -> Model:
     return config_model(network) if isinstance(network, FasterNetConfig) else network
 
 
-Shapes = dict[str, list[int]]
-# What multiplies too, but is not counted.
-UNCOUNTED = re.compile(
-    "(MultiHead)?Attention|Einsum|FusedConv|(Conv|MatMul)Integer|QLinear(Conv|MatMul)"
+NETWORKS = (
+    f"a config, checkpoint or ONNX file, one of {', '.join(FASTERNET)}, or a model of timm, "
+    "followed by @PX or @WIDTHxHEIGHT for another image size"
 )
+
+
+def image_size(text: str) -> tuple[int, int] | None:
+    """Return height and width of PX or WIDTHxHEIGHT; None where it is neither."""
+    match = re.fullmatch(r"0*([1-9][0-9]{0,4})(?:[xX]0*([1-9][0-9]{0,4}))?", text, re.ASCII)
+    if match is None:
+        return None
+    width, height = match[1], match[2] or match[1]
+    return int(height), int(width)
+
+
+def timm_name(name: str) -> str:
+    """Return a model's name in timm, as its pages or its papers write it; else what was given."""
+    from search_spaces.timm_models import import_timm
+
+    is_model = import_timm().is_model
+    plain = re.sub("^(https?://)?((www[.])?huggingface[.]co/|hf[-_]hub:)?(timm/)?", "", name)
+    spelled = (plain, plain.lower(), re.sub("[- ]", "_", plain.lower()))
+    return next((one for one in spelled if is_model(one)), name)
 
 
 def timm_model(name: str) -> Model:
@@ -213,24 +231,48 @@ def timm_model(name: str) -> Model:
     from search_spaces.timm_models import import_timm
 
     timm = import_timm()
-    base, _, size = name.partition("@")
-    if not timm.is_model(base) or not ((size.isdigit() and int(size)) or size == ""):
+    base, _, typed = name.partition("@")
+    size = image_size(typed)
+    if not timm.is_model(base) or (typed and size is None):
         raise ValueError(
-            f"`network` must be a config or ONNX file, one of {', '.join(FASTERNET)}, or a model "
-            f"of timm (NAME, or NAME@PX for another image size), but got {name!r}, which is none."
+            f"`network` must be {NETWORKS}, but got {name!r}, which is none.{_meant(base)}"
         )
-    pretrained = timm.get_pretrained_cfg(base)
+    pretrained = _pretrained(base)
     channels, *own = pretrained.input_size if pretrained else (3, 224, 224)
-    shape = (channels, int(size), int(size)) if size else (channels, *own)
+    shape = (channels, *(size or own))
 
     def build() -> Any:
         fixed = size and pretrained and pretrained.fixed_input_size
-        options = {"img_size": int(size)} if fixed else {}
+        options = {"img_size": size} if fixed else {}
         network = timm.create_model(base, pretrained=False, exportable=True, **options)
         return timm.utils.reparameterize_model(network.eval())
 
     given = identity("timm", {"name": name, "version": timm.__version__})
     return _counted(Model(name=name, identity=given, shape=shape, build=build, batch="fixed"))
+
+
+def _pretrained(base: str) -> Any:
+    """What timm says of a model's weights, and so of its images."""
+    from search_spaces.timm_models import import_timm
+
+    timm = import_timm()
+    try:
+        return timm.get_pretrained_cfg(base)
+    except RuntimeError:
+        name, _, tag = base.partition(".")
+        tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{name}.*")]
+        raise ValueError(
+            f"`network` must have a tag of timm's ({listed(tags)}) or none, but {base} has {tag!r}."
+        ) from None
+
+
+def _meant(name: str) -> str:
+    """Say which models of timm have almost this name."""
+    from search_spaces.timm_models import import_timm
+
+    spelled = re.sub("[- ]", "_", name.lower())[:99]
+    near = get_close_matches(spelled, import_timm().list_models(), n=3, cutoff=0.7)
+    return f" Is it {' or '.join(near)}?" if near else " `timm.list_models()` has the last."
 
 
 def _counted(model: Model) -> Model:
@@ -244,7 +286,7 @@ def _counted(model: Model) -> Model:
         analysis = FlopCountAnalysis(folded(network, image), image)
     except Exception as error:  # its authors' asserts and divisions by zero among them
         raise ValueError(
-            f"`network` must take images of {model.shape[-1]} pixels, but "
+            f"`network` must take images of {'x'.join(map(str, model.shape[:0:-1]))} pixels, but "
             f"{model.name} does not: {reason(error)}."
         ) from None
     for warn in (analysis.unsupported_ops_warnings, analysis.uncalled_modules_warnings):
@@ -258,90 +300,3 @@ def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
     """Queries times keys, then weights times values."""
     query, key, value = (item.type().sizes() for item in inputs[:3])
     return int(math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1]))
-
-
-def onnx_model(path: Path) -> Model:
-    """Return the network of an ONNX file, which takes one float32 input at batch 1."""
-    import onnx
-
-    content = path.read_bytes()
-    try:
-        graph = onnx.shape_inference.infer_shapes(_with_external_data(content, path)).graph
-        batch, *shape = _input_shape(graph, path)
-    except (OSError, ValueError):
-        raise
-    except Exception as error:  # protobuf's and onnx's own classes
-        raise ValueError(
-            f"{path} must be an ONNX file, but cannot be read as one: {reason(error)}."
-        ) from None
-    return Model(
-        name=path.name,
-        identity=identity("onnx", {"sha256": hashlib.sha256(content).hexdigest()}),
-        shape=tuple(shape),
-        file=path,
-        macs=_macs(graph),
-        batch="fixed" if batch else "dynamic",
-        params=sum(math.prod(tensor.dims) for tensor in graph.initializer if len(tensor.dims)),
-    )
-
-
-def deployed_bytes(path: Path) -> bytes:
-    """Return the file's content, weights that lie beside it taken in."""
-    import onnx
-
-    content = path.read_bytes()
-    model = onnx.load_model_from_string(content)
-    outside = any(tensor.external_data for tensor in model.graph.initializer)
-    return bytes(_with_external_data(content, path).SerializeToString()) if outside else content
-
-
-def _with_external_data(content: bytes, path: Path) -> "onnx.ModelProto":
-    import onnx
-
-    model = onnx.load_model_from_string(content)
-    onnx.load_external_data_for_model(model, str(path.parent))
-    return model
-
-
-def _input_shape(graph: "onnx.GraphProto", path: Path) -> tuple[int, ...]:
-    """The shape of the input; a dynamic batch is 0."""
-    weights = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in weights]
-    if len(inputs) != 1 or inputs[0].type.tensor_type.elem_type != 1:
-        names = ", ".join(value.name for value in inputs) or "none"
-        raise ValueError(f"{path} must take one float32 input, but takes {names}. Export it so.")
-    dims = inputs[0].type.tensor_type.shape.dim
-    if not dims or dims[0].dim_value > 1 or not all(dim.dim_value for dim in dims[1:]):
-        shape = [dim.dim_value or dim.dim_param for dim in dims]
-        raise ValueError(
-            f"{path} must take a batch of one or any, and otherwise a fixed shape, "
-            f"but takes {shape}. Export it so."
-        )
-    return tuple(dim.dim_value for dim in dims)
-
-
-def _macs(graph: "onnx.GraphProto") -> int | None:
-    """Multiply-accumulates of convolutions and matrix products at batch 1; None if unknown."""
-    shapes: Shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        batch, *dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim] or [0]
-        if all(dims):
-            shapes[value.name] = [batch or 1, *dims]
-    if any(UNCOUNTED.fullmatch(node.op_type) for node in graph.node):
-        return None
-    try:
-        return sum(_node_macs(node, shapes) for node in graph.node)
-    except (KeyError, IndexError):  # a shape that is not known
-        return None
-
-
-def _node_macs(node: "onnx.NodeProto", shapes: Shapes) -> int:
-    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
-        return 0
-    taken, weight, given = (shapes[name] for name in (*node.input[:2], node.output[0]))
-    if node.op_type == "Conv":
-        return math.prod(given) * math.prod(weight[1:])
-    if node.op_type == "ConvTranspose":
-        return math.prod(taken) * math.prod(weight[1:])
-    transposed = any(a.name == "transA" and a.i for a in node.attribute)
-    return math.prod(given) * taken[0 if transposed else -1]

@@ -20,7 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from predictors.backends.model import ONE_AT_A_TIME, Model, deployed_bytes
+from predictors.backends.model import ONE_AT_A_TIME, Model
+from predictors.backends.onnx_file import deployed_bytes
+from predictors.backends.onnxruntime import as_input
 
 OPSET = 20  # the first with a Gelu operator, the last of the exporter that takes 0.2 s a network
 
@@ -48,7 +50,7 @@ def onnx_bytes(model: Model) -> bytes:
             f"`batch` must be 1 for {model.file}, but got {model.batch_size}. "
             "Export the file with a dynamic batch."
         )
-    return deployed_bytes(model.file)
+    return deployed_bytes(model)
 
 
 def folded(network: nn.Module, image: Tensor) -> nn.Module:
@@ -152,7 +154,8 @@ def quantized(
     network = _with_own_initializers(given)
     taken = network.graph.input[0]
     batch = taken.type.tensor_type.shape.dim[0].dim_value or 1  # it may be fixed
-    reader = _Reader(taken.name, _random(batch, shape) if images is None else images)
+    dtype = str(onnx.helper.tensor_dtype_to_np_dtype(taken.type.tensor_type.elem_type))
+    reader = _Reader(taken.name, _random(batch, shape) if images is None else images, dtype)
     with tempfile.TemporaryDirectory(prefix="fasternas-") as folder, _silence():
         file = Path(folder) / "network.onnx"
         quantize_static(
@@ -171,8 +174,8 @@ def quantized(
 class _Reader:
     """Batches of images, as the calibration reads them: one a call, then None."""
 
-    def __init__(self, name: str, images: Iterable[Tensor]) -> None:
-        self._feeds = ({name: batch.numpy()} for batch in images)
+    def __init__(self, name: str, images: Iterable[Tensor], dtype: str) -> None:
+        self._feeds = ({name: as_input(batch.numpy(), dtype)} for batch in images)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         return next(self._feeds, None)

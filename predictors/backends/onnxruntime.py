@@ -33,9 +33,10 @@ def outputs_of(file: str | bytes) -> Run:
     import torch
 
     session = _session(file, provider("cpu"), threads=1)
-    name = session.get_inputs()[0].name
+    name, dtype = session.get_inputs()[0].name, _dtype(session)
     return lambda images: [
-        torch.as_tensor(output) for output in session.run(None, {name: images.numpy()})
+        torch.as_tensor(output)
+        for output in session.run(None, {name: as_input(images.numpy(), dtype)})
     ]
 
 
@@ -52,13 +53,27 @@ def load(start: Start) -> list[Callable[[], object]]:
 
     def inference(path: str, shape: list[int]) -> Callable[[], object]:
         session = _session(path, provider(start["processor"]), threads=start["threads"])
-        image = generator.standard_normal(shape, dtype=np.float32)
+        image = as_input(generator.standard_normal(shape, dtype=np.float32), _dtype(session))
         if start["processor"] == "cuda":
             return _on_gpu(session, image)
         feed = {session.get_inputs()[0].name: image}
         return lambda: session.run(None, feed)
 
     return list(map(inference, start["models"], start["shapes"]))
+
+
+def as_input(noise: Any, dtype: str) -> Any:
+    """Return random images in the type that a network takes: bytes are pixels, about grey."""
+    if dtype in ("uint8", "int8"):
+        lowest = 0 if dtype == "uint8" else -128
+        noise = (64 * noise + lowest + 128).clip(lowest, lowest + 255)
+    return noise.astype(dtype, copy=False)
+
+
+def _dtype(session: Any) -> str:
+    """The type that a network takes, as numpy calls it: of tensor(float) float32."""
+    kind: str = session.get_inputs()[0].type.removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32", "double": "float64"}.get(kind, kind)
 
 
 def provider(processor: str) -> tuple[str, dict[str, str]]:

@@ -39,7 +39,9 @@ def run(model: Model, file: Path, runtime: Runtime) -> Run:
     import torch
 
     compiled = _compiled(openvino.Core(), str(file), runtime.precision, threads=1)
-    return lambda images: [torch.tensor(output) for output in compiled([images.numpy()]).values()]
+    return lambda images: [
+        torch.tensor(output) for output in compiled([_as_input(images.numpy(), compiled)]).values()
+    ]
 
 
 def code(model: Model, file: Path, runtime: Runtime) -> str:
@@ -57,11 +59,20 @@ def load(start: Start) -> list[Callable[[], object]]:
     def inference(path: str, shape: list[int]) -> Callable[[], object]:
         compiled = _compiled(core, path, start["precision"], threads=start["threads"], shape=shape)
         request = compiled.create_infer_request()
-        image = generator.standard_normal(shape, dtype=np.float32)
+        image = _as_input(generator.standard_normal(shape, dtype=np.float32), compiled)
         request.set_input_tensor(openvino.Tensor(image))
         return lambda: request.infer()
 
     return list(map(inference, start["models"], start["shapes"]))
+
+
+def _as_input(noise: Any, compiled: Any) -> Any:
+    """Return random images in the type that a network takes: bytes are pixels, about grey."""
+    dtype = compiled.input(0).element_type.to_dtype()
+    if dtype.kind in "iu":
+        lowest = 0 if dtype.kind == "u" else -128
+        noise = (64 * noise + lowest + 128).clip(lowest, lowest + 255)
+    return noise.astype(dtype, copy=False)
 
 
 def _compiled(

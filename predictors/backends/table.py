@@ -165,7 +165,9 @@ def find_runtime(name: str, precision: str = "fp32") -> Runtime:
     offered: dict[str, Runtime] = {r.precision: r for r in runtimes() if r.name == name}
     if not offered:
         names = ", ".join(runtime_names())
-        raise ValueError(f"`runtime` must be one of {names}, but got {name!r}.")
+        raise ValueError(
+            f"`runtime` must be one of {names}, or auto at the command line, but got {name!r}."
+        )
     if precision not in offered:
         names = ", ".join(offered)
         raise ValueError(f"`precision` must be one of {names} in {name}, but got {precision!r}.")

@@ -247,7 +247,7 @@ def test_bad_input_is_one_line(
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["t9", "--data", "digits"], "`network` must be a run folder, a config file or t0"),
+        (["t9", "--data", "digits"], "`network` must be a run folder, a config or checkpoint"),
         (["t0"], "`data` must be given, but is not"),
         (["t0@32", "t0@32", "--data", "digits"], "`networks` must have names of their own, but"),
     ],

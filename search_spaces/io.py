@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unicodedata import category
 
 if TYPE_CHECKING:
     import yaml
@@ -20,7 +21,9 @@ def atomic_write(path: Path, content: bytes | str) -> Path:
     """Write beside the file and rename: a reader finds the old file or the whole new one."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+        if isinstance(content, str):  # a file name in it may be no UTF-8
+            content = content.encode("utf-8", "backslashreplace")
+        unfinished.write_bytes(content)
         unfinished.replace(path)
     except OSError as error:
         if error.strerror:  # the message names the file that was to be written
@@ -63,6 +66,16 @@ def listed(names: Sequence[str]) -> str:
     shown = [name if name.isprintable() and len(name) < 99 else short_repr(name) for name in names]
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{', '.join(shown[:3])}{more}"
+
+
+def shown(name: Path | str) -> str:
+    """Return a name as it can be written anywhere, in one line.
+
+    Bytes that are no UTF-8 and control characters are escaped. Any other character stays.
+    """
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    odd = (c for c in set(text) if category(c) in {"Cc", "Zl", "Zp"})
+    return text.translate({ord(c): c.encode("unicode_escape").decode() for c in odd})
 
 
 def one_line(error: BaseException | str) -> str:
@@ -138,8 +151,28 @@ def config_folder() -> Path:
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "fasternas"
 
 
+_LONGEST_NAME = 200  # bytes of a file's, of which a system takes 255 and an export adds some
+
+
+def check_out(folder: Path) -> None:
+    """Refuse a folder for results whose name runtimes would refuse, when all work is done."""
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"`out` must be a path in UTF-8, since runtimes take no other, but got {shown(folder)}."
+            " Name another folder."
+        ) from None
+    if len(folder.name.encode()) > _LONGEST_NAME:
+        raise ValueError(
+            f"`out` must have a name of at most {_LONGEST_NAME} bytes, but {folder.name[:20]}... "
+            f"has {len(folder.name.encode())}. Take a shorter one."
+        )
+
+
 def make_folders(folder: Path) -> list[Path]:
     """Make a folder and its parents; return those that were not there, the innermost first."""
+    check_out(folder)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     dangling = next((path for path in made if path.is_symlink()), None)
     if dangling is not None:

@@ -1,6 +1,5 @@
-"""Arrays of images: .npz files, IDX folders and scikit-learn's digits, good and bad."""
+"""Arrays of images: .npz files and scikit-learn's digits, good and bad."""
 
-import gzip
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ import pytest
 
 from predictors.data.datasets import load_data
 
-FASHION = Path("/usr/share/datasets/fashion-mnist")
 RNG = np.random.default_rng(0)
 
 
@@ -57,6 +55,42 @@ def test_splits_may_have_their_other_names(tmp_path: Path, name: str) -> None:
     data = load_data(_npz(tmp_path, **{f"x_{name}": _images(4), f"y_{name}": [0, 1, 1, 0]}))
     assert [len(data.train), len(data.validation)] == [20, 4]
     assert data.remarks == ()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train_images", "train_labels", "val_images", "val_labels"),  # MedMNIST
+        ("X_train", "Y_train", "X_valid", "Y_valid"),
+        ("train_x", "train_y", "dev_x", "dev_y"),
+        ("trainImages", "trainLabels", "validationImages", "validationLabels"),
+        ("train_data", "train_targets", "val_data", "val_targets"),
+        ("x-train", "y-train", "x-val", "y-val"),
+    ],
+)
+def test_arrays_may_have_the_names_of_other_sets(tmp_path: Path, names: tuple[str, ...]) -> None:
+    given = (_images(20), np.arange(20).reshape(20, 1) % 2, _images(4), np.arange(4) % 2)
+    arrays: dict[str, Any] = dict(zip(names, given, strict=True))
+    np.savez(tmp_path / "data.npz", **arrays)
+    data = load_data(str(tmp_path / "data.npz"))
+    assert np.array_equal(data.train.pixels(range(20)), given[0])
+    assert [len(data.train), len(data.validation)] == [20, 4]
+    assert data.remarks == ()
+
+
+def test_arrays_without_a_split_are_one(tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", images=_images(20), labels=np.arange(20) % 2)
+    assert len(load_data(str(tmp_path / "data.npz")).train) == 18
+    names = {"labels": np.array(["cat", "dog"]), "x_val": _images(4), "y_val": [0, 1, 1, 0]}
+    remarks = load_data(_npz(tmp_path, **names)).remarks  # beside splits it is something else
+    assert remarks == ("1 array is no split's by name and not used: ['labels'].",)
+
+
+def test_names_that_say_nothing_are_told(tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", _images(20), np.arange(20) % 2)
+    message = r"lacks x_train, y_train and has \['arr_0', 'arr_1'\]. Save them with numpy.savez"
+    with pytest.raises(ValueError, match=message):
+        load_data(str(tmp_path / "data.npz"))
 
 
 def test_arrays_that_are_not_used_are_named(tmp_path: Path) -> None:
@@ -183,97 +217,6 @@ def test_a_corrupt_npz_is_refused_in_one_line(
     spoil(Path(path))
     with pytest.raises(ValueError, match=f"^`data` must be {message}"):
         load_data(path)
-
-
-def _idx(path: Path, array: np.ndarray[Any, Any], *, compress: bool) -> None:
-    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, dtype=">u4").tobytes()
-    content = header + array.tobytes()
-    if compress:
-        path = path.with_name(f"{path.name}.gz")
-    path.write_bytes(gzip.compress(content) if compress else content)
-
-
-def _idx_folder(folder: Path, *, compress: bool = False) -> Path:
-    for stem, count in (("train", 20), ("t10k", 6)):
-        images, labels = _images(count, size=(8, 8)), (np.arange(count) % 2).astype(np.uint8)
-        _idx(folder / f"{stem}-images-idx3-ubyte", images, compress=compress)
-        _idx(folder / f"{stem}-labels-idx1-ubyte", labels, compress=compress)
-    return folder
-
-
-@pytest.mark.parametrize("compress", [False, True])
-def test_idx_folders_are_read_plain_and_compressed(tmp_path: Path, *, compress: bool) -> None:
-    data = load_data(str(_idx_folder(tmp_path, compress=compress)))
-    assert (data.classes, data.resolution, data.channels) == (("0", "1"), 8, 1)
-    assert data.test is not None
-    assert [len(data.train), len(data.validation), len(data.test)] == [18, 2, 6]
-    assert data.test.labels.tolist() == [0, 1, 0, 1, 0, 1]
-
-
-def test_idx_pixels_keep_their_place(tmp_path: Path) -> None:
-    _idx_folder(tmp_path)
-    images = _images(20, size=(5, 7))
-    _idx(tmp_path / "train-images-idx3-ubyte", images, compress=False)
-    _idx(tmp_path / "t10k-images-idx3-ubyte", images[:6], compress=False)
-    data = load_data(str(tmp_path))
-    assert data.test is not None
-    assert np.array_equal(data.test.pixels(range(6))[..., 0], images[:6, :, 1:6])
-
-
-def test_fashion_mnist_of_debian_is_read() -> None:
-    if not FASHION.is_dir():
-        pytest.skip("Debian's dataset-fashion-mnist is not installed here.")
-    data = load_data(str(FASHION))
-    assert data.test is not None
-    assert [len(data.train), len(data.validation), len(data.test)] == [54_000, 6_000, 10_000]
-    assert (data.resolution, data.channels, len(data.classes)) == (28, 1, 10)
-    assert data.mean == pytest.approx((0.2860,), abs=0.002)  # as is published
-    assert data.std == pytest.approx((0.3530,), abs=0.002)
-    assert np.bincount(data.validation.labels).tolist() == [600] * 10
-
-
-def _other_magic(folder: Path) -> None:
-    (folder / "train-images-idx3-ubyte").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 0]))
-
-
-def _too_short(folder: Path) -> None:
-    _truncated(folder / "train-images-idx3-ubyte")
-
-
-def _no_labels(folder: Path) -> None:
-    (folder / "train-labels-idx1-ubyte").unlink()
-
-
-def _no_test_labels(folder: Path) -> None:
-    (folder / "t10k-labels-idx1-ubyte").unlink()
-
-
-def _short_gz(folder: Path) -> None:
-    compressed = folder / "train-images-idx3-ubyte.gz"
-    compressed.write_bytes(gzip.compress(_images(20).tobytes())[:-50])
-
-
-def _no_gz(folder: Path) -> None:
-    (folder / "train-images-idx3-ubyte.gz").write_bytes(b"no gzip")
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (_other_magic, "begins with 00000801 and not with 00000803. Get the file again"),
-        (_too_short, "has 1,180 bytes where 20 x 8 x 8 were announced. Get the file again"),
-        (_no_labels, "lacks train-labels-idx1-ubyte. Add that file, or its .gz"),
-        (_no_test_labels, "lacks t10k-labels-idx1-ubyte. Add that file"),
-        (_short_gz, "train-images-idx3-ubyte.gz cannot: Compressed file ended"),
-        (_no_gz, "train-images-idx3-ubyte.gz cannot: Not a gzipped file"),
-    ],
-)
-def test_bad_idx_folders_are_refused(
-    tmp_path: Path, spoil: Callable[[Path], None], message: str
-) -> None:
-    spoil(_idx_folder(tmp_path))
-    with pytest.raises(ValueError, match=f"^`data` .*{message}"):
-        load_data(str(tmp_path))
 
 
 def test_digits_have_a_test_split_that_no_seed_changes() -> None:

@@ -1,9 +1,12 @@
 """Which folders of a tree are classes, which files count, and where links lead."""
 
+import os
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
-from image_trees import coloured_tree, saved
+import pytest
+from image_trees import GREEN, RED, coloured_tree, saved
 
 from predictors.data.datasets import load_data
 
@@ -58,3 +61,101 @@ def test_files_that_are_no_images_by_name_or_lie_beside_are_counted(tmp_path: Pa
     (remark,) = [r for r in load_data(str(tmp_path)).remarks if "by their names" in r]
     assert remark.startswith("2 files are no images by their names or in no class folder")
     assert "stray.png" in remark
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["@eaDir", "__MACOSX", "lost+found", "#recycle", "$RECYCLE.BIN", "System Volume Information",
+     "@Recycle", "LOST.DIR", "__pycache__", "~snapshot"],
+)  # fmt: skip
+def test_folders_of_systems_are_passed_over_and_named(tmp_path: Path, name: str) -> None:
+    for split in ("train", "val"):
+        coloured_tree(tmp_path / split)
+        saved(tmp_path / split / name / "thumb.png")
+        saved(tmp_path / split / "red" / name / "0.png" / "SYNOPHOTO_THUMB_M.jpg")
+    saved(tmp_path / name / "train" / "blue" / "0.png")
+    data = load_data(str(tmp_path))
+    assert data.classes == ("green", "red")
+    assert [len(data.train), len(data.validation)] == [20, 20]
+    assert data.remarks == (f"5 folders of systems were passed over: {name}.",)
+
+
+def test_a_folder_around_is_told_from_what_an_archive_brought(tmp_path: Path) -> None:
+    coloured_tree(tmp_path / "mine")
+    (tmp_path / "__MACOSX").mkdir()
+    with pytest.raises(ValueError, match=r"got 1 \(mine\). Name .*/mine if the classes are in"):
+        load_data(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("\u732b", "\u72ac"), ("caf\u00e9", "\u05e9"), ("\U0001f408", "a b"), ("@home", "#1")],
+)
+def test_classes_have_names_in_any_alphabet(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name, colour in zip(names, (RED, GREEN), strict=True):
+        for number in range(3):
+            saved(tmp_path / name / f"{number}.png", colour)
+    data = load_data(str(tmp_path))
+    assert sorted(data.classes) == sorted(names)
+    shown = data.validation.pixels([0, 1])[:, 0, 0]
+    for pixel, label in zip(shown, data.validation.labels, strict=True):
+        assert tuple(pixel) == (RED, GREEN)[names.index(data.classes[label])]
+
+
+def test_names_that_are_no_utf8_or_have_control_characters_are_spelled_out(tmp_path: Path) -> None:
+    for name in (b"caf\xe9", b"two\nlines", b"plain"):
+        folder = tmp_path / os.fsdecode(name)
+        for number in range(3):
+            saved(folder / f"{number}.png")
+    (tmp_path / os.fsdecode(b"caf\xe9") / os.fsdecode(b"\xff.png")).write_bytes(b"")
+    data = load_data(str(tmp_path))
+    assert set(data.classes) == {r"caf\xe9", "plain", r"two\nlines"}
+    said = "The names of class folders are no plain UTF-8; the classes are called "
+    assert any(remark.startswith(said) for remark in data.remarks)
+    assert any(r"the first: " in r and r"caf\xe9/\xff.png." in r for r in data.remarks)
+    assert all(remark.encode().decode().isprintable() for remark in data.remarks)
+
+
+def test_splits_made_on_macos_and_elsewhere_have_the_same_classes(tmp_path: Path) -> None:
+    composed, apart = "\u00e9t\u00e9", normalize("NFD", "\u00e9t\u00e9")
+    for split, name in (("train", composed), ("val", apart)):
+        for number in range(3):
+            saved(tmp_path / split / name / f"{number}.png")
+            saved(tmp_path / split / "hiver" / f"{number}.png")
+    data = load_data(str(tmp_path))
+    assert set(data.classes) == {"hiver", composed}
+    assert data.remarks == ()
+    saved(tmp_path / "train" / apart / "0.png")
+    with pytest.raises(ValueError, match=r"must have each class once, but .*train has two folders"):
+        load_data(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("ending", "how"),
+    [("heic", "`heif-convert`"), ("HEIF", "`heif-convert`"), ("nef", "`darktable-cli`"),
+     ("jxl", "`djxl`"), ("dcm", "`dcm2img`"), ("mp4", "`ffmpeg`"), ("svg", "`rsvg-convert`")],
+)  # fmt: skip
+def test_a_class_of_files_that_must_be_converted_names_what_does_it(
+    tmp_path: Path, ending: str, how: str
+) -> None:
+    coloured_tree(tmp_path)
+    (tmp_path / "blue").mkdir()
+    for number in range(3):
+        (tmp_path / "blue" / f"IMG_{number}.{ending}").write_bytes(b"x")
+    message = rf"/blue has none: 3 are .{ending.lower()}, of which {how} makes images. Convert them"
+    with pytest.raises(ValueError, match=message):
+        load_data(str(tmp_path))
+    saved(tmp_path / "blue" / "0.png")
+    saved(tmp_path / "blue" / "1.png")
+    (remark,) = [r for r in load_data(str(tmp_path)).remarks if "left out" in r]
+    assert f"3 are .{ending.lower()}, of which {how} makes images." in remark
+
+
+def test_files_without_an_ending_are_read_by_their_content(tmp_path: Path) -> None:
+    coloured_tree(tmp_path)
+    for name in ("n01440764_18", "0001.001"):
+        saved(tmp_path / "red" / "x.png").rename(tmp_path / "red" / name)
+    (tmp_path / "red" / "README").write_text("red", encoding="utf-8")
+    data = load_data(str(tmp_path))
+    assert len(data.train) + len(data.validation) == 22
+    assert any(remark.startswith("1 file is no image by its name") for remark in data.remarks)

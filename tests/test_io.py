@@ -1,12 +1,20 @@
-"""Folders for results: made, refused in words, and removed again; what others' errors say."""
+"""Folders for results: made, refused, removed again; what others' errors and odd names say."""
 
+import os
 import time
 from pathlib import Path
 
 import pytest
 
 from nas.cli.main import main
-from search_spaces.io import make_folders, named_reason, reason, remove_empty
+from search_spaces.io import (
+    atomic_write,
+    make_folders,
+    named_reason,
+    reason,
+    remove_empty,
+    shown,
+)
 
 
 def test_what_was_made_is_removed_again_unless_something_lies_in_it(tmp_path: Path) -> None:
@@ -90,3 +98,37 @@ def test_an_error_without_text_is_called_by_its_class() -> None:
     assert named_reason(SilentError()) == "SilentError"
     assert reason(RuntimeError("\n. ")) == "RuntimeError"
     assert named_reason(KeyError("x")) == "KeyError: 'x'"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (b"caf\xe9", r"caf\xe9"),
+        ("caf\u00e9".encode(), "caf\u00e9"),
+        ("\u732b \u200d\u0643".encode(), "\u732b \u200d\u0643"),
+        (b"two\nlines\x1b[1m", r"two\nlines\x1b[1m"),
+        ("\u2028".encode(), r"\u2028"),
+    ],
+)
+def test_names_are_shown_in_one_line_that_can_be_written(name: bytes, expected: str) -> None:
+    assert shown(os.fsdecode(name)) == expected
+
+
+def test_text_with_a_name_that_is_no_utf8_is_written(tmp_path: Path) -> None:
+    file = atomic_write(tmp_path / "card", f"of {os.fsdecode(bytes([0xE9]))}, caf\u00e9")
+    assert file.read_bytes() == "of \\udce9, caf\u00e9".encode()
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"caf\xe9/deeper"])
+def test_folders_that_runtimes_would_refuse_at_the_end_are_refused_at_once(
+    name: bytes, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        ValueError, match=r"`out` must be a path in UTF-8, .*caf\\xe9.*. Name anoth"
+    ):
+        make_folders(tmp_path / os.fsdecode(name))
+    with pytest.raises(
+        ValueError, match=r"`out` must have a name of at most 200 bytes, but n.* 240"
+    ):
+        make_folders(tmp_path / ("n" * 240))
+    assert list(tmp_path.iterdir()) == []

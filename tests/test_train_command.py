@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from image_trees import GREEN, RED, saved
 from networks import TINY
 from safetensors.torch import load_file
 
@@ -263,3 +265,25 @@ def test_a_setting_needs_a_value(capsys: Streams) -> None:
     with pytest.raises(SystemExit):
         main(["train", "t0", "--set", "lr"])
     assert "--set: must be NAME=VALUE, but got 'lr'" in capsys.readouterr().err
+
+
+def test_a_name_that_is_no_utf8_is_found_out_before_the_training_not_after(
+    tmp_path: Path, capsys: Streams
+) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9")
+    for name, colour in (("\u732b", RED), (os.fsdecode(b"th\xe9"), GREEN)):
+        for number in range(20):
+            saved(odd / name / f"{number}.png", colour, (32, 32))
+    save_config(replace(TINY, classes=2), tmp_path / "mine.yaml")
+    command = ["train", str(tmp_path / "mine.yaml"), "--data", str(odd), "--epochs", "1",
+               "--device", "none", "--gpus", "0", "--out"]  # fmt: skip
+    assert main([*command, str(odd / "out")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("fasternas: error: `out` must be a path in UTF-8")
+    assert said.count("\n") == 1
+    assert not (odd / "out").exists()
+    assert main([*command, str(tmp_path / "\u51fa\u529b")]) == 0
+    folder = tmp_path / "\u51fa\u529b" / "mine"
+    assert r"- 2 classes: th\xe9, " in (folder / "README.md").read_text(encoding="utf-8")
+    assert load(folder / "weights.safetensors").config.classes == 2
+    assert "Glyph" not in capsys.readouterr().err

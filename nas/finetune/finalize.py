@@ -120,6 +120,12 @@ def _format(backend: Backend) -> str:
     return find_runtime(backend.runtime, backend.precision).format
 
 
+def _refuse_without_converter(backend: Backend) -> None:
+    runtime = find_runtime(backend.runtime, backend.precision)
+    for package in runtime.module.PACKAGES[1:]:
+        runtime.require(package)
+
+
 def _is_whole(result: TrainingResult, folder: Path, backend: Backend) -> bool:
     """Whether all files are there, and the deployed one is of the format that the backend takes."""
     right = _format(result.backend) == _format(backend)
@@ -179,6 +185,9 @@ class Finalizer:
         self.results: dict[str, TrainingResult] = {}
         self.errors: dict[str, str] = {}
         self._devices = {j.name: devices_for(j.run, device, network=j.name) for j in jobs}
+        for specs in self._devices.values():
+            for backend in [spec.backends[0] for spec in specs][:1]:
+                _refuse_without_converter(backend)
         self._timed = device != NOWHERE
         self._of_study = device is None  # whose device is then to be the same
         self._processor = usable_device("auto" if on_gpu else "cpu")

@@ -46,6 +46,7 @@ from predictors.training.trainer import Trainer
 from predictors.training.workers import Workers
 from search_spaces.checkpoint import Checkpoint, begin_with, inherit, read_checkpoint
 from search_spaces.fasternet import FasterNetConfig
+from search_spaces.io import check_out
 from search_spaces.network import FasterNet, build, fold_branches
 
 SCRATCH, SUPERNET = "scratch", "supernet"
@@ -243,10 +244,11 @@ def _of_supernet(job: Job) -> dict[str, torch.Tensor]:
 def check_job(job: Job, data: ImageData) -> None:
     """Refuse what is asked for and not to be had, before anything is written.
 
-    That is data whose classes are not the network's, a batch of more images than there are, a
-    teacher's file or an augmentation that is none.
+    That is a folder whose name runtimes do not take, data whose classes are not the network's, a
+    batch of more images than there are, a teacher's file or an augmentation that is none.
     """
     recipe = job.recipe
+    check_out(job.folder)
     if job.config.classes != len(data.classes):
         count = len(data.classes)
         advice = (

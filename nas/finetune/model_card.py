@@ -18,7 +18,7 @@ from predictors.data.datasets import ImageData
 from predictors.measurement import Latency
 from predictors.training.recipe import crop_of, recipe_for
 from search_spaces.fasternet import FasterNetConfig
-from search_spaces.io import atomic_write
+from search_spaces.io import atomic_write, shown
 
 CARD = "README.md"
 _ALWAYS = ("epochs", "batch_size", "lr")  # settings that are shown whatever they are
@@ -95,9 +95,8 @@ def write_card(job: Job, result: TrainingResult) -> None:
 
 def _head(job: Job, result: TrainingResult) -> str:
     found = result.evaluation
-    words = (
-        f"{found.accuracy:.2f} % of {found.images:,} {found.split} images of {Path(job.data).name}"
-    )
+    data = shown(Path(job.data).name)
+    words = f"{found.accuracy:.2f} % of {found.images:,} {found.split} images of {data}"
     for latency, _ in result.on_each:
         where = f" on {latency.device}" if len(result.on_each) > 1 else ""
         words += f", {format_ms(latency.median_ms)} ms {latency.source}{where}"
@@ -178,7 +177,7 @@ def _data(data: ImageData, job: Job) -> str:
     more = ", ..." if len(data.classes) > _MOST_NAMES else ""
     colours = "grey" if data.channels == 1 else "in colour"
     lines = [
-        f"- {job.data}: {', '.join(sizes)}, {data.resolution} x {data.resolution} pixels, "
+        f"- {shown(job.data)}: {', '.join(sizes)}, {data.resolution} x {data.resolution} pixels, "
         f"{colours}",
         f"- {len(data.classes)} classes: {names}{more}",
         *(f"- {remark}" for remark in data.remarks),

@@ -1,6 +1,7 @@
 """The sheet that figures are drawn on: size, style, title, legend, labels, and how it is saved."""
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -107,9 +108,10 @@ def new_figure(
     FigureCanvasAgg(figure)
     if sheet.page:
         return figure
-    figure.text(0.025, sheet.from_top(0.16), title, va="top", fontsize=19, fontweight="bold")
+    heading = printable(title)
+    figure.text(0.025, sheet.from_top(0.16), heading, va="top", fontsize=19, fontweight="bold")
     for i, line in enumerate(below):
-        words = shorten(line, 108, placeholder=" ...")
+        words = shorten(printable(line), 108, placeholder=" ...")
         height = sheet.from_top(0.594 + 0.243 * i)
         text = figure.text(0.025, height, words, va="center", fontsize=11.5)
         if alarm and i == 0:
@@ -159,7 +161,7 @@ def plain_ticks(axis: "Axis", edges: tuple[float, float]) -> None:
 
 def printable(words: str) -> str:
     """Return words without control characters and without what is no Unicode."""
-    return words.encode("utf-8", "replace").decode().translate(_UNPRINTABLE)
+    return words.encode("utf-8", "backslashreplace").decode().translate(_UNPRINTABLE)
 
 
 def point_url(words: str, *, stop: bool = False) -> str:
@@ -170,7 +172,8 @@ def point_url(words: str, *, stop: bool = False) -> str:
 def save(figure: "Figure", path: Path) -> None:
     """Write a figure into a file."""
     image = BytesIO()
-    with style():
+    with style(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # the font has not every alphabet
         figure.savefig(image, format=path.suffix.removeprefix(".") or "png")
     atomic_write(path, image.getvalue())
 

@@ -1,10 +1,8 @@
-"""Images in files of arrays: NumPy's .npz, the IDX files of MNIST, scikit-learn's digits."""
+"""Images in files of arrays: NumPy's .npz, and scikit-learn's digits."""
 
-import gzip
-import math
+import re
 import zipfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -101,14 +99,21 @@ def _resized(square: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 Array = NDArray[np.generic]
-_NPZ: dict[SplitName, str] = {"train": "train", "validation": "val", "test": "test"}
-_NPZ_ARRAYS = {
-    f"{axis}_{name}": f"{axis}_{_NPZ[split]}"
-    for axis in "xy"
-    for name, split in SPLIT_NAMES.items()
+_SPLITS = "|".join(sorted(SPLIT_NAMES, key=len, reverse=True))
+_KINDS = {
+    "x": r"x|images?|imgs?|pictures|pixels|data",
+    "y": r"y|labels?|targets?",
 }
+_NPZ_NAME = re.compile(  # x_train, train_images, trainLabels, Y-test; without a split x, images
+    "|".join(
+        rf"(?P<{kind}1>{words})[^a-z0-9]*(?P<{kind}2>{_SPLITS})|"
+        rf"(?P<{kind}3>{_SPLITS})[^a-z0-9]*(?P<{kind}4>{words})|(?P<{kind}5>{words})"
+        for kind, words in _KINDS.items()
+    ),
+    re.IGNORECASE,
+)
+_NPZ: dict[SplitName, str] = {"train": "train", "validation": "val", "test": "test"}
 _NPY = b"\x93NUMPY"  # how a file of one array begins
-_IDX: dict[SplitName, str] = {"train": "train", "test": "t10k"}
 _DIGITS_SIZE = 32
 _TEST_FRACTION = 0.2
 
@@ -116,25 +121,29 @@ _TEST_FRACTION = 0.2
 def load_npz(path: Path, *, resolution: int | None) -> FoundImages:
     """Return the splits of an .npz file: x_train and y_train, also x_val, y_val, x_test, y_test.
 
-    Splits may have their other names, such as x_valid. What other arrays there are is remarked on.
+    Splits may have their other names, such as x_valid, and arrays those of MedMNIST and others:
+    train_images, train_labels. What other arrays there are is remarked on.
     """
     _refuse_no_archive(path)
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            used = {name: file[name] for name in file.files if name.lower() in _NPZ_ARRAYS}
-            unused = sorted(set(file.files) - used.keys())
-    except (zipfile.BadZipFile, zlib.error, EOFError, TypeError, ValueError) as error:
-        raise _not_readable(path, reason(error)) from error
-    arrays = _renamed(path, used)
+            names = _npz_names(path, file.files)
+            arrays: dict[str, Array] = {name: file[own] for name, own in names.items()}
+            unused = sorted(set(file.files) - set(names.values()))
+    except (MemoryError, _RepeatedError):
+        raise
+    except Exception as error:  # zip files and NumPy's headers have errors of all kinds
+        raise not_readable(path, reason(error)) from error
     pairs = {split: (f"x_{name}", f"y_{name}") for split, name in _NPZ.items()}
     present = {
         split: pair for split, pair in pairs.items() if split == "train" or arrays.keys() & {*pair}
     }
     needed = {name for pair in present.values() for name in pair}
     if missing := sorted(needed - arrays.keys()):
+        instead = f" and has {short_repr(unused)}" if unused else ""
         raise ValueError(
             f"`data` must hold the arrays {', '.join(sorted(needed))}, but {path} lacks "
-            f"{', '.join(missing)}. Save them with numpy.savez."
+            f"{', '.join(missing)}{instead}. Save them with numpy.savez."
         )
     given = {split: (arrays[x], arrays[y]) for split, (x, y) in present.items()}
     found = found_in_arrays(given, resolution=resolution)
@@ -154,72 +163,38 @@ def _refuse_no_archive(path: Path) -> None:
                 "labels together with numpy.savez."
             )
     if not zipfile.is_zipfile(path):
-        raise _not_readable(path, "it is no .npz archive, or not the whole of one")
+        raise not_readable(path, "it is no .npz archive, or not the whole of one")
 
 
-def _renamed(path: Path, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """The arrays by the names that `_NPZ` gives their splits."""
+class _RepeatedError(ValueError):
+    """Two arrays have one meaning."""
+
+
+def _npz_names(path: Path, files: Sequence[str]) -> dict[str, str]:
+    """The names of the arrays of splits, by what they are: x_train, y_val.
+
+    Names without a split count as of train where no other name has one.
+    """
+    named = {name: match for name in files if (match := _NPZ_NAME.fullmatch(name))}
+    if any(_split_of(match) for match in named.values()):
+        named = {name: match for name, match in named.items() if _split_of(match)}
     found: dict[str, str] = {}
-    for name in arrays:
-        other = found.setdefault(_NPZ_ARRAYS[name.lower()], name)
+    for name, match in named.items():
+        kind = str(match.lastgroup)[0]
+        split = SPLIT_NAMES[(_split_of(match) or "train").lower()]
+        other = found.setdefault(f"{kind}_{_NPZ[split]}", name)
         if other != name:
-            raise ValueError(
+            raise _RepeatedError(
                 f"`data` must have each split once, but {path} has the arrays {other} and {name}. "
                 "Remove one."
             )
-    return {array: arrays[name] for array, name in found.items()}
+    return found
 
 
-def is_idx_folder(folder: Path) -> bool:
-    """Whether a folder has the training images of MNIST or of a set made like it."""
-    return _idx_file(folder, "train-images-idx3-ubyte").is_file()
-
-
-def load_idx(folder: Path, *, resolution: int | None) -> FoundImages:
-    """Return the splits of the four IDX files of MNIST, each plain or as .gz.
-
-    The format: yann.lecun.com/exdb/mnist. Without both files that begin with t10k there is no test.
-    """
-    given: dict[SplitName, tuple[ArrayLike, ArrayLike]] = {}
-    for split, stem in _IDX.items():
-        parts = ("images-idx3-ubyte", "labels-idx1-ubyte")
-        files = [_idx_file(folder, f"{stem}-{part}") for part in parts]
-        missing = [file.name for file in files if not file.is_file()]
-        if missing and (split == "train" or len(missing) == 1):
-            raise ValueError(
-                f"`data` must hold images and labels, but {folder} lacks {missing[0]}. Add that "
-                "file, or its .gz."
-            )
-        if not missing:
-            given[split] = (_read_idx(files[0], 3), _read_idx(files[1], 1))
-    return found_in_arrays(given, resolution=resolution)
-
-
-def _idx_file(folder: Path, name: str) -> Path:
-    """The plain file where it is there, else the compressed one."""
-    compressed = folder / f"{name}.gz"
-    return compressed if compressed.is_file() else folder / name
-
-
-def _read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """An IDX file: two zeros, 8 for uint8, the number of dimensions, their sizes, the bytes."""
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise _not_readable(path, reason(error)) from error
-    magic, start = bytes([0, 0, 8, dimensions]), 4 + 4 * dimensions
-    if content[:4] != magic or len(content) < start:
-        raise ValueError(
-            f"`data` must hold IDX files, but {path} begins with {content[:4].hex() or 'nothing'} "
-            f"and not with {magic.hex()}. Get the file again."
-        )
-    shape = [int(size) for size in np.frombuffer(content[4:start], dtype=">u4")]
-    if len(content) - start != math.prod(shape):
-        raise ValueError(
-            f"`data` must hold whole files, but {path} has {len(content) - start:,} bytes where "
-            f"{' x '.join(map(str, shape))} were announced. Get the file again."
-        )
-    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
+def _split_of(match: re.Match[str]) -> str:
+    return next(
+        (text for group, text in match.groupdict().items() if group[1] in "23" and text), ""
+    )
 
 
 def load_digits(*, resolution: int | None) -> FoundImages:
@@ -238,7 +213,8 @@ def load_digits(*, resolution: int | None) -> FoundImages:
     return replace(found, splits={"train": train, "test": test})
 
 
-def _not_readable(path: Path, why: str) -> ValueError:
+def not_readable(path: Path, why: str) -> ValueError:
+    """Return the error of a file of arrays that is damaged, or is none."""
     return ValueError(
         f"`data` must be a file that can be read, but {path} cannot: {why}. Get it again."
     )

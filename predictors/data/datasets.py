@@ -96,18 +96,34 @@ def load_data(name: str, *, resolution: int | None = None, seed: int = 0) -> Ima
 
 
 def located(name: str) -> str:
-    """Return a path as workers in other folders find it, and any other name as it is."""
-    return str(Path(name).absolute()) if name and name != "digits" and Path(name).exists() else name
+    """Return a path as workers in other folders find it, and any other name as it is.
+
+    Of a set by name that is the folder after its @.
+    """
+    from predictors.data.idx import find_idx
+
+    path = Path(name)
+    if not name or name == "digits":
+        return name
+    if path.exists() or (not is_named(name) and find_idx(path)):
+        return str(path.absolute())
+    prefix, _, rest = name.partition("/")
+    own, at, folder = rest.rpartition("@")
+    if is_named(name) and at and folder:
+        return f"{prefix}/{own}@{Path(folder).absolute()}"
+    if prefix == "wds" and Path(rest).exists():
+        return f"{prefix}/{Path(rest).absolute()}"
+    return name
 
 
 def _found(name: str, resolution: int | None) -> FoundImages:
-    from predictors.data import arrays, folders
+    from predictors.data import arrays, folders, idx
 
     path = Path(name)
     if name == "digits":
         return arrays.load_digits(resolution=resolution)
-    if path.is_dir() and arrays.is_idx_folder(path):
-        return arrays.load_idx(path, resolution=resolution)
+    if sets := idx.find_idx(path):
+        return idx.load_idx(path, sets, resolution=resolution)
     if path.is_dir():
         return folders.load_folder(path, resolution=resolution)
     if path.is_file() and path.suffix == ".npz":

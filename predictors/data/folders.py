@@ -2,15 +2,17 @@
 
 import os
 import re
-from collections.abc import Iterator, Set
+from collections import Counter
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 
 from predictors.data.images import SPLIT_NAMES, FoundImages, SplitName
-from predictors.data.pictures import PictureFiles, found_in_files, open_picture
-from search_spaces.io import short_repr
+from predictors.data.pictures import PictureFiles, begins_as_picture, found_in_files, open_picture
+from search_spaces.io import short_repr, shown
 
 _PICTURE = re.compile(  # of what Pillow decodes
     r"\.(apng|avifs?|bmp|dds|dib|gif|icns|ico|jfif|jp[2efx]|jpeg|jpg|j2[ck]|mpo|p[bgnp]m|pcx|pfm|png|"
@@ -19,31 +21,77 @@ _PICTURE = re.compile(  # of what Pillow decodes
 )
 
 
+# What systems put among a user's folders, in small letters: Synology and QNAP, archives of macOS,
+# file systems, Windows, Android, Python.
+_OF_SYSTEMS = {
+    "@eadir", "@tmp", "@recycle", "@recently-snapshot", "@sharebin", "@snapshot", "@snapshots",
+    "#recycle", "#snapshot", "~snapshot", "__macosx", "network trash folder", "temporary items",
+    "thevolumesettingsfolder", "lost+found", "found.000", "lost.dir", "$recycle.bin", "recycler",
+    "system volume information", "msdownld.tmp", "__pycache__", "ipynb_checkpoints",
+}  # fmt: skip
+# What makes images of files that Pillow does not read, by the endings of their names.
+_CONVERTERS = {
+    ("heic", "heif", "hif"): "`heif-convert`",
+    ("jxl",): "`djxl`",
+    ("cr2", "cr3", "nef", "arw", "dng", "orf", "rw2", "raf", "pef", "srw"): "`darktable-cli`",
+    ("svg", "svgz"): "`rsvg-convert`",
+    ("pdf", "djvu"): "`pdftoppm -png`",
+    ("dcm", "dicom"): "`dcm2img`",
+    ("exr", "hdr", "xcf"): "ImageMagick's `convert`",
+    ("mp4", "mov", "avi", "mkv", "webm", "m4v"): "`ffmpeg`",
+    ("npy", "npz", "mat", "nii", "h5"): "a script, or images and labels in one .npz",
+    ("zip", "tar", "tgz", "gz", "7z", "rar"): "unpacking them",
+}
+
+
+def _is_of_system(name: str) -> bool:
+    return name.lower() in _OF_SYSTEMS
+
+
+def _advice(files: Sequence[Path]) -> str:
+    """What makes images of most of these files, if that is known."""
+    endings = Counter(path.suffix.lower().removeprefix(".") for path in files if path.suffix)
+    known = {ending: how for group, how in _CONVERTERS.items() for ending in group}
+    for ending, count in endings.most_common():
+        if ending in known:
+            return f"{count:,} are .{ending}, of which {known[ending]} makes images"
+    return ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Tree:
     """The image files of each class, and what else lies among them."""
 
-    classes: dict[str, list[Path]]
+    classes: dict[str, list[Path]]  # by names as they are shown
     others: list[Path]
     links: list[Path]
+    of_systems: list[Path]
+    renamed: list[str]  # classes whose folders have other names
 
 
 def load_folder(root: Path, *, resolution: int | None) -> FoundImages:
     """Return the splits of a tree: SPLIT/CLASS/FILE, or CLASS/FILE, which is one split.
 
     Splits are called train, val or valid or validation, and test; files may lie deeper than their
-    class folder; classes are numbered in the order of their names. Hidden files do not count.
+    class folder; classes are numbered in the order of their names. Hidden files do not count, nor
+    do folders that systems make.
     """
     folders, remarks = _split_folders(root)
     trees = {split: _tree(folder) for split, folder in folders.items()}
     classes = tuple(trees["train"].classes)
     for split, folder in folders.items():
         _refuse_other_classes(folder, set(trees[split].classes), set(classes))
-    files = {split: _files(tree) for split, tree in trees.items()}
+    files = {
+        split: _files([tree.classes[name] for name in classes]) for split, tree in trees.items()
+    }
     found = found_in_files(files, classes=classes, resolution=resolution)
+    of_systems = {path for path in root.iterdir() if _is_of_system(path.name)}
+    of_systems.update(path for tree in trees.values() for path in tree.of_systems)
     links = _links_remark([path for tree in trees.values() for path in tree.links])
     others = _others_remark([path for tree in trees.values() for path in tree.others])
-    return replace(found, remarks=(*remarks, *links, *others, *found.remarks))
+    renamed = _renamed_remark([name for tree in trees.values() for name in tree.renamed])
+    left_out = (*remarks, *_systems_remark(of_systems), *links, *others, *renamed)
+    return replace(found, remarks=(*left_out, *found.remarks))
 
 
 def _split_folders(root: Path) -> tuple[dict[SplitName, Path], tuple[str, ...]]:
@@ -94,46 +142,80 @@ def _check_classes(folders: list[Path]) -> None:
 
 
 def _folders(root: Path) -> list[Path]:
-    """The folders in a folder that are not hidden, by name as text sorts."""
+    """The folders in a folder that are not hidden nor a system's, by name as text sorts."""
     inside = [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    return sorted(inside, key=lambda path: path.name)
+    return sorted((p for p in inside if not _is_of_system(p.name)), key=lambda path: path.name)
 
 
 def _tree(root: Path) -> _Tree:
-    folders = _folders(root)
-    if not folders:
-        raise ValueError(
-            f"`data` must hold a folder for each class, but {root} holds none. Move the images of "
-            "each class into a folder with its name."
-        )
+    folders = _by_class(root)
     whole = root.resolve()
-    around = {_identity(path) for path in (*folders, whole, *whole.parents)}
+    around = {_identity(path) for path in (*folders.values(), whole, *whole.parents)}
     links: list[Path] = []
-    files = {folder.name: list(_walk(folder, around, links)) for folder in folders}
-    classes = {name: [path for path in paths if _is_image(path)] for name, paths in files.items()}
-    empty = [name for name, paths in classes.items() if not paths]
-    if empty:
+    of_systems = [path for path in root.iterdir() if _is_of_system(path.name)]
+    classes: dict[str, list[Path]] = {}
+    others = [path for path in sorted(root.iterdir()) if _is_image(path) and path.is_file()]
+    for name, folder in folders.items():
+        files = list(_walk(folder, around, links, of_systems))
+        classes[name] = [path for path in files if _is_image(path)]
+        odd = [path for path in files if not _is_image(path)]
+        if not classes[name]:
+            advice = _advice(odd)
+            raise ValueError(
+                f"`data` must have images in each class folder, but {shown(folder)} has none"
+                f"{f': {advice}' * bool(advice)}. {'Convert them' if advice else 'Add images'} or "
+                "remove the folder."
+            )
+        others += odd
+    return _Tree(
+        classes=classes,
+        others=others,
+        links=links,
+        of_systems=of_systems,
+        renamed=[name for name, folder in folders.items() if name != folder.name],
+    )
+
+
+def _by_class(root: Path) -> dict[str, Path]:
+    """The class folders in a folder, by the names of the classes.
+
+    A name is the folder's: composed, as macOS decomposes names and others do not, and with what
+    cannot be written spelled out. So a training finds out now what its last file would say.
+    """
+    found: dict[str, Path] = {}
+    for folder in _folders(root):
+        name = normalize("NFC", shown(folder.name))
+        other = found.setdefault(name, folder)
+        if other != folder:
+            raise ValueError(
+                f"`data` must have each class once, but {shown(root)} has two folders {name}, "
+                f"{other.name!a} and {folder.name!a}. Rename one."
+            )
+    if not found:
         raise ValueError(
-            f"`data` must have images in each class folder, but {root / empty[0]} has none. Add "
-            "images or remove the folder."
+            f"`data` must hold a folder for each class, but {shown(root)} holds none. Move the "
+            "images of each class into a folder with its name."
         )
-    beside = [path for path in sorted(root.iterdir()) if _is_image(path) and path.is_file()]
-    odd = [path for paths in files.values() for path in paths if not _is_image(path)]
-    return _Tree(classes=classes, others=beside + odd, links=links)
+    return found
 
 
-def _walk(folder: Path, around: Set[tuple[int, int]], links: list[Path]) -> Iterator[Path]:
+def _walk(
+    folder: Path, around: Set[tuple[int, int]], links: list[Path], of_systems: list[Path]
+) -> Iterator[Path]:
     """All files below a folder that are not hidden, in order.
 
     Links are followed, but those go to `links` that lead to a folder around this one or one that
-    was read: their images would count twice, or as of another class.
+    was read: their images would count twice, or as of another class. Systems' folders go to
+    `of_systems`.
     """
     known = set(around)
     for where, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
         inside = sorted(name for name in folders if not name.startswith("."))
         folders.clear()
         for path in (Path(where, name) for name in inside):
-            if _identity(path) in known:
+            if _is_of_system(path.name):
+                of_systems.append(path)
+            elif _identity(path) in known:
                 links.append(path)
             else:
                 known.add(_identity(path))
@@ -152,15 +234,20 @@ def _raise(error: OSError) -> None:
 
 
 def _is_image(path: Path) -> bool:
-    return bool(_PICTURE.fullmatch(path.suffix)) and not path.name.startswith(".")
+    """Whether a file is one by its name or, where that has no ending, by how it begins."""
+    if path.name.startswith("."):
+        return False
+    if path.suffix and not path.suffix[1:].isdecimal():
+        return bool(_PICTURE.fullmatch(path.suffix))
+    return path.is_file() and begins_as_picture(path)
 
 
-def _files(tree: _Tree) -> PictureFiles:
-    paths = [path for members in tree.classes.values() for path in members]
-    sizes = [len(members) for members in tree.classes.values()]
+def _files(classes: Sequence[Sequence[Path]]) -> PictureFiles:
+    paths = [path for members in classes for path in members]
+    sizes = [len(members) for members in classes]
     return PictureFiles(
         open_image=lambda i: open_picture(paths[i]),
-        name_of=lambda i: str(paths[i]),
+        name_of=lambda i: shown(paths[i]),
         labels=np.repeat(np.arange(len(sizes), dtype=np.int64), sizes),
     )
 
@@ -182,7 +269,27 @@ def _links_remark(links: list[Path]) -> tuple[str, ...]:
     if not links:
         return ()
     rest = f", nor {len(links) - 1:,} more links" if len(links) > 1 else ""
-    return (f"{links[0]} leads to a folder that is read elsewhere and was not followed{rest}.",)
+    first = shown(links[0])
+    return (f"{first} leads to a folder that is read elsewhere and was not followed{rest}.",)
+
+
+def _systems_remark(folders: Set[Path]) -> tuple[str, ...]:
+    if not folders:
+        return ()
+    names = ", ".join(sorted({shown(path.name) for path in folders}))
+    what = "folder of a system's was" if len(folders) == 1 else "folders of systems were"
+    return (f"{len(folders):,} {what} passed over: {names}.",)
+
+
+def _renamed_remark(names: list[str]) -> tuple[str, ...]:
+    """Say what classes are called whose folders have names that cannot be written."""
+    escaped = [name for name in dict.fromkeys(names) if "\\" in name]
+    if not escaped:
+        return ()
+    words = (
+        "The name of a class folder is" if len(escaped) == 1 else "The names of class folders are"
+    )
+    return (f"{words} no plain UTF-8; the classes are called {', '.join(escaped)}.",)
 
 
 def _others_remark(others: list[Path]) -> tuple[str, ...]:
@@ -193,4 +300,6 @@ def _others_remark(others: list[Path]) -> tuple[str, ...]:
         what = (
             "files are no images by their names or in no class folder and were left out, the first"
         )
-    return (f"{len(others):,} {what}: {others[0]}.",)
+    advice = _advice(others)
+    more = f" {advice[0].upper()}{advice[1:]}." if advice else ""
+    return (f"{len(others):,} {what}: {shown(others[0])}.{more}",)

@@ -16,6 +16,7 @@ SPLIT_NAMES: dict[str, SplitName] = {  # in folders and files, in small letters
     "training": "train",
     "val": "validation",
     "valid": "validation",
+    "dev": "validation",
     "validation": "validation",
     "test": "test",
     "testing": "test",

@@ -34,6 +34,8 @@ _BEGINNINGS: tuple[tuple[bytes, str], ...] = (  # of what is found in files name
     (rb"\x00*$", "nothing is in it"),
 )
 
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+
 
 def open_picture(source: Path | bytes) -> "Image":
     """Return a picture of a file or of its bytes, not decoded yet; OSError says what it is else."""
@@ -47,6 +49,13 @@ def open_picture(source: Path | bytes) -> "Image":
                 source = file.read(64)
         found = (why for start, why in _BEGINNINGS if re.match(start, source[:64], re.I | re.S))
         raise OSError(next(found, "no image that Pillow knows by its content")) from error
+
+
+def begins_as_picture(path: Path) -> bool:
+    """Whether a file without an ending begins as a picture does."""
+    with path.open("rb") as file:
+        start = file.read(16)
+    return start.startswith(_SIGNATURES) or start[8:12] == b"WEBP"
 
 
 class Levels(NamedTuple):

@@ -125,10 +125,14 @@ def within_bounds(
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """The options of a search as its data make them, and what is to be said of that."""
+    """The options of a search as its data make them, and what is to be said of that.
+
+    `largest_class` is what always guessing it gets of the validation images, in percent.
+    """
 
     options: SearchOptions
     remarks: tuple[str, ...] = ()
+    largest_class: float | None = None
 
 
 def prepared(options: SearchOptions, *, automatic: bool, minutes: float | None = None) -> Prepared:

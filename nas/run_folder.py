@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from optuna.trial import FrozenTrial
 
@@ -20,16 +20,24 @@ from nas.study import journal
 from nas.study.journal import RECORD, TRAININGS, Entry
 from nas.study.options import SearchOptions
 from nas.study.store import MEASUREMENTS, RUN, TRIALS, Study, from_optuna, hold, read_run, write_run
-from search_spaces.io import make_folders, remove_empty
+from predictors.data.datasets import is_path_of_data, is_set_name, located
+from search_spaces.io import make_folders, remove_empty, shown
 from search_spaces.space import Genes
 
 NOTHING = 2  # timings with which a run finds that its budget is out of reach
 
 
-def start_run(folder: Path, options: SearchOptions, *, fresh: bool = False) -> Run:
+def start_run(
+    folder: Path,
+    options: SearchOptions,
+    *,
+    fresh: bool = False,
+    largest_class: float | None = None,
+) -> Run:
     """Begin a study in a new folder, or in one without a study; nothing is left if that fails.
 
-    What was measured before is not timed again, unless it is to be `fresh`.
+    What was measured before is not timed again, unless it is to be `fresh`. `largest_class` is what
+    always guessing it gets of the validation images, in percent.
     """
     devices = open_devices(options.devices, fresh=fresh)
     # Wrong fields and limits are refused before anything is written.
@@ -49,9 +57,17 @@ def start_run(folder: Path, options: SearchOptions, *, fresh: bool = False) -> R
                 f"`out` must be a new folder, but {folder} holds the {SUPERNET_FILE} of "
                 "another study. Remove it or name another folder."
             )
-        write_run(folder, {"options": options.as_json(), "machine": machine_facts(devices)})
+        write_run(
+            folder,
+            {
+                "options": options.as_json(),
+                "machine": machine_facts(devices),
+                "largest_class": largest_class,
+                **places(folder, options),
+            },
+        )
         run = Run(folder, options, devices, lock=lock)
-    except (OSError, RuntimeError, ValueError):
+    except BaseException:
         if new and lock is not None:  # then they are ours
             for name in (RUN, TRIALS):
                 (folder / name).unlink(missing_ok=True)
@@ -86,7 +102,7 @@ def resume_run(
             repair_run(folder)
         if extended != kept:
             write_run(folder, {**stored, "options": extended.as_json()})
-        return Run(folder, extended, devices, lock=lock)
+        return Run(folder, with_places(folder, extended), devices, lock=lock)
     except BaseException:
         lock.close()
         raise
@@ -103,10 +119,52 @@ def read_only_run(folder: Path, *, repair: bool = False) -> Run:
     return Run(folder, options, devices, reading=True)
 
 
+_PLACES = ("data", "weights")  # options that may be paths
+
+
+def places(folder: Path, options: SearchOptions) -> dict[str, object]:
+    """Return where a run and what it reads lie: run.json keeps it beside the paths as typed."""
+    paths = {name: located(path) for name in _PLACES if (path := getattr(options, name))}
+    return {"folder": str(folder.absolute()), "paths": paths}
+
+
+def with_places(folder: Path, options: SearchOptions) -> SearchOptions:
+    """Return the options of a run with the paths at which its data and weights lie now."""
+    data = options.data and place_of(folder, "data")
+    return replace(options, data=data, weights=options.weights and place_of(folder, "weights"))
+
+
+def place_of(folder: Path, name: Literal["data", "weights"]) -> str:
+    """Return where the data or the weights of a run lie; a set's name as it is, "" if it has none.
+
+    That is where they lay or, where the run was moved, what lies so to it as they did; a run of
+    before has the path only as it was typed.
+    """
+    stored = read_run(folder)
+    typed, kept = str(stored["options"].get(name) or ""), stored.get("paths", {}).get(name)
+    if not typed or is_set_name(typed) or (kept and not Path(kept).is_absolute()):
+        return str(kept or located(typed))
+    tried = [Path(kept)] if kept else []
+    if kept and (before := stored.get("folder")):
+        tried.append(Path(os.path.normpath(folder.absolute() / os.path.relpath(kept, before))))
+    tried += [around / typed for around in (Path.cwd(), *folder.absolute().parents[:3])]
+    found = next((place for place in tried if is_path_of_data(place)), None)
+    if found is None:
+        looked = ", ".join(dict.fromkeys(map(shown, tried)))
+        raise ValueError(
+            f"`{name}` of the run in {shown(folder)} must be where it was, but is not at {looked}. "
+            f"Move it back{', or say where it is: --data PATH' if name == 'data' else ''}."
+        )
+    return str(found)
+
+
 def _extended(kept: SearchOptions, options: SearchOptions, folder: Path) -> SearchOptions:
     """The options of the study with as many trials as are asked for."""
     for name, value in kept.spelled.items():
         given = options.spelled[name]
+        if name in _PLACES and given and given != value:  # it may be typed in another way
+            same = located(str(given)) == place_of(folder, "data" if name == "data" else "weights")
+            given = value if same else given
         if name != "trials" and given != value:
             raise ValueError(
                 f"`out` must hold this study, but the one in {folder} has {name} {value}, not "
@@ -117,7 +175,7 @@ def _extended(kept: SearchOptions, options: SearchOptions, folder: Path) -> Sear
             f"`trials` must be at least the {kept.trials} that the study in {folder} "
             f"has, but got {options.trials}. Leave it out."
         )
-    return options
+    return replace(kept, trials=options.trials)
 
 
 def facts_of(stored: Mapping[str, Any]) -> dict[str, dict[str, str]]:

@@ -121,7 +121,7 @@ def test_splits_made_on_macos_and_elsewhere_have_the_same_classes(tmp_path: Path
     for split, name in (("train", composed), ("val", apart)):
         for number in range(3):
             saved(tmp_path / split / name / f"{number}.png")
-            saved(tmp_path / split / "hiver" / f"{number}.png")
+            saved(tmp_path / split / "hiver" / f"{number}.png", GREEN)
     data = load_data(str(tmp_path))
     assert set(data.classes) == {"hiver", composed}
     assert data.remarks == ()

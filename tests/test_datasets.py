@@ -1,6 +1,9 @@
 """What is a data set by its name, and what is none."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,3 +60,74 @@ def test_pixels_follow_the_labels_through_cuts() -> None:
     for part in cut(cut(_split(labels), fraction=0.5, seed=1)[0], fraction=0.2, seed=2):
         pixels = part.pixels(range(len(part)))[:, 0, 0, 0]
         assert np.array_equal(pixels % 3, part.labels)
+
+
+def _npz(folder: Path, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> str:
+    np.savez(folder / "data.npz", x_train=images, y_train=labels)
+    return str(folder / "data.npz")
+
+
+def _noise(count: int) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+
+
+def _constant(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.full_like(images, 90)
+
+
+def _almost_constant(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return (90 + images % 3).astype(np.uint8)
+
+
+def _one_picture(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.broadcast_to(images[:1], images.shape)
+
+
+@pytest.mark.parametrize("spoil", [_constant, _almost_constant, _one_picture])
+def test_a_nearly_constant_training_split_is_said(
+    tmp_path: Path, spoil: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
+) -> None:
+    (remark,) = load_data(_npz(tmp_path, spoil(_noise(100)), np.arange(100) % 2)).remarks[1:]
+    assert re.match(
+        "There is next to nothing to learn: the 90 training images looked at differ by [01].* of "
+        "255 in a pixel. Check how they were made.",
+        remark,
+    )
+
+
+def test_one_picture_among_few_others_is_said(tmp_path: Path) -> None:
+    images = _noise(400)
+    images[:388] = images[0]
+    remarks = load_data(_npz(tmp_path, images, np.arange(400) % 2)).remarks
+    assert any("of the 360 training images looked at are one and the same." in r for r in remarks)
+
+
+def test_equal_images_of_different_classes_are_said(tmp_path: Path) -> None:
+    images = _noise(100)
+    images[1:40:2] = images[:40:2]
+    remarks = load_data(_npz(tmp_path, images, np.arange(100) % 2)).remarks
+    assert any("training images looked at equal one of another class." in r for r in remarks)
+
+
+def test_nothing_is_said_of_images_that_differ(tmp_path: Path) -> None:
+    remarks = load_data(_npz(tmp_path, _noise(100), np.arange(100) % 2)).remarks
+    assert remarks == ("There is no validation split: 10 of the 100 training images became one.",)
+
+
+@pytest.mark.parametrize(("smaller", "is_said"), [(15, True), (49, True), (50, False)])
+def test_classes_of_very_unequal_sizes_are_said(
+    tmp_path: Path, smaller: int, *, is_said: bool
+) -> None:
+    labels = np.repeat(["noise", "signal"], [250, smaller])
+    data = load_data(_npz(tmp_path, _noise(250 + smaller), labels))
+    said = (
+        f"The classes have {smaller} (signal) to 250 (noise) training images, "
+        f"{250 / smaller:.3g} to 1: always guessing the largest gets "
+        f"{25_000 / (250 + smaller):.1f} % of them right."
+    )
+    assert (said in data.remarks) is is_said
+
+
+def test_what_guessing_the_largest_class_reaches_is_of_the_split() -> None:
+    assert _split([0, 1, 1, 2]).largest_class == 50
+    assert _split([3] * 28 + [1] * 2).largest_class == pytest.approx(93.333, abs=0.001)

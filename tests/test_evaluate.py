@@ -100,3 +100,15 @@ def test_right_are_those_that_have_the_largest_logit() -> None:
     labels = torch.tensor([0, 1, 1])
     logits = torch.tensor([[2.0, 1.0], [0.0, 3.0], [1.0, 0.0]])
     assert count_correct(lambda images: logits, [(torch.zeros(3, 3, 8, 8), labels)]) == 2
+
+
+@pytest.mark.parametrize(
+    ("correct", "largest_class", "is_guess"),
+    [(28, 93.33, True), (90, 50.0, False), (60, 50.0, False), (58, 50.0, True), (58, None, False)],
+)
+def test_an_accuracy_that_guessing_may_reach_is_told(
+    correct: int, largest_class: float | None, *, is_guess: bool
+) -> None:
+    images = 30 if correct == 28 else 100
+    found = EvalResult(split="test", images=images, correct=correct, largest_class=largest_class)
+    assert found.is_guess is is_guess

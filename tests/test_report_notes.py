@@ -7,10 +7,12 @@ from run_folders import OPTIONS, accuracy_of, make_run, measurement_of
 from specs import each, on
 
 from nas.estimators import CHECKPOINTS
+from nas.report import tables
+from nas.report.html import html_report
 from nas.report.model import ReportModel
 from nas.run_folder import read_only_run
 from nas.study.journal import FileAccuracy, Trained, append_file, append_training
-from nas.study.store import Study
+from nas.study.store import Study, read_run, write_run
 from predictors.measurement import Backend
 from predictors.training.estimators import SMALL_BATCHES
 from search_spaces.fasternet import FasterNetConfig
@@ -68,3 +70,28 @@ def test_trainings_that_ended_without_an_accuracy_are_failures(tmp_path: Path) -
     failures = ReportModel(read_only_run(tmp_path / "run")).failures
     found = [(f.what, f.reason, f.names) for f in failures if f.what == "longer training"]
     assert found == [("longer training", "the loss is nan", ["0 at 4 epochs"])]
+
+
+def _with_largest_class(folder: Path, percent: float) -> ReportModel:
+    write_run(folder, {**read_run(folder), "largest_class": percent})
+    return ReportModel(read_only_run(folder))
+
+
+def test_tables_of_trained_networks_say_what_guessing_reaches(tmp_path: Path) -> None:
+    make_run(tmp_path / "run")
+    assert "largest_class" not in tables.rows(ReportModel(read_only_run(tmp_path / "run")).front)[0]
+    model = _with_largest_class(tmp_path / "run", 12.5)
+    header, lines = tables.table(model.front)
+    assert {line[header.index("largest class %")] for line in lines} == {"12.50"}
+    assert {row["largest_class"] for row in tables.rows(model.front)} == {12.5}
+    assert "fp32_accuracy,largest_class," in tables.csv_text(model.front, model.devices)
+    assert "Always guessing the largest class gets 12.50 % of the validation images." in model.notes
+    assert '<th scope="col">largest class %</th>' in html_report(model)
+    assert "no network here does better." in _with_largest_class(tmp_path / "run", 99.5).notes[-1]
+
+
+def test_a_score_is_not_held_against_guessing(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", replace(OPTIONS, accuracy="proxy"))
+    model = _with_largest_class(tmp_path / "run", 12.5)
+    assert "largest class %" not in tables.table(model.front)[0]
+    assert not any("Always guessing" in note for note in model.notes)

@@ -104,3 +104,15 @@ def test_on_several_devices_a_limit_counts_for_each() -> None:
     assert (row["cpu_kept"], row["pi_kept"]) == (False, False)
     row = final_row(replace(found, limits=NO_LIMITS))
     assert (row["cpu_kept"], row["pi_kept"]) == (True, False)
+
+
+def test_what_always_guessing_reaches_is_in_the_table(tmp_path: Path) -> None:
+    known = _result("a", 1.0)
+    evaluation = EvalResult(split="test", images=30, correct=28, largest_class=93.333)
+    result = replace(known, evaluation=evaluation)
+    assert _columns(result, known)["largest class %"] == ["93.33", "-"]
+    keep_result(tmp_path, result)
+    found = read_result(tmp_path)
+    assert found
+    assert found.evaluation == evaluation
+    assert final_row(found)["largest_class"] == 93.333

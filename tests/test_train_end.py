@@ -46,6 +46,7 @@ def test_without_a_device_the_table_has_accuracies_alone(digits_networks: Path) 
         assert (row["split"], row["images"]) == ("test", str(len(data.test)))
         low, high = float(row["accuracy_low"]), float(row["accuracy_high"])
         assert low < float(row["accuracy"]) < high
+        assert float(row["largest_class"]) == pytest.approx(data.test.largest_class)
         assert (row["latency_ms"], row["kept"], row["source"]) == ("", "", "")
         assert (row["runtime"], row["precision"]) == ("onnxruntime", "fp32")
         assert int(row["macs"]) == fn.cost(CONFIGS[name]).macs
@@ -54,6 +55,7 @@ def test_without_a_device_the_table_has_accuracies_alone(digits_networks: Path) 
         assert all((digits_networks / "out" / file).exists() for file in files)
     card = (digits_networks / "out" / "small" / "README.md").read_text()
     assert "Not timed yet" in card
+    assert f"Always guessing the largest class gets {data.test.largest_class:.2f} % of" in card
 
 
 def test_the_accuracy_is_that_of_the_best_weights_on_the_test_split(digits_networks: Path) -> None:

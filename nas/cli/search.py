@@ -6,6 +6,8 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from functools import partial
 from itertools import chain, count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -45,7 +47,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     add_devices(parser)
     add = parser.add_argument
     text = "the latency to keep, such as 10ms, 0.5s or 800us; pi=10ms,cpu=3ms on several devices"
-    add("--budget", required=True, type=by_device(duration_ms), metavar="TIME", help=text)
+    add("--budget", type=by_device(duration_ms), metavar="TIME", help=text)
     _add_space(parser)
     add("--trials", type=int, help="networks to score (200; 30 if trained)")
     text = "trials at once (8); of another number come other trials"
@@ -55,6 +57,8 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     add("--searcher", default="guided", help=text)
     add("--seed", type=int, default=0, help="same seed, same trials (0)")
     _add_running(parser)
+    defaults = vars(parser.parse_args([]))  # --resume takes what is not given from the run
+    parser.set_defaults(**dict.fromkeys(defaults), defaults=defaults)
     add_json(parser)
 
 
@@ -177,10 +181,12 @@ def run_search(arguments: argparse.Namespace) -> int:
     from nas.report.model import ReportModel, write_report
     from nas.run_folder import give_up, keep_remarks
 
+    typed = _fill(arguments)
     folder = _folder(arguments)
-    ready = _prepared(arguments, folder)
+    prepare = partial(_resumed, typed=typed) if arguments.resume else _prepared
+    ready = prepare(arguments, folder)
     workers = _workers(arguments, ready.options)
-    run = _run(arguments, folder, ready.options)
+    run = _run(arguments, folder, ready)
     timeout_s = arguments.trial_timeout and arguments.trial_timeout / 1e3
     for remark in ready.remarks:
         print(remark, file=sys.stderr)
@@ -195,7 +201,7 @@ def run_search(arguments: argparse.Namespace) -> int:
         write_report(model)
         keep_remarks(run)
         behind = _behind(mirror, run)
-    except (ValueError, RuntimeError):
+    except BaseException:  # an interruption, too, leaves no run that has nothing
         give_up(run)
         raise
     finally:
@@ -208,12 +214,50 @@ def run_search(arguments: argparse.Namespace) -> int:
     return 2 if behind else 0
 
 
-def _run(arguments: argparse.Namespace, folder: Path, options: SearchOptions) -> "Run":
+def _fill(arguments: argparse.Namespace) -> set[str]:
+    """Give what was not typed its default; return the names of what was."""
+    typed = {name for name in arguments.defaults if getattr(arguments, name) is not None}
+    for name in arguments.defaults.keys() - typed:
+        setattr(arguments, name, arguments.defaults[name])
+    if not arguments.resume and arguments.budget is None:
+        raise ValueError(
+            "the following arguments are required: --budget, the latency to keep, such as 10ms."
+        )
+    return typed
+
+
+def _run(arguments: argparse.Namespace, folder: Path, ready: "Prepared") -> "Run":
     from nas.run_folder import resume_run, start_run
 
     if arguments.resume:
-        return resume_run(folder, options, repair=arguments.repair, fresh=arguments.fresh)
-    return start_run(folder, options, fresh=arguments.fresh)
+        return resume_run(folder, ready.options, repair=arguments.repair, fresh=arguments.fresh)
+    return start_run(
+        folder, ready.options, fresh=arguments.fresh, largest_class=ready.largest_class
+    )
+
+
+_OF_DEVICES = ("device", "budget", "runtime", "precision", "threads")
+_FIELDS = {"resolution": "resolutions", "activation": "activations"}  # of options, by argument
+
+
+def _resumed(arguments: argparse.Namespace, folder: Path, typed: set[str]) -> "Prepared":
+    """The options of the run to go on with, and of what was typed, as that says it.
+
+    Whether this is the same is not for here: a study refuses other options.
+    """
+    from nas.estimators import Prepared
+
+    kept = _kept(folder)
+    names = {field.name for field in fields(kept)} - {"devices"}
+    for name in arguments.defaults.keys() - typed:
+        if (own := _FIELDS.get(name, name)) in names:
+            setattr(arguments, name, getattr(kept, own))
+    devices = kept.devices
+    if not typed.isdisjoint(_OF_DEVICES):
+        arguments.device = arguments.device or [spec.name for spec in devices]
+        arguments.budget = arguments.budget or kept.budgets_ms
+        devices = specs_of(arguments, run=folder)
+    return Prepared(options=_options(arguments, folder, devices))
 
 
 def _mirror(url: str | None, run: "Run") -> "Mirror | None":
@@ -257,8 +301,16 @@ def _prepared(arguments: argparse.Namespace, folder: Path) -> "Prepared":
     from nas.estimators import prepared
 
     _refuse_idle_time(arguments)
-    devices = specs_of(arguments, run=folder if arguments.resume else None)
-    options = SearchOptions(
+    options = _options(arguments, folder, specs_of(arguments, run=None))
+    automatic = arguments.accuracy == "auto"
+    return prepared(options, automatic=automatic, minutes=arguments.time and arguments.time / 60e3)
+
+
+def _options(
+    arguments: argparse.Namespace, folder: Path, devices: tuple[DeviceSpec, ...]
+) -> SearchOptions:
+    """The options as asked."""
+    return SearchOptions(
         devices=devices,
         space=arguments.space,
         trials=_trials(arguments, folder),
@@ -276,8 +328,6 @@ def _prepared(arguments: argparse.Namespace, folder: Path) -> "Prepared":
         choices=_choices(arguments, folder),
         limits=limits_of(arguments, folder, devices),
     )
-    automatic = arguments.accuracy == "auto" and not arguments.resume
-    return prepared(options, automatic=automatic, minutes=arguments.time and arguments.time / 60e3)
 
 
 def _workers(arguments: argparse.Namespace, options: SearchOptions) -> "WorkerRequest":
@@ -361,6 +411,11 @@ def _folder(arguments: argparse.Namespace) -> Path:
     """As given, or named by devices and budgets: not taken for a new run, the latest to resume."""
     if arguments.out is not None:
         return Path(arguments.out)
+    if arguments.budget is None:
+        raise ValueError(
+            "`out` must be given with --resume, or the --budget by which the run is called. Name "
+            "its folder: --out RUN."
+        )
     first = Path("runs") / folder_name(arguments)
     numbered = (first.with_name(f"{first.name}-{i}") for i in count(2))
     taken = list(takewhile(Path.exists, chain([first], numbered)))

@@ -117,6 +117,14 @@ def _print_results(results: "Sequence[tuple[Job, TrainingResult]]", *, as_json: 
     if not results:
         return
     print_table(*final_table([result for _, result in results]))
+    for _, result in results:
+        found = result.evaluation
+        if found.is_guess:
+            print(
+                f"{result.name}: as far as {found.images:,} images tell, no better than always "
+                f"guessing the largest class ({found.largest_class:.2f} %).",
+                file=sys.stderr,
+            )
     latencies = [latency for _, result in results for latency, _ in result.on_each]
     for remark in how_measured(latencies):
         print(remark, file=sys.stderr)

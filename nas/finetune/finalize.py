@@ -144,7 +144,12 @@ def _evaluated(model: Model, deployed: Export, data: ImageData, device: torch.de
         run = deployed.runtime.module.run(model, deployed.path, deployed.runtime)
         assert run is not None  # int8 is what runtimes run
         logits = _of_file(run, deployed.path)
-    return EvalResult(split=split, images=len(images), correct=count_correct(logits, batches))
+    return EvalResult(
+        split=split,
+        images=len(images),
+        correct=count_correct(logits, batches),
+        largest_class=images.largest_class,
+    )
 
 
 def _of_file(run: Run, path: Path) -> Logits:

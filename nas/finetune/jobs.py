@@ -24,6 +24,7 @@ from nas.finetune.folder import (
 from nas.finetune.select import Picked, find_networks, remark_on
 from nas.ray_pool import joined
 from nas.ray_workers import POLL_S, Report, WorkerRequest, allocate, begin, wait_for
+from nas.run_folder import place_of
 from nas.study.options import SearchOptions
 from nas.study.store import read_run
 from predictors.backends.model import config_identity
@@ -368,7 +369,7 @@ class TrainingRequest:
 
     def _data(self, network: Picked) -> str:
         """As asked; a run that trained its networks had data."""
-        name = self.data or (network.run and read_run(network.run)["options"].get("data"))
+        name = self.data or (network.run and place_of(network.run, "data"))
         if not name:
             raise ValueError(
                 "`data` must be given, but is not. Name a folder of images: --data DIR."

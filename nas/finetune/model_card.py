@@ -229,6 +229,12 @@ def _accuracy(result: TrainingResult, data: ImageData) -> str:
             f", by which epoch {result.epoch} was chosen, so it is a little too high; "
             "there is no test split."
         )
+    if found.largest_class is not None:
+        doubt = ", which the interval does not exclude" if found.is_guess else ""
+        lines.append(
+            f"Always guessing the largest class gets {found.largest_class:.2f} % of these "
+            f"{found.split} images right{doubt}."
+        )
     agreement = result.agreement
     lines.append(
         f"`{result.deployed}` says the same class as torch for {agreement.same:.4g} % of "

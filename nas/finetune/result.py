@@ -9,11 +9,13 @@ from typing import Any
 from nas.finetune.folder import WEIGHTS
 from nas.quantities import format_bytes, format_count, format_ms
 from nas.report.tables import (
+    LARGEST_CLASS,
     Reading,
     as_csv,
     backends_differ,
     latency_values,
     on_devices,
+    percent,
     readings_of,
 )
 from predictors.backends.agreement import Agreement
@@ -26,12 +28,13 @@ from search_spaces.io import atomic_write
 RESULT = "final.json"
 FINAL = "final.csv"
 _ACCURACY = ("network", "accuracy", "accuracy_low", "accuracy_high", "split", "images")
+_GUESS = "largest_class"  # always guessing it
 _CHOSEN = ("validation_accuracy", "epoch")
 _TIMED = ("latency_ms", "low_ms", "high_ms", "source", "unstable")
 _WHERE = ("device", "runtime", "precision", "threads")
 _BUDGET = ("budget_ms", "kept", "ratio", "ratio_low", "ratio_high")
 _COSTS = ("macs", "params", "file_bytes", "memory_bytes")
-COLUMNS = (*_ACCURACY, *_CHOSEN, *_TIMED, *_WHERE, *_BUDGET, *_COSTS, "files")
+COLUMNS = (*_ACCURACY, _GUESS, *_CHOSEN, *_TIMED, *_WHERE, *_BUDGET, *_COSTS, "files")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +160,7 @@ def final_row(result: TrainingResult) -> dict[str, object]:
     row: dict[str, object] = dict.fromkeys(COLUMNS)
     row |= dict(zip(_ACCURACY, accuracy, strict=True))
     row |= {
+        _GUESS: found.largest_class,
         "validation_accuracy": result.validation,
         "epoch": result.epoch,
         "runtime": result.backend.runtime,
@@ -191,7 +195,8 @@ def _timed_values(result: TrainingResult) -> dict[str, object]:
 
 def final_table(results: Sequence[TrainingResult]) -> tuple[list[str], list[list[str]]]:
     """Return header and cells of the table that people read; a line for each device, if several."""
-    header = ["network", "accuracy %", "95 % interval", "of", "validation %", "device", "in"]
+    header = ["network", "accuracy %", "95 % interval", "of", LARGEST_CLASS, "validation %"]
+    header += ["device", "in"]
     header += ["latency ms", "interval", "source", "budget ms", "kept", "MACs", "params"]
     header += ["file", "memory"]
     lines = [line for result in results for line in _lines(result)]
@@ -207,7 +212,8 @@ def final_table(results: Sequence[TrainingResult]) -> tuple[list[str], list[list
 def _lines(result: TrainingResult) -> list[list[str]]:
     found, (low, high) = result.evaluation, result.evaluation.interval
     accuracy = [result.name, f"{found.accuracy:.2f}", f"{low:.2f} - {high:.2f}"]
-    accuracy += [f"{found.images:,} {found.split}", f"{result.validation:.2f}"]
+    accuracy += [f"{found.images:,} {found.split}", percent(found.largest_class)]
+    accuracy += [f"{result.validation:.2f}"]
     budgets = ", ".join(f"{ms:g}" for ms in result.budgets_ms.values()) or "-"
     kept = _yes(result.kept) or "-"
     timed = _timed_cells(result) or [["-", "-", "-", "-", "-", budgets, kept]]

@@ -73,7 +73,13 @@ class ReportModel:
     @cached_property
     def networks(self) -> list[Network]:
         """Every network with scores and a latency, the fastest first."""
-        return [network_of(candidate) for candidate in self._run.candidates()]
+        return [network_of(one, self.largest_class) for one in self._run.candidates()]
+
+    @property
+    def largest_class(self) -> float | None:
+        """What always guessing the largest class of the validation split reaches, if known."""
+        known: float | None = self._record.get("largest_class")
+        return known
 
     @cached_property
     def front(self) -> list[Network]:
@@ -230,6 +236,7 @@ class ReportModel:
             trials = f"{len(failed)} of {self.options.trials}"
             lines.append(f"{trials} trials failed; the first: {failed[0]}")
         lines += self._missing_notes()
+        lines += self._guess_notes()
         if self.front and self.kind == "proxy":
             lines.append(
                 "The score is training-free (T0 has 100, T2 200): it ranks, it is no accuracy."
@@ -246,6 +253,14 @@ class ReportModel:
         how = [words for name, words in known.items() if name in limits.given]
         words = f"Every network keeps the limits: at most {limit_words(limits)}"
         return ["; ".join([words, *how]) + "."] if limits.given else []
+
+    def _guess_notes(self) -> list[str]:
+        known = self.largest_class
+        if known is None or self.kind != "trained" or not self.front:
+            return []
+        words = f"Always guessing the largest class gets {known:.2f} % of the validation images"
+        best = max(network.accuracy for network in self.front)
+        return [f"{words}; no network here does better." if best <= known else f"{words}."]
 
     def _missing_notes(self) -> list[str]:
         """What ended without a result; what a search that goes on has yet to do is not missing."""

@@ -20,6 +20,7 @@ INTERVAL = f"{100 * CONFIDENCE:.0f} % interval"
 NUMBER = {"proxy": "score", "trained": "accuracy", "supernet": "shared-weights likelihood"}
 HEADING: dict[Unit, str] = {"ms": "latency ms", "ratio": "worst ratio"}
 HEADINGS = {"proxy": "score", "trained": "accuracy %", "supernet": "shared-weights likelihood %"}
+LARGEST_CLASS = "largest class %"  # what always guessing it reaches
 _UNIT = {"proxy": "", "trained": " %", "supernet": " %"}
 _COMMENTS = {
     "proxy": "training-free score",
@@ -130,6 +131,11 @@ def count_words(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def percent(share: float | None) -> str:
+    """Return a share in percent for a table; a dash where it is not known."""
+    return "-" if share is None else f"{share:.2f}"
+
+
 def accuracy_number(accuracy: float, kind: AccuracyKind) -> str:
     """Return it without a unit: a score is no more exact than a latency."""
     return format_score(accuracy) if kind == "proxy" else f"{accuracy:.5g}"
@@ -187,6 +193,7 @@ class Network:
     memory_bytes: int  # of activations, at the peak, as computed
     feasible: bool
     on_front: bool = False
+    largest_class: float | None = None  # of trained ones: what always guessing it reaches, in %
 
     @property
     def x(self) -> float:
@@ -231,7 +238,7 @@ class Network:
         return "\n".join([name, *known, latency, costs, *architecture_words(self.config)])
 
 
-def network_of(candidate: Candidate) -> Network:
+def network_of(candidate: Candidate, largest_class: float | None = None) -> Network:
     """Return a network of a run as it is shown."""
     fp32 = candidate.fp32_accuracy
     return Network(
@@ -248,6 +255,7 @@ def network_of(candidate: Candidate) -> Network:
         memory_bytes=candidate.memory_bytes,
         feasible=candidate.feasible,
         on_front=candidate.on_front,
+        largest_class=largest_class if candidate.accuracy_kind == "trained" else None,
     )
 
 
@@ -263,13 +271,21 @@ def table(
     kind = networks[0].accuracy_kind if networks else "proxy"
     latencies = [c.readings for c in networks]
     backends = backends_differ(latencies)
-    header = ["config", HEADINGS[kind], *_headings(latencies, backends=backends), "MACs", "params"]
+    guess = [LARGEST_CLASS] * knows_largest_class(networks)
+    timed = _headings(latencies, backends=backends)
+    header = ["config", HEADINGS[kind], *guess, *timed, "MACs", "params"]
     lines = []
     for c in networks:
+        accuracies = [c.accuracy_words, *(percent(c.largest_class) for _ in guess)]
         costs = [format_count(c.macs), format_count(c.params)]
         costs += [format_bytes(getattr(c, name)) for name in limited]
-        lines.append([c.name, c.accuracy_words, *_cells(c.readings, backends=backends), *costs])
+        lines.append([c.name, *accuracies, *_cells(c.readings, backends=backends), *costs])
     return header + [LIMITED[name] for name in limited], lines
+
+
+def knows_largest_class(networks: Sequence[Network]) -> bool:
+    """Whether tables of these networks say what always guessing the largest class reaches."""
+    return any(c.largest_class is not None for c in networks)
 
 
 def rows(networks: Sequence[Network]) -> list[dict[str, str | float]]:
@@ -280,6 +296,7 @@ def rows(networks: Sequence[Network]) -> list[dict[str, str | float]]:
             "accuracy": c.accuracy,
             "accuracy_kind": c.accuracy_kind,
             "fp32_accuracy": c.fp32_accuracy,
+            **({} if c.largest_class is None else {"largest_class": c.largest_class}),
             **latency_values(c.readings),
             "ratio": c.ratio.median,
             "ratio_low": c.ratio.low,
@@ -292,7 +309,8 @@ def rows(networks: Sequence[Network]) -> list[dict[str, str | float]]:
 
 def csv_text(networks: Sequence[Network], devices: Sequence[str]) -> str:
     """Return the records as CSV; `devices` are those of the study."""
-    first = ("config", "accuracy", "accuracy_kind", "fp32_accuracy")
+    first = ["config", "accuracy", "accuracy_kind", "fp32_accuracy"]
+    first += ["largest_class"] * knows_largest_class(networks)
     last = ("ratio", "ratio_low", "ratio_high", *_COSTS)
     return as_csv((*first, *latency_columns(devices), *last), rows(networks))
 

@@ -2,6 +2,8 @@
 
 import itertools
 import tempfile
+import zlib
+from collections import Counter
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -34,6 +36,10 @@ _VALIDATION_FRACTION = 0.1
 _MEASURED = 10_000  # images, at most, from which mean and deviation are taken
 _CHUNK = 256
 _SMALLEST_DEVIATION = 1 / 255  # of images that are all alike, so that one can divide by it
+_NEARLY_CONSTANT = 2 / 255  # deviation of a pixel from image to image, of which little is learned
+_MOSTLY, _CONTRADICTING = 0.9, 0.01  # shares of the images that are the same
+_UNEQUAL = 5  # times as many images as another class that are remarked on
+_DIGESTED = 48  # pixels of a side that are compared
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,18 +85,18 @@ def load_data(name: str, *, resolution: int | None = None, seed: int = 0) -> Ima
             f"There is no validation split: {len(validation):,} of the "
             f"{len(train) + len(validation):,} training images became one.",
         )
-    mean, std = _measured(train)
+    of_train = _measured(train)
     return ImageData(
         name=name,
         classes=found.classes,
         resolution=found.resolution,
         channels=found.channels,
-        mean=mean,
-        std=std,
+        mean=of_train.mean,
+        std=of_train.std,
         train=train,
         validation=validation,
         test=found.splits.get("test"),
-        remarks=remarks,
+        remarks=(*remarks, *_nothing_to_learn(found, of_train)),
         symmetric=name != "digits",
     )
 
@@ -100,13 +106,10 @@ def located(name: str) -> str:
 
     Of a set by name that is the folder after its @.
     """
-    from predictors.data.idx import find_idx
-
-    path = Path(name)
     if not name or name == "digits":
         return name
-    if path.exists() or (not is_named(name) and find_idx(path)):
-        return str(path.absolute())
+    if Path(name).exists() or (not is_named(name) and is_path_of_data(Path(name))):
+        return str(Path(name).absolute())
     prefix, _, rest = name.partition("/")
     own, at, folder = rest.rpartition("@")
     if is_named(name) and at and folder:
@@ -114,6 +117,18 @@ def located(name: str) -> str:
     if prefix == "wds" and Path(rest).exists():
         return f"{prefix}/{Path(rest).absolute()}"
     return name
+
+
+def is_set_name(name: str) -> bool:
+    """Whether this is digits, or names a set of timm's."""
+    return name == "digits" or (is_named(name) and not Path(name).exists())
+
+
+def is_path_of_data(path: Path) -> bool:
+    """Whether there is something at a path, or it names one of several sets in a folder."""
+    from predictors.data.idx import find_idx
+
+    return path.exists() or bool(find_idx(path))
 
 
 def _found(name: str, resolution: int | None) -> FoundImages:
@@ -158,17 +173,80 @@ def _refuse_few_classes(found: FoundImages) -> None:
         )
 
 
-def _measured(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel, over images that are spread evenly."""
+@dataclass(frozen=True, kw_only=True)
+class _Statistics:
+    """Of images that are spread evenly: mean and deviation per channel, and how they differ.
+
+    `between` is the deviation of a pixel from image to image; `same` the most of them that are one
+    and the same, and `contradicting` those that are the same as one of another class.
+    """
+
+    images: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    between: float
+    same: int
+    contradicting: int
+
+
+def _measured(images: Images) -> _Statistics:
     chosen = np.linspace(0, len(images) - 1, min(len(images), _MEASURED)).round().astype(np.int64)
     sums = squares = np.zeros(1)
+    digests: list[int] = []
     for start in range(0, len(chosen), _CHUNK):
-        pixels = images.pixels(chosen[start : start + _CHUNK]) / 255.0
-        sums = sums + pixels.mean(axis=(1, 2)).sum(axis=0)
-        squares = squares + (pixels**2).mean(axis=(1, 2)).sum(axis=0)
-    mean = sums / len(chosen)
-    variance = np.maximum(squares / len(chosen) - mean**2, _SMALLEST_DEVIATION**2)
-    return tuple(mean.tolist()), tuple(np.sqrt(variance).tolist())
+        pixels = images.pixels(chosen[start : start + _CHUNK])
+        digests += map(_digest, pixels)
+        values = pixels / 255.0
+        sums = sums + values.sum(axis=0)
+        squares = squares + (values**2).sum(axis=0)
+    mean, square = sums / len(chosen), squares / len(chosen)
+    channels = mean.mean(axis=(0, 1))
+    variance = np.maximum(square.mean(axis=(0, 1)) - channels**2, _SMALLEST_DEVIATION**2)
+    labels: dict[int, set[int]] = {}
+    for digest, label in zip(digests, images.labels[chosen].tolist(), strict=True):
+        labels.setdefault(digest, set()).add(label)
+    return _Statistics(
+        images=len(chosen),
+        mean=tuple(channels.tolist()),
+        std=tuple(np.sqrt(variance).tolist()),
+        between=float(np.sqrt(np.maximum(square - mean**2, 0).mean())),
+        same=Counter(digests).most_common(1)[0][1],
+        contradicting=sum(len(labels[digest]) > 1 for digest in digests),
+    )
+
+
+def _digest(image: NDArray[np.uint8]) -> int:
+    """A number that two images share only if they are the same; of large ones some pixels do."""
+    step = max(len(image) // _DIGESTED, 1)
+    return zlib.crc32(image[::step, ::step].tobytes())
+
+
+def _nothing_to_learn(found: FoundImages, of_train: _Statistics) -> tuple[str, ...]:
+    """What makes an accuracy say little: images that are alike, classes of unequal size."""
+    remarks = []
+    seen = f"the {of_train.images:,} training images looked at"
+    if of_train.between < _NEARLY_CONSTANT:
+        remarks.append(
+            f"There is next to nothing to learn: {seen} differ by {255 * of_train.between:.1f} of "
+            "255 in a pixel. Check how they were made."
+        )
+    elif of_train.same > _MOSTLY * of_train.images:
+        remarks.append(
+            f"There is next to nothing to learn: {of_train.same:,} of {seen} are one and the same."
+        )
+    elif of_train.contradicting > _CONTRADICTING * of_train.images:
+        remarks.append(f"{of_train.contradicting:,} of {seen} equal one of another class.")
+    train = found.splits["train"]
+    counts = np.bincount(train.labels, minlength=len(found.classes))
+    largest, smallest = int(counts.argmax()), int(counts.argmin())
+    if counts[largest] > _UNEQUAL * counts[smallest]:
+        remarks.append(
+            f"The classes have {counts[smallest]:,} ({found.classes[smallest]}) to "
+            f"{counts[largest]:,} ({found.classes[largest]}) training images, "
+            f"{counts[largest] / counts[smallest]:.3g} to 1: always guessing the largest gets "
+            f"{train.largest_class:.1f} % of them right."
+        )
+    return tuple(remarks)
 
 
 _LOOKED_AT = 64  # images from which the size is chosen

@@ -42,6 +42,11 @@ class Images:
         """Return the number of images."""
         return len(self.labels)
 
+    @property
+    def largest_class(self) -> float:
+        """What always guessing the largest class gets right, in percent."""
+        return 100 * int(np.bincount(self.labels).max()) / len(self)
+
     def pixels(self, indices: ArrayLike) -> NDArray[np.uint8]:
         """Return the images of these indices as [b, height, width, channels], 0 to 255."""
         return self.pictures.read(self.rows[np.asarray(indices, dtype=np.int64)])

@@ -24,11 +24,16 @@ RANDOM_IMAGES = 8  # to compare on, if there are no real ones
 
 @dataclass(frozen=True, kw_only=True)
 class EvalResult:
-    """Of how many images of a split a network tells the right class."""
+    """Of how many images of a split a network tells the right class.
+
+    `largest_class` is what always guessing the largest class of the split reaches, in percent; None
+    where that was not kept.
+    """
 
     split: Split
     images: int
     correct: int
+    largest_class: float | None = None
 
     @property
     def accuracy(self) -> float:
@@ -43,6 +48,11 @@ class EvalResult:
         middle = (share + z**2 / (2 * n)) / whole
         half = z / whole * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
         return 100 * max(middle - half, 0.0), 100 * min(middle + half, 1.0)
+
+    @property
+    def is_guess(self) -> bool:
+        """Whether always guessing the largest class may be as good, by the interval."""
+        return self.largest_class is not None and self.interval[0] <= self.largest_class
 
 
 def count_correct(logits: Logits, images: Iterable[Batch]) -> int:

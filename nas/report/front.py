@@ -91,8 +91,8 @@ class FrontView:
         unscored, mark = _sizes_words(self.named_unscored)
         lacking = "score" if self.kind == "proxy" else "accuracy"
         lines += [f"{', '.join(unscored)}: no {lacking} known{mark}"] * bool(unscored)
-        within = f"Within {limit_words(self.limits)} all networks but T0 to L are"
-        return lines + [within] * bool(self.limits.given)
+        kept = f"All but T0 to L keep the limits: {limit_words(self.limits)}"
+        return lines + [kept] * bool(self.limits.given)
 
 
 def view_of(

@@ -29,7 +29,7 @@ def fine_units(config: FasterNetConfig) -> float:
 
 def late_mixing(config: FasterNetConfig) -> float:
     """The logarithm of PConv's weights in a stage, its mean over the last two stages."""
-    stages = list(zip(config.depths, config.partial_widths, strict=True))
+    stages = list(zip(config.depths, config.partial_widths, strict=True))[: config.stages]
     return fmean(math.log(depth * 9 * width**2) for depth, width in stages[-2:])
 
 

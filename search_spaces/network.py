@@ -141,6 +141,7 @@ class Attention(nn.Module):
     def __init__(self, c: int) -> None:
         super().__init__()
         self.sizes = [QUERY_WIDTH, QUERY_WIDTH, c]
+        self.scale = QUERY_WIDTH**-0.5  # 1: the convolution has it in its weights
         self.qkv = nn.Conv2d(c, sum(self.sizes), 1, bias=False)
         self.norm = nn.BatchNorm2d(sum(self.sizes))
 
@@ -148,9 +149,22 @@ class Attention(nn.Module):
         height, width = int(x.shape[2]), int(x.shape[3])  # constants when exported
         qkv = self.norm(self.qkv(x)).reshape(-1, sum(self.sizes), height * width)
         q, k, v = torch.split(qkv, self.sizes, dim=1)
-        weights = (q.transpose(1, 2) @ k * QUERY_WIDTH**-0.5).softmax(dim=-1)
+        scores = q.transpose(1, 2) @ k
+        weights = (scores if self.scale == 1.0 else scores * self.scale).softmax(dim=-1)
         mixed: Tensor = v @ weights.transpose(1, 2)
         return mixed.reshape(-1, self.sizes[2], height, width)
+
+    @torch.no_grad()
+    def fold_scale(self) -> None:
+        """Have the convolution scale the queries; its norm must have been folded into it.
+
+        The scale is a power of two, so nothing is rounded. Multiplying the scores is an operator
+        more, which OpenVINO refuses in eight bits.
+        """
+        assert self.qkv.bias is not None
+        for values in (self.qkv.weight, self.qkv.bias):
+            values[:QUERY_WIDTH] *= self.scale
+        self.scale = 1.0
 
 
 class PConv(nn.Module):

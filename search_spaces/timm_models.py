@@ -196,7 +196,7 @@ def fasternas(
         pretrained and not found.weights,
         pretrained_cfg=pretrained_cfg or pretrained_config(found),
         feature_cfg={
-            "out_indices": tuple(range(len(found.config.widths))),
+            "out_indices": tuple(range(found.config.stages)),
             "flatten_sequential": True,
         },
         **options,
@@ -206,11 +206,12 @@ def fasternas(
 def pretrained_config(found: Checkpoint) -> dict[str, object]:
     """Return what timm's `pretrained_cfg` says of a network: its images, classes and layers."""
     side = found.config.resolution
+    first = {"patch": "proj", "convs": "convs.0"}[found.config.stem]
     said = {
         "architecture": NAME,
         "input_size": (3, side, side),
         "num_classes": found.config.classes,
-        "first_conv": "patch_embed.proj",
+        "first_conv": f"patch_embed.{first}",
         "classifier": "classifier",
         "crop_pct": found.crop or 1.0,
         "interpolation": "bicubic",
@@ -225,7 +226,7 @@ def pretrained_config(found: Checkpoint) -> dict[str, object]:
 
 def published(config: FasterNetConfig, weights: Mapping[str, Tensor]) -> Checkpoint:
     """Return weights that say nothing of their images, with what timm says of its FasterNets."""
-    said = import_timm().get_pretrained_cfg(THEIRS[config.activation])
+    said = import_timm().get_pretrained_cfg(THEIRS["relu"])  # the same of all of them
     return Checkpoint(
         config=config,
         weights=weights,

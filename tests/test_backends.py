@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 import torch
 from deployed_networks import deployed
-from networks import IRREGULAR, TINY
+from networks import FAMILY, IRREGULAR, TINY
 from torch import nn
 
 from nas.finetune.export import Export, export_each
@@ -37,6 +37,7 @@ from predictors.devices.connection import Connection, program
 from predictors.devices.registry import open_device
 from predictors.measurement import Backend, TimingProtocol
 from predictors.training.evaluate import RandomImages
+from search_spaces.fasternet import FasterNetConfig
 
 COMPUTING = [line for line in TABLE if line.format != "yaml"]
 NO_BF16 = "this processor has no bf16"
@@ -71,12 +72,16 @@ def _export(model: Model, line: Runtime, folder: Path) -> Export:
     return found
 
 
-@pytest.mark.parametrize("features", [False, True], ids=["whole", "features"])
+@pytest.mark.parametrize(
+    ("config", "features"),
+    [(IRREGULAR, False), (IRREGULAR, True), (FAMILY, False)],
+    ids=["whole", "features", "family"],
+)
 @pytest.mark.parametrize("line", COMPUTING, ids=_id)
 def test_a_file_computes_what_torch_computes(
-    line: Runtime, *, features: bool, tmp_path: Path, scratch: Path
+    line: Runtime, config: FasterNetConfig, *, features: bool, tmp_path: Path, scratch: Path
 ) -> None:
-    found = _export(deployed(features=features), line, tmp_path / "out")
+    found = _export(deployed(config, features=features), line, tmp_path / "out")
     assert found.refusal == ""
     assert found.agreement is not None
     assert found.agreement.images == 8
@@ -145,7 +150,7 @@ def test_what_is_timed_is_what_is_handed_out(line: Runtime, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("line", [t for t in runtimes() if t.format != "torch"], ids=_id)
-@pytest.mark.parametrize("config", [TINY, IRREGULAR], ids=["tiny", "irregular"])
+@pytest.mark.parametrize("config", [TINY, IRREGULAR, FAMILY], ids=["tiny", "irregular", "family"])
 def test_a_network_gives_the_same_file_again(line: Runtime, config: Any, tmp_path: Path) -> None:
     _need(line)
     first, second = (line.deploy(config_model(config), tmp_path / str(i)) for i in range(2))

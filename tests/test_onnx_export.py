@@ -1,5 +1,6 @@
 """What is exported is what torch computes, in the form that runtimes execute fastest."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -9,11 +10,12 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from networks import FAMILY
 from torch import nn
 
 from predictors.backends.agreement import TOLERANCES, check_on_noise
 from predictors.backends.model import Model, config_model
-from predictors.backends.onnx_export import folded, write_onnx
+from predictors.backends.onnx_export import folded, ungrouped, write_onnx
 from predictors.backends.table import find_runtime
 from search_spaces.fasternet import SPACES, FasterNetConfig
 
@@ -46,7 +48,7 @@ def _classifier(network: nn.Module) -> Any:
 
 def _random_config(name: str, seed: int) -> FasterNetConfig:
     config: FasterNetConfig = SPACES[name].sample(Random(seed))
-    return config
+    return replace(config, resolution=min(config.resolution, 64))  # less to compute
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -83,6 +85,72 @@ def test_onnx_holds_gelu_as_one_operator_and_pconv_as_split_and_concat(tmp_path:
     assert {kind: operators.count(kind) for kind in ("Gelu", "Split", "Concat", "Add")} == {
         "Gelu": 4, "Split": 1, "Concat": 1, "Add": 3,
     }  # fmt: skip
+
+
+def test_every_ingredient_is_as_few_operators_as_there_are_for_it(tmp_path: Path) -> None:
+    graph = onnx.load(write_onnx(config_model(FAMILY), tmp_path / "network")).graph
+    operators = Counter(node.op_type for node in graph.node)
+    for shared in ("Constant", "Identity"):  # no work when it runs
+        operators.pop(shared, None)
+    assert operators == {
+        "Conv": 22, "Relu": 4, "Gelu": 2, "HardSwish": 2, "HardSigmoid": 3, "Mul": 4, "Add": 4,
+        "Split": 5, "Concat": 3, "MatMul": 4, "Softmax": 2, "Reshape": 4, "Transpose": 4,
+        "GlobalAveragePool": 4, "Flatten": 1, "Gemm": 1,
+    }  # fmt: skip
+    same = [node for node in graph.node for a in node.attribute if a.name == "auto_pad"]
+    assert [node.op_type for node in same] == ["Conv"] * 2  # of even kernels, without a Pad
+
+
+def test_activations_are_fused_into_the_convolutions_before_them(tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    # No further: what it makes of them then only runs on processors like this one.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    path = write_onnx(config_model(FAMILY), tmp_path / "network")
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    nodes = onnx.load(tmp_path / "optimized.onnx").graph.node
+    fused = Counter(
+        onnx.helper.get_node_attr_value(node, "activation").decode()
+        for node in nodes
+        if node.op_type == "FusedConv"
+    )
+    assert fused == {"Relu": 4, "HardSigmoid": 3}
+    kinds = {node.op_type for node in nodes}
+    assert not kinds & {"Relu", "Transpose", "MatMul"}  # FusedMatMul has what the last two do
+
+
+def test_attention_has_its_scale_in_the_weights_of_the_queries(tmp_path: Path) -> None:
+    config = replace(SMALL, mixers=("attention", "pconv"), activation="relu")
+    network = _trained(config)
+    image = config_model(config).image()
+    deployed = folded(network, image)
+    assert network.get_submodule("stages.0.blocks.0.spatial_mixing.partial_conv3").scale == 0.25
+    assert deployed.get_submodule("stages.0.blocks.0.spatial_mixing.partial_conv3").scale == 1
+    with torch.no_grad():
+        assert _difference(deployed(image), network(image)) < 1e-5
+    path = write_onnx(_model(network, config), tmp_path / "network")
+    operators = {node.op_type for node in onnx.load(path).graph.node}
+    assert "Softmax" in operators
+    assert "Mul" not in operators
+
+
+@pytest.mark.parametrize(
+    ("groups", "c_out", "bias", "kept"),
+    [(1, 8, True, True), (8, 16, True, True), (2, 8, True, False), (4, 12, False, False)],
+)
+def test_groups_become_convolutions_of_their_own(
+    groups: int, c_out: int, *, bias: bool, kept: bool
+) -> None:
+    conv = nn.Conv2d(8, c_out, 3, padding=1, groups=groups, bias=bias)
+    network = nn.Sequential(conv).requires_grad_(requires_grad=False)
+    image = torch.randn(2, 8, 6, 6, generator=torch.Generator().manual_seed(0))
+    expected = network(image)
+    found = ungrouped(network)
+    assert (found.get_submodule("0") is conv) == kept
+    with torch.no_grad():
+        assert _difference(found(image), expected) < 1e-6
+    assert all(m.groups in (1, 8) for m in found.modules() if isinstance(m, nn.Conv2d))
 
 
 def test_the_torch_program_computes_what_the_network_computes(tmp_path: Path) -> None:

@@ -113,6 +113,13 @@ def test_the_default_estimator_scores_every_network_of_small_images() -> None:
     assert all(-1000.0 < score < 1000.0 for score in scores)
 
 
+def test_the_default_estimator_scores_networks_without_a_last_stage() -> None:
+    t0 = FASTERNET["t0"]
+    three = replace(t0, depths=(1, 2, 8, 0))
+    same = replace(t0, depths=(1, 2, 8, 0), widths=(40, 80, 160, 1536))
+    assert ProxyEstimator()(three) == ProxyEstimator()(same) < 100.0
+
+
 def test_a_failed_score_leaves_the_network_as_it_was() -> None:
     network = _network(SMALL).train()
     network.classifier = nn.Linear(7, 4)  # cannot follow a head of 32 channels

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import onnxruntime
 import pytest
-from networks import IRREGULAR, TINY
+from networks import FAMILY, IRREGULAR, TINY
 
 from predictors.backends import onnx_export
 from predictors.backends.agreement import refuse_correlation
@@ -17,21 +17,40 @@ from predictors.backends.onnx_export import quantized, write_onnx
 from predictors.backends.table import find_runtime
 
 
+def _optimized(content: bytes, folder: Path) -> list[str]:
+    """The operators that ONNX Runtime makes of a file."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return [node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node]
+
+
 def test_every_convolution_is_quantized_where_weights_are_equal(tmp_path: Path) -> None:
     fp32 = write_onnx(config_model(IRREGULAR), tmp_path / "fp32").read_bytes()
     network = onnx.load_model_from_string(fp32)
     convolutions = sum(node.op_type == "Conv" for node in network.graph.node)
     assert any(node.op_type == "Identity" for node in network.graph.node)  # equal biases, shared
 
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    options.log_severity_level = 3
-    onnxruntime.InferenceSession(
-        quantized(fp32, (3, 48, 48)), options, providers=["CPUExecutionProvider"]
-    )
-    kinds = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    kinds = _optimized(quantized(fp32, (3, 48, 48)), tmp_path)
     assert "Conv" not in kinds
     assert kinds.count("QLinearConv") == convolutions
+
+
+def test_of_every_ingredient_only_the_activations_that_have_no_eight_bits_stay(
+    tmp_path: Path,
+) -> None:
+    fp32 = write_onnx(config_model(FAMILY), tmp_path / "fp32").read_bytes()
+    given = [node.op_type for node in onnx.load_model_from_string(fp32).graph.node]
+    kinds = _optimized(quantized(fp32, (3, 48, 48)), tmp_path)
+    assert not {"Conv", "MatMul", "FusedMatMul", "Softmax", "Concat", "Gemm"} & set(kinds)
+    assert kinds.count("QLinearConv") == given.count("Conv")
+    assert kinds.count("QLinearMatMul") == given.count("MatMul") == 4
+    assert kinds.count("QLinearMul") == given.count("Mul") == 4  # of three gates and a star
+    gates, hardswishes = given.count("HardSigmoid"), given.count("HardSwish")
+    assert kinds.count("HardSigmoid") == gates + hardswishes  # a hardswish is taken apart
+    assert kinds.count("Mul") == hardswishes
+    assert kinds.count("Gelu") == given.count("Gelu") == 2
 
 
 def test_a_network_that_came_as_a_file_is_quantized_too(tmp_path: Path) -> None:

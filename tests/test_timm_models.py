@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from networks import IRREGULAR, TINY
+from networks import FAMILY, IRREGULAR, TINY
 from torch import Tensor, nn
 
 import fasternas as fn
@@ -157,6 +157,50 @@ def test_timms_optimizer_sees_the_layers(config: Path) -> None:
     assert len({group["lr_scale"] for group in groups}) >= 4
     assert network.stages[2].blocks[0].drop_path.p == pytest.approx(0.1)
     assert network.drop_rate == 0.2
+
+
+def test_every_ingredient_is_there_in_timm(tmp_path: Path) -> None:
+    """FAMILY has a stem of two convolutions, three of its four stages, and no head."""
+    network = fn.build(FAMILY)
+    network.train()(IMAGES)
+    fn.save(network, tmp_path / "x.safetensors")
+    expected = _output(network)
+    theirs = _create(checkpoint=tmp_path / "x.safetensors", drop_path_rate=0.1)
+    assert torch.equal(_output(theirs), expected)
+    assert (theirs.num_features, theirs.head_hidden_size) == (32, 32)
+    assert theirs.pretrained_cfg["first_conv"] == "patch_embed.convs.0"
+    assert isinstance(theirs.get_submodule(theirs.pretrained_cfg["first_conv"]), nn.Conv2d)
+    with torch.no_grad():
+        last, maps = theirs.forward_intermediates(IMAGES)
+    assert [m.shape[1] for m in maps] == [16, 24, 32]
+    assert torch.equal(last, maps[-1])
+    backbone = _create(checkpoint=tmp_path / "x.safetensors", features_only=True).eval()
+    assert backbone.feature_info.channels() == [16, 24, 32]
+    assert backbone.feature_info.reduction() == [4, 8, 16]
+    with torch.no_grad():
+        assert all(map(torch.equal, backbone(IMAGES), maps))
+    theirs.reset_classifier(0)
+    with torch.no_grad():
+        assert torch.equal(theirs(IMAGES), last.mean((2, 3)))
+    theirs.reset_classifier(3)
+    assert _output(theirs).shape == (2, 3)
+
+
+def test_every_ingredient_belongs_to_a_layer_of_timms_optimizer() -> None:
+    import timm.optim
+
+    network = _create(config=FAMILY)
+    optim: Any = timm.optim
+    groups = optim.param_groups_layer_decay(network, layer_decay=0.5)
+    lr_of = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+    names = ["patch_embed.convs.0.weight", "stages.0.blocks.0.star.conv.weight",
+             "stages.1.blocks.0.mlp.0.weight",
+             "stages.2.blocks.1.spatial_mixing.partial_conv3.qkv.weight"]  # fmt: skip
+    rates = [lr_of[id(network.get_parameter(name))] for name in names]
+    assert rates == sorted(rates)
+    assert len(set(rates)) == len(rates)
+    gate = network.get_parameter("stages.2.blocks.1.spatial_mixing.gate.squeeze.weight")
+    assert lr_of[id(gate)] == rates[-1]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """ncnn: torch's trace, converted by pnnx into a text that describes the network and its weights.
 
 The input is `in0`, the outputs `out0`, `out1`, ...; images are taken one at a time. The files hold
-fp32, which ncnn rounds when it loads them in bf16.
+fp32, which ncnn rounds when it loads them in bf16. A convolution of several groups is written as
+one for each: of those groups themselves ncnn computes wrong numbers in bf16.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def write(model: Model, stem: Path, runtime: Runtime) -> Path:
     """Write `.ncnn.param` and `.ncnn.bin`."""
     import pnnx
 
+    from predictors.backends.onnx_export import folded, ungrouped
     from predictors.backends.torch import save_trace
 
     if model.batch_size != 1:
@@ -41,7 +43,8 @@ def write(model: Model, stem: Path, runtime: Runtime) -> Path:
     image = model.image()
     main = model.path(stem, ".ncnn.param")
     with tempfile.TemporaryDirectory(prefix="fasternas-") as folder:
-        save_trace(model, Path(folder, "network.pt"))
+        network = ungrouped(folded(model.network(), image))
+        save_trace(network, image, Path(folder, "network.pt"))
         command = [
             *(pnnx.EXEC_PATH, "network.pt", f"inputshape={list(image.shape)}".replace(" ", "")),
             *("fp16=0", "ncnnparam=network.param", "ncnnbin=network.bin"),

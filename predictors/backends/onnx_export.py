@@ -23,6 +23,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from predictors.backends.model import ONE_AT_A_TIME, Model
 from predictors.backends.onnx_file import deployed_bytes
 from predictors.backends.onnxruntime import as_input
+from search_spaces.network import Attention
 
 OPSET = 20  # the first with a Gelu operator, the last of the exporter that takes 0.2 s a network
 
@@ -70,6 +71,39 @@ def folded(network: nn.Module, image: Tensor) -> nn.Module:
         rest = list(norm.children())  # timm's have their activation in them
         left = nn.Sequential(*rest) if rest else nn.Identity()
         setattr(network.get_submodule(parent), child, left)
+    for module in network.modules():
+        if isinstance(module, Attention):
+            module.fold_scale()
+    return network
+
+
+class _OneByOne(nn.Module):
+    """cat(Conv(x_1), Conv(x_2), ...) over the groups of the channels."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        convs = [copy.deepcopy(conv) for _ in range(conv.groups)]
+        for i, one in enumerate(convs):
+            one.groups = 1
+            for name, values in conv.named_parameters():
+                part = values.detach().chunk(conv.groups)[i].clone()
+                setattr(one, name, nn.Parameter(part))
+        self.convs = nn.ModuleList(convs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = zip(self.convs, x.chunk(len(self.convs), dim=1), strict=True)
+        return torch.cat([conv(part) for conv, part in parts], dim=1)
+
+
+def ungrouped(network: nn.Module) -> nn.Module:
+    """Replace each convolution of several groups by one for each group, in place.
+
+    Depthwise ones stay.
+    """
+    for name, module in list(network.named_modules()):
+        if isinstance(module, nn.Conv2d) and module.groups not in (1, module.in_channels):
+            parent, _, child = name.rpartition(".")
+            setattr(network.get_submodule(parent), child, _OneByOne(module))
     return network
 
 

@@ -34,7 +34,7 @@ def write(model: Model, stem: Path, runtime: Runtime) -> Path:
     header = {
         "architecture": architecture,
         "num_classes": given.config.classes,
-        "num_features": given.config.widths[-1],
+        "num_features": given.config.out_width,
         "pretrained_cfg": {
             k: v for k, v in pretrained_config(given).items() if k != "architecture"
         },

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from predictors.backends.model import Model
     from predictors.backends.table import Run, Runtime, Start
@@ -23,8 +23,10 @@ EXTRA = ""
 def write(model: Model, stem: Path, runtime: Runtime) -> Path:
     """Write a torch.export program or a TorchScript trace, which C++ and phones load."""
     if runtime.format == "torchscript":
-        path = model.path(stem, ".torchscript.pt")
-        save_trace(model, path)
+        from predictors.backends.onnx_export import folded
+
+        path, image = model.path(stem, ".torchscript.pt"), model.image()
+        save_trace(folded(model.network(), image), image, path)
         return path
     path = model.path(stem, ".pt2")
     path.write_bytes(_program(model))
@@ -98,17 +100,14 @@ def refuse_tf32() -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
 
 
-def save_trace(model: Model, path: Path) -> None:
-    """Write a TorchScript trace of the network, batch norms folded."""
+def save_trace(network: nn.Module, image: Tensor, path: Path) -> None:
+    """Write a TorchScript trace of a network in evaluation mode."""
     import torch
 
-    from predictors.backends.onnx_export import folded
-
-    image = model.image()
     trace: Any = torch.jit.trace
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # tracing announces its successor
-        trace(folded(model.network(), image), image, check_trace=False).save(str(path))
+        trace(network, image, check_trace=False).save(str(path))
 
 
 def _program(model: Model) -> bytes:

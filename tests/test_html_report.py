@@ -16,6 +16,7 @@ from specs import on
 from nas.cli.main import main
 from nas.report.html import command_of, html_report
 from nas.report.model import ReportModel, write_report
+from nas.report.tables import stages_of
 from nas.run_folder import read_only_run
 from nas.search.trial import Outcome
 from nas.study.options import SearchOptions
@@ -170,6 +171,42 @@ def test_the_page_says_what_was_found(page: Page) -> None:
     assert command_of(OPTIONS) in text
     assert "onnxruntime 1.0" in text
     assert "nan" not in text.lower().split()
+
+
+def test_ingredients_are_drawn_and_said(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", replace(OPTIONS, space="pconv-32"), failed=False)
+    model = ReportModel(read_only_run(tmp_path / "run"))
+    page = Page(html_report(model))
+    stages = [s for c in model.front for s in stages_of(c.config)]
+    looks = Counter(r.get("class") for r in page.all("rect"))
+    for look, wanted in (("attended", [s.attention for s in stages]),
+                         ("gated", [s.gate for s in stages]),
+                         ("star", [s.star for s in stages])):  # fmt: skip
+        blocks = sum(s.depth for s, there in zip(stages, wanted, strict=True) if there)
+        assert looks[look] == blocks
+        assert any(span.get("class") == look for span in page.all("span")) == (blocks > 0)
+    assert looks["gated"] > 0
+    assert looks["star"] > 0
+    for stage in stages:
+        assert not stage.ingredients or ", ".join(stage.ingredients) in page.text()
+
+
+def test_the_page_says_which_ingredient_paid(tmp_path: Path, page: Page) -> None:
+    make_run(tmp_path / "run", replace(OPTIONS, space="pconv-32", trials=48), trials=48)
+    model = ReportModel(read_only_run(tmp_path / "run"))
+    text = Page(html_report(model)).text()
+    found = model.ingredients
+    assert len(found.effects) >= 8
+    assert found.finding in text
+    assert "fitted to 47 trials" in text  # one of them failed
+    assert f"fitted to {found.timed} timed networks" in text
+    for effect in found.effects:
+        assert effect.words in text
+        assert found.accuracy_words(effect) in text
+        assert found.latency_words(effect) in text
+    seven = next(e for e in found.effects if (e.field, e.value) == ("kernels", 7))
+    assert seven.costs  # 49 multiplications for 9
+    assert "Which ingredient paid" in page.text()  # an activation and widths of heads are some
 
 
 def test_a_network_is_drawn_to_scale(folder: Path, page: Page) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from nas.report.importance import (
     FEWEST,
     GROUPS,
+    AccuracyModels,
     Importance,
     ImportanceTable,
     gene_words,
@@ -72,7 +73,8 @@ def _trials(count: int, noise: float = 0.0, seed: int = 1) -> list[tuple[Net, fl
 
 def _found(count: int = 60, noise: float = 0.2, seed: int = 1) -> dict[str, Importance]:
     trials = _trials(count, noise, seed)
-    choices = rank_choices(SPACE, trials, _predict_latency, bases=[net for net, _ in trials[:8]])
+    models = AccuracyModels.fit(SPACE, trials)
+    choices = rank_choices(SPACE, models, _predict_latency, bases=[net for net, _ in trials[:8]])
     return {k.gene if k.before is None else f"{k.before} to {k.after}": k for k in choices}
 
 
@@ -114,7 +116,8 @@ def test_a_step_that_saves_time_is_turned_round() -> None:
 
 def test_steps_that_no_network_can_take_are_left_out() -> None:
     bases = [Net(depths=(1, 1), width=24, stride=4, name="plain", useless=1)]
-    found = {k.gene: k for k in rank_choices(SPACE, _trials(40), _predict_latency, bases=bases)}
+    models = AccuracyModels.fit(SPACE, _trials(40))
+    found = {k.gene: k for k in rank_choices(SPACE, models, _predict_latency, bases=bases)}
     assert found["width"].steps == 1  # to 16; 32 is refused
     assert found["depths[0]"].steps == 1
     assert found["useless"].steps == 1
@@ -122,7 +125,8 @@ def test_steps_that_no_network_can_take_are_left_out() -> None:
 
 def test_a_step_between_two_bases_counts_once() -> None:
     bases = [Net(depths=(d, 1), width=8, stride=1, name="plain", useless=1) for d in (1, 2)]
-    found = {k.gene: k for k in rank_choices(SPACE, _trials(40), _predict_latency, bases=bases)}
+    models = AccuracyModels.fit(SPACE, _trials(40))
+    found = {k.gene: k for k in rank_choices(SPACE, models, _predict_latency, bases=bases)}
     assert found["depths[0]"].steps == 2  # 1 to 2, 2 to 3
 
 
@@ -139,9 +143,11 @@ def test_noise_makes_the_intervals_wider_and_the_order_undecided() -> None:
 def test_without_trials_or_bases_nothing_is_said() -> None:
     trials = _trials(FEWEST)
     assert FEWEST > GROUPS
-    assert rank_choices(SPACE, trials, _predict_latency, bases=[trials[0][0]])
-    assert rank_choices(SPACE, trials[:-1], _predict_latency, bases=[trials[0][0]]) == []
-    assert rank_choices(SPACE, trials, _predict_latency, bases=[]) == []
+    models = AccuracyModels.fit(SPACE, trials)
+    assert AccuracyModels.fit(SPACE, trials[:-1]) is None
+    assert rank_choices(SPACE, models, _predict_latency, bases=[trials[0][0]])
+    assert rank_choices(SPACE, None, _predict_latency, bases=[trials[0][0]]) == []
+    assert rank_choices(SPACE, models, _predict_latency, bases=[]) == []
     assert undecided([]) == ([], [])
 
 

@@ -1,6 +1,7 @@
 """The report's colours can be read, in the light scheme and in the dark one (WCAG 2.2, 1.4.3)."""
 
 import re
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,9 @@ def test_text_stands_out(scheme: str, ground: str) -> None:
 def test_marks_stand_out(scheme: str) -> None:
     colours = _scheme(scheme)
     ratios = {name: _contrast(colours[name], colours["paper"]) for name in SHAPES}
-    parts = (("convolved", "card"), ("soft", "card"), ("convolved", "soft"))
+    parts = [("star", "card")]  # and what is mixed, upon what passes through
+    for mixed, rest in product(("convolved", "attended"), ("soft", "gated")):
+        parts += [(mixed, "card"), (rest, "card"), (mixed, rest)]
     ratios |= {f"{a} on {b}": _contrast(colours[a], colours[b]) for a, b in parts}
     assert min(ratios.values()) >= MARKS, ratios
 

@@ -17,14 +17,14 @@ from predictors.cost import cost_by_layer
 from predictors.data.datasets import ImageData
 from predictors.measurement import Latency
 from predictors.training.recipe import crop_of, recipe_for
-from search_spaces.fasternet import FasterNetConfig
+from search_spaces.fasternet import FasterNetConfig, stem_strides
 from search_spaces.io import atomic_write, shown
 
 CARD = "README.md"
 _ALWAYS = ("epochs", "batch_size", "lr")  # settings that are shown whatever they are
 _MOST_NAMES = 20
 _CELLS = 12  # of the bar that a stage's channels are
-_HEADER = ("", "map", "channels", "PConv convolves", "hidden", "blocks", "MACs")
+_HEADER = ("", "map", "channels", "PConv convolves", "hidden", "blocks", "MACs", "with")
 
 _LOADING = """\
 ## Use
@@ -107,9 +107,22 @@ def _architecture(job: Job, result: TrainingResult) -> str:
     return (
         f"## Architecture\n\n{format_count(result.macs)} MACs, "
         f"{format_count(result.params)} parameters. Of each bar, PConv convolves the filled "
-        f"part and passes on the rest.\n\n```text\n{rendered(job.config)}\n```\n"
+        f"part and passes on the rest{_exceptions(job.config)}.\n\n"
+        f"```text\n{rendered(job.config)}\n```\n"
         f"{_limits(result)}"
     )
+
+
+def _exceptions(config: FasterNetConfig) -> str:
+    """What is different in stages with other ingredients."""
+    stages = stages_of(config)
+    words = [
+        *["fused, it and the first 1x1 are one convolution"] * any(s.fused for s in stages),
+        *["attention takes its place where it is named"] * any(s.attention for s in stages),
+        *["a gate scales the rest where it is named"] * any(s.gate for s in stages),
+        *["with a star, what is hidden is a product of two branches"] * any(s.star for s in stages),
+    ]
+    return "".join(f"; {word}" for word in words)
 
 
 def _limits(result: TrainingResult) -> str:
@@ -125,7 +138,9 @@ def _limits(result: TrainingResult) -> str:
 
 def rendered(config: FasterNetConfig) -> str:
     """Return a line for the stem, each stage and merging, and the head, under a header."""
-    rows = [_HEADER, *_rows(config)]
+    rows = _rows(config)
+    some = any(row[-1] for row in rows)
+    rows = [row[: len(row) if some else -1] for row in (_HEADER, *rows)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -140,20 +155,30 @@ def bar(ratio: float) -> str:
 
 
 def _rows(config: FasterNetConfig) -> list[Sequence[str]]:
-    shares, stages, k = _shares(config), stages_of(config), config.stem_stride
-    stem = f"3 to {config.widths[0]}", f"conv {k}x{k}, stride {k}"
-    rows: list[Sequence[str]] = [("stem", _map(stages[0].side), *stem, "", "", shares["stem"])]
+    shares, stages = _shares(config), stages_of(config)
+    stem = f"3 to {config.widths[0]}", _stem(config)
+    rows: list[Sequence[str]] = [("stem", _map(stages[0].side), *stem, "", "", shares["stem"], "")]
     for i, s in enumerate(stages):
         if i:
             merging = f"{stages[i - 1].width} to {s.width}", "conv 2x2, stride 2"
             share = shares[f"stages.{i}.merging"]
-            rows.append(("merging", _map(s.side), *merging, "", "", share))
+            rows.append(("merging", _map(s.side), *merging, "", "", share, ""))
         blocks = f"{bar(s.ratio)} {s.convolved}", f"{s.hidden} (x{s.expansion:.3g})", str(s.depth)
         share = shares[f"stages.{i}.block"]
-        rows.append((f"stage {s.number}", _map(s.side), str(s.width), *blocks, share))
-    head = f"pool, conv 1x1, {config.activation}, linear to {config.classes}"
-    channels = f"{config.widths[-1]} to {config.head_width}"
-    return [*rows, ("head", _map(1), channels, head, "", "", shares["head"])]
+        words = ", ".join(s.ingredients)
+        rows.append((f"stage {s.number}", _map(s.side), str(s.width), *blocks, share, words))
+    conv = f"conv 1x1, {config.activation}, " if config.head_width else ""
+    channels = f"{config.out_width} to {config.head_width or config.classes}"
+    head = channels, f"pool, {conv}linear to {config.classes}"
+    return [*rows, ("head", _map(1), *head, "", "", shares["head"], "")]
+
+
+def _stem(config: FasterNetConfig) -> str:
+    k = config.stem_stride
+    if config.stem == "patch":
+        return f"conv {k}x{k}, stride {k}"
+    strides = " and ".join(map(str, stem_strides(k)))
+    return f"two conv 3x3, strides {strides}"
 
 
 def _shares(config: FasterNetConfig) -> dict[str, str]:

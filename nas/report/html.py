@@ -63,6 +63,7 @@ def html_report(model: ReportModel) -> str:
         calibration_figures=_calibration_figures(model),
         command=command_of(model.options),
         scale=scale_of(model.front) if model.front else None,
+        legend=_legend(model.front),
         FEWEST=FEWEST,
         tables=tables,
         PREDICTED_INTERVAL=PREDICTED_INTERVAL,
@@ -158,6 +159,22 @@ def scale_of(networks: Sequence[Network]) -> NetworkScale:
         pixel=whole.map / max(stage.side for stage in stages),
         block=min(max(room, 0.5), _BLOCK),
     )
+
+
+def _legend(networks: Sequence[Network]) -> dict[str, str]:
+    """What a drawing shows of these networks beside PConv: the look of it, and what it is."""
+    stages = [stage for network in networks for stage in stages_of(network.config)]
+    words = {
+        "attended": "mixed by attention, in the place of the convolution",
+        "gated": "scaled by a gate before it passes through",
+        "star": "a star: the hidden channels are the product of two branches",
+    }
+    some = {
+        "attended": any(s.attention for s in stages),
+        "gated": any(s.gate for s in stages),
+        "star": any(s.star for s in stages),
+    }
+    return {look: said for look, said in words.items() if some[look]}
 
 
 def _prose(words: str) -> Markup:

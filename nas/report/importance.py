@@ -10,7 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from search_spaces.space import Genes, Space
 
 Array = NDArray[np.float64]
 C = TypeVar("C")
+T = TypeVar("T")
 PredictLatency = Callable[[Sequence[C]], Sequence[float] | Array]
 Scores = Callable[[Sequence[C]], Array]
 Move = tuple[int, int, int]  # gene, from a choice, to a choice; (gene, 0, 1) where it is ordered
@@ -33,8 +34,8 @@ MOST = 200  # trials to fit to: the time rises with the cube
 _T = 2.262  # of Student's t with 9 degrees of freedom: 95 %
 _FREE = 0.01  # of the latency: less is no time to speak of
 _MOST_NAMED = 3
-_UNITS = {"proxy": "score", "trained": "points of accuracy", "supernet": "points of likelihood"}
-_MODELLED = {
+UNITS = {"proxy": "score", "trained": "points of accuracy", "supernet": "points of likelihood"}
+MODELLED = {
     "proxy": "score",
     "trained": "accuracy after the trials' own short training",
     "supernet": "likelihood with shared weights",
@@ -82,40 +83,81 @@ class Importance:
         return f"{'a smaller ' if self.down else ''}{gene_words(self.gene)}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class AccuracyModels(Generic[C]):
+    """A model of the accuracy by all trials, and those without a tenth of them, each left out once.
+
+    The intervals are the jackknife's (Efron 1982, chapter 3).
+    """
+
+    models: Sequence[AccuracyPredictor]
+    trials: Sequence[tuple[C, float]]
+    scores: Scores[C] | None
+
+    @classmethod
+    def fit(
+        cls,
+        space: Space[C],
+        trials: Sequence[tuple[C, float]],
+        *,
+        scores: Scores[C] | None = None,
+    ) -> "AccuracyModels[C] | None":
+        """Fit to configs with their accuracies, all of one kind; None if there are too few.
+
+        `scores` of configs, such as training-free ones, are what the models start from.
+        """
+        if len(trials) < FEWEST:
+            return None
+        if len(trials) > MOST:  # some of the early ones and some of the late
+            trials = [trials[i * len(trials) // MOST] for i in range(MOST)]
+        models = []
+        for some in (trials, *without_tenths(trials)):
+            configs = [config for config, _ in some]
+            known = None if scores is None else scores(configs)
+            fitted = AccuracyPredictor.fit(space, configs, [a for _, a in some], scores=known)
+            models.append(fitted)
+        return cls(models=models, trials=trials, scores=scores)
+
+    def changes(self, change: Array, configs: Sequence[C]) -> tuple[Array, Array]:
+        """Return `change` times the accuracies, and the half-widths of its intervals."""
+        wanted = None if self.scores is None else self.scores(configs)
+        whole, *parts = (
+            change @ model.predict(configs, scores=wanted).median for model in self.models
+        )
+        return whole, half_widths(parts)
+
+
+def without_tenths(items: Sequence[T]) -> list[list[T]]:
+    """Return them without a tenth of them, each tenth left out once."""
+    return [[t for i, t in enumerate(items) if i % GROUPS != out] for out in range(GROUPS)]
+
+
+def half_widths(parts: Sequence[Array]) -> Array:
+    """Return the half-width of the interval (95 %) of what is known without each tenth."""
+    spread = np.sum((np.stack(parts) - np.mean(parts, axis=0)) ** 2, axis=0)
+    return np.asarray(_T * np.sqrt((GROUPS - 1) / GROUPS * spread))
+
+
 def rank_choices(
     space: Space[C],
-    trials: Sequence[tuple[C, float]],
+    models: AccuracyModels[C] | None,
     predict_latency: PredictLatency[C],
     *,
     bases: Sequence[C],
-    scores: Scores[C] | None = None,
 ) -> list[Importance]:
     """Return the choices, what surely gains most for its latency first: by its interval's low end.
 
-    Those that take no time come last. `trials` are configs with their accuracies, all of one kind,
-    `bases` the configs from which steps are taken; `scores` of configs, such as training-free ones,
-    are what the model of the accuracy starts from. There are none where there are fewer than
-    `FEWEST` trials or no steps. The interval is the jackknife's (Efron 1982, chapter 3), a tenth of
-    the trials left out at a time.
+    Those that take no time come last. `bases` are the configs from which steps are taken. There
+    are none without models or steps.
     """
     steps = _steps(space, bases)
-    if len(trials) < FEWEST or not steps:
+    if models is None or not steps:
         return []
     genes = sorted({g for pairs in steps.values() for pair in pairs for g in pair})
     configs = [space.decode(g) for g in genes]
     latency = np.asarray(predict_latency(configs), dtype=float)
-    change = _differences(steps, {g: i for i, g in enumerate(genes)})
-    if len(trials) > MOST:  # some of the early ones and some of the late
-        trials = [trials[i * len(trials) // MOST] for i in range(MOST)]
-
-    def gained(some: Sequence[tuple[C, float]]) -> Array:
-        """What each choice gains by a model of some of the trials."""
-        trained = [config for config, _ in some]
-        known, wanted = (None, None) if scores is None else (scores(trained), scores(configs))
-        model = AccuracyPredictor.fit(space, trained, [a for _, a in some], scores=known)
-        return np.asarray(change @ model.predict(configs, scores=wanted).median)
-
-    numbers = zip(*_jackknife(trials, gained), change @ latency, strict=True)
+    change = differences(list(steps.values()), genes)
+    numbers = zip(*models.changes(change, configs), change @ latency, strict=True)
     negligible = _FREE * float(np.median(latency))
     choices = [
         _importance(space, move, len(pairs), found, negligible)
@@ -141,7 +183,7 @@ def _steps(space: Space[C], bases: Sequence[C]) -> dict[Move, list[Pair]]:
     steps: dict[Move, set[Pair]] = defaultdict(set)
     for genes in map(space.encode, bases):
         for move, pair in _neighbours(space, genes):
-            if all(_is_config(space, g) for g in pair):
+            if all(is_config(space, g) for g in pair):
                 steps[move].add(pair)
     return {move: sorted(pairs) for move, pairs in sorted(steps.items())}
 
@@ -157,7 +199,7 @@ def _neighbours(space: Space[C], genes: Genes) -> Iterator[tuple[Move, Pair]]:
                 yield ((i, 0, 1) if gene.ordered else (i, low, high)), pair
 
 
-def _is_config(space: Space[C], genes: Genes) -> bool:
+def is_config(space: Space[C], genes: Genes) -> bool:
     """Whether genes make a config: the class may refuse some combinations."""
     try:
         space.decode(genes)
@@ -166,24 +208,15 @@ def _is_config(space: Space[C], genes: Genes) -> bool:
     return True
 
 
-def _differences(steps: dict[Move, list[Pair]], row_of: dict[Genes, int]) -> Array:
-    """A row for each choice which, times a value for each config, is the mean change."""
-    change = np.zeros((len(steps), len(row_of)))
-    for i, pairs in enumerate(steps.values()):
+def differences(every: Sequence[Sequence[Pair]], genes: Sequence[Genes]) -> Array:
+    """Return a row for each list of pairs: times a value for each of the genes, its mean change."""
+    row_of = {g: i for i, g in enumerate(genes)}
+    change = np.zeros((len(every), len(genes)))
+    for i, pairs in enumerate(every):
         for before, after in pairs:
             change[i, row_of[before]] -= 1 / len(pairs)
             change[i, row_of[after]] += 1 / len(pairs)
     return change
-
-
-def _jackknife(
-    trials: Sequence[tuple[C, float]], gained: Callable[[Sequence[tuple[C, float]]], Array]
-) -> tuple[Array, Array]:
-    """What all trials say, and the half-width of its interval."""
-    groups = [[t for i, t in enumerate(trials) if i % GROUPS != out] for out in range(GROUPS)]
-    parts = np.stack([gained(group) for group in groups])
-    spread = np.sum((parts - parts.mean(axis=0)) ** 2, axis=0)
-    return gained(trials), _T * np.sqrt((GROUPS - 1) / GROUPS * spread)
 
 
 def _importance(
@@ -219,7 +252,7 @@ class ImportanceTable:
 
     @property
     def units(self) -> str:
-        return _UNITS[self.kind]
+        return UNITS[self.kind]
 
     @property
     def time(self) -> str:
@@ -250,7 +283,7 @@ class ImportanceTable:
         led = "" if self.kind == "proxy" else "led by the training-free score and "
         return (
             "Modelled, not measured: means over one-step changes of the front's networks. A model "
-            f"of the {_MODELLED[self.kind]}, {led}fitted to {self.trials} trials, says what a step "
+            f"of the {MODELLED[self.kind]}, {led}fitted to {self.trials} trials, says what a step "
             "gains, the latency predictor what it takes. The interval (95 %) is how far the gain "
             "moves when tenths of the trials are left out; the error of the predicted latencies is "
             "not in it."

@@ -6,10 +6,10 @@ Only this module knows how a run and its networks keep what is shown.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
-from nas.devices import descriptions, file_name
+from nas.devices import LatencyModels, descriptions, file_name, fit_models, have_clock
 from nas.estimators import CHECKPOINTS
 from nas.pipeline import Run
 from nas.quantities import format_ms, limit_words
@@ -21,7 +21,14 @@ from nas.report.figures import (
     progress_curve,
 )
 from nas.report.front import FrontView, front_figure, view_of
-from nas.report.importance import MOST, ImportanceTable, rank_choices, step_for
+from nas.report.importance import (
+    AccuracyModels,
+    ImportanceTable,
+    rank_choices,
+    step_for,
+    without_tenths,
+)
+from nas.report.ingredients import EffectTable, effects_of
 from nas.report.sheet import save
 from nas.report.tables import (
     NUMBER,
@@ -155,27 +162,56 @@ class ReportModel:
     @cached_property
     def importance(self) -> ImportanceTable:
         """What each choice buys, by the accuracies after equal trainings: those of the trials."""
-        run = self._run
-        trials = [(config, o.scores.accuracy) for config, o in run.study.outcomes() if o.scores]
-        bases = [network.config for network in self.front]
-        ranked = []
-        if run.predicted(bases):
-            ranked = rank_choices(
-                run.space,
-                trials,
-                self._predict,
-                bases=bases,
-                scores=None if self.kind == "proxy" else proxy_scores,
-            )
-        fitted, step = min(len(trials), MOST), step_for(self.budget)
+        models, ranked = self._accuracies, []
+        latencies = self._run.models(len(self._run.study.measurements))
+        if models and latencies:
+            predict = partial(self._predict, latencies)
+            ranked = rank_choices(self._run.space, models, predict, bases=self._bases)
         return ImportanceTable(
-            choices=ranked, kind=self.kind, step=step, trials=fitted, unit=self.unit
+            choices=ranked,
+            kind=self.kind,
+            step=step_for(self.budget),
+            trials=len(models.trials) if models else 0,
+            unit=self.unit,
         )
 
-    def _predict(self, configs: Sequence[FasterNetConfig]) -> list[float]:
+    @cached_property
+    def ingredients(self) -> EffectTable:
+        """What the ingredients of the blocks change, by the same accuracies."""
+        run, models, found = self._run, self._accuracies, []
+        blind = self.kind == "proxy"
+        timed = list(run.study.measurements.items()) * have_clock(run.devices)
+        if models and (whole := run.models(len(run.study.measurements))):
+            parts = (
+                fit_models(run.space, run.devices, run.budgets_ms, part)
+                for part in without_tenths(timed)
+                if timed
+            )
+            predict = [partial(self._predict, one) for one in (whole, *parts) if one]
+            found = effects_of(run.space, models, predict, bases=self._bases, blind=blind)
+        return EffectTable(
+            effects=found,
+            kind=self.kind,
+            trials=len(models.trials) if models else 0,
+            timed=len(timed),
+            unit=self.unit,
+        )
+
+    @property
+    def _bases(self) -> list[FasterNetConfig]:
+        return [network.config for network in self.front]
+
+    @cached_property
+    def _accuracies(self) -> AccuracyModels[FasterNetConfig] | None:
+        """Models of the trials' accuracies, all after the same training."""
+        outcomes = self._run.study.outcomes()
+        trials = [(config, o.scores.accuracy) for config, o in outcomes if o.scores]
+        scores = None if self.kind == "proxy" else proxy_scores
+        return AccuracyModels.fit(self._run.space, trials, scores=scores)
+
+    def _predict(self, models: LatencyModels, configs: Sequence[FasterNetConfig]) -> list[float]:
         """The predicted latencies or, of several devices, worst ratios."""
-        predicted = self._run.predicted(configs)
-        latencies = [predicted[config] for config in configs]
+        latencies = models.latencies(configs)
         if self.unit == "ms":
             return [one.median_ms for each in latencies for one in each.by_device.values()]
         return [worst_ratio(each, self._run.budgets_ms).median for each in latencies]

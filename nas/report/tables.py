@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -13,7 +13,7 @@ from predictors.accuracy import AccuracyKind
 from predictors.cost import NO_LIMITS, Limits, cost
 from predictors.devices.device import threads_of
 from predictors.measurement import CONFIDENCE, Backend, Latencies, Latency, Ratio, Source
-from search_spaces.fasternet import FasterNetConfig
+from search_spaces.fasternet import INGREDIENTS, FasterNetConfig
 
 Unit = Literal["ms", "ratio"]
 INTERVAL = f"{100 * CONFIDENCE:.0f} % interval"
@@ -143,13 +143,23 @@ def accuracy_number(accuracy: float, kind: AccuracyKind) -> str:
 
 def architecture_words(config: FasterNetConfig) -> list[str]:
     """Say what a network is built of, one field a line."""
-    fields = ("widths", "depths", "partial_ratios", "expansions")
+    ingredients = [name for name in INGREDIENTS if name in config.unpublished]
     lines = []
-    for name in fields:
-        values = " ".join(f"{value:g}" for value in getattr(config, name))
+    for name in ("widths", "depths", "partial_ratios", "expansions", *ingredients):
+        values = " ".join(map(_value_words, getattr(config, name)[: config.stages]))
         lines.append(f"{name.replace('_', ' ')} {values}")
-    stem = f"stem stride {config.stem_stride}"
-    return [*lines, f"{config.activation}, {config.resolution} px, {stem}"]
+    activations = " ".join(dict.fromkeys((*_activations_of(config), config.activation)))
+    stem = f"stem stride {config.stem_stride}{', two 3x3' if config.stem == 'convs' else ''}"
+    head = f"head {config.head_width}" if config.head_width else "no head"
+    return [*lines, f"{activations}, {config.resolution} px, {stem}, {head}"]
+
+
+def _value_words(value: object) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def _activations_of(config: FasterNetConfig) -> tuple[str, ...]:
+    return config.stage_activations[: config.stages]
 
 
 class StageRow(NamedTuple):
@@ -158,22 +168,60 @@ class StageRow(NamedTuple):
     number: int
     side: int  # of the map, in its pixels
     width: int
-    convolved: int  # channels that PConv convolves
+    convolved: int  # channels that are mixed over space: all of them where PConv is fused
     ratio: float
     depth: int
     hidden: int
     expansion: float
+    fused: bool  # PConv and the first 1x1 are one convolution
+    attention: bool  # in the place of the partial convolution
+    gate: bool  # on the other channels
+    star: bool
+    ingredients: tuple[str, ...]  # in words, those unlike FasterNet as it was published
 
 
 def stages_of(config: FasterNetConfig) -> list[StageRow]:
     """Return the stages, the first one first."""
-    stages = []
-    for i, width in enumerate(config.widths):
-        side = config.resolution // config.stem_stride // 2**i
-        convolved, ratio = config.partial_widths[i], config.partial_ratios[i]
-        depth, hidden, expansion = config.depths[i], config.hidden_widths[i], config.expansions[i]
-        stages.append(StageRow(i + 1, side, width, convolved, ratio, depth, hidden, expansion))
-    return stages
+    return [_stage_of(config, i) for i in range(config.stages)]
+
+
+def _stage_of(config: FasterNetConfig, i: int) -> StageRow:
+    width, fused = config.widths[i], config.expands[i] == "fused"
+    convolved = width if fused else config.partial_widths[i]
+    row = StageRow(
+        number=i + 1,
+        side=config.resolution // config.stem_stride // 2**i,
+        width=width,
+        convolved=convolved,
+        ratio=1.0 if fused else config.partial_ratios[i],
+        depth=config.depths[i],
+        hidden=config.hidden_widths[i],
+        expansion=config.expansions[i],
+        fused=fused,
+        attention=config.mixers[i] == "attention" and not fused,
+        gate=config.untouched[i] == "gate" and convolved < width,
+        star=config.mlps[i] == "star",
+        ingredients=(),
+    )
+    return row._replace(ingredients=tuple(_ingredients(config, row)))
+
+
+def _ingredients(config: FasterNetConfig, row: StageRow) -> Iterator[str]:
+    """Say what a stage has that none of FasterNet as it was published has."""
+    i = row.number - 1
+    kernel, groups = config.kernels[i], config.partial_groups[i]
+    side = f"{kernel}x{kernel}"
+    if row.fused:
+        yield f"fused {side}"
+    elif row.attention:
+        yield f"attention on {row.convolved}"
+    else:
+        yield from [f"kernel {side}"] * (kernel != INGREDIENTS["kernels"])
+        yield from [count_words(groups, "group")] * (groups != INGREDIENTS["groups"])
+    yield from [f"gate on {row.width - row.convolved}"] * row.gate
+    yield from ["star"] * row.star
+    if len({*_activations_of(config), config.activation}) > 1:
+        yield config.stage_activations[i]
 
 
 @dataclass(frozen=True, kw_only=True)

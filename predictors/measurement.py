@@ -32,6 +32,9 @@ CONTRADICTION = 2.5 * PROCESS_DEVIATION  # between processes
 Milliseconds = Annotated[float, msgspec.Meta(gt=0, lt=1e9)]  # as they are read from files
 Round = Mapping[int, float]  # block medians in ms by network
 SMALL, LARGE = 0, 1  # the references' places
+LASTING = 0.10  # by which a machine's speed differs from that of the kept references: told from
+FEWEST = 3  # so many processes on; of fewer the difference is noise unless it is
+PLAIN = 0.30  # as large as this
 DRIFT = 0.03  # of the references, or of the frequency: beyond it the machine is slowed down
 
 
@@ -163,6 +166,18 @@ class Latency:
         small, large = (one.now_ms / one.kept_ms for one in self.context.references.values())
         return self.median_ms * blend(small, large, self.context.nearness)
 
+    def in_doubt(self, changes: Sequence[float]) -> "Latency":
+        """Return it with an interval that reaches to what it takes at the machine's speed of now.
+
+        `changes` are the references', the smaller first, as `lasting_change` returns them.
+        """
+        if self.context.nearness is None or not changed_alike(changes):
+            return self
+        small, large = changes
+        factor = blend(small, large, self.context.nearness)
+        low_ms, high_ms = min(1.0, factor) * self.low_ms, max(1.0, factor) * self.high_ms
+        return replace(self, low_ms=low_ms, high_ms=high_ms)
+
     def on_scale(self, kept_ms: Mapping[str, float]) -> "Latency":
         """Return it in the milliseconds in which the references take these; the smaller first.
 
@@ -283,6 +298,23 @@ def estimate(processes: Sequence[Sequence[float]]) -> Estimate:
     narrowed = math.hypot(sampling, between) if seen > CONTRADICTION else sampling
     low, high = math.exp(centre - error), math.exp(centre + error)
     return Estimate(math.exp(centre), low, high, 1.96 * narrowed)
+
+
+def lasting_change(now_ms: Sequence[float], kept_ms: float) -> float:
+    """Return what a reference takes now, over what was kept of it; 1.0 unless that lasts.
+
+    `now_ms` are the medians of processes. What was kept is the fastest of some processes: the
+    machine is slower than then if none comes near it, and faster if most are below.
+    """
+    bound = 1 + (LASTING if len(now_ms) >= FEWEST else PLAIN)
+    if not now_ms or (min(now_ms) < kept_ms * bound and median(now_ms) > kept_ms / bound):
+        return 1.0
+    return min(now_ms) / kept_ms
+
+
+def changed_alike(changes: Sequence[float]) -> bool:
+    """Whether both references are slower than kept, or both faster."""
+    return len(changes) == 2 and (max(changes) < 1 or min(changes) > 1)
 
 
 def settled(block_ms: Sequence[float], *, window: int = 3) -> bool:

@@ -106,9 +106,9 @@ def test_what_is_said_is_named_where_nothing_follows(server: Server, capsys: Str
 def test_a_shell_that_waits_is_not_waited_for(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("predictors.devices.connection.START_S", 1.0)
+    monkeypatch.setattr("predictors.devices.connection.START_S", 5.0)
     server.becomes("", "echo 'Press a key'; exec sleep 60")
-    with pytest.raises(RuntimeError, match="within 1 s, after it said 'Press a key'"):
+    with pytest.raises(RuntimeError, match="within 5 s, after it said 'Press a key'"):
         survey(Board(name="pi", ssh=server.address))
 
 
@@ -121,11 +121,12 @@ def test_the_command_is_one_word_and_the_script_one_line() -> None:
 
 
 def _old_python(folder: Path, version: str, name: str = "python3") -> None:
-    """A Python that is too old for more than to say so."""
+    """A Python that is too old for more than to leave to another, or to say so."""
     file = folder / name
     folder.mkdir(exist_ok=True)
     file.write_text(
-        f"#!/bin/sh\n[ $1 = -Ec ] && exit 1\necho; echo {MARKER} {version}; read line\n"
+        f'#!/bin/sh\n[ $1 = -Ec ] && exit 1\n[ $3 ] && exec sh -c "$newer"\n'
+        f"echo; echo {MARKER} {version}; read line\n"
     )
     file.chmod(0o755)
 

@@ -13,9 +13,8 @@ from test_session import Machine, _run
 
 from nas.cli.main import main
 from predictors.devices.agent.cores import choose
-from predictors.devices.device import DeviceSpec
+from predictors.devices.device import DeviceSpec, check_cores
 from predictors.devices.registry import open_spec
-from predictors.devices.timed import check_cores
 from predictors.measurement import TimingProtocol
 from search_spaces.formats import save_config
 

@@ -34,6 +34,7 @@ from nas.quantities import format_count, format_ms
 from nas.report.tables import backends_differ, reading_of
 from predictors.backends.model import Model, batched
 from predictors.devices.device import HOW_TO_ATTACH, Device
+from predictors.devices.registry import forget_references
 from predictors.measurement import Latency, compare
 from search_spaces.fasternet import FASTERNET
 
@@ -46,6 +47,8 @@ def add_measure_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("networks", metavar="NETWORK", nargs="+", help=text)
     add_device(parser)
     add_timing(parser)
+    text = "time the reference networks anew, too, from which all milliseconds follow"
+    parser.add_argument("--fresh", action="store_true", help=text)
     add_json(parser)
 
 
@@ -53,6 +56,8 @@ def run_measure(arguments: argparse.Namespace) -> int:
     """Time the networks, print a table, and compare the first with the others."""
     subjects, wrong = find_each(arguments.networks, _typed(arguments.batch))
     device = open_asked(arguments, [subject.model for subject in subjects])
+    if arguments.fresh:
+        forget_references(device)
     rows = _watched(
         _rows(subjects, device, arguments.repeats, alone=not wrong), device, len(subjects)
     )
@@ -219,6 +224,8 @@ def run_bench(arguments: argparse.Namespace) -> int:
     heading = f"{len(subjects)} networks, {GROUP} at a time, on {device.description}; {folder}"
     print(heading, file=sys.stderr)
     rows = list(_watched_rows(coming, len(subjects)))
+    for remark in device.remarks:
+        print(remark, file=sys.stderr)
     if not any(row.latency for row in rows):
         raise RuntimeError(
             f"`network` must be one that {device.name} can run, but got "

@@ -228,15 +228,17 @@ def _fill(arguments: argparse.Namespace) -> set[str]:
 
 def _run(arguments: argparse.Namespace, folder: Path, ready: "Prepared") -> "Run":
     from nas.run_folder import resume_run, start_run
+    from predictors.devices.registry import forget_references
 
     if arguments.resume:
         return resume_run(folder, ready.options, repair=arguments.repair, fresh=arguments.fresh)
-    return start_run(
-        folder, ready.options, fresh=arguments.fresh, largest_class=ready.largest_class
-    )
+    run = start_run(folder, ready.options, fresh=arguments.fresh, largest_class=ready.largest_class)
+    for device in run.devices.values() if arguments.fresh else ():
+        forget_references(device)  # which a run that goes on must not: it keeps its scale
+    return run
 
 
-_OF_DEVICES = ("device", "budget", "runtime", "precision", "threads")
+_OF_DEVICES = ("device", "budget", "runtime", "precision", "threads", "cores")
 _FIELDS = {"resolution": "resolutions", "activation": "activations"}  # of options, by argument
 
 

@@ -266,6 +266,8 @@ def command_of(options: SearchOptions) -> str:
     given["runtime"] = _shared(devices, lambda d: _distinct(b.runtime for b in d.backends))
     given["precision"] = _shared(devices, lambda d: _distinct(b.precision for b in d.backends))
     given["threads"] = _shared(devices, lambda d: str(d.backends[0].threads))
+    if any(device.cores for device in devices):
+        given["cores"] = _each(devices, lambda d: _distinct(map(str, d.cores)))
     for name in (*_UNLESS_DEFAULT, *_SPELLED):
         if getattr(options, name) != getattr(_DEFAULTS, name):
             given[_SPELLED.get(name, name)] = _word(values[name])

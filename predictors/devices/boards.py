@@ -27,8 +27,8 @@ from predictors.devices.connection import (
     number,
     remedy,
 )
-from predictors.devices.device import ONNXRUNTIME
-from predictors.devices.timed import Host, TimedDevice, check_cores
+from predictors.devices.device import ONNXRUNTIME, check_cores
+from predictors.devices.timed import Host, TimedDevice
 from predictors.measurement import Backend, TimingProtocol
 from search_spaces.io import atomic_write, config_folder, locked, short_repr
 

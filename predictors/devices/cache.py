@@ -16,7 +16,7 @@ from urllib.parse import quote
 from predictors.backends.model import Model, as_model
 from predictors.devices.cache_entry import CacheEntry, Setting, measured_latency
 from predictors.devices.device import Network, threads_of
-from predictors.measurement import Backend, Latency
+from predictors.measurement import Backend, Latency, changed_alike, lasting_change
 from search_spaces.io import atomic_write, cache_folder
 
 VERSION = 2  # of the table
@@ -245,6 +245,57 @@ def reference_latency(key: Mapping[str, str | int], processes: Sequence[Sequence
     return latency_ms
 
 
+def forget_references(about: Mapping[str, object]) -> None:
+    """Forget the references that were kept of what is described so; the next timed are kept."""
+    for file in cache_folder().glob("reference-*.json"):
+        with suppress(OSError, ValueError):
+            kept = json.loads(file.read_text())
+            if isinstance(kept, dict) and all(kept.get(k) == v for k, v in about.items()):
+                file.unlink(missing_ok=True)
+
+
+@dataclass(kw_only=True)
+class ReferenceWatch:
+    """What the references take in this run, beside what was kept of them."""
+
+    kept_ms: dict[str, float] = field(default_factory=dict)
+    now_ms: dict[str, list[float]] = field(default_factory=dict)  # of each process
+
+    def add(self, reference: str, *, kept_ms: float, now_ms: Sequence[float]) -> None:
+        """Add what some processes found; the smaller reference first."""
+        if self.kept_ms.get(reference) != kept_ms:  # they were timed anew meanwhile
+            self.now_ms[reference] = []
+        self.kept_ms[reference] = kept_ms
+        self.now_ms[reference].extend(now_ms)
+
+    def changes(self) -> list[float]:
+        """What each takes now, over what was kept; 1.0 unless that lasts."""
+        return [lasting_change(self.now_ms[name], ms) for name, ms in self.kept_ms.items()]
+
+    def remarks(
+        self, name: str, backend: Backend, *, device: str, cores: Sequence[int] = ()
+    ) -> list[str]:
+        """Say that the machine is not as fast as it was, and how its references are timed anew.
+
+        It bears the name, and was opened as the device, or as a part of it.
+        """
+        changes = self.changes()
+        if not changed_alike(changes):
+            return []
+        options = {name: str(value) for name, value in asdict(backend).items()}
+        options["cores"] = ",".join(map(str, cores))
+        usual = {**{name: str(value) for name, value in asdict(Backend()).items()}, "cores": ""}
+        if device not in ("cpu", "cuda"):  # of others the usual is what was registered
+            usual = {"cores": ""}
+        words = [f"--{name} {value}" for name, value in options.items() if usual.get(name) != value]
+        command = " ".join(["fasternas measure t0 --device", device, *words, "--fresh"])
+        return [
+            f"{name} takes {math.prod(changes) ** 0.5:.2f} times as long for its reference "
+            "networks as when its milliseconds were fixed, and intervals reach to what networks "
+            f"take now. If that is to stay, `{command}` fixes them anew."
+        ]
+
+
 def _read(file: Path) -> float | None:
     try:
         latency_ms = float(json.loads(file.read_text())["latency_ms"])
@@ -289,9 +340,17 @@ class DeviceCache:
 
     def reference_ms(self, reference: str, processes: Sequence[Sequence[float]]) -> float:
         """Return a reference's latency as kept, or, the first time, that of these blocks."""
-        key = {**asdict(self.setting), **asdict(self.setting.backend), "reference": reference}
+        return reference_latency({**self._key, "reference": reference}, processes)
+
+    def forget_references(self) -> None:
+        """Let the references that are timed next be kept."""
+        forget_references(self._key)
+
+    @property
+    def _key(self) -> dict[str, str | int]:
+        key = {**asdict(self.setting), **asdict(self.setting.backend)}
         del key["backend"], key["emulated"]
-        return reference_latency(key, processes)
+        return key
 
 
 Find = Callable[[str], Latency | None]

@@ -277,19 +277,22 @@ _OPTIONS = {
     "ForkAfterAuthentication": "no",
 }
 # The user's shell is told one word, and that shell one line: whatever the first one is, it passes
-# the word on. The empty line is for a greeting that waits for a key. Of the Pythons the first is
-# taken that is new enough; where none is, one says how old it is. A terminal, where one is forced
-# on us, must pass on what is sent as it is.
+# the word on. The empty line is for a greeting that waits for a key. A terminal, where one is
+# forced on us, must pass on what is sent as it is. Where `python3` is too old, it leaves to the
+# first other one that is not, or to one without a site, which says how old it is.
 SHELL = "sh"
 _NEWEST_FIRST = " ".join(f"python3.{minor}" for minor in range(20, OLDEST[1] - 1, -1))
-SCRIPT = (
-    "\n[ -t 0 ] && stty raw -echo; "
-    f"run='{BOOTSTRAP}'; site=$HOME/{SITE.removeprefix('~/')}; "
-    f"for python in python3 {_NEWEST_FIRST}; do "
+_NEWER = (
+    f"for python in {_NEWEST_FIRST}; do "
     f'"$python" -Ec "import sys;sys.exit(sys.version_info<{OLDEST})" </dev/null >/dev/null 2>&1 '
     '&& exec "$python" -Euc "$run" "$site"; done; '
     "for python in python3 python; do command -v $python >/dev/null 2>&1 "
-    '&& exec $python -Euc "$run"; done; exec python3\n'
+    '&& exec $python -Euc "$run"; done; exec python3'
+)
+SCRIPT = (
+    f"\n[ -t 0 ] && stty raw -echo; run='{BOOTSTRAP}'; newer='{_NEWER}'; "
+    f"site=$HOME/{SITE.removeprefix('~/')}; export run newer site; "
+    'command -v python3 >/dev/null 2>&1 && exec python3 -Euc "$run" "$site"; exec sh -c "$newer"\n'
 )
 _ADDRESS = re.compile(
     r"(?:ssh://)?(?:(?P<user>[\w.-]+)@)?(?P<host>[\w.:-]+?|\[[\w.:%]+\])(?::(?P<port>\d{1,5}))?/?"

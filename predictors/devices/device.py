@@ -124,6 +124,21 @@ class DeviceSpec:
         )
 
 
+def check_cores(cores: Sequence[int], threads: int, number_of_cores: int, *, machine: str) -> None:
+    """Refuse threads and cores that a machine with so many cores does not have."""
+    beyond = [core for core in cores if not 0 <= core < number_of_cores]
+    if threads > number_of_cores or beyond:
+        raise ValueError(
+            f"`threads` and `cores` must be among the {number_of_cores} cores of {machine}, but "
+            f"got {max([threads, *beyond])}."
+        )
+    if cores and threads > len(cores):
+        raise ValueError(
+            f"`cores` must be one for each of {threads} threads, but got "
+            f"{','.join(map(str, cores))}. Name more, or fewer threads."
+        )
+
+
 def check_specs(devices: Sequence[DeviceSpec]) -> None:
     """Refuse no devices, one that is there twice, and a choice of backends on several devices."""
     if not devices:

@@ -13,7 +13,8 @@ from functools import cache
 
 from predictors.backends.table import find_runtime, runtime_names, runtimes
 from predictors.devices.agent.host import BOOTSTRAP, processor
-from predictors.devices.timed import Host, TimedDevice, check_cores
+from predictors.devices.device import check_cores
+from predictors.devices.timed import Host, TimedDevice
 from predictors.measurement import Backend, TimingProtocol
 
 QUERY = ("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")

@@ -16,9 +16,10 @@ from statistics import median, median_low
 from typing import Generic, Literal, TypeVar
 
 from predictors.devices.boards import Board
-from predictors.devices.cache import reference_latency
+from predictors.devices.cache import ReferenceWatch, forget_references, reference_latency
 from predictors.devices.connection import PORT, Address, DeviceLostError
 from predictors.devices.device import Measures, Network
+from predictors.devices.timed import TimedDevice
 from predictors.measurement import Backend, Latency, TimingProtocol
 
 DISAGREEMENT = 0.05  # between boards, in how fast they run a reference
@@ -76,6 +77,7 @@ class PooledDevice:
         ]
         self._scale: dict[str, float] = {}  # the references' latencies in ms
         self._now_ms: dict[str, dict[str, list[float]]] = {}  # by reference and board
+        self._watches = {board.name: ReferenceWatch() for board in boards}
 
     @property
     def description(self) -> str:
@@ -90,7 +92,24 @@ class PooledDevice:
             for w in self._workers
             if w.failures
         ]
-        return [*self._given_remarks, *lost, *_disagreements(self._now_ms)]
+        (backend,) = self.backends
+        changed = [
+            remark
+            for board, watch in self._watches.items()
+            for remark in watch.remarks(board, backend, device=self.name)
+        ]
+        return [*self._given_remarks, *lost, *_disagreements(self._now_ms), *changed]
+
+    def forget_references(self) -> None:
+        """Let the references that are timed next be kept, the boards' and those of all."""
+        for board in self.boards:
+            if isinstance(board, TimedDevice):
+                board.forget_references()
+        forget_references({"boards": self._names})
+
+    @property
+    def _names(self) -> str:
+        return ",".join(sorted(board.name for board in self.boards))
 
     def timed_by(self, timers: Mapping[str, Timer], *, remarks: Sequence[str]) -> "PooledDevice":
         """Return the same boards, some of them timed in another way."""
@@ -113,6 +132,8 @@ class PooledDevice:
             fresh = [one.context.references for one in latencies if not one.context.cached]
             for name, reference in fresh[0].items() if fresh else ():
                 self._now_ms.setdefault(name, {}).setdefault(board, []).append(reference.now_ms)
+                now_ms = [reference.now_ms]
+                self._watches[board].add(name, kept_ms=reference.kept_ms, now_ms=now_ms)
             yield from (self._on_one_scale(board, latency) for latency in latencies)
 
     def _time(self, board: Measures, task: tuple[Sequence[Network], int]) -> list[Latency]:
@@ -131,7 +152,7 @@ class PooledDevice:
     def _key(self, latency: Latency) -> dict[str, str | int]:
         (backend,) = self.backends
         return {
-            "boards": ",".join(sorted(board.name for board in self.boards)),
+            "boards": self._names,
             "machine": latency.context.machine,
             "runtime": backend.runtime,
             "precision": backend.precision,

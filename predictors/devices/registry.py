@@ -9,7 +9,7 @@ from predictors.devices.boards import Board, is_arm, load_boards, survey
 from predictors.devices.cache import Cache, Holding, open_recorded
 from predictors.devices.device import ONNXRUNTIME, Device, DeviceSpec, Measures, Network
 from predictors.devices.local import gpu_name, is_arm_machine, on_cores, open_cpu, open_cuda
-from predictors.devices.pool import check_alike, open_pool
+from predictors.devices.pool import PooledDevice, check_alike, open_pool
 from predictors.devices.profiled import open_arm
 from predictors.devices.several import MultiBackendDevice
 from predictors.devices.timed import TimedDevice
@@ -81,6 +81,15 @@ def _timed(device: Device) -> Measures:
             "given several. Leave them out."
         )
     return device
+
+
+def forget_references(device: Device) -> None:
+    """Let the references that are timed next be kept: from them all milliseconds follow."""
+    if isinstance(device, MultiBackendDevice):
+        for one in device.devices:
+            forget_references(one)
+    elif isinstance(device, TimedDevice | PooledDevice):
+        device.forget_references()
 
 
 def _open(name: str, backend: Backend, protocol: TimingProtocol, cores: tuple[int, ...]) -> Device:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from predictors.backends.model import ONE_AT_A_TIME, Model, as_model, config_model
 from predictors.backends.table import Runtime, Start, find_runtime
-from predictors.devices.cache import DeviceCache
+from predictors.devices.cache import DeviceCache, ReferenceWatch
 from predictors.devices.cache_entry import Setting
 from predictors.devices.connection import (
     SCRIPT,
@@ -83,21 +83,6 @@ class Host:
         """Start an agent there."""
         script = SCRIPT if self.address else ""
         return Connection(self.command, script=script, answer_s=answer_s)
-
-
-def check_cores(cores: Sequence[int], threads: int, number_of_cores: int, *, machine: str) -> None:
-    """Refuse threads and cores that a machine with so many cores does not have."""
-    beyond = [core for core in cores if not 0 <= core < number_of_cores]
-    if threads > number_of_cores or beyond:
-        raise ValueError(
-            f"`threads` and `cores` must be among the {number_of_cores} cores of {machine}, but "
-            f"got {max([threads, *beyond])}."
-        )
-    if cores and threads > len(cores):
-        raise ValueError(
-            f"`cores` must be one for each of {threads} threads, but got "
-            f"{','.join(map(str, cores))}. Name more, or fewer threads."
-        )
 
 
 def clock_of(runtime: Runtime, *, processor: str, threads: int) -> str:
@@ -270,8 +255,8 @@ class TimedDevice:
     protocol: TimingProtocol = field(default_factory=TimingProtocol)
     pool: tuple[str, ...] = ()
     source: Literal["measured"] = "measured"
-    remarks: Sequence[str] = ()
     repair: Callable[[], object] | None = field(default=None, compare=False)
+    _watch: ReferenceWatch = field(default_factory=ReferenceWatch, init=False, compare=False)
 
     def __post_init__(self) -> None:
         find_runtime(self.backend.runtime, self.backend.precision)
@@ -280,6 +265,15 @@ class TimedDevice:
     def backends(self) -> tuple[Backend, ...]:
         """The one in which it times."""
         return (self.backend,)
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """That the machine is not as fast as it was, if it is not."""
+        return self._watch.remarks(self.name, self.backend, device=self.name, cores=self.host.cores)
+
+    def forget_references(self) -> None:
+        """Let those that are timed next be kept."""
+        self._cache.forget_references()
 
     @property
     def description(self) -> str:
@@ -337,7 +331,8 @@ class TimedDevice:
             timed = dict(zip(new, self._timed(files, repeats), strict=True)) if new else {}
         for i, latency in timed.items():
             self._cache.put(group[i], latency)
-        yield from (latency or timed[i] for i, latency in enumerate(found))
+        changes = self._watch.changes()
+        yield from ((latency or timed[i]).in_doubt(changes) for i, latency in enumerate(found))
 
     def _export(self, model: Model, path: Path) -> _Artifact:
         runtime = self._runtime
@@ -468,7 +463,9 @@ class TimedDevice:
         for i, name in enumerate(REFERENCES):
             blocks = [[round_[i] for round_ in s.rounds] for s in sessions]
             kept_ms = self._cache.reference_ms(name, blocks)
-            found[name] = Reference(kept_ms=kept_ms, now_ms=median(map(median, blocks)))
+            medians = [median(process) for process in blocks]
+            self._watch.add(name, kept_ms=kept_ms, now_ms=medians)
+            found[name] = Reference(kept_ms=kept_ms, now_ms=median(medians))
         return found
 
 

@@ -97,10 +97,12 @@ if TYPE_CHECKING:
 OLDEST = (3, 9)  # Python that these programs need
 MARKER = "fasternas-python"
 # Run by the other side's Python, of whatever age: it says which it is, after whatever was said
-# before, and runs what it is then sent. One line without apostrophes and backslashes, which every
-# shell passes on. What lies in the folder that it was started in is not imported.
+# before, and runs what it is then sent; one that is too old leaves to one that is not, if there is.
+# One line without apostrophes and backslashes, which every shell passes on. What lies in the
+# folder that it was started in is not imported.
 BOOTSTRAP = (
     "import os,sys;sys.path[:]=[p for p in sys.path if p];version=sys.version_info[:3];"
+    'version<(3,9) and len(sys.argv)>1 and os.execvp("sh",["sh","-c",os.environ["newer"]]);'
     'os.write(1,(("%cfasternas"+"-python %d.%d.%d%c")%((10,)+version+(10,))).encode());'
     "import json;sent=json.loads(sys.stdin.buffer.readline());exec(sent[0])"
 )

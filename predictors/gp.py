@@ -9,7 +9,9 @@ Accuracies crowd at the top and a few fall far below: a monotone map of Yeo and 
 normal, so that the process attends to differences near the top.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,57 +19,82 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 # Priors of the logarithms (mean, deviation): of a length, in units of sqrt(d) for d inputs (long
-# in many dimensions), of the signal's variance and of the noise's, for standardised targets.
-_LENGTH, _SIGNAL, _NOISE = (0.5, 0.5), (0.0, 1.0), (-5.0, 2.0)
-_BOUNDS = ((-3.0, 5.0), (-4.0, 4.0), (-12.0, 1.0))
+# in many dimensions), of the variances of the signal, of linear terms' slopes and of the noise, for
+# standardised targets.
+_LENGTH, _SIGNAL, _SLOPE, _NOISE = (0.5, 0.5), (0.0, 1.0), (-2.0, 2.0), (-5.0, 2.0)
+_BOUNDS = ((-3.0, 5.0), (-6.0, 4.0), (-12.0, 6.0), (-12.0, 1.0))
+_JITTER = 1e-8
 _ROWS = 8192  # inputs at once, so that a million need little memory
+_ENOUGH = 200  # points that hyperparameters are fitted to, of more than that
 
 
 @dataclass(frozen=True)
 class GaussianProcess:
-    """A fitted process; targets of shape [n] or several columns of them share the inputs."""
+    """A fitted process of targets [n]: mean + scale * (Matern of the inputs + linear terms).
+
+    Each linear term is a number of columns whose slopes have one variance; it is what lets the
+    process go on beyond its points.
+    """
 
     inputs: Array  # [n, d]
-    hyperparameters: Array  # logarithms: d lengths, signal variance, noise variance
+    linear: tuple[Array, ...]  # each [n, columns]
+    hyperparameters: Array  # logarithms: d lengths, signal variance, one a term, noise variance
     factor: Array  # Cholesky factor of K + noise
     weights: Array  # (K + noise)^-1 (y - mean), standardised
     mean: float
     scale: float
 
-    def predict(self, inputs: Array) -> tuple[Array, Array]:
+    def predict(self, inputs: Array, linear: Sequence[Array] = ()) -> tuple[Array, Array]:
         """Return mean and standard deviation (without noise) at inputs of shape [m, d]."""
-        parts = np.split(inputs, range(_ROWS, len(inputs), _ROWS))
-        mean, std = zip(*map(self._predict, parts), strict=True)
+        if not len(inputs):
+            return np.zeros(0), np.zeros(0)
+        parts = [np.split(part, range(_ROWS, len(part), _ROWS)) for part in (inputs, *linear)]
+        mean, std = zip(*(self._predict(*part) for part in zip(*parts, strict=True)), strict=True)
         return np.concatenate(mean), np.concatenate(std)
 
-    def _predict(self, inputs: Array) -> tuple[Array, Array]:
+    def _predict(self, inputs: Array, *linear: Array) -> tuple[Array, Array]:
         from scipy.linalg import solve_triangular
 
-        lengths, signal, _ = _split(self.hyperparameters)
-        cross = signal * _matern(_distances(inputs / lengths, self.inputs / lengths))
+        theta = _split(self.hyperparameters, len(self.linear))
+        cross = theta.signal * _matern(
+            _distances(inputs / theta.lengths, self.inputs / theta.lengths)
+        )
+        prior = np.full(len(inputs), theta.signal)
+        for variance, there, here in zip(theta.slopes, linear, self.linear, strict=True):
+            cross += variance * (there @ here.T)
+            prior += variance * np.sum(there * there, axis=1)
         v = solve_triangular(self.factor, cross.T, lower=True)  # algorithm 2.1, line 5
-        variance = np.maximum(signal - np.sum(v * v, axis=0), 1e-12)
+        variance = np.maximum(prior - np.sum(v * v, axis=0), 1e-12)
         return self.mean + self.scale * (cross @ self.weights), self.scale * np.sqrt(variance)
 
     @property
     def noise(self) -> float:
         """Standard deviation of the targets' noise."""
-        return float(self.scale * np.sqrt(_split(self.hyperparameters)[2]))
+        return float(self.scale * np.sqrt(np.exp(self.hyperparameters[-1])))
+
+    def left_out(self) -> tuple[Array, Array]:
+        """Return errors and deviations of each target, predicted from all others (eq. 5.12)."""
+        from scipy.linalg import cho_solve
+
+        precision = np.diag(cho_solve((self.factor, True), np.eye(len(self.factor))))
+        return self.scale * self.weights / precision, self.scale / np.sqrt(precision)
 
 
-def fit_gaussian_process(
+def fit_gaussian_process(  # noqa: PLR0913 - one algorithm, its options keyword-only
     inputs: Array,
     targets: Array,
     *,
+    linear: Sequence[Array] = (),
+    noise_scale: Array | None = None,
     start: Array | None = None,
     steps: int = 60,
     least_noise: float = 0.0,
 ) -> GaussianProcess:
-    """Fit to inputs [n, d] and targets [n].
+    """Fit to inputs [n, d], targets [n] and, if there are any, linear terms [n, columns] each.
 
-    `start` gives the hyperparameters of an earlier fit, from which few steps suffice; with
-    `steps=0` they are kept. The noise's standard deviation is at least `least_noise`, in the
-    targets' unit.
+    `noise_scale` [n] says how much more noise some targets have than others. `start` gives the
+    hyperparameters of an earlier fit, from which few steps suffice; with `steps=0` they are kept.
+    The noise's standard deviation is at least `least_noise`, in the targets' unit.
     """
     if len(inputs) == 0 or len(inputs) != len(targets):
         raise ValueError(
@@ -75,63 +102,122 @@ def fit_gaussian_process(
             f"{len(targets)}."
         )
     mean, scale = float(np.mean(targets)), float(np.std(targets)) or 1.0
-    y = (targets - mean) / scale
-    theta = _prior_means(inputs.shape[1]) if start is None else start
-    least = float(2 * np.log(max(least_noise / scale, np.exp(_BOUNDS[2][0] / 2))))
+    relative = np.ones(len(inputs)) if noise_scale is None else noise_scale * noise_scale
+    points = _Points(inputs, (targets - mean) / scale, tuple(linear), relative)
+    theta = _prior_means(points) if start is None else start
+    least = float(2 * np.log(max(least_noise / scale, np.exp(_BOUNDS[-1][0] / 2))))
     if steps:
-        theta = _maximise(theta, inputs, y, steps, least)
+        theta = _maximise(theta, _some(points), steps, least)
     else:
         theta = np.append(theta[:-1], max(theta[-1], least))
-    factor, weights = _solve(theta, inputs, y)
-    return GaussianProcess(inputs, theta, factor, weights, mean, scale)
+    factor, weights = _solve(_kernel(theta, points), points.y)
+    return GaussianProcess(inputs, points.linear, theta, factor, weights, mean, scale)
 
 
-def _maximise(theta: Array, x: Array, y: Array, steps: int, least: float) -> Array:
+@dataclass(frozen=True)
+class _Points:
+    """What a process is fitted to, standardised."""
+
+    x: Array  # [n, d]
+    y: Array  # [n]
+    linear: tuple[Array, ...]  # each [n, columns]
+    noise: Array  # [n], variances beside each other
+
+
+class _Theta(NamedTuple):
+    lengths: Array
+    signal: float
+    slopes: Array  # variances, one a linear term
+    noise: float
+
+
+def _split(theta: Array, terms: int) -> _Theta:
+    values = np.exp(theta)
+    d = len(theta) - terms - 2
+    return _Theta(values[:d], float(values[d]), values[d + 1 : -1], float(values[-1]))
+
+
+def _some(points: _Points) -> _Points:
+    """At most _ENOUGH of the points, spread over all: they tell the hyperparameters."""
+    n = len(points.y)
+    if n <= _ENOUGH:
+        return points
+    at = np.random.default_rng(n).permutation(n)[:_ENOUGH]
+    return _Points(
+        points.x[at], points.y[at], tuple(part[at] for part in points.linear), points.noise[at]
+    )
+
+
+def _maximise(theta: Array, points: _Points, steps: int, least: float) -> Array:
     """Climb from `theta`; `least` bounds the logarithm of the noise's variance from below."""
     from scipy.optimize import minimize
 
-    d = x.shape[1]
-    centre = _prior_means(d)[0]
+    d, terms = points.x.shape[1], len(points.linear)
+    centre = _prior_means(points)[0]
     bounds = [(centre + _BOUNDS[0][0], centre + _BOUNDS[0][1])] * d
-    bounds += [_BOUNDS[1], (least, max(_BOUNDS[2][1], least))]
+    bounds += [_BOUNDS[1], *[_BOUNDS[2]] * terms, (least, max(_BOUNDS[3][1], least))]
     start = np.clip(theta, *np.transpose(bounds))
+    grams = [part @ part.T for part in points.linear]
     options = {"maxiter": steps}
     result = minimize(
-        _negative_posterior, start, (x, y), "L-BFGS-B", jac=True, bounds=bounds, options=options
+        _negative_posterior,
+        start,
+        (points, grams),
+        "L-BFGS-B",
+        jac=True,
+        bounds=bounds,
+        options=options,
     )
     return np.asarray(result.x)
 
 
-def _negative_posterior(theta: Array, x: Array, y: Array) -> tuple[float, Array]:
-    """Minus the log posterior of the hyperparameters and its gradient (eq. 5.8 and 5.9)."""
-    from scipy.linalg import cho_solve
+def _negative_posterior(
+    theta: Array, points: _Points, grams: Sequence[Array]
+) -> tuple[float, Array]:
+    """Minus the log posterior of the hyperparameters and its gradient (eq. 5.8 and 5.9).
 
-    lengths, signal, noise = _split(theta)
-    scaled = x / lengths
-    r = _distances(scaled, scaled)
-    factor, alpha = _solve(theta, x, y)
-    inverse = cho_solve((factor, True), np.eye(len(factor)))
+    `grams` are the products of the linear terms' columns, [n, n] each.
+    """
+    from scipy.linalg import lapack
+
+    lengths, signal, slopes, noise = _split(theta, len(grams))
+    scaled = points.x / lengths
+    s = np.sqrt(5.0) * _distances(scaled, scaled)
+    decay = signal * np.exp(-s)
+    matern = (1.0 + s + s * s / 3.0) * decay
+    kernel = matern + np.diag(noise * points.noise + _JITTER)
+    for variance, gram in zip(slopes, grams, strict=True):
+        kernel += variance * gram
+    factor, alpha = _solve(kernel, points.y)
+    inverse = lapack.dpotri(factor, lower=1)[0]  # its lower half
+    inverse = inverse + np.tril(inverse, -1).T
     w = inverse - np.outer(alpha, alpha)  # twice the gradient is tr(w dK)
-    value = 0.5 * y @ alpha + np.sum(np.log(np.diag(factor)))
-    slope = signal * (5.0 / 3.0) * (1.0 + np.sqrt(5.0) * r) * np.exp(-np.sqrt(5.0) * r)
-    ws = w * slope
+    value = 0.5 * points.y @ alpha + np.sum(np.log(np.diag(factor)))
+    ws = w * ((5.0 / 3.0) * (1.0 + s) * decay)
     # sum_ij ws_ij (x_i - x_j)^2, expanded so that no [n, n, d] array is needed
-    by_length = 2 * (ws.sum(1) @ scaled**2 - np.einsum("id,ij,jd->d", scaled, ws, scaled))
-    others = [np.sum(w * signal * _matern(r)), noise * np.trace(w)]
+    by_length = 2 * (ws.sum(1) @ scaled**2 - np.sum(scaled * (ws @ scaled), axis=0))
+    by_slope = [v * np.sum(w * gram) for v, gram in zip(slopes, grams, strict=True)]
+    others = [np.sum(w * matern), *by_slope, noise * (np.diag(w) @ points.noise)]
     gradient = 0.5 * np.concatenate([by_length, others])
-    deviations = np.array([_LENGTH[1]] * x.shape[1] + [_SIGNAL[1], _NOISE[1]])
-    z = (theta - _prior_means(x.shape[1])) / deviations
-    return float(value + 0.5 * z @ z), gradient + z / deviations
+    z = (theta - _prior_means(points)) / _prior_deviations(points)
+    return float(value + 0.5 * z @ z), gradient + z / _prior_deviations(points)
 
 
-def _solve(theta: Array, x: Array, y: Array) -> tuple[Array, Array]:
+def _kernel(theta: Array, points: _Points) -> Array:
+    """K + noise."""
+    lengths, signal, slopes, noise = _split(theta, len(points.linear))
+    scaled = points.x / lengths
+    kernel = signal * _matern(_distances(scaled, scaled))
+    for variance, part in zip(slopes, points.linear, strict=True):
+        kernel += variance * (part @ part.T)
+    kernel[np.diag_indices_from(kernel)] += noise * points.noise + _JITTER
+    return kernel
+
+
+def _solve(kernel: Array, y: Array) -> tuple[Array, Array]:
     """Algorithm 2.1, lines 2 and 3."""
     from scipy.linalg import cho_solve, cholesky
 
-    lengths, signal, noise = _split(theta)
-    scaled = x / lengths
-    kernel = signal * _matern(_distances(scaled, scaled))
-    kernel[np.diag_indices_from(kernel)] += noise + 1e-8
     factor = cholesky(kernel, lower=True)
     return factor, cho_solve((factor, True), y)
 
@@ -146,12 +232,15 @@ def _distances(a: Array, b: Array) -> Array:
     return np.asarray(np.sqrt(np.maximum(squared, 0.0)))
 
 
-def _split(theta: Array) -> tuple[Array, float, float]:
-    return np.exp(theta[:-2]), float(np.exp(theta[-2])), float(np.exp(theta[-1]))
+def _prior_means(points: _Points) -> Array:
+    d = points.x.shape[1]
+    lengths = [_LENGTH[0] + 0.5 * np.log(d)] * d
+    return np.array([*lengths, _SIGNAL[0], *[_SLOPE[0]] * len(points.linear), _NOISE[0]])
 
 
-def _prior_means(d: int) -> Array:
-    return np.array([_LENGTH[0] + 0.5 * np.log(d)] * d + [_SIGNAL[0], _NOISE[0]])
+def _prior_deviations(points: _Points) -> Array:
+    slopes = [_SLOPE[1]] * len(points.linear)
+    return np.array([*[_LENGTH[1]] * points.x.shape[1], _SIGNAL[1], *slopes, _NOISE[1]])
 
 
 _PRIOR = 0.7  # deviation of the power from 1, which changes nothing: few values hardly tell it

@@ -6,7 +6,7 @@ Configs become rows of numbers: from their layers if they have them, else from t
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +22,14 @@ C = TypeVar("C")
 # Work of a network by kind of layer; time is close to a non-negative combination of these.
 _KINDS = ("conv1x1", "conv", "grouped", "patchify", "linear", "attention")
 _QUANTITIES = ("macs", "weights", "activations", "count")
+_UNROLLED = ("conv", "grouped")  # kinds whose kernels may copy k x k inputs for each output
 _ELEMENTWISE = (
     *("relu", "gelu", "hardswish", "hard_sigmoid", "add", "multiply", "gate"),
     *("split_concat", "pool"),
 )
 LAYER_FEATURES = (
     *(f"{kind}.{quantity}" for kind in _KINDS for quantity in _QUANTITIES),
+    *(f"{kind}.columns" for kind in _UNROLLED),
     *(f"{op}.{quantity}" for op in _ELEMENTWISE for quantity in ("activations", "count")),
 )
 
@@ -59,6 +61,30 @@ def scaled_genes(space: AnySpace, genes: Sequence[Genes]) -> Array:
     return np.hstack(columns).astype(float)
 
 
+def linear_terms(space: AnySpace, genes: Sequence[Genes]) -> tuple[Array, Array]:
+    """Return columns of which latency may be a sum: of ordered choices, and of all.
+
+    An ordered choice is its number and, if all are positive, its logarithm, standardised; any
+    choice besides is one-hot.
+    """
+    table = _gene_table(space, genes).astype(int)
+    columns = list(zip(table.T, space.genes, strict=True))
+    numbers = [_standardised(gene.choices)[at] for at, gene in columns if gene.ordered]
+    hot = [
+        (at[:, None] == np.arange(n)) - 1 / n
+        for at, n in zip(table.T, space.cardinalities, strict=True)
+    ]
+    none = np.empty((len(genes), 0))
+    return np.hstack([none, *numbers]), np.hstack([none, *hot])
+
+
+def _standardised(choices: Sequence[float]) -> Array:
+    values = np.array(choices, dtype=float)[:, None]
+    columns = np.hstack([values, np.log(values)]) if (values > 0).all() else values
+    spread = columns.std(axis=0)
+    return (columns - columns.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+
+
 def one_hot(space: AnySpace, configs: Sequence[object]) -> Array:
     """Return one column for each choice of each gene, 1 where it was taken."""
     table = _gene_table(space, [space.encode(config) for config in configs])
@@ -80,6 +106,9 @@ def _quantities(layer: Layer) -> Iterator[tuple[str, Any]]:
             activations = activations + layer.c_out * layer.out_positions
             yield f"{kind}.macs", layer.macs * share
             yield f"{kind}.weights", layer.weights * share
+        if kind in _UNROLLED:
+            columns = layer.c_in * layer.kernel**2 * layer.out_positions
+            yield f"{kind}.columns", repeat * columns
         yield f"{kind}.activations", repeat * activations
         yield f"{kind}.count", repeat
 
@@ -100,15 +129,25 @@ def _kinds(layer: Layer) -> Iterator[tuple[str, Any]]:
     yield "conv", 1 - vector - grouped - patchify - point
 
 
-Form = Literal["layers", "additive", "multiplicative"]
+Form = Literal["layers", "additive", "root", "multiplicative"]
 
 COVERAGE = 0.9
 FOLDS = 10
-_RIDGE = 1e-2
+_FEW, _MANY = 60, 100  # networks: up to few may choose another form; of many, half the folds do
+_POWERS: Mapping[Form, float] = {
+    "layers": 0.0,
+    "additive": 1.0,
+    "root": 0.5,
+    "multiplicative": 0.0,
+}  # of a latency, of which the process is one
+_STEPS, _FEW_STEPS = 60, 10  # of fitting, from nothing and from an earlier fit
 _NOISE = 0.01  # relative; no measurement is more exact
 _NORMAL = 1.645  # deviations to each side that hold 90 % of a normal distribution
 _LEAST_INFLATION = 1e-3  # errors that are all zero would make intervals without width
-_WIDEST = 2.3  # logarithm of the factor 10: an interval says no more than "unknown"
+_WIDEST = 10.0  # factor to each side: an interval says no more than "unknown"
+_BEYOND = 2.0  # a prediction this factor outside of what was measured is not believed
+_LEAST = 1e-3  # of the typical latency; nothing is predicted below
+_OUTLIER = 4.0  # medians; an error that is larger counts as so many
 
 
 @dataclass(frozen=True)
@@ -139,28 +178,98 @@ def worst_ratios(
     )
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """What the process sees of n configs; it is fitted to latencies in units of the trend's."""
+
+    inputs: Array  # [n, d]
+    linear: tuple[Array, ...]  # each [n, columns]
+    trend_ms: Array  # [n]
+
+
+class _Encoding(Protocol):
+    """Makes rows of a table of what is known of configs (see `_table`)."""
+
+    def rows(self, table: Array) -> _Rows:
+        """Return what the process sees of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """The work in each kind of layer; the trend is a non-negative combination of it."""
+
+    coefficients: Array  # ms, the first is the constant
+    varied: NDArray[np.bool_]  # the columns that differ between the networks fitted to
+    centre: Array  # of their logarithms
+    spread: Array
+    scale: Array  # of the part that each column has in the trend
+
+    @classmethod
+    def fit(cls, table: Array, latencies: Array) -> "_Work":
+        coefficients = _non_negative(table, latencies)
+        logs = np.log1p(table)
+        varied = logs.std(axis=0) > 1e-9
+        varied[0] = True  # of networks that are all alike, something must be left
+        parts = table / _combined(table, coefficients)[:, None]
+        return cls(
+            coefficients=coefficients,
+            varied=varied,
+            centre=logs.mean(axis=0)[varied],
+            spread=np.maximum(logs.std(axis=0), 1e-9)[varied],
+            scale=np.maximum(np.sqrt(np.mean(parts * parts, axis=0)), 1e-12),
+        )
+
+    def rows(self, table: Array) -> _Rows:
+        trend_ms = _combined(table, self.coefficients)
+        inputs = (np.log1p(table)[:, self.varied] - self.centre) / self.spread
+        return _Rows(inputs, (table / trend_ms[:, None] / self.scale,), trend_ms)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Choices:
+    """The choices themselves; all are in units of one typical latency."""
+
+    space: AnySpace
+    typical_ms: float
+
+    def rows(self, table: Array) -> _Rows:
+        genes: list[Genes] = list(map(tuple, table.astype(int).tolist()))
+        trend_ms = np.full(len(table), self.typical_ms)
+        return _Rows(scaled_genes(self.space, genes), linear_terms(self.space, genes), trend_ms)
+
+
 @dataclass(frozen=True, kw_only=True)
 class LatencyPredictor:
-    """Latency = trend * exp(residual): a linear trend, and a Gaussian process for what it misses.
+    """Latency as a Gaussian process with linear terms, of a config's layers or of its choices.
 
-    The trend is chosen by cross-validation: a non-negative combination of the work in each kind of
-    layer, where the config knows its layers; else a sum, or a product, of one term for each choice.
+    Of a config that knows its layers, the process is that of the logarithm of latency over a trend,
+    a non-negative combination of the work in each kind of layer. Else it is that of the latency, of
+    its square root or of its logarithm, whichever predicts best what is left out: a sum of what
+    each choice takes, a product of factors, or what lies between.
     """
 
     space: AnySpace
     form: Form
-    coefficients: Array
-    residual: GaussianProcess
-    varied: NDArray[np.bool_]  # the inputs that differ between the networks fitted to
-    centre: Array  # of these inputs
-    spread: Array
+    encoding: _Encoding
+    process: GaussianProcess
     inflation: float  # of the process's deviation, so that the intervals cover 90 %
+    measured_ms: tuple[float, float]  # the least and the most of what it was fitted to
 
     @classmethod
     def fit(
-        cls, space: AnySpace, configs: Sequence[object], latencies_ms: Sequence[float]
+        cls,
+        space: AnySpace,
+        configs: Sequence[object],
+        latencies_ms: Sequence[float],
+        *,
+        folds: int = FOLDS,
+        start: "LatencyPredictor | None" = None,
     ) -> "LatencyPredictor":
         """Fit to the measured latencies of some configs; thirty to fifty that cover the space.
+
+        The intervals follow from the errors in `folds`, each fitted to the others; with 0 each
+        network is left out of what was fitted to all, which is quick, and narrow for few networks.
+        `start` is an earlier fit, of which form and hyperparameters are taken up.
 
         Raises:
             ValueError: if there are fewer than 8, a latency is not a positive number, or neither
@@ -168,133 +277,178 @@ class LatencyPredictor:
         """
         latencies = np.asarray(latencies_ms, dtype=float)
         _check(space, configs, latencies)
-        tables = {form: _table(form, space, configs) for form in _forms(configs)}
-        errors = {
-            form: _cross_validated_error(form, table, latencies) for form, table in tables.items()
-        }
-        form = min(errors, key=lambda f: errors[f])
-        predictor = _fit_form(space, form, configs, latencies, steps=60)
-        return replace(predictor, inflation=_inflation(predictor, configs, latencies))
+        forms = (start.form,) if start else _forms(configs)
+        data = [_Data(space, form, _table(form, space, configs), latencies) for form in forms]
+        best, chosen = _best(data, start)
+        if len(latencies) > _FEW:
+            data = [chosen]
+        return replace(best, inflation=_inflation(best, data, folds))
 
     def predict(self, configs: Sequence[object]) -> Prediction:
         """Return mean and 90 % interval of each config's latency."""
-        mean, std = self._log_latency(configs)
-        margin = np.minimum(self.inflation * std, _WIDEST)
-        return Prediction(np.exp(mean), np.exp(mean - margin), np.exp(mean + margin))
+        mean, std, trend_ms = self._predict(_table(self.form, self.space, configs))
+        margin, power = self.inflation * std, _POWERS[self.form]
+        mean_ms, low_ms, high_ms = (
+            trend_ms * _from_scale(mean + step * margin, power) for step in (0, -1, 1)
+        )
+        low_ms = np.maximum(low_ms, mean_ms / _WIDEST)
+        return self._believable(mean_ms, low_ms, np.minimum(high_ms, mean_ms * _WIDEST))
 
-    def _log_latency(self, configs: Sequence[object]) -> tuple[Array, Array]:
-        table = _table(self.form, self.space, configs)
-        trend = _trend(self.form, table, self.coefficients)
-        inputs = _inputs(self.form, self.space, configs, table)[:, self.varied]
-        inputs = (inputs - self.centre) / self.spread
-        mean, std = self.residual.predict(inputs)
-        return np.log(trend) + mean, np.hypot(std, self.residual.noise)
+    def _predict(self, table: Array) -> tuple[Array, Array, Array]:
+        """Mean and deviation on the process's scale, and the trend."""
+        rows, power = self.encoding.rows(table), _POWERS[self.form]
+        mean, std = self.process.predict(rows.inputs, rows.linear)
+        noise = self.process.noise * _from_scale(mean, power) ** power
+        return mean, np.hypot(std, noise), rows.trend_ms
+
+    def _believable(self, mean_ms: Array, low_ms: Array, high_ms: Array) -> Prediction:
+        """Draw nearer what is far outside of all that was measured; its interval reaches back.
+
+        More work takes more time, so that layers tell of larger networks than were measured.
+        """
+        least, most = self.measured_ms
+        below = least / _BEYOND / mean_ms
+        above = mean_ms / most / _BEYOND if self.form != "layers" else np.zeros(len(mean_ms))
+        mean_ms = np.where(below > 1, least / _BEYOND / _drawn(below), mean_ms)
+        mean_ms = np.where(above > 1, most * _BEYOND * _drawn(above), mean_ms)
+        low_ms = np.where(above > 1, np.minimum(low_ms, most), np.minimum(low_ms, mean_ms))
+        high_ms = np.where(below > 1, np.maximum(high_ms, least), np.maximum(high_ms, mean_ms))
+        return Prediction(mean_ms, low_ms, high_ms)
 
 
-def _fit_form(
-    space: AnySpace, form: Form, configs: Sequence[object], latencies: Array, *, steps: int
-) -> LatencyPredictor:
-    table = _table(form, space, configs)
-    coefficients = _fit_trend(form, table, latencies)
-    inputs = _inputs(form, space, configs, table)
-    varied = inputs.std(axis=0) > 1e-9
-    varied[0] = True  # of networks that are all alike, something must be left
-    inputs = inputs[:, varied]
-    centre, spread = inputs.mean(axis=0), np.maximum(inputs.std(axis=0), 1e-9)
-    missed = np.log(latencies / _trend(form, table, coefficients))
+def _drawn(factor: Array) -> Array:
+    """A factor of at most _BEYOND that grows with the one given, where that is above 1."""
+    return np.asarray(_BEYOND ** np.tanh(np.log(np.maximum(factor, 1.0))))
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What a form is fitted to."""
+
+    space: AnySpace
+    form: Form
+    table: Array  # a row for each config
+    latencies: Array  # ms
+
+    def part(self, at: NDArray[np.intp]) -> "_Data":
+        return replace(self, table=self.table[at], latencies=self.latencies[at])
+
+
+def _fit_form(data: _Data, start: LatencyPredictor | None = None) -> LatencyPredictor:
+    form, power, latencies = data.form, _POWERS[data.form], data.latencies
+    encoding: _Encoding = (
+        _Work.fit(data.table, latencies)
+        if form == "layers"
+        else _Choices(space=data.space, typical_ms=float(np.median(latencies)))
+    )
+    rows = encoding.rows(data.table)
+    known = None if start is None else start.process
+    if known is not None and known.inputs.shape[1] != rows.inputs.shape[1]:
+        known = None  # other kinds of work vary now
+    relative = latencies / rows.trend_ms
     process = fit_gaussian_process(
-        (inputs - centre) / spread, missed, steps=steps, least_noise=_NOISE
+        rows.inputs,
+        _to_scale(relative, power),
+        linear=rows.linear,
+        noise_scale=relative**power,
+        start=None if known is None else known.hyperparameters,
+        steps=_STEPS if known is None else _FEW_STEPS,
+        least_noise=_NOISE,
     )
     return LatencyPredictor(
-        space=space,
+        space=data.space,
         form=form,
-        coefficients=coefficients,
-        residual=process,
-        varied=varied,
-        centre=centre,
-        spread=spread,
+        encoding=encoding,
+        process=process,
         inflation=_NORMAL,
+        measured_ms=(float(latencies.min()), float(latencies.max())),
     )
 
 
-def _inflation(predictor: LatencyPredictor, configs: Sequence[object], latencies: Array) -> float:
+def _to_scale(latencies: Array, power: float) -> Array:
+    """(t^power - 1) / power, by its limit at 0 (Box and Cox, J. R. Stat. Soc. B 26, 1964)."""
+    return np.log(latencies) if not power else (latencies**power - 1) / power
+
+
+def _from_scale(values: Array, power: float) -> Array:
+    """The inverse of `_to_scale`, above 0 everywhere."""
+    if not power:
+        return np.asarray(np.exp(values))
+    return np.asarray(np.maximum(1 + power * values, _LEAST**power) ** (1 / power))
+
+
+def _left_out_error(predictor: LatencyPredictor, data: _Data) -> float:
+    """The mean relative error where each is left out; one that is far off counts no more."""
+    power, trend_ms = _POWERS[data.form], predictor.encoding.rows(data.table).trend_ms
+    missed, _ = predictor.process.left_out()
+    predicted = _from_scale(_to_scale(data.latencies / trend_ms, power) - missed, power)
+    errors = np.abs(np.log(predicted * trend_ms / data.latencies))
+    return float(np.mean(np.minimum(errors, _OUTLIER * np.median(errors))))
+
+
+def _best(
+    data: Sequence[_Data], start: LatencyPredictor | None = None
+) -> tuple[LatencyPredictor, _Data]:
+    """Fit each form; return the one that predicts best what is left out, and what it was given."""
+    fitted = [(_fit_form(each, start), each) for each in data]
+    return min(fitted, key=lambda pair: _left_out_error(*pair)) if len(fitted) > 1 else fitted[0]
+
+
+def _inflation(predictor: LatencyPredictor, data: Sequence[_Data], folds: int) -> float:
     """The quantile of held-out errors, in predicted deviations (split conformal, 1604.04173).
 
-    Each fold is fitted from nothing: hyperparameters that have seen the held-out networks would
-    make the intervals too narrow. But networks that were chosen to lie far apart leave a hole
-    when held out, and are missed by more than others: only half of what exceeds a normal
-    distribution's quantile counts.
+    Each fold is fitted from nothing: hyperparameters, or a choice between the forms of `data`, that
+    have seen the held-out networks would make the intervals too narrow.
     """
-    scores: list[float] = []
-    for kept, held_out in _folds(len(latencies)):
-        fold = _fit_form(
-            predictor.space, predictor.form, [configs[i] for i in kept], latencies[kept], steps=20
-        )
-        mean, std = fold._log_latency([configs[i] for i in held_out])
-        scores.extend(np.abs(np.log(latencies[held_out]) - mean) / std)
-    seen = max(float(np.quantile(scores, COVERAGE)), _LEAST_INFLATION)
-    return seen - 0.5 * max(seen - _NORMAL, 0.0)
+    if folds:
+        parts = _folds(len(data[0].latencies), folds)
+        scores = np.concatenate([_scores(data, kept, held_out) for kept, held_out in parts])
+    else:
+        missed, std = predictor.process.left_out()
+        scores = np.abs(missed) / std
+    return max(float(np.quantile(scores, COVERAGE, method="weibull")), _LEAST_INFLATION)
+
+
+def _scores(data: Sequence[_Data], kept: NDArray[np.intp], held_out: NDArray[np.intp]) -> Array:
+    """Errors of those held out, in predicted deviations."""
+    fold, chosen = _best([each.part(kept) for each in data])
+    there = next(each for each in data if each.form == chosen.form).part(held_out)
+    mean, std, trend_ms = fold._predict(there.table)
+    return np.abs(_to_scale(there.latencies / trend_ms, _POWERS[fold.form]) - mean) / std
 
 
 def _forms(configs: Sequence[object]) -> tuple[Form, ...]:
     if isinstance(configs[0], Layered):
         return ("layers",)
-    return ("additive", "multiplicative")
+    return ("additive", "root", "multiplicative")
 
 
 def _table(form: Form, space: AnySpace, configs: Sequence[object]) -> Array:
-    return layer_features(configs) if form == "layers" else one_hot(space, configs)
-
-
-def _inputs(form: Form, space: AnySpace, configs: Sequence[object], table: Array) -> Array:
-    return np.log1p(table) if form == "layers" else gene_features(space, configs)
-
-
-def _trend(form: Form, table: Array, coefficients: Array) -> Array:
-    combined: Array = table @ coefficients[1:] + coefficients[0]
-    if form == "multiplicative":
-        return np.asarray(np.exp(combined))
-    return np.asarray(np.maximum(combined, abs(coefficients[0]) * 1e-3 + 1e-9))
-
-
-def _fit_trend(form: Form, table: Array, latencies: Array) -> Array:
-    """Minimise the relative error; the first coefficient is the constant."""
-    rows = np.column_stack([np.ones(len(table)), table])
     if form == "layers":
-        return _non_negative(rows, latencies)
-    if form == "multiplicative":
-        return _ridge(rows, np.log(latencies))
-    centre = float(np.median(latencies))
-    weights = centre / latencies
-    return centre * _ridge(rows * weights[:, None], np.ones(len(rows)))
+        return layer_features(configs)
+    return _gene_table(space, [space.encode(config) for config in configs])
 
 
-def _non_negative(rows: Array, latencies: Array) -> Array:
+def _combined(table: Array, coefficients: Array) -> Array:
+    """The combination, above 0 everywhere."""
+    combined: Array = table @ coefficients[1:] + coefficients[0]
+    return np.maximum(combined, coefficients[0] * 1e-3 + 1e-9)
+
+
+def _non_negative(table: Array, latencies: Array) -> Array:
+    """The coefficients that minimise the relative error; the first is the constant."""
     from scipy.optimize import nnls
 
+    rows = np.column_stack([np.ones(len(table)), table])
     scale = np.maximum(rows.max(axis=0), 1e-12)
     solution, _ = nnls(rows / scale / latencies[:, None], np.ones(len(rows)))
     return np.asarray(solution / scale)
 
 
-def _ridge(rows: Array, targets: Array) -> Array:
-    penalty = np.diag([0.0, *[_RIDGE] * (rows.shape[1] - 1)])
-    return np.asarray(np.linalg.solve(rows.T @ rows + penalty, rows.T @ targets), float)
-
-
-def _cross_validated_error(form: Form, table: Array, latencies: Array) -> float:
-    errors: list[float] = []
-    for kept, held_out in _folds(len(latencies)):
-        coefficients = _fit_trend(form, table[kept], latencies[kept])
-        predicted = _trend(form, table[held_out], coefficients)
-        errors.extend(np.abs(np.log(predicted / latencies[held_out])))
-    return float(np.mean(errors))
-
-
-def _folds(n: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Yield which of n networks are kept and which are held out."""
+def _folds(n: int, count: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Yield which of n networks are kept and which are held out; fewer times if there are many."""
     order = np.random.default_rng(0).permutation(n)
-    for held_out in np.array_split(order, min(FOLDS, n)):
+    for held_out in np.array_split(order, min(count if n <= _MANY else count // 2, n)):
         yield np.setdiff1d(np.arange(n), held_out), held_out
 
 

@@ -93,6 +93,7 @@ class Space(Generic[C]):
         self.genes: tuple[OneOf, ...] = tuple(g for _, g in _leaves(fields))
         self.names: tuple[str, ...] = tuple(name for name, _ in _leaves(fields))
         self.cardinalities: tuple[int, ...] = tuple(len(gene.choices) for gene in self.genes)
+        self._fixed: dict[str, object] | None = None  # as the config class makes them
 
     @property
     def size(self) -> int:
@@ -149,15 +150,25 @@ class Space(Generic[C]):
             if isinstance(node, (OneOf, Each))
             for gene in _encode_field(name, getattr(config, name), node)
         )
-        self._check_fixed(config, self.decode(genes))
+        self._check_fixed(config, genes)
         return genes
 
-    def _check_fixed(self, config: C, spelled: C) -> None:
+    def _check_fixed(self, config: C, genes: Genes) -> None:
         """Compare the fields that are not open as the config class makes them: it may fill some."""
+        if self._fixed is None:
+            first = self.decode(genes)
+            names = (f.name for f in fields(self.config_class) if f.init)  # type: ignore[arg-type]
+            self._fixed = {n: getattr(first, n) for n in names if not self._is_open(n)}
+        if all(getattr(config, name) == value for name, value in self._fixed.items()):
+            return  # a config class that fills them by the choices is asked again
+        spelled = self.decode(genes)
         for f in fields(self.config_class):  # type: ignore[arg-type]
             value, fixed = getattr(config, f.name), getattr(spelled, f.name)
             if f.init and value != fixed:
                 raise ValueError(f"`{f.name}` must be {fixed!r} in this space, but got {value!r}.")
+
+    def _is_open(self, name: str) -> bool:
+        return isinstance(self.fields.get(name), (OneOf, Each))
 
     def __contains__(self, config: object) -> bool:
         try:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import check_grad
 from scipy.stats import spearmanr
 
-from predictors.gp import _negative_posterior, fit_gaussian_process
+from predictors.gp import _negative_posterior, _Points, fit_gaussian_process
 from predictors.latency import LatencyPredictor
 from search_spaces.fasternet import FASTERNET, SPACES, FasterNetConfig
 from search_spaces.space import Space, each, oneof
@@ -153,6 +153,77 @@ def test_what_is_known_exactly_has_narrow_intervals_that_hold_it() -> None:
     assert np.median(predicted.high_ms / predicted.low_ms) < 1.01
 
 
+@dataclass(frozen=True)
+class Chain:
+    """Six ordered numbers, whose latency is a line."""
+
+    widths: tuple[int, ...]
+
+
+CHAINS = Space(Chain, widths=each(*[oneof(*range(16, 256, 8))] * 6))
+
+
+def _chains(number: int, seed: int) -> tuple[list[Chain], Array, Array]:
+    """Configs, their latencies and what is measured of them with 3 % noise."""
+    rng, noise = Random(seed), np.random.default_rng(seed)
+    chains = [CHAINS.sample(rng) for _ in range(number)]
+    truth = np.array([5 + np.dot(range(1, 7), chain.widths) / 100 for chain in chains])
+    return chains, truth, truth * np.exp(0.03 * noise.standard_normal(number))
+
+
+def test_ordered_numbers_count_as_numbers_and_more_samples_help() -> None:
+    others, truth, measured = _chains(400, seed=1)
+    configs, _, seen = _chains(200, seed=0)
+    errors, inside = [], []
+    for number in (20, 50, 200):
+        predictor = LatencyPredictor.fit(CHAINS, configs[:number], seen[:number].tolist())
+        predicted = predictor.predict(others)
+        errors.append(np.mean(np.abs(predicted.mean_ms / truth - 1)))
+        inside.append(np.mean((predicted.low_ms <= measured) & (measured <= predicted.high_ms)))
+    assert errors[0] < 0.04
+    assert errors[1] < 0.03
+    assert errors[2] < errors[1] < errors[0]
+    assert all(0.84 <= share <= 0.97 for share in inside)
+
+
+def test_nothing_is_far_below_what_was_measured_unless_the_interval_says_so() -> None:
+    cells, _ = _data("choices", 200, seed=0)
+
+    def truth(cell: Cell) -> float:  # a dead end makes the rest free
+        if cell.operators[0] == "skip":
+            return 1.0
+        return 1.0 + sum(_OPERATORS[name] for name in cell.operators)
+
+    for seed in range(5):
+        fitted = _data("choices", 20, seed=seed + 10)[0]
+        predictor = LatencyPredictor.fit(CELLS, fitted, list(map(truth, fitted)))
+        predicted = predictor.predict(cells)
+        low = predicted.mean_ms < 0.5
+        assert np.all(predicted.mean_ms > 0.2)
+        assert np.all(predicted.high_ms[low] >= 1.0)
+        most = max(map(truth, fitted))
+        assert np.all(predicted.mean_ms < 4 * most)
+
+
+def test_one_outlier_does_not_choose_the_form() -> None:
+    cells, _ = _data("choices", 60, seed=0)
+    factors = {"skip": 1.0, "conv1": 1.6, "conv3": 2.5, "pool": 1.2}
+    latencies = [float(np.prod([factors[name] for name in cell.operators])) for cell in cells]
+    assert LatencyPredictor.fit(CELLS, cells, latencies, folds=0).form == "multiplicative"
+    latencies[int(np.argmin(latencies))] *= 30
+    assert LatencyPredictor.fit(CELLS, cells, latencies, folds=0).form == "multiplicative"
+
+
+def test_a_later_fit_starts_from_an_earlier_one() -> None:
+    configs, latencies = _data("choices", 60, seed=0, noise=0.02)
+    others, truth = _data("choices", 100, seed=1)
+    first = LatencyPredictor.fit(CELLS, configs[:40], latencies[:40].tolist(), folds=0)
+    later = LatencyPredictor.fit(CELLS, configs, latencies.tolist(), folds=0, start=first)
+    assert later.form == first.form
+    errors = [np.mean(np.abs(p.predict(others).mean_ms / truth - 1)) for p in (first, later)]
+    assert errors[1] < errors[0]
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_no_configs_have_no_predictions(case: str) -> None:
     configs, latencies = _data(case, 8, seed=0)
@@ -208,13 +279,43 @@ def test_a_config_outside_the_space_is_refused() -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_the_gradient_of_the_posterior_is_its_slope(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    x, y = rng.standard_normal((15, 3)), rng.standard_normal(15)
-    theta = rng.normal(0.0, 0.5, 5)
-    _, gradient = _negative_posterior(theta, x, y)
+    linear = tuple(rng.standard_normal((15, columns)) for columns in (2, 4))
+    points = _Points(
+        rng.standard_normal((15, 3)), rng.standard_normal(15), linear, rng.uniform(0.5, 2, 15)
+    )
+    grams = [part @ part.T for part in linear]
+    theta = rng.normal(0.0, 0.5, 7)
+    _, gradient = _negative_posterior(theta, points, grams)
     error = check_grad(
-        lambda t: _negative_posterior(t, x, y)[0], lambda t: _negative_posterior(t, x, y)[1], theta
+        lambda t: _negative_posterior(t, points, grams)[0],
+        lambda t: _negative_posterior(t, points, grams)[1],
+        theta,
     )
     assert error <= 1e-5 * np.linalg.norm(gradient) + 1e-6
+
+
+def test_a_process_with_linear_terms_goes_on_beyond_its_points() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (30, 2))
+    process = fit_gaussian_process(x, x @ [3.0, -1.0] + 5, linear=[x])
+    far = np.array([[4.0, 0.0], [0.0, 6.0]])
+    mean, deviation = process.predict(far, [far])
+    assert mean == pytest.approx([17.0, -1.0], abs=0.2)
+    assert np.all(deviation < 0.5)
+
+
+def test_a_process_leaves_out_as_if_it_had_not_seen() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((20, 2)), rng.standard_normal(20)
+    y[0], y[1:] = 0.0, y[1:] - y[1:].mean()  # both have the mean 0
+    process = fit_gaussian_process(x, y, linear=[x])
+    theta = process.hyperparameters
+    without = fit_gaussian_process(x[1:], y[1:], linear=[x[1:]], start=theta, steps=0)
+    mean, deviation = without.predict(x[:1], [x[:1]])
+    errors, deviations = process.left_out()
+    assert errors[0] == pytest.approx(-mean[0], abs=1e-6)
+    of_one = np.hypot(deviation[0], without.noise) / without.scale
+    assert deviations[0] / process.scale == pytest.approx(of_one, rel=1e-6)
 
 
 def test_a_process_passes_through_its_points_and_doubts_what_is_far() -> None:

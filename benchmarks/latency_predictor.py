@@ -27,10 +27,11 @@ from scipy.stats import kendalltau, spearmanr
 from nas.bench import plain_name
 from nas.study import journal
 from nas.study.store import read_measurements
+from predictors.calibration import next_batch
 from predictors.cost import cost
 from predictors.devices.device import Device
 from predictors.devices.registry import open_device
-from predictors.latency import LatencyPredictor, next_batch, one_hot
+from predictors.latency import LatencyPredictor, one_hot
 from predictors.measurement import Latency
 from search_spaces.fasternet import FASTERNET, SPACES, FasterNetConfig
 from search_spaces.space import AnySpace, Space

@@ -49,8 +49,8 @@ from nas.study.journal import after, evaluate_file, longest, not_evaluated, trai
 from nas.study.options import SETTINGS, SearchOptions, SearchSettings
 from nas.study.store import Study
 from predictors.accuracy import AccuracyEstimator
+from predictors.calibration import next_batch
 from predictors.cost import NO_LIMITS, Limits, cost, costs
-from predictors.latency import next_batch
 from predictors.measurement import Latencies, worst_ratio
 from predictors.training.recipe import rungs
 from search_spaces.fasternet import FasterNetConfig

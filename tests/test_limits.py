@@ -28,8 +28,9 @@ from nas.search.trial import Scores
 from nas.study.options import SearchOptions
 from predictors.backends.model import config_model
 from predictors.backends.table import formats
+from predictors.calibration import HEADROOM, next_batch
 from predictors.cost import NO_LIMITS, Cost, Limits, cost, costs
-from predictors.latency import HEADROOM, Prediction, RatioPrediction, next_batch
+from predictors.latency import Prediction, RatioPrediction
 from search_spaces.fasternet import FASTERNET, SPACES, FasterNetConfig
 from search_spaces.layers import Layer
 from search_spaces.space import Space, oneof

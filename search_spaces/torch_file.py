@@ -67,19 +67,19 @@ def _of_archive(path: Path) -> dict[str, Tensor]:
         if not root or packed:
             raise ValueError("it is a zip file of something else")
         with archive.open(f"{root}data.pkl") as file:
-            content = _Reader(file).load()
+            content = _Unpickler(file).load()
         return _tensors(dict(_named(content)), lambda key: archive.read(f"{root}data/{key}"))
 
 
 def _of_pickles(file: IO[bytes]) -> dict[str, Tensor]:
-    if _Reader(file).load() != _MAGIC:
+    if _Unpickler(file).load() != _MAGIC:
         raise ValueError("it was not written by torch.save")
     for _ in range(2):  # the protocol's version, and facts of the machine
-        _Reader(file).load()
-    reader = _Reader(file)
+        _Unpickler(file).load()
+    reader = _Unpickler(file)
     content = dict(_named(reader.load()))
     storages: dict[str, bytes] = {}
-    for key in map(str, _Reader(file).load()):
+    for key in map(str, _Unpickler(file).load()):
         count = int.from_bytes(file.read(8), "little", signed=True)
         storages[key] = file.read(max(count, 0) * reader.item_bytes[key])
     return _tensors(content, storages.__getitem__)
@@ -145,7 +145,7 @@ class _Inert:
     append = add = __setstate__
 
 
-class _Reader(pickle.Unpickler):
+class _Unpickler(pickle.Unpickler):
     """Makes tensors, containers and inert records, whatever it is told to make."""
 
     def __init__(self, file: IO[bytes]) -> None:

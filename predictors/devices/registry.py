@@ -205,7 +205,7 @@ def _boards() -> dict[str, Board]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class RuntimeChoice:
     """The device in its fastest runtime, and what was found of each runtime.
 
     `latencies_ms` are geometric means over the networks by the clock, not by the references, which
@@ -225,7 +225,7 @@ def fastest_runtime(
     threads: int | None = None,
     precision: str = "fp32",
     protocol: TimingProtocol | None = None,
-) -> Choice:
+) -> RuntimeChoice:
     """Time the networks in each runtime that the device has at that precision.
 
     A runtime that cannot run all of them is left out.
@@ -244,7 +244,7 @@ def fastest_runtime(
     if not found:
         raise next(iter(errors.values()))
     found.sort(key=lambda entry: entry[0])
-    return Choice(
+    return RuntimeChoice(
         device=found[0][2],
         latencies_ms={runtime: ms for ms, runtime, _ in found},
         refusals={runtime: str(error) for runtime, error in errors.items()},

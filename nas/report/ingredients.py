@@ -6,7 +6,6 @@ models that are fitted to the trials and to the timed networks say what that cha
 """
 
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ _USUAL = {**INGREDIENTS, **_WHOLE}
 _FEWEST = 3  # trials that have it, and that have the usual in its place
 _MOST = 24  # networks to put it into
 _MOST_NAMED = 4
+_NEGLIGIBLE = 0.002  # of the latency of the networks
 _WORDS = {
     ("untouched", "gate"): "a gate on what PConv leaves",
     ("mixers", "attention"): "attention instead of PConv",
@@ -65,13 +65,17 @@ class Effect:
     latency: float
     latency_error: float | None
     pairs: int
+    negligible: float  # a latency of which it is not worth speaking
 
     @property
     def words(self) -> str:
         """The ingredient, and in whose place it is."""
-        own = _WORDS.get((self.field, self.value))
-        name = re.sub("s$", "", self.field).replace("_", " ")
-        return own or f"{name} {self.value} instead of {self.usual}"
+        if own := _WORDS.get((self.field, self.value)):
+            return own
+        if self.field == "kernels":
+            return f"a kernel of {self.value}x{self.value} instead of {self.usual}x{self.usual}"
+        name = {"groups": "{} groups", "head_width": "a head of {}"}.get(self.field, "{}")
+        return f"{name.format(self.value)} instead of {self.usual}"
 
     @property
     def gains(self) -> bool:
@@ -84,12 +88,12 @@ class Effect:
 
     @property
     def saves(self) -> bool:
-        """Whether it surely saves time."""
-        return -self.latency > (self.latency_error or 0.0)
+        """Whether it surely saves time that is worth it."""
+        return -self.latency > max(self.latency_error or 0.0, self.negligible)
 
     @property
     def costs(self) -> bool:
-        return self.latency > (self.latency_error or 0.0)
+        return self.latency > max(self.latency_error or 0.0, self.negligible)
 
     @property
     def told_apart(self) -> bool:
@@ -119,7 +123,9 @@ def effects_of(
     genes = sorted({g for pairs in every.values() for pair in pairs for g in pair})
     configs = [space.decode(g) for g in genes]
     change = differences(list(every.values()), genes)
-    latency, *parts = (change @ np.asarray(p(configs), dtype=float) for p in predict_latency)
+    predicted = [np.asarray(predict(configs), dtype=float) for predict in predict_latency]
+    latency, *parts = (change @ latencies for latencies in predicted)
+    negligible = _NEGLIGIBLE * float(np.median(predicted[0]))
     errors: Sequence[float | None] = list(half_widths(parts)) if parts else [None] * len(every)
     numbers = zip(*models.changes(change, configs), latency, errors, strict=True)
     found = [
@@ -132,6 +138,7 @@ def effects_of(
             latency=float(ms),
             latency_error=None if ms_error is None else float(ms_error),
             pairs=len(every[field, value, usual]),
+            negligible=negligible,
         )
         for (field, value, usual), (accuracy, error, ms, ms_error) in zip(
             every, numbers, strict=True
@@ -264,6 +271,8 @@ class EffectTable:
 
     def latency_words(self, effect: Effect) -> str:
         """The difference with its interval, if it has one."""
+        if abs(effect.latency) + (effect.latency_error or 0.0) < effect.negligible:
+            return "about none"
         return _with_interval(effect.latency, effect.latency_error)
 
 

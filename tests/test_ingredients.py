@@ -39,7 +39,7 @@ TRUTH: dict[int | str, tuple[float, float]] = {
 
 def _sums(net: Net, which: int) -> float:
     """Points, or milliseconds, of what is in the network."""
-    chosen = (*net.kernels, *net.mixers, net.untouched)
+    chosen: tuple[int | str, ...] = (*net.kernels, *net.mixers, net.untouched)
     return sum(TRUTH.get(value, (0.0, 0.0))[which] for value in chosen)
 
 

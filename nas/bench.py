@@ -17,6 +17,7 @@ import numpy as np
 from nas.networks import LAYERS, Row, Subject
 from nas.quantities import format_count, format_ms
 from nas.report import sheet as sheets
+from nas.report.figures import PREDICTED_INTERVAL
 from nas.report.sheet import ALARM, GREY, PALETTE, SLIDE, TALL, Box, Label, Look, Obstacle, save
 from nas.report.tables import INTERVAL, as_csv
 from nas.study import journal
@@ -174,9 +175,15 @@ def _draw(axes: "Axes", points: Sequence[_Point], kind: str, look: Look) -> None
 
 def _explain_marks(axes: "Axes", rows: Sequence[Row]) -> None:
     """Entries of the legend for what all have in common."""
-    axes.plot([], [], color=GREY, linewidth=2.2, label=INTERVAL)
+    axes.plot([], [], color=GREY, linewidth=2.2, label=_interval(rows))
     if any(row.latency and row.latency.unstable for row in rows):
         axes.plot([], [], label="unstable timing", **_CROSS)
+
+
+def _interval(rows: Sequence[Row]) -> str:
+    """What the intervals hold, which differs for predictions."""
+    predicted = any(row.latency and row.latency.source == "predicted" for row in rows)
+    return PREDICTED_INTERVAL if predicted else INTERVAL
 
 
 def _set_scales(axes: "Axes", points: Sequence[_Point], *, logarithmic: bool) -> None:
@@ -281,19 +288,8 @@ def bench(
     group come together. A network that cannot be exported or run has a row that says why, and the
     rest goes on.
     """
-    check_timed(device)
     kept = kept_measurements(folder, device.description)
     return _rows(subjects, device, folder, kept, repeats)
-
-
-def check_timed(device: Device) -> None:
-    """Refuse a device that has no clock."""
-    if device.source != "measured":
-        raise ValueError(
-            f"`device` must be one that is timed, but {device.name} is a profile, which knows no "
-            "networks but FasterNet's. Use --device cpu, or attach a board with `fasternas devices "
-            "add NAME --ssh USER@HOST`."
-        )
 
 
 def in_order(rows: Sequence[Row], subjects: Sequence[Subject]) -> list[Row]:
@@ -420,7 +416,7 @@ def bench_table(topic: Topic, rows: Sequence[Row]) -> tuple[list[str], list[list
     """Return header and cells of the table that people read; operators have latencies a layer."""
     layers = LAYERS if topic == "operators" else 1
     unit = "ms a layer" if layers > 1 else "latency ms"
-    header = [topic.removesuffix("s"), unit, "95 % interval", "source", "MACs", "GFLOPS", "params"]
+    header = [topic.removesuffix("s"), unit, _interval(rows), "source", "MACs", "GFLOPS", "params"]
     return header, [_cells(row, layers) for row in rows]
 
 

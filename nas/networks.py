@@ -230,6 +230,8 @@ class Row:
             **{name: getattr(latency and latency.backend, name, None) for name in _OF_BACKEND},
             "images_per_s": model.images_per_s(latency.median_ms) if latency else None,
             "gflops": self.gflops,
+            "instructions": latency.context.instructions if latency else None,
+            "fma_instructions": latency.context.fma_instructions if latency else None,
             "failed": self.failed,
         }
 

@@ -109,6 +109,9 @@ class Context:
     cached: bool = False  # timed by an earlier run
     profile: str = ""
     profile_source: str = ""
+    instructions: int | None = None  # of one run, by the profile
+    fma_instructions: int | None = None  # as many of them are vector multiply-adds
+    shares: Mapping[str, float] = field(default_factory=dict)  # of them, by operator
 
     def as_json(self) -> dict[str, object]:
         """Return what is known as JSON values."""
@@ -458,7 +461,8 @@ def compare(first: Latency, second: Latency) -> Comparison:
     """Compare two latencies: round by round where they were timed side by side, else as they are.
 
     In the latter case their errors count as independent, which is never too narrow: what both
-    share with their references would cancel out.
+    share with their references would cancel out. Of two predictions from the same counts nothing
+    but the rates can be wrong, and whatever those are, the ratio lies between the counts' own.
     """
     source: Source = "measured" if first.source == second.source == "measured" else "predicted"
     if _side_by_side(first, second):
@@ -469,7 +473,19 @@ def compare(first: Latency, second: Latency) -> Comparison:
     slower = math.hypot(*(math.log(m.high_ms / m.median_ms) for m in (first, second)))
     faster = math.hypot(*(math.log(m.median_ms / m.low_ms) for m in (first, second)))
     low, high = ratio * math.exp(-faster), ratio * math.exp(slower)
+    if counts := _count_ratios(first, second):
+        low, high = max(low, min(counts)), min(high, max(counts))
     return Comparison(ratio=ratio, low=low, high=high, source=source)
+
+
+def _count_ratios(first: Latency, second: Latency) -> list[float]:
+    """How often the second has the multiply-adds and the other instructions of the first."""
+    a, b = first.context, second.context
+    if not a.profile or (a.profile, first.backend) != (b.profile, second.backend):
+        return []
+    fma = a.fma_instructions or 0, b.fma_instructions or 0
+    other = (a.instructions or 0) - fma[0], (b.instructions or 0) - fma[1]
+    return [new / old for old, new in (fma, other)] if all((*fma, *other)) else []
 
 
 def _side_by_side(first: Latency, second: Latency) -> bool:

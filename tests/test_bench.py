@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from networks import TINY
+from networks import IRREGULAR, TINY
 from torch import Tensor, nn
 
 from nas import networks
@@ -23,7 +23,10 @@ from nas.bench import (
 )
 from nas.cli.main import main
 from nas.networks import MODELS, Row, Subject, model_subjects
+from predictors.aarch64.layers import count_instructions
 from predictors.backends.model import Model, config_model
+from predictors.backends.onnx_export import write_onnx
+from predictors.devices.profiled import load_profile
 from predictors.devices.registry import open_device
 from predictors.measurement import Backend, Context, Latency, TimingProtocol
 from search_spaces.formats import save_config
@@ -199,8 +202,6 @@ def test_help_is_printed(topic: str, capsys: Streams) -> None:
 
 
 def test_what_is_wrong_is_said_in_one_line(folder: Path, capsys: Streams) -> None:
-    _refused(["bench", "operators", "--device", "arm"], "`device` must be one that is timed, but "
-             "arm is a profile", capsys)  # fmt: skip
     _refused(["bench", "models", "no_such_network"], "'no_such_network'", capsys)
     (folder / "bad").mkdir()
     (folder / "bad" / JOURNAL).write_text('{"device": 1}\nno JSON\n')
@@ -209,6 +210,23 @@ def test_what_is_wrong_is_said_in_one_line(folder: Path, capsys: Streams) -> Non
     (folder / "bad" / JOURNAL).write_text("{}\n")
     _refused(["bench", "models", "t0", "--out", "bad"], "Line 1 of bad/bench.jsonl must be "
              "a measurement, but is none", capsys)  # fmt: skip
+
+
+def test_models_are_predicted_on_arm_from_their_graphs(folder: Path, capsys: Streams) -> None:
+    save_config(TINY, folder / "tiny.yaml")
+    write_onnx(config_model(IRREGULAR), folder / "odd")
+    (folder / "broken.onnx").write_bytes(b"no graph")
+    with pytest.raises(ValueError, match=r"broken\.onnx"):
+        main(["bench", "models", "broken.onnx", "--device", "arm", "--debug"])
+    capsys.readouterr()
+    assert main(["bench", "models", "tiny.yaml", "odd.onnx", "--device", "arm", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["source"] for row in rows] == ["predicted"] * 2
+    assert all(0 < row["fma_instructions"] < row["instructions"] for row in rows)
+    (expected, _) = count_instructions(IRREGULAR.layers(), load_profile("raspberry_pi_5").forms)
+    assert rows[1]["instructions"] == pytest.approx(expected, abs=1)
+    assert main(["bench", "models", "tiny.yaml", "odd.onnx", "--device", "arm"]) == 0
+    assert "90 % interval" in capsys.readouterr().out
 
 
 def test_a_measurement_is_kept_whole_and_known_again_on_the_same_device_only(folder: Path) -> None:

@@ -1,7 +1,8 @@
-"""`fasternas measure`: the latency of networks on a device, side by side."""
+"""`fasternas measure` and `fasternas bench`: the latency of networks on a device, side by side."""
 
 import argparse
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,13 +14,12 @@ from nas.bench import (
     Topic,
     bench,
     bench_table,
-    check_timed,
     default_folder,
     in_order,
     time_beside,
     write_bench,
 )
-from nas.cli.arguments import add_action, add_json, word
+from nas.cli.arguments import add_action, add_flag, add_json, word
 from nas.cli.progress import print_table
 from nas.cli.specs import add_device, add_timing, open_asked
 from nas.networks import (
@@ -32,8 +32,10 @@ from nas.networks import (
 )
 from nas.quantities import format_count, format_ms
 from nas.report.tables import backends_differ, reading_of
+from predictors.aarch64.parts import Part, by_operator, costliest
 from predictors.backends.model import Model, batched
 from predictors.devices.device import HOW_TO_ATTACH, Device
+from predictors.devices.profiled import ProfiledDevice
 from predictors.devices.registry import forget_references
 from predictors.measurement import Latency, compare
 from search_spaces.fasternet import FASTERNET
@@ -49,13 +51,25 @@ def add_measure_options(parser: argparse.ArgumentParser) -> None:
     add_timing(parser)
     text = "time the reference networks anew, too, from which all milliseconds follow"
     parser.add_argument("--fresh", action="store_true", help=text)
+    add_flag(parser, "--layers", "print where the instructions go, by a device that is a profile")
+    text = "end with 1 if a network is slower than the first by more, as in 'slower 1%%'"
+    parser.add_argument("--fail-if", type=_slower_than, metavar="RULE", help=text)
     add_json(parser)
+
+
+def _slower_than(text: str) -> float:
+    """Read slower 1%: how many times the first latency another may be."""
+    match = re.fullmatch(r"slower (\d*\.?\d+) ?%", text.strip())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"must be like 'slower 1%', but got {text!r}.")
+    return 1 + float(match[1]) / 100
 
 
 def run_measure(arguments: argparse.Namespace) -> int:
     """Time the networks, print a table, and compare the first with the others."""
     subjects, wrong = find_each(arguments.networks, _typed(arguments.batch))
     device = open_asked(arguments, [subject.model for subject in subjects])
+    profile = _profile(device) if "layers" in arguments else None
     if arguments.fresh:
         forget_references(device)
     rows = _watched(
@@ -70,8 +84,8 @@ def run_measure(arguments: argparse.Namespace) -> int:
     for remark in device.remarks:
         print(remark, file=sys.stderr)
     if timed:
-        _print(timed, device, as_json=arguments.json)
-    return say_wrong(wrong)
+        _print(timed, device, profile, as_json=arguments.json)
+    return say_wrong(wrong) or _gate(timed, arguments.fail_if)
 
 
 def say_wrong(wrong: Mapping[str, str]) -> int:
@@ -102,22 +116,79 @@ def _rows(
         yield Row(subject=subjects[0], latency=latency)
 
 
-def _print(timed: Sequence[Timed], device: Device, *, as_json: bool) -> None:
+def _print(
+    timed: Sequence[Timed], device: Device, profile: ProfiledDevice | None, *, as_json: bool
+) -> None:
+    parts = [profile.parts(model) for model, _ in timed] if profile else []
     if as_json:
-        print(json.dumps([_record(model, m, timed[0]) for model, m in timed], indent=2))
+        records = [_record(model, m, timed[0]) for model, m in timed]
+        for record, own in zip(records, parts, strict=False):
+            record["layers"] = [asdict(part) | {"per_mac": part.per_mac} for part in own]
+        print(json.dumps(records, indent=2))
         return
     tell = backends_differ([(reading_of(m),) for _, m in timed])
-    backend, numbers = ["in"] * tell, ["MACs", "GFLOPS", "params"]
-    header = ["network", "latency ms", "interval", "images/s", "source", *backend, *numbers]
-    print_table(header, [_cells(model, m, tell_backend=tell) for model, m in timed])
+    count = any(m.context.instructions for _, m in timed)
+    columns = [*["in"] * tell, *["instructions"] * count, "MACs", "GFLOPS", "params"]
+    header = ["network", "latency ms", "interval", "images/s", "source", *columns]
+    print_table(header, [_cells(model, m, tell_backend=tell, count=count) for model, m in timed])
     (first, reference), *others = timed
     for model, m in others:
         print(compare(reference, m).words(first.name, model.name))
     print(device.description, file=sys.stderr)
     for remark in how_measured([m for _, m in timed]):
         print(remark, file=sys.stderr)
+    for (model, _), own in zip(timed, parts, strict=False):
+        _print_parts(model, own)
     if device.source == "predicted":
         print(HOW_TO_ATTACH, file=sys.stderr)
+
+
+def _profile(device: Device) -> ProfiledDevice:
+    """The device, if it knows where instructions go."""
+    if not isinstance(device, ProfiledDevice):
+        raise ValueError(
+            f"`--layers` must be of a device that is a profile, but {device.name} is timed. "
+            "Use --device arm where no ARM board is registered."
+        )
+    return device
+
+
+def _print_parts(model: Model, parts: Sequence[Part]) -> None:
+    total = sum(part.instructions for part in parts)
+    print(f"\n{model.name}: {format_count(total)} instructions")
+    header = ["operator", "nodes", "instructions", "share", "MACs", "a MAC", "the largest"]
+    print_table(header, [_part_cells(part, total) for part in by_operator(parts)])
+    if (most := costliest(parts)) is not None:
+        print(f"Most instructions a MAC: {most.operator}, {most.per_mac:.2f}.")
+
+
+def _part_cells(part: Part, total: float) -> list[str]:
+    return [
+        part.operator,
+        str(part.repeat),
+        format_count(part.instructions),
+        f"{part.instructions / total:.1%}",
+        format_count(part.macs) if part.macs else "-",
+        f"{part.per_mac:.2f}" if part.per_mac is not None else "-",
+        part.name,
+    ]
+
+
+def _gate(timed: Sequence[Timed], allowed: float | None) -> int:
+    """1 if one of the others takes more than that many times as long as the first, else 0.
+
+    Of what was timed the interval must say so; what is counted is sure.
+    """
+    (first, reference), *others = timed
+    failed = 0
+    for model, m in others if allowed else ():
+        found = compare(reference, m)
+        ratio = found.ratio if found.source == "predicted" else found.low
+        if allowed and ratio > allowed:
+            failed = 1
+            text = f"{model.name} takes {ratio:.3f} times as long as {first.name}"
+            print(f"{text}, more than the {allowed:.3f} that are allowed.", file=sys.stderr)
+    return failed
 
 
 def ran_on_of(measurements: Sequence[Latency]) -> list[str]:
@@ -146,8 +217,8 @@ def how_measured(measurements: Sequence[Latency]) -> list[str]:
     return found
 
 
-def _cells(model: Model, m: Latency, *, tell_backend: bool) -> list[str]:
-    speed = model.gflops(m.median_ms)
+def _cells(model: Model, m: Latency, *, tell_backend: bool, count: bool) -> list[str]:
+    speed, instructions = model.gflops(m.median_ms), m.context.instructions
     return [
         model.name,
         format_ms(m.median_ms),
@@ -155,6 +226,7 @@ def _cells(model: Model, m: Latency, *, tell_backend: bool) -> list[str]:
         format_count(model.images_per_s(m.median_ms)),
         m.source + (", unstable" if m.unstable else ""),
         *([reading_of(m).backend] * tell_backend),
+        *(["-" if instructions is None else format_count(instructions)] * count),
         "-" if model.macs is None else format_count(model.macs),
         "-" if speed is None else format_ms(speed),
         "-" if model.params is None else format_count(model.params),
@@ -217,7 +289,6 @@ def run_bench(arguments: argparse.Namespace) -> int:
 
     topic: Topic = arguments.topic
     device = open_asked(arguments, [FASTERNET["t0"]])
-    check_timed(device)
     subjects, wrong = _subjects(arguments)
     folder = _folder(arguments)
     coming = bench(subjects, device, folder, repeats=arguments.repeats)

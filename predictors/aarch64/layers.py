@@ -17,7 +17,7 @@ from search_spaces.layers import QUERY_WIDTH, Layer, Op
 Numbers = float | NDArray[np.float64]  # of one network, or of n of them with shape [n]
 
 _FUSED = {"relu": "Relu", "hard_sigmoid": "HardSigmoid"}  # into the convolution before
-_SHAPE = ("c_in", "c_out", "height", "width", "kernel", "stride", "groups", "padded", "bias")
+_NUMBERS = ("c_in", "c_out", "height", "width", "kernel", "stride", "groups", "padded")
 
 
 class LayerShape(NamedTuple):
@@ -35,6 +35,12 @@ class LayerShape(NamedTuple):
     bias: bool = False
 
 
+def shape_of(layer: Layer) -> LayerShape:
+    """Return the shape of a layer; where its numbers are arrays, the shape's are."""
+    numbers = [getattr(layer, name) for name in _NUMBERS]
+    return LayerShape._make((layer.op, *numbers, layer.norm or layer.bias))
+
+
 def count_instructions(layers: Iterable[Layer], forms: Forms) -> tuple[Numbers, Numbers]:
     """Return the instructions of one run, and how many of them are vector multiply-adds."""
     total: Any = forms["run"]["instructions"]["one"]
@@ -48,17 +54,16 @@ def count_instructions(layers: Iterable[Layer], forms: Forms) -> tuple[Numbers, 
 
 def _count_each(layer: Layer, forms: Forms) -> tuple[Any, Any]:
     """One repeat of a layer, or of that layer in each of n networks; 0 where it does not stand."""
-    numbers = [getattr(layer, name) for name in _SHAPE]
-    numbers[-1] = layer.norm or layer.bias
+    numbers = shape_of(layer)[1:]
     if not any(isinstance(number, np.ndarray) for number in (*numbers, layer.repeat)):
-        return _count_shape(LayerShape(layer.op, *numbers), forms)
+        return count_shape(LayerShape(layer.op, *numbers), forms)
     there = np.asarray(layer.repeat) > 0
     columns = np.broadcast_arrays(there, *numbers)
     found = np.zeros((2, len(columns[0])))
     stands = np.flatnonzero(columns[0])
     if len(stands):
         rows, which = _distinct([column[stands].astype(np.int64) for column in columns[1:]])
-        counts = [_count_shape(LayerShape(layer.op, *row), forms) for row in rows.tolist()]
+        counts = [count_shape(LayerShape(layer.op, *row), forms) for row in rows.tolist()]
         found[:, stands] = np.array(counts).T[:, which]
     return found[0], found[1]
 
@@ -85,7 +90,8 @@ def _ranks(values: NDArray[np.int64]) -> NDArray[np.intp]:
     return (np.cumsum(seen) - 1)[values]
 
 
-def _count_shape(shape: LayerShape, forms: Forms) -> tuple[float, float]:
+def count_shape(shape: LayerShape, forms: Forms) -> tuple[float, float]:
+    """Return the instructions of one repeat of a layer, and the multiply-adds among them."""
     works, nodes = _layer_works(shape)
     counts = [work.instructions(forms) for work in works]
     total, fma = (sum(column) for column in zip(*counts, strict=True))

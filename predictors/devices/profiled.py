@@ -18,7 +18,8 @@ import numpy as np
 
 from predictors.aarch64.layers import Numbers, count_instructions
 from predictors.aarch64.operators import Forms
-from predictors.backends.model import as_model
+from predictors.aarch64.parts import Part, by_operator, graph_parts, layer_parts
+from predictors.backends.model import Model, as_model
 from predictors.cost import layers_in_groups
 from predictors.devices.device import HOW_TO_ATTACH, Device, Network, threads_of
 from predictors.devices.local import is_arm_machine, open_cpu
@@ -28,6 +29,10 @@ from search_spaces.fasternet import FasterNetConfig
 from search_spaces.layers import Layer
 
 PROFILES = Path(__file__).parents[1] / "profiles"
+_DEPTHWISE = (
+    "Depthwise convolutions are outside of the latencies that the rates of one thread were fitted "
+    "to: their instructions are exact, their milliseconds less sure than the interval says."
+)
 
 
 @final
@@ -45,6 +50,11 @@ class Rates:
     max_error: float
     source: str
 
+    def latency_ms(self, total: Numbers, fma: Numbers) -> tuple[Numbers, Numbers, Numbers]:
+        """Return the latency of so many instructions and its stated interval: mean, low, high."""
+        mean = self.ms_per_fma * fma + self.ms_per_other * (total - fma)
+        return mean, mean * (1 - self.interval), mean * (1 + self.interval)
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +66,8 @@ class Profile:
     runtime: str
     runtime_version: str
     source: str
+    mean_error: float  # of the instructions of whole networks, relative
+    max_error: float
     forms: Forms
     rates: Mapping[int, Rates]  # by the number of threads
 
@@ -71,10 +83,7 @@ class Profile:
         Raises:
             ValueError: if the profile has no rates for that many threads.
         """
-        rates = self.rates_for(threads)
-        total, fma = self.instructions(layers)
-        mean = rates.ms_per_fma * fma + rates.ms_per_other * (total - fma)
-        return mean, mean * (1 - rates.interval), mean * (1 + rates.interval)
+        return self.rates_for(threads).latency_ms(*self.instructions(layers))
 
     def rates_for(self, threads: int) -> Rates:
         """Return the rates for that many threads.
@@ -126,7 +135,6 @@ class ProfiledDevice:
     """
 
     source: Literal["predicted"] = "predicted"
-    remarks: Sequence[str] = ()
 
     def __init__(self, name: str, backend: Backend) -> None:
         options = (
@@ -140,6 +148,8 @@ class ProfiledDevice:
                     f"{given!r}. Others need the board itself."
                 )
         self.name = name
+        self.remarks: list[str] = []
+        self._known: dict[str, list[Part]] = {}  # by the identity of the network
         self.backends = (backend,)
         self._threads = backend.threads
         self._profile = load_profile("raspberry_pi_5")
@@ -152,27 +162,25 @@ class ProfiledDevice:
         return (
             f"{profile.board}, {profile.runtime} {profile.runtime_version}, "
             f"{threads_of(self._threads)}: predicted from a profile, "
-            f"\u00b1{self._rates.interval:.0%}"
+            f"\u00b1{self._rates.interval:.0%}; instructions to {profile.mean_error:.2%} in the "
+            f"mean, {profile.max_error:.1%} at most"
         )
 
     def measure(self, network: Network) -> Latency:
         """Return the predicted latency; the interval is the profile's stated error.
 
         Raises:
-            ValueError: if the network's layers are not known, or it takes several inputs at once.
+            ValueError: if the network takes several inputs at once, cannot be exported, or has an
+                operator that the profile does not know.
         """
-        model = as_model(network)
-        if not model.layers:
-            raise ValueError(
-                f"`network` must be a FasterNet for a profile to predict it, but got {model.name}. "
-                f"{HOW_TO_ATTACH}"
-            )
-        if model.batch_size > 1:
-            raise ValueError(
-                f"`batch` must be 1 for a profile, but {model.name} takes {model.batch_size}. "
-                f"{HOW_TO_ATTACH}"
-            )
-        mean, low, high = self._profile.latency_ms(model.layers, threads=self._threads)
+        parts = self.parts(network)
+        total = sum(part.instructions for part in parts)
+        fma = sum(part.fma_instructions for part in parts)
+        mean, low, high = self._rates.latency_ms(total, fma)
+        depthwise = any(part.operator.startswith("depthwise") for part in parts)
+        if depthwise and self._threads == 1 and _DEPTHWISE not in self.remarks:
+            self.remarks.append(_DEPTHWISE)
+        merged = by_operator(parts)
         return Latency(
             median_ms=float(mean),
             low_ms=float(low),
@@ -180,8 +188,51 @@ class ProfiledDevice:
             source="predicted",
             device=self.name,
             backend=self.backends[0],
-            context=Context(profile=self._profile.name, profile_source=self._profile.source),
+            context=Context(
+                profile=self._profile.name,
+                profile_source=self._profile.source,
+                instructions=round(total),
+                fma_instructions=round(fma),
+                shares={part.operator: round(part.instructions / total, 4) for part in merged},
+            ),
         )
+
+    def parts(self, network: Network) -> list[Part]:
+        """Return what a run of the network consists of, from its layers or its ONNX graph.
+
+        Raises:
+            ValueError: as `measure`.
+        """
+        model = as_model(network)
+        if model.batch_size > 1:
+            raise ValueError(
+                f"`batch` must be 1 for a profile, but {model.name} takes {model.batch_size}. "
+                f"{HOW_TO_ATTACH}"
+            )
+        if model.layers and not model.features:
+            return layer_parts(model.layers, self._profile.forms)
+        if model.identity not in self._known:
+            self._known[model.identity] = self._graph_parts(model)
+        return self._known[model.identity]
+
+    def _graph_parts(self, model: Model) -> list[Part]:
+        from predictors.aarch64.graph import graph_nodes
+        from predictors.backends.onnx_export import onnx_bytes
+
+        content = onnx_bytes(model)
+        try:
+            nodes = graph_nodes(content)
+        except ValueError as error:
+            raise ValueError(
+                f"`network` must be one that ONNX Runtime can run, but {model.name} is not: {error}"
+            ) from None
+        try:
+            return graph_parts(nodes, self._profile.forms)
+        except ValueError as error:
+            raise ValueError(
+                "`network` must be one whose operators the profile knows, but of "
+                f"{model.name} it does not know {error}. {HOW_TO_ATTACH}"
+            ) from None
 
     def measure_each(
         self, networks: Sequence[Network], *, repeats: int | None = None

@@ -1,0 +1,295 @@
+"""The nodes of an ONNX graph as ONNX Runtime runs them on aarch64.
+
+Its own optimiser, up to the level that is the same on all processors, folds what it can; then comes
+what only follows where convolutions keep their layout: a convolution with a bias takes in the Add
+after it, and an activation after that. The graph is run once, for the shapes.
+"""
+
+import math
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from predictors.aarch64.operators import ACTIVATIONS, Node, Shape, Value
+from search_spaces.io import reason
+
+if TYPE_CHECKING:
+    import onnx
+
+_SMALL = 1024  # elements; larger floats are weights, whose values do not matter to shapes
+_ONNX = ("", "ai.onnx")
+
+
+@dataclass(kw_only=True)
+class _Operator:
+    """A node on the way: its tensors by name, and what was folded into it."""
+
+    name: str
+    op: str
+    inputs: list[str]
+    outputs: list[str]
+    attributes: dict[str, Value]
+    activation: str = ""
+    summand: Literal["", "computed", "given"] = ""
+    folded: bool = field(default=False)
+
+
+def graph_nodes(content: bytes) -> list[Node]:
+    """Return the nodes that a run of the model consists of, in order.
+
+    Raises:
+        ValueError: if ONNX Runtime cannot run the model.
+    """
+    model = _optimized(content)
+    shapes, constants = _shapes(model), {w.name: w for w in model.graph.initializer}
+    operators = [_operator(node, constants) for node in model.graph.node]
+    _fold_sums(operators, shapes, [value.name for value in model.graph.output])
+    opset = max((o.version for o in model.opset_import if o.domain in _ONNX), default=0)
+    nodes = [_node(o, shapes, constants, opset) for o in operators if not o.folded]
+    return [part for node in nodes for part in _unfolded(node)]
+
+
+def _optimized(content: bytes) -> "onnx.ModelProto":
+    import onnx
+    import onnxruntime
+
+    level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    with tempfile.TemporaryDirectory(prefix="fasternas-") as folder:
+        file = Path(folder) / "optimized.onnx"
+        options = _options(level)
+        options.optimized_model_filepath = str(file)
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        _session(content, options)
+        return onnx.load(file)
+
+
+def _options(level: Any) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = level
+    return options
+
+
+def _session(content: bytes, options: Any) -> Any:
+    import onnxruntime
+
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exceptions have no common base
+        raise ValueError(reason(error)) from None
+
+
+def _shapes(model: "onnx.ModelProto") -> dict[str, Shape]:
+    """The shape of each tensor, from a run on zeros; the weights are inputs, not stored again."""
+    import onnx
+    import onnxruntime
+
+    graph = onnx.GraphProto()
+    graph.CopyFrom(_without_weights(model.graph))
+    given = {value.name for value in model.graph.output}
+    made = [name for node in graph.node for name in node.output if name and name not in given]
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in made)
+    whole = onnx.helper.make_model(graph, opset_imports=list(model.opset_import))
+    whole.ir_version = model.ir_version
+    options = _options(onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
+    session = _session(whole.SerializeToString(), options)
+    feeds = {value.name: _zeros(value) for value in graph.input}
+    try:
+        found = session.run(None, feeds)
+    except Exception as error:  # as above
+        raise ValueError(reason(error)) from None
+    names = [value.name for value in session.get_outputs()]
+    shapes = {name: tuple(np.shape(value)) for name, value in zip(names, found, strict=True)}
+    shapes |= {name: value.shape for name, value in feeds.items()}
+    return shapes | {w.name: tuple(w.dims) for w in model.graph.initializer}
+
+
+def _without_weights(graph: "onnx.GraphProto") -> "onnx.GraphProto":
+    """The graph with its large constants as inputs."""
+    import onnx
+
+    large = {w.name for w in graph.initializer if math.prod(w.dims) > _SMALL}
+    bare = onnx.helper.make_graph(
+        graph.node,
+        graph.name,
+        [value for value in graph.input if value.name not in large],
+        graph.output,
+        [w for w in graph.initializer if w.name not in large],
+    )
+    for weight in graph.initializer:
+        if weight.name in large:
+            value = onnx.helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims)
+            bare.input.append(value)
+    return bare
+
+
+def _zeros(value: "onnx.ValueInfoProto") -> Any:
+    import onnx
+
+    tensor = value.type.tensor_type
+    shape = [dim.dim_value for dim in tensor.shape.dim]
+    if 0 in shape[1:]:
+        raise ValueError(f"the shape of {value.name} must be fixed but for the batch")
+    return np.zeros(
+        [side or 1 for side in shape], onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+    )
+
+
+def _operator(node: "onnx.NodeProto", constants: Mapping[str, "onnx.TensorProto"]) -> _Operator:
+    import onnx
+
+    found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    attributes = {name: value for name, v in found.items() if (value := _value(v)) is not None}
+    inputs = list(node.input)
+    for name, place in _AS_INPUTS.get(node.op_type, {}).items():
+        if place < len(inputs) and inputs[place] in constants:
+            values = onnx.numpy_helper.to_array(constants[inputs[place]])
+            attributes[name] = tuple(int(v) for v in values.reshape(-1))
+    operator = _Operator(
+        name=node.name,
+        op=node.op_type,
+        inputs=inputs,
+        outputs=list(node.output),
+        attributes=attributes,
+    )
+    if node.op_type in _FUSED:
+        operator.op = _FUSED[node.op_type]
+        operator.activation = str(attributes.pop("activation", ""))
+        operator.summand = "given" if len(inputs) > 3 and inputs[3] else ""
+    return operator
+
+
+_FUSED = {"FusedConv": "Conv", "FusedGemm": "Gemm"}
+_REDUCE = {"axes": 1}
+# What newer versions of an operator take as an input instead of an attribute.
+_AS_INPUTS: Mapping[str, Mapping[str, int]] = {
+    "Slice": {"steps": 4},
+    "ReduceMean": _REDUCE,
+    "ReduceSum": _REDUCE,
+    "ReduceL2": _REDUCE,
+}
+
+
+def _value(value: object) -> Value | None:
+    """An attribute as it is kept; numbers that are not whole change no count."""
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, int):
+        return value
+    if isinstance(value, list) and all(isinstance(v, int) for v in value):
+        return tuple(value)
+    return None
+
+
+def _fold_sums(
+    operators: Sequence[_Operator], shapes: Mapping[str, Shape], outputs: Iterable[str]
+) -> None:
+    """Conv with a bias, Add of an equal map, activation: into the Conv if nothing else reads it."""
+    makers = {name: operator for operator in operators for name in operator.outputs}
+    readers: dict[str, list[_Operator]] = {}
+    for operator in operators:
+        for name in operator.inputs:
+            readers.setdefault(name, []).append(operator)
+    uses = Counter({name: len(those) for name, those in readers.items()})
+    uses.update(outputs)
+
+    def next_of(conv: _Operator) -> _Operator | None:
+        (made,) = conv.outputs
+        return readers[made][0] if uses[made] == 1 and made in readers else None
+
+    def absorb(conv: _Operator, after: _Operator) -> None:
+        after.folded = True
+        conv.outputs = after.outputs
+        makers[after.outputs[0]] = conv
+
+    for add in operators:
+        conv = _summing_conv(add, makers, shapes, uses)
+        if conv is None:
+            continue
+        other = next(name for name in add.inputs if name != conv.outputs[0])
+        conv.summand = "computed" if other in makers else "given"
+        absorb(conv, add)
+        after = next_of(conv)
+        if after is not None and after.op in ACTIVATIONS:
+            conv.activation = after.op
+            absorb(conv, after)
+
+
+def _summing_conv(
+    add: _Operator,
+    makers: Mapping[str, _Operator],
+    shapes: Mapping[str, Shape],
+    uses: Mapping[str, int],
+) -> _Operator | None:
+    """The convolution that takes in an Add of maps: the first of its inputs that may."""
+    if add.op != "Add" or len(set(add.inputs)) != 2:
+        return None
+    if len(shapes[add.outputs[0]]) != 4 or len({shapes[name] for name in add.inputs}) != 1:
+        return None
+    for name in add.inputs:
+        maker = makers.get(name)
+        if maker is None or maker.op != "Conv" or maker.activation or maker.summand:
+            continue
+        if len(maker.inputs) > 2 and maker.inputs[2] and uses[name] == 1:
+            return maker
+    return None
+
+
+def _node(
+    operator: _Operator,
+    shapes: Mapping[str, Shape],
+    constants: Mapping[str, "onnx.TensorProto"],
+    opset: int,
+) -> Node:
+    inputs = operator.inputs
+    return Node(
+        name=operator.name,
+        op=operator.op,
+        inputs=tuple(shapes.get(name, ()) for name in inputs),
+        output=shapes[operator.outputs[0]],
+        outputs=len(operator.outputs),
+        attributes=operator.attributes,
+        constant=len(inputs) > 1 and inputs[1] in constants,
+        activation=operator.activation,
+        summand=operator.summand,
+        opset=opset,
+    )
+
+
+def _unfolded(node: Node) -> list[Node]:
+    """An attention of several heads as the products and transposes that it is made of."""
+    if node.op != "MultiHeadAttention" or {len(shape) for shape in node.inputs[:3]} != {3}:
+        return [node]
+    (batch, n, c), (_, others, _), (_, _, c_v) = node.inputs[:3]
+    heads = node.number("num_heads", 1)
+    query, key = ((batch, heads, rows, c // heads) for rows in (n, others))
+    weights, mixed = (batch, heads, n, others), (batch, heads, n, c_v // heads)
+    value = (batch, heads, others, c_v // heads)
+    return [
+        *(_heads(shape, node.name) for shape in (query, key, value, mixed)),
+        Node(
+            op="FusedMatMul",
+            name=node.name,
+            inputs=(query, key),
+            output=weights,
+            attributes={"transB": 1},
+        ),
+        Node(op="Softmax", name=node.name, inputs=(weights,), output=weights),
+        Node(op="MatMul", name=node.name, inputs=(weights, value), output=mixed),
+    ]
+
+
+def _heads(shape: Shape, name: str) -> Node:
+    """The transpose that brings the heads of a map before its positions, or back."""
+    batch, heads, n, c = shape
+    perm = {"perm": (0, 2, 1, 3)}
+    return Node(
+        op="Transpose", name=name, inputs=((batch, n, heads, c),), output=shape, attributes=perm
+    )

@@ -3,9 +3,12 @@
 import faulthandler
 import logging
 import os
+import shutil
 import signal
 import socket
 import threading
+import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -36,6 +39,8 @@ SETTINGS = {  # of Ray, in the environment, where the user has not set them
 SETTINGS_ALONE = {"RAY_enable_metrics_collection": "false"}
 LOOK_S = 10.0  # between two looks at whether a node next to a board is still there
 PATIENCE_S = 20.0  # with nodes that are asked whether a trial was too late
+STARTS = 2  # tries to start a Ray of our own
+PAUSE_S = 5.0  # between them
 RETRIES = 3  # of a trial whose worker or node was lost
 TAKEN = ("CPU", "GPU", "memory", "object_store_memory")  # what Ray calls something else
 
@@ -199,23 +204,50 @@ def joined(address: str | None, *, resources: Sequence[str] = ()) -> Iterator[An
             "num_cpus": len(os.sched_getaffinity(0)),
             "resources": dict.fromkeys(resources, 1),
         }
-    try:
-        _knock(address)
-        with _own_handler(signal.SIGTERM):
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (OSError, RuntimeError, ValueError) as error:
-        advice = (
-            "Is it running there? One that wants a token is joined with RAY_AUTH_MODE=token."
-            if address
-            else "Can HOME and the folder for temporary files be written?"
-        )
-        raise RuntimeError(
-            f"Ray must be reachable, but is not: {named_reason(error)}. {advice}"
-        ) from error
+    _start(ray, options)
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _start(ray: Any, options: Mapping[str, Any]) -> None:
+    """Connect to a cluster; one of our own is tried again, since a busy machine may be too slow."""
+    address = None if options["address"] == "local" else options["address"]
+    for left in reversed(range(1 if address else STARTS)):
+        try:
+            _knock(address)
+            with _own_handler(signal.SIGTERM):
+                ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+            return
+        except Exception as error:  # of a node that is late Ray says so by an Exception, no other
+            if address is None:
+                _end_started(ray, error)
+            if left and not isinstance(error, ValueError | PermissionError):
+                time.sleep(PAUSE_S)
+                continue
+            advice = (
+                "Is it running there? One that wants a token is joined with RAY_AUTH_MODE=token."
+                if address
+                else "Can HOME and the folder for temporary files be written, or is this machine "
+                "very busy or out of memory?"
+            )
+            raise RuntimeError(
+                f"Ray must be reachable, but is not: {named_reason(error)}. {advice}"
+            ) from error
+
+
+def _end_started(ray: Any, error: Exception) -> None:
+    """End the processes of a node that did not come up: Ray itself has lost sight of them."""
+    from ray._private.node import Node
+
+    frames = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    nodes: list[Any] = [place for place in frames if isinstance(place, Node)]
+    for node in nodes:
+        with suppress(Exception):  # it may not have come far
+            node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
+            shutil.rmtree(node.get_session_dir_path(), ignore_errors=True)
+    ray.shutdown()
 
 
 def _set(settings: Mapping[str, str]) -> None:
@@ -235,9 +267,11 @@ def _our_code() -> dict[str, Any]:
 def _own_handler(number: signal.Signals) -> Iterator[None]:
     """Keep our handler of a signal: Ray puts one in its place that prints a native traceback."""
     own = signal.getsignal(number)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(number, own)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(number, own)
 
 
 def _knock(address: str | None) -> None:

@@ -19,7 +19,7 @@ from search_spaces.formats import save_config
 
 CLUSTERS = {
     "test_ray_pool.py", "test_code_travels.py", "test_disturbed_cluster.py", "test_ray_supernet.py",
-    "test_ray_training.py", "test_timing_tasks.py", "test_trial_timeout.py",
+    "test_ray_start.py", "test_ray_training.py", "test_timing_tasks.py", "test_trial_timeout.py",
 }  # fmt: skip
 
 

@@ -75,7 +75,7 @@ def test_what_fails_ends_its_own_trial_only(cluster: Any) -> None:
         cluster.address, evaluate, ["good", "raises", "nan", "none", "good"]
     )
     assert good == Outcome(0, GOOD)
-    assert raises == Outcome(1, None, "LookupError: no such")
+    assert raises == Outcome(1, None, "LookupError: no such layer")
     assert nan.scores is None
     assert "must be finite and positive" in (nan.error or "")
     assert none == Outcome(3, None, "`evaluate` must return Scores, but returned None.")

@@ -51,8 +51,6 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
                 raise ValueError("it was not written by torch.save")
             file.seek(0)
             return _of_pickles(file)
-    except OSError:
-        raise
     except Exception as error:  # unpickling raises whatever it likes
         raise ValueError(str(error) or type(error).__name__) from None
 

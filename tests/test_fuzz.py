@@ -5,21 +5,39 @@ each in CI, ten minutes in `make fuzz`. A test is one call of `for_a_while`; a c
 """
 
 import io
+import json
 import os
+import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
-from typing import TypeVar
+from random import Random
+from typing import Any, TypeVar
 
+import onnx
 import pytest
+import torch
+from google.protobuf.message import Message
 from hypothesis import HealthCheck, given, seed, settings, strategies as st
+from networks import TINY
 from run_folders import make_run
 
 from nas.cli.main import main
+from predictors.backends.model import config_model
+from predictors.backends.onnx_export import onnx_bytes
+from predictors.measurement import TimingProtocol
+from search_spaces.checkpoint import begin_with, save
+from search_spaces.fasternet import SPACES
+from search_spaces.formats import save_config
+from search_spaces.network import build
+from search_spaces.timm_models import import_timm
 
+pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 SECONDS = float(os.environ.get("FASTERNAS_FUZZ_SECONDS", "4"))  # for each test
 LONGEST_S = 60
 T = TypeVar("T")
@@ -40,35 +58,51 @@ def for_a_while(check: Callable[[T], None], inventions: st.SearchStrategy[T]) ->
 
     They are the same in each run: a longer one goes on where a shorter one ends.
     """
-    end = time.monotonic() + SECONDS
+    end, failed = time.monotonic() + SECONDS, False
     profile = settings(
         max_examples=20, deadline=None, database=None, suppress_health_check=list(HealthCheck)
     )
+
+    def check_in_time(invention: T) -> None:
+        nonlocal failed
+        if not failed and time.monotonic() > end:
+            return
+        try:
+            check(invention)
+        except BaseException:
+            failed = True  # it is tried again, and made smaller, whatever the time
+            raise
+
     for number in count():
-        seed(number)(profile(given(inventions)(check)))()
+        seed(number)(profile(given(inventions)(check_in_time)))()
         if time.monotonic() > end:
             return
 
 
 def said(*words: str | Path) -> str:
-    """Run a command; return what it says, where it fails one line on standard error."""
+    """Run a command; return what it says, where it fails one line on standard error.
+
+    What it leaves in `out` is removed again, and nothing else may be left.
+    """
     out, err = io.StringIO(), io.StringIO()
     before = _files()
     with redirect_stdout(out), redirect_stderr(err), _in_time():
         code = main([str(word) for word in words])
+    shutil.rmtree("out", ignore_errors=True)
     lines = err.getvalue().splitlines()
     if code:
         assert code == 2
-        assert lines[-1].startswith("fasternas: error: ")
-        assert not any(line.startswith("fasternas: error: ") for line in lines[:-1])
+        assert lines[-1].startswith(("fasternas: error: ", "fasternas: refused: "))
+        assert not any(line.startswith("fasternas: ") for line in lines[:-1])
     assert "Traceback" not in err.getvalue()
+    assert "\x1b" not in err.getvalue()
     assert _files() == before
     return err.getvalue()
 
 
 def _files() -> list[Path]:
     """All that is below this folder; a marker of code that ran would be there too."""
-    return sorted(Path.cwd().rglob("*"))
+    return sorted(path for path in Path.cwd().rglob("*") if path.name != "out")
 
 
 @contextmanager
@@ -104,11 +138,41 @@ def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
     return bytes(content)
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda some: (
+        st.lists(some, max_size=3) | st.dictionaries(st.text(max_size=5), some, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+@st.composite
+def changed(draw: st.DrawFn, value: Any) -> Any:
+    """A JSON value in which one thing, however deep, is another one or gone."""
+    keys: Sequence[Any] = range(len(value)) if isinstance(value, list) else ()
+    keys = sorted(value) if isinstance(value, dict) else keys
+    if not keys or draw(st.integers(0, 5)) == 0:
+        return draw(JSON)
+    key = draw(st.sampled_from(keys))
+    copy = value.copy()
+    if draw(st.integers(0, 5)) == 0:
+        del copy[key]
+    else:
+        copy[key] = draw(changed(value[key]))
+    return copy
+
+
 def test_a_damaged_run_is_one_line(folder: Path) -> None:
     run = folder / "run"
     make_run(run, timed=4)
-    names = ("run.json", "study.journal", "measurements.jsonl")
-    whole = {name: (run / name).read_bytes() for name in names}
+    config = asdict(SPACES["fasternet-32"].sample(Random(0)))
+    trained = {"config": config, "epochs": 2, "accuracy": 50.0, "error": None}
+    rounded = {"runtime": "openvino", "precision": "bf16", "fp32_accuracy": 50.0, "lost": 1.0}
+    (run / "trainings.jsonl").write_text(json.dumps(trained) + "\n")
+    (run / "files.jsonl").write_text(json.dumps({"config": config, **rounded}) + "\n")
+    whole = {file.name: file.read_bytes() for file in run.iterdir()}
+    assert not said("show", run).startswith("fasternas: error")
 
     def check(damage: tuple[str, bytes]) -> None:
         name, content = damage
@@ -116,10 +180,153 @@ def test_a_damaged_run_is_one_line(folder: Path) -> None:
         try:
             said("show", run)
             said("show", run, "--all", "--json")
+            Path("out").mkdir()
+            said("report", run, "--out", "out/report.html")
         finally:
             (run / name).write_bytes(whole[name])
 
     def damage(name: str) -> st.SearchStrategy[tuple[str, bytes]]:
-        return st.tuples(st.just(name), damaged(whole[name]))
+        content = damaged(whole[name]) | entries(whole[name], several=name != "run.json")
+        return st.tuples(st.just(name), content)
 
-    for_a_while(check, st.sampled_from(names).flatmap(damage))
+    for_a_while(check, st.sampled_from(sorted(whole)).flatmap(damage))
+
+
+@st.composite
+def entries(draw: st.DrawFn, whole: bytes, *, several: bool) -> bytes:
+    """A file of JSON of which one line is another, each line whole."""
+    lines = whole.splitlines() if several else [whole]
+    number = draw(st.integers(0, len(lines) - 1))
+    lines[number] = json.dumps(draw(changed(json.loads(lines[number])))).encode()
+    return b"\n".join([*lines, b""])
+
+
+NUMBERS = (-(2**63), -1, 0, 1, 2, 3, 8, 224, 2**31 - 1, 2**63 - 1)
+TEXTS = (
+    "",
+    "image",
+    "x",
+    "../../x",
+    "/etc/passwd",
+    "Conv",
+    "Add",
+    "Loop",
+    "Reshape",
+    "\x1b[1m",
+    "n",
+)
+
+
+@st.composite
+def changed_proto(draw: st.DrawFn, whole: bytes) -> bytes:
+    """An ONNX file in which some fields, however deep, have other values or are gone."""
+    model = onnx.load_model_from_string(whole)
+    for _ in range(draw(st.integers(1, 3))):
+        message: Any = model
+        while True:
+            field, value = draw(st.sampled_from(message.ListFields()))
+            several = not isinstance(value, str | bytes | int | float | Message)
+            index = draw(st.integers(0, len(value) - 1)) if several else 0
+            inner = value[index] if several else value
+            if not isinstance(inner, Message) or not inner.ListFields():
+                break
+            message = inner
+        other = draw(st.sampled_from((*NUMBERS, *TEXTS)) | st.binary(max_size=9) | st.floats())
+        with suppress(TypeError, ValueError, AttributeError):  # of another type
+            if not draw(st.booleans()):
+                message.ClearField(field.name)
+            elif several:
+                value[index] = other
+            else:
+                setattr(message, field.name, other)
+    return bytes(model.SerializeToString())
+
+
+def test_a_damaged_onnx_file_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = TimingProtocol(rounds=(2, 2), most_warm_up=1, attempts=1, answer_s=20.0)
+    monkeypatch.setattr("predictors.devices.registry.PROTOCOL", quick)
+    whole = onnx_bytes(config_model(TINY))
+    file = folder / "x.onnx"
+
+    def check(content: bytes) -> None:
+        file.write_bytes(content)
+        if "which knows no" in said("measure", file, "--device", "arm"):  # it is a network
+            said("measure", file, "--repeats", "1", "--json")
+
+    for_a_while(check, damaged(whole) | changed_proto(whole))
+
+
+class Ran:
+    """What a pickle calls: it would leave a file."""
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, ("touch ran",)
+
+
+OPCODES = (
+    b"cos\nsystem\n", b"cbuiltins\neval\n", b"ctorch._utils\n_rebuild_tensor_v2\n",
+    b"ccollections\nOrderedDict\n", b"ctorch\nFloatStorage\n",
+    b"X\x09\0\0\0touch ran", b"\x8c\1x",
+    b"X\x07\0\0\0storage",
+    b"(", b")", b"]", b"}", b"R", b"b", b"o", b"\x81", b"\x92", b"\x93", b"u",
+    b"s", b"e", b"a", b"\x85", b"\x86", b"t", b"0", b"2", b"q\0", b"h\0", b"Q", b"K\1", b"N",
+    b"ios\nsystem\n",
+)  # fmt: skip
+
+
+def pickled(content: object, *, zipped: bool) -> bytes:
+    """A file of torch."""
+    saved = io.BytesIO()
+    torch.save(content, saved, _use_new_zipfile_serialization=zipped)
+    return saved.getvalue()
+
+
+def with_pickle(program: bytes) -> bytes:
+    """A file of torch whose pickle is this program."""
+    saved = io.BytesIO()
+    with zipfile.ZipFile(saved, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\2" + program + b".")
+        archive.writestr("archive/data/0", bytes(4096))
+    return saved.getvalue()
+
+
+def test_a_damaged_checkpoint_is_one_line_and_runs_nothing(folder: Path) -> None:
+    import_timm()  # which has wandb make a temporary folder
+    config = replace(TINY, partial_ratios=(0.5, 0.5))
+    save_config(config, folder / "x.yaml")
+    network = build(config)
+    weights = network.state_dict()
+    ours, foreign = folder / "w.safetensors", folder / "w.pth"
+    save(network, ours, classes=[str(i) for i in range(10)])
+    whole = ours.read_bytes()
+    length = 8 + int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8:length])
+    inner = json.loads(header["__metadata__"]["fasternas"])
+
+    def with_header(changes: Any) -> bytes:
+        text = json.dumps({**header, "__metadata__": {"fasternas": json.dumps(changes)}}).encode()
+        return len(text).to_bytes(8, "little") + text + whole[length:]
+
+    def check(content: bytes) -> None:
+        for file in (ours, foreign):
+            file.write_bytes(content)
+        said("export", ours, "--to", "yaml", "--out", "out")
+        said("measure", ours, "--device", "arm")
+        for file in (ours, foreign):
+            said("export", "x.yaml", "--weights", file, "--to", "yaml", "--out", "out")
+        with suppress(ValueError):
+            begin_with(network, foreign)
+        assert not (folder / "ran").exists()
+
+    some = st.sampled_from([*weights.values(), Ran(), torch.ones(1).expand(9, 9), network, 3, "x"])
+    names = st.sampled_from([*weights, "model", "state_dict", "a.b", "\x1b[1m", ""])
+    held = st.recursive(some, lambda one: st.lists(one, max_size=3) | st.dictionaries(names, one))
+    contents = (
+        damaged(whole)
+        | changed(inner).map(with_header)
+        | damaged(pickled({"model": weights, "args": Ran()}, zipped=True))
+        | damaged(pickled({"model": weights, "args": Ran()}, zipped=False))
+        | st.tuples(held, st.booleans()).map(lambda pair: pickled(pair[0], zipped=pair[1]))
+        | st.lists(st.sampled_from(OPCODES), max_size=20).map(b"".join).map(with_pickle)
+    )
+    for_a_while(check, contents)

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
 from networks import TINY
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from nas.cli.main import main
 from nas.finetune.select import find_networks
@@ -78,6 +79,8 @@ def test_a_model_of_timm_is_found_as_its_pages_write_it(text: str) -> None:
 def test_a_name_that_is_almost_one_is_told_which() -> None:
     with pytest.raises(ValueError, match=r"but got 'resnet-5o', which is none\. Is it resnet50"):
         find_network("resnet-5o")
+    with pytest.raises(ValueError, match=r"but got 'no_such', which is none\."):
+        find_network("timm/no_such")
     with pytest.raises(
         ValueError, match=r"a tag of timm's \(.*\) or none, but resnet50\.x has 'x'"
     ):
@@ -187,6 +190,28 @@ def test_inputs_of_other_types_are_timed(runtime: str, kind: str, capsys: Stream
     assert main(command) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["name"], row["macs"]) == ("x.onnx@16x8", 6 * 14 * 108)
+
+
+@pytest.mark.parametrize("options", [["--runtime", "openvino"], ["--precision", "int8"]])
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT16, TensorProto.UINT8])
+def test_networks_of_half_precision_are_timed(
+    kind: int, options: list[str], capsys: Streams
+) -> None:
+    nodes = [
+        helper.make_node("Cast", ["x"], ["half"], to=TensorProto.FLOAT16),
+        helper.make_node("Conv", ["half", "w"], ["y"]),
+    ]
+    numbers = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float16)
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", kind, ["n", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT16, None)],
+        [numpy_helper.from_array(numbers, "w")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    Path("x.onnx").write_bytes(model.SerializeToString())
+    assert main(["measure", "x.onnx", "--repeats", "1", "--json", *options]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["macs"] == 36 * 108
 
 
 @pytest.mark.parametrize("kind", ["INT64", "BOOL", "STRING", "BFLOAT16", "COMPLEX64"])

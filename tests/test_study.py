@@ -242,3 +242,34 @@ def test_a_folder_without_a_run_is_told_from_one_whose_run_is_corrupt(tmp_path: 
         (tmp_path / RUN).write_text(content)
         with pytest.raises(ValueError, match=r"run\.json must be a JSON object with `options`"):
             read_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"machine": 3},
+            r"must be as a search wrote it, but: Expected `object`, got `int`.*machine",
+        ),
+        ({"machine": {"devices": []}}, r"Expected `object`, got `array`.*machine\.devices"),
+        ({"machine": {"devices": {"cpu": {"source": "measured"}}}}, "missing .* `description`"),
+        ({"remarks": "x"}, r"Expected `array`, got `str`.*remarks.*\. Restore the file\."),
+        ({"merged_from": [3]}, r"Expected `object`, got `int`.*merged_from"),
+        ({"options": [3]}, r"run\.json must be a JSON object with `options`\. Restore the file\."),
+    ],
+)
+def test_a_record_with_other_types_is_refused(
+    changes: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    write_run(tmp_path, {"options": {}, **changes})
+    with pytest.raises(ValueError, match=message):
+        read_run(tmp_path)
+
+
+def test_latencies_of_another_device_are_refused(study: Study) -> None:
+    study.keep_measurement(FASTERNET["t0"], each(replace(MEASURED, device="cpu")))
+    study.close()
+    with pytest.raises(
+        ValueError, match=r"Line 1 of .* must hold a config and latencies on arm\. R"
+    ):
+        _open(study.folder)

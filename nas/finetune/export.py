@@ -19,7 +19,7 @@ from predictors.training.evaluate import RealImages
 from search_spaces.checkpoint import Checkpoint, is_checkpoint, read_checkpoint, weights_of
 from search_spaces.fasternet import FASTERNET
 from search_spaces.formats import load_config
-from search_spaces.io import make_folders, one_line, remove_empty, short_repr
+from search_spaces.io import make_folders, reason, remove_empty, short_repr
 from search_spaces.network import build
 
 
@@ -103,7 +103,7 @@ def _exported(model: Model, runtime: Runtime, folder: Path, images: Batches) -> 
         except OSError:
             raise
         except Exception as error:  # runtimes and converters have errors of all kinds
-            return Export(runtime=runtime, path=folder, refusal=one_line(error))
+            return Export(runtime=runtime, path=folder, refusal=f"{reason(error)}.")
         files = _put_in_place(Path(beside), main, folder)
         path = folder / main.name
         return Export(

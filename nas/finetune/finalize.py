@@ -29,7 +29,7 @@ from predictors.training.batches import evaluation_batches
 from predictors.training.evaluate import EvalResult, Logits, RealImages, Split, count_correct
 from predictors.training.workers import usable_device
 from search_spaces.checkpoint import Checkpoint, read_checkpoint
-from search_spaces.io import one_line
+from search_spaces.io import one_line, reason
 
 COMPARED_IMAGES = 500  # of the validation split: an exported file and torch
 _AT_ONCE = 250
@@ -158,7 +158,7 @@ def _of_file(run: Run, path: Path) -> Logits:
             return run(batch)[0]
         except Exception as error:  # runtimes have errors of all kinds
             raise RuntimeError(
-                f"{path.name} must run on test images, but failed: {one_line(error)}. Time it with "
+                f"{path.name} must run on test images, but failed: {reason(error)}. Time it with "
                 "--precision fp32, or free memory."
             ) from error
 

@@ -15,7 +15,7 @@ from nas.search.trial import NetworkScores, Objectives, Pool
 from predictors.backends.table import find_runtime
 from predictors.measurement import Backend, Latencies
 from search_spaces.fasternet import FasterNetConfig
-from search_spaces.io import one_line
+from search_spaces.io import reason
 
 if TYPE_CHECKING:
     from search_spaces.checkpoint import Checkpoint
@@ -256,7 +256,7 @@ def evaluate_file(
             file = runtime.module.write(model, Path(folder, "network"), runtime)
             found = check(model, file, runtime, images)
     except (ValueError, RuntimeError) as error:
-        return FileAccuracy(fp32_accuracy=fp32_accuracy, error=one_line(error))
+        return FileAccuracy(fp32_accuracy=fp32_accuracy, error=f"{reason(error)}.")
     assert found is not None  # what is timed computes something
     return FileAccuracy(fp32_accuracy=fp32_accuracy, images=found.images, lost=found.lost)
 

@@ -78,7 +78,8 @@ def check_on_noise(model: Model, file: Path, runtime: Runtime) -> None:
     if runtime.precision == "int8":
         refuse_correlation(found.correlation, file)
     else:
-        refuse_difference(found.difference, file, precision=runtime.precision)
+        precision: Precision = "bf16" if model.file_half else runtime.precision
+        refuse_difference(found.difference, file, precision=precision)
 
 
 def agreement(run: Run, reference: Run, batches: Batches, *, at_once: int, fill: bool) -> Agreement:

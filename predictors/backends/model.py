@@ -42,6 +42,7 @@ class Model:
     shape: tuple[int, ...]
     build: Callable[[], "nn.Module"] | None = None
     file: Path | None = None
+    file_half: bool = False  # some of its numbers have 16 bits
     file_size: tuple[int, int] | None = None  # height and width, where the file leaves them open
     macs: int | None = None
     params: int | None = None
@@ -213,13 +214,13 @@ def image_size(text: str) -> tuple[int, int] | None:
 
 
 def timm_name(name: str) -> str:
-    """Return a model's name in timm, as its pages or its papers write it; else what was given."""
+    """Return a model's name in timm, as its pages or its papers write it, known or not."""
     from search_spaces.timm_models import import_timm
 
     is_model = import_timm().is_model
     plain = re.sub("^(https?://)?((www[.])?huggingface[.]co/|hf[-_]hub:)?(timm/)?", "", name)
     spelled = (plain, plain.lower(), re.sub("[- ]", "_", plain.lower()))
-    return next((one for one in spelled if is_model(one)), name)
+    return next((one for one in spelled if is_model(one)), plain)
 
 
 def timm_model(name: str) -> Model:

@@ -17,6 +17,7 @@ Shapes = dict[str, list[int]]
 UNCOUNTED = re.compile(
     "(MultiHead)?Attention|Einsum|FusedConv|(Conv|MatMul)Integer|QLinear(Conv|MatMul)"
 )
+_HALF = (10, 16)  # FLOAT16 and BFLOAT16 of ONNX
 INPUTS = ("float32", "float16", "float64", "uint8", "int8")  # of which random images can be made
 
 
@@ -46,6 +47,7 @@ def onnx_model(path: Path, *, name: str = "", size: tuple[int, int] | None = Non
         shape=tuple(shape),
         file=path,
         file_size=size,
+        file_half=any(tensor.data_type in _HALF for tensor in graph.initializer),
         macs=_macs(graph),
         batch="fixed" if batch else "dynamic",
         params=sum(math.prod(tensor.dims) for tensor in graph.initializer if len(tensor.dims)),

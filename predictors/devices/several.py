@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal, final
 
-from predictors.backends.table import find_runtime
+from predictors.backends.table import find_runtime, runtimes as lines_of
 from predictors.devices.connection import DeviceLostError, OverwhelmedError
 from predictors.devices.device import Measures, Network
 from predictors.measurement import Backend, Latency, TimingProtocol
@@ -92,9 +92,10 @@ def backend_pairs(
     found = [pair for runtime in runtimes for pair in _pairs(runtime, precisions, threads)]
     alone = set(precisions) - {backend.precision for backend in found}
     if alone:
+        there = {line.precision for line in lines_of() if line.name in runtimes}
         raise ValueError(
             f"`precision` must be one that a runtime has, but none of {', '.join(runtimes)} has "
-            f"{min(alone)!r}. Add one or leave it out."
+            f"{min(alone)!r}. Leave it out: there are {', '.join(sorted(there))}."
         )
     return tuple(found)
 

@@ -33,7 +33,7 @@ from search_spaces.checkpoint import begin_with
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.network import build
 from search_spaces.space import Space
-from search_spaces.supernet import Supernet
+from search_spaces.supernet import Supernet, refuse_unpublished
 
 CHECKPOINTS = "trainings"  # the folder of the trainings in a run folder
 SUPERNET_FILE = "supernet.pt"  # in a run folder
@@ -138,6 +138,8 @@ class Prepared:
 def prepared(options: SearchOptions, *, automatic: bool, minutes: float | None = None) -> Prepared:
     """Take the classes from the data and, where that is `automatic`, choose the estimator."""
     data = None
+    if options.accuracy == "supernet":
+        refuse_unpublished(options.open_space())
     if options.data:
         data = load_data(options.data)
         if options.classes not in (None, len(data.classes)):

@@ -54,7 +54,7 @@ class Supernet(nn.Module):
                 "`space` must hold configs of class FasterNetConfig, but holds "
                 f"{space.config_class.__name__}. Train its networks one by one."
             )
-        _refuse_unpublished(space)
+        refuse_unpublished(space)
         self.space = space
         largest = _largest(space)
         network = build(largest)
@@ -108,7 +108,7 @@ class Supernet(nn.Module):
         return network.eval()
 
 
-def _refuse_unpublished(space: Space[FasterNetConfig]) -> None:
+def refuse_unpublished(space: Space[FasterNetConfig]) -> None:
     """Refuse spaces with blocks that share no weights: one set is sliced for those as published."""
     for name, published in {**INGREDIENTS, "stem": "patch"}.items():
         _refuse(name, _values(space, name) - {published})

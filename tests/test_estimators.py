@@ -69,6 +69,24 @@ def test_it_is_said_with_what_a_supernet_begins(tmp_path: Path) -> None:
         prepared(options, automatic=False)
 
 
+@pytest.mark.parametrize("space", ["pconv", "pconv-32"])
+def test_a_space_whose_blocks_share_no_weights_has_no_supernet(
+    space: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Which is said before anything is loaded or made."""
+    monkeypatch.setattr("nas.estimators.load_data", lambda _: pytest.fail("it loads"))
+    command = ["search", "--device", "arm", "--budget", "9ms", "--out", str(tmp_path / "run")]
+    assert main([*command, "--space", space, "--data", "digits", "--accuracy", "supernet"]) == 2
+    assert capsys.readouterr().err == (
+        "fasternas: error: `kernels` must be as in the published FasterNet to share the weights of "
+        "a supernet, but the space has 2, 5, 7. Train its networks one by one.\n"
+    )
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("words", [(), ("--accuracy", "proxy")])
 def test_a_time_by_which_nothing_is_chosen_is_refused(
     words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -30,10 +30,13 @@ from run_folders import make_run
 from nas.cli.main import main
 from predictors.backends.model import config_model
 from predictors.backends.onnx_export import onnx_bytes
+from predictors.devices.agent.host import MARKER
+from predictors.devices.boards import Board, save_boards
 from predictors.measurement import TimingProtocol
 from search_spaces.checkpoint import begin_with, save
 from search_spaces.fasternet import SPACES
 from search_spaces.formats import save_config
+from search_spaces.io import config_folder
 from search_spaces.network import build
 from search_spaces.timm_models import import_timm
 
@@ -330,3 +333,111 @@ def test_a_damaged_checkpoint_is_one_line_and_runs_nothing(folder: Path) -> None
         | st.lists(st.sampled_from(OPCODES), max_size=20).map(b"".join).map(with_pickle)
     )
     for_a_while(check, contents)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12),
+    lambda some: st.lists(some, max_size=3) | st.dictionaries(st.text(max_size=6), some),
+    max_leaves=6,
+)  # fmt: skip
+_FACTS: dict[str, object] = {
+    "machine": "aarch64", "kernel": "aarch64", "processor": "a board", "libc": "2.36", "cores": 4,
+    "python": "3.11.2", "runtime_version": "1.20.0", "governor": "ondemand", "mhz": 1800.0,
+    "celsius": 51.5, "trouble": "",
+}  # fmt: skip
+_TIMES: dict[str, object] = {
+    "wall_ms": [2.0] * 5, "cpu_ms": [2.0] * 5, "event_ms": [0.0] * 5, "preempted": [0] * 5,
+    "mhz": 1800.0, "celsius": 51.5,
+}  # fmt: skip
+_READY: dict[str, object] = {"pinned": True, "realtime": False, "cores": [3], "why": "of 4 alike"}
+
+
+@pytest.fixture
+def board(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file with all that a board says, whatever it is asked."""
+    (folder / "says").write_bytes(b"")
+    (folder / "board.sh").write_text(f"cat {folder}/says\n")
+    monkeypatch.setenv("FASTERNAS_SSH", f"sh {folder}/board.sh")
+    monkeypatch.setattr("predictors.devices.boards._failure", lambda _: "there is no index")
+    quick = TimingProtocol(repeats=1, rounds=(2, 2), attempts=1, pauses=0, most_warm_up=2)
+    monkeypatch.setattr("predictors.devices.registry.PROTOCOL", quick)
+    return folder / "says"
+
+
+def _lines(*answers: object) -> bytes:
+    """What a board says: which Python it has, and these answers."""
+    return "\n".join([f"Welcome!\n{MARKER} 3.11.2", *map(json.dumps, answers), ""]).encode()
+
+
+def _mutated(draw: st.DrawFn, *tables: dict[str, object]) -> list[dict[str, object]]:
+    """The tables with some of their values replaced by something else."""
+    found = [dict(table) for table in tables]
+    for _ in range(draw(st.integers(1, 3))):
+        table = draw(st.sampled_from(found))
+        table[draw(st.sampled_from(sorted(table)))] = draw(_JSON)
+    return found
+
+
+@st.composite
+def _answers(draw: st.DrawFn) -> bytes:
+    """Enough of them to register a board and to time two networks on it."""
+    facts, times, ready = _mutated(draw, _FACTS, _TIMES, _READY)
+    whole = {"facts": facts, "installed": "site", "kept": "network", "ready": ready, **times}
+    said_whole = _lines(*[whole] * 40)
+    return draw(st.just(said_whole) | damaged(_lines({"facts": facts})) | damaged(said_whole))
+
+
+def test_whatever_a_board_answers_is_one_line(folder: Path, board: Path) -> None:
+    save_config(TINY, folder / "tiny.yaml")
+    registered = config_folder() / "devices.toml"
+    measure = ["measure", "tiny.yaml", "--device", "pi", "--repeats", "1"]
+    good = {"facts": _FACTS, "kept": "network", "ready": _READY, **_TIMES}
+    board.write_bytes(_lines(*[good] * 40))
+    save_boards({"pi": Board(name="pi", ssh="ssh://board", version="1.20.0")})
+    assert main(measure) == 0  # ONNX Runtime leaves a file when it is first used here
+
+    def check(answers: bytes) -> None:
+        board.write_bytes(answers)
+        registered.unlink(missing_ok=True)
+        said("devices", "add", "pi", "--ssh", "pi@board")
+        said("devices", "list")
+        said("devices", "check", "pi")
+        save_boards({"pi": Board(name="pi", ssh="ssh://board", version="1.20.0")})
+        said(*measure)
+
+    for_a_while(check, _answers())
+
+
+@st.composite
+def _registered(draw: st.DrawFn) -> bytes:
+    """A list of boards as it is written, with other values, or damaged."""
+    board: dict[str, object] = {
+        "ssh": "ssh://pi@10.0.0.3", "cores": [0, 1], "architecture": "aarch64", "machine": "Pi 5",
+        "version": "1.20.0", "python": "3.11.2", "number_of_cores": 4, "governor": "ondemand",
+        "celsius": 51.5, "emulated": False, "runtime": "onnxruntime", "precision": "fp32",
+        "threads": 1,
+    }  # fmt: skip
+    names = ("pi", draw(st.text(max_size=8)), "other")
+    tables = zip(names, [*_mutated(draw, board, board), board], strict=True)
+    text = "\n".join(
+        f"[{json.dumps(name)}]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in table.items())
+        for name, table in tables
+    )
+    whole = text.encode(errors="replace")
+    return draw(st.just(whole) | damaged(whole) | st.binary(max_size=40))
+
+
+@pytest.mark.usefixtures("board")
+def test_a_damaged_list_of_boards_is_one_line() -> None:
+    file = config_folder() / "devices.toml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+
+    def check(content: bytes) -> None:
+        file.write_bytes(content)
+        said("devices")
+        said("devices", "check", "pi")
+        said("devices", "remove", "pi")
+        file.write_bytes(content)
+        said("measure", "t0", "--device", "pi,other", "--cores", "0")
+
+    for_a_while(check, _registered())

@@ -98,7 +98,7 @@ class Board:
         host = Host(
             command=Address.parse(self.ssh).command(),
             address=self.ssh,
-            machine=self.machine or self.architecture,
+            machine=self.machine or self.architecture or self.name,
             cores=self.cores,
             emulated=self.emulated,
         )

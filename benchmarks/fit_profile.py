@@ -1,10 +1,13 @@
 """Checks a device profile's forms against the tables beside it, and fits its rates anew.
 
-    python benchmarks/fit_profile.py predictors/profiles/raspberry_pi_5
+    python benchmarks/fit_profile.py predictors/profiles/raspberry_pi_5 [NETWORK ...]
 
 The forms are compared with the exact instruction counts of single operators (operators.csv). The
 rates of four threads are fitted to published latencies (networks.csv), and what is said of their
 error is that of families of networks that were left out. profile.json is written in place.
+
+With names of timm's networks, or `all` of those in networks.csv, the instructions predicted of
+these are compared with those that were executed, and nothing is written.
 """
 
 import csv
@@ -168,6 +171,32 @@ def check_forms(folder: Path) -> None:
         print(f"{kind:<26}{operators:9}{mean:8.2f}{largest:11.1f}{fma:15.2f}")
 
 
+def check_networks(folder: Path, names: Sequence[str]) -> None:
+    """Print how far the instructions of timm's networks are from those that were executed."""
+    from predictors.backends.model import timm_model
+    from predictors.devices.profiled import ProfiledDevice
+    from predictors.measurement import Backend
+    from search_spaces.timm_models import import_timm
+
+    table, device = read_table(folder / "networks.csv"), ProfiledDevice("arm", Backend())
+    rows = [i for i, n in enumerate(table["name"]) if n in names or "all" in names]
+    errors = []
+    for row in rows:
+        name = str(table["name"][row])
+        if not import_timm().is_model(name):
+            continue
+        parts = device.parts(timm_model(f"{name}@{table['resolution'][row]:.0f}"))
+        counted = table["instructions"][row], table["fma_instructions"][row]
+        found = [sum(p.instructions for p in parts), sum(p.fma_instructions for p in parts)]
+        both = [100 * (x / y - 1) for x, y in zip(found, counted, strict=True)]
+        errors.append(abs(both[0]))
+        print(f"{name:<28}{both[0]:+8.3f} % of instructions{both[1]:+8.3f} % of FMA", flush=True)
+    print(f"{len(errors)} networks: mean {np.mean(errors):.2f} %, largest {max(errors):.2f} %")
+
+
 if __name__ == "__main__":
-    refit(Path(sys.argv[1]))
-    check_forms(Path(sys.argv[1]))
+    if sys.argv[2:]:
+        check_networks(Path(sys.argv[1]), sys.argv[2:])
+    else:
+        refit(Path(sys.argv[1]))
+        check_forms(Path(sys.argv[1]))

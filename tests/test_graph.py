@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -31,6 +32,7 @@ from predictors.backends.onnx_export import onnx_bytes, quantized
 from predictors.devices.profiled import PROFILES, ProfiledDevice, load_profile
 from predictors.measurement import Backend
 from search_spaces.fasternet import FASTERNET, SPACES
+from search_spaces.layers import Layer
 
 Streams = pytest.CaptureFixture[str]
 Weights = dict[str, NDArray[Any]]
@@ -47,6 +49,23 @@ def test_layer_records_count_what_the_exported_graph_does(space: str) -> None:
         counted = count_instructions(config.layers(), FORMS)
         assert _sums(parts) == pytest.approx(counted, rel=1e-12), config
         assert _sums(layer_parts(config.layers(), FORMS)) == pytest.approx(counted, rel=1e-12)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Own:
+    """A config of another space: a number of convolutions."""
+
+    depth: int
+
+    def layers(self) -> Sequence[Layer]:
+        conv = Layer(name="conv", op="conv", c_in=8, c_out=8, height=7, width=7, kernel=3)
+        return [replace(conv, repeat=self.depth)]
+
+
+def test_a_config_of_another_space_is_predicted_from_its_layers() -> None:
+    start = FORMS["run"]["instructions"]["one"]
+    one, three = (ARM.measure(_Own(depth=n)).context.instructions or 0 for n in (1, 3))
+    assert three - start == pytest.approx(3 * (one - start), rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_small_100", "resnet18", "mobilevit_xxs"])

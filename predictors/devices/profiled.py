@@ -19,14 +19,14 @@ import numpy as np
 from predictors.aarch64.layers import Numbers, count_instructions
 from predictors.aarch64.operators import Forms
 from predictors.aarch64.parts import Part, by_operator, graph_parts, layer_parts
-from predictors.backends.model import Model, as_model
+from predictors.backends.model import Model
 from predictors.cost import layers_in_groups
 from predictors.devices.device import HOW_TO_ATTACH, Device, Network, threads_of
 from predictors.devices.local import is_arm_machine, open_cpu
 from predictors.latency import Prediction
 from predictors.measurement import Backend, Context, Latency, TimingProtocol
 from search_spaces.fasternet import FasterNetConfig
-from search_spaces.layers import Layer
+from search_spaces.layers import Layer, Layered
 
 PROFILES = Path(__file__).parents[1] / "profiles"
 _DEPTHWISE = (
@@ -166,8 +166,10 @@ class ProfiledDevice:
             f"mean, {profile.max_error:.1%} at most"
         )
 
-    def measure(self, network: Network) -> Latency:
+    def measure(self, network: Network | Layered) -> Latency:
         """Return the predicted latency; the interval is the profile's stated error.
+
+        Of any config that knows its layers, and of any network that can be exported.
 
         Raises:
             ValueError: if the network takes several inputs at once, cannot be exported, or has an
@@ -197,13 +199,15 @@ class ProfiledDevice:
             ),
         )
 
-    def parts(self, network: Network) -> list[Part]:
+    def parts(self, network: Network | Layered) -> list[Part]:
         """Return what a run of the network consists of, from its layers or its ONNX graph.
 
         Raises:
             ValueError: as `measure`.
         """
-        model = as_model(network)
+        if not isinstance(network, Model):
+            return layer_parts(network.layers(), self._profile.forms)
+        model = network
         if model.batch_size > 1:
             raise ValueError(
                 f"`batch` must be 1 for a profile, but {model.name} takes {model.batch_size}. "

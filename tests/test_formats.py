@@ -158,8 +158,17 @@ def test_the_way_through_others_and_back_changes_nothing() -> None:
         ({"expansions": (2.0, 2.0, 3.0, 2.0)}, "`expansions` must be the same in all stages"),
         ({"widths": (100, 200, 400, 800), "expansions": (1.15,) * 4}, ROUNDED),
         ({"widths": (40, 80, 160, 256)}, r"`widths` must double .* got \(40, 80, 160, 256\)"),
+        *[
+            ({name: value}, f"`{name}` must be as FasterNet was published to be said to ")
+            for name, value in {
+                "kernels": (3, 3, 3, 5), "groups": (1, 2, 1, 1), "untouched": ("gate",) * 4,
+                "mixers": ("pconv", "pconv", "pconv", "attention"), "expands": ("fused",) * 4,
+                "mlps": ("star",) * 4, "stem": "convs", "head_width": 0, "depths": (1, 2, 8, 0),
+                "activation": "hardswish", "activations": ("relu", "gelu", "gelu", "gelu"),
+            }.items()
+        ],
     ],
-)
+)  # fmt: skip
 def test_what_others_cannot_say_is_refused(change: dict[str, Any], message: str) -> None:
     config = replace(T0, **change)
     for write in (to_authors_yaml, to_timm):

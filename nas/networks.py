@@ -1,8 +1,10 @@
 """How the command line finds a network by what it is called."""
 
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -75,6 +77,7 @@ _OTHERS = {
     ".tflite": "a LiteRT file", ".xml": "a file of OpenVINO", ".param": "a file of ncnn",
     ".pt2": "a program of torch.export", ".engine": "an engine of TensorRT",
     ".plan": "an engine of TensorRT", ".mlmodel": "a file of Core ML", ".h5": "a file of Keras",
+    ".ort": "a file of ONNX Runtime",
     ".keras": "a file of Keras", ".pb": "a file of TensorFlow", ".pte": "a file of ExecuTorch",
 }  # fmt: skip
 
@@ -101,12 +104,10 @@ def kind_of_file(typed: Typed, *, kinds: Sequence[Kind], what: str) -> Kind:
         raise ValueError(
             f"{refusal} {_OTHERS[path.suffix.lower()]}. Give that of which it was made."
         )
-    with path.open("rb") as file:
-        begin = file.read(4)
-    if begin[:1] == b"\x80" or begin == b"PK\3\4":
+    if is_torch_file(path):
         raise ValueError(
-            f"{refusal} a checkpoint of torch, which says no config. Name the config: latency does "
-            "not depend on weights, and `export` and `train` take those beside it."
+            f"{refusal} a file of torch, which says no config. Name the config: latency does not "
+            "depend on weights, and `export` and `train` take those beside it."
         )
     raise ValueError(f"{refusal} a file of none of these kinds. Check the path.")
 
@@ -126,6 +127,14 @@ def _kind_of_content(path: Path) -> Kind | None:
     except ValueError:
         return None
     return "config"
+
+
+def is_torch_file(path: Path) -> bool:
+    """Whether torch.save or TorchScript wrote it: a pickle, or a zip file with one."""
+    with suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(path) as archive:
+        return any(name.endswith("data.pkl") for name in archive.namelist())
+    with path.open("rb") as file:
+        return file.read(1) == b"\x80"
 
 
 def find_network(text: str) -> Model:

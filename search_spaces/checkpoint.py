@@ -28,8 +28,8 @@ KEY = "fasternas"  # the header's only one: of several the order, and so the fil
 YAML = (".yaml", ".yml")
 Json = dict[str, Any]
 _FOREIGN = (
-    "Give the config beside the weights: from_timm_weights(config, weights), or config= in "
-    "timm.create_model."
+    "Name the config of the weights, or give both: `export CONFIG --weights FILE`, `train CONFIG "
+    "--init FILE`, from_timm_weights(config, weights), or config= in timm.create_model."
 )
 
 

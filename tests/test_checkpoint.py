@@ -110,7 +110,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
         fn.load(tmp_path / "weights.safetensors")
     foreign = (tmp_path / "weights.safetensors").rename(tmp_path / "timm.pth")
     with pytest.raises(ValueError, match=r"timm\.pth: The file must be a checkpoint that fasternas "
-                       r"saved, but .* kind\. Give the config beside the weights: from_timm_wei"
+                       r"saved, but .* kind\. Name the config of the weights, or give both: `"
                        ):  # fmt: skip
         fn.load(foreign)
 

@@ -251,9 +251,12 @@ def test_a_damaged_onnx_file_is_one_line(folder: Path, monkeypatch: pytest.Monke
     whole = onnx_bytes(config_model(TINY))
     file = folder / "x.onnx"
 
+    file.write_bytes(whole)
+    assert main(["measure", str(file), "--device", "arm"]) == 0  # ONNX Runtime leaves its `.ses`
+
     def check(content: bytes) -> None:
         file.write_bytes(content)
-        if "which knows no" in said("measure", file, "--device", "arm"):  # it is a network
+        if "fasternas: error: " not in said("measure", file, "--device", "arm"):
             said("measure", file, "--repeats", "1", "--json")
 
     for_a_while(check, damaged(whole) | changed_proto(whole))

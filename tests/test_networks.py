@@ -109,8 +109,8 @@ def test_configs_and_checkpoints_are_networks_of_every_command(folder: Path) -> 
 NONE_OF_THE_KINDS = {
     "model.tflite": (b"TFL3", "model.tflite is a LiteRT file. Give that of which it was made."),
     "model.engine": (b"\0ftrt", "is an engine of TensorRT. Give that of which"),
-    "w.pth": (b"PK\3\4", "is a checkpoint of torch, which says no config. Name the config"),
-    "old.pth": (b"\x80\2", "is a checkpoint of torch, which says no config."),
+    "old.pth": (b"\x80\2", "old.pth is a file of torch, which says no config. Name the config"),
+    "cut.zip": (b"PK\3\4", "cut.zip is a file of none of these kinds. Check the path."),
     "notes.txt": (b"Dear diary,\n", "notes.txt is a file of none of these kinds. Check the path."),
     "picture.png": (b"\x89PNG\r\n", "picture.png is a file of none of these kinds."),
     "empty": (b"", "empty is a file of none of these kinds."),
@@ -280,7 +280,5 @@ def test_names_and_sizes_are_taken_apart(folder: Path) -> None:
 
 def test_torch_files_are_no_networks_whatever_they_are_called(folder: Path) -> None:
     torch.save({"a": torch.ones(3)}, folder / "weights")
-    with pytest.raises(
-        ValueError, match="but weights is a checkpoint of torch, which says no conf"
-    ):
+    with pytest.raises(ValueError, match="but weights is a file of torch, which says no config"):
         find_network("weights")

@@ -218,7 +218,9 @@ def timm_name(name: str) -> str:
     from search_spaces.timm_models import import_timm
 
     is_model = import_timm().is_model
-    plain = re.sub("^(https?://)?((www[.])?huggingface[.]co/|hf[-_]hub:)?(timm/)?", "", name)
+    plain = re.sub(
+        "^(https?://)?((www[.])?huggingface[.]co/|hf[-_]hub:)?(timm/)?", "", name.rstrip("/")
+    )
     spelled = (plain, plain.lower(), re.sub("[- ]", "_", plain.lower()))
     return next((one for one in spelled if is_model(one)), plain)
 

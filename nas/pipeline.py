@@ -301,7 +301,7 @@ def check_reachable(
     """Refuse budgets that no network is predicted to meet, all at once and within the limits."""
 
     def worst(configs: Sequence[Any]) -> NDArray[np.float64]:
-        return np.maximum(models.ratios(configs).mean, limits.ratios(configs))
+        return np.maximum(models.ratios(configs).high, limits.ratios(configs))
 
     closest = lowest(space, worst, generator(seed, -1))
     (latencies,) = models.latencies([closest])

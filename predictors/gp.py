@@ -25,7 +25,7 @@ _LENGTH, _SIGNAL, _SLOPE, _NOISE = (0.5, 0.5), (0.0, 1.0), (-2.0, 2.0), (-5.0, 2
 _BOUNDS = ((-3.0, 5.0), (-6.0, 4.0), (-12.0, 6.0), (-12.0, 1.0))
 _JITTER = 1e-8
 _ROWS = 8192  # inputs at once, so that a million need little memory
-_ENOUGH = 200  # points that hyperparameters are fitted to, of more than that
+_ENOUGH, _ENOUGH_AGAIN = 200, 100  # points that tell hyperparameters, from nothing and a start
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,8 @@ def fit_gaussian_process(  # noqa: PLR0913 - one algorithm, its options keyword-
     theta = _prior_means(points) if start is None else start
     least = float(2 * np.log(max(least_noise / scale, np.exp(_BOUNDS[-1][0] / 2))))
     if steps:
-        theta = _maximise(theta, _some(points), steps, least)
+        enough = _ENOUGH if start is None else _ENOUGH_AGAIN
+        theta = _maximise(theta, _some(points, enough), steps, least)
     else:
         theta = np.append(theta[:-1], max(theta[-1], least))
     factor, weights = _solve(_kernel(theta, points), points.y)
@@ -137,12 +138,12 @@ def _split(theta: Array, terms: int) -> _Theta:
     return _Theta(values[:d], float(values[d]), values[d + 1 : -1], float(values[-1]))
 
 
-def _some(points: _Points) -> _Points:
-    """At most _ENOUGH of the points, spread over all: they tell the hyperparameters."""
+def _some(points: _Points, enough: int) -> _Points:
+    """At most so many of the points, spread over all."""
     n = len(points.y)
-    if n <= _ENOUGH:
+    if n <= enough:
         return points
-    at = np.random.default_rng(n).permutation(n)[:_ENOUGH]
+    at = np.random.default_rng(n).permutation(n)[:enough]
     return _Points(
         points.x[at], points.y[at], tuple(part[at] for part in points.linear), points.noise[at]
     )

@@ -130,6 +130,7 @@ def _kinds(layer: Layer) -> Iterator[tuple[str, Any]]:
 Form = Literal["layers", "additive", "root", "multiplicative"]
 
 COVERAGE = 0.9
+FEWEST = 8  # networks that a predictor is fitted to
 FOLDS = 10
 _FEW, _MANY = 60, 100  # networks: up to few may choose another form; of many, half the folds do
 _POWERS: Mapping[Form, float] = {
@@ -140,7 +141,7 @@ _POWERS: Mapping[Form, float] = {
 }  # of a latency, of which the process is one
 _STEPS, _FEW_STEPS = 60, 10  # of fitting, from nothing and from an earlier fit
 _NOISE = 0.01  # relative; no measurement is more exact
-_NORMAL = 1.645  # deviations to each side that hold 90 % of a normal distribution
+NORMAL = 1.645  # deviations to each side that hold 90 % of a normal distribution
 _LEAST_INFLATION = 1e-3  # errors that are all zero would make intervals without width
 _WIDEST = 10.0  # factor to each side: an interval says no more than "unknown"
 _BEYOND = 2.0  # a prediction this factor outside of what was measured is not believed
@@ -159,10 +160,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class RatioPrediction:
-    """Predicted latency/budget ratios of n configs: means and upper ends, arrays of shape [n]."""
+    """Predicted latency/budget ratios of n configs: means and upper ends, arrays of shape [n].
+
+    `log_std` is the deviation of their logarithms, where measurements of others have told it.
+    """
 
     mean: Array
     high: Array
+    log_std: Array | None = None
 
 
 def worst_ratios(
@@ -183,6 +188,7 @@ class _Rows:
     inputs: Array  # [n, d]
     linear: tuple[Array, ...]  # each [n, columns]
     trend_ms: Array  # [n]
+    doubt: Array  # [n], variance of the trend, in units of the noise's
 
 
 class _Encoding(Protocol):
@@ -200,7 +206,7 @@ class _Work:
     varied: NDArray[np.bool_]  # the columns that differ between the networks fitted to
     centre: Array  # of their logarithms
     spread: Array
-    scale: Array  # of the part that each column has in the trend
+    covariance: Array  # of the coefficients, in units of the noise's
 
     @classmethod
     def fit(cls, table: Array, latencies: Array) -> "_Work":
@@ -208,19 +214,21 @@ class _Work:
         logs = np.log1p(table)
         varied = logs.std(axis=0) > 1e-9
         varied[0] = True  # of networks that are all alike, something must be left
-        parts = table / _combined(table, coefficients)[:, None]
+        parts = _parts(table, coefficients) / latencies[:, None]
         return cls(
             coefficients=coefficients,
             varied=varied,
             centre=logs.mean(axis=0)[varied],
             spread=np.maximum(logs.std(axis=0), 1e-9)[varied],
-            scale=np.maximum(np.sqrt(np.mean(parts * parts, axis=0)), 1e-12),
+            covariance=np.linalg.pinv(parts.T @ parts, rcond=1e-9, hermitian=True),
         )
 
     def rows(self, table: Array) -> _Rows:
         trend_ms = _combined(table, self.coefficients)
         inputs = (np.log1p(table)[:, self.varied] - self.centre) / self.spread
-        return _Rows(inputs, (table / trend_ms[:, None] / self.scale,), trend_ms)
+        parts = _parts(table, self.coefficients) / trend_ms[:, None]
+        doubt = np.sum(parts @ self.covariance * parts, axis=1)
+        return _Rows(inputs, (), trend_ms, doubt)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +241,8 @@ class _Choices:
     def rows(self, table: Array) -> _Rows:
         genes: list[Genes] = list(map(tuple, table.astype(int).tolist()))
         trend_ms = np.full(len(table), self.typical_ms)
-        return _Rows(scaled_genes(self.space, genes), linear_terms(self.space, genes), trend_ms)
+        linear = linear_terms(self.space, genes)
+        return _Rows(scaled_genes(self.space, genes), linear, trend_ms, np.zeros(len(table)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,7 +306,7 @@ class LatencyPredictor:
         rows, power = self.encoding.rows(table), _POWERS[self.form]
         mean, std = self.process.predict(rows.inputs, rows.linear)
         noise = self.process.noise * _from_scale(mean, power) ** power
-        return mean, np.hypot(std, noise), rows.trend_ms
+        return mean, np.hypot(std, noise * np.sqrt(1 + rows.doubt)), rows.trend_ms
 
     def _believable(self, mean_ms: Array, low_ms: Array, high_ms: Array) -> Prediction:
         """Draw nearer what is far outside of all that was measured; its interval reaches back.
@@ -358,7 +367,7 @@ def _fit_form(data: _Data, start: LatencyPredictor | None = None) -> LatencyPred
         form=form,
         encoding=encoding,
         process=process,
-        inflation=_NORMAL,
+        inflation=NORMAL,
         measured_ms=(float(latencies.min()), float(latencies.max())),
     )
 
@@ -433,6 +442,11 @@ def _combined(table: Array, coefficients: Array) -> Array:
     return np.asarray(np.maximum(combined, coefficients[0] * 1e-3 + 1e-9))
 
 
+def _parts(table: Array, coefficients: Array) -> Array:
+    """What each column adds to the combination, [n, columns + 1]."""
+    return np.column_stack([np.ones(len(table)), table]) * coefficients
+
+
 def _non_negative(table: Array, latencies: Array) -> Array:
     """The coefficients that minimise the relative error; the first is the constant."""
     from scipy.optimize import nnls
@@ -461,10 +475,10 @@ def _check(space: AnySpace, configs: Sequence[object], latencies: Array) -> None
             f"`latencies_ms` must have one entry for each of the {len(configs)} configs, but got "
             f"{len(latencies)}."
         )
-    if len(configs) < 8:
+    if len(configs) < FEWEST:
         raise ValueError(
-            f"`configs` must hold at least 8 measured networks, but got {len(configs)}. Measure "
-            "more."
+            f"`configs` must hold at least {FEWEST} measured networks, but got {len(configs)}. "
+            "Measure more."
         )
     wrong = latencies[~(np.isfinite(latencies) & (latencies > 0))]
     if len(wrong):

@@ -119,6 +119,27 @@ class Bounds:
         kept: NDArray[np.bool_] = self.worst(configs) <= 1
         return kept
 
+    def chances(self, configs: Sequence[object], ratios: RatioPrediction | None) -> Array:
+        """Return the chance of each config, whose predicted ratios these are, to keep all bounds.
+
+        It is 1 where the upper end does. Where that misses by so little that the budget is more
+        likely kept than not, trials have to have told how far ratios are wrong.
+        """
+        within = (self.limits.ratios(configs) <= 1).astype(float)
+        if ratios is None or not self.budget:
+            return within
+        kept = ratios.high <= 1
+        if ratios.log_std is None:
+            return within * kept
+        return np.asarray(within * np.where(kept, 1.0, likely(np.log(ratios.mean), ratios.log_std)))
+
+
+def likely(log_ratio: Array, std: Array) -> Array:
+    """Return the chance that a ratio is below 1, where that is more likely than not; else 0."""
+    from scipy.special import ndtr
+
+    return np.where(log_ratio < 0, ndtr(-log_ratio / np.maximum(std, 1e-12)), 0.0)
+
 
 class Admission:
     """Turns any proposal into a new one near it that keeps every bound."""
@@ -128,8 +149,15 @@ class Admission:
         self._bounds = bounds
         self._seen: set[Genes] = set()
 
-    def admit(self, genes: Genes, rng: Random) -> Genes | None:
-        """Return genes not admitted before, or None where no more are found."""
+    def admit(self, genes: Genes, rng: Random, *, risked: bool = False) -> Genes | None:
+        """Return genes not admitted before, or None where no more are found.
+
+        What is `risked` may miss the budget: its upper end does, but more likely than not it is
+        kept, and what was proposed could be the best.
+        """
+        if risked and genes not in self._seen and self._chance(genes) > 0:
+            self._seen.add(genes)
+            return genes
         for _ in range(_RESTARTS):
             genes = self._repair(genes, rng)
             for _ in range(_STEPS):
@@ -145,7 +173,7 @@ class Admission:
         Another version or machine may propose otherwise after the same trials.
         """
 
-        def admit(_genes: Genes, _rng: Random) -> Genes:
+        def admit(_genes: Genes, _rng: Random, *, risked: bool = False) -> Genes:
             self._seen.add(kept)
             return kept
 
@@ -163,6 +191,11 @@ class Admission:
             return False
         self._seen.add(genes)
         return True
+
+    def _chance(self, genes: Genes) -> float:
+        configs, predict = [self._space.decode(genes)], self._bounds.predict
+        ratios = None if predict is None else predict(configs)
+        return float(self._bounds.chances(configs, ratios)[0])
 
     def _worst(self, candidates: Sequence[Genes]) -> list[float]:
         configs = [self._space.decode(genes) for genes in candidates]
@@ -227,7 +260,7 @@ def all_genes(space: AnySpace) -> Iterator[Genes]:
 
 def check_budget(space: AnySpace, predict: PredictLatency, budget_ms: float, seed: int) -> None:
     """Refuse a budget that no network of the space is predicted to meet."""
-    config = lowest(space, lambda configs: predict(configs).mean_ms, generator(seed, -1))
+    config = lowest(space, lambda configs: predict(configs).high_ms, generator(seed, -1))
     upper_ms = float(predict([config]).high_ms[0])
     if upper_ms > budget_ms:
         raise ValueError(

@@ -4,11 +4,11 @@ Each proposal maximises the expected hypervolume improvement, on scales of its o
 latency to budget counts by its logarithm: half the time is worth as much wherever it is saved, and
 the slowest networks do not take all trials. Accuracy is warped to look normal: a point at the top,
 where networks crowd, is worth more. The ratio is taken as known (predicted before anything is
-spent, or learned from the trials), so the improvement in the plane is a sum of one-dimensional
-expected improvements, one for each step of the front, in closed form. Under a budget every second
-proposal seeks the most accurate config instead.
+spent and corrected by the trials, or learned from them), so the improvement in the plane is a sum
+of one-dimensional expected improvements, one for each step of the front, in closed form. Under a
+budget every second proposal seeks the most accurate config instead.
 
-A ratio that is predicted also tells of the accuracy: it is an input beside the choices. A cheap
+The ratio also tells of the accuracy: it is an input beside the choices. A cheap
 score that is known of every config, where there is one, is a trend that the process departs from.
 """
 
@@ -16,16 +16,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.search.correction import LearnedRatios
 from nas.search.feasibility import Bounds, changed
 from nas.search.trial import Admit, Objectives, generator
 from predictors.accuracy import binomial_error
-from predictors.gp import GaussianProcess, TrendedProcess, fit_gaussian_process, fit_trended
-from predictors.latency import gene_features, scaled_genes
+from predictors.gp import TrendedProcess, fit_trended
+from predictors.latency import FEWEST, gene_features, scaled_genes
 from search_spaces.space import AnySpace, Genes, Space
 
 Array = NDArray[np.float64]
@@ -114,25 +115,29 @@ class GuidedSearcher:
         self._space = space
         self._bounds = bounds
         self._seed = seed
-        self._predict = bounds.predict
         self._prior = prior or AccuracyPrior()
         self._genes: list[Genes] = []
         self._results: list[Objectives] = []
         self._pending: list[Genes] = []
         self._accuracy: TrendedProcess | None = None
-        self._log_ratio: GaussianProcess | None = None
         self._fitted_at = 0
+        self._learned = LearnedRatios(space) if bounds.predict is None else None
+        self._predict = bounds.predict or self._learned
+        self._known: dict[Genes, _Known] = {}  # of this proposal
 
     def ask(self, number: int, admit: Admit) -> Genes | None:
         """Propose the config of the highest expected hypervolume improvement."""
         rng = generator(self._seed, number)
-        if number < START or len(self._genes) < 4:
+        self._known = {}
+        if number < START or len(self._genes) < (4 if self._learned is None else FEWEST):
             genes = self._first(number, rng)
         else:
             self._fit()
             gain = self._gain_of_best if self._bounds.budget and number % 2 else self._gain_of_front
             genes = self._evolve(rng, gain)
-        admitted = admit(genes, rng)
+        # What came first here, though its upper end misses the budget, could be the best.
+        risked = genes in self._known and 0 < self._known[genes].chance < 1
+        admitted = admit(genes, rng, risked=True) if risked else admit(genes, rng)
         if admitted is not None:
             self._pending.append(admitted)
         return admitted
@@ -146,7 +151,7 @@ class GuidedSearcher:
 
     def _first(self, number: int, rng: Random) -> Genes:
         """Draw a config at random, one of each part of the ratios where they are predicted."""
-        if self._predict is None:
+        if self._learned is not None:
             return self._space.random_genes(rng)
         drawn = [self._space.random_genes(rng) for _ in range(DRAWN)]
         ratio, feasible = self._ratios(drawn)
@@ -155,18 +160,18 @@ class GuidedSearcher:
         return drawn[ranked[round(QUANTILES[number % START] * last)]]
 
     def _fit(self) -> None:
-        """Fit the accuracy and, where it is not predicted for us, the logarithm of the ratio."""
-        inputs = self._inputs(self._genes)
+        """Fit the accuracy and, where it is not predicted for us, the ratio."""
+        if self._learned is not None:
+            self._learned.fit(self._genes, [r.ratio for r in self._results])
         refit = self._accuracy is None or len(self._genes) - self._fitted_at >= REFIT
         steps = 0 if not refit else 40 if self._accuracy is None else 15
-        accuracy = np.array([r.accuracy for r in self._results])
         self._accuracy = self._prior.fit(
-            self._decoded(self._genes), inputs, accuracy, start=self._accuracy, steps=steps
+            self._decoded(self._genes),
+            self._inputs(self._genes),
+            np.array([r.accuracy for r in self._results]),
+            start=self._accuracy,
+            steps=steps,
         )
-        if self._predict is None:
-            log_ratio = np.log([r.ratio for r in self._results])
-            start = None if self._log_ratio is None else self._log_ratio.hyperparameters
-            self._log_ratio = fit_gaussian_process(inputs, log_ratio, start=start, steps=steps)
         self._fitted_at = len(self._genes) if refit else self._fitted_at
 
     def _evolve(self, rng: Random, gain: Gain) -> Genes:
@@ -228,16 +233,17 @@ class GuidedSearcher:
         return self._accuracy.warping.warped(np.array([r.accuracy for r in self._results]))
 
     def _ratios(self, candidates: list[Genes]) -> tuple[Array, Array]:
-        """Ratio of each candidate, and the probability (0 or 1 if predicted) that it keeps all."""
-        configs = self._decoded(candidates)
-        kept = self._bounds.kept(configs).astype(float)
-        if self._predict is not None:
-            return self._predict(configs).mean, kept
-        assert self._log_ratio is not None
-        mean, std = self._log_ratio.predict(self._inputs(candidates))
-        if not self._bounds.budget:
-            return np.exp(mean), kept
-        return np.exp(mean), kept * _normal_cdf(-mean / std)
+        """Ratio of each candidate, and the chance that it keeps all bounds."""
+        new = [genes for genes in dict.fromkeys(candidates) if genes not in self._known]
+        if new:
+            configs = [self._space.decode(genes) for genes in new]
+            assert self._predict is not None
+            ratios = self._predict(configs)
+            chances = self._bounds.chances(configs, ratios)
+            rows = zip(new, configs, ratios.mean.tolist(), chances.tolist(), strict=True)
+            self._known.update({genes: _Known(*row) for genes, *row in rows})
+        known = [self._known[genes] for genes in candidates]
+        return np.array([k.ratio for k in known]), np.array([k.chance for k in known])
 
     def _front(self) -> Front:
         """The front (ratio, warped accuracy, genes) of results and pending ones.
@@ -270,15 +276,21 @@ class GuidedSearcher:
         return list(zip(starts, ends, heights, strict=True)), limit
 
     def _inputs(self, genes: list[Genes]) -> Array:
-        """The choices and, where it is predicted, the logarithm of the ratio."""
-        table = scaled_genes(self._space, genes)
-        if self._predict is None:
-            return table
-        predicted = self._predict(self._decoded(genes))
-        return np.column_stack([table, np.log(predicted.mean)])
+        """The choices and the logarithm of the ratio."""
+        ratio, _ = self._ratios(genes)
+        return np.column_stack([scaled_genes(self._space, genes), np.log(ratio)])
 
     def _decoded(self, genes: list[Genes]) -> list[object]:
-        return [self._space.decode(g) for g in genes]
+        self._ratios(genes)
+        return [self._known[g].config for g in genes]
+
+
+class _Known(NamedTuple):
+    """What is known of a candidate."""
+
+    config: object
+    ratio: float
+    chance: float
 
 
 def _expected_improvement(mean: Array, std: Array, height: float) -> Array:
@@ -297,8 +309,6 @@ def _normal_cdf(z: Array) -> Array:
 
 
 C = TypeVar("C")
-
-FEWEST = 8  # of fewer, nothing can be said but what was found
 
 
 def posterior_mean(

@@ -1,11 +1,12 @@
 """The search loop: ask, check the latency, evaluate, tell, yield."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from numbers import Real
 from operator import index
 from typing import Generic, Protocol, SupportsIndex, TypeVar
 
+from nas.search.correction import CorrectedRatios
 from nas.search.feasibility import (
     Admission,
     Bounds,
@@ -75,7 +76,8 @@ def search(  # noqa: PLR0913 - the one public entry, all options keyword-only
         limits: the most that it may cost besides; what breaks one never is evaluated.
         seed: the same seed gives the same trials.
         predict_latency: `predict_latency(configs) -> Prediction`, asked for thousands before one
-            is evaluated; what misses the budget never is. None: learned from the trials.
+            is evaluated; what misses the budget is not. Trials that find otherwise correct it, and
+            None is learned from them alone.
         prior: what is known of accuracies before there is one; the guided searcher uses it.
         searcher: guided, nsga2, nsga3, tpe, gp, evolution, local, random or nni-evolution.
         pool: where evaluations run; None: in this process.
@@ -162,19 +164,23 @@ class Exploration(Generic[C, S]):
         Raises:
             ValueError: if there is no searcher of that name.
         """
+        told = self.bounds.predict
+        ratios = None if told is None else CorrectedRatios(self.space, told)
+        bounds = replace(self.bounds, predict=ratios)
         searcher = open_searcher(
-            self.searcher,
-            self.space,
-            bounds=self.bounds,
-            seed=self.seed,
-            prior=self.prior,
+            self.searcher, self.space, bounds=bounds, seed=self.seed, prior=self.prior
         )
-        return self._outcomes(searcher, _Runner(self.space, pool, self.record))
+        learners: list[_Learner] = [searcher] if ratios is None else [ratios, searcher]
+        runner = _Runner(self.space, pool, self.record)
+        return self._outcomes(Admission(self.space, bounds), searcher, learners, runner)
 
     def _outcomes(
-        self, searcher: Searcher, runner: "_Runner[C, S]"
+        self,
+        admission: Admission,
+        searcher: Searcher,
+        learners: Sequence["_Learner"],
+        runner: "_Runner[C, S]",
     ) -> Iterator[tuple[C, Outcome[S]]]:
-        admission = Admission(self.space, self.bounds)
         asked: list[Genes] = []
         for number in range(self.trials + self.in_flight):
             if number < self.trials and len(asked) == number:
@@ -187,9 +193,17 @@ class Exploration(Generic[C, S]):
             done = number - self.in_flight + 1
             if 0 <= done < len(asked):
                 config, outcome = runner.finish(done)
-                scores = outcome.scores
-                searcher.tell(asked[done], None if scores is None else self.rate(scores))
+                found = None if outcome.scores is None else self.rate(outcome.scores)
+                for learner in learners:
+                    learner.tell(asked[done], found)
                 yield config, outcome
+
+
+class _Learner(Protocol):
+    """Takes in what evaluations found, as a searcher does."""
+
+    def tell(self, genes: Genes, found: Objectives | None) -> None:
+        """Take in one, in the order of asking."""
 
 
 class _Runner(Generic[C, S]):

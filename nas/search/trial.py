@@ -117,8 +117,11 @@ class Trial(Generic[C]):
     error: str | None = None
 
 
-Admit = Callable[[Genes, Random], Genes | None]
-"""Turns a proposal into a new one within the budget near it; None where there is none left."""
+class Admit(Protocol):
+    """Turns a proposal into a new one within the bounds near it; None where there is none left."""
+
+    def __call__(self, genes: Genes, rng: Random, /, *, risked: bool = False) -> Genes | None:
+        """Admit a proposal; what is `risked` may miss the budget, if that is less likely."""
 
 
 class Searcher(Protocol):

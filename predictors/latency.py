@@ -146,6 +146,7 @@ _LEAST_INFLATION = 1e-3  # errors that are all zero would make intervals without
 _WIDEST = 10.0  # factor to each side: an interval says no more than "unknown"
 _BEYOND = 2.0  # a prediction this factor outside of what was measured is not believed
 _LEAST = 1e-3  # of the typical latency; nothing is predicted below
+_HOLES = 0.4  # the part of folds' holes, in logarithms, that other networks fall into
 _OUTLIER = 4.0  # medians; an error that is larger counts as so many
 
 
@@ -405,15 +406,25 @@ def _inflation(predictor: LatencyPredictor, data: Sequence[_Data], folds: int) -
     """The quantile of held-out errors, in predicted deviations (split conformal, 1604.04173).
 
     Each fold is fitted from nothing: hyperparameters, or a choice between the forms of `data`, that
-    have seen the held-out networks would make the intervals too narrow.
+    have seen the held-out networks would make the intervals too narrow. But of networks that were
+    chosen to lie far apart, as those with layers are, a fold leaves a hole that no network falls
+    into later; what is left out alone leaves none. The truth is between, unless there are so few
+    that all the others are in holes.
     """
-    if folds:
-        parts = _folds(len(data[0].latencies), folds)
-        scores = np.concatenate([_scores(data, kept, held_out) for kept, held_out in parts])
-    else:
-        missed, std = predictor.process.left_out()
-        scores = np.abs(missed) / std
-    return max(float(np.quantile(scores, COVERAGE, method="weibull")), _LEAST_INFLATION)
+    missed, std = predictor.process.left_out()
+    alone = _quantile(np.abs(missed) / std)
+    if not folds:
+        return alone
+    parts = _folds(len(data[0].latencies), folds)
+    held_out = _quantile(np.concatenate([_scores(data, kept, out) for kept, out in parts]))
+    if predictor.form != "layers" or len(missed) <= len(LAYER_FEATURES):
+        return held_out
+    return held_out**_HOLES * alone ** (1 - _HOLES)
+
+
+def _quantile(scores: Array) -> float:
+    found = float(np.quantile(scores, COVERAGE, method="weibull"))
+    return max(found, _LEAST_INFLATION)
 
 
 def _scores(data: Sequence[_Data], kept: NDArray[np.intp], held_out: NDArray[np.intp]) -> Array:

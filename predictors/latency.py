@@ -221,7 +221,9 @@ class _Work:
             varied=varied,
             centre=logs.mean(axis=0)[varied],
             spread=np.maximum(logs.std(axis=0), 1e-9)[varied],
-            covariance=np.linalg.pinv(parts.T @ parts, rcond=1e-9, hermitian=True),
+            covariance=np.asarray(
+                np.linalg.pinv(parts.T @ parts, rcond=1e-9, hermitian=True), dtype=float
+            ),
         )
 
     def rows(self, table: Array) -> _Rows:
@@ -419,7 +421,7 @@ def _inflation(predictor: LatencyPredictor, data: Sequence[_Data], folds: int) -
     held_out = _quantile(np.concatenate([_scores(data, kept, out) for kept, out in parts]))
     if predictor.form != "layers" or len(missed) <= len(LAYER_FEATURES):
         return held_out
-    return held_out**_HOLES * alone ** (1 - _HOLES)
+    return float(held_out**_HOLES * alone ** (1 - _HOLES))
 
 
 def _quantile(scores: Array) -> float:

@@ -32,7 +32,7 @@ SMALL = ("search", "--device", "arm", "--space", "fasternet-32", "--budget", "2m
 SMALL_OPTIONS = SearchOptions(devices=on("arm", 2.0), space="fasternet-32", trials=8)
 COLUMNS = ["config", "accuracy", "accuracy_kind", "fp32_accuracy", "latency_ms", "low_ms",
            "high_ms", "source", "runtime", "precision", "ratio", "ratio_low", "ratio_high",
-           "macs", "params"]  # fmt: skip
+           "macs", "params", "file_bytes", "memory_bytes"]  # fmt: skip
 Streams = pytest.CaptureFixture[str]
 
 pytestmark = pytest.mark.skipif(
@@ -81,6 +81,8 @@ def _check_front(run: Path, budget_ms: float, source: str) -> None:
         assert float(row["high_ms"]) <= budget_ms
         total = fn.cost(fn.load_config(run / row["config"]))
         assert (int(row["macs"]), int(row["params"])) == (total.macs, total.params)
+        assert int(row["file_bytes"]) == total.file_bytes
+        assert int(row["memory_bytes"]) == total.peak_memory_bytes
     configs = {f"configs/{path.name}" for path in (run / "configs").iterdir()}
     assert configs == {row["config"] for row in rows}
 

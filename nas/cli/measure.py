@@ -135,6 +135,8 @@ def _print(
     for model, m in others:
         print(compare(reference, m).words(first.name, model.name))
     print(device.description, file=sys.stderr)
+    if isinstance(device, ProfiledDevice):
+        print(device.counting, file=sys.stderr)
     for remark in how_measured([m for _, m in timed]):
         print(remark, file=sys.stderr)
     for (model, _), own in zip(timed, parts, strict=False):

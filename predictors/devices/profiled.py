@@ -162,8 +162,16 @@ class ProfiledDevice:
         return (
             f"{profile.board}, {profile.runtime} {profile.runtime_version}, "
             f"{threads_of(self._threads)}: predicted from a profile, "
-            f"\u00b1{self._rates.interval:.0%}; instructions to {profile.mean_error:.2%} in the "
-            f"mean, {profile.max_error:.1%} at most"
+            f"\u00b1{self._rates.interval:.0%}"
+        )
+
+    @property
+    def counting(self) -> str:
+        """One line on how far the instructions are right."""
+        profile = self._profile
+        return (
+            "Instructions are counted; over whole networks they are "
+            f"{profile.mean_error:.2%} off in the mean and {profile.max_error:.1%} at most."
         )
 
     def measure(self, network: Network | Layered) -> Latency:

@@ -5,6 +5,7 @@ and has what timm's training, feature extraction and fine-tuning ask of a networ
 """
 
 import importlib
+import logging
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -33,7 +34,9 @@ def import_timm() -> ModuleType:
     timm imports torchvision, whose compiled operators may fail to load (a CUDA build beside a CPU
     torch); then its Python part stops at "operator torchvision::nms does not exist" although
     nothing here uses those operators. Declaring their signatures lets both packages import.
+    What timm warns of, such as a schedule of one epoch, is said in our words or not at all.
     """
+    logging.getLogger("timm").setLevel(logging.ERROR)
     try:
         return importlib.import_module("timm")
     except RuntimeError as error:

@@ -170,3 +170,18 @@ def test_without_a_name_or_a_budget_it_says_so(capsys: Streams) -> None:
     assert "`out` must be given with --resume, or the --budget" in capsys.readouterr().err
     assert main(["search"]) == 2
     assert "arguments are required: --budget" in capsys.readouterr().err
+
+
+def test_a_training_goes_on_where_its_run_was_moved(
+    project: Path, tmp_path: Path, capsys: Streams
+) -> None:
+    run = project / "runs" / "one"
+    words = ("--gpus", "0", "--device", "none")
+    assert main(["train", str(run), *words, "--epochs", "1"]) == 0
+    (run / "trained" / "a" / "weights.safetensors").unlink()
+    project.rename(tmp_path / "elsewhere")
+    moved = str(tmp_path / "elsewhere" / "runs" / "one")
+    assert main(["train", moved, *words, "--epochs", "1", "--resume"]) == 0
+    assert "a: epoch" not in capsys.readouterr().err.split("exporting and evaluating")[1]
+    assert (Path(moved) / "trained" / "a" / "weights.safetensors").is_file()
+    assert main(["train", moved, *words, "--resume", "--epochs", "1", "--data", "digits"]) == 2

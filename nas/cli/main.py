@@ -1,10 +1,14 @@
 """The command line: a table of commands; parsing, dispatch, and errors as one line."""
 
 import argparse
+import codecs
+import io
 import os
+import select
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -67,6 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code: 0, 2 for bad input, 130 when interrupted."""
     words = with_negative_values(sys.argv[1:] if arguments is None else arguments)
     options = argparse.Namespace(debug=False, json=False)
+    _write_any_character()
+    if arguments is None:
+        _become_program(debug="--debug" in words)
     try:
         parser_for(words).parse_args(words, options)
         with _orderly_end(), local_copies(options):
@@ -75,18 +82,76 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         return code
     except (KeyboardInterrupt, _TerminatedError) as end:
-        print("fasternas: interrupted; what was finished is kept.", file=sys.stderr)
-        return 128 + (signal.SIGTERM if isinstance(end, _TerminatedError) else signal.SIGINT)
-    except BrokenPipeError:
-        _let_go_of_output()
-        return 0
+        return _interrupted(end, is_program=arguments is None)
     except (ValueError, TypeError, RuntimeError, OSError, MemoryError) as error:
-        if options.debug:
+        left = isinstance(error, BrokenPipeError) and _reader_has_left()
+        if options.debug and not left:
             raise
         if isinstance(error, OSError):
-            _let_go_of_output()
-        print(f"fasternas: error: {error_line(error)}", file=sys.stderr)
-        return 2
+            _let_go(1)  # Python would flush, at its end, what could not be written before
+        if not left:
+            print(f"fasternas: error: {error_line(error)}", file=sys.stderr)
+        return 0 if left else 2
+
+
+def _interrupted(end: BaseException, *, is_program: bool) -> int:
+    if is_program:  # what is left to do at the end is left undone at the second one
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    print("fasternas: interrupted; what was finished is kept.", file=sys.stderr)
+    return 128 + (end.signal if isinstance(end, _TerminatedError) else signal.SIGINT)
+
+
+# What tables and sentences have beyond ASCII, where a terminal has nothing else.
+_PLAIN = {"\u2013": "-", "\u2014": "-", "\u00b1": "+-", "\u00d7": "x", "\u2588": "#", "\u2591": "."}
+
+
+def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What is written in the place of characters that a stream has not."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    unknown = error.object[error.start : error.end]
+    text = "".join(_PLAIN.get(c) or c.encode("ascii", "backslashreplace").decode() for c in unknown)
+    return text, error.end
+
+
+def _write_any_character() -> None:
+    """Let no name or sign end a command because the terminal has not its character."""
+    codecs.register_error("fasternas", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="fasternas")
+
+
+class _Progress(io.TextIOWrapper):
+    """Standard error, which no command needs: when its reader has left, it goes on to nowhere."""
+
+    def write(self, text: str, /) -> int:
+        try:
+            return super().write(text)
+        except BrokenPipeError:
+            _let_go(2)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except BrokenPipeError:
+            _let_go(2)
+
+
+def _become_program(*, debug: bool) -> None:
+    """Keep for this process what others write from it: warnings of libraries, lost readers."""
+    if not debug and not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    if sys.stderr is None:  # closed by who called: it would go to standard output
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+    elif isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr = _Progress(
+            sys.stderr.buffer,
+            encoding=sys.stderr.encoding,
+            errors="fasternas",
+            line_buffering=True,
+        )
 
 
 def parser_for(words: Sequence[str]) -> argparse.ArgumentParser:
@@ -104,29 +169,43 @@ def parser_for(words: Sequence[str]) -> argparse.ArgumentParser:
 
 
 class _TerminatedError(BaseException):
-    """The process was told to end."""
+    """The process was told to end, or its terminal was closed."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.signal = number
 
 
 @contextmanager
 def _orderly_end() -> Iterator[None]:
-    """Let SIGTERM unwind the stack, so that files and processes are cleaned up."""
+    """Let SIGTERM and SIGHUP unwind the stack, so that files and processes are cleaned up."""
 
-    def leave(*_: object) -> NoReturn:
-        raise _TerminatedError
+    def leave(number: int, _: object) -> NoReturn:
+        raise _TerminatedError(number)
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, leave)
+    ends = (signal.SIGTERM, signal.SIGHUP)
+    heeded = [end for end in ends if signal.getsignal(end) is not signal.SIG_IGN]  # as of nohup
+    before = {end: signal.signal(end, leave) for end in heeded}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for end, handler in before.items():
+            signal.signal(end, handler)
 
 
-def _let_go_of_output() -> None:
-    """Keep Python from flushing, at its end, what could not be written before."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+def _reader_has_left() -> bool:
+    """Whether nobody reads standard output any more; another pipe may break, too."""
+    poll = select.poll()
+    poll.register(1)
+    return any(event & (select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0))
+
+
+def _let_go(descriptor: int) -> None:
+    """Have a stream lead nowhere from now on."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 if __name__ == "__main__":

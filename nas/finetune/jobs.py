@@ -71,13 +71,15 @@ class Job:
     init: str = SCRATCH
     run: Path | None = None
     minutes: float = 10.0  # between checkpoints
+    moved_from: str = ""  # where the data lay when the training began, if they were moved
 
     @property
     def identity(self) -> dict[str, str]:
         """What another training differs in, by name."""
         settings = {name: str(value) for name, value in asdict(self.recipe).items()}
         config = config_identity(self.config)
-        return {"config": config, "data": self.data, "start": self.init, **settings}
+        data = self.moved_from or self.data
+        return {"config": config, "data": data, "start": self.init, **settings}
 
 
 def run_job(
@@ -359,6 +361,7 @@ class TrainingRequest:
             init=self._init(folder, network),
             run=network.run and network.run.absolute(),
             minutes=self.minutes,
+            moved_from=self._moved_from(folder, located(name)),
         )
 
     def _settings(self) -> dict[str, str]:
@@ -375,6 +378,13 @@ class TrainingRequest:
                 "`data` must be given, but is not. Name a folder of images: --data DIR."
             )
         return str(name)
+
+    def _moved_from(self, folder: Path, data: str) -> str:
+        """Where the data of a training to go on with lay, if they are there no more."""
+        kept = in_folder(folder).newest() if self.resume else None
+        before = str(kept.content["identity"]["data"]) if kept else data
+        gone = before != data and Path(before).is_absolute() and not Path(before).exists()
+        return before if gone and Path(before).name == Path(data).name else ""
 
     def _init(self, folder: Path, network: Picked) -> str:
         """As asked; a training that is gone on with began from something, as a checkpoint does."""

@@ -106,12 +106,17 @@ _PLAIN = {"\u2013": "-", "\u2014": "-", "\u00b1": "+-", "\u00d7": "x", "\u2588":
 
 
 def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
-    """What is written in the place of characters that a stream has not."""
+    """What is written in the place of characters that a stream has not; bytes of names as such."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     unknown = error.object[error.start : error.end]
-    text = "".join(_PLAIN.get(c) or c.encode("ascii", "backslashreplace").decode() for c in unknown)
-    return text, error.end
+    return b"".join(map(_plain_bytes, unknown)), error.end
+
+
+def _plain_bytes(character: str) -> bytes:
+    if "\udc80" <= character <= "\udcff":
+        return character.encode("ascii", "surrogateescape")
+    return _PLAIN.get(character, character).encode("ascii", "backslashreplace")
 
 
 def _write_any_character() -> None:

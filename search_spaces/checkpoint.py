@@ -369,6 +369,7 @@ def begin_with(network: nn.Module, path: str | Path) -> Inherited:
 
 
 _CLASSIFIER = "classifier."
+_PARTIAL = "partial_conv3.weight"
 
 
 def inherit(network: nn.Module, weights: Mapping[str, Tensor]) -> Inherited:
@@ -387,9 +388,8 @@ def inherit(network: nn.Module, weights: Mapping[str, Tensor]) -> Inherited:
             if given is None or not _fits(name, own, given):
                 new += [name] if own.ndim else []  # counters are no weights
                 continue
-            corner = tuple(slice(min(sides)) for sides in zip(own.shape, given.shape, strict=True))
-            own[corner].copy_(given[corner])
-            inherited += own[corner].numel() if name in parameters else 0
+            copied = _copy_leading(name, own, given)
+            inherited += copied if name in parameters else 0
     total = sum(parameter.numel() for parameter in parameters.values())
     return Inherited(share=inherited / total, new=tuple(new))
 
@@ -398,6 +398,33 @@ def _known_as(name: str) -> str:
     """The name in a plain FasterNet; a supernet has a stem for each stride."""
     stem, _, rest = name.partition(".")
     return f"patch_embed.{rest.partition('.')[2]}" if stem == "patch_embeds" else name
+
+
+def _copy_leading(name: str, own: Tensor, given: Tensor) -> int:
+    """Copy the leading channels; return how many numbers that are."""
+    if name.endswith(_PARTIAL):
+        return _copy_groups(own, given)
+    corner = tuple(slice(min(sides)) for sides in zip(own.shape, given.shape, strict=True))
+    own[corner].copy_(given[corner])
+    return own[corner].numel()
+
+
+def _copy_groups(own: Tensor, given: Tensor) -> int:
+    """Copy what connects the same channels, whatever the groups of the two convolutions are."""
+    n, inputs = min(len(own), len(given)), _inputs_of(own)
+    dense, outputs = own.new_zeros(n, n, *own.shape[2:]), torch.arange(n)[:, None]
+    given_inputs = _inputs_of(given)[:n]
+    inside = given_inputs < n
+    dense[outputs.expand_as(given_inputs)[inside], given_inputs[inside]] = given[:n][inside].to(own)
+    inside = inputs[:n] < n
+    own[:n][inside] = dense[outputs.expand_as(inputs[:n])[inside], inputs[:n][inside]]
+    return int(inside.sum()) * own.shape[2:].numel()
+
+
+def _inputs_of(weight: Tensor) -> Tensor:
+    """The input channels of each output of a grouped convolution, of shape [c, c / groups]."""
+    each = weight.shape[1]
+    return torch.arange(len(weight))[:, None] // each * each + torch.arange(each)
 
 
 def _fits(name: str, own: Tensor, given: Tensor) -> bool:

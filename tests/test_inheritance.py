@@ -280,3 +280,22 @@ def test_files_without_weights_are_refused(tmp_path: Path) -> None:
         read_weights(tmp_path / "empty.pt", own)
     with pytest.raises(FileNotFoundError):
         read_weights(tmp_path / "missing.pt", own)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(2, 1), (1, 2), (4, 2), (2, 2)])
+def test_grouped_convolutions_inherit_what_connects_the_same_channels(
+    ours: int, theirs: int
+) -> None:
+    config = replace(TINY, groups=(1, ours), partial_ratios=(0.5, 0.5))
+    old, new = build(replace(config, groups=(1, theirs))), build(config)
+    assert inherit(new, old.state_dict()).share == 1.0
+    name = "stages.1.blocks.0.spatial_mixing.partial_conv3.weight"
+    given, own = (_dense(network.get_parameter(name)) for network in (old, new))
+    connected = _dense(torch.ones_like(new.get_parameter(name))) > 0
+    assert torch.equal(own[connected], given[connected])
+
+
+def _dense(weight: torch.Tensor) -> torch.Tensor:
+    """The middles of the kernels, of each output over each input."""
+    blocks = weight.detach().chunk(len(weight) // weight.shape[1])
+    return torch.block_diag(*(block[..., 1, 1] for block in blocks))  # type: ignore[no-untyped-call, no-any-return]

@@ -133,12 +133,8 @@ COVERAGE = 0.9
 FEWEST = 8  # networks that a predictor is fitted to
 FOLDS = 10
 _FEW, _MANY = 60, 100  # networks: up to few may choose another form; of many, half the folds do
-_POWERS: Mapping[Form, float] = {
-    "layers": 0.0,
-    "additive": 1.0,
-    "root": 0.5,
-    "multiplicative": 0.0,
-}  # of a latency, of which the process is one
+# The powers of a latency of which the process is one; 0: the logarithm.
+_POWERS: Mapping[Form, float] = {"layers": 0, "additive": 1, "root": 0.5, "multiplicative": 0}
 _STEPS, _FEW_STEPS = 60, 10  # of fitting, from nothing and from an earlier fit
 _NOISE = 0.01  # relative; no measurement is more exact
 NORMAL = 1.645  # deviations to each side that hold 90 % of a normal distribution
@@ -146,7 +142,8 @@ _LEAST_INFLATION = 1e-3  # errors that are all zero would make intervals without
 _WIDEST = 10.0  # factor to each side: an interval says no more than "unknown"
 _BEYOND = 2.0  # a prediction this factor outside of what was measured is not believed
 _LEAST = 1e-3  # of the typical latency; nothing is predicted below
-_HOLES = 0.4  # the part of folds' holes, in logarithms, that other networks fall into
+# The part of folds' holes, in logarithms, that other networks fall into: chosen on the CPU's table
+_HOLES = 0.4  # of benchmarks/latency_predictor.py, whose coverage is no held-out figure
 _OUTLIER = 4.0  # medians; an error that is larger counts as so many
 
 

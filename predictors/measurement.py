@@ -481,19 +481,21 @@ def compare(first: Latency, second: Latency) -> Comparison:
 def _count_ratios(first: Latency, second: Latency) -> list[float]:
     """How often the second has the multiply-adds and the other instructions of the first."""
     a, b = first.context, second.context
-    if not a.profile or (a.profile, first.backend) != (b.profile, second.backend):
-        return []
     fma = a.fma_instructions or 0, b.fma_instructions or 0
     other = (a.instructions or 0) - fma[0], (b.instructions or 0) - fma[1]
-    return [new / old for old, new in (fma, other)] if all((*fma, *other)) else []
+    alike = a.profile and (a.profile, first.backend) == (b.profile, second.backend)
+    return [n / old for old, n in (fma, other)] if alike and all((*fma, *other)) else []
 
 
 def _side_by_side(first: Latency, second: Latency) -> bool:
     """Whether both were timed in the same processes, as their contexts and their samples say."""
     session = first.context.session
-    same = session != "" and session == second.context.session
     both = first.samples_ms, second.samples_ms
-    return same and len(both[0]) == len(both[1]) > 0 and all(map(all, both))
+    return (
+        session == second.context.session != ""
+        and len(both[0]) == len(both[1]) > 0
+        and all(map(all, both))
+    )
 
 
 def paired_ratios(first_ms: Sequence[float], second_ms: Sequence[float]) -> list[float]:

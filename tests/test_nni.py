@@ -1,6 +1,7 @@
 """NNI's strategies on our spaces, and our spaces in NNI's own engine."""
 
 from importlib.util import find_spec
+from random import Random
 from statistics import fmean
 
 import pytest
@@ -15,6 +16,7 @@ if find_spec("nni") is None:
 
 from nas.search.nni import NniSearcher, NniSpace
 from search_spaces.fasternet import FasterNetConfig
+from search_spaces.space import Genes
 
 SPACE = fn.SPACES["fasternet-32"]
 
@@ -98,21 +100,27 @@ def test_a_space_is_gone_through_to_its_end() -> None:
     assert len(trials) == small.size == 4
 
 
+def anything(genes: Genes, _: Random, /, *, risked: bool = False) -> Genes:
+    """Admit every proposal as it is."""
+    del risked
+    return genes
+
+
 def test_a_failed_trial_is_no_parent() -> None:
     searcher = open_searcher("nni-evolution", SPACE, bounds=Bounds(), seed=0)
     for number in range(30):
-        genes = searcher.ask(number, lambda genes, _: genes)
+        genes = searcher.ask(number, anything)
         assert genes is not None
         searcher.tell(genes, None if number % 3 else scores(SPACE.decode(genes)).objectives(None))
 
 
 def test_more_are_asked_for_at_once_than_a_generation_has() -> None:
     searcher = open_searcher("nni-evolution", SPACE, bounds=Bounds(), seed=0)
-    asked = [searcher.ask(number, lambda genes, _: genes) for number in range(64)]
+    asked = [searcher.ask(number, anything) for number in range(64)]
     for genes in asked:
         assert genes is not None
         searcher.tell(genes, scores(SPACE.decode(genes)).objectives(None))
-    assert searcher.ask(64, lambda genes, _: genes) is not None
+    assert searcher.ask(64, anything) is not None
 
 
 def test_a_strategy_that_fails_ends_the_search_in_one_line() -> None:
@@ -128,4 +136,4 @@ def test_a_strategy_that_fails_ends_the_search_in_one_line() -> None:
 
     searcher = NniSearcher(SPACE, seed=0, strategy=Broken())
     with pytest.raises(RuntimeError, match="NNI's strategy must go on, but failed: by nothing"):
-        searcher.ask(0, lambda genes, _: genes)
+        searcher.ask(0, anything)

@@ -76,12 +76,11 @@ def search(  # noqa: PLR0913 - the one public entry, all options keyword-only
         limits: the most that it may cost besides; what breaks one never is evaluated.
         seed: the same seed gives the same trials.
         predict_latency: `predict_latency(configs) -> Prediction`, asked for thousands before one
-            is evaluated; what misses the budget is not. Trials that find otherwise correct it, and
-            None is learned from them alone.
+            is evaluated. Trials that find otherwise correct it; None is learned from them alone.
         prior: what is known of accuracies before there is one; the guided searcher uses it.
         searcher: guided, nsga2, nsga3, tpe, gp, evolution, local, random or nni-evolution.
         pool: where evaluations run; None: in this process.
-        parallel: how many evaluations a pool has at once; other numbers give other trials.
+        parallel: how many a pool has at once; other numbers give other trials.
         record: outcomes of an earlier run, which are used instead of evaluating again.
 
     Raises:
@@ -100,8 +99,8 @@ def search(  # noqa: PLR0913 - the one public entry, all options keyword-only
         record=record,
         in_flight=parallel if pool else 1,
     )
-    pairs = exploration.run(pool or InProcess(evaluate))
-    return (_trial(*pair, budget_ms, limits) for pair in pairs)
+    found = exploration.run(pool or InProcess(evaluate))
+    return (_trial(*pair, budget_ms, limits) for pair in found)
 
 
 def _bounds(

@@ -489,13 +489,9 @@ def _count_ratios(first: Latency, second: Latency) -> list[float]:
 
 def _side_by_side(first: Latency, second: Latency) -> bool:
     """Whether both were timed in the same processes, as their contexts and their samples say."""
-    session = first.context.session
-    both = first.samples_ms, second.samples_ms
-    return (
-        session == second.context.session != ""
-        and len(both[0]) == len(both[1]) > 0
-        and all(map(all, both))
-    )
+    session, both = first.context.session, (first.samples_ms, second.samples_ms)
+    rounds = len(both[0]) == len(both[1]) > 0 and all(map(all, both))
+    return rounds and session == second.context.session != ""
 
 
 def paired_ratios(first_ms: Sequence[float], second_ms: Sequence[float]) -> list[float]:

@@ -52,7 +52,7 @@ tests: setup  ## pytest; more options by ARGS="-k pareto"
 	OMP_NUM_THREADS=1 '$(bin)/pytest' -n $(JOBS) --dist loadgroup $(ARGS)
 
 fuzz: setup  ## damaged files and answers, ten minutes of each kind; ARGS="-k onnx" for one
-	FASTERNAS_FUZZ_SECONDS=600 OMP_NUM_THREADS=1 '$(bin)/pytest' tests/test_fuzz.py $(ARGS)
+	FASTERNAS_FUZZ_SECONDS=600 OMP_NUM_THREADS=1 '$(bin)/pytest' tests/test_fuzz*.py $(ARGS)
 
 BOARD ?= $(HOME)/.cache/fasternas-board
 test-board: setup  ## time networks on an emulated ARM board behind sshd (root, Debian; minutes)

@@ -108,11 +108,10 @@ class Branches(nn.Module):
         outputs = torch.arange(len(kernel), device=kernel.device)
         identity[outputs, outputs % kernel.shape[1], middle, middle] = 1.0
         weight, bias = torch.zeros_like(kernel), torch.zeros_like(kernel[:, 0, 0, 0])
-        for branch, module in zip((kernel, point, identity), self.norms, strict=True):
-            norm = cast(nn.BatchNorm2d, module)
-            scale, mean = _scale_and_mean(norm)
+        for branch, norm in zip((kernel, point, identity), self.norms, strict=True):
+            scale, mean = _scale_and_mean(cast(nn.BatchNorm2d, norm))
             weight += branch * scale[:, None, None, None]
-            bias += norm.bias - mean * scale
+            bias += cast(Tensor, norm.bias) - mean * scale
         return weight, bias
 
 
@@ -151,8 +150,7 @@ class Attention(nn.Module):
         q, k, v = torch.split(qkv, self.sizes, dim=1)
         scores = q.transpose(1, 2) @ k
         weights = (scores if self.scale == 1.0 else scores * self.scale).softmax(dim=-1)
-        mixed: Tensor = v @ weights.transpose(1, 2)
-        return mixed.reshape(-1, self.sizes[2], height, width)
+        return torch.matmul(v, weights.transpose(1, 2)).reshape(-1, self.sizes[2], height, width)
 
     @torch.no_grad()
     def fold_scale(self) -> None:
@@ -375,6 +373,12 @@ def from_timm_weights(config: FasterNetConfig, weights: Mapping[str, Tensor]) ->
     Raises:
         ValueError: if a weight is missing, left over or of another shape.
     """
+    least, given = sum(n.weights for n in config.layers()), sum(w.numel() for w in weights.values())
+    if least > 2 * given:  # before there is memory for a network that is nothing like them
+        raise ValueError(
+            f"The weights must be {least:,} numbers or more for this config, but are {given:,}. "
+            "Use the config of these weights."
+        )
     network = build(config)
     check_weights(network.state_dict(), weights)
     network.load_state_dict(dict(weights))

@@ -6,8 +6,10 @@ beside them (arguments, optimizers, whole modules) becomes an inert record of wh
 So nothing needs to be allowed, and no class needs to be importable.
 """
 
+import io
 import math
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -65,19 +67,19 @@ def _of_archive(path: Path) -> dict[str, Tensor]:
         if not root or packed:
             raise ValueError("it is a zip file of something else")
         with archive.open(f"{root}data.pkl") as file:
-            content = _Unpickler(file).load()
+            content = _Unpickler(io.BytesIO(file.read())).load_checked()
         return _tensors(dict(_named(content)), lambda key: archive.read(f"{root}data/{key}"))
 
 
 def _of_pickles(file: IO[bytes]) -> dict[str, Tensor]:
-    if _Unpickler(file).load() != _MAGIC:
+    if _Unpickler(file).load_checked() != _MAGIC:
         raise ValueError("it was not written by torch.save")
     for _ in range(2):  # the protocol's version, and facts of the machine
-        _Unpickler(file).load()
+        _Unpickler(file).load_checked()
     reader = _Unpickler(file)
-    content = dict(_named(reader.load()))
+    content = dict(_named(reader.load_checked()))
     storages: dict[str, bytes] = {}
-    for key in map(str, _Unpickler(file).load()):
+    for key in map(str, _Unpickler(file).load_checked()):
         count = int.from_bytes(file.read(8), "little", signed=True)
         storages[key] = file.read(max(count, 0) * reader.item_bytes[key])
     return _tensors(content, storages.__getitem__)
@@ -149,6 +151,17 @@ class _Unpickler(pickle.Unpickler):
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file, encoding="latin1")  # Python 2 wrote some
         self.item_bytes: dict[str, int] = {}  # of each storage
+        self._file = file
+
+    def load_checked(self) -> Any:
+        """Load an object whose memo has no holes: an index makes room for all that are below it."""
+        start, most = self._file.tell(), 0
+        for number, (opcode, argument, _) in enumerate(pickletools.genops(self._file)):
+            most = max(most, int(argument or 0) - number) if "PUT" in opcode.name else most
+        if most > 0:
+            raise ValueError("its memo has holes")
+        self._file.seek(start)
+        return self.load()
 
     def find_class(self, module: str, name: str) -> Any:
         if name in _TYPES and module in ("torch", "torch.cuda", "torch.storage"):

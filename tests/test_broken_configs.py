@@ -32,7 +32,7 @@ OURS = "fasternas: 1\nwidths: [40, 80]\ndepths: [1, 2]\npartial_ratios: [1, 1]\n
         (OURS + "\n7: 1", "The keys must be among .*, but got 7"),
         ("fasternas: 1\ndepths: [1]", "`widths` must be given, but is not there. Add `widths: "),
         ("fasternas: 1\nwidths: [8]", "`depths` must be given, but is not there"),
-        (OURS.replace("[40, 80]", "40"), "`widths` must be a list of numbers .* but got 40"),
+        (OURS.replace("[40, 80]", "40"), "`widths` must be a list with an entry .* but got 40"),
         (OURS.replace("[40, 80]", "[[40], 80]"), r"`widths` must be a list .* got \[\[40\], 80\]"),
         (OURS.replace("[40, 80]", "['40', 80]"), "`widths` must hold positive numbers only"),
         (OURS.replace("[1, 1]", "['1', 1]"), r"`partial_ratios` must hold .* got \('1', 1\.0\)"),
@@ -42,7 +42,7 @@ OURS = "fasternas: 1\nwidths: [40, 80]\ndepths: [1, 2]\npartial_ratios: [1, 1]\n
             OURS + "\nresolution: '224'",
             "`resolution` must be a positive whole number, but got '224'",
         ),
-        (OURS + "\nactivation: [relu]", "`activation` must be gelu or relu"),
+        (OURS + "\nactivation: [relu]", "`activation` must be relu or gelu"),
         (AUTHORS.replace("BN", "LN"), "`norm_layer` must be 'BN' .* but got 'LN'"),
         (
             OURS + "\nwidths: [8, 8]",

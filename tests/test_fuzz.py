@@ -6,27 +6,20 @@ each in CI, ten minutes in `make fuzz`. A test is one call of `for_a_while`; a c
 
 import io
 import json
-import os
-import shutil
-import signal
-import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import suppress
 from dataclasses import asdict, replace
-from itertools import count
 from pathlib import Path
 from random import Random
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 import onnx
 import pytest
 import torch
+from fuzzing import Ran, changed, damaged, for_a_while, said, working_in
 from google.protobuf.message import Message
-from hypothesis import HealthCheck, given, seed, settings, strategies as st
+from hypothesis import strategies as st
 from networks import TINY
-from PIL import Image
 from run_folders import make_run
 
 from nas.cli.main import main
@@ -43,129 +36,12 @@ from search_spaces.network import build
 from search_spaces.timm_models import import_timm
 
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
-SECONDS = float(os.environ.get("FASTERNAS_FUZZ_SECONDS", "4"))  # for each test
-LONGEST_S = 60
-T = TypeVar("T")
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder to work in; `tmp` in it is where temporary files go."""
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def for_a_while(check: Callable[[T], None], inventions: st.SearchStrategy[T]) -> None:
-    """Call `check` with one invention after the other until the time is over.
-
-    They are the same in each run: a longer one goes on where a shorter one ends.
-    """
-    end, failed = time.monotonic() + SECONDS, False
-    profile = settings(
-        max_examples=20, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-    )
-
-    def check_in_time(invention: T) -> None:
-        nonlocal failed
-        if not failed and time.monotonic() > end:
-            return
-        try:
-            check(invention)
-        except BaseException:
-            failed = True  # it is tried again, and made smaller, whatever the time
-            raise
-
-    for number in count():
-        seed(number)(profile(given(inventions)(check_in_time)))()
-        if time.monotonic() > end:
-            return
-
-
-def said(*words: str | Path) -> str:
-    """Run a command; return what it says, where it fails one line on standard error.
-
-    What it leaves in `out` is removed again, and nothing else may be left.
-    """
-    out, err = io.StringIO(), io.StringIO()
-    before = _files()
-    with redirect_stdout(out), redirect_stderr(err), _in_time():
-        code = main([str(word) for word in words])
-    shutil.rmtree("out", ignore_errors=True)
-    lines = err.getvalue().splitlines()
-    if code:
-        assert code == 2
-        assert lines[-1].startswith(("fasternas: error: ", "fasternas: refused: "))
-        assert not any(line.startswith("fasternas: ") for line in lines[:-1])
-    assert "Traceback" not in err.getvalue()
-    assert "\x1b" not in err.getvalue()
-    assert _files() == before
-    return err.getvalue()
-
-
-def _files() -> list[Path]:
-    """All that is below this folder; a marker of code that ran would be there too."""
-    return sorted(path for path in Path.cwd().rglob("*") if path.name != "out")
-
-
-@contextmanager
-def _in_time() -> Iterator[None]:
-    def end(*_: object) -> None:
-        raise AssertionError(f"it took more than {LONGEST_S} s")
-
-    before = signal.signal(signal.SIGALRM, end)
-    signal.alarm(LONGEST_S)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
-@st.composite
-def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
-    """A file's content after some edits: cut off, overwritten, filled in, twice there."""
-    content = bytearray(whole)
-    for _ in range(draw(st.integers(1, 4))):
-        begin, end = sorted(draw(st.integers(0, len(content))) for _ in range(2))
-        edit = draw(st.sampled_from(("cut", "drop", "write", "repeat")))
-        if edit == "cut":
-            del content[begin:]
-        elif edit == "drop":
-            del content[begin:end]
-        elif edit == "write":
-            some = draw(st.binary(max_size=8))
-            content[begin : begin + len(some)] = some
-        else:
-            content[begin:begin] = content[begin:end][:4096]
-    return bytes(content)
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda some: (
-        st.lists(some, max_size=3) | st.dictionaries(st.text(max_size=5), some, max_size=3)
-    ),
-    max_leaves=5,
-)
-
-
-@st.composite
-def changed(draw: st.DrawFn, value: Any) -> Any:
-    """A JSON value in which one thing, however deep, is another one or gone."""
-    keys: Sequence[Any] = range(len(value)) if isinstance(value, list) else ()
-    keys = sorted(value) if isinstance(value, dict) else keys
-    if not keys or draw(st.integers(0, 5)) == 0:
-        return draw(JSON)
-    key = draw(st.sampled_from(keys))
-    copy = value.copy()
-    if draw(st.integers(0, 5)) == 0:
-        del copy[key]
-    else:
-        copy[key] = draw(changed(value[key]))
-    return copy
+    """The folder to work in."""
+    return working_in(tmp_path, monkeypatch)
 
 
 def test_a_damaged_run_is_one_line(folder: Path) -> None:
@@ -262,13 +138,6 @@ def test_a_damaged_onnx_file_is_one_line(folder: Path, monkeypatch: pytest.Monke
             said("measure", file, "--repeats", "1", "--json")
 
     for_a_while(check, damaged(whole) | changed_proto(whole))
-
-
-class Ran:
-    """What a pickle calls: it would leave a file."""
-
-    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
-        return os.system, ("touch ran",)
 
 
 OPCODES = (
@@ -446,122 +315,3 @@ def test_a_damaged_list_of_boards_is_one_line() -> None:
         said("measure", "t0", "--device", "pi,other", "--cores", "0")
 
     for_a_while(check, _registered())
-
-
-def _said_of_data(path: Path) -> None:
-    """Have data read, and then refuse the batches: nothing is trained."""
-    more = ("--set", "batch_size=1000000", "--out", "out", "--device", "none", "--gpus", "0")
-    assert "error: " in said("train", "t0@32", "--data", path, *more)
-
-
-_ARRAYS = {
-    "x_train",
-    "y_train",
-    "x_val",
-    "y_val",
-    "x_test",
-    "y_test",
-    "train_images",
-    "labels",
-    "x",
-}
-_DTYPES = ("u1", "i8", "f4", "f8", "?", "U3", "S3", "O", "M8[s]", "c8", "V2")
-
-
-def _array(shape: list[int], dtype: str, seed: int) -> "np.ndarray[Any, Any]":
-    values = np.random.default_rng(seed).integers(0, 256, shape)
-    if dtype == "O":
-        return np.full(shape, Ran(), dtype=object)
-    if dtype == "V2":
-        return np.zeros(shape, dtype="V2")
-    return values.astype(dtype)
-
-
-def test_any_npz_is_data_or_one_line(folder: Path) -> None:
-    numbers = count()
-    archive = io.BytesIO()
-    images = np.random.default_rng(0).integers(0, 256, (8, 9, 9, 3), dtype=np.uint8)
-    labels = np.arange(8) % 2
-    np.savez_compressed(archive, x_train=images, y_train=labels, x_test=images, y_test=labels)
-
-    def check(content: bytes | dict[str, "np.ndarray[Any, Any]"]) -> None:
-        path = folder / f"{next(numbers)}.npz"  # what was read once is kept by its name
-        if isinstance(content, bytes):
-            path.write_bytes(content)
-        else:
-            np.savez(path, allow_pickle=True, **content)
-        try:
-            _said_of_data(path)
-        finally:
-            path.unlink()
-
-    shapes = st.lists(st.sampled_from((0, 1, 2, 3, 4, 8, 9)), max_size=5)
-    arrays = st.builds(_array, shapes, st.sampled_from(_DTYPES), st.integers(0, 3))
-    for_a_while(
-        check,
-        st.one_of(
-            damaged(archive.getvalue()),
-            st.dictionaries(st.sampled_from(sorted(_ARRAYS)), arrays),
-        ),
-    )
-
-
-_MODES = (
-    ("RGB", "JPEG"), ("CMYK", "JPEG"), ("RGBA", "PNG"), ("P", "GIF"), ("L", "BMP"), ("F", "TIFF"),
-    ("I;16", "TIFF"), ("RGB", "WEBP"), ("LAB", "TIFF"),
-)  # fmt: skip
-
-
-def _pictures() -> list[bytes]:
-    """The same picture in many formats and modes."""
-    found = []
-    pixels = np.random.default_rng(0).integers(0, 256, (20, 16, 4), dtype=np.uint8)
-    for mode, kind in _MODES:
-        rgba = Image.fromarray(pixels)
-        if mode == "LAB":
-            image = Image.fromarray(pixels[..., :3], mode="LAB")
-        else:
-            image = rgba.convert("L").convert(mode) if mode in "FI;16" else rgba.convert(mode)
-        content = io.BytesIO()
-        exif = Image.Exif()
-        exif[0x0112] = 6
-        image.save(content, kind, **({"exif": exif} if kind in ("JPEG", "PNG", "WEBP") else {}))
-        found.append(content.getvalue())
-    return found
-
-
-_NAMES = (b"a", b"b", b"train", b"val", b"test", b"@eaDir", b"caf\xe9", "\u732b".encode(), b"0.png",
-          b"1.JPG", b"2.tif", b"3.heic", b".hidden.png", b"no ending", b"4.gif", b"new\nline.png",
-          b"train-images-idx3-ubyte", b"t10k-labels-idx1-ubyte.gz", b"-r.webp")  # fmt: skip
-
-
-def test_any_folder_is_data_or_one_line(folder: Path) -> None:
-    numbers = count()
-
-    def check(files: list[tuple[list[bytes], bytes]]) -> None:
-        root = folder / f"{next(numbers)}"
-        root.mkdir()
-        for parts, content in files:
-            path = root.joinpath(*map(os.fsdecode, parts))
-            if not path.exists() and not any(p.is_file() for p in path.parents):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-        (root / "a" / "up").symlink_to(root) if (root / "a").is_dir() else None
-        try:
-            _said_of_data(root)
-        finally:
-            shutil.rmtree(root)
-
-    names = st.lists(
-        st.one_of(st.sampled_from(_NAMES), st.binary(min_size=1, max_size=9)),
-        min_size=1,
-        max_size=4,
-    ).filter(lambda parts: not any(set(p) & {0, 47} or p in (b".", b"..") for p in parts))
-    pictures = _pictures()
-    content = st.one_of(
-        st.sampled_from(pictures),
-        st.sampled_from(pictures).flatmap(damaged),
-        st.binary(max_size=40),
-    )
-    plain = st.tuples(st.sampled_from((b"a", b"b")), st.sampled_from(_NAMES)).map(list)
-    for_a_while(check, st.lists(st.tuples(st.one_of(plain, names), content), max_size=12))

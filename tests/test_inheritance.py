@@ -1,6 +1,7 @@
 """A network that begins with the weights of another."""
 
 import argparse
+import zipfile
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,10 +26,11 @@ from search_spaces.checkpoint import (
     weights_of,
 )
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
-from search_spaces.network import build
+from search_spaces.network import build, from_timm_weights
 from search_spaces.space import Space, oneof
 from search_spaces.supernet import Supernet
 from search_spaces.timm_models import import_timm
+from search_spaces.torch_file import read_torch_file
 
 WIDER = replace(TINY, widths=(16, 32), depths=(1, 2), classes=7)
 
@@ -299,3 +301,17 @@ def _dense(weight: torch.Tensor) -> torch.Tensor:
     """The middles of the kernels, of each output over each input."""
     blocks = weight.detach().chunk(len(weight) // weight.shape[1])
     return torch.block_diag(*(block[..., 1, 1] for block in blocks))  # type: ignore[no-untyped-call, no-any-return]
+
+
+def test_a_pickle_that_asks_for_a_huge_memo_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "w.pt", "w") as archive:
+        archive.writestr("w/data.pkl", b"\x80\x02}r\xff\xff\xff\x7f.")  # would take 16 GB
+        archive.writestr("w/version", b"3")
+    with pytest.raises(ValueError, match="its memo has holes"):
+        read_torch_file(tmp_path / "w.pt")
+
+
+def test_weights_are_counted_before_a_huge_network_is_built() -> None:
+    config = replace(FASTERNET["l"], widths=(65536,) * 4, depths=(1000,) * 4)
+    with pytest.raises(ValueError, match=r"The weights must be .* numbers or more"):
+        from_timm_weights(config, build(TINY).state_dict())

@@ -135,7 +135,7 @@ def test_options_of_another_kind_are_refused(folder: Path, name: str, value: obj
 
 
 def test_genes_of_another_space_are_refused_by_file(folder: Path) -> None:
-    _change_run_json(folder, "options", space="fasternet-32")
+    _change_run_json(folder, "options", space="pconv")
     with pytest.raises(ValueError, match=r"study\.journal must be the journal of a fasternas"):
         read_only_run(folder)
 

@@ -22,4 +22,5 @@ def test_an_error_on_a_terminal_has_a_line_of_its_own(
     monkeypatch.setattr("nas.cli.measure.open_asked", lambda *_: device)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     assert main(["measure", "t0", "t1"]) == 2
-    assert capsys.readouterr().err == ("\rtiming on lab: 1 of 2\nfasternas: error: it broke\n")
+    said = capsys.readouterr().err
+    assert said.endswith("2 of 2\na lab\nfasternas: error: t1: it broke.\n")

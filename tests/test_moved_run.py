@@ -117,11 +117,11 @@ def _resume(*words: str) -> Any:
     from argparse import Namespace
 
     from nas.cli.main import parser_for
-    from nas.cli.search import _fill, _folder, _resumed
+    from nas.cli.search import fill, _folder, _resumed
 
     given = ["search", "--resume", *words]
     arguments = parser_for(given).parse_args(given, Namespace(debug=False, json=False))
-    typed = _fill(arguments)
+    typed = fill(arguments)
     folder = _folder(arguments)
     return resume_run(folder, _resumed(arguments, folder, typed).options)
 

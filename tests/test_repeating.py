@@ -7,7 +7,7 @@ import pytest
 from specs import on
 
 from nas.cli.main import parser_for
-from nas.cli.search import limits_of
+from nas.cli.search import fill, limits_of
 from nas.cli.specs import specs_of
 from nas.report.html import command_of
 from nas.study.options import FieldChoices, SearchOptions
@@ -58,6 +58,7 @@ def test_the_command_asks_for_what_the_options_say(options: SearchOptions) -> No
     shell = ["sh", "-c", f"fasternas() {{ printf '%s\\n' \"$@\"; }}; {command_of(options)}"]
     words = subprocess.run(shell, capture_output=True, text=True, check=True).stdout.splitlines()
     asked = parser_for(words).parse_args(words)
+    fill(asked)
     assert specs_of(asked, run=None) == options.devices
     for name in ("space", "trials", "seed", "searcher", "accuracy", "epochs", "progressive"):
         assert getattr(asked, name) == getattr(options, name)

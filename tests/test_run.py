@@ -130,7 +130,8 @@ def test_run_json_tells_how_to_repeat_it(undisturbed: "subprocess.CompletedProce
     kept = json.loads((Path(undisturbed.args[-1]) / "run.json").read_text())
     options = kept["options"]
     backend = {"runtime": "onnxruntime", "precision": "fp32", "threads": 1}
-    assert options["devices"] == [{"name": "arm", "backends": [backend], "budget_ms": 10.0}]
+    arm = {"name": "arm", "backends": [backend], "budget_ms": 10.0, "cores": []}
+    assert options["devices"] == [arm]
     assert (options["space"], options["searcher"]) == ("fasternet", "guided")
     assert (options["trials"], options["seed"]) == (TRIALS, 0)
     assert kept["machine"]["cores"] == os.cpu_count()

@@ -121,7 +121,7 @@ def test_a_supernet_scores_networks_that_share_its_weights(
     ("more", "complaint"),
     [
         (["--classes", "10"], "`classes` must be the 4 of .*, but got 10"),
-        (["--accuracy", "guess"], "`accuracy` must be one of proxy, train, supernet, but got"),
+        (["--accuracy", "guess"], "`accuracy` must be one of .*, but got"),
         (["--data", "nowhere.npz"], "nowhere.npz"),
     ],
 )

@@ -181,7 +181,7 @@ def run_search(arguments: argparse.Namespace) -> int:
     from nas.report.model import ReportModel, write_report
     from nas.run_folder import give_up, keep_remarks
 
-    typed = _fill(arguments)
+    typed = fill(arguments)
     folder = _folder(arguments)
     prepare = partial(_resumed, typed=typed) if arguments.resume else _prepared
     ready = prepare(arguments, folder)
@@ -214,7 +214,7 @@ def run_search(arguments: argparse.Namespace) -> int:
     return 2 if behind else 0
 
 
-def _fill(arguments: argparse.Namespace) -> set[str]:
+def fill(arguments: argparse.Namespace) -> set[str]:
     """Give what was not typed its default; return the names of what was."""
     typed = {name for name in arguments.defaults if getattr(arguments, name) is not None}
     for name in arguments.defaults.keys() - typed:

@@ -117,7 +117,7 @@ def _resume(*words: str) -> Any:
     from argparse import Namespace
 
     from nas.cli.main import parser_for
-    from nas.cli.search import fill, _folder, _resumed
+    from nas.cli.search import _folder, _resumed, fill
 
     given = ["search", "--resume", *words]
     arguments = parser_for(given).parse_args(given, Namespace(debug=False, json=False))

@@ -212,14 +212,13 @@ def _walk(
     for where, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
         inside = sorted(name for name in folders if not name.startswith("."))
         folders.clear()
-        for path in (Path(where, name) for name in inside):
-            if _is_of_system(path.name):
-                of_systems.append(path)
-            elif _identity(path) in known:
+        of_systems += (Path(where, name) for name in inside if _is_of_system(name))
+        for path in (Path(where, name) for name in inside if not _is_of_system(name)):
+            if _identity(path) in known:
                 links.append(path)
-            else:
-                known.add(_identity(path))
-                folders.append(path.name)
+                continue
+            known.add(_identity(path))
+            folders.append(path.name)
         yield from (Path(where, name) for name in sorted(names) if not name.startswith("."))
 
 

@@ -7,12 +7,14 @@ Where images are needed they are noise, the same every time: no data is asked fo
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from predictors.cost import cost
+from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.network import DropPath, FasterNet
 
 IMAGES = 32  # of noise
@@ -149,3 +151,33 @@ def _kernels(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 def _flow(weight: nn.Parameter) -> float:
     return 0.0 if weight.grad is None else float((weight * weight.grad).detach().abs().sum())
+
+
+def fine_units(config: FasterNetConfig) -> float:
+    """The logarithm of the hidden units at each place of the finest map, in the first stage."""
+    return math.log(config.depths[0] * config.hidden_widths[0])
+
+
+def late_mixing(config: FasterNetConfig) -> float:
+    """The logarithm of PConv's weights in a stage, its mean over the last two stages."""
+    stages = list(zip(config.depths, config.partial_widths, strict=True))[: config.stages]
+    return fmean(math.log(depth * 9 * width**2) for depth, width in stages[-2:])
+
+
+def last_width(config: FasterNetConfig) -> float:
+    """The logarithm of the channels of the last stage."""
+    return math.log(config.out_width)
+
+
+STRUCTURE: Mapping[str, Callable[[FasterNetConfig], float]] = {
+    "fine_units": fine_units,
+    "late_mixing": late_mixing,
+    "last_width": last_width,
+}
+"""What of a structure alone went with accuracy on images of 32 px."""
+
+
+def structure_score(config: FasterNetConfig) -> float:
+    """The mean of `STRUCTURE`, each in units of its difference between T0 (100) and T2 (200)."""
+    t0, t2 = FASTERNET["t0"], FASTERNET["t2"]
+    return 100 * (1 + fmean((of(config) - of(t0)) / (of(t2) - of(t0)) for of in STRUCTURE.values()))

@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 from pconv_bench_32 import Plan, early, spread_over
 from pconv_records import SPACE, Bench, read_bench
 from provenance import provenance
-from proxies import PROXIES
+from proxies import PROXIES, STRUCTURE, structure_score
 from rank_correlation import STATISTICS, Correlation, Statistic, bootstrapped, difference
 from scipy.optimize import nnls
 
 from nas.study import journal
-from predictors.accuracy import STRUCTURE, AccuracyPredictor, ProxyEstimator, binomial_error
+from predictors.accuracy import AccuracyPredictor, binomial_error
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.network import build
 
@@ -59,7 +59,7 @@ def main() -> None:
     proxies = _counts_and_proxies(bench)
     known = np.column_stack([proxies[name] for name in (*PROXIES, *STRUCTURE)])
     scores = {
-        **proxies, "default": _scored(bench, ProxyEstimator()),
+        **proxies, "default": _scored(bench, structure_score),
         "all scores, weighted by the other half": cross_fitted(known, bench.truth),
         "first eighth of the training, latest weights": _first_eighth(bench),
         **_known(folder / "early.jsonl", bench, AVERAGED, key="accuracies"),

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pconv_bench_32 import Plan
 from pconv_records import SPACE, read_bench
+from proxies import STRUCTURE
 
 from nas.search.pareto import area
 from nas.search.trial import Scores
-from predictors.accuracy import STRUCTURE
 from predictors.cost import costs
 from predictors.latency import LatencyPredictor, Prediction, gene_features
 from search_spaces.space import Space, each, oneof

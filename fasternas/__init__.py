@@ -16,10 +16,7 @@ if TYPE_CHECKING:
     from nas.search.nni import NniSearcher as NniSearcher, NniSpace as NniSpace
     from nas.search.pareto import hypervolume as hypervolume, pareto_front as pareto_front
     from nas.search.trial import Scores as Scores, Searcher as Searcher, Trial as Trial
-    from predictors.accuracy import (
-        AccuracyEstimator as AccuracyEstimator,
-        ProxyEstimator as ProxyEstimator,
-    )
+    from predictors.accuracy import AccuracyEstimator as AccuracyEstimator
     from predictors.cost import (
         Cost as Cost,
         Limits as Limits,
@@ -33,6 +30,7 @@ if TYPE_CHECKING:
         Prediction as Prediction,
     )
     from predictors.measurement import Backend as Backend, Latency as Latency
+    from predictors.top1 import TopOne as TopOne, estimate_top1 as estimate_top1
     from search_spaces.checkpoint import load as load, save as save
     from search_spaces.fasternet import (
         FASTERNET as FASTERNET,
@@ -54,12 +52,13 @@ _HOMES = {
     "nas.search.guided": ("AccuracyPrior",),
     "nas.search.nni": ("NniSearcher", "NniSpace"),
     "nas.search.trial": ("Scores", "Searcher", "Trial"),
-    "predictors.accuracy": ("AccuracyEstimator", "ProxyEstimator"),
+    "predictors.accuracy": ("AccuracyEstimator",),
     "predictors.cost": ("Cost", "Limits", "cost", "cost_by_layer"),
     "predictors.devices.device": ("Device",),
     "predictors.devices.registry": ("open_device",),
     "predictors.latency": ("LatencyPredictor", "Prediction"),
     "predictors.measurement": ("Backend", "Latency"),
+    "predictors.top1": ("TopOne", "estimate_top1"),
     "search_spaces.checkpoint": ("load", "save"),
     "search_spaces.fasternet": ("FASTERNET", "SPACES", "FasterNetConfig"),
     "search_spaces.formats": ("load_config", "save_config"),

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from nas.quantities import format_ms, format_score
+from nas.quantities import format_ms
 from nas.search.pareto import non_dominated
 from nas.study.journal import FileAccuracies, FileAccuracy, deployed_accuracy
 from predictors.accuracy import AccuracyKind
 from predictors.cost import NO_LIMITS, Limits, costs
 from predictors.measurement import Backend, Latencies, Ratio, worst_ratio
+from predictors.top1 import estimate_top1
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.space import OneOf, Space
 
@@ -21,7 +22,10 @@ APART = 0.07  # the width of a measured interval
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A config, its accuracy or score, its latency on each device, and its cost.
+    """A config, its accuracy, its latency on each device, and its cost.
+
+    The accuracy, in percent, has the ends of its interval where it is estimated. Candidates are
+    ranked by `cautious`, the lower end then: what is little known does not win.
 
     `ratio` is the worst latency/budget ratio. The accuracy is that of the file that was timed,
     if it is not in fp32 and has been evaluated; `fp32_accuracy` is that of the weights. `on_front`
@@ -42,6 +46,12 @@ class Candidate:
     memory_bytes: int = 0  # of activations, at the peak
     on_front: bool = False
     fp32_accuracy: float | None = None
+    accuracy_ends: tuple[float, float] | None = None
+
+    @property
+    def cautious(self) -> float:
+        """The accuracy that is compared."""
+        return self.accuracy if self.accuracy_ends is None else self.accuracy_ends[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +124,16 @@ def candidates_of(
     return sorted(with_costs(found, limits), key=lambda candidate: candidate.ratio.median)
 
 
+def with_estimates(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return them with the estimated accuracies in place of what they have, and their ends."""
+    found = estimate_top1([candidate.config for candidate in candidates])
+    rows = zip(candidates, found.median, found.low, found.high, strict=True)
+    return [
+        replace(one, accuracy=float(median), accuracy_ends=(float(low), float(high)))
+        for one, median, low, high in rows
+    ]
+
+
 def with_front(candidates: Sequence[Candidate], *, measured_only: bool) -> list[Candidate]:
     """Return the candidates with the front marked, thinned (see `thinned_front`).
 
@@ -130,7 +150,7 @@ def thinned_front(candidates: Sequence[Candidate]) -> list[Candidate]:
     Of those that are closer in ratio than a measurement can tell apart, the most accurate stays.
     """
     feasible = [c for c in candidates if c.feasible]
-    front = non_dominated([(c.accuracy, c.ratio.median) for c in feasible])
+    front = non_dominated([(c.cautious, c.ratio.median) for c in feasible])
     kept: list[Candidate] = []
     for candidate in (feasible[i] for i in reversed(front)):
         limit = kept[-1].ratio.median if kept else math.inf
@@ -157,8 +177,7 @@ def best_of(candidates: Sequence[Candidate]) -> str:
     if not front:
         return "nothing within the budget yet"
     best = front[-1]
-    score = best.accuracy_kind == "proxy"
-    number = format_score(best.accuracy) if score else f"{best.accuracy:.4g}"
+    number = f"{best.accuracy:.3g} %{' estimated' * (best.accuracy_kind == 'estimated')}"
     return f"{len(front)} on the front, best {number} in {latency_words(best.latencies)}"
 
 

@@ -11,16 +11,19 @@ from pathlib import Path
 from random import Random
 from statistics import median
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from nas.search.feasibility import Admission, Bounds
 from nas.search.guided import AccuracyPrior
 from nas.search.pareto import going_on
 from nas.study.journal import HasCheckpoints
 from nas.study.options import SearchOptions
-from predictors.accuracy import AccuracyEstimator, ProxyEstimator, proxy_scores
+from predictors.accuracy import AccuracyEstimator
 from predictors.cost import cost
 from predictors.data.datasets import ImageData, load_data, located
+from predictors.top1 import Top1Estimator, check_estimable, load_top1
 from predictors.training.batches import batches
 from predictors.training.estimators import (
     Sandwich,
@@ -49,8 +52,8 @@ def open_estimator(
     options: SearchOptions, folder: Path, *, epochs: int | None = None
 ) -> AccuracyEstimator:
     """Return a study's estimator; one that trains does so for `epochs`, or to the first rung."""
-    if options.accuracy == "proxy":
-        return ProxyEstimator()
+    if options.accuracy == "estimate":
+        return Top1Estimator()
     if options.accuracy == "train":
         return _training(options, folder, epochs)
     return SupernetEstimator(
@@ -77,15 +80,25 @@ def _training(options: SearchOptions, folder: Path, epochs: int | None) -> Train
 
 
 def accuracy_prior(options: SearchOptions) -> AccuracyPrior:
-    """Return what is known of the accuracies of a study: nothing, where there are but scores.
+    """Return what is known of the accuracies of a study before there is one: the estimate.
 
     How far chance moves them is known of trained networks only.
     """
-    if options.accuracy == "proxy":
-        return AccuracyPrior()
+    if options.accuracy == "estimate":
+        return AccuracyPrior(scores=estimated_low)
     trained = options.accuracy == "train"
     images = _validation_images(options.data) if trained else None
-    return AccuracyPrior(scores=proxy_scores, images=images)
+    return AccuracyPrior(scores=estimated_median, images=images)
+
+
+def estimated_median(configs: Sequence[FasterNetConfig]) -> NDArray[np.float64]:
+    """Return the estimated top-1 of configs, in percent, of shape [n]."""
+    return load_top1().predict(configs).median
+
+
+def estimated_low(configs: Sequence[FasterNetConfig]) -> NDArray[np.float64]:
+    """Return the lower ends of that, by which networks are ranked that are not trained."""
+    return load_top1().predict(configs).low
 
 
 @lru_cache(maxsize=1)
@@ -149,6 +162,8 @@ def prepared(options: SearchOptions, *, automatic: bool, minutes: float | None =
             )
         options = replace(options, classes=len(data.classes))
     remarks = (*(data.remarks if data else ()), *_words_of_start(options))
+    if options.accuracy == "estimate":
+        check_estimable(options.open_space())
     if not automatic:
         return Prepared(options=options, remarks=remarks)
     choice = auto_estimator(options, data, minutes=minutes)
@@ -181,14 +196,14 @@ def auto_estimator(
 ) -> AutoChoice:
     """Choose the estimator and, where networks are trained in a given time, how many trials.
 
-    Networks are trained, or there is the training-free score; no supernet, which ranks networks
-    worse than that score (`benchmarks/ranking.py`). `clock` returns the seconds that an epoch of a
-    typical network takes on one core; unless given, some steps are timed. Without a limit of time,
-    networks are trained.
+    Networks are trained, or their accuracy is estimated; no supernet, which ranked networks worse
+    than a score without training (`benchmarks/ranking.py`). `clock` returns the seconds that an
+    epoch of a typical network takes on one core; unless given, some steps are timed. Without a
+    limit of time, networks are trained.
     """
     if data is None:
-        options = replace(options, accuracy="proxy", data="")
-        return AutoChoice(options, "a training-free score, since there is no data")
+        options = replace(options, accuracy="estimate", data="")
+        return AutoChoice(options, "the estimate without training, since there is no data")
     if minutes is None:
         reason = f"{options.trials} short trainings, since no --time limits them"
         return AutoChoice(replace(options, accuracy="train"), reason)
@@ -197,8 +212,8 @@ def auto_estimator(
     trials = max(n for n in range(MOST + 1) if n == 0 or _trainings_of(n) * training <= minutes)
     if trials < LEAST:
         time_left = _spelled(minutes)
-        reason = f"a training-free score; {time_left} would do for {trials} short trainings only"
-        return AutoChoice(replace(options, accuracy="proxy"), reason)
+        reason = f"the estimate; {time_left} would do for {trials} short trainings only"
+        return AutoChoice(replace(options, accuracy="estimate"), reason)
     spent = _spelled(_trainings_of(trials) * training)
     reason = f"{trials} short trainings, which take about {spent}"
     return AutoChoice(replace(options, accuracy="train", trials=trials), reason)

@@ -58,11 +58,6 @@ def format_ms(ms: float) -> str:
     return f"{ms:.3g}" if ms < 100 else f"{ms:.0f}"
 
 
-def format_score(score: float) -> str:
-    """Return a training-free score with three significant figures."""
-    return f"{score:.3g}" if abs(score) < 999.5 else f"{score:.0f}"
-
-
 def format_count(number: float) -> str:
     """Return a count in K, M or G with three significant figures."""
     for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "K")):

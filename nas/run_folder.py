@@ -304,7 +304,7 @@ def _check_alike(first: _Source, other: _Source) -> None:
     if first.options.accuracy == "supernet" and _weights(first) != _weights(other):
         raise ValueError(
             f"`runs` must have one supernet, but {first.folder} and {other.folder} have one each, "
-            "whose likelihoods cannot be compared. Merge runs with --accuracy proxy or train."
+            "whose likelihoods cannot be compared. Merge runs with --accuracy estimate or train."
         )
 
 

@@ -48,7 +48,7 @@ def candidate(
     latencies: Latencies,
     budgets_ms: Mapping[str, float],
     *,
-    kind: AccuracyKind = "proxy",
+    kind: AccuracyKind = "estimated",
 ) -> Candidate:
     """A network of a study with its costs."""
     scored = Scored(name=name, config=config, accuracy=accuracy)

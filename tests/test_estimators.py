@@ -26,8 +26,8 @@ def digits() -> ImageData:
 
 
 def test_without_data_there_is_a_score() -> None:
-    choice = auto_estimator(replace(OPTIONS, accuracy="proxy", data=""), None, minutes=5)
-    assert choice.options.accuracy == "proxy"
+    choice = auto_estimator(replace(OPTIONS, accuracy="estimate", data=""), None, minutes=5)
+    assert choice.options.accuracy == "estimate"
     assert "no data" in choice.reason
 
 
@@ -38,7 +38,7 @@ def test_without_a_limit_networks_are_trained(digits: ImageData) -> None:
 
 @pytest.mark.parametrize(
     ("minutes", "accuracy", "trials"),
-    [(0.01, "proxy", 36), (10, "proxy", 36), (30, "train", 15), (65, "train", 33),
+    [(0.01, "estimate", 36), (10, "estimate", 36), (30, "train", 15), (65, "train", 33),
      (120, "train", 61), (1e6, "train", MOST)],
 )  # fmt: skip
 def test_more_time_buys_more(
@@ -87,7 +87,7 @@ def test_a_space_whose_blocks_share_no_weights_has_no_supernet(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("words", [(), ("--accuracy", "proxy")])
+@pytest.mark.parametrize("words", [(), ("--accuracy", "estimate")])
 def test_a_time_by_which_nothing_is_chosen_is_refused(
     words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

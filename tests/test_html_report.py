@@ -228,17 +228,19 @@ def test_a_network_is_drawn_to_scale(folder: Path, page: Page) -> None:
 
 KINDS = [
     replace(OPTIONS, accuracy="supernet", data="digits"),
-    replace(OPTIONS, accuracy="proxy", data="", devices=on("cpu", 0.001)),  # nothing is within it
+    replace(
+        OPTIONS, accuracy="estimate", data="", devices=on("cpu", 0.001)
+    ),  # nothing is within it
     replace(OPTIONS, trials=60, data="digits"),  # not finished
 ]
 
 
-@pytest.mark.parametrize("options", KINDS, ids=["supernet", "proxy", "unfinished"])
+@pytest.mark.parametrize("options", KINDS, ids=["supernet", "estimate", "unfinished"])
 def test_other_runs_are_read_too(options: SearchOptions, tmp_path: Path) -> None:
     searching = options.trials == 60
     make_run(tmp_path / "run", options, timed=48 if searching else 56)
     text = Page(_html(tmp_path / "run")).text()
-    if options.accuracy == "proxy":
+    if options.accuracy == "estimate":
         assert "No network within" in text
         assert "There is no network on the front yet." in text
         assert "top-1" not in text

@@ -193,7 +193,7 @@ def test_nothing_is_claimed_where_nothing_is_known() -> None:
 
 
 def test_a_choice_that_takes_no_time_has_no_place_among_the_intervals() -> None:
-    table = ImportanceTable(choices=[CHOICE, FREE], kind="proxy", step=1.0, trials=36)
+    table = ImportanceTable(choices=[CHOICE, FREE], kind="estimated", step=1.0, trials=36)
     assert table.ends(CHOICE) == pytest.approx((1.8, 2.0, 2.2))
     assert [table.place(gain) for gain in (0.0, 1.1, 2.2)] == pytest.approx([0, 50, 100])
 

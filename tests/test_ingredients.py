@@ -155,7 +155,7 @@ def test_a_score_that_does_not_see_them_is_not_asked() -> None:
     found = list(_found(blind=True).values())
     assert [e.latency for e in found] == sorted(e.latency for e in found)
     assert not any(e.told_apart for e in found)
-    table = EffectTable(effects=found, kind="proxy", trials=80, timed=0)
+    table = EffectTable(effects=found, kind="estimated", trials=80, timed=0)
     assert table.blind
     assert "The training-free score does not see what they cost or gain." in table.finding
     assert "by a model fitted" not in table.method

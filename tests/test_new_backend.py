@@ -111,7 +111,7 @@ def test_the_help_names_it(command: str, name: str, capsys: Streams) -> None:
 
 @pytest.mark.usefixtures("without_ray")
 def test_a_search_times_in_it(plain: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = SearchSettings(calibration=10, front_repeats=1, scored_ratio=0.0, timed_ratio=0.0)
+    settings = SearchSettings(calibration=10, front_repeats=1, timed_ratio=0.0)
     monkeypatch.setattr("nas.pipeline.SETTINGS", settings)
     options = ["--space", "fasternet-32", "--budget", "2ms", "--trials", "4", "--out", "run"]
     assert main(["search", "--device", "cpu", "--runtime", plain, *options]) == 0

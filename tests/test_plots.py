@@ -43,7 +43,7 @@ def _on_cpu(candidate: Candidate) -> Latency:
 
 def _candidates(
     n: int, *, budget_ms: float | None = 10.0, source: Source = "measured",
-    kind: AccuracyKind = "proxy", front: Source | None = None,
+    kind: AccuracyKind = "estimated", front: Source | None = None,
 ) -> list[Candidate]:  # fmt: skip
     """Small networks as a search finds them; `front` is the source of the front's latencies."""
     rng, space = random.Random(n + 2), SPACES["fasternet"]
@@ -72,7 +72,7 @@ def _with_front(candidates: Sequence[Candidate], source: Source) -> list[Candida
     return marked
 
 
-def _named(source: Source = "measured", kind: AccuracyKind = "proxy") -> list[Candidate]:
+def _named(source: Source = "measured", kind: AccuracyKind = "estimated") -> list[Candidate]:
     return [
         candidate(name, config, 214 + 6.0 * i, each(_latency(ms, source)), {"cpu": 10.0}, kind=kind)
         for i, ((name, config), ms) in enumerate(zip(FASTERNET.items(), T0_TO_L_MS, strict=True))
@@ -169,7 +169,7 @@ def test_a_score_is_never_called_an_accuracy() -> None:
 
 def test_scores_and_accuracies_do_not_mix() -> None:
     with pytest.raises(ValueError, match="`networks` and `named` must all have a score or all"):
-        _figure(_candidates(30, kind="trained"), _named(kind="proxy"))
+        _figure(_candidates(30, kind="trained"), _named(kind="estimated"))
 
 
 def test_predicted_latencies_are_hollow_and_said_aloud() -> None:

@@ -3,15 +3,13 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from random import Random
 
 import pytest
 import torch
-from proxies import PROXIES, expressivity, log_synflow
+from proxies import PROXIES, expressivity, log_synflow, structure_score
 from torch import nn
 
-from predictors.accuracy import ProxyEstimator
-from search_spaces.fasternet import FASTERNET, SPACES, Activation, FasterNetConfig
+from search_spaces.fasternet import FASTERNET, Activation, FasterNetConfig
 from search_spaces.network import FasterNet, build
 
 SMALL = FasterNetConfig(
@@ -85,39 +83,12 @@ def test_synaptic_flow_is_what_its_paper_says() -> None:
     assert log_synflow(network) == pytest.approx(math.log(3.5))
 
 
-def test_the_default_estimator_is_a_score_that_gives_t0_100_and_t2_200() -> None:
-    estimate = ProxyEstimator()
-    assert estimate.kind == "proxy"
-    assert estimate(FASTERNET["t0"]) == pytest.approx(100.0)
-    assert estimate(FASTERNET["t2"]) == pytest.approx(200.0)
-    assert 100.0 < estimate(FASTERNET["t1"]) < 200.0
-
-
-def test_the_default_estimator_means_three_logarithms() -> None:
-    """Of which each is 0 for T0 and 1 for T2: 96 / 40 is by how much T2 is wider."""
-    t0, step = FASTERNET["t0"], math.log(96 / 40)
-    estimate = ProxyEstimator()
-    assert estimate(replace(t0, depths=(2, 2, 8, 2))) == pytest.approx(
-        100 + 100 / 3 * math.log(2) / step)  # fmt: skip
-    assert estimate(replace(t0, partial_ratios=(0.25, 0.25, 0.5, 0.25))) == pytest.approx(
-        100 + 100 / 3 * math.log(2) / 2 / step)  # fmt: skip
-    wider = replace(t0, widths=(40, 80, 160, 640), partial_ratios=(0.25, 0.25, 0.25, 0.125))
-    assert estimate(wider) == pytest.approx(100 + 100 / 3 * math.log(2) / step)
-    assert estimate(replace(t0, resolution=192, activation="gelu")) == 100.0
-
-
-def test_the_default_estimator_scores_every_network_of_small_images() -> None:
-    rng = Random(0)
-    scores = [ProxyEstimator()(SPACES["fasternet-32"].sample(rng)) for _ in range(12)]
-    assert len(set(scores)) == 12
-    assert all(-1000.0 < score < 1000.0 for score in scores)
-
-
-def test_the_default_estimator_scores_networks_without_a_last_stage() -> None:
-    t0 = FASTERNET["t0"]
-    three = replace(t0, depths=(1, 2, 8, 0))
-    same = replace(t0, depths=(1, 2, 8, 0), widths=(40, 80, 160, 1536))
-    assert ProxyEstimator()(three) == ProxyEstimator()(same) < 100.0
+def test_the_structure_score_gives_t0_100_and_t2_200() -> None:
+    assert structure_score(FASTERNET["t0"]) == pytest.approx(100.0)
+    assert structure_score(FASTERNET["t2"]) == pytest.approx(200.0)
+    deeper = replace(FASTERNET["t0"], depths=(2, 2, 8, 2))
+    by = 100 / 3 * math.log(2) / math.log(96 / 40)
+    assert structure_score(deeper) == pytest.approx(100 + by)
 
 
 def test_a_failed_score_leaves_the_network_as_it_was() -> None:

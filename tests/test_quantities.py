@@ -2,7 +2,7 @@
 
 import pytest
 
-from nas.quantities import format_count, format_score, parse_duration_ms
+from nas.quantities import format_count, parse_duration_ms
 
 
 @pytest.mark.parametrize(
@@ -51,9 +51,3 @@ def test_what_is_no_duration_is_refused(text: str, message: str) -> None:
 )  # fmt: skip
 def test_counts_have_three_figures(number: float, text: str) -> None:
     assert format_count(number) == text
-
-
-def test_a_score_has_three_figures_and_no_exponent() -> None:
-    assert [format_score(score) for score in (-2.8721, 105.39, 0.0, 1234.5)] == [
-        "-2.87", "105", "0", "1234",
-    ]  # fmt: skip

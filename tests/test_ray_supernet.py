@@ -299,7 +299,10 @@ def test_the_options_reach_the_training(
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ("--workers 2 --accuracy proxy", "`workers` must be left out where `accuracy` is proxy"),
+        (
+            "--workers 2 --accuracy estimate",
+            "`workers` must be left out where `accuracy` is estimate",
+        ),
         ("--gpus 1 --accuracy train", "`gpus` must be left out where `accuracy` is train"),
         ("--gpus 9", "`gpus` must be 0 where there is no GPU, but got 9"),
         ("--workers 50", "`workers` must find room, but 50 of them do not: there are 2 cores and"),

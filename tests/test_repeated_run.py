@@ -26,8 +26,7 @@ def test_a_run_is_repeated_elsewhere_from_its_measurements(
     monkeypatch.setattr("predictors.devices.registry.PROTOCOL", TimingProtocol(rounds=(6, 6)))
     settings = SearchSettings(
         calibration=10,
-        front_repeats=1,
-        scored_ratio=0.0,  # the named sizes are neither timed nor scored
+        front_repeats=1,  # the named sizes are neither timed nor scored
         timed_ratio=0.0,
     )
     monkeypatch.setattr("nas.pipeline.SETTINGS", settings)

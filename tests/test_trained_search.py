@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from nas.cli.main import main
+from nas.estimators import estimated_median
 from nas.search.guided import AccuracyPrior, posterior_mean
 from nas.search.loop import Exploration
 from nas.study.journal import read_trainings
-from predictors.accuracy import proxy_scores
 
 PROGRAM = Path(sys.executable).with_name("fasternas")
 Streams = pytest.CaptureFixture[str]
@@ -64,8 +64,8 @@ def undisturbed(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr("nas.pipeline.Exploration", told)
         patch.setattr("nas.pipeline.posterior_mean", seen)
         assert main(_search(folder, data)) == 0
-    # The search and both promotions know the score, and how few images judge.
-    assert [(prior.scores, prior.images) for prior in priors] == [(proxy_scores, 16)] * 3
+    # The search and both promotions know the estimate, and how few images judge.
+    assert [(prior.scores, prior.images) for prior in priors] == [(estimated_median, 16)] * 3
     return folder
 
 

@@ -98,7 +98,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     text = "to train on: a folder, an .npz, digits (none)"
     add("--data", type=word, metavar="DATA", help=text)
-    text = "proxy, train, supernet or auto (train if there is data)"
+    text = "estimate, train, supernet or auto (train if there is data)"
     add("--accuracy", metavar="HOW", help=text)
     text = "for auto: what training may take, such as 2h"
     add("--time", type=duration_ms, metavar="TIME", help=text)
@@ -350,7 +350,7 @@ def _workers(arguments: argparse.Namespace, options: SearchOptions) -> "WorkerRe
 
 
 def _accuracy(arguments: argparse.Namespace, folder: Path) -> AccuracyOption:
-    """As asked; without data a score, with data trained; `auto` is what a run to go on with has."""
+    """As asked; else trained if there is data; `auto` is what a run to go on with has."""
     known = (None, *get_args(AccuracyOption), "auto")
     if arguments.accuracy not in known:
         raise ValueError(
@@ -359,7 +359,7 @@ def _accuracy(arguments: argparse.Namespace, folder: Path) -> AccuracyOption:
     if arguments.accuracy == "auto" and arguments.resume:
         return _kept(folder).accuracy
     asked: AccuracyOption | None = None if arguments.accuracy == "auto" else arguments.accuracy
-    return asked or ("train" if arguments.data else "proxy")
+    return asked or ("train" if arguments.data else "estimate")
 
 
 def _trials(arguments: argparse.Namespace, folder: Path) -> int:

@@ -161,7 +161,7 @@ def front_of(run: Path) -> list[FrontPoint]:
             front = [
                 FrontPoint(
                     file=row["config"],
-                    accuracy=float(row["accuracy"]),
+                    accuracy=float(row.get("accuracy_low") or row["accuracy"]),
                     ratio=float(row["ratio"]),
                     backend=_backend(row),
                 )

@@ -24,7 +24,7 @@ Urls = Mapping[int, str]  # by the id of a network
 
 _AXIS: dict[Unit, str] = {"ms": "latency in ms", "ratio": "worst latency/budget ratio"}
 _Y_AXIS = {
-    "proxy": "training-free score\n(T0 = 100, T2 = 200)",
+    "estimated": "ImageNet-1k top-1 in %,\nestimated, not trained",
     "trained": "top-1 accuracy in %",
     "supernet": "likelihood of the labels in %,\nshared weights",
 }
@@ -89,8 +89,7 @@ class FrontView:
             beyond.append(count_words(len(self.others_beyond), "other network"))
         lines = [f"{', '.join(beyond)}: off the scale{mark}"] if beyond else []
         unscored, mark = _sizes_words(self.named_unscored)
-        lacking = "score" if self.kind == "proxy" else "accuracy"
-        lines += [f"{', '.join(unscored)}: no {lacking} known{mark}"] * bool(unscored)
+        lines += [f"{', '.join(unscored)}: no accuracy known{mark}"] * bool(unscored)
         kept = f"All but T0 to L keep the limits: {limit_words(self.limits)}"
         return lines + [kept] * bool(self.limits.given)
 
@@ -99,10 +98,10 @@ def view_of(
     networks: Sequence[Network], named: Sequence[Network], budget: float | None, unit: Unit = "ms"
 ) -> FrontView:
     """Choose what to show: of networks without a finite score or accuracy, the sizes' latencies."""
-    kinds = {c.accuracy_kind for c in (*networks, *named)} or {"proxy"}
+    kinds = {c.accuracy_kind for c in (*networks, *named)} or {"estimated"}
     if len(kinds) > 1:
         raise ValueError(
-            "`networks` and `named` must all have a score or all an accuracy, but got both. "
+            "`networks` and `named` must all have the same kind of accuracy, but got several. "
             "Plot them apart."
         )
     finite, sizes = _finite(networks), _finite(named)

@@ -34,9 +34,13 @@ MOST = 200  # trials to fit to: the time rises with the cube
 _T = 2.262  # of Student's t with 9 degrees of freedom: 95 %
 _FREE = 0.01  # of the latency: less is no time to speak of
 _MOST_NAMED = 3
-UNITS = {"proxy": "score", "trained": "points of accuracy", "supernet": "points of likelihood"}
+UNITS = {
+    "estimated": "points of estimated top-1",
+    "trained": "points of accuracy",
+    "supernet": "points of likelihood",
+}
 MODELLED = {
-    "proxy": "score",
+    "estimated": "estimated top-1",
     "trained": "accuracy after the trials' own short training",
     "supernet": "likelihood with shared weights",
 }
@@ -280,10 +284,10 @@ class ImportanceTable:
 
     @property
     def method(self) -> str:
-        led = "" if self.kind == "proxy" else "led by the training-free score and "
         return (
             "Modelled, not measured: means over one-step changes of the front's networks. A model "
-            f"of the {MODELLED[self.kind]}, {led}fitted to {self.trials} trials, says what a step "
+            f"of the {MODELLED[self.kind]}, led by the estimate without training and fitted to "
+            f"{self.trials} trials, says what a step "
             "gains, the latency predictor what it takes. The interval (95 %) is how far the gain "
             "moves when tenths of the trials are left out; the error of the predicted latencies is "
             "not in it."

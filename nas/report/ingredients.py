@@ -220,8 +220,8 @@ class EffectTable:
 
     @property
     def blind(self) -> bool:
-        """Whether nothing is known of the accuracy: the score sees sizes alone."""
-        return self.kind == "proxy"
+        """Whether accuracies are but estimated: their intervals hold what ingredients do."""
+        return self.kind == "estimated"
 
     @property
     def units(self) -> str:
@@ -239,7 +239,9 @@ class EffectTable:
             "Faster" if self.blind else "Faster, and not known to be worse": faster,
         }
         lines = [f"{what}: {_named(some)}." for what, some in sorts.items() if some]
-        lines += ["The training-free score does not see what they cost or gain."] * self.blind
+        lines += [
+            "What they cost or gain in accuracy takes data: nothing was trained here."
+        ] * self.blind
         return " ".join(lines) if lines else "No ingredient is known to pay."
 
     @property

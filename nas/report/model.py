@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from typing import Any
 
 from nas.devices import LatencyModels, descriptions, file_name, fit_models, have_clock
-from nas.estimators import CHECKPOINTS
+from nas.estimators import CHECKPOINTS, estimated_low, estimated_median
 from nas.pipeline import Run
 from nas.quantities import format_ms, limit_words
 from nas.report.figures import (
@@ -40,7 +40,7 @@ from nas.report.tables import (
     on_devices,
 )
 from nas.study.store import read_run
-from predictors.accuracy import AccuracyKind, proxy_scores
+from predictors.accuracy import AccuracyKind
 from predictors.devices.device import HOW_TO_ATTACH, DeviceSpec
 from predictors.measurement import worst_ratio
 from predictors.training.estimators import SMALL_BATCHES
@@ -179,7 +179,7 @@ class ReportModel:
     def ingredients(self) -> EffectTable:
         """What the ingredients of the blocks change, by the same accuracies."""
         run, models, found = self._run, self._accuracies, []
-        blind = self.kind == "proxy"
+        blind = self.kind == "estimated"
         timed = list(run.study.measurements.items()) * have_clock(run.devices)
         if models and (whole := run.models(len(run.study.measurements))):
             parts = (
@@ -206,7 +206,7 @@ class ReportModel:
         """Models of the trials' accuracies, all after the same training."""
         outcomes = self._run.study.outcomes()
         trials = [(config, o.scores.accuracy) for config, o in outcomes if o.scores]
-        scores = None if self.kind == "proxy" else proxy_scores
+        scores = estimated_low if self.kind == "estimated" else estimated_median
         return AccuracyModels.fit(self._run.space, trials, scores=scores)
 
     def _predict(self, models: LatencyModels, configs: Sequence[FasterNetConfig]) -> list[float]:
@@ -273,9 +273,10 @@ class ReportModel:
             lines.append(f"{trials} trials failed; the first: {failed[0]}")
         lines += self._missing_notes()
         lines += self._guess_notes()
-        if self.front and self.kind == "proxy":
+        if self.front and self.kind == "estimated":
             lines.append(
-                "The score is training-free (T0 has 100, T2 200): it ranks, it is no accuracy."
+                "Accuracies are ImageNet-1k top-1, estimated and not trained; networks are ranked "
+                "by the lower ends of their 90 % intervals. With --data they are trained."
             )
         return lines
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from nas.candidates import Candidate
-from nas.quantities import format_bytes, format_count, format_ms, format_score
+from nas.quantities import format_bytes, format_count, format_ms
 from predictors.accuracy import AccuracyKind
 from predictors.cost import NO_LIMITS, Limits, cost
 from predictors.devices.device import threads_of
@@ -17,17 +17,25 @@ from search_spaces.fasternet import INGREDIENTS, FasterNetConfig
 
 Unit = Literal["ms", "ratio"]
 INTERVAL = f"{100 * CONFIDENCE:.0f} % interval"
-NUMBER = {"proxy": "score", "trained": "accuracy", "supernet": "shared-weights likelihood"}
+NUMBER = {
+    "estimated": "estimated top-1",
+    "trained": "accuracy",
+    "supernet": "shared-weights likelihood",
+}
 HEADING: dict[Unit, str] = {"ms": "latency ms", "ratio": "worst ratio"}
-HEADINGS = {"proxy": "score", "trained": "accuracy %", "supernet": "shared-weights likelihood %"}
+HEADINGS = {
+    "estimated": "estimated top-1 %",
+    "trained": "accuracy %",
+    "supernet": "shared-weights likelihood %",
+}
 LARGEST_CLASS = "largest class %"  # what always guessing it reaches
-_UNIT = {"proxy": "", "trained": " %", "supernet": " %"}
 _COMMENTS = {
-    "proxy": "training-free score",
+    "estimated": "estimated ImageNet-1k top-1 in %",
     "trained": "accuracy",
     "supernet": "likelihood of the labels in % with shared weights",
 }
 _BACKEND = ("runtime", "precision")
+_ENDS = ("accuracy_low", "accuracy_high")
 _COSTS = ("macs", "params", "file_bytes", "memory_bytes")
 
 
@@ -137,8 +145,8 @@ def percent(share: float | None) -> str:
 
 
 def accuracy_number(accuracy: float, kind: AccuracyKind) -> str:
-    """Return it without a unit: a score is no more exact than a latency."""
-    return format_score(accuracy) if kind == "proxy" else f"{accuracy:.5g}"
+    """Return it without a unit: an estimate is no more exact than a latency."""
+    return f"{accuracy:.3g}" if kind == "estimated" else f"{accuracy:.5g}"
 
 
 def architecture_words(config: FasterNetConfig) -> list[str]:
@@ -242,6 +250,7 @@ class Network:
     feasible: bool
     on_front: bool = False
     largest_class: float | None = None  # of trained ones: what always guessing it reaches, in %
+    accuracy_ends: tuple[float, float] | None = None  # of an estimate: its 90 % interval
 
     @property
     def x(self) -> float:
@@ -260,8 +269,13 @@ class Network:
     @property
     def accuracy_words(self) -> str:
         """The accuracy or score without its unit; the named sizes may have none."""
-        known = not math.isnan(self.accuracy)
-        return accuracy_number(self.accuracy, self.accuracy_kind) if known else "\u2013"
+        if math.isnan(self.accuracy):
+            return "\u2013"
+        ends = ""
+        if self.accuracy_ends is not None:
+            low, high = (accuracy_number(end, self.accuracy_kind) for end in self.accuracy_ends)
+            ends = f" [{low} to {high}]"
+        return accuracy_number(self.accuracy, self.accuracy_kind) + ends
 
     @property
     def bytes_moved(self) -> int:
@@ -270,7 +284,7 @@ class Network:
     @property
     def words(self) -> list[str]:
         """Its accuracy with its unit, its latency, and its costs."""
-        number = accuracy_number(self.accuracy, self.accuracy_kind) + _UNIT[self.accuracy_kind]
+        number = f"{self.accuracy_words} %"
         costs = f"{format_count(self.macs)} MACs, {format_count(self.params)} parameters"
         return [f"{NUMBER[self.accuracy_kind]} {number}", latency_words(self.readings), costs]
 
@@ -304,6 +318,7 @@ def network_of(candidate: Candidate, largest_class: float | None = None) -> Netw
         feasible=candidate.feasible,
         on_front=candidate.on_front,
         largest_class=largest_class if candidate.accuracy_kind == "trained" else None,
+        accuracy_ends=candidate.accuracy_ends,
     )
 
 
@@ -316,7 +331,7 @@ def table(
 ) -> tuple[list[str], list[list[str]]]:
     """Return header and cells of the table that people read."""
     limited = [name for name in LIMITED if name in limits.given]
-    kind = networks[0].accuracy_kind if networks else "proxy"
+    kind = networks[0].accuracy_kind if networks else "estimated"
     latencies = [c.readings for c in networks]
     backends = backends_differ(latencies)
     guess = [LARGEST_CLASS] * knows_largest_class(networks)
@@ -342,6 +357,7 @@ def rows(networks: Sequence[Network]) -> list[dict[str, str | float]]:
         {
             "config": f"configs/{c.name}.yaml",
             "accuracy": c.accuracy,
+            **dict(zip(_ENDS, c.accuracy_ends or (), strict=False)),
             "accuracy_kind": c.accuracy_kind,
             "fp32_accuracy": c.fp32_accuracy,
             **({} if c.largest_class is None else {"largest_class": c.largest_class}),
@@ -357,7 +373,8 @@ def rows(networks: Sequence[Network]) -> list[dict[str, str | float]]:
 
 def csv_text(networks: Sequence[Network], devices: Sequence[str]) -> str:
     """Return the records as CSV; `devices` are those of the study."""
-    first = ["config", "accuracy", "accuracy_kind", "fp32_accuracy"]
+    ends = _ENDS if any(c.accuracy_ends for c in networks) else ()
+    first = ["config", "accuracy", *ends, "accuracy_kind", "fp32_accuracy"]
     first += ["largest_class"] * knows_largest_class(networks)
     last = ("ratio", "ratio_low", "ratio_high", *_COSTS)
     return as_csv((*first, *latency_columns(devices), *last), rows(networks))
@@ -414,7 +431,7 @@ def _cells(readings: Readings, *, backends: bool) -> list[str]:
 
 def config_comment(network: Network) -> str:
     """Return what a config file should say of the network: its accuracy, and how it was timed."""
-    number = accuracy_number(network.accuracy, network.accuracy_kind)
+    number = network.accuracy_words
     latencies = "; ".join(
         f"{one.median:.4g} ms [{one.low:.4g}, {one.high:.4g}] {one.source} on {one.device}"
         f"{_backend_comment(one.run_in)}"

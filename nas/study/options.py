@@ -14,7 +14,7 @@ from predictors.training.recipe import Fidelity
 from search_spaces.fasternet import SPACES, FasterNetConfig
 from search_spaces.space import Space, oneof
 
-AccuracyOption = Literal["proxy", "train", "supernet"]
+AccuracyOption = Literal["estimate", "train", "supernet"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class SearchOptions:
     parallel: int = 8  # trials at once
     seed: int = 0
     searcher: SearcherName = "guided"
-    accuracy: AccuracyOption = "proxy"
+    accuracy: AccuracyOption = "estimate"
     data: str = ""  # what networks are trained on, as `load_data` takes it
     epochs: int = 8  # of the longest training
     progressive: tuple[Fidelity, ...] = ()  # what is smaller in the first epochs
@@ -79,10 +79,10 @@ class SearchOptions:
         return budgets_of(self.devices)
 
     def _check_accuracy(self) -> None:
-        if self.accuracy != "proxy" and not self.data:
+        if self.accuracy != "estimate" and not self.data:
             raise ValueError(
                 f"`data` must be given where `accuracy` is {self.accuracy}, but is "
-                "not. Name a folder of images, or use --accuracy proxy."
+                "not. Name a folder of images, or use --accuracy estimate."
             )
         if self.weights and self.accuracy != "supernet":
             raise ValueError(
@@ -172,7 +172,6 @@ class SearchSettings:
     gpu_share: float = (
         0.25  # of a GPU a trial, where there are some: small networks do not fill one
     )
-    scored_ratio: float = 3.0  # up to which the named sizes get a score
     timed_ratio: float = 10.0  # up to which they are timed
 
 

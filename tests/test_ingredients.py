@@ -151,13 +151,15 @@ def test_differences_have_signs_and_intervals() -> None:
     assert table.latency_words(replace(effect, latency=0.001, latency_error=0.001)) == "about none"
 
 
-def test_a_score_that_does_not_see_them_is_not_asked() -> None:
+def test_an_estimate_is_not_asked() -> None:
     found = list(_found(blind=True).values())
     assert [e.latency for e in found] == sorted(e.latency for e in found)
     assert not any(e.told_apart for e in found)
     table = EffectTable(effects=found, kind="estimated", trials=80, timed=0)
     assert table.blind
-    assert "The training-free score does not see what they cost or gain." in table.finding
+    assert (
+        "What they cost or gain in accuracy takes data: nothing was trained here." in table.finding
+    )
     assert "by a model fitted" not in table.method
     assert "it is a profile, and has no interval here" in table.method
     assert "accuracy after the trials' own short training" in replace(table, kind="trained").method

@@ -159,16 +159,16 @@ def test_a_full_disk_leaves_the_plot_of_before(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_score_is_never_called_an_accuracy() -> None:
+def test_an_estimate_says_that_nothing_was_trained() -> None:
     figure = _figure(_candidates(30), _named())
-    assert figure.axes[0].get_ylabel() == "training-free score\n(T0 = 100, T2 = 200)"
+    assert figure.axes[0].get_ylabel() == "ImageNet-1k top-1 in %,\nestimated, not trained"
     assert not [text for text in _texts(figure) if "accuracy" in text.lower()]
     trained = _figure(_candidates(30, kind="trained"), _named(kind="trained"))
     assert trained.axes[0].get_ylabel() == "top-1 accuracy in %"
 
 
-def test_scores_and_accuracies_do_not_mix() -> None:
-    with pytest.raises(ValueError, match="`networks` and `named` must all have a score or all"):
+def test_estimates_and_accuracies_do_not_mix() -> None:
+    with pytest.raises(ValueError, match="`networks` and `named` must all have the same kind"):
         _figure(_candidates(30, kind="trained"), _named(kind="estimated"))
 
 

@@ -45,7 +45,7 @@ def test_a_choice_of_backends_and_what_files_lost_are_said(tmp_path: Path) -> No
     assert "could not be evaluated here and count as in fp32; the first: no room" in notes
 
 
-def test_what_eight_bits_cost_is_not_known_of_a_score(tmp_path: Path) -> None:
+def test_what_eight_bits_cost_is_not_known_of_an_estimate(tmp_path: Path) -> None:
     make_run(tmp_path / "run", replace(OF_TWO, accuracy="estimate", data=""))
     _timed_in_int8(tmp_path / "run")
     notes = "\n".join(ReportModel(read_only_run(tmp_path / "run")).notes)
@@ -90,7 +90,7 @@ def test_tables_of_trained_networks_say_what_guessing_reaches(tmp_path: Path) ->
     assert "no network here does better." in _with_largest_class(tmp_path / "run", 99.5).notes[-1]
 
 
-def test_a_score_is_not_held_against_guessing(tmp_path: Path) -> None:
+def test_an_estimate_is_not_held_against_guessing(tmp_path: Path) -> None:
     make_run(tmp_path / "run", replace(OPTIONS, accuracy="estimate"))
     model = _with_largest_class(tmp_path / "run", 12.5)
     assert "largest class %" not in tables.table(model.front)[0]

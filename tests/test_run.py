@@ -121,7 +121,7 @@ def test_a_search_hands_over_its_front(undisturbed: "subprocess.CompletedProcess
     assert not (run / "calibration.png").exists()
     assert [number for number, _, _ in _trials(run)] == list(range(TRIALS))
     assert undisturbed.stdout.count("predicted") == len(_rows(run))
-    for words in ("searching: 24 of 24", "predicted from a profile", "To measure", "training-free"):
+    for words in ("searching: 24 of 24", "predicted from a profile", "To measure", "estimated"):
         assert words in undisturbed.stderr
     assert "Traceback" not in undisturbed.stderr
 

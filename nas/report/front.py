@@ -195,6 +195,7 @@ def _set_axes(axes: "Axes", view: FrontView) -> None:
         sheets.plain_ticks(axes.xaxis, view.edges)
     axes.set_xlim(view.edges)
     heights = [c.accuracy for c in view.shown] or [0.0]
+    heights += [end for c in view.front for end in c.accuracy_ends or ()]
     margin = _MARGIN * (max(heights) - min(heights)) or max(abs(max(heights)) * 0.02, 0.1)
     axes.set_ylim(min(heights) - margin, max(heights) + 2 * margin)
     predicted = bool(view.shown) and not any(c.measured for c in view.shown)
@@ -229,6 +230,7 @@ def _draw_networks(axes: "Axes", view: FrontView, urls: Urls) -> None:
     _draw_intervals(axes, view.named, PALETTE["named"], None)
     every = INTERVAL if all(c.measured for c in view.front) else "interval"
     _draw_intervals(axes, view.front, FRONT, every)
+    _draw_accuracy_intervals(axes, view.front)
     axes.step(*_points(view.front), where="post", color=FRONT, linewidth=1.6, alpha=0.5, zorder=3)
     _draw_dots(axes, view.named, PALETTE["named"], urls, named)
     _draw_dots(axes, [c for c in view.others if c.feasible], PALETTE["other"], urls, others)
@@ -274,6 +276,18 @@ def _draw_intervals(axes: "Axes", group: Sequence[Network], colour: str, label: 
     ends = [c.readings[0].low for c in group] - x, [c.readings[0].high for c in group] - x
     look: Look = {"elinewidth": 1.8, "capsize": 2.5, "capthick": 1.5, "zorder": 3.5, "label": label}
     axes.errorbar(x, accuracies, xerr=np.abs(ends), fmt="none", ecolor=colour, **look)
+
+
+def _draw_accuracy_intervals(axes: "Axes", group: Sequence[Network]) -> None:
+    """Draw those of estimates, fainter than those of latencies, which are a hundredth as wide."""
+    known = [c for c in group if c.accuracy_ends is not None]
+    if not known:
+        return
+    x, accuracies = _points(known)
+    ends = np.array([c.accuracy_ends for c in known]).T
+    look: Look = {"elinewidth": 1.2, "alpha": 0.45, "zorder": 2.8, "label": "90 % interval, top-1"}
+    errors = np.abs(ends - np.array(accuracies))
+    axes.errorbar(x, accuracies, yerr=errors, fmt="none", ecolor=FRONT, **look)
 
 
 def _labels(axes: "Axes", view: FrontView, sheet: Sheet) -> list[Label]:

@@ -31,6 +31,7 @@ from predictors.training.estimators import (
     SupernetTraining,
     TrainingEstimator,
 )
+from predictors.training.evaluate import ValidationSplit
 from predictors.training.recipe import SHORT, rungs
 from search_spaces.checkpoint import begin_with
 from search_spaces.fasternet import FasterNetConfig
@@ -138,14 +139,11 @@ def within_bounds(
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """The options of a search as its data make them, and what is to be said of that.
-
-    `largest_class` is what always guessing it gets of the validation images, in percent.
-    """
+    """The options of a search as its data make them, and what is to be said of that."""
 
     options: SearchOptions
     remarks: tuple[str, ...] = ()
-    largest_class: float | None = None
+    validation: ValidationSplit | None = None  # of the data, if there are any
 
 
 def prepared(options: SearchOptions, *, automatic: bool, minutes: float | None = None) -> Prepared:
@@ -162,10 +160,11 @@ def prepared(options: SearchOptions, *, automatic: bool, minutes: float | None =
             )
         options = replace(options, classes=len(data.classes))
     remarks = (*(data.remarks if data else ()), *_words_of_start(options))
-    if not automatic:
-        return Prepared(options=options, remarks=remarks)
-    choice = auto_estimator(options, data, minutes=minutes)
-    return Prepared(options=choice.options, remarks=(*remarks, f"auto took {choice.reason}."))
+    if automatic:
+        choice = auto_estimator(options, data, minutes=minutes)
+        options, remarks = choice.options, (*remarks, f"auto took {choice.reason}.")
+    split = None if data is None else ValidationSplit.of(data.validation)
+    return Prepared(options=options, remarks=remarks, validation=split)
 
 
 def _words_of_start(options: SearchOptions) -> list[str]:

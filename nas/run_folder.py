@@ -5,7 +5,7 @@ import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from nas.study.journal import RECORD, TRAININGS, Entry
 from nas.study.options import SearchOptions
 from nas.study.store import MEASUREMENTS, RUN, TRIALS, Study, from_optuna, hold, read_run, write_run
 from predictors.data.datasets import is_path_of_data, is_set_name, located
+from predictors.training.evaluate import ValidationSplit
 from search_spaces.io import make_folders, remove_empty, shown
 from search_spaces.space import Genes
 
@@ -32,12 +33,12 @@ def start_run(
     options: SearchOptions,
     *,
     fresh: bool = False,
-    largest_class: float | None = None,
+    validation: ValidationSplit | None = None,
 ) -> Run:
     """Begin a study in a new folder, or in one without a study; nothing is left if that fails.
 
-    What was measured before is not timed again, unless it is to be `fresh`. `largest_class` is what
-    always guessing it gets of the validation images, in percent.
+    What was measured before is not timed again, unless it is to be `fresh`. `validation` is
+    what judges trained networks.
     """
     devices = open_devices(options.devices, fresh=fresh)
     # Wrong fields and limits are refused before anything is written.
@@ -62,7 +63,7 @@ def start_run(
             {
                 "options": options.as_json(),
                 "machine": machine_facts(devices),
-                "largest_class": largest_class,
+                "validation": None if validation is None else asdict(validation),
                 **places(folder, options),
             },
         )

@@ -13,7 +13,7 @@ import fasternas as fn
 from nas.finetune.export import real_images
 from predictors.data.datasets import ImageData, load_data
 from predictors.training.batches import evaluation_batches
-from predictors.training.evaluate import EvalResult, count_correct
+from predictors.training.evaluate import EvalResult, ValidationSplit, chance_of_best, count_correct
 from predictors.training.recipe import Recipe, crop_of
 from predictors.training.trainer import Trainer
 from search_spaces.checkpoint import Checkpoint, read_checkpoint
@@ -112,3 +112,21 @@ def test_an_accuracy_that_guessing_may_reach_is_told(
     images = 30 if correct == 28 else 100
     found = EvalResult(split="test", images=images, correct=correct, largest_class=largest_class)
     assert found.is_guess is is_guess
+
+
+def test_the_best_of_equals_is_a_toss_and_of_far_ones_is_sure() -> None:
+    assert chance_of_best([50.0, 50.0], 1000) == pytest.approx(0.5, abs=0.01)
+    assert chance_of_best([50.0, 50.0, 50.0, 50.0], 1000) == pytest.approx(0.25, abs=0.01)
+    assert chance_of_best([50.0, 90.0], 1000) == pytest.approx(1.0, abs=1e-6)
+    assert chance_of_best([100.0, 100.0], 10) == pytest.approx(0.5, abs=0.01)
+
+
+def test_more_images_make_the_best_surer() -> None:
+    chances = [chance_of_best([70.0, 72.0], images) for images in (100, 1000, 10_000)]
+    assert 0.5 < chances[0] < chances[1] < chances[2]
+
+
+def test_a_split_gives_an_accuracy_the_interval_of_its_images() -> None:
+    split = ValidationSplit(images=200, largest_class=10.0)
+    found = EvalResult(split="validation", images=200, correct=150)
+    assert split.interval(75.0) == pytest.approx(found.interval)

@@ -13,6 +13,7 @@ from nas.cli.main import main
 from nas.finetune.jobs import TrainingRequest
 from nas.run_folder import place_of, read_only_run, resume_run, start_run
 from nas.study.options import SearchOptions
+from predictors.training.evaluate import ValidationSplit
 from search_spaces.formats import save_config
 
 Streams = pytest.CaptureFixture[str]
@@ -31,7 +32,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     images = np.random.default_rng(0).integers(0, 256, (80, 32, 32, 3), dtype=np.uint8)
     np.savez(folder / "sets" / "noise.npz", x_train=images, y_train=np.arange(80) % 4)
     monkeypatch.chdir(folder)
-    start_run(Path("runs/one"), OPTIONS, largest_class=25.0).close()
+    split = ValidationSplit(images=16, largest_class=25.0)
+    start_run(Path("runs/one"), OPTIONS, validation=split).close()
     (folder / "runs" / "one" / "configs").mkdir()
     space = OPTIONS.open_space()
     config = space.decode((0,) * len(space.genes))
@@ -51,7 +53,7 @@ def test_absolute_paths_are_beside_those_that_were_typed(project: Path) -> None:
     assert stored["options"]["data"] == "sets/noise.npz"
     assert stored["paths"] == {"data": str(project / "sets" / "noise.npz")}
     assert stored["folder"] == str(project / "runs" / "one")
-    assert stored["largest_class"] == 25.0
+    assert stored["validation"] == {"images": 16, "largest_class": 25.0}
 
 
 def test_a_run_finds_its_data_from_any_folder(

@@ -1,5 +1,6 @@
 """What a report says under its table: backends, what files lost, short memory, failures."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,7 +74,8 @@ def test_trainings_that_ended_without_an_accuracy_are_failures(tmp_path: Path) -
 
 
 def _with_largest_class(folder: Path, percent: float) -> ReportModel:
-    write_run(folder, {**read_run(folder), "largest_class": percent})
+    split = {"images": 1000, "largest_class": percent}
+    write_run(folder, {**read_run(folder), "validation": split})
     return ReportModel(read_only_run(folder))
 
 
@@ -86,8 +88,14 @@ def test_tables_of_trained_networks_say_what_guessing_reaches(tmp_path: Path) ->
     assert {row["largest_class"] for row in tables.rows(model.front)} == {12.5}
     assert "fp32_accuracy,largest_class," in tables.csv_text(model.front, model.devices)
     assert "Always guessing the largest class gets 12.50 % of the validation images." in model.notes
+    assert re.search(
+        r"^trial-\d+ is the most accurate of the front with a probability of \d+%, as "
+        r"far as 1,000 validation images tell",
+        model.notes[-1],
+    )
+    assert re.fullmatch(r"[\d.]+ \[[\d.]+ to [\d.]+\]", lines[0][header.index("accuracy %")])
     assert '<th scope="col">largest class %</th>' in html_report(model)
-    assert "no network here does better." in _with_largest_class(tmp_path / "run", 99.5).notes[-1]
+    assert "no network here does better." in _with_largest_class(tmp_path / "run", 99.5).notes[-2]
 
 
 def test_an_estimate_is_not_held_against_guessing(tmp_path: Path) -> None:

@@ -76,7 +76,11 @@ def test_the_front_has_accuracies_and_its_best_were_trained_longest(
     assert front
     assert all(row["accuracy_kind"] == "trained" for row in front)
     assert all(0 <= float(row["accuracy"]) <= 100 for row in front)
-    options = json.loads((undisturbed / "run.json").read_text())["options"]
+    kept = json.loads((undisturbed / "run.json").read_text())
+    assert kept["validation"]["images"] == 16
+    assert all(float(row["largest_class"]) >= 25.0 for row in front)  # of four classes
+    assert all(float(row["accuracy_low"]) < float(row["accuracy_high"]) for row in front)
+    options = kept["options"]
     assert (options["classes"], options["accuracy"]) == (4, "train")
     longest = [max(by_epochs) for by_epochs in read_trainings(undisturbed).values()]
     assert sorted(longest) == [2, 2, 4]  # of seven three go on, of those one

@@ -232,7 +232,7 @@ def _run(arguments: argparse.Namespace, folder: Path, ready: "Prepared") -> "Run
 
     if arguments.resume:
         return resume_run(folder, ready.options, repair=arguments.repair, fresh=arguments.fresh)
-    run = start_run(folder, ready.options, fresh=arguments.fresh, largest_class=ready.largest_class)
+    run = start_run(folder, ready.options, fresh=arguments.fresh, validation=ready.validation)
     for device in run.devices.values() if arguments.fresh else ():
         forget_references(device)  # which a run that goes on must not: it keeps its scale
     return run

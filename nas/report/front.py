@@ -279,13 +279,15 @@ def _draw_intervals(axes: "Axes", group: Sequence[Network], colour: str, label: 
 
 
 def _draw_accuracy_intervals(axes: "Axes", group: Sequence[Network]) -> None:
-    """Draw those of estimates, fainter than those of latencies, which are a hundredth as wide."""
+    """Draw them fainter than those of latencies, which are a hundredth as wide."""
     known = [c for c in group if c.accuracy_ends is not None]
     if not known:
         return
     x, accuracies = _points(known)
+    level = 90 if known[0].accuracy_kind == "estimated" else 95
+    label = f"{level} % interval, accuracy"
     ends = np.array([c.accuracy_ends for c in known]).T
-    look: Look = {"elinewidth": 1.2, "alpha": 0.45, "zorder": 2.8, "label": "90 % interval, top-1"}
+    look: Look = {"elinewidth": 1.2, "alpha": 0.45, "zorder": 2.8, "label": label}
     errors = np.abs(ends - np.array(accuracies))
     axes.errorbar(x, accuracies, yerr=errors, fmt="none", ecolor=FRONT, **look)
 

@@ -44,6 +44,7 @@ from predictors.accuracy import AccuracyKind
 from predictors.devices.device import HOW_TO_ATTACH, DeviceSpec
 from predictors.measurement import worst_ratio
 from predictors.training.estimators import SMALL_BATCHES
+from predictors.training.evaluate import ValidationSplit, chance_of_best
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.formats import save_config
 from search_spaces.io import atomic_write
@@ -80,13 +81,13 @@ class ReportModel:
     @cached_property
     def networks(self) -> list[Network]:
         """Every network with scores and a latency, the fastest first."""
-        return [network_of(one, self.largest_class) for one in self._run.candidates()]
+        return [network_of(one, self.validation) for one in self._run.candidates()]
 
     @property
-    def largest_class(self) -> float | None:
-        """What always guessing the largest class of the validation split reaches, if known."""
-        known: float | None = self._record.get("largest_class")
-        return known
+    def validation(self) -> ValidationSplit | None:
+        """What judges trained networks, if it was kept."""
+        known = self._record.get("validation")
+        return None if known is None or self.kind != "trained" else ValidationSplit(**known)
 
     @cached_property
     def front(self) -> list[Network]:
@@ -292,12 +293,24 @@ class ReportModel:
         return ["; ".join([words, *how]) + "."] if limits.given else []
 
     def _guess_notes(self) -> list[str]:
-        known = self.largest_class
-        if known is None or self.kind != "trained" or not self.front:
+        if self.validation is None or not self.front:
             return []
+        known = self.validation.largest_class
         words = f"Always guessing the largest class gets {known:.2f} % of the validation images"
         best = max(network.accuracy for network in self.front)
-        return [f"{words}; no network here does better." if best <= known else f"{words}."]
+        lines = [f"{words}; no network here does better." if best <= known else f"{words}."]
+        return [*lines, *self._certainty_notes(self.validation.images)]
+
+    def _certainty_notes(self, images: int) -> list[str]:
+        """How sure it is that the best of the front is the best, as far as the images tell."""
+        if len(self.front) < 2:
+            return []
+        best = max(self.front, key=lambda network: network.accuracy)
+        sure = chance_of_best([network.accuracy for network in self.front], images)
+        return [
+            f"{best.name} is the most accurate of the front with a probability of {sure:.0%}, as "
+            f"far as {images:,} validation images tell; another seed may change that."
+        ]
 
     def _missing_notes(self) -> list[str]:
         """What ended without a result; what a search that goes on has yet to do is not missing."""

@@ -13,6 +13,7 @@ from predictors.accuracy import AccuracyKind
 from predictors.cost import NO_LIMITS, Limits, cost
 from predictors.devices.device import threads_of
 from predictors.measurement import CONFIDENCE, Backend, Latencies, Latency, Ratio, Source
+from predictors.training.evaluate import ValidationSplit
 from search_spaces.fasternet import INGREDIENTS, FasterNetConfig
 
 Unit = Literal["ms", "ratio"]
@@ -250,7 +251,7 @@ class Network:
     feasible: bool
     on_front: bool = False
     largest_class: float | None = None  # of trained ones: what always guessing it reaches, in %
-    accuracy_ends: tuple[float, float] | None = None  # of an estimate: its 90 % interval
+    accuracy_ends: tuple[float, float] | None = None  # 90 % of an estimate, 95 % of a training
 
     @property
     def x(self) -> float:
@@ -300,9 +301,11 @@ class Network:
         return "\n".join([name, *known, latency, costs, *architecture_words(self.config)])
 
 
-def network_of(candidate: Candidate, largest_class: float | None = None) -> Network:
-    """Return a network of a run as it is shown."""
-    fp32 = candidate.fp32_accuracy
+def network_of(candidate: Candidate, judged_by: ValidationSplit | None = None) -> Network:
+    """Return a network of a run as it is shown; trained ones are `judged_by` so many images."""
+    fp32, ends = candidate.fp32_accuracy, candidate.accuracy_ends
+    if judged_by is not None:
+        ends = judged_by.interval(candidate.accuracy)
     return Network(
         name=candidate.name,
         config=candidate.config,
@@ -317,8 +320,8 @@ def network_of(candidate: Candidate, largest_class: float | None = None) -> Netw
         memory_bytes=candidate.memory_bytes,
         feasible=candidate.feasible,
         on_front=candidate.on_front,
-        largest_class=largest_class if candidate.accuracy_kind == "trained" else None,
-        accuracy_ends=candidate.accuracy_ends,
+        largest_class=None if judged_by is None else judged_by.largest_class,
+        accuracy_ends=ends,
     )
 
 

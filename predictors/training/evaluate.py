@@ -1,12 +1,13 @@
 """How accurate a network is, and how sure the figure is."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from predictors.data.datasets import ImageData
@@ -42,17 +43,59 @@ class EvalResult:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval, in percent (J. Am. Stat. Assoc. 22, 209-212, 1927)."""
-        share, n, z = self.correct / self.images, self.images, _QUANTILE
-        whole = 1 + z**2 / n
-        middle = (share + z**2 / (2 * n)) / whole
-        half = z / whole * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
-        return 100 * max(middle - half, 0.0), 100 * min(middle + half, 1.0)
+        """The 95 % interval of the accuracy, in percent."""
+        return _wilson(self.correct / self.images, self.images)
 
     @property
     def is_guess(self) -> bool:
         """Whether always guessing the largest class may be as good, by the interval."""
         return self.largest_class is not None and self.interval[0] <= self.largest_class
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationSplit:
+    """How many images judge the networks; what always guessing their largest class gets, in %."""
+
+    images: int
+    largest_class: float
+
+    @classmethod
+    def of(cls, images: Images) -> "ValidationSplit":
+        """Describe the images of a split."""
+        return cls(images=len(images), largest_class=images.largest_class)
+
+    def interval(self, accuracy: float) -> tuple[float, float]:
+        """Return the 95 % interval of an accuracy on them, in percent; seeds are not in it."""
+        return _wilson(accuracy / 100, self.images)
+
+
+def chance_of_best(accuracies: Sequence[float], images: int) -> float:
+    """Return how likely the highest of accuracies [n], in percent, is the best on other images.
+
+    Each is taken as normal with the binomial error of so many images, independent of the others.
+    On the same images they are not: then it is likelier than this.
+    """
+    shares = np.sort(np.clip(np.asarray(accuracies, dtype=float) / 100, 0.0, 1.0))
+    # The error of none or all correct would be 0: one image more of each kind is assumed.
+    errors = np.sqrt((shares * images + 1) * ((1 - shares) * images + 1) / (images + 2) ** 3)
+    steps = np.linspace(-5, 5, 401)
+    at = shares[-1] + steps * errors[-1]
+    below = [_normal((at - share) / error) for share, error in zip(shares, errors, strict=True)]
+    density = np.exp(-0.5 * steps**2)
+    return float(density @ np.prod(below[:-1], axis=0) / density.sum())
+
+
+def _normal(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.array([0.5 * math.erfc(-value / math.sqrt(2)) for value in z])
+
+
+def _wilson(share: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval, in percent (J. Am. Stat. Assoc. 22, 209-212, 1927)."""
+    z = _QUANTILE
+    whole = 1 + z**2 / n
+    middle = (share + z**2 / (2 * n)) / whole
+    half = z / whole * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    return 100 * max(middle - half, 0.0), 100 * min(middle + half, 1.0)
 
 
 def count_correct(logits: Logits, images: Iterable[Batch]) -> int:

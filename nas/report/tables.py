@@ -5,7 +5,7 @@ import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from nas.candidates import Candidate
 from nas.quantities import format_bytes, format_count, format_ms
@@ -13,8 +13,10 @@ from predictors.accuracy import AccuracyKind
 from predictors.cost import NO_LIMITS, Limits, cost
 from predictors.devices.device import threads_of
 from predictors.measurement import CONFIDENCE, Backend, Latencies, Latency, Ratio, Source
-from predictors.training.evaluate import ValidationSplit
 from search_spaces.fasternet import INGREDIENTS, FasterNetConfig
+
+if TYPE_CHECKING:  # it imports torch
+    from predictors.training.evaluate import ValidationSplit
 
 Unit = Literal["ms", "ratio"]
 INTERVAL = f"{100 * CONFIDENCE:.0f} % interval"
@@ -301,7 +303,7 @@ class Network:
         return "\n".join([name, *known, latency, costs, *architecture_words(self.config)])
 
 
-def network_of(candidate: Candidate, judged_by: ValidationSplit | None = None) -> Network:
+def network_of(candidate: Candidate, judged_by: "ValidationSplit | None" = None) -> Network:
     """Return a network of a run as it is shown; trained ones are `judged_by` so many images."""
     fp32, ends = candidate.fp32_accuracy, candidate.accuracy_ends
     if judged_by is not None:

@@ -49,7 +49,7 @@ imports: setup  ## do packages import downwards only?
 	'$(bin)/lint-imports' --no-logo
 
 tests: setup  ## pytest; more options by ARGS="-k pareto"
-	OMP_NUM_THREADS=1 '$(bin)/pytest' -n $(JOBS) --dist loadgroup $(ARGS)
+	OMP_NUM_THREADS=1 '$(bin)/pytest' -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 fuzz: setup  ## damaged files and answers, ten minutes of each kind; ARGS="-k onnx" for one
 	FASTERNAS_FUZZ_SECONDS=600 OMP_NUM_THREADS=1 '$(bin)/pytest' tests/test_fuzz*.py $(ARGS)

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, seed, settings, strategies as st
 
 from nas.cli.main import main
 
-SECONDS = float(os.environ.get("FASTERNAS_FUZZ_SECONDS", "4"))  # for each test
+SECONDS = float(os.environ.get("FASTERNAS_FUZZ_SECONDS", "3"))  # for each test
 LONGEST_S = 60
 T = TypeVar("T")
 

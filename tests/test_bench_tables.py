@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -42,13 +43,15 @@ def _part(folder: Path, *, networks: int, several: int) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("networks", "several"), [(12, 6), (8, 0)])
+@pytest.mark.parametrize(("networks", "several"), [(8, 3), (8, 0)])
 def test_a_small_bench_is_ranked_by_what_can_be_told_of_it(
     benchmark: Any, networks: int, several: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ranking, tables = benchmark("ranking"), benchmark("readme_tables")
     bench = _part(tmp_path, networks=networks, several=several)
     monkeypatch.setattr(ranking, "RESULTS", tmp_path)
+    for name in ("bootstrapped", "difference"):
+        monkeypatch.setattr(ranking, name, partial(getattr(ranking, name), resamples=20))
     monkeypatch.setattr(sys, "argv", ["ranking", "--bench", str(bench)])
     ranking.main()
     result = json.loads((tmp_path / "ranking.json").read_text())
@@ -93,8 +96,12 @@ def test_searchers_are_held_against_the_best_that_is_known(
     assert "| random | 0." in tables._searchers("a table", document)
 
 
-def test_the_bench_foretells_networks_of_its_space(benchmark: Any) -> None:
-    task = benchmark("search_tasks").search_task(str(BENCH))
+def test_the_bench_foretells_networks_of_its_space(
+    benchmark: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = benchmark("search_tasks")
+    monkeypatch.setattr(tasks, "DRAWN", 2000)
+    task = tasks.search_task(str(BENCH))
     scores = task.evaluate(task.space.decode(tuple(0 for _ in task.space.cardinalities)))
     assert 40 < scores.accuracy < 70
     assert scores.latency_ms == pytest.approx(

@@ -225,7 +225,8 @@ def test_a_runtime_that_is_there_but_does_not_load_is_one_line(
     server.becomes(f'export PATH="{Path(sys.executable).parent}:$PATH" PIP_NO_INDEX=1\n')
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     capsys.readouterr()
-    for arguments in (["check", "pi"], ["add", "other", "--ssh", server.address]):
+    commands = [["check", "pi"], ["add", "other", "--ssh", server.address]]
+    for arguments in commands if "ImportError" in words else commands[:1]:
         assert main(["devices", *arguments]) == 2
         said = capsys.readouterr().err
         name, installed = arguments[1], version("onnxruntime")

@@ -29,26 +29,26 @@ def _trials(run: str) -> list[Any]:
 
 
 def test_it_comes_to_the_trials_and_the_front_of_a_longer_run(capsys: Streams) -> None:
-    assert _search("--trials", "18", "--out", "once") == 0
+    assert _search("--trials", "13", "--out", "once") == 0
     at_once = capsys.readouterr().out
-    assert _search("--trials", "11", "--out", "twice") == 0
+    assert _search("--trials", "9", "--out", "twice") == 0
     shorter = _trials("twice")
     capsys.readouterr()
-    assert _search("--trials", "18", "--out", "twice", "--resume") == 0
+    assert _search("--trials", "13", "--out", "twice", "--resume") == 0
     assert capsys.readouterr().out == at_once
-    assert _trials("twice")[:11] == shorter
+    assert _trials("twice")[:9] == shorter
     assert _trials("twice") == _trials("once")
     fronts = [(Path(run) / "pareto.csv").read_bytes() for run in ("once", "twice")]
     assert fronts[0] == fronts[1]
 
 
 def test_unless_told_a_run_keeps_its_number_of_trials(capsys: Streams) -> None:
-    assert _search("--trials", "9", "--out", "run") == 0
+    assert _search("--trials", "3", "--out", "run") == 0
     assert _search("--out", "run", "--resume") == 0
-    assert len(_trials("run")) == 9
+    assert len(_trials("run")) == 3
     capsys.readouterr()
-    assert _search("--trials", "8", "--out", "run", "--resume") == 2
-    words = "`trials` must be at least the 9 that the study in run has, but got 8. Leave it out."
+    assert _search("--trials", "2", "--out", "run", "--resume") == 2
+    words = "`trials` must be at least the 3 that the study in run has, but got 2. Leave it out."
     assert words in capsys.readouterr().err
 
 

@@ -1,6 +1,6 @@
 """What users have gone wrong: one line each, no traceback, no hang, nothing left, no code run.
 
-Each test tries what hypothesis invents of one kind of file, for FASTERNAS_FUZZ_SECONDS: four for
+Each test tries what hypothesis invents of one kind of file, for FASTERNAS_FUZZ_SECONDS: three for
 each in CI, ten minutes in `make fuzz`. A test is one call of `for_a_while`; a check calls `said`.
 """
 
@@ -20,6 +20,7 @@ from fuzzing import Ran, changed, damaged, for_a_while, said, working_in
 from google.protobuf.message import Message
 from hypothesis import strategies as st
 from networks import TINY
+from quick import QUICK
 from run_folders import make_run
 
 from nas.cli.main import main
@@ -27,7 +28,6 @@ from predictors.backends.model import config_model
 from predictors.backends.onnx_export import onnx_bytes
 from predictors.devices.agent.host import MARKER
 from predictors.devices.boards import Board, save_boards
-from predictors.measurement import TimingProtocol
 from search_spaces.checkpoint import begin_with, save
 from search_spaces.fasternet import SPACES
 from search_spaces.formats import save_config
@@ -124,7 +124,7 @@ def changed_proto(draw: st.DrawFn, whole: bytes) -> bytes:
 
 
 def test_a_damaged_onnx_file_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = TimingProtocol(rounds=(2, 2), most_warm_up=1, attempts=1, answer_s=20.0)
+    quick = replace(QUICK, rounds=(2, 2), attempts=1, answer_s=20.0)
     monkeypatch.setattr("predictors.devices.registry.PROTOCOL", quick)
     whole = onnx_bytes(config_model(TINY))
     file = folder / "x.onnx"
@@ -233,7 +233,7 @@ def board(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "board.sh").write_text(f"cat {folder}/says\n")
     monkeypatch.setenv("FASTERNAS_SSH", f"sh {folder}/board.sh")
     monkeypatch.setattr("predictors.devices.boards._failure", lambda _: "there is no index")
-    quick = TimingProtocol(repeats=1, rounds=(2, 2), attempts=1, pauses=0, most_warm_up=2)
+    quick = replace(QUICK, rounds=(2, 2), attempts=1)
     monkeypatch.setattr("predictors.devices.registry.PROTOCOL", quick)
     return folder / "says"
 

@@ -75,18 +75,18 @@ def html(folder: Path) -> str:
     return _html(folder)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def page(html: str) -> Page:
     return Page(html)
 
 
-def test_nothing_is_asked_of_the_network(html: str) -> None:
+def test_nothing_is_asked_of_the_network(html: str, page: Page) -> None:
     assert html.startswith('<!DOCTYPE html>\n<html lang="en">')
     assert not re.search(r"https?:|//\w", re.sub(r"<script>.*</script>", "", html, flags=re.S)), (
         "a URL"
     )
     assert not re.search(r"\bsrc=|@import|url\((?!#)|fetch\(|XMLHttp", html)
-    assert "default-src 'none'" in Page(html).all("meta")[2]["content"]  # type: ignore[operator]
+    assert "default-src 'none'" in page.all("meta")[2]["content"]  # type: ignore[operator]
 
 
 def test_what_users_name_is_text(html: str, page: Page) -> None:

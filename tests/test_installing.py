@@ -88,9 +88,7 @@ def _put(site: Path, name: str, version: str) -> None:
 
 
 # The user's pip may be set to what does not go with a folder, or have no index at all.
-@pytest.mark.parametrize(
-    "setting", ["", "PIP_USER=1", "PIP_REQUIRE_VIRTUALENV=1", "PIP_FIND_LINKS="]
-)
+@pytest.mark.parametrize("setting", ["PIP_USER=1 PIP_REQUIRE_VIRTUALENV=1", "PIP_FIND_LINKS="])
 def test_what_is_missing_goes_into_a_folder_for_this_python(
     server: Server, bare: Callable[[str], None], setting: str
 ) -> None:

@@ -12,7 +12,8 @@ from nas.cli.main import main
 from nas.study.remote import RemoteFolder
 
 Streams = pytest.CaptureFixture[str]
-SEARCH = ["search", "--device", "arm", "--space", "fasternet-32", "--budget", "2ms"]
+SEARCH = ["search", "--device", "arm", "--space", "fasternet-32", "--budget", "2ms",
+          "--searcher", "random"]  # fmt: skip
 
 
 @pytest.fixture

@@ -4,23 +4,31 @@ import os
 import resource
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from loopback_sshd import SSHD, Server, running_sshd
+from quick import evaluate_here, time_quickly
+from ray_nodes import two_nodes
 from trained_digits import CONFIGS, train_command
 
 from nas.cli.main import main
-from nas.search.trial import Evaluate, InProcess
-from predictors.measurement import TimingProtocol
+from nas.ray_pool import joined
 from search_spaces.formats import save_config
 
-CLUSTERS = {
-    "test_ray_pool.py", "test_code_travels.py", "test_disturbed_cluster.py", "test_ray_supernet.py",
-    "test_ray_start.py", "test_ray_training.py", "test_timing_tasks.py", "test_trial_timeout.py",
-}  # fmt: skip
+CLUSTERS = (  # share one Ray, and so one worker of pytest's
+    "test_ray_supernet.py", "test_ray_pool.py", "test_disturbed_cluster.py", "test_ray_training.py",
+    "test_ray_start.py", "test_timing_tasks.py", "test_code_travels.py", "test_trial_timeout.py",
+)  # fmt: skip
+# The files that take longest are begun first, so that the workers end at about the same time.
+FIRST = (
+    *CLUSTERS, "test_run.py", "test_backends.py", "test_boards.py", "test_benchmarks.py",
+    "test_joint_search.py", "test_installing.py", "test_cost.py", "test_fuzz.py",
+    "test_trained_search.py", "test_loop.py", "test_bench_tables.py", "test_html_report.py",
+    "test_limits.py", "test_pool.py",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -28,6 +36,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         group = "clusters" if item.path.name in CLUSTERS else item.path.name
         item.add_marker(pytest.mark.xdist_group(group))
+    turns = {name: turn for turn, name in enumerate(FIRST)}
+    items.sort(key=lambda item: turns.get(item.path.name, len(turns)))
 
 
 @pytest.fixture
@@ -58,6 +68,14 @@ def no_boards(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
         monkeypatch.setenv(f"XDG_{folder.upper()}_HOME", str(tmp_path_factory.mktemp(folder)))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_timing() -> Iterator[None]:
+    """Devices are timed quickly, unless a test gives a protocol of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        time_quickly(patch)
+        yield
+
+
 @pytest.fixture(scope="session")
 def digits_networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two configs and, in `out`, their trained networks, which were not timed."""
@@ -68,29 +86,39 @@ def digits_networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Any]:
+    """The one Ray of a run of the tests: a head, and a node that has a GPU and the board b1.
+
+    Of one core each. A test that needs more nodes adds them, and removes them again.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # a lost worker is noticed soon
+        patch.setenv("RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING", "0")
+        with two_nodes(num_gpus=1, resources={"b1": 1}) as started:
+            yield started
+
+
+@pytest.fixture(scope="module")
+def on_cluster(cluster: Any) -> Iterator[Any]:
+    """That Ray, joined for all tests of a module: its workers start once, and not for each."""
+    with joined(cluster.address):
+        yield cluster
+
+
 @pytest.fixture
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Evaluate trials in this process: Ray and its workers take ten seconds to start."""
-
-    @contextmanager
-    def in_process(
-        evaluate: Evaluate[Any], *, address: str | None, timeout_s: float | None, gpu: float
-    ) -> Iterator[InProcess[Any]]:
-        assert (address, timeout_s, gpu) == (None, None, 0.0)
-        yield InProcess(evaluate)
-
-    monkeypatch.setattr("nas.pipeline.RayPool", in_process)
-    monkeypatch.setattr("nas.pipeline.joined", nullcontext)
+    """Evaluate trials in this process."""
+    evaluate_here(monkeypatch)
 
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A running sshd, a cache of this test's own, and quick timing."""
+    """A running sshd."""
     if SSHD is None or os.getuid() != 0:
         pytest.skip("OpenSSH's sshd is not installed here, or this is not root.")
     with running_sshd() as server:
         monkeypatch.setenv("FASTERNAS_SSH", f"ssh -F {server.folder}/ssh_config")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        quick = TimingProtocol(rounds=(6, 6), attempt_pause_s=0.1)
-        monkeypatch.setattr("predictors.devices.registry.PROTOCOL", quick)
         yield server

@@ -28,7 +28,7 @@ from predictors.backends.model import Model, config_model
 from predictors.backends.onnx_export import write_onnx
 from predictors.devices.profiled import load_profile
 from predictors.devices.registry import open_device
-from predictors.measurement import Backend, Context, Latency, TimingProtocol
+from predictors.measurement import Backend, Context, Latency
 from search_spaces.formats import save_config
 
 WIDER = replace(TINY, widths=(16, 32))
@@ -57,9 +57,8 @@ BROKEN = Model(name="broken", identity='{"broken": 1}', shape=(3, 8, 8), build=_
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to work in, a cache of this test's own, and quick timing."""
+    """An empty folder to work in, a cache of this test's own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path.parent / f"{tmp_path.name}-cache"))
-    monkeypatch.setattr("predictors.devices.registry.PROTOCOL", TimingProtocol(rounds=(6, 6)))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

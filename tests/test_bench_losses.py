@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from loopback_sshd import Server
+from quick import QUICK
 
 from nas.bench import JOURNAL, bench
 from nas.cli.main import main
@@ -14,7 +15,6 @@ from nas.networks import Subject
 from predictors.backends.model import Model, config_model
 from predictors.devices.connection import program
 from predictors.devices.registry import open_device
-from predictors.measurement import TimingProtocol
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.formats import save_config
 
@@ -27,8 +27,7 @@ Streams = pytest.CaptureFixture[str]
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a small network to work in, and quick timing."""
-    monkeypatch.setattr("predictors.devices.registry.PROTOCOL", TimingProtocol(rounds=(8, 8)))
+    """A folder with a small network to work in."""
     monkeypatch.chdir(tmp_path)
     save_config(TINY, tmp_path / "tiny.yaml")
     return tmp_path
@@ -58,7 +57,7 @@ def test_a_board_that_is_lost_ends_it_at_once_and_what_was_timed_stays(
     said = capsys.readouterr().err.splitlines()
     assert said[-1].startswith("fasternas: error: The device must stay reachable, but pi was lost")
     assert "tiny.yaml" in said[-2]  # nothing was said of the others
-    assert len(tried) == TimingProtocol().attempts  # no halves
+    assert len(tried) == QUICK.attempts  # no halves
     assert _table(Path("out/models.csv")) == before
     assert len(Path("out", JOURNAL).read_text().splitlines()) == 1
 
@@ -66,7 +65,7 @@ def test_a_board_that_is_lost_ends_it_at_once_and_what_was_timed_stays(
 def test_a_network_that_kills_its_timer_is_reported_and_the_rest_goes_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    device = open_device("cpu", protocol=TimingProtocol(rounds=(8, 8), attempt_pause_s=0))
+    device = open_device("cpu", protocol=replace(QUICK, attempt_pause_s=0))
     model = config_model(replace(TINY, classes=11), name="tiny")
     fatal = config_model(replace(TINY, resolution=64), name="fatal")
     head = "    def inference(path: str, shape: list[int]) -> Callable[[], object]:\n"

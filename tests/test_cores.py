@@ -15,7 +15,6 @@ from nas.cli.main import main
 from predictors.devices.agent.cores import choose
 from predictors.devices.device import DeviceSpec, check_cores
 from predictors.devices.registry import open_spec
-from predictors.measurement import TimingProtocol
 from search_spaces.formats import save_config
 
 Streams = pytest.CaptureFixture[str]
@@ -138,7 +137,6 @@ def test_what_makes_no_sense_is_taken_for_nothing(tmp_path: Path, text: str) -> 
 def test_a_latency_says_on_which_cores_it_was_timed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Streams
 ) -> None:
-    monkeypatch.setattr("predictors.devices.registry.PROTOCOL", TimingProtocol(rounds=(6, 6)))
     monkeypatch.chdir(tmp_path)
     save_config(TINY, tmp_path / "tiny.yaml")
     core = min(os.sched_getaffinity(0))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from networks import TINY
+from quick import QUICK
 
 from predictors.backends.table import installed_version
 from predictors.devices.agent.host import processor
@@ -27,7 +28,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Latency]:
     cache = tmp_path_factory.mktemp("once")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache))
-        (found,) = open_cpu("cpu", Backend(), TimingProtocol()).measure_each([TINY], repeats=2)
+        (found,) = open_cpu("cpu", Backend(), QUICK).measure_each([TINY], repeats=2)
     return cache, found
 
 

@@ -17,7 +17,7 @@ from predictors.devices.device import Device
 from predictors.devices.profiled import ProfiledDevice
 from predictors.devices.registry import device_names, open_device
 from predictors.devices.timed import TimedDevice
-from predictors.measurement import Backend, Latency, TimingProtocol
+from predictors.measurement import Backend, Latency
 from search_spaces.fasternet import FASTERNET, SPACES
 
 KEY: dict[str, str | int] = {"machine": "here", "threads": 1}
@@ -31,7 +31,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "scratch").mkdir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
-    monkeypatch.setattr("predictors.devices.registry.PROTOCOL", TimingProtocol(rounds=(6, 6)))
     return tmp_path / "cache"
 
 

@@ -20,27 +20,21 @@ from nas.report.html import html_report
 from nas.report.model import ReportModel
 from nas.run_folder import read_only_run
 from nas.study import journal
-from nas.study.options import SearchSettings
-from predictors.measurement import Latency, TimingProtocol
+from predictors.measurement import Latency
 from search_spaces.fasternet import FasterNetConfig
 
 BUDGETS = {"arm": 1.2, "cpu": 1.5}
 REFERENCES_MS = ("kept_ms", "now_ms")  # of other networks than the one that a record is of
 DEVICES = ("--device", "arm", "--device", "cpu", "--space", "fasternet-32")
 SEARCH = ("search", *DEVICES, "--budget", "arm=1.2ms,cpu=1.5ms", "--trials", "8", "--out")
-# Timings that are short and imprecise, here and in a process that is to be killed.
-QUICK: dict[str, Any] = {
-    "predictors.devices.registry.PROTOCOL": TimingProtocol(rounds=(6, 6)),
-    "nas.pipeline.SETTINGS": SearchSettings(calibration=10, front_repeats=1, timed_ratio=0.5),
-}  # fmt: skip
+# Timed as quickly as here.
 KILLED = f"""
-import importlib, sys
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import pytest
+from quick import time_quickly
 from nas.cli.main import main
-from nas.study.options import SearchSettings
-from predictors.measurement import TimingProtocol
-for name, value in {QUICK!r}.items():
-    module, _, constant = name.rpartition(".")
-    setattr(importlib.import_module(module), constant, value)
+time_quickly(pytest.MonkeyPatch())
 main(sys.argv[1:])
 """
 Streams = pytest.CaptureFixture[str]
@@ -49,12 +43,6 @@ pytestmark = [
     pytest.mark.skipif(os.uname().machine == "aarch64", reason="here `arm` is this machine."),
     pytest.mark.usefixtures("without_ray"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in QUICK.items():
-        monkeypatch.setattr(name, value)
 
 
 def _kill_when_timing(run: Path) -> None:

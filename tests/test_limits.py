@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from points import PLANE, scores_of
+from quick import evaluate_here
 from specs import on
 
 import fasternas as fn
@@ -300,7 +301,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run within all limits on a device that is always at hand."""
     folder = tmp_path_factory.mktemp("limits") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("RAY_ADDRESS", raising=False)
+        evaluate_here(patch)
         assert main([*SEARCH, *ASKED, "--trials", "16", "--out", str(folder)]) == 0
     return folder
 
@@ -325,6 +326,7 @@ def test_no_network_of_a_run_breaks_a_limit(run: Path, capsys: Streams) -> None:
         assert words in page
 
 
+@pytest.mark.usefixtures("without_ray")
 def test_a_resumed_run_keeps_its_limits(run: Path, capsys: Streams) -> None:
     command = [*SEARCH, "--resume", "--out", str(run)]
     assert main([*command, "--trials", "18"]) == 0

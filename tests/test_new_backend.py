@@ -9,10 +9,8 @@ import pytest
 from networks import TINY
 
 from nas.cli.main import main
-from nas.study.options import SearchSettings
 from predictors.backends import table
 from predictors.backends.table import BackendModule, Runtime
-from predictors.measurement import TimingProtocol
 from search_spaces.formats import save_config
 
 Streams = pytest.CaptureFixture[str]
@@ -72,7 +70,6 @@ def plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(table, "TABLE", (*table.TABLE, line))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("predictors.devices.registry.PROTOCOL", TimingProtocol(rounds=(6, 6)))
     save_config(TINY, tmp_path / "tiny.yaml")
     return line.name
 
@@ -110,9 +107,7 @@ def test_the_help_names_it(command: str, name: str, capsys: Streams) -> None:
 
 
 @pytest.mark.usefixtures("without_ray")
-def test_a_search_times_in_it(plain: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = SearchSettings(calibration=10, front_repeats=1, timed_ratio=0.0)
-    monkeypatch.setattr("nas.pipeline.SETTINGS", settings)
+def test_a_search_times_in_it(plain: str) -> None:
     options = ["--space", "fasternet-32", "--budget", "2ms", "--trials", "4", "--out", "run"]
     assert main(["search", "--device", "cpu", "--runtime", plain, *options]) == 0
     assert plain in Path("run/measurements.jsonl").read_text()

@@ -16,32 +16,30 @@ from typing import Any
 import pytest
 from loopback_sshd import SSHD, Server, client_of, running_sshd, until
 from networks import TINY
+from quick import QUICK
 from stand_ins import stand_in
 
 from nas.cli.main import main
 from nas.cli.search import _folder
-from nas.study.options import SearchSettings
 from predictors.backends.model import config_model
 from predictors.backends.table import find_runtime
 from predictors.devices.boards import Board, load_boards, save_boards
 from predictors.devices.connection import DeviceLostError
 from predictors.devices.pool import PooledDevice, in_groups
 from predictors.devices.registry import backend_of, open_device
-from predictors.measurement import Backend, TimingProtocol
+from predictors.measurement import Backend
 
 NETWORKS = [replace(TINY, classes=10 + i) for i in range(6)]
 POOL = "b1,b2,b3"
-QUICK = TimingProtocol(rounds=(6, 6), attempt_pause_s=0.1, retry_s=0.2)
 Streams = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
 def boards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Server]]:
-    """Three sshd, registered as b1, b2 and b3, and quick timing."""
+    """Three sshd, registered as b1, b2 and b3."""
     if SSHD is None or os.getuid() != 0:
         pytest.skip("OpenSSH's sshd is not installed here, or this is not root.")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("predictors.devices.registry.PROTOCOL", QUICK)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with ExitStack() as stack:
         servers = [stack.enter_context(running_sshd()) for _ in range(3)]
@@ -93,12 +91,10 @@ def test_a_board_that_dies_is_left_out(boards: list[Server], tmp_path: Path) -> 
     assert "Connection refused. Is sshd running on that port?" in remark
 
 
+@pytest.mark.usefixtures("without_ray")
 def test_a_search_outlives_one_of_its_boards(
     boards: list[Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Streams
 ) -> None:
-    # the named sizes are not timed
-    settings = SearchSettings(calibration=12, front_repeats=1, timed_ratio=0.1)
-    monkeypatch.setattr("nas.pipeline.SETTINGS", settings)
     single = replace(QUICK, group=1)  # four for each
     monkeypatch.setattr("predictors.devices.registry.PROTOCOL", single)
     monkeypatch.chdir(tmp_path)

@@ -1,20 +1,18 @@
 """On a real Ray of two nodes evaluations fail, workers and nodes die, and the search goes on.
 
-Ray sends a test's inner functions by value, so its workers need not find this file.
+Ray sends a test's inner functions by value, so its workers need not find this file. The tests that
+join a Ray by themselves come first: for the others it is joined once.
 """
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ray_nodes import two_nodes
 
 from nas.ray_pool import RayPool
 from nas.search.loop import search
@@ -23,13 +21,6 @@ from search_spaces.fasternet import SPACES
 
 GOOD = Scores(accuracy=1.0, latency_ms=2.0)
 Evaluate = Callable[[Any], Any]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """A head and a second node of one core each; the second says that it has a GPU."""
-    with two_nodes(num_gpus=1) as started:
-        yield started
 
 
 def _outcomes(address: str, evaluate: Evaluate, configs: list[Any]) -> list[Outcome[Any]]:
@@ -50,127 +41,20 @@ def _wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
     raise TimeoutError
 
 
-@pytest.mark.parametrize("gpu", [0.0, 0.25])
-def test_a_trial_has_its_share_of_a_gpu(cluster: Any, gpu: float) -> None:
-    def evaluate(_: None) -> Scores:
-        import ray
-
-        context: Any = ray.get_runtime_context()
-        assigned = context.get_assigned_resources()
-        return Scores(accuracy=assigned.get("GPU", 0.0), latency_ms=1.0)
-
-    with RayPool(evaluate, address=cluster.address, gpu=gpu) as pool:
-        pool.submit(0, None)
-        assert pool.next_finished().scores == Scores(accuracy=gpu, latency_ms=1.0)
+def test_an_evaluation_in_this_process_is_told_in_one_line() -> None:
+    assert evaluated(lambda _: GOOD, 4, "config") == Outcome(4, GOOD)
+    assert evaluated(lambda _: [][0], 4, "config").error == "IndexError: list index out of range"
+    pool = InProcess(lambda config: Scores(accuracy=config, latency_ms=1))
+    for number in range(3):
+        pool.submit(number, number)
+    assert [pool.next_finished().number for _ in range(3)] == [0, 1, 2]
 
 
-def test_what_fails_ends_its_own_trial_only(cluster: Any) -> None:
-    def evaluate(config: str) -> Any:
-        if config == "raises":
-            raise LookupError("no such\nlayer")
-        scores = {"nan": Scores(accuracy=float("nan"), latency_ms=1), "none": None}
-        return scores.get(config, GOOD)
-
-    good, raises, nan, none, last = _outcomes(
-        cluster.address, evaluate, ["good", "raises", "nan", "none", "good"]
-    )
-    assert good == Outcome(0, GOOD)
-    assert raises == Outcome(1, None, "LookupError: no such layer")
-    assert nan.scores is None
-    assert "must be finite and positive" in (nan.error or "")
-    assert none == Outcome(3, None, "`evaluate` must return Scores, but returned None.")
-    assert last == Outcome(4, GOOD)
-
-
-def test_both_nodes_work_at_once(cluster: Any, tmp_path: Path) -> None:
-    def evaluate(name: str) -> Scores:
-        import ray
-
-        (tmp_path / name).write_text(ray.get_runtime_context().get_node_id())
-        end = time.monotonic() + 60
-        while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < end:
-            time.sleep(0.02)
-        return Scores(accuracy=len(list(tmp_path.iterdir())), latency_ms=1)
-
-    outcomes = _outcomes(cluster.address, evaluate, ["a", "b"])
-    assert [o.scores.accuracy for o in outcomes if o.scores] == [2, 2]
-    assert len({file.read_text() for file in tmp_path.iterdir()}) == 2
-
-
-def test_a_search_on_the_cluster_gives_what_it_gives_in_this_process(cluster: Any) -> None:
-    def evaluate(config: Any) -> Scores:
-        if config.widths[0] == 48:
-            raise ValueError("too wide")
-        return Scores(accuracy=sum(config.widths), latency_ms=sum(config.depths))
-
-    options: dict[str, Any] = {"trials": 20, "budget_ms": 9.0, "searcher": "nsga2"}
-    here = list(search(SPACES["fasternet-32"], evaluate, pool=InProcess(evaluate), **options))
-    with RayPool(evaluate, address=cluster.address) as pool:
-        there = list(search(SPACES["fasternet-32"], evaluate, pool=pool, **options))
-    assert there == here
-    assert {trial.error for trial in there} == {None, "ValueError: too wide"}
-
-
-def _leaves_its_process_number(folder: Path) -> Evaluate:
-    """An evaluation that hangs the first time and succeeds the second."""
-
-    def evaluate(_: Any) -> Scores:
-        attempt = len(list(folder.glob("*.pid")))
-        (folder / "unfinished").write_text(str(os.getpid()))
-        (folder / "unfinished").rename(folder / f"{attempt}.pid")
-        if attempt == 0:
-            time.sleep(600)
-        return GOOD
-
-    return evaluate
-
-
-def test_a_worker_killed_in_mid_task_is_replaced(cluster: Any, tmp_path: Path) -> None:
-    with RayPool(_leaves_its_process_number(tmp_path), address=cluster.address) as pool:
-        pool.submit(3, "config")
-        file: Path = _wait_for((tmp_path / "0.pid").exists) and tmp_path / "0.pid"
-        os.kill(int(file.read_text()), signal.SIGKILL)
-        assert pool.next_finished() == Outcome(3, GOOD)
-    assert len(list(tmp_path.glob("*.pid"))) == 2
-
-
-def test_a_config_that_kills_every_worker_fails_in_one_line(cluster: Any) -> None:
-    def evaluate(config: str) -> Scores:
-        if config == "deadly":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return GOOD
-
-    deadly, harmless = _outcomes(cluster.address, evaluate, ["deadly", "harmless"])
-    assert deadly.scores is None
-    assert deadly.error
-    assert deadly.error.startswith("WorkerCrashedError: ")
-    assert "\n" not in deadly.error
-    assert harmless == Outcome(1, GOOD)
-
-
-def test_tasks_of_a_node_that_dies_move_to_another(cluster: Any, tmp_path: Path) -> None:
-    node = cluster.add_node(num_cpus=2)
-
-    def evaluate(config: int) -> Scores:
-        import ray
-
-        here = ray.get_runtime_context().get_node_id()
-        (tmp_path / f"{config}-{here}").touch()
-        while not (tmp_path / "go").exists():
-            time.sleep(0.02)
-        return GOOD
-
-    with RayPool(evaluate, address=cluster.address) as pool:
-        for number in range(4):
-            pool.submit(number, number)
-        _wait_for(lambda: len(list(tmp_path.iterdir())) == 4)
-        on_node = list(tmp_path.glob(f"*-{node.node_id}"))
-        cluster.remove_node(node, allow_graceful=False)
-        (tmp_path / "go").touch()
-        found = [pool.next_finished() for _ in range(4)]
-    assert len(on_node) == 2
-    assert sorted(o.number for o in found) == [0, 1, 2, 3]
-    assert {o.scores for o in found} == {GOOD}
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "host.invalid:6379"])
+def test_a_cluster_out_of_reach_is_one_error(address: str) -> None:
+    message = r"^Ray must be reachable, but .* joined with RAY_AUTH_MODE=token\.$"
+    with pytest.raises(RuntimeError, match=message):
+        RayPool(print, address=address).__enter__()
 
 
 def _dashboards() -> dict[str, tuple[str, str]]:
@@ -215,20 +99,124 @@ def test_what_cannot_be_sent_leaves_no_session_behind(cluster: Any) -> None:
     assert not left_open
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "host.invalid:6379"])
-def test_a_cluster_out_of_reach_is_one_error_soon(address: str) -> None:
-    program = f"from nas.ray_pool import RayPool\nwith RayPool(print, address={address!r}): pass"
-    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
-                              timeout=25, check=False)  # fmt: skip
-    assert finished.returncode == 1
-    assert "\nRuntimeError: Ray must be reachable, but " in finished.stderr
-    assert finished.stderr.rstrip().endswith("joined with RAY_AUTH_MODE=token.")
+def test_what_fails_ends_its_own_trial_only(cluster: Any) -> None:
+    def evaluate(config: str) -> Any:
+        if config == "raises":
+            raise LookupError("no such\nlayer")
+        scores = {"nan": Scores(accuracy=float("nan"), latency_ms=1), "none": None}
+        return scores.get(config, GOOD)
+
+    good, raises, nan, none, last = _outcomes(
+        cluster.address, evaluate, ["good", "raises", "nan", "none", "good"]
+    )
+    assert good == Outcome(0, GOOD)
+    assert raises == Outcome(1, None, "LookupError: no such layer")
+    assert nan.scores is None
+    assert "must be finite and positive" in (nan.error or "")
+    assert none == Outcome(3, None, "`evaluate` must return Scores, but returned None.")
+    assert last == Outcome(4, GOOD)
 
 
-def test_an_evaluation_in_this_process_is_told_in_one_line() -> None:
-    assert evaluated(lambda _: GOOD, 4, "config") == Outcome(4, GOOD)
-    assert evaluated(lambda _: [][0], 4, "config").error == "IndexError: list index out of range"
-    pool = InProcess(lambda config: Scores(accuracy=config, latency_ms=1))
-    for number in range(3):
-        pool.submit(number, number)
-    assert [pool.next_finished().number for _ in range(3)] == [0, 1, 2]
+@pytest.mark.parametrize("gpu", [0.0, 0.25])
+def test_a_trial_has_its_share_of_a_gpu(on_cluster: Any, gpu: float) -> None:
+    def evaluate(_: None) -> Scores:
+        import ray
+
+        context: Any = ray.get_runtime_context()
+        assigned = context.get_assigned_resources()
+        return Scores(accuracy=assigned.get("GPU", 0.0), latency_ms=1.0)
+
+    with RayPool(evaluate, address=on_cluster.address, gpu=gpu) as pool:
+        pool.submit(0, None)
+        assert pool.next_finished().scores == Scores(accuracy=gpu, latency_ms=1.0)
+
+
+def test_both_nodes_work_at_once(on_cluster: Any, tmp_path: Path) -> None:
+    def evaluate(name: str) -> Scores:
+        import ray
+
+        (tmp_path / name).write_text(ray.get_runtime_context().get_node_id())
+        end = time.monotonic() + 60
+        while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < end:
+            time.sleep(0.02)
+        return Scores(accuracy=len(list(tmp_path.iterdir())), latency_ms=1)
+
+    outcomes = _outcomes(on_cluster.address, evaluate, ["a", "b"])
+    assert [o.scores.accuracy for o in outcomes if o.scores] == [2, 2]
+    assert len({file.read_text() for file in tmp_path.iterdir()}) == 2
+
+
+def test_a_search_on_the_cluster_gives_what_it_gives_in_this_process(on_cluster: Any) -> None:
+    def evaluate(config: Any) -> Scores:
+        if config.widths[0] == 48:
+            raise ValueError("too wide")
+        return Scores(accuracy=sum(config.widths), latency_ms=sum(config.depths))
+
+    options: dict[str, Any] = {"trials": 20, "budget_ms": 9.0, "searcher": "nsga2"}
+    here = list(search(SPACES["fasternet-32"], evaluate, pool=InProcess(evaluate), **options))
+    with RayPool(evaluate, address=on_cluster.address) as pool:
+        there = list(search(SPACES["fasternet-32"], evaluate, pool=pool, **options))
+    assert there == here
+    assert {trial.error for trial in there} == {None, "ValueError: too wide"}
+
+
+def _leaves_its_process_number(folder: Path) -> Evaluate:
+    """An evaluation that hangs the first time and succeeds the second."""
+
+    def evaluate(_: Any) -> Scores:
+        attempt = len(list(folder.glob("*.pid")))
+        (folder / "unfinished").write_text(str(os.getpid()))
+        (folder / "unfinished").rename(folder / f"{attempt}.pid")
+        if attempt == 0:
+            time.sleep(600)
+        return GOOD
+
+    return evaluate
+
+
+def test_a_worker_killed_in_mid_task_is_replaced(on_cluster: Any, tmp_path: Path) -> None:
+    with RayPool(_leaves_its_process_number(tmp_path), address=on_cluster.address) as pool:
+        pool.submit(3, "config")
+        file: Path = _wait_for((tmp_path / "0.pid").exists) and tmp_path / "0.pid"
+        os.kill(int(file.read_text()), signal.SIGKILL)
+        assert pool.next_finished() == Outcome(3, GOOD)
+    assert len(list(tmp_path.glob("*.pid"))) == 2
+
+
+def test_a_config_that_kills_every_worker_fails_in_one_line(on_cluster: Any) -> None:
+    def evaluate(config: str) -> Scores:
+        if config == "deadly":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return GOOD
+
+    deadly, harmless = _outcomes(on_cluster.address, evaluate, ["deadly", "harmless"])
+    assert deadly.scores is None
+    assert deadly.error
+    assert deadly.error.startswith("WorkerCrashedError: ")
+    assert "\n" not in deadly.error
+    assert harmless == Outcome(1, GOOD)
+
+
+def test_tasks_of_a_node_that_dies_move_to_another(on_cluster: Any, tmp_path: Path) -> None:
+    node = on_cluster.add_node(num_cpus=2)
+
+    def evaluate(config: int) -> Scores:
+        import ray
+
+        here = ray.get_runtime_context().get_node_id()
+        (tmp_path / f"{config}-{here}").touch()
+        while not (tmp_path / "go").exists():
+            time.sleep(0.02)
+        return GOOD
+
+    with RayPool(evaluate, address=on_cluster.address) as pool:
+        for number in range(4):
+            pool.submit(number, number)
+        _wait_for(lambda: len(list(tmp_path.iterdir())) == 4)
+        on_node = list(tmp_path.glob(f"*-{node.node_id}"))
+        on_cluster.remove_node(node, allow_graceful=False)
+        (tmp_path / "go").touch()
+        found = [pool.next_finished() for _ in range(4)]
+    assert len(on_node) == 2
+    assert sorted(o.number for o in found) == [0, 1, 2, 3]
+    assert {o.scores for o in found} == {GOOD}

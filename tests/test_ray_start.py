@@ -28,7 +28,16 @@ def _started() -> list[int]:
 
 
 @pytest.fixture
-def late(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
+def started() -> Callable[[], list[int]]:
+    """Which of them are there now that were not before the test."""
+    before = _started()
+    return lambda: [pid for pid in _started() if pid not in before]
+
+
+@pytest.fixture
+def late(
+    started: Callable[[], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., list[int]]:
     """Let a node be late so many times; what had been started by then is counted."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("nas.ray_pool.PAUSE_S", 0.0)
@@ -41,7 +50,7 @@ def late(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
 
         def get_node(*arguments: Any) -> Any:
             if len(seen) < times:
-                seen.append(len(_started()))
+                seen.append(len(started()))
                 raise error(LATE)
             return in_time(*arguments)
 
@@ -51,21 +60,24 @@ def late(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
     return fail
 
 
-@pytest.mark.parametrize("error", [Exception, TimeoutError])
 def test_what_is_late_once_is_tried_again(
-    late: Callable[..., list[int]], error: type[Exception]
+    late: Callable[..., list[int]], started: Callable[[], list[int]]
 ) -> None:
-    seen = late(1, error)
+    seen = late(1, TimeoutError)
     own = signal.getsignal(signal.SIGTERM)
     with joined(None) as ray:
         assert ray.get(ray.remote(lambda: 7).remote()) == 7
-        assert len(_started()) == seen[0] == 2  # those of the first try are gone
+        assert len(started()) == seen[0] == 2  # those of the first try are gone
     assert signal.getsignal(signal.SIGTERM) == own
-    until(lambda: _started() == [])
+    until(lambda: started() == [])
 
 
 def test_what_stays_late_is_one_line_and_leaves_nothing(
-    late: Callable[..., list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Streams
+    late: Callable[..., list[int]],
+    started: Callable[[], list[int]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Streams,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     own = signal.getsignal(signal.SIGTERM)
@@ -79,7 +91,7 @@ def test_what_stays_late_is_one_line_and_leaves_nothing(
     assert "Traceback" not in said
     assert list(tmp_path.iterdir()) == []
     assert signal.getsignal(signal.SIGTERM) == own
-    until(lambda: _started() == [])
+    until(lambda: started() == [])
 
 
 def test_what_will_not_be_better_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,10 @@
-"""Networks trained side by side by Ray, one of whose workers is lost."""
+"""Workers of Ray Train: one is lost, or finds something wrong that the others do not."""
 
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -11,8 +13,14 @@ from ray_nodes import kill_one
 from safetensors.torch import load_file
 
 from nas.finetune.jobs import Job, run_with_ray
-from nas.ray_workers import WorkerRequest
+from nas.ray_pool import joined
+from nas.ray_workers import Allocation, WorkerRequest, begin, wait_for
 from predictors.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+    from predictors.training.workers import Workers
 
 RECIPE = Recipe(epochs=6, batch_size=16, lr=2e-3)
 
@@ -33,10 +41,8 @@ def data(tmp_path: Path) -> str:
 
 
 def test_a_lost_worker_goes_on_and_an_error_is_that_networks_alone(
-    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    on_cluster: Any, data: str, tmp_path: Path
 ) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     good = Job(
         name="good",
         config=replace(TINY, classes=4),
@@ -51,7 +57,8 @@ def test_a_lost_worker_goes_on_and_an_error_is_that_networks_alone(
     )
     watcher.start()
     try:
-        updates = list(run_with_ray([good, wild], WorkerRequest(workers=1, gpus=0)))
+        request = WorkerRequest(workers=1, gpus=0)
+        updates = list(run_with_ray([good, wild], request, address=on_cluster.address))
     finally:
         ended.set()
         watcher.join()
@@ -63,3 +70,19 @@ def test_a_lost_worker_goes_on_and_an_error_is_that_networks_alone(
     assert "The loss must stay a number" in over["wild"].error
     assert not list(tmp_path.glob("*/.ray"))
     assert not list(tmp_path.glob("*/.error"))
+
+
+def test_an_error_of_one_worker_ends_all_of_them_at_once(on_cluster: Any, tmp_path: Path) -> None:
+    def work(workers: "Workers", device: "torch.device") -> Iterator[dict[str, Any]]:
+        if workers.rank == 1:
+            raise ValueError("`data` must be on every node,\nbut are not on one.")
+        workers.barrier()
+        yield {"device": device.type}
+
+    with joined(on_cluster.address) as ray:
+        reference = begin(work, tmp_path, Allocation(workers=2), ray=ray, name="one")
+        done, _ = ray.wait([reference], timeout=300)  # not the half hour of workers
+        assert done, "the others wait for the one"
+        error = wait_for(reference, tmp_path, ray=ray)
+    assert error == "`data` must be on every node, but are not on one."
+    assert not list(tmp_path.iterdir())

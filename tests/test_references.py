@@ -123,10 +123,9 @@ def _kept() -> Iterator[Path]:
 @pytest.fixture
 def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> float:
     """A machine that has kept its references; what it takes for T0's."""
-    monkeypatch.setattr("predictors.devices.registry.PROTOCOL", TimingProtocol(rounds=(6, 6)))
     monkeypatch.chdir(tmp_path)
     save_config(TINY, tmp_path / "tiny.yaml")
-    found = open_device("cpu").measure(TINY)
+    (found,) = open_device("cpu").measure_each([TINY], repeats=3)
     return found.context.references["t0"].kept_ms
 
 

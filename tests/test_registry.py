@@ -22,11 +22,10 @@ Streams = pytest.CaptureFixture[str]
 
 @pytest.fixture(autouse=True)
 def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cache and a folder of this test's own, few rounds, fewer runtimes: OpenVINO is missing."""
+    """A cache and a folder of this test's own, fewer runtimes: OpenVINO is missing."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    monkeypatch.setattr("predictors.devices.registry.PROTOCOL", TimingProtocol(rounds=(2, 2)))
     few = [find_runtime(name) for name in ("torch", "onnxruntime", "openvino")]
     monkeypatch.setattr("predictors.devices.registry.runtimes", lambda **_: few)
     found = table.installed_version

@@ -8,7 +8,6 @@ from nas.cli.main import main
 from nas.run_folder import resume_run
 from nas.study import journal
 from nas.study.options import SearchSettings
-from predictors.measurement import TimingProtocol
 
 Streams = pytest.CaptureFixture[str]
 
@@ -23,7 +22,6 @@ def test_a_run_is_repeated_elsewhere_from_its_measurements(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("predictors.devices.registry.PROTOCOL", TimingProtocol(rounds=(6, 6)))
     settings = SearchSettings(
         calibration=10,
         front_repeats=1,  # the named sizes are neither timed nor scored

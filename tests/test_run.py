@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 from specs import on
@@ -21,11 +20,10 @@ from nas.cli.main import main
 from nas.run_folder import resume_run
 from nas.search.trial import Outcome
 from nas.study import journal
-from nas.study.options import SearchOptions, SearchSettings
-from predictors.measurement import TimingProtocol
+from nas.study.options import SearchOptions
 
 PROGRAM = Path(sys.executable).with_name("fasternas")
-TRIALS = 24
+TRIALS = 16
 SEARCH = ("search", "--device", "arm", "--budget", "10ms", "--trials", str(TRIALS), "--out")
 SMALL = ("search", "--device", "arm", "--space", "fasternet-32", "--budget", "2ms", "--trials", "8",
          "--out")  # fmt: skip
@@ -42,8 +40,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No cache and no cluster of anybody else; here, timings that are short and imprecise."""
-    monkeypatch.setattr("predictors.devices.registry.PROTOCOL", TimingProtocol(rounds=(6, 6)))
+    """No cache and no cluster of anybody else."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
@@ -121,7 +118,7 @@ def test_a_search_hands_over_its_front(undisturbed: "subprocess.CompletedProcess
     assert not (run / "calibration.png").exists()
     assert [number for number, _, _ in _trials(run)] == list(range(TRIALS))
     assert undisturbed.stdout.count("predicted") == len(_rows(run))
-    for words in ("searching: 24 of 24", "predicted from a profile", "To measure", "estimated"):
+    for words in ("searching: 16 of 16", "predicted from a profile", "To measure", "estimated"):
         assert words in undisturbed.stderr
     assert "Traceback" not in undisturbed.stderr
 
@@ -152,8 +149,7 @@ def test_show_prints_the_same_front(
 
 def _kill_at(run: Path, lines: int, seconds: float) -> None:
     """Search until the journal has so many lines, a little longer, and then kill -9."""
-    resume = ["--resume"] if (run / "run.json").exists() else []
-    with subprocess.Popen([PROGRAM, *SEARCH, run, *resume], stdout=subprocess.DEVNULL,
+    with subprocess.Popen([PROGRAM, *SEARCH, run], stdout=subprocess.DEVNULL,
                           stderr=subprocess.PIPE, text=True) as process:  # fmt: skip
         journal_file, end = run / "study.journal", time.monotonic() + 200
         while process.poll() is None and time.monotonic() < end:
@@ -165,17 +161,12 @@ def _kill_at(run: Path, lines: int, seconds: float) -> None:
         assert process.wait() == -signal.SIGKILL, process.communicate()[1]
 
 
-def test_killed_three_times_it_loses_and_repeats_nothing(
+def test_killed_at_any_moment_it_loses_and_repeats_nothing(
     undisturbed: "subprocess.CompletedProcess[str]", tmp_path: Path
 ) -> None:
     run, rng = tmp_path / "killed", Random(time.time_ns())
-    kept: list[Any] = []
-    for first in (0, 5, 12):
-        moment = (first + rng.randrange(6), rng.uniform(0, 0.4))
-        _kill_at(run, *moment)
-        now = _trials(run)
-        assert all(trial in now for trial in kept), f"lost after a kill at {moment}"
-        kept = now
+    _kill_at(run, rng.randrange(1, TRIALS - 6), rng.uniform(0, 0.4))
+    kept = _trials(run)
     assert len(kept) < TRIALS
     finished = _start(*SEARCH, run, "--resume")
     assert finished.returncode == 0, finished.stderr
@@ -198,14 +189,15 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_disk_that_fills_up_costs_the_last_trial_only(disk: Path) -> None:
+@pytest.mark.usefixtures("without_ray")
+def test_a_disk_that_fills_up_costs_the_last_trial_only(disk: Path, capsys: Streams) -> None:
     run = disk / "run"
-    stopped = _start(*SMALL, run)
-    assert stopped.returncode == 2
-    said = stopped.stderr.splitlines()[-1]
+    assert main([*SMALL, str(run)]) == 2
+    told = capsys.readouterr().err
+    said = told.splitlines()[-1]
     assert said.startswith(f"fasternas: error: No space left on device: {run / 'study.journal'}.")
     assert said.endswith("Free some space; what was begun goes on with --resume.")
-    assert "Traceback" not in stopped.stderr
+    assert "Traceback" not in told
     kept = [number for number, _, _ in _trials(run)]
     assert 1 <= len(kept) < 8
     subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
@@ -233,14 +225,13 @@ def test_a_read_only_disk_is_one_line(disk: Path, capsys: Streams) -> None:
     assert [path.name for path in disk.iterdir()] == ["run"]
 
 
+@pytest.mark.usefixtures("without_ray")
 def test_this_machine_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Streams
 ) -> None:
     # the larger of the named sizes are not timed
-    settings = SearchSettings(calibration=12, front_repeats=1, timed_ratio=1.0)
-    monkeypatch.setattr("nas.pipeline.SETTINGS", settings)
     run = tmp_path / "cpu"
-    options = ("--space", "fasternet-32", "--budget", "2ms", "--trials", "16", "--out", str(run))
+    options = ("--space", "fasternet-32", "--budget", "2ms", "--trials", "12", "--out", str(run))
     assert main(["search", "--device", "cpu", *options]) == 0
     out, err = capsys.readouterr()
     _check_front(run, 2.0, "measured")
@@ -259,9 +250,9 @@ def test_this_machine_is_measured(
 def _check_extended(run: Path, options: Sequence[str], streams: Streams) -> None:
     """More trials, and what they put on the front is timed; what was there stays."""
     before = {name: (run / name).read_bytes() for name in ("study.journal", "measurements.jsonl")}
-    assert main(["search", "--device", "cpu", *options, "--resume", "--trials", "24"]) == 0
-    assert "searching: 24 of 24" in streams.readouterr().err
-    assert [number for number, _, _ in _trials(run)] == list(range(24))
+    assert main(["search", "--device", "cpu", *options, "--resume", "--trials", "16"]) == 0
+    assert "searching: 16 of 16" in streams.readouterr().err
+    assert [number for number, _, _ in _trials(run)] == list(range(16))
     _check_front(run, 2.0, "measured")
     for name, content in before.items():
         assert (run / name).read_bytes().startswith(content)
@@ -274,7 +265,7 @@ def _check_merged(run: Path, other: Path, both: Path, streams: Streams) -> None:
     stored["options"]["seed"] = 1
     (other / "run.json").write_text(json.dumps(stored))
     assert main(["merge", str(run), str(other), "--out", str(both)]) == 0
-    assert "24 trials were of a network that another one has" in streams.readouterr().err
+    assert "16 trials were of a network that another one has" in streams.readouterr().err
     assert _rows(both) == _rows(run)
     assert fn.load_config(both / _rows(both)[0]["config"])
 

@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from quick import evaluate_here
 from specs import on
 
 from nas.cli.main import main
@@ -93,7 +94,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("set") / "run"
     words = ["depths=1", "widths[0]=16", "partial_ratios=1/4,.5", "activation=relu", "params<=300K"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("RAY_ADDRESS", raising=False)
+        evaluate_here(patch)
         assert main([*SEARCH, "--trials", "8", "--set-space", *words, "--out", str(folder)]) == 0
     return folder
 
@@ -103,6 +104,7 @@ def _check(config: FasterNetConfig) -> None:
     assert set(config.partial_ratios) <= {0.25, 0.5}
 
 
+@pytest.mark.usefixtures("without_ray")
 def test_a_search_has_no_other_choices_nor_has_it_when_it_goes_on(
     run: Path, capsys: Streams
 ) -> None:

@@ -20,7 +20,7 @@ from predictors.devices.connection import DeviceLostError, OverwhelmedError
 from predictors.devices.device import DeviceSpec, Network
 from predictors.devices.registry import open_device, open_spec
 from predictors.devices.several import MultiBackendDevice, backend_pairs
-from predictors.measurement import Backend, Context, Latency, Reference, TimingProtocol
+from predictors.measurement import Backend, Context, Latency, Reference
 
 
 @dataclass(eq=False, kw_only=True)
@@ -189,7 +189,6 @@ def test_this_machine_is_timed_in_each_form(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("predictors.devices.registry.PROTOCOL", TimingProtocol(rounds=(6, 6)))
     spec = DeviceSpec(name="cpu", backends=(Backend(), Backend(precision="int8")))
     device = open_spec(spec)
     found = next(device.measure_each([TINY], repeats=1))

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from loopback_sshd import until
 from networks import TINY
-from ray_nodes import two_nodes
 from stand_ins import classes, said, stand_in
 
 from nas.devices import measure_each
@@ -27,13 +26,6 @@ from predictors.devices.several import MultiBackendDevice
 from predictors.measurement import Latency
 
 NETWORKS = [replace(TINY, classes=10 + i) for i in range(4)]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """A head, and a node with the board b1."""
-    with two_nodes(resources={"b1": 1}) as started:
-        yield started
 
 
 @pytest.fixture(autouse=True)
@@ -68,18 +60,53 @@ def _pool_of_two(folder: Path) -> PooledDevice:
     return PooledDevice("b1,b2", [stand_in("b1", of("b1")), stand_in("b2", of("b2"))])
 
 
-def test_a_board_is_timed_on_the_node_that_has_it(cluster: Any, tmp_path: Path) -> None:
-    with _through_ray(_pool_of_two(tmp_path), cluster.address) as device:
+def test_a_cluster_of_this_machine_has_the_boards_of_all_pools_in_all_backends() -> None:
+    def where() -> dict[str, float]:
+        import ray
+
+        context: Any = ray.get_runtime_context()
+        return dict(context.get_assigned_resources())
+
+    address = "ssh://pi@10.0.0.3:22"
+    pools = {
+        ",".join(names): PooledDevice(",".join(names), [stand_in(name, where) for name in names])
+        for names in (["b1", address], ["b3", "b4"])
+    }
+    in_two = [PooledDevice("b2", [stand_in("b2", where)]) for _ in range(2)]
+    others: dict[str, Device] = {
+        "alone": stand_in("alone", lambda: "here"),
+        "b2": MultiBackendDevice("b2", in_two),
+    }
+    with through_ray({**pools, **others}, None) as devices:
+        for measured in measure_each(devices, NETWORKS):
+            first, second, alone, fastest = measured.by_device.values()
+            for of_pool in (first, second):
+                assert said(of_pool) == {of_pool.context.board: 1.0}
+            assert [said(one) for one in (fastest, *fastest.slower)] == [{"b2": 1.0}] * 2
+            assert said(alone) == "here"
+            assert alone.median_ms == 2.0
+    assert not any(devices[name].remarks for name in pools)
+    assert set(measured.by_device) == {*pools, *others}
+
+
+def test_what_is_no_pool_joins_no_cluster() -> None:
+    devices = {"arm": open_device("arm")}
+    with through_ray(devices, "127.0.0.1:1") as same:
+        assert same is devices
+
+
+def test_a_board_is_timed_on_the_node_that_has_it(on_cluster: Any, tmp_path: Path) -> None:
+    with _through_ray(_pool_of_two(tmp_path), on_cluster.address) as device:
         measured = list(device.measure_each(NETWORKS))
     assert [classes(m) for m in measured] == [c.classes for c in NETWORKS]
     nodes = {m.context.board: said(m) for m in measured}
-    assert nodes == {"b1": cluster.second.node_id, "b2": cluster.head_node.node_id}
+    assert nodes == {"b1": on_cluster.second.node_id, "b2": on_cluster.head_node.node_id}
     assert device.remarks == [
         "No node of the Ray cluster has the resource b2, so this process timed its networks."
     ]
 
 
-def test_two_searches_never_time_on_one_board_at_once(cluster: Any, tmp_path: Path) -> None:
+def test_two_searches_never_time_on_one_board_at_once(on_cluster: Any, tmp_path: Path) -> None:
     def alone() -> bool:
         mark = tmp_path / "timing"
         try:
@@ -91,7 +118,7 @@ def test_two_searches_never_time_on_one_board_at_once(cluster: Any, tmp_path: Pa
         return True
 
     found: list[Latency] = []
-    with joined(cluster.address) as ray:
+    with joined(on_cluster.address) as ray:
         searches = [
             threading.Thread(
                 target=lambda: found.extend(
@@ -107,8 +134,8 @@ def test_two_searches_never_time_on_one_board_at_once(cluster: Any, tmp_path: Pa
     assert [said(m) for m in found] == [True] * 8
 
 
-def test_a_node_that_dies_takes_its_board_with_it(cluster: Any, tmp_path: Path) -> None:
-    node = cluster.add_node(num_cpus=1, resources={"b3": 1})
+def test_a_node_that_dies_takes_its_board_with_it(on_cluster: Any, tmp_path: Path) -> None:
+    node = on_cluster.add_node(num_cpus=1, resources={"b3": 1})
 
     def hang() -> None:
         (tmp_path / "b3").touch()
@@ -116,12 +143,12 @@ def test_a_node_that_dies_takes_its_board_with_it(cluster: Any, tmp_path: Path) 
 
     def kill() -> None:
         until((tmp_path / "b3").exists, 60)
-        cluster.remove_node(node, allow_graceful=False)
+        on_cluster.remove_node(node, allow_graceful=False)
 
     pool = PooledDevice("b1,b3", [stand_in("b1", str), stand_in("b3", hang)])
     killer = threading.Thread(target=kill)
     killer.start()
-    with _through_ray(pool, cluster.address) as device:
+    with _through_ray(pool, on_cluster.address) as device:
         measured = list(device.measure_each(NETWORKS))
         killer.join()
         measured += device.measure_each(NETWORKS)  # its second chance
@@ -131,68 +158,12 @@ def test_a_node_that_dies_takes_its_board_with_it(cluster: Any, tmp_path: Path) 
     assert remark.startswith("b3 dropped out, and the others timed its networks: The Ray node next")
 
 
-def test_an_error_of_a_board_is_told_in_its_own_words(cluster: Any) -> None:
+def test_an_error_of_a_board_is_told_in_its_own_words(on_cluster: Any) -> None:
     def fail() -> None:
         raise DeviceLostError("The device must stay reachable, but is not.")
 
     with (
-        _through_ray(PooledDevice("b1", [stand_in("b1", fail)]), cluster.address) as device,
+        _through_ray(PooledDevice("b1", [stand_in("b1", fail)]), on_cluster.address) as device,
         pytest.raises(RuntimeError, match=r"^The device must stay reachable, but is not\.$"),
     ):
         device.measure(NETWORKS[0])
-
-
-def test_a_cluster_of_this_machine_has_all_boards(tmp_path: Path) -> None:
-    def where() -> Any:
-        import ray
-
-        context: Any = ray.get_runtime_context()
-        return context.get_assigned_resources()
-
-    address = "ssh://pi@10.0.0.3:22"
-    pool = PooledDevice(f"b1,{address}", [stand_in("b1", where), stand_in(address, where)])
-    with _through_ray(pool, None) as device:
-        for measured in device.measure_each(NETWORKS):
-            assert said(measured) == {measured.context.board: 1.0}
-    assert device.remarks == []
-
-
-def test_of_several_devices_the_pools_are_timed_on_the_cluster() -> None:
-    def where() -> Any:
-        import ray
-
-        context: Any = ray.get_runtime_context()
-        return context.get_assigned_resources()
-
-    pools = {
-        ",".join(names): PooledDevice(",".join(names), [stand_in(name, where) for name in names])
-        for names in (["b1", "b2"], ["b3", "b4"])
-    }
-    with through_ray({**pools, "alone": stand_in("alone", lambda: "here")}, None) as devices:
-        for measured in measure_each(devices, NETWORKS):
-            first, second, alone = measured.by_device.values()
-            assert said(first) == {first.context.board: 1.0}
-            assert said(second) == {second.context.board: 1.0}
-            assert said(alone) == "here"
-            assert alone.median_ms == 2.0
-    assert [*devices["b1,b2"].remarks, *devices["b3,b4"].remarks] == []
-    assert set(measured.by_device) == {"b1,b2", "b3,b4", "alone"}
-
-
-def test_a_pool_in_several_forms_is_timed_through_ray_in_each() -> None:
-    def where() -> dict[str, float]:
-        import ray
-
-        context: Any = ray.get_runtime_context()
-        return dict(context.get_assigned_resources())
-
-    forms = [PooledDevice("b1", [stand_in("b1", where)]) for _ in range(2)]
-    with _through_ray(MultiBackendDevice("b1", forms), None) as device:
-        found = device.measure(NETWORKS[0])
-    assert [said(m) for m in (found, *found.slower)] == [{"b1": 1.0}, {"b1": 1.0}]
-
-
-def test_what_is_no_pool_joins_no_cluster() -> None:
-    devices = {"arm": open_device("arm")}
-    with through_ray(devices, "127.0.0.1:1") as same:
-        assert same is devices

@@ -14,17 +14,14 @@ import fasternas as fn
 from nas.cli.main import main
 from nas.finetune.result import read_result
 from nas.finetune.select import devices_for
-from predictors.measurement import Backend, TimingProtocol
+from predictors.measurement import Backend
 
 Streams = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
 def trained(digits_networks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of them, and timings that are short and imprecise."""
-    monkeypatch.setattr(
-        "predictors.devices.registry.PROTOCOL", TimingProtocol(rounds=(6, 6), repeats=1)
-    )
+    """A copy of them."""
     return shutil.copytree(digits_networks, tmp_path / "networks")
 
 

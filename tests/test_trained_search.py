@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from quick import evaluate_here
 
 from nas.cli.main import main
 from nas.estimators import estimated_median
@@ -36,8 +37,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def _search(folder: Path, data: str, *more: str) -> list[str]:
     return ["search", "--device", "arm", "--budget", "1ms", "--space", "fasternet-32",
-            "--out", str(folder), "--data", data, "--trials", "7", "--epochs", "4",
-            *more]  # fmt: skip
+            "--set-space", "depths=1", "--out", str(folder), "--data", data, "--trials", "7",
+            "--epochs", "4", *more]  # fmt: skip
 
 
 def _front(folder: Path) -> list[dict[str, str]]:
@@ -60,7 +61,7 @@ def undisturbed(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
         return posterior_mean(space, scores, prior)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("RAY_ADDRESS", raising=False)
+        evaluate_here(patch)
         patch.setattr("nas.pipeline.Exploration", told)
         patch.setattr("nas.pipeline.posterior_mean", seen)
         assert main(_search(folder, data)) == 0
@@ -88,6 +89,7 @@ def test_the_front_has_accuracies_and_its_best_were_trained_longest(
     assert "accuracy %" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("without_ray")
 def test_killed_while_it_trains_it_goes_on_to_the_same_front(
     undisturbed: Path, data: str, tmp_path: Path
 ) -> None:
@@ -106,6 +108,7 @@ def test_killed_while_it_trains_it_goes_on_to_the_same_front(
     assert read_trainings(folder) == read_trainings(undisturbed)
 
 
+@pytest.mark.usefixtures("without_ray")
 def test_a_supernet_scores_networks_that_share_its_weights(
     data: str, tmp_path: Path, capsys: Streams
 ) -> None:

@@ -7,25 +7,17 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-from ray_nodes import a_head, is_there
+from ray_nodes import is_there
 
 from nas.ray_pool import RayPool
 from nas.search.trial import Outcome, Scores
 
 GOOD = Scores(accuracy=1.0, latency_ms=2.0)
-TIMEOUT_S = 4.0
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """A Ray of one core."""
-    with a_head() as started:
-        yield started.address
+TIMEOUT_S = 2.0
 
 
 def _wait_for(path: Path) -> str:
@@ -50,13 +42,13 @@ def _hanging(folder: Path) -> Callable[[str], Scores]:
     return evaluate
 
 
-def test_what_hangs_is_ended_and_what_waits_is_not(address: str, tmp_path: Path) -> None:
+def test_what_hangs_is_ended_and_what_waits_is_not(on_cluster: Any, tmp_path: Path) -> None:
     configs = ["sleeps", "lets nobody in", "good", "good too"]
-    with RayPool(_hanging(tmp_path), address=address, timeout_s=TIMEOUT_S) as pool:
+    with RayPool(_hanging(tmp_path), address=on_cluster.address, timeout_s=TIMEOUT_S) as pool:
         for number, config in enumerate(configs):
             pool.submit(number, config)
         found = sorted((pool.next_finished() for _ in configs), key=lambda o: o.number)
-    late = "TimeoutError: it took over 4 s"
+    late = "TimeoutError: it took over 2 s"
     assert found == [Outcome(0, None, late), Outcome(1, None, late), Outcome(2, GOOD),
                      Outcome(3, GOOD)]  # fmt: skip
     assert not any(o.lost for o in found)  # so that it is on record, and not tried again
@@ -64,7 +56,7 @@ def test_what_hangs_is_ended_and_what_waits_is_not(address: str, tmp_path: Path)
         assert not is_there(int((tmp_path / config).read_text()))
 
 
-def test_a_trial_whose_worker_was_lost_waits_without_limit(address: str, tmp_path: Path) -> None:
+def test_a_trial_whose_worker_was_lost_waits_without_limit(on_cluster: Any, tmp_path: Path) -> None:
     def evaluate(config: str) -> Scores:
         if not (tmp_path / "process").exists():
             (tmp_path / "part").write_text(str(os.getpid()))
@@ -72,20 +64,21 @@ def test_a_trial_whose_worker_was_lost_waits_without_limit(address: str, tmp_pat
             time.sleep(600)
         return GOOD
 
-    def fill() -> None:
-        (tmp_path / "filled").touch()
+    def fill(core: int) -> None:
+        (tmp_path / f"filled-{core}").touch()
         while not (tmp_path / "over").exists():
             time.sleep(0.05)
 
-    with RayPool(evaluate, address=address, timeout_s=TIMEOUT_S) as pool:
+    with RayPool(evaluate, address=on_cluster.address, timeout_s=TIMEOUT_S) as pool:
         import ray
 
         pool.submit(0, "config")
         process = int(_wait_for(tmp_path / "process"))
         filler: Any = ray.remote(num_cpus=1)(fill)
-        waiting = filler.remote()
+        waiting = [filler.remote(core) for core in range(2)]
         os.kill(process, signal.SIGKILL)
-        _wait_for(tmp_path / "filled")
+        for core in range(2):
+            _wait_for(tmp_path / f"filled-{core}")
         over = threading.Timer(2 * TIMEOUT_S, (tmp_path / "over").touch)
         over.start()
         assert pool.next_finished() == Outcome(0, GOOD)

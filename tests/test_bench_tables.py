@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from networks import LARGER, TINY
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 BENCH = BENCHMARKS / "results" / "pconv_bench-cifar10_10k_2k"
@@ -50,6 +51,7 @@ def test_a_small_bench_is_ranked_by_what_can_be_told_of_it(
     ranking, tables = benchmark("ranking"), benchmark("readme_tables")
     bench = _part(tmp_path, networks=networks, several=several)
     monkeypatch.setattr(ranking, "RESULTS", tmp_path)
+    monkeypatch.setattr(ranking, "FASTERNET", {"t0": TINY, "t2": LARGER})
     for name in ("bootstrapped", "difference"):
         monkeypatch.setattr(ranking, name, partial(getattr(ranking, name), resamples=20))
     monkeypatch.setattr(sys, "argv", ["ranking", "--bench", str(bench)])

@@ -15,21 +15,36 @@ if TYPE_CHECKING:
     from nas.search.loop import search as search
     from nas.search.nni import NniSearcher as NniSearcher, NniSpace as NniSpace
     from nas.search.pareto import hypervolume as hypervolume, pareto_front as pareto_front
-    from nas.search.trial import Scores as Scores, Searcher as Searcher, Trial as Trial
+    from nas.search.trial import (
+        Admit as Admit,
+        Objectives as Objectives,
+        Scores as Scores,
+        Searcher as Searcher,
+        Trial as Trial,
+    )
     from predictors.accuracy import AccuracyEstimator as AccuracyEstimator
+    from predictors.backends.table import BackendModule as BackendModule, Runtime as Runtime
     from predictors.cost import (
         Cost as Cost,
         Limits as Limits,
         cost as cost,
         cost_by_layer as cost_by_layer,
     )
-    from predictors.devices.device import Device as Device
+    from predictors.devices.device import (
+        Device as Device,
+        Measures as Measures,
+        Predicts as Predicts,
+    )
     from predictors.devices.registry import open_device as open_device
     from predictors.latency import (
         LatencyPredictor as LatencyPredictor,
         Prediction as Prediction,
     )
-    from predictors.measurement import Backend as Backend, Latency as Latency
+    from predictors.measurement import (
+        Backend as Backend,
+        Latency as Latency,
+        TimingProtocol as TimingProtocol,
+    )
     from predictors.top1 import TopOne as TopOne, estimate_top1 as estimate_top1
     from search_spaces.checkpoint import load as load, save as save
     from search_spaces.fasternet import (
@@ -51,13 +66,14 @@ _HOMES = {
     "nas.search.pareto": ("hypervolume", "pareto_front"),
     "nas.search.guided": ("AccuracyPrior",),
     "nas.search.nni": ("NniSearcher", "NniSpace"),
-    "nas.search.trial": ("Scores", "Searcher", "Trial"),
+    "nas.search.trial": ("Admit", "Objectives", "Scores", "Searcher", "Trial"),
     "predictors.accuracy": ("AccuracyEstimator",),
     "predictors.cost": ("Cost", "Limits", "cost", "cost_by_layer"),
-    "predictors.devices.device": ("Device",),
+    "predictors.backends.table": ("BackendModule", "Runtime"),
+    "predictors.devices.device": ("Device", "Measures", "Predicts"),
     "predictors.devices.registry": ("open_device",),
     "predictors.latency": ("LatencyPredictor", "Prediction"),
-    "predictors.measurement": ("Backend", "Latency"),
+    "predictors.measurement": ("Backend", "Latency", "TimingProtocol"),
     "predictors.top1": ("TopOne", "estimate_top1"),
     "search_spaces.checkpoint": ("load", "save"),
     "search_spaces.fasternet": ("FASTERNET", "SPACES", "FasterNetConfig"),

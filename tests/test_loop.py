@@ -15,13 +15,22 @@ import pytest
 import torch
 from records import Memory
 
-from nas.search.feasibility import PredictLatency, all_genes
-from nas.search.loop import IN_FLIGHT, search
+from nas.search.feasibility import Bounds, PredictLatency, all_genes, as_ratios
+from nas.search.loop import IN_FLIGHT, Proposer, search
 from nas.search.pareto import hypervolume
 from nas.search.searchers import SearcherName
-from nas.search.trial import InProcess, Outcome, Scores, Trial, evaluated
+from nas.search.trial import (
+    Admit,
+    InProcess,
+    Objectives,
+    Outcome,
+    Scores,
+    Trial,
+    evaluated,
+    generator,
+)
 from predictors.latency import Prediction
-from search_spaces.space import Space, each, oneof
+from search_spaces.space import Genes, Space, each, oneof
 
 
 @dataclass(frozen=True)
@@ -144,6 +153,55 @@ def test_one_seed_gives_one_result_in_whatever_order_evaluations_end(
 ) -> None:
     pool = ShuffledPool(evaluate, seed=5)
     assert list(start(searcher, known=known, pool=pool)) == undisturbed(searcher, known=known)
+
+
+@every_searcher
+def test_results_are_learned_in_whatever_order_they_come(
+    searcher: SearcherName, *, known: bool
+) -> None:
+    told = as_ratios(predict, BUDGET_MS) if known else None
+    proposer = Proposer(SPACE, searcher, bounds=Bounds(predict=told, budget=True), seed=0)
+    running: list[Genes] = []
+    proposed = []
+    for number in range(TRIALS[searcher]):
+        genes = proposer.ask(number)
+        assert genes is not None
+        running.append(genes)
+        proposed.append(genes)
+        if len(running) == 4:  # the latest is told first, and one of three has failed
+            done = running.pop(-1 if number % 2 else 0)
+            scores = evaluate(SPACE.decode(done))
+            proposer.tell(done, scores.objectives(BUDGET_MS) if number % 3 else None)
+    assert len(set(proposed)) == TRIALS[searcher]
+
+
+class Countdown:
+    """A searcher of somebody else's: the last choices first."""
+
+    def __init__(self) -> None:
+        self.told: list[Objectives | None] = []
+
+    def ask(self, number: int, admit: Admit) -> Genes | None:
+        rng = generator(0, number)
+        return admit(tuple(n - 1 for n in SPACE.cardinalities), rng) if number < 5 else None
+
+    def tell(self, genes: Genes, found: Objectives | None) -> None:
+        self.told.append(found)
+
+
+def test_a_searcher_may_be_an_object() -> None:
+    own = Countdown()
+    trials = list(search(SPACE, evaluate, budget_ms=BUDGET_MS, predict_latency=predict,
+                         searcher=own))  # fmt: skip
+    assert len({trial.config for trial in trials}) == 5
+    assert all(trial.feasible for trial in trials)
+    assert own.told == [t.scores.objectives(BUDGET_MS) for t in trials if t.scores]
+
+
+def test_an_object_that_is_no_searcher_is_refused_at_the_call() -> None:
+    message = r"`searcher` must be a name or an object with ask\(number, admit\) and .* got 7\."
+    with pytest.raises(TypeError, match=message):
+        search(SPACE, evaluate, searcher=7)  # type: ignore[arg-type]
 
 
 @every_searcher

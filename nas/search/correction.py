@@ -59,7 +59,7 @@ class CorrectedRatios:
         return RatioPrediction(mean, mean * np.exp(above + NORMAL * log_std), log_std)
 
     def tell(self, genes: Genes, found: Objectives | None) -> None:
-        """Take in what a trial found, in the order of asking; None where it failed."""
+        """Take in what a trial found; None where it failed."""
         if found is None:
             return
         told = self.predict([self.space.decode(genes)])

@@ -143,8 +143,8 @@ class GuidedSearcher:
         return admitted
 
     def tell(self, genes: Genes, found: Objectives | None) -> None:
-        """Learn from a result; results come in the order of the proposals."""
-        self._pending.pop(0)
+        """Learn from a result."""
+        self._pending.remove(genes)
         if found is not None:
             self._genes.append(genes)
             self._results.append(found)

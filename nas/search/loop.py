@@ -1,6 +1,6 @@
 """The search loop: ask, check the latency, evaluate, tell, yield."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from numbers import Real
 from operator import index
@@ -18,7 +18,7 @@ from nas.search.feasibility import (
     checked,
 )
 from nas.search.guided import AccuracyPrior
-from nas.search.searchers import SearcherName, open_searcher
+from nas.search.searchers import open_searcher
 from nas.search.trial import (
     Evaluate,
     InProcess,
@@ -61,7 +61,7 @@ def search(  # noqa: PLR0913 - the one public entry, all options keyword-only
     seed: int = 0,
     predict_latency: PredictLatency | None = None,
     prior: AccuracyPrior | None = None,
-    searcher: SearcherName = "guided",
+    searcher: str | Searcher = "guided",
     pool: Pool[Scores] | None = None,
     parallel: int = IN_FLIGHT,
     record: Record[Scores] | None = None,
@@ -78,13 +78,15 @@ def search(  # noqa: PLR0913 - the one public entry, all options keyword-only
         predict_latency: `predict_latency(configs) -> Prediction`, asked for thousands before one
             is evaluated. Trials that find otherwise correct it; None is learned from them alone.
         prior: what is known of accuracies before there is one; the guided searcher uses it.
-        searcher: guided, nsga2, nsga3, tpe, gp, evolution, local, random or nni-evolution.
+        searcher: guided, nsga2, nsga3, tpe, gp, evolution, local, random, nni-evolution, one that
+            another package registered, or an object with `ask` and `tell`, which is this search's.
         pool: where evaluations run; None: in this process.
         parallel: how many a pool has at once; other numbers give other trials.
         record: outcomes of an earlier run, which are used instead of evaluating again.
 
     Raises:
-        TypeError: if `predict_latency` returns no Prediction, or limited configs no `layers()`.
+        TypeError: if `predict_latency` returns no Prediction, limited configs have no `layers()`,
+            or `searcher` is neither a name nor a searcher.
         ValueError: if an argument or a predicted latency is wrong, or no config keeps the bounds.
     """
     parallel, seed = _positive(parallel, "parallel"), _whole(seed, "seed", "a whole number")
@@ -140,6 +142,50 @@ def _trial(
     )
 
 
+class Proposer:
+    """A searcher whose proposals are new and within the bounds; predictions learn from results.
+
+    Raises:
+        TypeError: if `searcher` is neither a name nor has `ask` and `tell`.
+        ValueError: if there is no searcher of that name.
+    """
+
+    def __init__(
+        self,
+        space: AnySpace,
+        searcher: str | Searcher,
+        *,
+        bounds: Bounds,
+        seed: int,
+        prior: AccuracyPrior | None = None,
+    ) -> None:
+        told = bounds.predict
+        ratios = None if told is None else CorrectedRatios(space, told)
+        bounds = replace(bounds, predict=ratios)
+        if isinstance(searcher, str):
+            searcher = open_searcher(searcher, space, bounds=bounds, seed=seed, prior=prior)
+        elif not isinstance(searcher, Searcher):
+            raise TypeError(
+                "`searcher` must be a name or an object with ask(number, admit) and tell(genes, "
+                f"found), but got {searcher!r}."
+            )
+        self._searcher: Searcher = searcher
+        self._ratios = ratios
+        self._admission = Admission(space, bounds)
+
+    def ask(self, number: int, *, kept: Genes | None = None) -> Genes | None:
+        """Return the proposal of that number, or what an earlier run `kept`; None at the end."""
+        admission = self._admission
+        admit = admission.admit if kept is None else admission.admits(kept)
+        return self._searcher.ask(number, admit)
+
+    def tell(self, genes: Genes, found: Objectives | None) -> None:
+        """Take in what an evaluation found; None where it failed."""
+        if self._ratios is not None:
+            self._ratios.tell(genes, found)
+        self._searcher.tell(genes, found)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Exploration(Generic[C, S]):
     """A search by ratios, whatever an evaluation finds.
@@ -152,7 +198,7 @@ class Exploration(Generic[C, S]):
     bounds: Bounds
     trials: int
     seed: int
-    searcher: SearcherName = "guided"
+    searcher: str | Searcher = "guided"
     prior: AccuracyPrior | None = None
     record: Record[S] | None = None
     in_flight: int = IN_FLIGHT
@@ -161,31 +207,21 @@ class Exploration(Generic[C, S]):
         """Return the configs and their outcomes, in order; the searcher is opened now.
 
         Raises:
-            ValueError: if there is no searcher of that name.
+            TypeError, ValueError: as `Proposer`.
         """
-        told = self.bounds.predict
-        ratios = None if told is None else CorrectedRatios(self.space, told)
-        bounds = replace(self.bounds, predict=ratios)
-        searcher = open_searcher(
-            self.searcher, self.space, bounds=bounds, seed=self.seed, prior=self.prior
+        proposer = Proposer(
+            self.space, self.searcher, bounds=self.bounds, seed=self.seed, prior=self.prior
         )
-        learners: list[_Learner] = [searcher] if ratios is None else [ratios, searcher]
-        runner = _Runner(self.space, pool, self.record)
-        return self._outcomes(Admission(self.space, bounds), searcher, learners, runner)
+        return self._outcomes(proposer, _Runner(self.space, pool, self.record))
 
     def _outcomes(
-        self,
-        admission: Admission,
-        searcher: Searcher,
-        learners: Sequence["_Learner"],
-        runner: "_Runner[C, S]",
+        self, proposer: Proposer, runner: "_Runner[C, S]"
     ) -> Iterator[tuple[C, Outcome[S]]]:
         asked: list[Genes] = []
         for number in range(self.trials + self.in_flight):
             if number < self.trials and len(asked) == number:
                 known = runner.recall(number)
-                admit = admission.admit if known is None else admission.admits(known[0])
-                genes = searcher.ask(number, admit)
+                genes = proposer.ask(number, kept=None if known is None else known[0])
                 if genes is not None:
                     asked.append(genes)
                     runner.start(number, genes)
@@ -193,16 +229,8 @@ class Exploration(Generic[C, S]):
             if 0 <= done < len(asked):
                 config, outcome = runner.finish(done)
                 found = None if outcome.scores is None else self.rate(outcome.scores)
-                for learner in learners:
-                    learner.tell(asked[done], found)
+                proposer.tell(asked[done], found)
                 yield config, outcome
-
-
-class _Learner(Protocol):
-    """Takes in what evaluations found, as a searcher does."""
-
-    def tell(self, genes: Genes, found: Objectives | None) -> None:
-        """Take in one, in the order of asking."""
 
 
 class _Runner(Generic[C, S]):

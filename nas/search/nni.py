@@ -7,6 +7,7 @@ import logging
 import threading
 import warnings
 import weakref
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from queue import Queue
 from typing import Any
@@ -95,7 +96,7 @@ class NniSearcher:
         self._space = space
         self._seed = seed
         self._engine = _Engine()
-        self._asked: list[ExecutableModelSpace | None] = []
+        self._asked: defaultdict[Genes, deque[ExecutableModelSpace | None]] = defaultdict(deque)
         self._evolves, self._has_parents = strategy is None, False
         chosen = strategy or RegularizedEvolution(
             population_size=POPULATION,
@@ -117,12 +118,13 @@ class NniSearcher:
         genes = admit(proposal, rng)
         if model is not None and genes is not None:
             model.sample = _sample(self._space, genes)
-        self._asked.append(model)
+        if genes is not None:
+            self._asked[genes].append(model)
         return genes
 
     def tell(self, genes: Genes, found: Objectives | None) -> None:
-        """Tell the strategy, in the order of asking."""
-        model = self._asked.pop(0)
+        """Tell the strategy."""
+        model = self._asked[genes].popleft()
         self._has_parents |= model is not None and found is not None
         if model is not None:
             self._engine.end(model, None if found is None else _metric(found))
@@ -131,7 +133,7 @@ class NniSearcher:
         """NNI's evolution has no parents for a network after the first generation, if none of that
         has been told: others are drawn until then.
         """
-        running = sum(model is not None for model in self._asked)
+        running = sum(model is not None for asked in self._asked.values() for model in asked)
         return self._evolves and not self._has_parents and running >= POPULATION
 
 

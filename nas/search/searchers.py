@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import KW_ONLY, dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Literal, get_args
@@ -73,7 +73,8 @@ class OptunaSearcher:
         self._seed = seed
         self._distributions = distributions(space)
         self._study = optuna.create_study(directions=["maximize", "minimize"])
-        self._asked: list[dict[str, object]] = []  # system attributes of proposals
+        # System attributes of proposals, by what was admitted: twice where a record has it twice.
+        self._asked: defaultdict[Genes, deque[dict[str, object]]] = defaultdict(deque)
 
     def ask(self, number: int, admit: Admit) -> Genes | None:
         """Ask the sampler; it is told what was admitted in place of its proposal."""
@@ -83,14 +84,17 @@ class OptunaSearcher:
         self._study.sampler = _sampler(self._name, rng.randrange(2**31))
         trial = self._study.ask(self._distributions)
         self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        self._asked.append(self._study.trials[trial.number].system_attrs)
-        return admit(tuple(int(trial.params[name]) for name in self._distributions), rng)
+        attributes = self._study.trials[trial.number].system_attrs
+        genes = admit(tuple(int(trial.params[name]) for name in self._distributions), rng)
+        if genes is not None:
+            self._asked[genes].append(attributes)
+        return genes
 
     def tell(self, genes: Genes, found: Objectives | None) -> None:
-        """Tell the sampler, in the order of asking."""
+        """Tell the sampler."""
         import optuna
 
-        attributes = self._asked.pop(0)
+        attributes = self._asked[genes].popleft()
         if found is None:
             return
         trial = optuna.trial.create_trial(

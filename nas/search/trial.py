@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from predictors.measurement import Latencies, worst_ratio
 from search_spaces.io import named_reason
@@ -124,14 +124,19 @@ class Admit(Protocol):
         """Admit a proposal; what is `risked` may miss the budget, if that is less likely."""
 
 
+@runtime_checkable
 class Searcher(Protocol):
-    """Proposes what to evaluate next."""
+    """Proposes what to evaluate next: a choice of each gene, as the space has them."""
 
     def ask(self, number: int, admit: Admit) -> Genes | None:
-        """Return the proposal of that number as it was admitted; None ends the search."""
+        """Return the proposal of that number as it was admitted; None ends the search.
+
+        `admit(genes, rng)` gives new genes within the bounds near those proposed. Numbers count
+        from 0; with `generator(seed, number)` for all chance a resumed search proposes the same.
+        """
 
     def tell(self, genes: Genes, found: Objectives | None) -> None:
-        """Take in what an evaluation found, in the order of asking; None where it failed."""
+        """Take in what the evaluation of admitted genes found, in any order; None: it failed."""
 
 
 def generator(seed: int, number: int) -> Random:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nas.search.loop import search as search
     from nas.search.nni import NniSearcher as NniSearcher, NniSpace as NniSpace
     from nas.search.pareto import hypervolume as hypervolume, pareto_front as pareto_front
+    from nas.search.searchers import SearchProblem as SearchProblem
     from nas.search.trial import (
         Admit as Admit,
         Objectives as Objectives,
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
         Searcher as Searcher,
         Trial as Trial,
     )
-    from predictors.accuracy import AccuracyEstimator as AccuracyEstimator
+    from nas.study.options import SearchOptions as SearchOptions
+    from predictors.accuracy import (
+        AccuracyEstimator as AccuracyEstimator,
+        AccuracyKind as AccuracyKind,
+    )
+    from predictors.backends.model import Model as Model, as_model as as_model
     from predictors.backends.table import BackendModule as BackendModule, Runtime as Runtime
     from predictors.cost import (
         Cost as Cost,
@@ -33,6 +39,7 @@ if TYPE_CHECKING:
     from predictors.devices.device import (
         Device as Device,
         Measures as Measures,
+        Network as Network,
         Predicts as Predicts,
     )
     from predictors.devices.registry import open_device as open_device
@@ -67,10 +74,13 @@ _HOMES = {
     "nas.search.guided": ("AccuracyPrior",),
     "nas.search.nni": ("NniSearcher", "NniSpace"),
     "nas.search.trial": ("Admit", "Objectives", "Scores", "Searcher", "Trial"),
-    "predictors.accuracy": ("AccuracyEstimator",),
+    "nas.search.searchers": ("SearchProblem",),
+    "nas.study.options": ("SearchOptions",),
+    "predictors.accuracy": ("AccuracyEstimator", "AccuracyKind"),
+    "predictors.backends.model": ("Model", "as_model"),
     "predictors.cost": ("Cost", "Limits", "cost", "cost_by_layer"),
     "predictors.backends.table": ("BackendModule", "Runtime"),
-    "predictors.devices.device": ("Device", "Measures", "Predicts"),
+    "predictors.devices.device": ("Device", "Measures", "Network", "Predicts"),
     "predictors.devices.registry": ("open_device",),
     "predictors.latency": ("LatencyPredictor", "Prediction"),
     "predictors.measurement": ("Backend", "Latency", "TimingProtocol"),

@@ -177,7 +177,8 @@ def best_of(candidates: Sequence[Candidate]) -> str:
     if not front:
         return "nothing within the budget yet"
     best = front[-1]
-    number = f"{best.accuracy:.3g} %{' estimated' * (best.accuracy_kind == 'estimated')}"
+    unit = {"estimated": " % estimated", "score": ""}.get(best.accuracy_kind, " %")
+    number = f"{best.accuracy:.3g}{unit}"
     return f"{len(front)} on the front, best {number} in {latency_words(best.latencies)}"
 
 

@@ -34,6 +34,7 @@ from predictors.training.estimators import (
 from predictors.training.evaluate import ValidationSplit
 from predictors.training.recipe import SHORT, rungs
 from search_spaces.checkpoint import begin_with
+from search_spaces.extensions import call_extension, extension_source, load_extension
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.network import build
 from search_spaces.space import Space
@@ -52,16 +53,36 @@ Clock = Callable[[SearchOptions, ImageData], float]
 def open_estimator(
     options: SearchOptions, folder: Path, *, epochs: int | None = None
 ) -> AccuracyEstimator:
-    """Return a study's estimator; one that trains does so for `epochs`, or to the first rung."""
+    """Return a study's estimator; one that trains does so for `epochs`, or to the first rung.
+
+    Raises:
+        RuntimeError: if that of another package cannot be opened.
+    """
     if options.accuracy == "estimate":
         return Top1Estimator()
     if options.accuracy == "train":
         return _training(options, folder, epochs)
-    return SupernetEstimator(
-        space=options.open_space(),
-        data=located(options.data),
-        file=folder.absolute() / SUPERNET_FILE,
-    )
+    if options.accuracy == "supernet":
+        return SupernetEstimator(
+            space=options.open_space(),
+            data=located(options.data),
+            file=folder.absolute() / SUPERNET_FILE,
+        )
+    return _foreign(options, folder.absolute())
+
+
+def _foreign(options: SearchOptions, folder: Path) -> AccuracyEstimator:
+    """An estimator of another package, which registers what opens one for options and a folder."""
+    name, wanted = options.accuracy, "what opens an estimator for options and a folder"
+    open_it = load_extension("estimators", name, accepts=callable, wanted=wanted)
+    found: AccuracyEstimator = call_extension("estimators", name, lambda: open_it(options, folder))
+    kind = getattr(found, "kind", None)
+    if not callable(found) or kind not in ("score", "trained"):
+        raise RuntimeError(
+            f"`accuracy` {name} must be an estimator whose kind is score or trained, but "
+            f"{extension_source('estimators', name)} gave {found!r} of kind {kind!r}."
+        )
+    return found
 
 
 def open_weights(options: SearchOptions, folder: Path) -> HasCheckpoints | None:
@@ -83,10 +104,13 @@ def _training(options: SearchOptions, folder: Path, epochs: int | None) -> Train
 def accuracy_prior(options: SearchOptions) -> AccuracyPrior:
     """Return what is known of the accuracies of a study before there is one: the estimate.
 
-    How far chance moves them is known of trained networks only.
+    How far chance moves them is known of trained networks only; of what another package estimates,
+    nothing is known.
     """
     if options.accuracy == "estimate":
         return AccuracyPrior(scores=estimated_low)
+    if options.accuracy not in ("train", "supernet"):
+        return AccuracyPrior()
     trained = options.accuracy == "train"
     images = _validation_images(options.data) if trained else None
     return AccuracyPrior(scores=estimated_median, images=images)

@@ -147,7 +147,8 @@ class Run:
     def named(self) -> list[Candidate]:
         """FasterNet T0 to L on these devices: timed, or predicted where far beyond a budget.
 
-        Where accuracies are estimated they have those that were published, for 224 pixels.
+        Where accuracies are estimated they have those that were published, for 224 pixels; where
+        there are scores, those.
         """
         sizes = named_sizes(self.space)
         known = {**self.predicted(list(sizes.values())), **self.study.measurements}
@@ -161,6 +162,8 @@ class Run:
             if self.estimator.kind == "estimated":  # others would take a training
                 known_top1 = replace(one, accuracy=PUBLISHED_TOP1[name])
                 one = known_top1 if as_published else with_estimates([one])[0]
+            if self.estimator.kind == "score":
+                one = replace(one, accuracy=self.estimator(config))
             found.append(one)
         return with_costs(found, self.options.limits)
 
@@ -376,7 +379,7 @@ class OpenTimedPool(Protocol):
 
 def promote(run: Run, open_pool: OpenTimedPool, timeout_s: float | None) -> Iterator[Progress]:
     """Train the best networks further, rung by rung; they may take longer as there is more."""
-    if run.estimator.kind != "trained":
+    if run.options.accuracy != "train":
         return
     first, *further = rungs(run.options.epochs)
     found: Scores = {

@@ -16,12 +16,14 @@ from nas.devices import Devices, device_facts, open_devices, recorded_devices, r
 from nas.estimators import CHECKPOINTS, SUPERNET_FILE
 from nas.pipeline import Run
 from nas.search.feasibility import check_limits
+from nas.search.searchers import check_searcher
 from nas.study import journal
 from nas.study.journal import RECORD, TRAININGS, Entry
 from nas.study.options import SearchOptions
 from nas.study.store import MEASUREMENTS, RUN, TRIALS, Study, from_optuna, hold, read_run, write_run
 from predictors.data.datasets import is_path_of_data, is_set_name, located
 from predictors.training.evaluate import ValidationSplit
+from search_spaces.fasternet import SPACES
 from search_spaces.io import make_folders, remove_empty, shown
 from search_spaces.space import Genes
 
@@ -41,8 +43,9 @@ def start_run(
     what judges trained networks.
     """
     devices = open_devices(options.devices, fresh=fresh)
-    # Wrong fields and limits are refused before anything is written.
+    # Wrong fields, limits and searchers are refused before anything is written.
     check_limits(options.open_space(), options.limits, options.seed)
+    check_searcher(options.searcher)
     new = not (folder / RUN).exists() and not _has_trials(folder)
     made = make_folders(folder)
     lock = None
@@ -65,6 +68,7 @@ def start_run(
                 "machine": machine_facts(devices),
                 "validation": None if validation is None else asdict(validation),
                 **places(folder, options),
+                **_choices(options),
             },
         )
         run = Run(folder, options, devices, lock=lock)
@@ -94,6 +98,7 @@ def resume_run(
     """
     stored = read_run(folder)
     kept = SearchOptions.from_json(stored["options"])
+    _check_space(kept, stored, folder)
     extended = _extended(kept, options or kept, folder)
     devices = open_devices(extended.devices, fresh=fresh)
     _check_same(devices, stored, folder)
@@ -113,11 +118,26 @@ def read_only_run(folder: Path, *, repair: bool = False) -> Run:
     """Open the study of a folder to look at it, also while a search goes on, or elsewhere."""
     stored = read_run(folder)
     options = SearchOptions.from_json(stored["options"])
+    _check_space(options, stored, folder)
     if repair:
         with hold(folder):
             repair_run(folder)
     devices = recorded_devices(options.devices, facts_of(stored))
     return Run(folder, options, devices, reading=True)
+
+
+def _choices(options: SearchOptions) -> dict[str, str]:
+    """What run.json keeps of a space that is not ours: trials are numbers of its choices."""
+    return {} if options.space in SPACES else {"choices": repr(options.open_space())}
+
+
+def _check_space(options: SearchOptions, stored: Entry, folder: Path) -> None:
+    """Refuse a space that is not as it was when the study began."""
+    if "choices" in stored and stored["choices"] != repr(options.open_space()):
+        raise ValueError(
+            f"`space` must be as it was when the study in {folder} began, but {options.space} has "
+            "changed since. Restore it, or begin another study."
+        )
 
 
 _PLACES = ("data", "weights")  # options that may be paths

@@ -17,7 +17,7 @@ from search_spaces.fasternet import FasterNetConfig
 from search_spaces.layers import Layered
 from search_spaces.space import AnySpace
 
-AccuracyKind = Literal["estimated", "trained", "supernet"]
+AccuracyKind = Literal["estimated", "score", "trained", "supernet"]
 
 
 class AccuracyEstimator(Protocol):
@@ -28,7 +28,8 @@ class AccuracyEstimator(Protocol):
         """What the number is.
 
         `estimated`: the lower end of an estimate's 90 % interval, in %, so that what is little
-        known does not win; `trained`: an accuracy in %;
+        known does not win; `score`: any training-free number, of another package's, which ranks
+        networks; `trained`: an accuracy in %;
         `supernet`: how likely the labels are, in %, with weights that all networks share.
         """
 

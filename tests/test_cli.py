@@ -206,7 +206,7 @@ MISTAKES: list[tuple[str, str]] = [
     ("search --budget ten", "but got 'ten'"),
     ("search --budget 10ms --device gpu", "`device` must be one of cpu, arm, but got 'gpu'"),
     ("search --budget 10ms --device ../up", "`device` must be one of cpu, arm, but got '../up'"),
-    (" --space resnet", "`space` must be one of fasternet, fasternet-32, pconv, pconv-32, but"),
+    (" --space resnet", "`space` must be one of fasternet, fasternet-32, pconv, pconv-32, or package.module:SPACE"),
     (" --runtime tflite", "`runtime` must be onnxruntime"),
     ("search --budget 10ms --device cpu --runtime tflite",
      "`runtime` must be one of onnxruntime, openvino, ncnn, torch, "),

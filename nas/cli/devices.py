@@ -20,7 +20,12 @@ from predictors.devices.boards import (
 from predictors.devices.cache import Cache, Holding
 from predictors.devices.cache_entry import read_entries, write_entries
 from predictors.devices.connection import SITE, Address
-from predictors.devices.registry import cached_devices, device_names, open_device
+from predictors.devices.registry import (
+    cached_devices,
+    device_names,
+    foreign_devices,
+    open_device,
+)
 from predictors.measurement import Backend
 
 
@@ -52,7 +57,9 @@ def run_devices(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> None:
-    found = [_described(name) for name in device_names()] + _stored()
+    foreign = foreign_devices()
+    found = [_described(name) for name in device_names() if name not in foreign]
+    found += [_of_package(name, package) for name, package in foreign.items()] + _stored()
     if arguments.json:
         print(json.dumps(found, indent=2))
         return
@@ -72,6 +79,12 @@ def _described(name: str) -> dict[str, str]:
         "runtime": runtime,
         "description": device.description,
     }
+
+
+def _of_package(name: str, package: str) -> dict[str, str]:
+    """What another package adds is not opened before it is named."""
+    description = f"of the package {package}, which is loaded when it is named"
+    return {"name": name, "source": "", "runtime": "", "description": description}
 
 
 def _stored() -> list[dict[str, str]]:

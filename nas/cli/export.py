@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from nas.cli.arguments import add_json, batch, positive, word, words
 from nas.cli.progress import print_table
-from predictors.backends.table import find_formats, formats
+from predictors.backends.table import find_formats, format_names
 
 if TYPE_CHECKING:
     from nas.finetune.export import Export
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def add_export_options(parser: argparse.ArgumentParser) -> None:
     """Add what `fasternas export` takes."""
-    add, names = parser.add_argument, ", ".join(formats())
+    add, names = parser.add_argument, ", ".join(format_names())
     add("network", metavar="NETWORK", help="a checkpoint or config file, t0 to l (t0@192)")
     add("--to", type=words, default=("onnx",), metavar="F[,F]", help=f"{names} (onnx)")
     text = "the weights of a config, under timm's names (random)"

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from nas.cli.arguments import add_json, word
 from nas.cli.progress import print_table
+from search_spaces.extensions import extension_source
 from search_spaces.fasternet import CHOICES, SPACES
 from search_spaces.space import AnySpace, Each, OneOf
+from search_spaces.spaces import HOW, find_space, space_names
 
 if TYPE_CHECKING:
     from nas.report.model import ReportModel
@@ -110,16 +112,29 @@ def print_front(model: "ReportModel", *, as_json: bool) -> None:
 
 def add_spaces_options(parser: argparse.ArgumentParser) -> None:
     """Add what `fasternas spaces` takes."""
+    text = f"one of them, or {HOW} (all of the bundled ones)"
+    parser.add_argument("space", metavar="SPACE", nargs="?", help=text)
     add_json(parser)
 
 
 def run_spaces(arguments: argparse.Namespace) -> int:
     """`fasternas spaces`: list the spaces with what each field chooses, and its source."""
+    asked = arguments.space
+    spaces = {asked: find_space(asked)} if asked else SPACES
+    others = {} if asked else {name: _package(name) for name in space_names()[len(SPACES) :]}
     if arguments.json:
-        print(json.dumps([_space_row(name, space) for name, space in SPACES.items()], indent=2))
+        rows = [_space_row(name, space) for name, space in spaces.items()]
+        rows += [{"name": name, "package": package} for name, package in others.items()]
+        print(json.dumps(rows, indent=2))
         return 0
-    print("\n\n".join(_space_words(name, space) for name, space in SPACES.items()))
+    print("\n\n".join(_space_words(name, space) for name, space in spaces.items()))
+    for name, package in others.items():
+        print(f"\n{name}: of the package {package}; `fasternas spaces {name}` loads it")
     return 0
+
+
+def _package(space: str) -> str:
+    return extension_source("spaces", space)
 
 
 def _space_row(name: str, space: AnySpace) -> dict[str, object]:
@@ -128,7 +143,7 @@ def _space_row(name: str, space: AnySpace) -> dict[str, object]:
         "size": space.size,
         "size_by_field": space.size_by_field,
         "choices": {field: _choices(node) for field, node in space.fields.items()},
-        "about": {field: CHOICES[field] for field in space.fields},
+        "about": {field: CHOICES[field] for field in space.fields if field in CHOICES},
     }
 
 
@@ -142,7 +157,7 @@ def _choices(node: object) -> object:
 def _space_words(name: str, space: AnySpace) -> str:
     lines = [f"{name}: {space.size:.2g} configs"]
     for field, node in space.fields.items():
-        lines.append(f"  {field}: {CHOICES[field]}")
+        lines.append(f"  {field}: {CHOICES[field]}" if field in CHOICES else f"  {field}:")
         if isinstance(node, Each):
             stages = [" ".join(map(str, item.choices)) for item in node.items]
             numbered = [f"stage {i}: {words}" for i, words in enumerate(stages, start=1)]

@@ -10,7 +10,7 @@ from dataclasses import fields
 from functools import partial
 from itertools import chain, count, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from nas.cli.arguments import (
     add_json,
@@ -28,9 +28,11 @@ from nas.cli.progress import show_search
 from nas.cli.runs import print_front
 from nas.cli.specs import add_devices, folder_name, specs_of
 from nas.quantities import parse_bytes, parse_count
-from nas.study.options import AccuracyOption, FieldChoices, SearchOptions
+from nas.search.searchers import searcher_names
+from nas.study.options import FieldChoices, SearchOptions, accuracy_names
 from predictors.cost import NO_LIMITS, Limits
 from predictors.devices.device import DeviceSpec
+from search_spaces.spaces import HOW, spelled_space
 
 if TYPE_CHECKING:
     from nas.estimators import Prepared
@@ -53,8 +55,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     text = "trials at once (8); of another number come other trials"
     add("--parallel", type=positive, default=8, metavar="N", help=text)
     _add_training(parser)
-    text = "guided (ours), nsga2, nsga3, tpe, gp, evolution, local, random, nni-evolution"
-    add("--searcher", default="guided", help=text)
+    add("--searcher", default="guided", help=f"{either(searcher_names())} (guided, ours)")
     add("--seed", type=int, default=0, help="same seed, same trials (0)")
     _add_running(parser)
     defaults = vars(parser.parse_args([]))  # --resume takes what is not given from the run
@@ -65,7 +66,8 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
 def _add_space(parser: argparse.ArgumentParser) -> None:
     """Add what networks may be, and what they may cost."""
     add = parser.add_argument
-    add("--space", default="fasternet", help="see `fasternas spaces`")
+    text = f"see `fasternas spaces`; or {HOW} (fasternet)"
+    add("--space", default="fasternet", metavar="SPACE", type=spelled_space, help=text)
     text = "the image sizes to choose from"
     add("--resolution", type=numbers, default=(), metavar="PX[,PX...]", help=text)
     text = "relu, gelu or relu,gelu (the space's own)"
@@ -98,7 +100,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     text = "to train on: a folder, an .npz, digits (none)"
     add("--data", type=word, metavar="DATA", help=text)
-    text = "estimate, train, supernet or auto (train if there is data)"
+    text = f"{either([*accuracy_names(), 'auto'])} (train if there is data, else estimate)"
     add("--accuracy", metavar="HOW", help=text)
     text = "for auto: what training may take, such as 2h"
     add("--time", type=duration_ms, metavar="TIME", help=text)
@@ -349,16 +351,16 @@ def _workers(arguments: argparse.Namespace, options: SearchOptions) -> "WorkerRe
     return request
 
 
-def _accuracy(arguments: argparse.Namespace, folder: Path) -> AccuracyOption:
+def _accuracy(arguments: argparse.Namespace, folder: Path) -> str:
     """As asked; else trained if there is data; `auto` is what a run to go on with has."""
-    known = (None, *get_args(AccuracyOption), "auto")
-    if arguments.accuracy not in known:
+    known = (*accuracy_names(), "auto")
+    if arguments.accuracy not in (None, *known):
         raise ValueError(
-            f"`accuracy` must be one of {', '.join(known[1:])}, but got {arguments.accuracy!r}."
+            f"`accuracy` must be one of {', '.join(known)}, but got {arguments.accuracy!r}."
         )
     if arguments.accuracy == "auto" and arguments.resume:
         return _kept(folder).accuracy
-    asked: AccuracyOption | None = None if arguments.accuracy == "auto" else arguments.accuracy
+    asked: str | None = None if arguments.accuracy == "auto" else arguments.accuracy
     return asked or ("train" if arguments.data else "estimate")
 
 

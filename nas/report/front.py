@@ -25,6 +25,7 @@ Urls = Mapping[int, str]  # by the id of a network
 _AXIS: dict[Unit, str] = {"ms": "latency in ms", "ratio": "worst latency/budget ratio"}
 _Y_AXIS = {
     "estimated": "ImageNet-1k top-1 in %,\nestimated, not trained",
+    "score": "training-free score",
     "trained": "top-1 accuracy in %",
     "supernet": "likelihood of the labels in %,\nshared weights",
 }

@@ -279,6 +279,9 @@ class ReportModel:
                 "Accuracies are ImageNet-1k top-1, estimated and not trained; networks are ranked "
                 "by the lower ends of their 90 % intervals. With --data they are trained."
             )
+        if self.front and self.kind == "score":
+            whose = self.options.accuracy
+            lines.append(f"The score is training-free (by {whose}): it ranks, it is no accuracy.")
         return lines
 
     def _limit_notes(self) -> list[str]:

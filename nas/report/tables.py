@@ -22,18 +22,21 @@ Unit = Literal["ms", "ratio"]
 INTERVAL = f"{100 * CONFIDENCE:.0f} % interval"
 NUMBER = {
     "estimated": "estimated top-1",
+    "score": "training-free score",
     "trained": "accuracy",
     "supernet": "shared-weights likelihood",
 }
 HEADING: dict[Unit, str] = {"ms": "latency ms", "ratio": "worst ratio"}
 HEADINGS = {
     "estimated": "estimated top-1 %",
+    "score": "training-free score",
     "trained": "accuracy %",
     "supernet": "shared-weights likelihood %",
 }
 LARGEST_CLASS = "largest class %"  # what always guessing it reaches
 _COMMENTS = {
     "estimated": "estimated ImageNet-1k top-1 in %",
+    "score": "training-free score",
     "trained": "accuracy",
     "supernet": "likelihood of the labels in % with shared weights",
 }
@@ -149,7 +152,7 @@ def percent(share: float | None) -> str:
 
 def accuracy_number(accuracy: float, kind: AccuracyKind) -> str:
     """Return it without a unit: an estimate is no more exact than a latency."""
-    return f"{accuracy:.3g}" if kind == "estimated" else f"{accuracy:.5g}"
+    return f"{accuracy:.3g}" if kind in ("estimated", "score") else f"{accuracy:.5g}"
 
 
 def architecture_words(config: FasterNetConfig) -> list[str]:
@@ -287,7 +290,7 @@ class Network:
     @property
     def words(self) -> list[str]:
         """Its accuracy with its unit, its latency, and its costs."""
-        number = f"{self.accuracy_words} %"
+        number = f"{self.accuracy_words}{' %' * (self.accuracy_kind != 'score')}"
         costs = f"{format_count(self.macs)} MACs, {format_count(self.params)} parameters"
         return [f"{NUMBER[self.accuracy_kind]} {number}", latency_words(self.readings), costs]
 

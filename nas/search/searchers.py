@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections import defaultdict, deque
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Literal, get_args
@@ -11,6 +12,12 @@ from nas.search.feasibility import Bounds, changed, neighbours
 from nas.search.guided import AccuracyPrior, GuidedSearcher
 from nas.search.pareto import dominates
 from nas.search.trial import Admit, Objectives, Searcher, generator
+from search_spaces.extensions import (
+    call_extension,
+    extension_names,
+    extension_source,
+    load_extension,
+)
 from search_spaces.space import AnySpace, Genes, OneOf
 
 if TYPE_CHECKING:
@@ -21,6 +28,40 @@ SearcherName = Literal[
 ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class SearchProblem:
+    """What a searcher of another package is opened with.
+
+    `bounds` is what a config must keep, `prior` what is known of accuracies before there is one.
+    """
+
+    space: AnySpace
+    seed: int
+    bounds: Bounds
+    prior: AccuracyPrior | None = None
+
+
+def searcher_names() -> tuple[str, ...]:
+    """Return the names of the searchers: ours, and those that other packages have registered."""
+    ours: tuple[str, ...] = get_args(SearcherName)
+    return (*ours, *(name for name in extension_names("searchers") if name not in ours))
+
+
+def check_searcher(name: str) -> None:
+    """Refuse a searcher of another package that cannot be loaded, before anything is spent."""
+    if name not in get_args(SearcherName):
+        _load(name)
+
+
+def _load(name: str) -> Callable[[SearchProblem], object]:
+    """What another package has registered: what opens a searcher for a problem."""
+    wanted = "what opens a searcher for a SearchProblem"
+    found: Callable[[SearchProblem], object] = load_extension(
+        "searchers", name, accepts=callable, wanted=wanted
+    )
+    return found
+
+
 def open_searcher(
     name: str,
     space: AnySpace,
@@ -29,7 +70,12 @@ def open_searcher(
     seed: int,
     prior: AccuracyPrior | None = None,
 ) -> Searcher:
-    """Return a new searcher by name."""
+    """Return a new searcher by name.
+
+    Raises:
+        ValueError: if there is none of that name.
+        RuntimeError: if that of another package cannot be opened.
+    """
     match name:
         case "guided":
             return GuidedSearcher(space, bounds=bounds, seed=seed, prior=prior)
@@ -43,9 +89,21 @@ def open_searcher(
             return RandomSearcher(space, seed=seed)
         case "nni-evolution":
             return _nni(space, seed)
-    raise ValueError(
-        f"`searcher` must be one of {', '.join(get_args(SearcherName))}, but got {name!r}."
-    )
+    if name in extension_names("searchers"):
+        return _foreign(name, SearchProblem(space=space, seed=seed, bounds=bounds, prior=prior))
+    raise ValueError(f"`searcher` must be one of {', '.join(searcher_names())}, but got {name!r}.")
+
+
+def _foreign(name: str, problem: SearchProblem) -> Searcher:
+    """A searcher of another package."""
+    open_it = _load(name)
+    found = call_extension("searchers", name, lambda: open_it(problem))
+    if not isinstance(found, Searcher):
+        raise RuntimeError(
+            f"`searcher` {name} must have ask(number, admit) and tell(genes, found), but "
+            f"{extension_source('searchers', name)} gave {found!r}."
+        )
+    return found
 
 
 def _nni(space: AnySpace, seed: int) -> Searcher:

@@ -7,14 +7,22 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from nas.quantities import limit_words
-from nas.search.searchers import SearcherName
+from nas.search.searchers import searcher_names
 from predictors.cost import NO_LIMITS, Limits
 from predictors.devices.device import DeviceSpec, budgets_of, check_specs
 from predictors.training.recipe import Fidelity
-from search_spaces.fasternet import SPACES, FasterNetConfig
+from search_spaces.extensions import extension_names
+from search_spaces.fasternet import FasterNetConfig
 from search_spaces.space import Space, oneof
+from search_spaces.spaces import fasternet_space
 
-AccuracyOption = Literal["estimate", "train", "supernet"]
+AccuracyOption = Literal["estimate", "train", "supernet"]  # and those of other packages
+
+
+def accuracy_names() -> tuple[str, ...]:
+    """Return the names of the estimators: ours, and those that other packages have registered."""
+    ours: tuple[str, ...] = get_args(AccuracyOption)
+    return (*ours, *(name for name in extension_names("estimators") if name not in ours))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +46,12 @@ class SearchOptions:
     """What a study asks; two runs with equal options on one machine are one study."""
 
     devices: tuple[DeviceSpec, ...]  # each with a budget
-    space: str = "fasternet"
+    space: str = "fasternet"  # as `find_space` takes it
     trials: int = 200
     parallel: int = 8  # trials at once
     seed: int = 0
-    searcher: SearcherName = "guided"
-    accuracy: AccuracyOption = "estimate"
+    searcher: str = "guided"
+    accuracy: str = "estimate"
     data: str = ""  # what networks are trained on, as `load_data` takes it
     epochs: int = 8  # of the longest training
     progressive: tuple[Fidelity, ...] = ()  # what is smaller in the first epochs
@@ -55,8 +63,7 @@ class SearchOptions:
     limits: Limits = NO_LIMITS  # of what a network costs
 
     def __post_init__(self) -> None:
-        known = {"searcher": get_args(SearcherName), "accuracy": get_args(AccuracyOption)}
-        for name, names in {"space": tuple(SPACES), **known}.items():
+        for name, names in {"searcher": searcher_names(), "accuracy": accuracy_names()}.items():
             value = getattr(self, name)
             if value not in names:
                 raise ValueError(f"`{name}` must be one of {', '.join(names)}, but got {value!r}.")
@@ -79,7 +86,7 @@ class SearchOptions:
         return budgets_of(self.devices)
 
     def _check_accuracy(self) -> None:
-        if self.accuracy != "estimate" and not self.data:
+        if self.accuracy in ("train", "supernet") and not self.data:
             raise ValueError(
                 f"`data` must be given where `accuracy` is {self.accuracy}, but is "
                 "not. Name a folder of images, or use --accuracy estimate."
@@ -108,7 +115,7 @@ class SearchOptions:
 
     def open_space(self) -> Space[FasterNetConfig]:
         """Return the space with the fields that the options open, narrow or fix."""
-        space: Space[FasterNetConfig] = SPACES[self.space]
+        space = fasternet_space(self.space)
         changes: dict[str, Any] = {}
         for name in ("resolutions", "activations"):
             values = getattr(self, name)

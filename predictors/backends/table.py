@@ -2,19 +2,28 @@
 
 A backend is one file of this folder and its lines in `TABLE`. Whatever lists runtimes, precisions
 or formats (the command line's help, what runs on GPUs, the exports) reads them here, without torch.
+Another package registers its lines under the name of the runtime; they are loaded when that name is
+given, as a runtime or as a format.
 """
 
+import ast
 import re
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
+from inspect import getsource
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, TypedDict, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, TypedDict, cast, get_args
 
 from predictors.backends import ncnn, onnxruntime, openvino, timm, torch
+from search_spaces.extensions import extension_names, is_loaded, load_extension
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from torch import Tensor
 
     from predictors.backends.model import Model
@@ -42,7 +51,7 @@ class BackendModule(Protocol):
     """The file of a backend. If a runtime is timed, it also has `load(start) -> [callable, ...]`.
 
     Outside of functions it imports the standard library only: `load` runs on boards, which are
-    sent the text of this one file.
+    sent the text of this one file. The same holds for a backend of another package.
     """
 
     @property
@@ -107,7 +116,7 @@ class Runtime:
         model = replace(model.built(), batch="fixed" if self.fixed_batch else model.batch)
         main = self.module.write(model, folder / "network", self)
         copied = model.file is not None and self is TABLE[0]  # then it is its own reference
-        checker = next((r for r in (self, formats()[self.format]) if r.version), None)
+        checker = next((r for r in (self, formats().get(self.format, self)) if r.version), None)
         if checker is not None and not copied:
             from predictors.backends.agreement import check_on_noise
 
@@ -142,27 +151,89 @@ TABLE: tuple[Runtime, ...] = (
 )
 
 
+def _lines() -> tuple[Runtime, ...]:
+    """Every line, of other packages those that are loaded."""
+    loaded = (name for name in foreign_runtimes() if is_loaded("backends", name))
+    return (*TABLE, *(line for name in loaded for line in _foreign_lines(name)))
+
+
+def foreign_runtimes() -> tuple[str, ...]:
+    """Return the names of the runtimes that other packages have registered."""
+    ours = {line.name for line in TABLE}
+    return tuple(name for name in extension_names("backends") if name not in ours)
+
+
+def _foreign_lines(name: str) -> tuple[Runtime, ...]:
+    """The lines that another package has registered; its file must be fit to be sent to boards."""
+    wanted = f"a tuple of Runtime, each called {name}"
+    lines: tuple[Runtime, ...] = load_extension(
+        "backends", name, accepts=partial(_are_lines, name), wanted=wanted
+    )
+    for line in lines:
+        _check_text(line)
+    return lines
+
+
+def _are_lines(name: str, found: object) -> bool:
+    lines = found if isinstance(found, tuple) else ()
+    return bool(lines) and all(isinstance(one, Runtime) and one.name == name for one in lines)
+
+
+@cache
+def _check_text(line: Runtime) -> None:
+    """Refuse a backend's file without a text, or that does not run alone."""
+    module = line.module
+    try:
+        tree = ast.parse(getsource(cast("ModuleType", module)))
+    except (OSError, TypeError):
+        raise RuntimeError(
+            f"`runtime` {line.name} must come as text, which boards are sent, but there is none of "
+            f"{module.__name__}. Install its package unpacked."
+        ) from None
+    foreign = [n for n in _imports(tree.body) if n not in sys.stdlib_module_names]
+    if foreign:
+        raise RuntimeError(
+            f"`runtime` {line.name} must run on boards, which are sent the text of "
+            f"{module.__name__} alone, but it imports {foreign[0]}. Import that in its functions."
+        )
+
+
+def _imports(statements: "Sequence[ast.stmt]") -> Iterator[str]:
+    """The packages that statements import; what is relative begins with a dot."""
+    for node in statements:
+        if isinstance(node, ast.ImportFrom):
+            yield "." if node.level else (node.module or "").partition(".")[0]
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+
+
 def runtimes(*, precision: str | None = None, format: str | None = None) -> tuple[Runtime, ...]:
-    """Return the lines that can be timed, all or those of a precision or format."""
+    """Return the lines that can be timed, all or those of a precision or format.
+
+    Of other packages those that are loaded.
+    """
     if precision not in (None, *get_args(Precision)):
         raise ValueError(
             f"`precision` must be one of {', '.join(get_args(Precision))}, but got {precision!r}."
         )
     return tuple(
         line
-        for line in TABLE
+        for line in _lines()
         if line.name and precision in (None, line.precision) and format in (None, line.format)
     )
 
 
 def runtime_names(lines: Iterable[Runtime] | None = None) -> tuple[str, ...]:
-    """Return the names of the runtimes, each once."""
-    return tuple(dict.fromkeys(line.name for line in (runtimes() if lines is None else lines)))
+    """Return the names of the runtimes, each once: of all, or of these lines."""
+    if lines is None:
+        return tuple(dict.fromkeys((*(line.name for line in runtimes()), *foreign_runtimes())))
+    return tuple(dict.fromkeys(line.name for line in lines))
 
 
 def find_runtime(name: str, precision: str = "fp32") -> Runtime:
     """Return the runtime of that name, at that precision."""
-    offered: dict[str, Runtime] = {r.precision: r for r in runtimes() if r.name == name}
+    lines = _foreign_lines(name) if name in foreign_runtimes() else runtimes()
+    offered: dict[str, Runtime] = {r.precision: r for r in lines if r.name == name}
     if not offered:
         names = ", ".join(runtime_names())
         raise ValueError(
@@ -175,17 +246,27 @@ def find_runtime(name: str, precision: str = "fp32") -> Runtime:
 
 
 def formats() -> dict[str, Runtime]:
-    """Return the first line of each format, which writes it for `export`."""
-    first = {line.format: line for line in reversed(TABLE)}
-    return {line.format: first[line.format] for line in TABLE}
+    """Return the first line of each format, which writes it for `export`.
+
+    Of other packages those that are loaded.
+    """
+    first = {line.format: line for line in reversed(_lines())}
+    return {line.format: first[line.format] for line in _lines()}
+
+
+def format_names() -> tuple[str, ...]:
+    """Return what `export --to` takes; a runtime of another package stands for its format."""
+    return tuple(dict.fromkeys((*formats(), *foreign_runtimes())))
 
 
 def find_formats(names: Iterable[str]) -> tuple[Runtime, ...]:
     """Return the lines of these formats, each once."""
-    known, found = formats(), tuple(dict.fromkeys(names))
+    found = tuple(dict.fromkeys(names))
+    foreign = {name: _foreign_lines(name)[0] for name in found if name in foreign_runtimes()}
+    known = {**formats(), **foreign}
     for name in found:
         if name not in known:
-            raise ValueError(f"`to` must be one of {', '.join(known)}, but got {name!r}.")
+            raise ValueError(f"`to` must be one of {', '.join(format_names())}, but got {name!r}.")
         for package in known[name].module.PACKAGES:
             known[name].require(package, f"`to` {name}")
     return tuple(known[name] for name in found)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import geometric_mean
 
-from predictors.backends.table import runtimes
+from predictors.backends.table import foreign_runtimes, runtimes
 from predictors.devices.boards import Board, is_arm, load_boards, survey
 from predictors.devices.cache import Cache, Holding, open_recorded
 from predictors.devices.device import ONNXRUNTIME, Device, DeviceSpec, Measures, Network
@@ -14,6 +14,12 @@ from predictors.devices.profiled import open_arm
 from predictors.devices.several import MultiBackendDevice
 from predictors.devices.timed import TimedDevice
 from predictors.measurement import Backend, TimingProtocol
+from search_spaces.extensions import (
+    call_extension,
+    extension_names,
+    extension_source,
+    load_extension,
+)
 
 PROTOCOL = TimingProtocol()  # where none is given
 
@@ -103,9 +109,24 @@ def _open(name: str, backend: Backend, protocol: TimingProtocol, cores: tuple[in
     board = _board(name, backend)
     if board is not None:
         return _pinned(board, cores).open(name, backend, protocol)
-    if name not in KINDS:
-        raise _unknown(name)
-    return _on_cores(KINDS[name].open(name, backend, protocol), cores)
+    if name in KINDS:
+        return _on_cores(KINDS[name].open(name, backend, protocol), cores)
+    if name in extension_names("devices"):
+        return _on_cores(_foreign(name, backend, protocol), cores)
+    raise _unknown(name)
+
+
+def _foreign(name: str, backend: Backend, protocol: TimingProtocol) -> Device:
+    """A device of another package, which registers what opens one, as `Kind.open` does."""
+    wanted = "what opens a device by name, backend and protocol"
+    open_it = load_extension("devices", name, accepts=callable, wanted=wanted)
+    found: Device = call_extension("devices", name, lambda: open_it(name, backend, protocol))
+    if getattr(found, "source", None) not in ("measured", "predicted"):
+        raise RuntimeError(
+            f"`device` {name} must be one that Measures or Predicts, but "
+            f"{extension_source('devices', name)} gave {found!r}, whose source is neither."
+        )
+    return found
 
 
 def _pinned(board: Board, cores: tuple[int, ...]) -> Board:
@@ -153,9 +174,17 @@ def backend_of(
 
 
 def device_names() -> tuple[str, ...]:
-    """The names of this machine, of its GPU, if it has one, and of the boards."""
+    """The names of this machine, of its GPU, if it has one, of boards and of other packages."""
     here = [name for name, kind in KINDS.items() if kind.is_here()]
-    return (*here, *(name for name in _boards() if name not in KINDS))
+    others = [name for name in (*_boards(), *extension_names("devices")) if name not in KINDS]
+    return tuple(dict.fromkeys([*here, *others]))
+
+
+def foreign_devices() -> dict[str, str]:
+    """The devices of other packages that are called by these names, and the packages."""
+    ours = {*KINDS, *_boards()}
+    names = [name for name in extension_names("devices") if name not in ours]
+    return {name: extension_source("devices", name) for name in names}
 
 
 def cached_devices() -> list[Holding]:
@@ -232,7 +261,8 @@ def fastest_runtime(
     """
     found: list[tuple[float, str, Device]] = []
     errors: dict[str, ValueError | RuntimeError] = {}
-    for runtime in (r.name for r in runtimes(precision=precision)):
+    there = dict.fromkeys((*(r.name for r in runtimes(precision=precision)), *foreign_runtimes()))
+    for runtime in there:
         try:
             device = open_device(
                 name, runtime=runtime, threads=threads, precision=precision, protocol=protocol

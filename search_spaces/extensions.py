@@ -1,0 +1,104 @@
+"""What other packages add to fasternas: entry points of five groups, loaded when they are named.
+
+    [project.entry-points."fasternas.spaces"]
+    tiny = "my_package.spaces:TINY"
+
+The names are read from what is installed; of a package nothing is imported before one of its names
+is given. A name that fasternas has itself stays its own.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal, TypeVar, get_args
+
+from search_spaces.io import named_reason
+
+T = TypeVar("T")
+Group = Literal["devices", "backends", "estimators", "spaces", "searchers"]
+
+_PREFIX = "fasternas."
+
+
+def extension_names(group: Group) -> tuple[str, ...]:
+    """Return the names that other packages have registered in a group, in alphabetical order."""
+    return tuple(sorted(_registered(group)))
+
+
+def extension_source(group: Group, name: str) -> str:
+    """Return the package that has registered a name, with its version."""
+    return " and ".join(_package(entry) for entry in _registered(group)[name])
+
+
+def is_loaded(group: Group, name: str) -> bool:
+    """Whether the module of a name has been imported already."""
+    return all(entry.module in sys.modules for entry in _registered(group)[name])
+
+
+def load_extension(
+    group: Group, name: str, *, accepts: Callable[[object], bool], wanted: str
+) -> Any:
+    """Return what a package has registered under a name; it is imported now.
+
+    Raises:
+        RuntimeError: if it cannot be imported, two packages have registered the name, or it is not
+            `wanted`, which is what `accepts` says; the message names the package.
+    """
+    entries = _registered(group)[name]
+    if len(entries) > 1:
+        raise RuntimeError(
+            f"{_PREFIX}{group} must have one {name}, but {extension_source(group, name)} have one "
+            "each. Uninstall all but one."
+        )
+    (entry,) = entries
+    try:
+        found = entry.load()
+    except Exception as error:  # whatever a package raises when it is imported
+        raise _broken(group, entry, f"cannot be loaded: {named_reason(error)}") from error
+    if not accepts(found):
+        raise _broken(group, entry, f"is {found!r}, not {wanted}")
+    return found
+
+
+def call_extension(group: Group, name: str, make: Callable[[], T]) -> T:
+    """Return what another package's code makes; an error that is none of ours names the package.
+
+    Raises:
+        ValueError, RuntimeError: as the package does, in its words.
+        RuntimeError: whatever else it raises.
+    """
+    try:
+        return make()
+    except (ValueError, RuntimeError):
+        raise
+    except Exception as error:
+        (entry,) = _registered(group)[name]
+        raise _broken(group, entry, f"failed: {named_reason(error)}") from error
+
+
+def _broken(group: Group, entry: EntryPoint, why: str) -> RuntimeError:
+    return RuntimeError(
+        f"{entry.name} of {_package(entry)} ({_PREFIX}{group}: {entry.value}) {why}. Mend or "
+        "uninstall that package."
+    )
+
+
+def _package(entry: EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
+
+
+def _registered(group: Group) -> Mapping[str, tuple[EntryPoint, ...]]:
+    return _read(tuple(sys.path))[group]
+
+
+@cache
+def _read(_path: tuple[str, ...]) -> dict[Group, dict[str, tuple[EntryPoint, ...]]]:
+    """All groups, of what is installed on that path."""
+    found: dict[Group, dict[str, tuple[EntryPoint, ...]]] = {g: {} for g in get_args(Group)}
+    every = entry_points()  # once: each call reads all that is installed
+    for group, names in found.items():
+        for entry in every.select(group=f"{_PREFIX}{group}"):
+            if entry not in names.get(entry.name, ()):  # a path may be there twice
+                names[entry.name] = (*names.get(entry.name, ()), entry)
+    return found

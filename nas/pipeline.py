@@ -1,7 +1,7 @@
 """One study from its options to its front: calibrate, search, promote, remeasure."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -45,7 +45,7 @@ from nas.search.feasibility import Bounds, lowest
 from nas.search.guided import posterior_mean
 from nas.search.loop import Exploration
 from nas.search.pareto import promoted
-from nas.search.trial import Evaluate, NetworkScores, Objectives, Outcome, Pool, generator
+from nas.search.trial import NetworkScores, Objectives, Outcome, Pool, generator
 from nas.study.journal import after, evaluate_file, longest, not_evaluated, train_on
 from nas.study.options import SETTINGS, SearchOptions, SearchSettings
 from nas.study.store import Study
@@ -53,6 +53,7 @@ from predictors.accuracy import AccuracyEstimator
 from predictors.calibration import next_batch
 from predictors.cost import NO_LIMITS, Limits, cost, costs
 from predictors.measurement import Latencies, worst_ratio
+from predictors.training.estimators import TrainingEstimator
 from predictors.training.recipe import rungs
 from search_spaces.fasternet import FASTERNET, PUBLISHED_TOP1, FasterNetConfig
 from search_spaces.space import Space
@@ -64,8 +65,18 @@ Phase = Literal[
     "training the best",
     "verifying the front",
 ]
+Engine = Literal["tasks", "tune"]
+TUNE = "tune"  # the folder of Ray Tune's records in a run folder
 Scores = Mapping[FasterNetConfig, Objectives]
-OpenPool = Callable[[Evaluate[NetworkScores]], AbstractContextManager[Pool[NetworkScores]]]
+
+
+class OpenTimedPool(Protocol):
+    """Opens a pool whose evaluations end when they take too long."""
+
+    def __call__(
+        self, evaluate: "Evaluation", *, timeout_s: float | None
+    ) -> AbstractContextManager[Pool[NetworkScores]]:
+        """Open it."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,25 @@ class Evaluation:
 
     models: LatencyModels
     estimator: AccuracyEstimator
+
+    @property
+    def name(self) -> str:
+        """What is done: for how many epochs networks are trained, if they are."""
+        training = self._training
+        return "scores" if training is None else f"{training.epochs}-epochs"
+
+    def epochs(self, config: FasterNetConfig) -> Iterator[float]:
+        """Train a network, if it is; yield the accuracy after each epoch."""
+        if (training := self._training) is not None:
+            yield from training.train(config)
+
+    def file(self, config: FasterNetConfig) -> Path | None:
+        """Return the checkpoint of a network's training, if there is one."""
+        return None if self._training is None else self._training.file(config)
+
+    @property
+    def _training(self) -> TrainingEstimator | None:
+        return self.estimator if isinstance(self.estimator, TrainingEstimator) else None
 
     def __call__(self, config: FasterNetConfig) -> NetworkScores:
         (latencies,) = self.models.latencies([config])
@@ -235,17 +265,29 @@ def run_pipeline(
     ray_address: str | None = None,
     trial_timeout_s: float | None = None,
     workers: WorkerRequest | None = None,
+    engine: Engine = "tasks",
 ) -> Iterator[Progress]:
-    """Do everything that is not done yet; `workers` train the supernet, if there is one."""
-    gpu = run.settings.gpu_share if run.estimator.kind == "trained" else 0.0
-    pool = partial(RayPool, address=ray_address, gpu=gpu)
+    """Do everything that is not done yet; `workers` train the supernet, if there is one.
+
+    Trials are tasks of Ray, or, with the engine `tune`, trials of Ray Tune.
+    """
+    pool = _pool(run, ray_address, engine)
     with through_ray(run.devices, ray_address) as run.devices:
         yield from calibrate(run)
         yield from share_weights(run, workers or WorkerRequest(), ray_address)
         with joined(ray_address):  # not before: one worker trains here, without Ray
-            yield from search(run, partial(pool, timeout_s=trial_timeout_s))
+            yield from search(run, pool, trial_timeout_s)
             yield from promote(run, pool, trial_timeout_s)
         yield from remeasure(run)
+
+
+def _pool(run: Run, address: str | None, engine: Engine) -> "OpenTimedPool":
+    gpu = run.settings.gpu_share if run.estimator.kind == "trained" else 0.0
+    if engine == "tasks":
+        return partial(RayPool, address=address, gpu=gpu)
+    from nas.tune_pool import TunePool
+
+    return partial(TunePool, folder=run.folder / TUNE, address=address, gpu=gpu)
 
 
 def calibrate(run: Run) -> Iterator[Progress]:
@@ -342,7 +384,9 @@ def share_weights(run: Run, request: WorkerRequest, address: str | None) -> Iter
         yield Progress("training the supernet", progress.done, progress.total, reached)
 
 
-def search(run: Run, open_pool: OpenPool) -> Iterator[Progress]:
+def search(
+    run: Run, open_pool: OpenTimedPool, timeout_s: float | None = None
+) -> Iterator[Progress]:
     """Evaluate as many configs as the options say, each predicted to meet every budget."""
     models = run.known_models()
     exploration = Exploration(
@@ -357,7 +401,7 @@ def search(run: Run, open_pool: OpenPool) -> Iterator[Progress]:
         in_flight=run.options.parallel,
     )
     errors = []
-    with open_pool(Evaluation(models, run.estimator)) as pool:
+    with open_pool(Evaluation(models, run.estimator), timeout_s=timeout_s) as pool:
         for _, outcome in exploration.run(pool):
             errors.append(outcome.error)
             run.lost += run.study.recall(outcome.number) is None
@@ -366,15 +410,6 @@ def search(run: Run, open_pool: OpenPool) -> Iterator[Progress]:
             yield Progress("searching", outcome.number + 1, run.options.trials, best)
     if errors and all(errors):
         raise RuntimeError(f"Trials must succeed, but all {len(errors)} failed: {errors[0]}.")
-
-
-class OpenTimedPool(Protocol):
-    """Opens a pool whose evaluations end when they take too long."""
-
-    def __call__(
-        self, evaluate: Evaluate[NetworkScores], *, timeout_s: float | None
-    ) -> AbstractContextManager[Pool[NetworkScores]]:
-        """Open it."""
 
 
 def promote(run: Run, open_pool: OpenTimedPool, timeout_s: float | None) -> Iterator[Progress]:

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 
 from nas.devices import Devices, device_facts, open_devices, recorded_devices, remarks
 from nas.estimators import CHECKPOINTS, SUPERNET_FILE
-from nas.pipeline import Run
+from nas.pipeline import TUNE, Run
 from nas.search.feasibility import check_limits
 from nas.search.searchers import check_searcher
 from nas.study import journal
@@ -43,9 +43,7 @@ def start_run(
     what judges trained networks.
     """
     devices = open_devices(options.devices, fresh=fresh)
-    # Wrong fields, limits and searchers are refused before anything is written.
-    check_limits(options.open_space(), options.limits, options.seed)
-    check_searcher(options.searcher)
+    _refuse_wrong(options)
     new = not (folder / RUN).exists() and not _has_trials(folder)
     made = make_folders(folder)
     lock = None
@@ -82,6 +80,12 @@ def start_run(
         raise
     run.made, run.begun = made, True
     return run
+
+
+def _refuse_wrong(options: SearchOptions) -> None:
+    """Refuse wrong fields, limits and searchers, before anything is written."""
+    check_limits(options.open_space(), options.limits, options.seed)
+    check_searcher(options.searcher)
 
 
 def _has_trials(folder: Path) -> bool:
@@ -250,6 +254,7 @@ def give_up(run: Run) -> None:
         return
     for name in (RUN, TRIALS, MEASUREMENTS):
         (run.folder / name).unlink(missing_ok=True)
+    shutil.rmtree(run.folder / TUNE, ignore_errors=True)
     remove_empty(run.made)
 
 

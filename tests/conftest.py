@@ -21,6 +21,7 @@ from search_spaces.formats import save_config
 CLUSTERS = (  # share one Ray, and so one worker of pytest's
     "test_ray_supernet.py", "test_ray_pool.py", "test_disturbed_cluster.py", "test_ray_training.py",
     "test_ray_start.py", "test_timing_tasks.py", "test_code_travels.py", "test_trial_timeout.py",
+    "test_tune.py",
 )  # fmt: skip
 # The files that take longest are begun first, so that the workers end at about the same time.
 FIRST = (

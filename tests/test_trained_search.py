@@ -17,7 +17,7 @@ from nas.cli.main import main
 from nas.estimators import estimated_median
 from nas.search.guided import AccuracyPrior, posterior_mean
 from nas.search.loop import Exploration
-from nas.study.journal import read_trainings
+from nas.study.journal import read, read_trainings
 
 PROGRAM = Path(sys.executable).with_name("fasternas")
 Streams = pytest.CaptureFixture[str]
@@ -106,6 +106,36 @@ def test_killed_while_it_trains_it_goes_on_to_the_same_front(
     assert main(_search(folder, data, "--resume")) == 0
     assert _front(folder) == _front(undisturbed)
     assert read_trainings(folder) == read_trainings(undisturbed)
+
+
+def test_with_ray_tune_it_is_killed_and_comes_to_the_same_front(
+    undisturbed: Path, data: str, tmp_path: Path, capsys: Streams
+) -> None:
+    folder, tune = tmp_path / "killed", ("--engine", "tune")
+    with subprocess.Popen([PROGRAM, *_search(folder, data, *tune)], stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL) as process:  # fmt: skip
+        end = time.monotonic() + 300
+        while len(_finished(folder)) < 2 and time.monotonic() < end:
+            time.sleep(0.05)
+        process.kill()
+    finished = _finished(folder)
+    assert 2 <= len(finished) < 7
+    assert main(_search(folder, data, "--resume", *tune)) == 0
+    assert _finished(folder)[: len(finished)] == finished  # as they were, once each
+    assert len(_finished(folder)) == 7
+    assert _front(folder) == _front(undisturbed)
+    assert read_trainings(folder) == read_trainings(undisturbed)
+    # One experiment of Tune's for each rung, with the checkpoints of its trials.
+    rungs = {path.name for path in (folder / "tune").iterdir()}
+    assert rungs == {"1-epochs", "2-epochs", "4-epochs"}
+    assert list(folder.glob("tune/1-epochs/*/trial-*/checkpoint_*/*.pt"))
+    assert capsys.readouterr().out.startswith("config ")  # and nothing that Tune prints
+
+
+def _finished(folder: Path) -> list[Any]:
+    """The trials on record, in the order in which they ended."""
+    entries = read(folder / "study.journal", growing=True)
+    return [entry["user_attrs"] for entry in entries if "user_attrs" in entry]
 
 
 @pytest.mark.usefixtures("without_ray")

@@ -11,10 +11,9 @@ import fasternas as fn
 # The command line takes spaces of FasterNetConfig. A field that is not named keeps its default.
 SMALL = fn.Space(
     fn.FasterNetConfig,
-    widths=fn.each(fn.oneof(8, 16), fn.oneof(16, 32), fn.oneof(32, 64)),
-    depths=fn.each(fn.oneof(1, 2), fn.oneof(1, 2), fn.oneof(1, 2)),
-    partial_ratios=(0.5, 0.5, 0.25),
-    expansions=(2.0, 2.0, 2.0),
+    widths=fn.each(fn.oneof(8, 16), fn.oneof(16, 32), fn.oneof(32, 64), fn.oneof(64, 96)),
+    depths=fn.each(*[fn.oneof(1, 2)] * 4),
+    partial_ratios=(0.5, 0.5, 0.25, 0.25),
     resolution=32,
     stem_stride=2,
     head_width=64,

@@ -123,6 +123,8 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
     add("--fresh", action="store_true", help="time anew what earlier runs timed")
     add("--repair", action="store_true", help="drop a last line that was cut off")
     add("--ray", type=ray_address, metavar="HOST:PORT", help="a running Ray cluster, or auto")
+    text = "tasks (of Ray), or tune: Ray Tune, for trials that train for long (tasks)"
+    add("--engine", default="tasks", help=text)
     text = "end a trial that runs longer, such as 10min (no limit)"
     add("--trial-timeout", type=duration_ms, metavar="TIME", help=text)
     text = (
@@ -195,7 +197,11 @@ def run_search(arguments: argparse.Namespace) -> int:
     try:
         mirror = _mirror(arguments.storage, run)
         steps = run_pipeline(
-            run, ray_address=arguments.ray, trial_timeout_s=timeout_s, workers=workers
+            run,
+            ray_address=arguments.ray,
+            trial_timeout_s=timeout_s,
+            workers=workers,
+            engine=arguments.engine,
         )
         steps = _mirrored(steps, mirror, run)
         show_search(steps, f"{'; '.join(descriptions(run.devices))}; {folder}")
@@ -225,6 +231,8 @@ def fill(arguments: argparse.Namespace) -> set[str]:
         raise ValueError(
             "the following arguments are required: --budget, the latency to keep, such as 10ms."
         )
+    if arguments.engine not in ("tasks", "tune"):
+        raise ValueError(f"`engine` must be tasks or tune, but got {arguments.engine!r}.")
     return typed
 
 

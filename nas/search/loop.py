@@ -78,22 +78,20 @@ def search(  # noqa: PLR0913 - the one public entry, all options keyword-only
         predict_latency: `predict_latency(configs) -> Prediction`, asked for thousands before one
             is evaluated. Trials that find otherwise correct it; None is learned from them alone.
         prior: what is known of accuracies before there is one; the guided searcher uses it.
-        searcher: guided, nsga2, nsga3, tpe, gp, evolution, local, random, nni-evolution, one that
-            another package registered, or an object with `ask` and `tell`, which is this search's.
+        searcher: its name (guided, nsga2, tpe, random, ...), or an object with `ask` and `tell`.
         pool: where evaluations run; None: in this process.
         parallel: how many a pool has at once; other numbers give other trials.
         record: outcomes of an earlier run, which are used instead of evaluating again.
 
     Raises:
-        TypeError: if `predict_latency` returns no Prediction, limited configs have no `layers()`,
-            or `searcher` is neither a name nor a searcher.
+        TypeError: if `predict_latency` or `searcher` is none, or limited configs lack `layers()`.
         ValueError: if an argument or a predicted latency is wrong, or no config keeps the bounds.
     """
     parallel, seed = _positive(parallel, "parallel"), _whole(seed, "seed", "a whole number")
     exploration = Exploration(
         space=space,
         rate=lambda scores: scores.objectives(budget_ms),
-        bounds=_bounds(space, predict_latency, budget_ms, limits, seed),
+        bounds=bounds_of(space, predict_latency, budget_ms, limits, seed),
         trials=_positive(trials, "trials"),
         seed=seed,
         searcher=searcher,
@@ -105,14 +103,14 @@ def search(  # noqa: PLR0913 - the one public entry, all options keyword-only
     return (_trial(*pair, budget_ms, limits) for pair in found)
 
 
-def _bounds(
+def bounds_of(
     space: AnySpace,
     predict_latency: PredictLatency | None,
     budget_ms: float | None,
     limits: Limits,
     seed: int,
 ) -> Bounds:
-    """What is to be kept, checked: budget and limits are within reach of the space."""
+    """Return what is to be kept, checked: budget and limits are within reach of the space."""
     _check_budget_ms(budget_ms)
     if not isinstance(limits, Limits):
         raise TypeError(

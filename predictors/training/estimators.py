@@ -66,17 +66,28 @@ class TrainingEstimator:
 
     def __call__(self, config: FasterNetConfig) -> float:
         """Train as far as asked and return the accuracy."""
-        checkpoints = self._checkpoints(config)
+        trainer = self._trainer(config)
+        for _ in self._trained(trainer, config):
+            pass
+        return trainer.rows[self.epochs - 1].accuracy
+
+    def train(self, config: FasterNetConfig) -> Iterator[float]:
+        """Train as far as asked; yield the accuracy after each epoch, which `file` holds then."""
+        yield from self._trained(self._trainer(config), config)
+
+    def file(self, config: FasterNetConfig) -> Path:
+        """Return the file of a network's checkpoint."""
+        return self._checkpoints(config).file
+
+    def _trained(self, trainer: Trainer, config: FasterNetConfig) -> Iterator[float]:
+        checkpoints, identity = self._checkpoints(config), self._identity(config)
         if read_checkpoint_file(checkpoints.file) is None:
             checkpoints.file.unlink(missing_ok=True)
-        trainer = self._trainer(config)
-        identity = self._identity(config)
-        for _ in checkpointed_loop(trainer, checkpoints, identity=identity, epochs=self.epochs):
-            pass
+        steps = checkpointed_loop(trainer, checkpoints, identity=identity, epochs=self.epochs)
+        yield from (step.row.accuracy for step in steps if step.row)
         if trainer.micro_batches > 1:
             micro_batch = max(self.recipe.batch_size // trainer.micro_batches, 1)
             atomic_write(self.folder / SMALL_BATCHES, f"{micro_batch}\n")
-        return trainer.rows[self.epochs - 1].accuracy
 
     def checkpoint(self, config: FasterNetConfig) -> Checkpoint:
         """Return the weights that were evaluated last, as far as the network was trained."""

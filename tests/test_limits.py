@@ -302,7 +302,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("limits") / "run"
     with pytest.MonkeyPatch.context() as patch:
         evaluate_here(patch)
-        assert main([*SEARCH, *ASKED, "--trials", "16", "--out", str(folder)]) == 0
+        assert main([*SEARCH, *ASKED, "--trials", "10", "--out", str(folder)]) == 0
     return folder
 
 
@@ -310,7 +310,7 @@ def test_no_network_of_a_run_breaks_a_limit(run: Path, capsys: Streams) -> None:
     opened = read_only_run(run)
     assert opened.options.limits == LIMITS
     found = opened.candidates()
-    assert len(found) == 16
+    assert len(found) == 10
     assert all(LIMITS.keeps(one.config) and one.feasible for one in found)
     assert main(["show", str(run)]) == 0
     out = capsys.readouterr().out
@@ -329,10 +329,10 @@ def test_no_network_of_a_run_breaks_a_limit(run: Path, capsys: Streams) -> None:
 @pytest.mark.usefixtures("without_ray")
 def test_a_resumed_run_keeps_its_limits(run: Path, capsys: Streams) -> None:
     command = [*SEARCH, "--resume", "--out", str(run)]
-    assert main([*command, "--trials", "18"]) == 0
+    assert main([*command, "--trials", "12"]) == 0
     opened = read_only_run(run)
     assert opened.options.limits == LIMITS
-    assert len(opened.candidates()) == 18
+    assert len(opened.candidates()) == 12
     assert all(LIMITS.keeps(one.config) for one in opened.candidates())
     capsys.readouterr()
     assert main([*command, "--max-params", "300K"]) == 2

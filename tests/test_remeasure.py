@@ -50,7 +50,10 @@ class Searched(Run):
 
 
 @pytest.mark.parametrize("most", [REPEATS, 1])
-def test_what_the_calibration_timed_briefly_is_timed_again_once(most: int, tmp_path: Path) -> None:
+def test_what_the_calibration_timed_briefly_is_timed_again_once(
+    most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.pipeline.SETTINGS", SearchSettings())
     well = replace(TINY, classes=3)
     clock: Any = Clock(most)
     run = Searched(tmp_path, SearchOptions(devices=on("cpu", 5.0)), {"cpu": clock})

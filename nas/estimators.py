@@ -23,7 +23,7 @@ from nas.study.options import SearchOptions
 from predictors.accuracy import AccuracyEstimator
 from predictors.cost import cost
 from predictors.data.datasets import ImageData, load_data, located
-from predictors.top1 import Top1Estimator, load_top1
+from predictors.top1 import Top1Estimator, check_estimable, load_top1
 from predictors.training.batches import batches
 from predictors.training.estimators import (
     Sandwich,
@@ -183,6 +183,8 @@ def prepared(options: SearchOptions, *, automatic: bool, minutes: float | None =
                 f"{options.classes}. Leave it out."
             )
         options = replace(options, classes=len(data.classes))
+    elif options.accuracy == "estimate":
+        check_estimable(options.open_space())
     remarks = (*(data.remarks if data else ()), *_words_of_start(options))
     if automatic:
         choice = auto_estimator(options, data, minutes=minutes)

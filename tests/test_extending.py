@@ -8,7 +8,7 @@ import pytest
 from nas.cli.main import main
 from nas.study import journal
 
-SEARCH = ("search", "--device", "arm", "--space", "fasternet-32", "--budget", "2ms")
+SEARCH = ("search", "--device", "arm", "--space", "fasternet", "--budget", "20ms")
 Streams = pytest.CaptureFixture[str]
 
 pytestmark = pytest.mark.usefixtures("without_ray")

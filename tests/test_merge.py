@@ -229,7 +229,7 @@ def test_a_search_goes_on_with_what_was_merged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Streams
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    search = ["search", "--device", "arm", "--space", "fasternet-32", "--budget", "2ms"]
+    search = ["search", "--device", "arm", "--space", "fasternet", "--budget", "20ms"]
     for name, seed in (("a", "0"), ("b", "5")):
         assert main([*search, "--trials", "6", "--seed", seed, "--out", name]) == 0
     capsys.readouterr()

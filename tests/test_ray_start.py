@@ -82,7 +82,7 @@ def test_what_stays_late_is_one_line_and_leaves_nothing(
     monkeypatch.chdir(tmp_path)
     own = signal.getsignal(signal.SIGTERM)
     seen = late(9)
-    options = ["--device", "arm", "--budget", "20ms", "--space", "fasternet-32", "--trials", "2"]
+    options = ["--device", "arm", "--budget", "20ms", "--trials", "2"]
     assert main(["search", *options, "--out", "run"]) == 2
     assert seen == [2, 2]
     said = capsys.readouterr().err

@@ -12,7 +12,7 @@ from nas.cli.main import main
 from nas.study.remote import RemoteFolder
 
 Streams = pytest.CaptureFixture[str]
-SEARCH = ["search", "--device", "arm", "--space", "fasternet-32", "--budget", "2ms",
+SEARCH = ["search", "--device", "arm", "--space", "fasternet", "--budget", "20ms",
           "--searcher", "random"]  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from nas.study.options import SearchOptions
 PROGRAM = Path(sys.executable).with_name("fasternas")
 TRIALS = 16
 SEARCH = ("search", "--device", "arm", "--budget", "10ms", "--trials", str(TRIALS), "--out")
-SMALL = ("search", "--device", "arm", "--space", "fasternet-32", "--budget", "2ms", "--trials", "8",
+SMALL = ("search", "--device", "arm", "--space", "fasternet", "--budget", "20ms", "--trials", "8",
          "--out")  # fmt: skip
 SMALL_OPTIONS = SearchOptions(devices=on("arm", 2.0), space="fasternet-32", trials=8)
 COLUMNS = ["config", "accuracy", "accuracy_low", "accuracy_high", "accuracy_kind", "fp32_accuracy",
@@ -231,7 +231,7 @@ def test_this_machine_is_measured(
 ) -> None:
     # the larger of the named sizes are not timed
     run = tmp_path / "cpu"
-    options = ("--space", "fasternet-32", "--budget", "2ms", "--trials", "12", "--out", str(run))
+    options = ("--budget", "20ms", "--trials", "12", "--out", str(run))
     assert main(["search", "--device", "cpu", *options]) == 0
     out, err = capsys.readouterr()
     _check_front(run, 2.0, "measured")
@@ -272,6 +272,6 @@ def _check_merged(run: Path, other: Path, both: Path, streams: Streams) -> None:
 
 def test_a_budget_out_of_this_machines_reach_is_one_line(tmp_path: Path, capsys: Streams) -> None:
     run = tmp_path / "runs" / "cpu"
-    options = ("--space", "fasternet-32", "--budget", "1us", "--out", run)
+    options = ("--budget", "1us", "--out", run)
     _check_refusal(["search", "--device", "cpu", *options], "the fastest config takes 0.", capsys)
     assert not run.exists()

@@ -1,5 +1,6 @@
 """What several tests need: a disk that is full, a board, none of the boards of who runs them."""
 
+import gc
 import os
 import resource
 import signal
@@ -39,6 +40,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(group))
     turns = {name: turn for turn, name in enumerate(FIRST)}
     items.sort(key=lambda item: turns.get(item.path.name, len(turns)))
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what was imported: it is there to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

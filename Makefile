@@ -14,7 +14,7 @@ wanted := $(shell cat constraints.txt pyproject.toml | cksum)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # tests that time must not share the cores with a type checker
-.PHONY: help setup check format fix lint types imports tests fuzz test-board wheel clean
+.PHONY: help setup check format fix lint types imports tests docs fuzz test-board wheel clean
 
 help:  ## say what each word does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,7 +30,7 @@ setup:  ## make $(VENV) with fasternas and its tools, unless it is there already
 		echo '$(wanted)' > '$(made_from)'; \
 	fi
 
-check: format lint types imports tests wheel  ## everything that must pass before a commit lands
+check: format lint types imports docs tests wheel  ## everything that must pass before a commit lands
 
 format: setup  ## is the code formatted? (`make fix` does it)
 	'$(bin)/ruff' format --check .
@@ -50,6 +50,11 @@ imports: setup  ## do packages import downwards only?
 
 tests: setup  ## pytest; more options by ARGS="-k pareto"
 	OMP_NUM_THREADS=1 '$(bin)/pytest' -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(ARGS)
+
+# Nothing is downloaded. The variable silences a notice of mkdocs-material about its successor.
+docs: setup  ## build the pages of docs/ into site/
+	'$(bin)/python' benchmarks/docs_tables.py --check
+	NO_MKDOCS_2_WARNING=1 '$(bin)/mkdocs' build --strict --quiet --site-dir site
 
 fuzz: setup  ## damaged files and answers, ten minutes of each kind; ARGS="-k onnx" for one
 	FASTERNAS_FUZZ_SECONDS=600 OMP_NUM_THREADS=1 '$(bin)/pytest' tests/test_fuzz*.py $(ARGS)
@@ -82,5 +87,5 @@ wheel: setup  ## build the wheel, check its contents, import everything from it
 	echo "The wheel holds $(packages) and their data, and works."
 
 clean:  ## remove what the chores left behind; $(VENV) stays
-	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -29,7 +29,7 @@ FIRST = (
     *CLUSTERS, "test_run.py", "test_backends.py", "test_boards.py", "test_benchmarks.py",
     "test_joint_search.py", "test_installing.py", "test_cost.py", "test_fuzz.py",
     "test_trained_search.py", "test_loop.py", "test_bench_tables.py", "test_html_report.py",
-    "test_limits.py", "test_pool.py",
+    "test_limits.py", "test_pool.py", "test_docs.py",
 )  # fmt: skip
 
 

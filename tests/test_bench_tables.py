@@ -48,7 +48,7 @@ def _part(folder: Path, *, networks: int, several: int) -> Path:
 def test_a_small_bench_is_ranked_by_what_can_be_told_of_it(
     benchmark: Any, networks: int, several: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ranking, tables = benchmark("ranking"), benchmark("readme_tables")
+    ranking, tables = benchmark("ranking"), benchmark("docs_tables")
     bench = _part(tmp_path, networks=networks, several=several)
     monkeypatch.setattr(ranking, "RESULTS", tmp_path)
     monkeypatch.setattr(ranking, "FASTERNET", {"t0": TINY, "t2": LARGER})
@@ -80,7 +80,7 @@ def test_the_predictor_is_judged_on_networks_that_it_was_not_fitted_to(benchmark
 def test_searchers_are_held_against_the_best_that_is_known(
     benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    searchers, tables = benchmark("searchers"), benchmark("readme_tables")
+    searchers, tables = benchmark("searchers"), benchmark("docs_tables")
     table = tmp_path / "table.csv"
     rows = [f"{a}{b}{c},{60 + 10 * a + 3 * b - c},{(1 + a + 2 * b + c) * 1e6}"
             for a in range(3) for b in range(3) for c in range(3)]  # fmt: skip
@@ -119,6 +119,6 @@ def test_what_beats_the_hand_is_told_in_a_table(benchmark: Any) -> None:
         "hand": {"mean": 59.0, "deviation": 0.5}, "found": {"mean": 61.34, "deviation": 0.4},
     }  # fmt: skip
     result = {"epochs": 16, "trials": 36, "gain": 2.34, "rows": [row]}
-    table = benchmark("readme_tables")._beats_the_hand(result)
+    table = benchmark("docs_tables")._beats_the_hand(result)
     assert "| 0.363 ms | 59.0 % (0.5) | 61.3 % (0.4) | +2.3 points | 0.98 (0.95 to 1.01) |" in table
     assert table.endswith("On average +2.3 points.")

@@ -98,7 +98,7 @@ def test_forms_are_timed_against_timms_export(
     assert timms["agreement"]["difference"] < 1e-4 > fp32["agreement"]["difference"]
     assert "tiny, timm in onnxruntime fp32: 1.000 (0." in capsys.readouterr().out
 
-    tables = _benchmark("readme_tables")
+    tables = _benchmark("docs_tables")
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     before = "a\n<!-- deployed_form -->\n<!-- end -->\nb"
     monkeypatch.setattr(tables, "TABLES", {"deployed_form": tables.TABLES["deployed_form"]})
@@ -148,7 +148,7 @@ def test_trainings_take_turns_and_are_compared(
 def test_exported_files_are_compared_with_torch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    exporters, tables = _benchmark("exporters"), _benchmark("readme_tables")
+    exporters, tables = _benchmark("exporters"), _benchmark("docs_tables")
     monkeypatch.setattr(sys.modules["export_subjects"], "by_hand", lambda _: TINY)
     monkeypatch.setattr("predictors.training.evaluate.CALIBRATION_IMAGES", 16)
     data, kept = _few_images(tmp_path / "few.npz"), tmp_path / "kept"

@@ -1,8 +1,8 @@
-"""Write the benchmarks' figures and the backends into README.md, between their marks.
+"""Write the benchmarks' figures, and tables of the code, between their marks in docs/.
 
-    python benchmarks/readme_tables.py [--check]
+    python benchmarks/docs_tables.py [--check]
 
-`--check` writes nothing and fails where README.md differs from benchmarks/results.
+`--check` writes nothing and fails where a page differs from benchmarks/results or from the code.
 """
 
 import argparse
@@ -11,9 +11,15 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+from nas.quantities import format_count
+from predictors.aarch64.layers import LayerShape, count_shape, layer_nodes
+from predictors.aarch64.parts import macs as node_macs
 from predictors.backends.table import runtime_names, runtimes
+from predictors.devices.profiled import load_profile
+from search_spaces.layers import Op
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -24,20 +30,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    readme = ROOT / "README.md"
-    before = readme.read_text()
-    after = filled(before)
-    if options.check and after != before:
-        sys.exit("README.md must hold the figures of benchmarks/results: run this without --check.")
-    if not options.check:
-        readme.write_text(after)
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        before = page.read_text(encoding="utf-8")
+        after = filled(before)
+        if options.check and after != before:
+            sys.exit(
+                f"{page.relative_to(ROOT)} must hold the figures of benchmarks/results and the "
+                "tables of the code, but holds others: run this without --check."
+            )
+        if after != before:
+            page.write_text(after, encoding="utf-8")
 
 
 def filled(text: str) -> str:
     """Return the text with every table made anew from its result file, if it has one."""
     contents = {name: table(json.loads(file.read_text())) for name, table in TABLES.items()
                 if (file := RESULTS / f"{name}.json").exists()}  # fmt: skip
-    for name, content in ({"backends": backends()} | contents).items():
+    for name, content in (
+        {name: write() for name, write in OF_THE_CODE.items()} | contents
+    ).items():
         before, mark, rest = text.partition(f"<!-- {name} -->\n")
         if mark:
             text = f"{before}{mark}{content}\n<!-- end -->" + rest.split("<!-- end -->", 1)[1]
@@ -263,6 +274,136 @@ def _ray_overhead(result: dict[str, Any]) -> str:
     )
 
 
+def _fit_top1(result: dict[str, Any]) -> str:
+    """A row for each published network, estimated by the others."""
+    judged = result["judged"]["published"]
+    lines = [
+        f"By `benchmarks/fit_top1.py` on {judged['networks']} published networks: mean error "
+        f"{judged['mean_error']:.1f} points, largest {judged['largest_error']:.1f}; 90 % intervals "
+        f"cover {100 * judged['covered']:.0f} %. Kendall's tau with the published accuracy is "
+        f"{judged['tau']:.2f}, that of MACs {judged['tau_of_macs']:.2f}.", "",
+        "| network | MACs | published | estimated | 90 % interval |", "|---|---|---|---|---|",
+    ]  # fmt: skip
+    lines += [
+        f"| {row['name']} | {format_count(row['macs'])} | {row['top1']:.1f} % "
+        f"| {row['median']:.1f} % | {row['low']:.1f} to {row['high']:.1f} |"
+        for row in result["rows"]["published"]
+    ]
+    return "\n".join(lines)
+
+
+def _device_pool(result: dict[str, Any]) -> str:
+    runs = len(result["speedups"])
+    return (
+        f"By `benchmarks/device_pool.py`: three boards time {result['networks']} networks in "
+        f"{fmean(result['three_boards_s']):.0f} s, one board in {fmean(result['one_board_s']):.0f} "
+        f"s: {result['speedup']:.1f} times as many (mean of {runs} runs: "
+        f"{', '.join(f'{ratio:.1f}' for ratio in result['speedups'])})."
+    )
+
+
+def _proposing(result: dict[str, Any]) -> str:
+    times = ", ".join(f"{found['median']:.0f} ms by `{name}` after {found['trials']} trials"
+                      for name, found in result["proposal_ms"].items())  # fmt: skip
+    million = result["million_networks_s"]
+    return (
+        f"By `benchmarks/proposing.py`, CPU time on one core: a proposal takes {times}. Costs of a "
+        f"million networks take {million['costs']:.1f} s, their latencies "
+        f"{million['latencies']:.1f} s."
+    )
+
+
+def arm_profile() -> str:
+    """Return how far the instructions and the milliseconds of the ARM profile are right."""
+    profile = load_profile("raspberry_pi_5")
+    lines = [
+        f"{profile.board}, {profile.runtime} {profile.runtime_version}. Instructions of whole "
+        f"networks are {percent(profile.mean_error)} off in the mean and "
+        f"{percent(profile.max_error)} at most.", "",
+        "| threads | stated interval | mean error | largest error | found on |",
+        "|---|---|---|---|---|",
+    ]  # fmt: skip
+    lines += [
+        f"| {threads} | \u00b1{percent(rates.interval)} | {percent(rates.mean_error)} "
+        f"| {percent(rates.max_error)} | {rates.source} |"
+        for threads, rates in profile.rates.items()
+    ]
+    return "\n".join(lines)
+
+
+def arm_intervals() -> str:
+    """Return the intervals that the ARM profile states."""
+    rates = load_profile("raspberry_pi_5").rates
+    return "\n".join(
+        f"- `--threads {threads}`: \u00b1{percent(found.interval)}, with a mean error of "
+        f"{percent(found.mean_error)} on networks that the rates were not fitted to."
+        for threads, found in rates.items()
+    )
+
+
+def percent(share: float) -> str:
+    """Return a share in per cent with two figures."""
+    return f"{100 * share:.2g} %"
+
+
+def arm_instructions() -> str:
+    """Return what operators cost on ARM, by the loops of `predictors/aarch64`."""
+    forms = load_profile("raspberry_pi_5").forms
+    lines = ["| operator | on a map of | instructions a MAC |", "|---|---|---|"]
+    for words, shape in _PRODUCTS:
+        total, _ = count_shape(shape, forms)
+        macs = sum(node_macs(node) for node in layer_nodes(shape))
+        lines.append(f"| {words} | {_map_words(shape)} | {total / macs:.2f} |")
+    lines += ["", "| operator | on a map of | instructions an element |", "|---|---|---|"]
+    for words, shape in _ELEMENTWISE:
+        total, _ = count_shape(shape, forms)
+        elements = shape.c_in * shape.height * shape.width
+        lines.append(f"| {words} | {_map_words(shape)} | {total / elements:.2f} |")
+    return "\n".join(lines)
+
+
+def _map_words(shape: LayerShape) -> str:
+    return f"{shape.c_in} x {shape.height} x {shape.width}"
+
+
+def _conv(c_in: int, c_out: int, side: int, **more: int) -> LayerShape:
+    return LayerShape("conv", c_in, c_out, side, side, padded=True, bias=True, **more)
+
+
+_PRODUCTS = (
+    ("1x1 convolution", _conv(96, 192, 28)),
+    ("1x1 convolution", _conv(384, 768, 7)),
+    ("1x1 convolution", _conv(768, 1536, 2)),
+    ("1x1 convolution of the pooled vector", _conv(320, 1280, 1)),
+    ("the same as Gemm", LayerShape("linear", 320, 1280, 1, 1)),
+    ("3x3 convolution, as in PConv, 8 channels", _conv(8, 8, 56, kernel=3)),
+    ("3x3 convolution, as in PConv, 24 channels", _conv(24, 24, 28, kernel=3)),
+    ("3x3 convolution, as in PConv, 96 channels", _conv(96, 96, 14, kernel=3)),
+    ("3x3 convolution in 2 groups", _conv(96, 96, 14, kernel=3, groups=2)),
+    ("depthwise 3x3", _conv(96, 96, 28, kernel=3, groups=96)),
+    ("depthwise 3x3 of stride 2", _conv(96, 96, 28, kernel=3, stride=2, groups=96)),
+    ("depthwise 3x3 of stride 2", _conv(384, 384, 14, kernel=3, stride=2, groups=384)),
+    ("depthwise 5x5", _conv(96, 96, 28, kernel=5, groups=96)),
+)
+
+
+def _elementwise(op: Op) -> LayerShape:
+    return LayerShape(op, 96, 96, 28, 28, bias=True)
+
+
+_ELEMENTWISE = (
+    ("ReLU, fused into the convolution before", _elementwise("relu")),
+    ("hardswish", _elementwise("hardswish")),
+    ("GELU", _elementwise("gelu")),
+    ("addition of two maps", _elementwise("add")),
+    ("split and concatenation of PConv", _elementwise("split_concat")),
+)
+OF_THE_CODE: dict[str, Callable[[], str]] = {
+    "backends": backends,
+    "arm_profile": arm_profile,
+    "arm_intervals": arm_intervals,
+    "arm_instructions": arm_instructions,
+}
 TABLES: dict[str, Callable[[Any], str]] = {
     "latency_predictor-cpu": _latency_predictor,
     "repeatability-cpu": _repeatability,
@@ -270,6 +411,9 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "deployed_form": _deployed_form,
     "exporters": _exporters,
     "training_speed": _training_speed,
+    "device_pool": _device_pool,
+    "fit_top1": _fit_top1,
+    "proposing": _proposing,
     "ray_overhead": _ray_overhead,
     "ranking": _ranking,
     "beats_the_hand-cifar10_10k_2k": _beats_the_hand,

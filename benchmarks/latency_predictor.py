@@ -7,9 +7,10 @@ Ridge is fitted to the same networks and, since those were chosen for ours, to r
 The predictor chooses the networks that it is fitted to; the others are drawn at random from the
 space, those over the limit left out. Each is timed in two processes; a search has the
 predictor fitted to one process each, which is a row of its own, with the drift of the machine left
-in. Prints a table and writes benchmarks/results/latency_predictor-DEVICE.json; the name of another
-space than `fasternet` is added. Timings are kept in the folder of that name, so that a run resumes,
-and one that is complete fits anew without timing anything.
+in; so is one that starts from the profile of an ARM board, as a search's does. Prints a table and
+writes benchmarks/results/latency_predictor-DEVICE.json; the name of another space than `fasternet`
+is added. Timings are kept in the folder of that name, so that a run resumes, and one that is
+complete fits anew without timing anything.
 """
 
 import argparse
@@ -25,14 +26,17 @@ import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
 from nas.bench import plain_name
+from nas.devices import standard_error
 from nas.study import journal
 from nas.study.store import read_measurements
 from predictors.calibration import next_batch
 from predictors.cost import cost
 from predictors.devices.device import Device
+from predictors.devices.profiled import ProfiledDevice
 from predictors.devices.registry import open_device
-from predictors.latency import LatencyPredictor, one_hot
-from predictors.measurement import Latency
+from predictors.features import one_hot
+from predictors.latency import LatencyPredictor
+from predictors.measurement import Backend, Latency
 from search_spaces.fasternet import FASTERNET, SPACES, FasterNetConfig
 from search_spaces.space import AnySpace, Space
 
@@ -58,6 +62,8 @@ def main() -> None:
     test = _test_set(space, folder / "test", device, options.limit_ms)
     rows = {"ours": _ours(space, fit, test),
             "ours, fitted to one process": _ours(space, _by_one(folder / "fit"), test),
+            "ours, with the ARM profile":
+            _ours(space, fit, test, errors=_standard_errors(folder / "fit")),
             "ridge on one-hot choices, same networks": _ridge(space, fit, test),
             "ridge on one-hot choices, random networks": _ridge_on_random(space, test)}  # fmt: skip
     for name, row in rows.items():
@@ -131,8 +137,17 @@ def _by_one(folder: Path) -> Timed:
     return found
 
 
-def _ours(space: AnySpace, fit: Timed, test: Timed) -> dict[str, float]:
-    predictor = LatencyPredictor.fit(space, [c for c, _ in fit], [ms for _, ms in fit])
+def _standard_errors(folder: Path) -> list[float]:
+    return [standard_error(latency) for latency in _latencies(folder).values()]
+
+
+def _ours(
+    space: AnySpace, fit: Timed, test: Timed, *, errors: Sequence[float] | None = None
+) -> dict[str, float]:
+    """With errors, as a search has it: with the ARM profile, too."""
+    relatives = [] if errors is None else [ProfiledDevice("arm", Backend())]
+    configs, latencies = [c for c, _ in fit], [ms for _, ms in fit]
+    predictor = LatencyPredictor.fit(space, configs, latencies, relatives=relatives, errors=errors)
     prediction = predictor.predict([c for c, _ in test])
     truth = np.array([ms for _, ms in test])
     inside = (prediction.low_ms <= truth) & (truth <= prediction.high_ms)

@@ -18,7 +18,8 @@ from proxies import STRUCTURE
 from nas.search.pareto import area
 from nas.search.trial import Scores
 from predictors.cost import costs
-from predictors.latency import LatencyPredictor, Prediction, gene_features
+from predictors.features import gene_features
+from predictors.latency import LatencyPredictor, Prediction
 from search_spaces.space import Space, each, oneof
 
 Array = NDArray[np.float64]

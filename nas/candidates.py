@@ -144,6 +144,30 @@ def with_front(candidates: Sequence[Candidate], *, measured_only: bool) -> list[
     return [replace(c, on_front=c.name in on_front) for c in candidates]
 
 
+def well_timed(candidate: Candidate, repeats: int) -> bool:
+    """Whether each device with a clock has timed it in so many processes, as a front is."""
+    latencies = candidate.latencies.by_device.values()
+    counts = [len(one.samples_ms) for one in latencies if one.source == "measured"]
+    return bool(counts) and min(counts) >= repeats
+
+
+def near_misses(candidates: Sequence[Candidate], limits: Limits, most: int) -> list[Candidate]:
+    """Return networks that could be the best: more accurate than all that meet the budget.
+
+    What is predicted of them meets it, and only the upper end does not: the clock may say so.
+    """
+    best = max((c.accuracy for c in candidates if c.feasible), default=-math.inf)
+    near = [
+        c
+        for c in candidates
+        if c.ratio.median <= 1 < c.ratio.high
+        and c.accuracy > best
+        and not c.latencies.measured
+        and limits.keeps(c.config)
+    ]
+    return sorted(near, key=lambda c: -c.accuracy)[:most]
+
+
 def thinned_front(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Return the feasible candidates that no other one beats, the lowest ratio first.
 

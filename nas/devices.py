@@ -1,19 +1,29 @@
 """The devices of a study, opened, by name: timed one after the other, and predicted."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+
+import numpy as np
 
 from predictors.devices import registry
 from predictors.devices.cache import RecordedDevice
 from predictors.devices.device import Device, DeviceSpec, Network
-from predictors.latency import LatencyPredictor, Prediction, RatioPrediction, worst_ratios
+from predictors.latency import (
+    FEWEST,
+    FEWEST_RELATED,
+    NORMAL,
+    LatencyPredictor,
+    Prediction,
+    RatioPrediction,
+    Relative,
+    worst_ratios,
+)
 from predictors.measurement import Backend, Latencies, Latency, TimingProtocol
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.space import Space
 
-FEWEST = 8  # networks timed, to fit to
 Devices = Mapping[str, Device]
 Timed = Sequence[tuple[FasterNetConfig, Latencies]]
 
@@ -82,27 +92,37 @@ def measure_each(
             yield Latencies(dict(zip(devices, row, strict=True)))
 
 
-class Predictor(Protocol):
-    """Knows latencies without timing anything: a `LatencyPredictor`, or a profile."""
-
-    def predict(self, configs: Sequence[FasterNetConfig]) -> Prediction:
-        """Return mean and interval of each config's latency."""
+def standard_error(latency: Latency) -> float:
+    """Return the standard error of a measured latency as a part of it, by its 95 % interval."""
+    return math.log(latency.high_ms / latency.low_ms) / (2 * 1.96)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyModels:
     """A predictor for each device of a study; its backend is None where there are several."""
 
-    by_device: Mapping[str, Predictor]
+    by_device: Mapping[str, Relative]
     backends: Mapping[str, Backend | None]
     budgets_ms: Mapping[str, float]
 
     def predict(self, configs: Sequence[FasterNetConfig]) -> dict[str, Prediction]:
         return {name: one.predict(configs) for name, one in self.by_device.items()}
 
+    @property
+    def weights(self) -> list[tuple[float, ...]]:
+        """How far relatives are believed, on each device of which a predictor was fitted."""
+        return [p.weights for p in self.by_device.values() if isinstance(p, LatencyPredictor)]
+
     def ratios(self, configs: Sequence[FasterNetConfig]) -> RatioPrediction:
-        """Return the worst ratio of each config over the devices."""
-        return worst_ratios(self.predict(configs), self.budgets_ms)
+        """Return the worst ratio of each config over the devices.
+
+        Where all were fitted to what a clock said, it tells how far they may be wrong: what they
+        miss the budget by may be measured.
+        """
+        found = worst_ratios(self.predict(configs), self.budgets_ms)
+        if len(self.weights) < len(self.by_device):
+            return found
+        return replace(found, log_std=np.log(found.high / found.mean) / NORMAL)
 
     def latencies(self, configs: Sequence[FasterNetConfig]) -> list[Latencies]:
         """Return the latencies of each config, marked predicted."""
@@ -126,19 +146,30 @@ class LatencyModels:
 
 
 def fit_models(
-    space: Space[FasterNetConfig], devices: Devices, budgets_ms: Mapping[str, float], timed: Timed
+    space: Space[FasterNetConfig],
+    devices: Devices,
+    budgets_ms: Mapping[str, float],
+    timed: Timed,
+    *,
+    relatives: Sequence[Relative] = (),
 ) -> LatencyModels | None:
     """Return a predictor for each device; None where one has a clock and too few are timed."""
-    if have_clock(devices) and len(timed) < FEWEST:
+    if have_clock(devices) and len(timed) < (FEWEST_RELATED if relatives else FEWEST):
         return None
     configs = [config for config, _ in timed]
-    fitted: dict[str, Predictor] = {}
+    fitted: dict[str, Relative] = {}
     for name, device in devices.items():
         if device.source == "predicted":
             fitted[name] = device
             continue
-        latencies_ms = [latencies.by_device[name].median_ms for _, latencies in timed]
-        fitted[name] = LatencyPredictor.fit(space, configs, latencies_ms)
+        found = [latencies.by_device[name] for _, latencies in timed]
+        fitted[name] = LatencyPredictor.fit(
+            space,
+            configs,
+            [one.median_ms for one in found],
+            errors=[standard_error(one) for one in found],
+            relatives=relatives,
+        )
     backends = {
         name: device.backends[0] if len(device.backends) == 1 else None
         for name, device in devices.items()

@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import IO, Any, Literal, Protocol
+from typing import IO, Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nas.candidates import (
     Candidate,
@@ -19,6 +18,8 @@ from nas.candidates import (
     candidate_of,
     candidates_of,
     named_sizes,
+    near_misses,
+    well_timed,
     with_costs,
     with_estimates,
     with_front,
@@ -41,17 +42,27 @@ from nas.estimators import (
 )
 from nas.ray_pool import RayPool, joined, through_ray
 from nas.ray_workers import WorkerRequest, train_supernet
+from nas.reachable import check_reachable, check_reached
+from nas.relatives import (
+    CalibrationRecord,
+    calibration_words,
+    find_relatives,
+    opened,
+    read_record,
+    write_record,
+)
 from nas.search.feasibility import Bounds, lowest
 from nas.search.guided import posterior_mean
 from nas.search.loop import Exploration
 from nas.search.pareto import promoted
-from nas.search.trial import NetworkScores, Objectives, Outcome, Pool, generator
+from nas.search.trial import NetworkScores, Objectives, Outcome, Pool
 from nas.study.journal import after, evaluate_file, longest, not_evaluated, train_on
 from nas.study.options import SETTINGS, SearchOptions, SearchSettings
 from nas.study.store import Study
 from predictors.accuracy import AccuracyEstimator
-from predictors.calibration import next_batch
-from predictors.cost import NO_LIMITS, Limits, cost, costs
+from predictors.calibration import STAGES, next_batch, upper_margin
+from predictors.cost import costs
+from predictors.latency import Relative
 from predictors.measurement import Latencies, worst_ratio
 from predictors.training.estimators import TrainingEstimator
 from predictors.training.recipe import rungs
@@ -141,6 +152,8 @@ class Run:
         self.space: Space[FasterNetConfig] = options.open_space()
         self.estimator: AccuracyEstimator = open_estimator(options, folder)
         self.study = Study(folder, self.space, self.budgets_ms, reading=reading, lock=lock)
+        self.calibration = read_record(folder)  # None: nothing is known of other devices
+        self.relatives: tuple[Relative, ...] = opened(self.calibration, self.space)
         self._models: dict[int, LatencyModels] = {}  # by the number of measurements
         self.begun = False  # by this command
         self.made: list[Path] = []  # the folders that did not exist before, the deepest first
@@ -159,7 +172,7 @@ class Run:
         configs = [one.config for one in scored]
         measured = self.study.measurements
         # a study merged of two that were only calibrated has many latencies, and none of a front
-        verified = len(measured) > self.settings.calibration and not searching
+        verified = len(measured) > self.calibrated and not searching
         known = {**self.predicted(configs), **measured}
         found = candidates_of(
             scored,
@@ -202,9 +215,9 @@ class Run:
 
         For each device with a clock, if any network was timed that its predictor had not seen.
         """
-        timed = list(self.study.measurements.items())[self.settings.calibration :]
+        timed = list(self.study.measurements.items())[self.calibrated :]
         later = [(config, m) for config, m in timed if config in self.space]
-        models = self.models(self.settings.calibration)
+        models = self.models(self.calibrated)
         return calibrations(models, self.devices, later) if models else []
 
     def predicted(self, configs: Sequence[FasterNetConfig]) -> dict[FasterNetConfig, Latencies]:
@@ -223,14 +236,28 @@ class Run:
 
         Without a count they are those of the calibration.
         """
-        count = self.settings.calibration if count is None else count
+        count = self.calibrated if count is None else count
         timed = list(self.study.measurements.items())[:count]
         if len(timed) not in self._models:
-            found = fit_models(self.space, self.devices, self.budgets_ms, timed)
+            found = fit_models(
+                self.space, self.devices, self.budgets_ms, timed, relatives=self.relatives
+            )
             if found is None:
                 return None
             self._models[len(timed)] = found
         return self._models[len(timed)]
+
+    @property
+    def calibrated(self) -> int:
+        """How many networks were timed to know the devices; the most until that is known."""
+        if self.calibration is None or self.calibration.networks is None:
+            return self.settings.calibration
+        return self.calibration.networks
+
+    def keep_calibration(self, record: CalibrationRecord) -> None:
+        """Write down what the devices are calibrated with."""
+        write_record(self.folder, record)
+        self.calibration, self.relatives = record, opened(record, self.space)
 
     def known_models(self) -> LatencyModels:
         """Return what knows latencies once the devices are calibrated."""
@@ -241,7 +268,9 @@ class Run:
     def bounds(self) -> Bounds:
         """Return what a network must keep, once the devices are calibrated."""
         predict = self.known_models().ratios
-        return Bounds(predict=predict, budget=True, limits=self.options.limits)
+        return Bounds(
+            predict=predict, budget=True, limits=self.options.limits, risked=self.settings.risked
+        )
 
     def measure(self, configs: Sequence[FasterNetConfig], repeats: int) -> None:
         """Time those of the networks that are not timed."""
@@ -293,7 +322,13 @@ def _pool(run: Run, address: str | None, engine: Engine) -> "OpenTimedPool":
 def calibrate(run: Run) -> Iterator[Progress]:
     """Time the networks from which latency is learned, and refuse budgets that none meets."""
     if have_clock(run.devices):
-        smallest = lowest(run.space, _macs, Random(run.options.seed))
+        if not run.study.measurements and run.calibration is None:
+            run.keep_calibration(find_relatives(run.devices))
+        smallest = lowest(
+            run.space,
+            lambda some: np.asarray(costs(some).macs, dtype=float),
+            Random(run.options.seed),
+        )
         t0 = named_sizes(run.space)["t0"]
         run.measure([t0, smallest], run.settings.calibration_repeats)
         check_reached(run.budgets_ms, run.study.measurements[smallest])
@@ -303,9 +338,10 @@ def calibrate(run: Run) -> Iterator[Progress]:
 
 
 def _time_batches(run: Run) -> Iterator[Progress]:
-    measured, total = run.study.measurements, run.settings.calibration
-    yield Progress("calibrating the device", len(measured), total)
-    while len(measured) < total:
+    """Time batch after batch, until intervals are narrow enough or there are the most."""
+    measured = run.study.measurements
+    yield Progress("calibrating the device", len(measured), run.calibrated)
+    while len(measured) < run.calibrated and not _known_well(run):
         timed = [
             (config, {n: one.median_ms for n, one in found.by_device.items()})
             for config, found in measured.items()
@@ -315,62 +351,32 @@ def _time_batches(run: Run) -> Iterator[Progress]:
             timed,
             budgets_ms=run.budgets_ms,
             limits=run.options.limits,
-            total=total,
+            total=run.calibrated,
             seed=run.options.seed,
+            relatives=run.relatives,
         )
         found = measure_each(run.devices, batch, repeats=run.settings.calibration_repeats)
         for config, latencies in zip(batch, found, strict=True):
             run.study.keep_measurement(config, latencies)
-            yield Progress("calibrating the device", len(measured), total)
+            yield Progress("calibrating the device", len(measured), run.calibrated)
         if not batch:
-            return
+            break
+    if run.calibration is not None and run.calibration.networks is None:
+        run.keep_calibration(run.calibration.ended(len(measured)))
+        models, count = run.known_models(), run.calibrated
+        margin = upper_margin(run.space, models.ratios, run.options.seed)
+        words = calibration_words(run.calibration, models.weights, margin)
+        yield Progress("calibrating the device", count, count, words)
 
 
-def _macs(configs: Sequence[Any]) -> NDArray[np.float64]:
-    return np.asarray(costs(configs).macs, dtype=float)
-
-
-def check_reached(budgets_ms: Mapping[str, float], smallest: Latencies) -> None:
-    """Refuse a budget below what the smallest network takes."""
-    for name, budget_ms in budgets_ms.items():
-        found = smallest.by_device[name]
-        if found.low_ms > budget_ms:
-            where = f" on {name}" if len(budgets_ms) > 1 else ""
-            predicted = "" if found.source == "measured" else " (predicted)"
-            raise ValueError(
-                f"`budget` must be within reach of the space, but got {budget_ms:g} ms{where}: "
-                f"the fastest config takes {found.median_ms:.3g} ms "
-                f"[{found.low_ms:.3g}, {found.high_ms:.3g}]{predicted}. Raise the budget."
-            )
-
-
-def check_reachable(
-    space: Space[Any], models: LatencyModels, seed: int, *, limits: Limits = NO_LIMITS
-) -> None:
-    """Refuse budgets that no network is predicted to meet, all at once and within the limits."""
-
-    def worst(configs: Sequence[Any]) -> NDArray[np.float64]:
-        return np.maximum(models.ratios(configs).high, limits.ratios(configs))
-
-    closest = lowest(space, worst, generator(seed, -1))
-    (latencies,) = models.latencies([closest])
-    missed = [
-        f"takes {latencies.by_device[name].high_ms:.3g} ms on {name} (budget {budget_ms:g} ms)"
-        for name, budget_ms in models.budgets_ms.items()
-        if latencies.by_device[name].high_ms > budget_ms
-    ]
-    broken = [
-        f"has {value:,} of `{name}` (limit {limits.given[name]:,})"
-        for name, value in limits.exceeded(limits.limited(cost(closest))).items()
-    ]
-    if missed or broken:
-        at_once = " on every device at once" if len(models.budgets_ms) > 1 else ""
-        at_once += " and within the limits" if limits.given else ""
-        raise ValueError(
-            f"`budget` must be within reach of the space{at_once}, but the network that comes "
-            f"closest {' and '.join(missed + broken)}; upper ends, predicted. Raise the budget"
-            f"{' or a limit' if limits.given else ''}."
-        )
+def _known_well(run: Run) -> bool:
+    """Whether the upper ends are near enough to what is predicted, after a whole batch."""
+    count = len(run.study.measurements)
+    models = run.models(count) if run.relatives and count in STAGES[1:] else None
+    if models is None:
+        return False
+    margin = upper_margin(run.space, models.ratios, run.options.seed)
+    return margin <= run.settings.calibration_margin
 
 
 def share_weights(run: Run, request: WorkerRequest, address: str | None) -> Iterator[Progress]:
@@ -454,8 +460,15 @@ def time_front(run: Run) -> Iterator[Progress]:
     """
     begun: set[FasterNetConfig] = set()
     for _ in range(run.settings.front_rounds):
-        front = _front(run)
-        waiting = [c.config for c in front if c.config not in begun and not _well_timed(run, c)]
+        near = near_misses(
+            run.candidates(searching=True), run.options.limits, run.settings.near_misses
+        )
+        front = [*_front(run), *near]
+        waiting = [
+            c.config
+            for c in front
+            if c.config not in begun and not well_timed(c, run.settings.front_repeats)
+        ]
         begun.update(waiting)
         done = len(front) - len(waiting)
         found = measure_each(run.devices, waiting, repeats=run.settings.front_repeats)
@@ -469,13 +482,6 @@ def time_front(run: Run) -> Iterator[Progress]:
 
 def _front(run: Run) -> list[Candidate]:
     return [c for c in run.candidates(searching=True) if c.on_front]
-
-
-def _well_timed(run: Run, candidate: Candidate) -> bool:
-    """Whether each device with a clock has timed it in as many processes as a front is timed in."""
-    latencies = candidate.latencies.by_device.values()
-    counts = [len(one.samples_ms) for one in latencies if one.source == "measured"]
-    return bool(counts) and min(counts) >= run.settings.front_repeats
 
 
 def _evaluate_files(run: Run) -> int:

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial
 from nas.devices import Devices, device_facts, open_devices, recorded_devices, remarks
 from nas.estimators import CHECKPOINTS, SUPERNET_FILE
 from nas.pipeline import TUNE, Run
+from nas.relatives import RECORD as CALIBRATION, read_record, write_record
 from nas.search.feasibility import check_limits
 from nas.search.searchers import check_searcher
 from nas.study import journal
@@ -252,7 +253,7 @@ def give_up(run: Run) -> None:
     trained = any((run.folder / name).exists() for name in (SUPERNET_FILE, CHECKPOINTS))
     if found or trained or not run.begun:
         return
-    for name in (RUN, TRIALS, MEASUREMENTS):
+    for name in (RUN, TRIALS, MEASUREMENTS, CALIBRATION):
         (run.folder / name).unlink(missing_ok=True)
     shutil.rmtree(run.folder / TUNE, ignore_errors=True)
     remove_empty(run.made)
@@ -372,6 +373,9 @@ def _write(sources: Sequence[_Source], folder: Path) -> MergedRuns:
             _carry_weights(source.folder, folder)
     finally:
         study.close()
+    calibration = read_record(first.folder)
+    if calibration is not None:  # its measurements come first
+        write_record(folder, calibration)
     options = replace(first.options, trials=max(len(trials), 1)).as_json()
     remarks = dict.fromkeys(line for s in sources for line in s.stored.get("remarks", []))
     run = {**first.stored, "options": options, "merged_from": _origins(sources)}

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictors.cost import costs
+from predictors.features import gene_features
 from predictors.gp import TrendedProcess, fit_trended
-from predictors.latency import gene_features
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.layers import Layered
 from search_spaces.space import AnySpace

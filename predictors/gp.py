@@ -22,10 +22,24 @@ Array = NDArray[np.float64]
 # in many dimensions), of the variances of the signal, of linear terms' slopes and of the noise, for
 # standardised targets.
 _LENGTH, _SIGNAL, _SLOPE, _NOISE = (0.5, 0.5), (0.0, 1.0), (-2.0, 2.0), (-5.0, 2.0)
+LogNormal = tuple[float, float]  # mean and deviation of a logarithm
 _BOUNDS = ((-3.0, 5.0), (-6.0, 4.0), (-12.0, 6.0), (-12.0, 1.0))
 _JITTER = 1e-8
 _ROWS = 8192  # inputs at once, so that a million need little memory
 _ENOUGH, _ENOUGH_AGAIN = 200, 100  # points that tell hyperparameters, from nothing and a start
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """What is known of targets before any: their unit, and priors of variances in that.
+
+    `slopes` has one for each linear term.
+    """
+
+    unit: float
+    signal: LogNormal
+    slopes: tuple[LogNormal, ...]
+    noise: LogNormal
 
 
 @dataclass(frozen=True)
@@ -72,6 +86,13 @@ class GaussianProcess:
         """Standard deviation of the targets' noise."""
         return float(self.scale * np.sqrt(np.exp(self.hyperparameters[-1])))
 
+    @property
+    def evidence(self) -> float:
+        """Logarithm of the targets' likelihood with these hyperparameters (eq. 5.8)."""
+        y = self.factor @ (self.factor.T @ self.weights)
+        halves = 0.5 * y @ self.weights + 0.5 * len(y) * np.log(2 * np.pi * self.scale**2)
+        return float(-halves - np.sum(np.log(np.diag(self.factor))))
+
     def left_out(self) -> tuple[Array, Array]:
         """Return errors and deviations of each target, predicted from all others (eq. 5.12)."""
         from scipy.linalg import cho_solve
@@ -86,24 +107,35 @@ def fit_gaussian_process(  # noqa: PLR0913 - one algorithm, its options keyword-
     *,
     linear: Sequence[Array] = (),
     noise_scale: Array | None = None,
+    errors: Array | None = None,
     start: Array | None = None,
     steps: int = 60,
     least_noise: float = 0.0,
+    expected: Scale | None = None,
 ) -> GaussianProcess:
     """Fit to inputs [n, d], targets [n] and, if there are any, linear terms [n, columns] each.
 
-    `noise_scale` [n] says how much more noise some targets have than others. `start` gives the
-    hyperparameters of an earlier fit, from which few steps suffice; with `steps=0` they are kept.
-    The noise's standard deviation is at least `least_noise`, in the targets' unit.
+    `noise_scale` [n] says how much more noise some targets have than others, `errors` [n] the
+    standard errors that they are known to have besides. `start` gives the hyperparameters of an
+    earlier fit, from which few steps suffice; with `steps=0` they are kept. The noise's standard
+    deviation is at least `least_noise`, in the targets' unit. What is `expected` of the targets
+    takes the place of their own spread, which a handful do not tell.
     """
     if len(inputs) == 0 or len(inputs) != len(targets):
         raise ValueError(
             f"`inputs` must have a row for each target, at least one, but got {len(inputs)} and "
             f"{len(targets)}."
         )
-    mean, scale = float(np.mean(targets)), float(np.std(targets)) or 1.0
-    relative = np.ones(len(inputs)) if noise_scale is None else noise_scale * noise_scale
-    points = _Points(inputs, (targets - mean) / scale, tuple(linear), relative)
+    expected = expected or plain_scale(targets, terms=len(linear))
+    mean, scale = float(np.mean(targets)), expected.unit
+    points = _Points(
+        x=inputs,
+        y=(targets - mean) / scale,
+        linear=tuple(linear),
+        noise=np.ones(len(inputs)) if noise_scale is None else noise_scale * noise_scale,
+        known=np.zeros(len(inputs)) if errors is None else (errors / scale) ** 2,
+        expected=expected,
+    )
     theta = _prior_means(points) if start is None else start
     least = float(2 * np.log(max(least_noise / scale, np.exp(_BOUNDS[-1][0] / 2))))
     if steps:
@@ -115,6 +147,26 @@ def fit_gaussian_process(  # noqa: PLR0913 - one algorithm, its options keyword-
     return GaussianProcess(inputs, points.linear, theta, factor, weights, mean, scale)
 
 
+def plain_scale(targets: Array, *, terms: int) -> Scale:
+    """Return what is expected where nothing is known before: targets of their own spread."""
+    spread = float(np.std(targets)) or 1.0
+    return Scale(unit=spread, signal=_SIGNAL, slopes=(_SLOPE,) * terms, noise=_NOISE)
+
+
+def expected_covariance(
+    inputs: Array, linear: Sequence[Array], expected: Scale
+) -> tuple[Array, float]:
+    """Return what is expected before any target is known, in units of `expected.unit`.
+
+    It is the covariance [n, n] of the targets without noise, and the variance of the noise.
+    """
+    count = len(inputs)
+    none = np.zeros(count)
+    points = _Points(inputs, none, tuple(linear), none, none, expected)
+    theta = _prior_means(points)
+    return _kernel(theta, points), float(np.exp(theta[-1]))
+
+
 @dataclass(frozen=True)
 class _Points:
     """What a process is fitted to, standardised."""
@@ -123,6 +175,8 @@ class _Points:
     y: Array  # [n]
     linear: tuple[Array, ...]  # each [n, columns]
     noise: Array  # [n], variances beside each other
+    known: Array  # [n], variances of the noise that is known
+    expected: Scale
 
 
 class _Theta(NamedTuple):
@@ -145,7 +199,12 @@ def _some(points: _Points, enough: int) -> _Points:
         return points
     at = np.random.default_rng(n).permutation(n)[:enough]
     return _Points(
-        points.x[at], points.y[at], tuple(part[at] for part in points.linear), points.noise[at]
+        x=points.x[at],
+        y=points.y[at],
+        linear=tuple(part[at] for part in points.linear),
+        noise=points.noise[at],
+        known=points.known[at],
+        expected=points.expected,
     )
 
 
@@ -186,7 +245,7 @@ def _negative_posterior(
     s = np.sqrt(5.0) * _distances(scaled, scaled)
     decay = signal * np.exp(-s)
     matern = (1.0 + s + s * s / 3.0) * decay
-    kernel = matern + np.diag(noise * points.noise + _JITTER)
+    kernel = matern + np.diag(noise * points.noise + points.known + _JITTER)
     for variance, gram in zip(slopes, grams, strict=True):
         kernel += variance * gram
     factor, alpha = _solve(kernel, points.y)
@@ -211,7 +270,7 @@ def _kernel(theta: Array, points: _Points) -> Array:
     kernel = signal * _matern(_distances(scaled, scaled))
     for variance, part in zip(slopes, points.linear, strict=True):
         kernel += variance * (part @ part.T)
-    kernel[np.diag_indices_from(kernel)] += noise * points.noise + _JITTER
+    kernel[np.diag_indices_from(kernel)] += noise * points.noise + points.known + _JITTER
     return kernel
 
 
@@ -236,12 +295,17 @@ def _distances(a: Array, b: Array) -> Array:
 def _prior_means(points: _Points) -> Array:
     d = points.x.shape[1]
     lengths = [_LENGTH[0] + 0.5 * np.log(d)] * d
-    return np.array([*lengths, _SIGNAL[0], *[_SLOPE[0]] * len(points.linear), _NOISE[0]])
+    return np.array([*lengths, *(mean for mean, _ in _variances(points.expected))])
 
 
 def _prior_deviations(points: _Points) -> Array:
-    slopes = [_SLOPE[1]] * len(points.linear)
-    return np.array([*[_LENGTH[1]] * points.x.shape[1], _SIGNAL[1], *slopes, _NOISE[1]])
+    others = (deviation for _, deviation in _variances(points.expected))
+    return np.array([*[_LENGTH[1]] * points.x.shape[1], *others])
+
+
+def _variances(expected: Scale) -> tuple[LogNormal, ...]:
+    """Their priors, in the order of the hyperparameters."""
+    return (expected.signal, *expected.slopes, expected.noise)
 
 
 _PRIOR = 0.7  # deviation of the power from 1, which changes nothing: few values hardly tell it
@@ -262,9 +326,7 @@ class Warping:
 
     def warped(self, values: Array) -> Array:
         """Return values [n] on the warped scale."""
-        standard = _standard(values, self.centre, self.scale)
-        above, below = np.maximum(standard, 0.0), np.maximum(-standard, 0.0)
-        return _shrunk(above, self.power) - _shrunk(below, 2 - self.power)
+        return _transformed(_standard(values, self.centre, self.scale), self.power)
 
     def unwarped(self, values: Array) -> Array:
         """Return what `warped` made these of."""
@@ -288,7 +350,6 @@ def fit_warping(values: Array, *, least_noise: float = 0.0) -> Warping:
     What is within `least_noise` is but chance, and hardly warped: the scale is no smaller.
     """
     from scipy.optimize import minimize_scalar
-    from scipy.stats import yeojohnson_llf
 
     low, middle, high = map(float, np.quantile(values, [0.25, 0.5, 0.75]))
     # Values far away do not count, unless most are the same.
@@ -297,9 +358,13 @@ def fit_warping(values: Array, *, least_noise: float = 0.0) -> Warping:
     if scale <= 1e-9 * max(abs(centre), 1.0):  # all the same, up to rounding
         return Warping(centre=centre, scale=1.0, power=1.0)
     standard = _standard(values, centre, scale)
+    logs = float(np.sum(np.sign(standard) * np.log1p(np.abs(standard))))
 
     def minus(power: float) -> float:
-        return float(0.5 * ((power - 1) / _PRIOR) ** 2 - yeojohnson_llf(power, standard))
+        """Minus the profile log likelihood (Yeo and Johnson, section 3) and the log prior."""
+        spread = np.log(np.var(_transformed(standard, power)))
+        likelihood = (power - 1) * logs - 0.5 * len(standard) * spread
+        return float(0.5 * ((power - 1) / _PRIOR) ** 2 - likelihood)
 
     found = minimize_scalar(minus, bounds=(0.0, 2.0), method="bounded")
     return Warping(centre=centre, scale=scale, power=float(found.x))
@@ -307,6 +372,12 @@ def fit_warping(values: Array, *, least_noise: float = 0.0) -> Warping:
 
 def _standard(values: Array, centre: float, scale: float) -> Array:
     return np.clip((values - centre) / scale, -_FURTHEST, _FURTHEST)
+
+
+def _transformed(standard: Array, power: float) -> Array:
+    """The transform of Yeo and Johnson."""
+    above, below = np.maximum(standard, 0.0), np.maximum(-standard, 0.0)
+    return _shrunk(above, power) - _shrunk(below, 2 - power)
 
 
 def _shrunk(values: Array, power: float) -> Array:

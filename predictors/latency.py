@@ -5,136 +5,39 @@ Configs become rows of numbers: from their layers if they have them, else from t
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from random import Random
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from predictors.cost import layers_in_groups
-from predictors.gp import GaussianProcess, fit_gaussian_process
-from search_spaces.layers import Layer, Layered
-from search_spaces.space import AnySpace, Genes
+from predictors.encodings import (
+    ChoiceEncoding,
+    Encoding,
+    RelatedEncoding,
+    Rows,
+    WorkEncoding,
+    relative_weights,
+)
+from predictors.features import LAYER_FEATURES, gene_table, layer_features
+from predictors.gp import GaussianProcess, Scale, fit_gaussian_process
+from search_spaces.layers import Layered
+from search_spaces.space import AnySpace
 
 Array = NDArray[np.float64]
 
-# Work of a network by kind of layer; time is close to a non-negative combination of these.
-_KINDS = ("conv1x1", "conv", "grouped", "patchify", "linear", "attention")
-_QUANTITIES = ("macs", "weights", "activations", "count")
-_UNROLLED = ("conv", "grouped")  # kinds whose kernels may copy k x k inputs for each output
-_ELEMENTWISE = (
-    *("relu", "gelu", "hardswish", "hard_sigmoid", "add", "multiply", "gate"),
-    *("split_concat", "pool"),
-)
-LAYER_FEATURES = (
-    *(f"{kind}.{quantity}" for kind in _KINDS for quantity in _QUANTITIES),
-    *(f"{kind}.columns" for kind in _UNROLLED),
-    *(f"{op}.{quantity}" for op in _ELEMENTWISE for quantity in ("activations", "count")),
-)
-
-
-def layer_features(configs: Sequence[object]) -> Array:
-    """Return sums over the layers of each kind, of shape [n, len(LAYER_FEATURES)]."""
-    table = np.zeros((len(configs), len(LAYER_FEATURES)))
-    for indices, layers in layers_in_groups(configs):
-        for layer in layers:
-            for name, value in _quantities(layer):
-                table[indices, LAYER_FEATURES.index(name)] += value
-    return table
-
-
-def gene_features(space: AnySpace, configs: Sequence[object]) -> Array:
-    """Return the configs' genes as `scaled_genes` does."""
-    return scaled_genes(space, [space.encode(config) for config in configs])
-
-
-def scaled_genes(space: AnySpace, genes: Sequence[Genes]) -> Array:
-    """Return genes scaled to [0, 1] where their choices are ordered, one-hot where not."""
-    table = _gene_table(space, genes)
-    columns = [
-        table[:, [i]] / max(len(gene.choices) - 1, 1)
-        if gene.ordered
-        else table[:, [i]] == np.arange(len(gene.choices))
-        for i, gene in enumerate(space.genes)
-    ]
-    return np.hstack(columns).astype(float)
-
-
-def linear_terms(space: AnySpace, genes: Sequence[Genes]) -> tuple[Array, Array]:
-    """Return columns of which latency may be a sum: of ordered choices, and of all.
-
-    An ordered choice is its number and, if all are positive, its logarithm, standardised; any
-    choice besides is one-hot.
-    """
-    table = _gene_table(space, genes).astype(int)
-    columns = list(zip(table.T, space.genes, strict=True))
-    numbers = [_standardised(gene.choices)[at] for at, gene in columns if gene.ordered]
-    hot = [
-        (at[:, None] == np.arange(n)) - 1 / n
-        for at, n in zip(table.T, space.cardinalities, strict=True)
-    ]
-    none = np.empty((len(genes), 0))
-    return np.hstack([none, *numbers]), np.hstack([none, *hot])
-
-
-def _standardised(choices: Sequence[float]) -> Array:
-    values: Array = np.array(choices, dtype=float)[:, None]
-    columns: Array = np.hstack([values, np.log(values)]) if (values > 0).all() else values
-    spread = columns.std(axis=0)
-    return np.asarray((columns - columns.mean(axis=0)) / np.where(spread > 0, spread, 1.0))
-
-
-def one_hot(space: AnySpace, configs: Sequence[object]) -> Array:
-    """Return one column for each choice of each gene, 1 where it was taken."""
-    table = _gene_table(space, [space.encode(config) for config in configs])
-    columns = [table[:, [i]] == np.arange(n) for i, n in enumerate(space.cardinalities)]
-    return np.hstack(columns).astype(float)
-
-
-def _gene_table(space: AnySpace, genes: Sequence[Genes]) -> Array:
-    """Genes as rows, of shape [n, genes] even where n is 0."""
-    return np.array(genes, dtype=float).reshape(len(genes), len(space.genes))
-
-
-def _quantities(layer: Layer) -> Iterator[tuple[str, Any]]:
-    """The work of a layer, each with the feature that it adds to; 0 where it is of another kind."""
-    for kind, share in _kinds(layer):
-        repeat = layer.repeat * share
-        activations = layer.c_in * layer.height * layer.width
-        if kind in _KINDS:
-            activations = activations + layer.c_out * layer.out_positions
-            yield f"{kind}.macs", layer.macs * share
-            yield f"{kind}.weights", layer.weights * share
-        if kind in _UNROLLED:
-            columns = layer.c_in * layer.kernel**2 * layer.out_positions
-            yield f"{kind}.columns", repeat * columns
-        yield f"{kind}.activations", repeat * activations
-        yield f"{kind}.count", repeat
-
-
-def _kinds(layer: Layer) -> Iterator[tuple[str, Any]]:
-    """The kinds that a layer may be of, each with 1 where it is, as a number or an array."""
-    if layer.op != "conv":
-        yield layer.op, 1
-        return
-    vector = (layer.height == 1) * 1  # a convolution of the pooled vector
-    grouped = (1 - vector) * (layer.groups > 1)
-    patchify = (1 - vector) * (layer.kernel == layer.stride) * (layer.kernel > 1)
-    point = (1 - vector) * (layer.kernel == 1) * (layer.stride == 1)
-    yield "linear", vector
-    yield "grouped", grouped
-    yield "patchify", patchify
-    yield "conv1x1", point
-    yield "conv", 1 - vector - grouped - patchify - point
-
-
-Form = Literal["layers", "additive", "root", "multiplicative"]
+Form = Literal["related", "layers", "additive", "root", "multiplicative"]
 
 COVERAGE = 0.9
-FEWEST = 8  # networks that a predictor is fitted to
+FEWEST, FEWEST_RELATED = 8, 3  # networks that a predictor is fitted to, alone and with relatives
 FOLDS = 10
 _FEW, _MANY = 60, 100  # networks: up to few may choose another form; of many, half the folds do
 # The powers of a latency of which the process is one; 0: the logarithm.
-_POWERS: Mapping[Form, float] = {"layers": 0, "additive": 1, "root": 0.5, "multiplicative": 0}
+_POWERS: Mapping[Form, float] = {
+    **{"related": 0, "layers": 0, "multiplicative": 0},
+    **{"additive": 1, "root": 0.5},
+}
+_SAMPLED = 200  # configs of which relatives are asked what the space is like
 _STEPS, _FEW_STEPS = 60, 10  # of fitting, from nothing and from an earlier fit
 _NOISE = 0.01  # relative; no measurement is more exact
 NORMAL = 1.645  # deviations to each side that hold 90 % of a normal distribution
@@ -142,9 +45,10 @@ _LEAST_INFLATION = 1e-3  # errors that are all zero would make intervals without
 _WIDEST = 10.0  # factor to each side: an interval says no more than "unknown"
 _BEYOND = 2.0  # a prediction this factor outside of what was measured is not believed
 _LEAST = 1e-3  # of the typical latency; nothing is predicted below
-# The part of folds' holes, in logarithms, that other networks fall into: chosen on the CPU's table
-_HOLES = 0.4  # of benchmarks/latency_predictor.py, whose coverage is no held-out figure
+_CLEARLY = 0.8  # of the errors with relatives: as much lower are those of the better fit without
 _OUTLIER = 4.0  # medians; an error that is larger counts as so many
+_FEW_ERRORS = 20  # fewer tell no quantile, but a deviation
+_PRIOR_ERRORS = 4.0  # errors that are as predicted, counted beside those
 
 
 @dataclass(frozen=True)
@@ -179,121 +83,80 @@ def worst_ratios(
     )
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """What the process sees of n configs; it is fitted to latencies in units of the trend's."""
+@runtime_checkable
+class Relative(Protocol):
+    """Relative the latencies of another device: a `LatencyPredictor`, or a device that does."""
 
-    inputs: Array  # [n, d]
-    linear: tuple[Array, ...]  # each [n, columns]
-    trend_ms: Array  # [n]
-    doubt: Array  # [n], variance of the trend, in units of the noise's
-
-
-class _Encoding(Protocol):
-    """Makes rows of a table of what is known of configs (see `_table`)."""
-
-    def rows(self, table: Array) -> _Rows:
-        """Return what the process sees of it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Work:
-    """The work in each kind of layer; the trend is a non-negative combination of it."""
-
-    coefficients: Array  # ms, the first is the constant
-    varied: NDArray[np.bool_]  # the columns that differ between the networks fitted to
-    centre: Array  # of their logarithms
-    spread: Array
-    covariance: Array  # of the coefficients, in units of the noise's
-
-    @classmethod
-    def fit(cls, table: Array, latencies: Array) -> "_Work":
-        coefficients = _non_negative(table, latencies)
-        logs = np.log1p(table)
-        varied = logs.std(axis=0) > 1e-9
-        varied[0] = True  # of networks that are all alike, something must be left
-        parts = _parts(table, coefficients) / latencies[:, None]
-        return cls(
-            coefficients=coefficients,
-            varied=varied,
-            centre=logs.mean(axis=0)[varied],
-            spread=np.maximum(logs.std(axis=0), 1e-9)[varied],
-            covariance=np.asarray(
-                np.linalg.pinv(parts.T @ parts, rcond=1e-9, hermitian=True), dtype=float
-            ),
-        )
-
-    def rows(self, table: Array) -> _Rows:
-        trend_ms = _combined(table, self.coefficients)
-        inputs = (np.log1p(table)[:, self.varied] - self.centre) / self.spread
-        parts = _parts(table, self.coefficients) / trend_ms[:, None]
-        doubt = np.sum(parts @ self.covariance * parts, axis=1)
-        return _Rows(inputs, (), trend_ms, doubt)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Choices:
-    """The choices themselves; all are in units of one typical latency."""
-
-    space: AnySpace
-    typical_ms: float
-
-    def rows(self, table: Array) -> _Rows:
-        genes: list[Genes] = list(map(tuple, table.astype(int).tolist()))
-        trend_ms = np.full(len(table), self.typical_ms)
-        linear = linear_terms(self.space, genes)
-        return _Rows(scaled_genes(self.space, genes), linear, trend_ms, np.zeros(len(table)))
+    def predict(self, configs: Sequence[Any], /) -> Prediction:
+        """Return mean and interval of each config's latency."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyPredictor:
     """Latency as a Gaussian process with linear terms, of a config's layers or of its choices.
 
-    Of a config that knows its layers, the process is that of the logarithm of latency over a trend,
-    a non-negative combination of the work in each kind of layer. Else it is that of the latency, of
-    its square root or of its logarithm, whichever predicts best what is left out: a sum of what
-    each choice takes, a product of factors, or what lies between.
+    Where relatives are given, predictors of other devices, it is that of the logarithm of latency
+    over theirs. Else, of a config that knows its layers, it is that of the logarithm over a trend,
+    a non-negative combination of the work in each kind of layer; of any other config it is that of
+    the latency, of its square root or of its logarithm. What predicts best what is left out is
+    taken.
     """
 
     space: AnySpace
     form: Form
-    encoding: _Encoding
+    encoding: Encoding
     process: GaussianProcess
     inflation: float  # of the process's deviation, so that the intervals cover 90 %
     measured_ms: tuple[float, float]  # the least and the most of what it was fitted to
+    error: float = 0.0  # typical, relative, of what it was fitted to
+    relatives: tuple[Relative, ...] = ()
 
     @classmethod
-    def fit(
+    def fit(  # noqa: PLR0913 - one public entry, all options keyword-only
         cls,
         space: AnySpace,
         configs: Sequence[object],
         latencies_ms: Sequence[float],
         *,
+        relatives: Sequence[Relative] = (),
+        errors: Sequence[float] | None = None,
         folds: int = FOLDS,
         start: "LatencyPredictor | None" = None,
     ) -> "LatencyPredictor":
-        """Fit to the measured latencies of some configs; thirty to fifty that cover the space.
+        """Fit to the measured latencies of some configs: thirty to fifty that cover the space.
+
+        With `relatives` five may do: predictors of other devices, of which each is believed as far
+        as it explains the latencies. `errors` are the standard errors of the latencies, each as a
+        part of it, where they are known.
 
         The intervals follow from the errors in `folds`, each fitted to the others; with 0 each
         network is left out of what was fitted to all, which is quick, and narrow for few networks.
-        `start` is an earlier fit, of which form and hyperparameters are taken up.
+        `start` is an earlier fit, of which form, relatives and hyperparameters are taken up.
 
         Raises:
-            ValueError: if there are fewer than 8, a latency is not a positive number, or neither
-                layers nor genes tell the configs apart.
+            TypeError: if a relative cannot predict.
+            ValueError: if there are fewer than 8, or than 3 where there are relatives, a latency
+                is not a positive number, or neither layers nor genes tell the configs apart.
         """
         latencies = np.asarray(latencies_ms, dtype=float)
-        _check(space, configs, latencies)
-        forms = (start.form,) if start else _forms(configs)
-        data = [_Data(space, form, _table(form, space, configs), latencies) for form in forms]
-        best, chosen = _best(data, start)
-        if len(latencies) > _FEW:
-            data = [chosen]
-        return replace(best, inflation=_inflation(best, data, folds))
+        relatives = start.relatives if start else tuple(relatives)
+        _check_relatives(relatives)
+        _check(space, configs, latencies, related=bool(relatives))
+        known = _checked_errors(errors, len(latencies))
+        groups = [
+            [_Data.of(form, space, configs, (latencies, known), relatives) for form in forms]
+            for forms in _forms(configs, related=bool(relatives), start=start)
+        ]
+        first, *others = (_fitted(group, folds, start) for group in groups)
+        better = [pair for pair in others if pair[1] < _CLEARLY * first[1]]
+        return min(better or [first], key=lambda pair: pair[1])[0]
 
     def predict(self, configs: Sequence[object]) -> Prediction:
         """Return mean and 90 % interval of each config's latency."""
-        mean, std, trend_ms = self._predict(_table(self.form, self.space, configs))
+        if not len(configs):
+            return Prediction(np.zeros(0), np.zeros(0), np.zeros(0))
+        table = _table(self.form, self.space, configs, self.relatives)
+        mean, std, trend_ms = self._predict(table)
         margin, power = self.inflation * std, _POWERS[self.form]
         mean_ms, low_ms, high_ms = (
             trend_ms * _from_scale(mean + step * margin, power) for step in (0, -1, 1)
@@ -301,21 +164,30 @@ class LatencyPredictor:
         low_ms = np.maximum(low_ms, mean_ms / _WIDEST)
         return self._believable(mean_ms, low_ms, np.minimum(high_ms, mean_ms * _WIDEST))
 
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """How far each relative is believed, 1 in all; empty where none helps."""
+        encoding = self.encoding
+        return tuple(encoding.weights.tolist()) if isinstance(encoding, RelatedEncoding) else ()
+
     def _predict(self, table: Array) -> tuple[Array, Array, Array]:
         """Mean and deviation on the process's scale, and the trend."""
         rows, power = self.encoding.rows(table), _POWERS[self.form]
         mean, std = self.process.predict(rows.inputs, rows.linear)
-        noise = self.process.noise * _from_scale(mean, power) ** power
-        return mean, np.hypot(std, noise * np.sqrt(1 + rows.doubt)), rows.trend_ms
+        scale = _from_scale(mean, power) ** power
+        noise = np.hypot(self.process.noise * np.sqrt(1 + rows.doubt), self.error) * scale
+        return mean, np.hypot(std, noise), rows.trend_ms
 
     def _believable(self, mean_ms: Array, low_ms: Array, high_ms: Array) -> Prediction:
         """Draw nearer what is far outside of all that was measured; its interval reaches back.
 
-        More work takes more time, so that layers tell of larger networks than were measured.
+        More work takes more time, so that layers tell of larger networks than were measured, and
+        relatives of smaller ones too.
         """
         least, most = self.measured_ms
-        below = least / _BEYOND / mean_ms
-        above = mean_ms / most / _BEYOND if self.form != "layers" else np.zeros(len(mean_ms))
+        none = np.zeros(len(mean_ms))
+        below = none if self.form == "related" else least / _BEYOND / mean_ms
+        above = none if self.form in ("related", "layers") else mean_ms / most / _BEYOND
         mean_ms = np.where(below > 1, least / _BEYOND / _drawn(below), mean_ms)
         mean_ms = np.where(above > 1, most * _BEYOND * _drawn(above), mean_ms)
         low_ms = np.where(above > 1, np.minimum(low_ms, most), np.minimum(low_ms, mean_ms))
@@ -323,12 +195,23 @@ class LatencyPredictor:
         return Prediction(mean_ms, low_ms, high_ms)
 
 
+def expected_rows(
+    space: AnySpace, configs: Sequence[object], relatives: Sequence[Relative]
+) -> tuple[Rows, Scale]:
+    """Return what a process with relatives sees of configs before any is measured."""
+    measured = np.ones(len(configs)), np.zeros(len(configs))
+    data = _Data.of("related", space, configs, measured, relatives)
+    weights = np.full(len(relatives), 1 / len(relatives))
+    encoding = RelatedEncoding.fit(space, data.sample, weights, layered=data.layered)
+    return encoding.rows(data.table), encoding.expected
+
+
 def _drawn(factor: Array) -> Array:
     """A factor of at most _BEYOND that grows with the one given, where that is above 1."""
     return np.asarray(_BEYOND ** np.tanh(np.log(np.maximum(factor, 1.0))))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Data:
     """What a form is fitted to."""
 
@@ -336,18 +219,63 @@ class _Data:
     form: Form
     table: Array  # a row for each config
     latencies: Array  # ms
+    errors: Array  # relative
+    sample: Array  # a row for each of these, and with relatives of some random configs too
+    relatives: tuple[Relative, ...]  # whose logarithms are the first columns of the table
+
+    @classmethod
+    def of(
+        cls,
+        form: Form,
+        space: AnySpace,
+        configs: Sequence[object],
+        measured: tuple[Array, Array],
+        relatives: Sequence[Relative],
+    ) -> "_Data":
+        """Ask relatives, where the form needs them, of these and of random configs.
+
+        `measured` are latencies in ms and their relative errors.
+        """
+        relatives = tuple(relatives) if form == "related" else ()
+        rng = Random(0)
+        sample = [space.sample(rng) for _ in range(_SAMPLED)] if relatives else []
+        table = _table(form, space, [*configs, *sample], relatives)
+        return cls(
+            space=space,
+            form=form,
+            table=table[: len(configs)],
+            latencies=measured[0],
+            errors=measured[1],
+            sample=table,
+            relatives=relatives,
+        )
+
+    @property
+    def layered(self) -> bool:
+        """Whether the table has layer features."""
+        return bool(self.table.shape[1] == len(self.relatives) + len(LAYER_FEATURES))
 
     def part(self, at: NDArray[np.intp]) -> "_Data":
-        return replace(self, table=self.table[at], latencies=self.latencies[at])
+        """Return it with some of the configs."""
+        return replace(
+            self, table=self.table[at], latencies=self.latencies[at], errors=self.errors[at]
+        )
+
+    def with_relative(self, at: int) -> "_Data":
+        """Return it with one of the relatives."""
+        count = len(self.relatives)
+        columns = [at, *range(count, self.table.shape[1])]
+        return replace(
+            self,
+            table=self.table[:, columns],
+            sample=self.sample[:, columns],
+            relatives=(self.relatives[at],),
+        )
 
 
 def _fit_form(data: _Data, start: LatencyPredictor | None = None) -> LatencyPredictor:
+    encoding = _encoding(data, start)
     form, power, latencies = data.form, _POWERS[data.form], data.latencies
-    encoding: _Encoding = (
-        _Work.fit(data.table, latencies)
-        if form == "layers"
-        else _Choices(space=data.space, typical_ms=float(np.median(latencies)))
-    )
     rows = encoding.rows(data.table)
     known = None if start is None else start.process
     if known is not None and known.inputs.shape[1] != rows.inputs.shape[1]:
@@ -358,9 +286,11 @@ def _fit_form(data: _Data, start: LatencyPredictor | None = None) -> LatencyPred
         _to_scale(relative, power),
         linear=rows.linear,
         noise_scale=relative**power,
+        errors=data.errors * relative**power,
         start=None if known is None else known.hyperparameters,
         steps=_STEPS if known is None else _FEW_STEPS,
         least_noise=_NOISE,
+        expected=encoding.expected,
     )
     return LatencyPredictor(
         space=data.space,
@@ -369,7 +299,24 @@ def _fit_form(data: _Data, start: LatencyPredictor | None = None) -> LatencyPred
         process=process,
         inflation=NORMAL,
         measured_ms=(float(latencies.min()), float(latencies.max())),
+        error=float(np.median(data.errors)),
+        relatives=data.relatives,
     )
+
+
+def _encoding(data: _Data, start: LatencyPredictor | None) -> Encoding:
+    if data.form == "layers":
+        return WorkEncoding.fit(data.table, data.latencies)
+    if data.form != "related":
+        return ChoiceEncoding(space=data.space, typical_ms=float(np.median(data.latencies)))
+    if start is not None:
+        return start.encoding
+    weights = np.ones(1)
+    if len(data.relatives) > 1:
+        alone = [_fit_form(data.with_relative(i)) for i in range(len(data.relatives))]
+        weights = relative_weights([one.process.evidence for one in alone])
+    encoding = RelatedEncoding.fit(data.space, data.sample, weights, layered=data.layered)
+    return encoding.measured(data.sample, data.table, data.latencies)
 
 
 def _to_scale(latencies: Array, power: float) -> Array:
@@ -389,7 +336,11 @@ def _left_out_error(predictor: LatencyPredictor, data: _Data) -> float:
     power, trend_ms = _POWERS[data.form], predictor.encoding.rows(data.table).trend_ms
     missed, _ = predictor.process.left_out()
     predicted = _from_scale(_to_scale(data.latencies / trend_ms, power) - missed, power)
-    errors = np.abs(np.log(predicted * trend_ms / data.latencies))
+    return _typical(np.abs(np.log(predicted * trend_ms / data.latencies)))
+
+
+def _typical(errors: Array) -> float:
+    """The mean; one that is far off counts no more than several that are not."""
     return float(np.mean(np.minimum(errors, _OUTLIER * np.median(errors))))
 
 
@@ -401,70 +352,91 @@ def _best(
     return min(fitted, key=lambda pair: _left_out_error(*pair)) if len(fitted) > 1 else fitted[0]
 
 
-def _inflation(predictor: LatencyPredictor, data: Sequence[_Data], folds: int) -> float:
-    """The quantile of held-out errors, in predicted deviations (split conformal, 1604.04173).
+def _fitted(
+    data: Sequence[_Data], folds: int, start: LatencyPredictor | None
+) -> tuple[LatencyPredictor, float]:
+    """Return the best form with its intervals, and its typical error of what is held out.
 
     Each fold is fitted from nothing: hyperparameters, or a choice between the forms of `data`, that
-    have seen the held-out networks would make the intervals too narrow. But of networks that were
-    chosen to lie far apart, as those with layers are, a fold leaves a hole that no network falls
-    into later; what is left out alone leaves none. The truth is between, unless there are so few
-    that all the others are in holes.
+    have seen the held-out networks would make the intervals too narrow.
     """
-    missed, std = predictor.process.left_out()
-    alone = _quantile(np.abs(missed) / std)
+    best, chosen = _best(data, start)
+    missed, std = best.process.left_out()
+    alone = np.abs(missed) / std
     if not folds:
-        return alone
-    parts = _folds(len(data[0].latencies), folds)
-    held_out = _quantile(np.concatenate([_scores(data, kept, out) for kept, out in parts]))
-    if predictor.form != "layers" or len(missed) <= len(LAYER_FEATURES):
-        return held_out
-    return float(held_out**_HOLES * alone ** (1 - _HOLES))
+        return replace(best, inflation=_quantile(alone)), 0.0
+    if len(chosen.latencies) > _FEW:
+        data = [chosen]
+    parts = [_held_out(data, *part) for part in _folds(len(chosen.latencies), folds)]
+    scores, errors = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return replace(best, inflation=_inflation(best.form, alone, scores)), _typical(errors)
 
 
-def _quantile(scores: Array) -> float:
-    found = float(np.quantile(scores, COVERAGE, method="weibull"))
-    return max(found, _LEAST_INFLATION)
-
-
-def _scores(data: Sequence[_Data], kept: NDArray[np.intp], held_out: NDArray[np.intp]) -> Array:
-    """Errors of those held out, in predicted deviations."""
+def _held_out(
+    data: Sequence[_Data], kept: NDArray[np.intp], held_out: NDArray[np.intp]
+) -> tuple[Array, Array]:
+    """Errors of those held out, in predicted deviations and as logarithms of a factor."""
     fold, chosen = _best([each.part(kept) for each in data])
     there = next(each for each in data if each.form == chosen.form).part(held_out)
     mean, std, trend_ms = fold._predict(there.table)
-    return np.abs(_to_scale(there.latencies / trend_ms, _POWERS[fold.form]) - mean) / std
+    power = _POWERS[fold.form]
+    predicted_ms = trend_ms * _from_scale(mean, power)
+    scores = np.abs(_to_scale(there.latencies / trend_ms, power) - mean) / std
+    return scores, np.abs(np.log(predicted_ms / there.latencies))
 
 
-def _forms(configs: Sequence[object]) -> tuple[Form, ...]:
+def _inflation(form: Form, alone: Array, held_out: Array) -> float:
+    """How many predicted deviations hold 90 % of what is measured later (split conformal).
+
+    By the quantile of held-out errors in predicted deviations (arXiv 1604.04173). But networks with
+    layers are chosen to lie far apart: a fold leaves a hole that no network falls into later, and
+    one that is left out alone leaves none. What is asked for later lies between, in the middle.
+    """
+    if form not in ("layers", "related"):
+        return _quantile(held_out)
+    return float(np.sqrt(_quantile(held_out) * _quantile(alone)))
+
+
+def _quantile(scores: Array) -> float:
+    """The quantile of absolute errors; of few, that of a t distribution with their deviation."""
+    if len(scores) >= _FEW_ERRORS:
+        return max(float(np.quantile(scores, COVERAGE, method="weibull")), _LEAST_INFLATION)
+    from scipy.special import stdtrit
+
+    degrees = _PRIOR_ERRORS + len(scores)
+    variance = (_PRIOR_ERRORS + np.sum(scores**2)) / degrees
+    return float(np.sqrt(variance) * stdtrit(degrees, 0.5 + COVERAGE / 2))
+
+
+def _forms(
+    configs: Sequence[object], *, related: bool, start: LatencyPredictor | None
+) -> list[tuple[Form, ...]]:
+    """The forms to choose from: of a tuple what is left out of one fit tells the better one.
+
+    Between tuples it takes fits without: layers explain a few latencies whatever these are.
+    """
+    if start is not None:
+        return [(start.form,)]
+    enough = [_own_forms(configs)] if len(configs) >= FEWEST or not related else []
+    return [("related",), *enough] if related else enough
+
+
+def _own_forms(configs: Sequence[object]) -> tuple[Form, ...]:
     if isinstance(configs[0], Layered):
         return ("layers",)
     return ("additive", "root", "multiplicative")
 
 
-def _table(form: Form, space: AnySpace, configs: Sequence[object]) -> Array:
+def _table(
+    form: Form, space: AnySpace, configs: Sequence[object], relatives: Sequence[Relative]
+) -> Array:
+    if form == "related":
+        base = _table(_own_forms(configs)[0], space, configs, ())
+        logs = [np.log(one.predict(configs).mean_ms) for one in relatives]
+        return np.column_stack([*logs, base])
     if form == "layers":
         return layer_features(configs)
-    return _gene_table(space, [space.encode(config) for config in configs])
-
-
-def _combined(table: Array, coefficients: Array) -> Array:
-    """The combination, above 0 everywhere."""
-    combined: Array = table @ coefficients[1:] + coefficients[0]
-    return np.asarray(np.maximum(combined, coefficients[0] * 1e-3 + 1e-9))
-
-
-def _parts(table: Array, coefficients: Array) -> Array:
-    """What each column adds to the combination, [n, columns + 1]."""
-    return np.column_stack([np.ones(len(table)), table]) * coefficients
-
-
-def _non_negative(table: Array, latencies: Array) -> Array:
-    """The coefficients that minimise the relative error; the first is the constant."""
-    from scipy.optimize import nnls
-
-    rows = np.column_stack([np.ones(len(table)), table])
-    scale = np.maximum(rows.max(axis=0), 1e-12)
-    solution, _ = nnls(rows / scale / latencies[:, None], np.ones(len(rows)))
-    return np.asarray(solution / scale)
+    return gene_table(space, [space.encode(config) for config in configs])
 
 
 def _folds(n: int, count: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
@@ -474,7 +446,26 @@ def _folds(n: int, count: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.in
         yield np.setdiff1d(np.arange(n), held_out), held_out
 
 
-def _check(space: AnySpace, configs: Sequence[object], latencies: Array) -> None:
+def _check_relatives(relatives: Sequence[object]) -> None:
+    for one in relatives:
+        if not isinstance(one, Relative):
+            raise TypeError(
+                f"`relatives` must each predict latencies, but got {one!r}. Fit a LatencyPredictor "
+                "to what it measured."
+            )
+
+
+def _checked_errors(errors: Sequence[float] | None, count: int) -> Array:
+    found = np.zeros(count) if errors is None else np.asarray(errors, dtype=float)
+    if found.shape != (count,) or not (np.isfinite(found) & (found >= 0)).all():
+        raise ValueError(
+            f"`errors` must be a number for each of the {count} latencies, 0 or more, but got "
+            f"{errors}. Give each standard error over its latency."
+        )
+    return found
+
+
+def _check(space: AnySpace, configs: Sequence[object], latencies: Array, *, related: bool) -> None:
     if latencies.ndim != 1:
         raise ValueError(
             "`latencies_ms` must be one number for each config, but got an array of shape "
@@ -485,15 +476,16 @@ def _check(space: AnySpace, configs: Sequence[object], latencies: Array) -> None
             f"`latencies_ms` must have one entry for each of the {len(configs)} configs, but got "
             f"{len(latencies)}."
         )
-    if len(configs) < FEWEST:
+    fewest = FEWEST_RELATED if related else FEWEST
+    if len(configs) < fewest:
         raise ValueError(
-            f"`configs` must hold at least {FEWEST} measured networks, but got {len(configs)}. "
+            f"`configs` must hold at least {fewest} measured networks, but got {len(configs)}. "
             "Measure more."
         )
     wrong = latencies[~(np.isfinite(latencies) & (latencies > 0))]
     if len(wrong):
         raise ValueError(f"`latencies_ms` must be positive numbers, but got {wrong[0]}.")
-    if not space.genes and _forms(configs) != ("layers",):
+    if not space.genes and not isinstance(configs[0], Layered):
         raise ValueError(
             "`space` must have an open field where its configs know no layers, but got one config "
             "only. Open a field with oneof(...)."

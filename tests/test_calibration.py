@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from predictors.calibration import FIRST, HEADROOM, next_batch
 from predictors.devices.profiled import ProfiledDevice
-from predictors.latency import layer_features
+from predictors.features import layer_features
 from predictors.measurement import Backend
 from search_spaces.fasternet import FASTERNET, SPACES, FasterNetConfig
 from search_spaces.space import Space

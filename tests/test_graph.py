@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from fit_profile import read_table
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
 from nas.cli.main import main
 from predictors.aarch64.graph import _unfolded, graph_nodes
@@ -27,8 +29,9 @@ from predictors.aarch64.parts import (
     layer_parts,
     macs,
 )
-from predictors.backends.model import config_model, timm_model
+from predictors.backends.model import as_model, config_model, timm_model
 from predictors.backends.onnx_export import onnx_bytes, quantized
+from predictors.backends.onnx_file import onnx_model
 from predictors.devices.profiled import PROFILES, ProfiledDevice, load_profile
 from predictors.measurement import Backend
 from search_spaces.fasternet import FASTERNET, SPACES
@@ -61,6 +64,30 @@ class _Own:
     def layers(self) -> Sequence[Layer]:
         conv = Layer(name="conv", op="conv", c_in=8, c_out=8, height=7, width=7, kernel=3)
         return [replace(conv, repeat=self.depth)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Built:
+    """A config that knows no layers, but how its network is built."""
+
+    width: int
+    input_shape = (3, 32, 32)
+
+    def build(self) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, self.width, 3, stride=2), nn.ReLU())
+
+
+def test_a_config_that_can_be_built_is_predicted_from_its_graph(tmp_path: Path) -> None:
+    configs = [_Built(width=8), _Built(width=64)]
+    found = ARM.predict(configs)
+    assert found.mean_ms[1] > 2 * found.mean_ms[0]
+    for config, ms in zip(configs, found.mean_ms, strict=True):
+        with torch.no_grad():
+            file = tmp_path / f"{config.width}.onnx"
+            file.write_bytes(onnx_bytes(as_model(config)))
+        assert ARM.measure(onnx_model(file)).median_ms == pytest.approx(ms, rel=1e-9)
+    with pytest.raises(TypeError, match=r"`network` must be a config that can be built, .* build"):
+        ARM.predict([3])  # type: ignore[list-item]
 
 
 def test_a_config_of_another_space_is_predicted_from_its_layers() -> None:

@@ -98,7 +98,7 @@ def test_killed_and_resumed_it_finds_one_front_for_both(tmp_path: Path, capsys: 
     out, err = capsys.readouterr()
     assert (run / "measurements.jsonl").read_bytes().startswith(kept)
     timed = [json.dumps(e["config"]) for e in journal.read(run / "measurements.jsonl")]
-    assert len(set(timed)) == len(timed) >= 10
+    assert len(set(timed)) == len(timed) >= 5
     assert _rows(run)
     _check_front(run)
     assert (run / "calibration-cpu.png").exists()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import check_grad
 from scipy.stats import spearmanr
 
-from predictors.gp import _negative_posterior, _Points, fit_gaussian_process
+from predictors.gp import _negative_posterior, _Points, fit_gaussian_process, plain_scale
 from predictors.latency import LatencyPredictor
 from search_spaces.fasternet import FASTERNET, SPACES, FasterNetConfig
 from search_spaces.space import Space, each, oneof
@@ -281,7 +281,12 @@ def test_the_gradient_of_the_posterior_is_its_slope(seed: int) -> None:
     rng = np.random.default_rng(seed)
     linear = tuple(rng.standard_normal((15, columns)) for columns in (2, 4))
     points = _Points(
-        rng.standard_normal((15, 3)), rng.standard_normal(15), linear, rng.uniform(0.5, 2, 15)
+        x=rng.standard_normal((15, 3)),
+        y=rng.standard_normal(15),
+        linear=linear,
+        noise=rng.uniform(0.5, 2, 15),
+        known=rng.uniform(0.0, 0.2, 15),
+        expected=plain_scale(np.ones(1), terms=len(linear)),
     )
     grams = [part @ part.T for part in linear]
     theta = rng.normal(0.0, 0.5, 7)

@@ -19,8 +19,8 @@ import fasternas as fn
 from nas.cli.main import main
 from nas.devices import LatencyModels
 from nas.estimators import within_bounds
-from nas.pipeline import check_reachable
 from nas.quantities import cost_words, limit_words
+from nas.reachable import check_reachable
 from nas.run_folder import merge_runs, read_only_run, start_run
 from nas.search.feasibility import Admission, Bounds, check_limits
 from nas.search.loop import search

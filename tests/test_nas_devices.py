@@ -23,7 +23,7 @@ from nas.devices import (
     open_devices,
     recorded_devices,
 )
-from nas.pipeline import check_reachable
+from nas.reachable import check_reachable
 from nas.report.tables import latency_words, predicted_words, readings_of
 from predictors.devices.device import Device, DeviceSpec
 from predictors.devices.registry import PROTOCOL, open_device

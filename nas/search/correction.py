@@ -6,22 +6,18 @@ process of the choices with linear terms.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nas.search.feasibility import PredictRatio
 from nas.search.trial import Objectives
+from predictors.features import linear_terms, scaled_genes
 from predictors.gp import GaussianProcess, fit_gaussian_process
-from predictors.latency import (
-    COVERAGE,
-    NORMAL,
-    LatencyPredictor,
-    RatioPrediction,
-    linear_terms,
-    scaled_genes,
-)
+from predictors.latency import COVERAGE, NORMAL, LatencyPredictor, RatioPrediction
 from search_spaces.space import AnySpace, Genes
 
 Array = NDArray[np.float64]
@@ -34,6 +30,15 @@ _NOISE = 1e-3  # relative; evaluations may be exact
 _STEPS, _FEW_STEPS = 40, 8  # of the first fit, and of further ones
 
 
+class _Told(NamedTuple):
+    """A config's genes, and what is predicted of it."""
+
+    genes: Genes
+    mean: float
+    high: float
+    log_std: float | None
+
+
 @dataclass(eq=False)
 class CorrectedRatios:
     """`predict` until eight results, and wherever trials find just that; then what corrects it."""
@@ -43,15 +48,20 @@ class CorrectedRatios:
     _genes: list[Genes] = field(default_factory=list)
     _missed: list[float] = field(default_factory=list)  # logarithms of found over predicted
     _above: list[float] = field(default_factory=list)  # logarithms of found upper ends over found
+    _told: dict[object, _Told] = field(default_factory=dict)  # of configs that trials had
     _process: GaussianProcess | None = None
     _inflation: float = NORMAL
 
     def __call__(self, configs: Sequence[object]) -> RatioPrediction:
         """Return mean and upper end of each config's ratio, by all that was found so far."""
-        told = self.predict(configs)
+        told = self._predicted(configs)
         if self._process is None or not len(configs):
             return told
-        genes = [self.space.encode(config) for config in configs]
+        known = [self._told.get(c) for c in configs] if self._told else [None] * len(configs)
+        genes = [
+            self.space.encode(config) if one is None else one.genes
+            for config, one in zip(configs, known, strict=True)
+        ]
         shift, std = self._process.predict(*_rows(self.space, genes))
         log_std = self._inflation / NORMAL * np.hypot(std, self._process.noise)
         mean = told.mean * np.exp(shift)
@@ -62,12 +72,34 @@ class CorrectedRatios:
         """Take in what a trial found; None where it failed."""
         if found is None:
             return
-        told = self.predict([self.space.decode(genes)])
+        config = self.space.decode(genes)
+        told = self.predict([config])
+        std = None if told.log_std is None else float(told.log_std[0])
+        with suppress(TypeError):  # a field of the config may have no hash
+            self._told[config] = _Told(genes, float(told.mean[0]), float(told.high[0]), std)
         self._genes.append(genes)
         self._missed.append(float(np.log(found.ratio / told.mean[0])))
         self._above.append(max(float(np.log((1 + found.excess) / found.ratio)), 0.0))
         if len(self._genes) % _REFIT == 0 and max(map(abs, self._missed)) > _ALIKE:
             self._fit()
+
+    def _predicted(self, configs: Sequence[object]) -> RatioPrediction:
+        """What is told of the configs; of those that trials had it is known already."""
+        new = [c for c in configs if c not in self._told] if self._told else configs
+        if len(new) == len(configs):
+            return self.predict(configs)
+        found = self.predict(new) if new else None
+        kept = [self._told.get(config) for config in configs]
+        at = np.array([one is None for one in kept])
+
+        def merged(column: str) -> Array:
+            values = np.array([0.0 if one is None else getattr(one, column) for one in kept])
+            values[at] = [] if found is None else getattr(found, column)
+            return values
+
+        first = next(one for one in kept if one is not None)
+        log_std = None if first.log_std is None else merged("log_std")
+        return RatioPrediction(merged("mean"), merged("high"), log_std)
 
     def _fit(self) -> None:
         start = None if self._process is None else self._process.hyperparameters

@@ -97,12 +97,14 @@ class Bounds:
     """What a config must keep: the budget, which is a ratio of 1.0, and limits of what it costs.
 
     `predict` gives the ratios of configs, if they are known before an evaluation; it does so
-    without a `budget` too.
+    without a `budget` too. One proposal of every `risked` may miss the budget, if that is less
+    likely than not.
     """
 
     predict: PredictRatio | None = None
     budget: bool = False
     limits: Limits = NO_LIMITS
+    risked: int = 1
 
     def worst(self, configs: Sequence[object]) -> Array:
         """Return each config's worst ratio to a bound; with 1.0 at most it keeps all of them.

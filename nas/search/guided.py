@@ -25,8 +25,9 @@ from nas.search.correction import LearnedRatios
 from nas.search.feasibility import Bounds, changed
 from nas.search.trial import Admit, Objectives, generator
 from predictors.accuracy import binomial_error
+from predictors.features import gene_features, scaled_genes
 from predictors.gp import TrendedProcess, fit_trended
-from predictors.latency import FEWEST, gene_features, scaled_genes
+from predictors.latency import FEWEST
 from search_spaces.space import AnySpace, Genes, Space
 
 Array = NDArray[np.float64]
@@ -124,11 +125,14 @@ class GuidedSearcher:
         self._learned = LearnedRatios(space) if bounds.predict is None else None
         self._predict = bounds.predict or self._learned
         self._known: dict[Genes, _Known] = {}  # of this proposal
+        self._configs: dict[Genes, object] = {}  # of results, asked for by each proposal
+        self._risking = True  # this proposal may miss the budget
 
     def ask(self, number: int, admit: Admit) -> Genes | None:
         """Propose the config of the highest expected hypervolume improvement."""
         rng = generator(self._seed, number)
         self._known = {}
+        self._risking = number % self._bounds.risked == 0
         if number < START or len(self._genes) < (4 if self._learned is None else FEWEST):
             genes = self._first(number, rng)
         else:
@@ -148,6 +152,7 @@ class GuidedSearcher:
         if found is not None:
             self._genes.append(genes)
             self._results.append(found)
+            self._configs[genes] = self._space.decode(genes)
 
     def _first(self, number: int, rng: Random) -> Genes:
         """Draw a config at random, one of each part of the ratios where they are predicted."""
@@ -236,10 +241,13 @@ class GuidedSearcher:
         """Ratio of each candidate, and the chance that it keeps all bounds."""
         new = [genes for genes in dict.fromkeys(candidates) if genes not in self._known]
         if new:
-            configs = [self._space.decode(genes) for genes in new]
+            decode, kept = self._space.decode, self._configs
+            configs = [kept[g] if g in kept else decode(g) for g in new]
             assert self._predict is not None
             ratios = self._predict(configs)
             chances = self._bounds.chances(configs, ratios)
+            if not self._risking:
+                chances = np.floor(chances)
             rows = zip(new, configs, ratios.mean.tolist(), chances.tolist(), strict=True)
             self._known.update({genes: _Known(*row) for genes, *row in rows})
         known = [self._known[genes] for genes in candidates]

@@ -172,9 +172,12 @@ class SearchOptions:
 class SearchSettings:
     """What of a search is not asked: how much is timed, when and how often."""
 
-    calibration: int = 49  # networks timed before the search
+    calibration: int = 49  # networks timed before the search, at most
+    calibration_margin: float = 0.07  # fewer do where upper ends are so near the predictions
     calibration_repeats: int = 1  # the predictor averages over networks what one timing misses
     front_repeats: int = 7  # of each network of the front
+    risked: int = 8  # of so many proposals one may miss the budget, to be timed at the end
+    near_misses: int = 4  # a round, of networks that could be the best of those within the budget
     front_rounds: int = 6  # of timing what has come onto the front
     gpu_share: float = (
         0.25  # of a GPU a trial, where there are some: small networks do not fill one

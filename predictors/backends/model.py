@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from predictors.cost import cost
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
-from search_spaces.io import listed, reason
+from search_spaces.io import listed, reason, short_repr
 from search_spaces.layers import Layer
 
 if TYPE_CHECKING:
@@ -193,9 +193,39 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def as_model(network: FasterNetConfig | Model) -> Model:
-    """Return what is to be timed as a model."""
-    return config_model(network) if isinstance(network, FasterNetConfig) else network
+@runtime_checkable
+class Buildable(Protocol):
+    """A config of any space that says how its network is built, a frozen dataclass."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input without the batch, for images (channels, height, width)."""
+
+    def build(self) -> "nn.Module":
+        """Return the network."""
+
+
+def as_model(network: "FasterNetConfig | Model | Buildable") -> Model:
+    """Return what is to be timed as a model.
+
+    Raises:
+        TypeError: if it is a config that does not say how its network is built.
+    """
+    if isinstance(network, Model):
+        return network
+    if isinstance(network, FasterNetConfig):
+        return config_model(network)
+    if not isinstance(network, Buildable):
+        raise TypeError(
+            f"`network` must be a config that can be built, but got {short_repr(network)}. Give "
+            f"{type(network).__name__} a build() that returns a torch module, and an input_shape."
+        )
+    return Model(
+        name="this config",
+        identity=config_identity(network),
+        build=network.build,
+        shape=network.input_shape,
+    )
 
 
 NETWORKS = (

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from predictors.backends.model import Model
+from predictors.backends.model import Buildable, Model
 from predictors.latency import Prediction
 from predictors.measurement import Backend, Latency
 from search_spaces.fasternet import FasterNetConfig
@@ -16,7 +16,7 @@ HOW_TO_ATTACH = (
     "These latencies are predicted from a profile, not measured. To measure, attach a board with "
     "`fasternas devices add NAME --ssh USER@HOST`: then `--device arm` is that board."
 )
-Network = FasterNetConfig | Model
+Network = FasterNetConfig | Model | Buildable
 
 
 class _Answers(Protocol):

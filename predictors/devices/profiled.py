@@ -19,7 +19,7 @@ import numpy as np
 from predictors.aarch64.layers import Numbers, count_instructions
 from predictors.aarch64.operators import Forms
 from predictors.aarch64.parts import Part, by_operator, graph_parts, layer_parts
-from predictors.backends.model import Model
+from predictors.backends.model import Buildable, Model, as_model
 from predictors.cost import layers_in_groups
 from predictors.devices.device import HOW_TO_ATTACH, Device, Network, threads_of
 from predictors.devices.local import is_arm_machine, open_cpu
@@ -213,9 +213,9 @@ class ProfiledDevice:
         Raises:
             ValueError: as `measure`.
         """
-        if not isinstance(network, Model):
+        if isinstance(network, Layered) and not isinstance(network, Model):
             return layer_parts(network.layers(), self._profile.forms)
-        model = network
+        model = as_model(network)
         if model.batch_size > 1:
             raise ValueError(
                 f"`batch` must be 1 for a profile, but {model.name} takes {model.batch_size}. "
@@ -252,8 +252,15 @@ class ProfiledDevice:
         """Yield the predicted latency of each network; a profile needs no repeated processes."""
         return (self.measure(network) for network in networks)
 
-    def predict(self, configs: Sequence[FasterNetConfig]) -> Prediction:
-        """Return the predicted latencies of many networks at once."""
+    def predict(self, configs: Sequence[FasterNetConfig | Buildable]) -> Prediction:
+        """Return the predicted latencies of many networks at once.
+
+        Configs that know no layers are built and exported, one by one.
+        """
+        if not all(isinstance(config, Layered) for config in configs):
+            found = [self.measure(config) for config in configs]
+            rows = [(one.median_ms, one.low_ms, one.high_ms) for one in found]
+            return Prediction(*np.array(rows).T)
         mean, low, high = (np.zeros(len(configs)) for _ in range(3))
         for indices, layers in layers_in_groups(configs):
             mean[indices], low[indices], high[indices] = self._profile.latency_ms(

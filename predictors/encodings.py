@@ -1,0 +1,245 @@
+"""What a Gaussian process of latency sees of configs: rows of numbers, and a trend.
+
+Of a config that knows its layers the trend is the work in each kind of layer; of any other it is
+one typical latency. Where relatives are known, predictors of other devices, it is theirs: a new
+device is like them but for a factor, for the speed of each kind of work, and for what each
+operator costs besides.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictors.features import LAYER_FEATURES, linear_terms, scaled_genes
+from predictors.gp import LogNormal, Scale
+from search_spaces.space import AnySpace, Genes
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the process sees of n configs; it is fitted to latencies in units of the trend's."""
+
+    inputs: Array  # [n, d]
+    linear: tuple[Array, ...]  # each [n, columns]
+    trend_ms: Array  # [n]
+    doubt: Array  # [n], variance of the trend, in units of the noise's
+
+
+class Encoding(Protocol):
+    """Makes rows of a table of what is known of configs."""
+
+    def rows(self, table: Array) -> Rows:
+        """Return what the process sees of it."""
+
+    @property
+    def expected(self) -> Scale | None:
+        """What is known of the process before anything is measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkEncoding:
+    """The work in each kind of layer; the trend is a non-negative combination of it."""
+
+    coefficients: Array  # ms, the first is the constant
+    varied: NDArray[np.bool_]  # the columns that differ between the networks fitted to
+    centre: Array  # of their logarithms
+    spread: Array
+    covariance: Array  # of the coefficients, in units of the noise's
+    expected: Scale | None = None
+
+    @classmethod
+    def fit(cls, table: Array, latencies: Array) -> "WorkEncoding":
+        """Fit to layer features [n, features] and latencies [n] in ms."""
+        coefficients = _non_negative(table, latencies)
+        logs = np.log1p(table)
+        varied = logs.std(axis=0) > 1e-9
+        varied[0] = True  # of networks that are all alike, something must be left
+        parts = _parts(table, coefficients) / latencies[:, None]
+        return cls(
+            coefficients=coefficients,
+            varied=varied,
+            centre=logs.mean(axis=0)[varied],
+            spread=np.maximum(logs.std(axis=0), 1e-9)[varied],
+            covariance=np.asarray(
+                np.linalg.pinv(parts.T @ parts, rcond=1e-9, hermitian=True), dtype=float
+            ),
+        )
+
+    def rows(self, table: Array) -> Rows:
+        """Return the rows of layer features [n, features]."""
+        parts = _parts(table, self.coefficients)
+        trend_ms = np.maximum(parts.sum(axis=1), self.coefficients[0] * 1e-3 + 1e-9)
+        shares = parts / trend_ms[:, None]
+        doubt = np.sum(shares @ self.covariance * shares, axis=1)
+        return Rows(self.inputs(table), (), trend_ms, doubt)
+
+    def inputs(self, table: Array) -> Array:
+        """Return the logarithms of the work, standardised."""
+        return np.asarray((np.log1p(table)[:, self.varied] - self.centre) / self.spread)
+
+    def shares(self, table: Array) -> Array:
+        """Return the part that each kind of work has in the trend, [n, kinds]."""
+        parts = _parts(table, self.coefficients)
+        return np.asarray(parts / np.maximum(parts.sum(axis=1), 1e-300)[:, None])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChoiceEncoding:
+    """The choices themselves; all are in units of one typical latency."""
+
+    space: AnySpace
+    typical_ms: float
+    expected: Scale | None = None
+
+    def rows(self, table: Array) -> Rows:
+        """Return the rows of genes [n, genes]."""
+        genes = _genes(table)
+        trend_ms = np.full(len(table), self.typical_ms)
+        linear = linear_terms(self.space, genes)
+        return Rows(scaled_genes(self.space, genes), linear, trend_ms, np.zeros(len(table)))
+
+
+# What is expected of a device beside its relative, in deviations of logarithms: how far the speeds
+# of two kinds of work differ, how much of a typical latency is paid by the network or by the
+# operator, what no such sum explains, and the noise. A factor is free.
+_UNIT = 0.1
+_FACTOR, _SPEEDS, _OVERHEAD, _REST, _NOISE = 3.0, 0.3, 0.03, 0.07, 0.02
+_CONSTANT = 0.3  # of a typical latency may well be a constant
+_COUNTS = [i for i, name in enumerate(LAYER_FEATURES) if name.endswith(".count")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelatedEncoding:
+    """The latencies of relatives, and by what a device may differ from them.
+
+    A table has the logarithms of the relatives' latencies in its first columns and then the layer
+    features of configs that know their layers, the genes of others. The trend is a factor of the
+    relatives' latency and, at least 0 each, a constant for the network and for each operator.
+    """
+
+    space: AnySpace
+    weights: Array  # of the relatives, 1 in all: theirs is their weighted geometric mean
+    work: WorkEncoding | None  # how their time is made up; None where layers are unknown
+    trend: Array  # coefficients of theirs, of 1 and of the operators
+    centre: Array  # of the linear terms, side by side
+    overhead: Array  # of a typical network
+
+    @classmethod
+    def fit(
+        cls, space: AnySpace, sample: Array, weights: Array, *, layered: bool
+    ) -> "RelatedEncoding":
+        """Take in what the relatives say of a sample of the space, [n, columns]."""
+        logs, base = np.split(sample, [len(weights)], axis=1)
+        unset = cls(
+            space=space,
+            weights=weights,
+            work=WorkEncoding.fit(base, np.exp(logs @ weights)) if layered else None,
+            trend=np.array([1.0, 0.0, 0.0]),
+            centre=np.zeros(1),
+            overhead=np.ones(1),
+        )
+        return unset._centred(sample)
+
+    def measured(self, sample: Array, table: Array, latencies: Array) -> "RelatedEncoding":
+        """Return it with the trend of a table's latencies, in ms."""
+        columns = self._columns(table)
+        typical = np.exp(np.mean(np.log(latencies)))
+        scale = typical / np.exp(np.mean(np.log(np.maximum(self._columns(sample), 1e-12)), axis=0))
+        # What the constants are of a typical latency is drawn to 0, or a few networks would tell.
+        drawn = np.diag([0.0, 1.0, 1.0]) * _REST / _CONSTANT
+        rows = np.vstack([columns * scale / latencies[:, None], drawn])
+        from scipy.optimize import nnls
+
+        solution, _ = nnls(rows, np.append(np.ones(len(latencies)), np.zeros(3)))
+        if solution[0] <= 0:  # nothing is like the relatives but for the constants
+            return self
+        return replace(self, trend=solution * scale)._centred(sample)
+
+    @property
+    def expected(self) -> Scale:
+        """That it is like its relatives."""
+        stds = (_FACTOR, _SPEEDS, _OVERHEAD)
+        return Scale(
+            unit=_UNIT,
+            signal=_variance(_REST),
+            slopes=tuple(map(_variance, stds)),
+            noise=_variance(_NOISE),
+        )
+
+    def rows(self, table: Array) -> Rows:
+        """Return the rows of a table as said above."""
+        trend_ms = self._columns(table) @ self.trend
+        base = table[:, len(self.weights) :]
+        linear = (
+            np.ones((len(table), 1)),
+            self._differences(table, trend_ms) - self.centre,
+            self._overheads(table, trend_ms) / self.overhead,
+        )
+        inputs = self.work.inputs(base) if self.work else scaled_genes(self.space, _genes(base))
+        return Rows(inputs, linear, trend_ms, np.zeros(len(table)))
+
+    def _centred(self, sample: Array) -> "RelatedEncoding":
+        trend_ms = self._columns(sample) @ self.trend
+        return replace(
+            self,
+            centre=self._differences(sample, trend_ms).mean(axis=0),
+            overhead=np.maximum(self._overheads(sample, trend_ms).mean(axis=0), 1e-12),
+        )
+
+    def _columns(self, table: Array) -> Array:
+        """What the trend is a sum of."""
+        logs, base = np.split(table, [len(self.weights)], axis=1)
+        counts = base[:, _COUNTS].sum(axis=1) if self.work else np.ones(len(base))
+        return np.column_stack([np.exp(logs @ self.weights), np.ones(len(table)), counts])
+
+    def _differences(self, table: Array, trend_ms: Array) -> Array:
+        """By what speeds may differ: kinds of work or choices, size, and the other relatives."""
+        logs, base = np.split(table, [len(self.weights)], axis=1)
+        log_mean = (logs @ self.weights)[:, None]
+        others = (logs - log_mean) * self.weights
+        size = 0.1 * np.log(trend_ms)[:, None]
+        if self.work is None:
+            numbers, hot = linear_terms(self.space, _genes(base))
+            return np.hstack([0.2 * numbers, 0.2 * hot, size, others])
+        part = self.trend[0] * np.exp(log_mean) / trend_ms[:, None]  # that is no constant
+        return np.hstack([part * self.work.shares(base), size, others])
+
+    def _overheads(self, table: Array, trend_ms: Array) -> Array:
+        """What a constant for the network, and one for each kind of work, is beside the trend."""
+        work = table[:, len(self.weights) :] if self.work else np.empty((len(table), 0))
+        return np.asarray(np.column_stack([np.ones(len(table)), work]) / trend_ms[:, None])
+
+
+def _variance(std: float) -> LogNormal:
+    """The prior of a variance, of which the deviation is within a factor of 1.6 of that."""
+    return 2 * float(np.log(std / _UNIT)), 1.0
+
+
+def _genes(table: Array) -> list[Genes]:
+    return list(map(tuple, table.astype(int).tolist()))
+
+
+def _parts(table: Array, coefficients: Array) -> Array:
+    """What each column adds to the combination, [n, columns + 1]."""
+    return np.column_stack([np.ones(len(table)), table]) * coefficients
+
+
+def _non_negative(table: Array, latencies: Array) -> Array:
+    """The coefficients that minimise the relative error; the first is the constant."""
+    from scipy.optimize import nnls
+
+    rows = np.column_stack([np.ones(len(table)), table])
+    scale = np.maximum(rows.max(axis=0), 1e-12)
+    solution, _ = nnls(rows / scale / latencies[:, None], np.ones(len(rows)))
+    return np.asarray(solution / scale)
+
+
+def relative_weights(evidences: Sequence[float]) -> Array:
+    """Return the weights of relatives by the evidence for each alone (a posterior of equals)."""
+    odds = np.exp(np.array(evidences) - max(evidences))
+    return np.asarray(odds / odds.sum())

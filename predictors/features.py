@@ -1,0 +1,128 @@
+"""Configs as rows of numbers: the work of their layers, or their choices."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictors.cost import layers_in_groups
+from search_spaces.layers import Layer
+from search_spaces.space import AnySpace, Genes
+
+Array = NDArray[np.float64]
+
+# Work of a network by kind of layer; time is close to a non-negative combination of these.
+_KINDS = ("conv1x1", "conv", "grouped", "patchify", "linear", "attention")
+_QUANTITIES = ("macs", "weights", "activations", "count")
+_UNROLLED = ("conv", "grouped")  # kinds whose kernels may copy k x k inputs for each output
+_ELEMENTWISE = (
+    *("relu", "gelu", "hardswish", "hard_sigmoid", "add", "multiply", "gate"),
+    *("split_concat", "pool"),
+)
+LAYER_FEATURES = (
+    *(f"{kind}.{quantity}" for kind in _KINDS for quantity in _QUANTITIES),
+    *(f"{kind}.columns" for kind in _UNROLLED),
+    *(f"{op}.{quantity}" for op in _ELEMENTWISE for quantity in ("activations", "count")),
+)
+
+
+_COLUMNS = {name: i for i, name in enumerate(LAYER_FEATURES)}
+
+
+def layer_features(configs: Sequence[object]) -> Array:
+    """Return sums over the layers of each kind, of shape [n, len(LAYER_FEATURES)]."""
+    table = np.zeros((len(configs), len(LAYER_FEATURES)))
+    for indices, layers in layers_in_groups(configs):
+        sums: dict[str, Any] = {}
+        for layer in layers:
+            for name, value in _quantities(layer):
+                sums[name] = sums.get(name, 0.0) + value
+        for name, value in sums.items():
+            table[indices, _COLUMNS[name]] = value
+    return table
+
+
+def gene_features(space: AnySpace, configs: Sequence[object]) -> Array:
+    """Return the configs' genes as `scaled_genes` does."""
+    return scaled_genes(space, [space.encode(config) for config in configs])
+
+
+def scaled_genes(space: AnySpace, genes: Sequence[Genes]) -> Array:
+    """Return genes scaled to [0, 1] where their choices are ordered, one-hot where not."""
+    table = gene_table(space, genes)
+    columns = [
+        table[:, [i]] / max(len(gene.choices) - 1, 1)
+        if gene.ordered
+        else table[:, [i]] == np.arange(len(gene.choices))
+        for i, gene in enumerate(space.genes)
+    ]
+    return np.hstack(columns).astype(float)
+
+
+def linear_terms(space: AnySpace, genes: Sequence[Genes]) -> tuple[Array, Array]:
+    """Return columns of which latency may be a sum: of ordered choices, and of all.
+
+    An ordered choice is its number and, if all are positive, its logarithm, standardised; any
+    choice besides is one-hot.
+    """
+    table = gene_table(space, genes).astype(int)
+    columns = list(zip(table.T, space.genes, strict=True))
+    numbers = [_standardised(gene.choices)[at] for at, gene in columns if gene.ordered]
+    hot = [
+        (at[:, None] == np.arange(n)) - 1 / n
+        for at, n in zip(table.T, space.cardinalities, strict=True)
+    ]
+    none = np.empty((len(genes), 0))
+    return np.hstack([none, *numbers]), np.hstack([none, *hot])
+
+
+def _standardised(choices: Sequence[float]) -> Array:
+    values: Array = np.array(choices, dtype=float)[:, None]
+    columns: Array = np.hstack([values, np.log(values)]) if (values > 0).all() else values
+    spread = columns.std(axis=0)
+    return np.asarray((columns - columns.mean(axis=0)) / np.where(spread > 0, spread, 1.0))
+
+
+def one_hot(space: AnySpace, configs: Sequence[object]) -> Array:
+    """Return one column for each choice of each gene, 1 where it was taken."""
+    table = gene_table(space, [space.encode(config) for config in configs])
+    columns = [table[:, [i]] == np.arange(n) for i, n in enumerate(space.cardinalities)]
+    return np.hstack(columns).astype(float)
+
+
+def gene_table(space: AnySpace, genes: Sequence[Genes]) -> Array:
+    """Genes as rows, of shape [n, genes] even where n is 0."""
+    return np.array(genes, dtype=float).reshape(len(genes), len(space.genes))
+
+
+def _quantities(layer: Layer) -> Iterator[tuple[str, Any]]:
+    """The work of a layer, each with the feature that it adds to; 0 where it is of another kind."""
+    for kind, share in _kinds(layer):
+        repeat = layer.repeat * share
+        activations = layer.c_in * layer.height * layer.width
+        if kind in _KINDS:
+            activations = activations + layer.c_out * layer.out_positions
+            yield f"{kind}.macs", layer.macs * share
+            yield f"{kind}.weights", layer.weights * share
+        if kind in _UNROLLED:
+            columns = layer.c_in * layer.kernel**2 * layer.out_positions
+            yield f"{kind}.columns", repeat * columns
+        yield f"{kind}.activations", repeat * activations
+        yield f"{kind}.count", repeat
+
+
+def _kinds(layer: Layer) -> Iterator[tuple[str, Any]]:
+    """The kinds that a layer may be of, each with 1 where it is, as a number or an array."""
+    if layer.op != "conv":
+        yield layer.op, 1
+        return
+    vector = (layer.height == 1) * 1  # a convolution of the pooled vector
+    grouped = (1 - vector) * (layer.groups > 1)
+    patchify = (1 - vector) * (layer.kernel == layer.stride) * (layer.kernel > 1)
+    point = (1 - vector) * (layer.kernel == 1) * (layer.stride == 1)
+    yield "linear", vector
+    yield "grouped", grouped
+    yield "patchify", patchify
+    yield "conv1x1", point
+    yield "conv", 1 - vector - grouped - patchify - point

@@ -6,10 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from random import Random
 from typing import IO, Literal, Protocol
-
-import numpy as np
 
 from nas.candidates import (
     Candidate,
@@ -42,7 +39,7 @@ from nas.estimators import (
 )
 from nas.ray_pool import RayPool, joined, through_ray
 from nas.ray_workers import WorkerRequest, train_supernet
-from nas.reachable import check_reachable, check_reached
+from nas.reachable import check_reachable, check_reached, smallest_of
 from nas.relatives import (
     CalibrationRecord,
     calibration_words,
@@ -51,7 +48,7 @@ from nas.relatives import (
     read_record,
     write_record,
 )
-from nas.search.feasibility import Bounds, lowest
+from nas.search.feasibility import Bounds
 from nas.search.guided import posterior_mean
 from nas.search.loop import Exploration
 from nas.search.pareto import promoted
@@ -61,7 +58,6 @@ from nas.study.options import SETTINGS, SearchOptions, SearchSettings
 from nas.study.store import Study
 from predictors.accuracy import AccuracyEstimator
 from predictors.calibration import STAGES, next_batch, upper_margin
-from predictors.cost import costs
 from predictors.latency import Relative
 from predictors.measurement import Latencies, worst_ratio
 from predictors.training.estimators import TrainingEstimator
@@ -324,11 +320,7 @@ def calibrate(run: Run) -> Iterator[Progress]:
     if have_clock(run.devices):
         if not run.study.measurements and run.calibration is None:
             run.keep_calibration(find_relatives(run.devices))
-        smallest = lowest(
-            run.space,
-            lambda some: np.asarray(costs(some).macs, dtype=float),
-            Random(run.options.seed),
-        )
+        smallest = smallest_of(run.space, run.options.seed)
         t0 = named_sizes(run.space)["t0"]
         run.measure([t0, smallest], run.settings.calibration_repeats)
         check_reached(run.budgets_ms, run.study.measurements[smallest])

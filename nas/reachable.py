@@ -1,7 +1,8 @@
 """Budgets that no network of a space meets are refused before anything is spent on them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from random import Random
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,9 +10,20 @@ from numpy.typing import NDArray
 from nas.devices import LatencyModels
 from nas.search.feasibility import lowest
 from nas.search.trial import generator
-from predictors.cost import NO_LIMITS, Limits, cost
+from predictors.cost import NO_LIMITS, Limits, cost, costs
 from predictors.measurement import Latencies
 from search_spaces.space import Space
+
+C = TypeVar("C")
+
+
+def smallest_of(space: Space[C], seed: int) -> C:
+    """Return the network with the fewest multiply-accumulates that descent finds."""
+
+    def macs(configs: Sequence[C]) -> NDArray[np.float64]:
+        return np.asarray(costs(configs).macs, dtype=float)
+
+    return lowest(space, macs, Random(seed))
 
 
 def check_reached(budgets_ms: Mapping[str, float], smallest: Latencies) -> None:

@@ -58,7 +58,7 @@ def test_the_error_says_what_may_change(capsys: Streams) -> None:
     given = ("--budget", "3ms", "--trials", "5", "--out", "run", "--resume")
     assert main([*SEARCH[:5], *given]) == 2
     said = capsys.readouterr().err
-    words = "has devices arm within 2.0 ms, onnxruntime fp32, one thread, not arm within 3.0 ms"
+    words = "has devices arm within 20.0 ms, onnxruntime fp32, one thread, not arm within 3.0 ms"
     assert words in said
     assert "Only --trials may change, to more of them: name another" in said
     assert said.count("\n") == 1

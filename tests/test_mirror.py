@@ -18,7 +18,7 @@ from nas.study.options import SearchOptions
 from nas.study.store import Mirror
 
 URL = "sqlite:///trials.db"
-OPTIONS = SearchOptions(devices=on("arm", 2.0), space="fasternet-32", trials=8)
+OPTIONS = SearchOptions(devices=on("arm", 20.0), trials=8)
 SEARCH = ("search", "--device", "arm", "--space", "fasternet", "--budget", "20ms", "--searcher",
           "random", "--trials", "8", "--out")  # fmt: skip
 FULL = "CREATE TRIGGER full BEFORE INSERT ON trials BEGIN SELECT RAISE(ABORT, 'over quota'); END"

@@ -98,7 +98,7 @@ def test_a_search_outlives_one_of_its_boards(
     single = replace(QUICK, group=1)  # four for each
     monkeypatch.setattr("predictors.devices.registry.PROTOCOL", single)
     monkeypatch.chdir(tmp_path)
-    run = tmp_path / "runs" / "b1-b2-b3-2ms"
+    run = tmp_path / "runs" / "b1-b2-b3-20ms"
 
     def kill() -> None:
         until((run / "measurements.jsonl").exists, 120)
@@ -115,7 +115,7 @@ def test_a_search_outlives_one_of_its_boards(
     remarks = json.loads((run / "run.json").read_text())["remarks"]
     assert any(remark.startswith("b2 dropped out") for remark in remarks)
     kept = [json.loads(line) for line in (run / "measurements.jsonl").read_text().splitlines()]
-    assert len(kept) >= 12
+    assert len(kept) >= 5
     assert {"b1", "b3"} <= {
         latency["context"]["board"] for entry in kept for latency in entry["latencies"].values()
     }

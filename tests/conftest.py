@@ -33,6 +33,7 @@ FIRST = (
 )  # fmt: skip
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep a file's tests together when they are dealt out, and those of clusters all together."""
     for item in items:

@@ -49,7 +49,7 @@ imports: setup  ## do packages import downwards only?
 	'$(bin)/lint-imports' --no-logo
 
 tests: setup  ## pytest; more options by ARGS="-k pareto"
-	OMP_NUM_THREADS=1 '$(bin)/pytest' -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	OMP_NUM_THREADS=1 '$(bin)/pytest' -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Nothing is downloaded. The variable silences a notice of mkdocs-material about its successor.
 docs: setup  ## build the pages of docs/ into site/

@@ -19,7 +19,7 @@ from nas.cli.main import main
 from nas.ray_pool import joined
 from search_spaces.formats import save_config
 
-CLUSTERS = (  # share one Ray, and so one worker of pytest's
+CLUSTERS = (  # their tests use Ray
     "test_ray_supernet.py", "test_ray_pool.py", "test_disturbed_cluster.py", "test_ray_training.py",
     "test_ray_start.py", "test_timing_tasks.py", "test_code_travels.py", "test_trial_timeout.py",
     "test_tune.py",
@@ -33,12 +33,8 @@ FIRST = (
 )  # fmt: skip
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests together when they are dealt out, and those of clusters all together."""
-    for item in items:
-        group = "clusters" if item.path.name in CLUSTERS else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
+    """Begin with the files that take longest; `--dist loadfile` keeps a file's tests together."""
     turns = {name: turn for turn, name in enumerate(FIRST)}
     items.sort(key=lambda item: turns.get(item.path.name, len(turns)))
 
@@ -95,9 +91,9 @@ def digits_networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """The one Ray of a run of the tests: a head, and a node that has a GPU and the board b1.
+    """The Ray of a file of tests: a head, and a node that has a GPU and the board b1.
 
     Of one core each. A test that needs more nodes adds them, and removes them again.
     """

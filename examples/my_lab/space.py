@@ -14,8 +14,8 @@ SMALL = fn.Space(
     widths=fn.each(fn.oneof(8, 16), fn.oneof(16, 32), fn.oneof(32, 64), fn.oneof(64, 96)),
     depths=fn.each(*[fn.oneof(1, 2)] * 4),
     partial_ratios=(0.5, 0.5, 0.25, 0.25),
-    resolution=32,
-    stem_stride=2,
+    resolution=128,
+    stem_stride=4,
     head_width=64,
     classes=10,
 )

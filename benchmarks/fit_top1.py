@@ -1,6 +1,6 @@
 """Fits the estimate of ImageNet-1k top-1 that a search without data maximises.
 
-    python benchmarks/fit_top1.py            fits, judges, writes predictors/profiles/imagenet_top1
+    python benchmarks/fit_top1.py            fits, judges, writes predictors/estimates/imagenet_top1
     python benchmarks/fit_top1.py --check    fits and judges only
 
 The curve over compute is fitted to the published sizes T0 to L. What other shapes do is learned

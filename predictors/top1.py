@@ -26,7 +26,7 @@ from search_spaces.space import AnySpace, OneOf
 
 Array = NDArray[np.float64]
 
-PROFILE = Path(__file__).parent / "profiles" / "imagenet_top1"
+PROFILE = Path(__file__).parent / "estimates" / "imagenet_top1"
 CLASSES = 1000  # of ImageNet-1k
 LEAST_SIDE = 96  # pixels of images: those of the networks that were trained have 128 or 224
 _ENDS = 1.6449  # deviations of a normal distribution from its middle to the ends of 90 % of it

@@ -267,7 +267,7 @@ def test_the_python_page_has_every_public_name() -> None:
 
 def test_numbers_in_sentences_are_those_of_the_code() -> None:
     for name in ("docs/index.md", "docs/trust.md"):
-        assert f"times {SETTINGS.calibration} networks" in TEXTS[name]
+        assert f"times up to {SETTINGS.calibration} networks" in TEXTS[name]
 
 
 def test_extras_and_chores_that_are_named_exist() -> None:

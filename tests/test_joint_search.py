@@ -70,17 +70,25 @@ def _alone(run: Path, row: dict[str, str], device: str) -> Latency:
     return next(fn.open_device(device, reuse=True).measure_each([config], repeats=1))
 
 
-def _check_front(run: Path) -> None:
-    """Each latency is what its device says, each budget is kept, and the ratio is the worst."""
+def _check_front(run: Path, *, in_doubt: bool) -> None:
+    """Each latency is what its device says, each budget is kept, and the ratio is the worst.
+
+    Where the run was `in_doubt`, since its references took another time than the kept one, its
+    intervals reach further than those of a device that is asked by itself.
+    """
     for row in _rows(run):
         for device, source in (("arm", "predicted"), ("cpu", "measured")):
             assert row[f"{device}_source"] == source
             alone = _alone(run, row, device)
-            apart = 0.5 if source == "measured" else 1e-6  # its references were timed again since
             assert alone.source == source
-            assert float(row[f"{device}_ms"]) == pytest.approx(alone.median_ms, rel=apart)
-            assert float(row[f"{device}_low_ms"]) == pytest.approx(alone.low_ms, rel=apart)
-            assert float(row[f"{device}_high_ms"]) == pytest.approx(alone.high_ms, rel=apart)
+            assert float(row[f"{device}_ms"]) == pytest.approx(alone.median_ms)
+            low_ms, high_ms = (float(row[f"{device}_{end}_ms"]) for end in ("low", "high"))
+            if in_doubt and source == "measured":
+                assert low_ms <= alone.low_ms * (1 + 1e-6)
+                assert high_ms >= alone.high_ms * (1 - 1e-6)
+            else:
+                assert low_ms == pytest.approx(alone.low_ms)
+                assert high_ms == pytest.approx(alone.high_ms)
             assert alone.high_ms <= BUDGETS[device]
         ratios = {
             end: max(float(row[f"{d}_{end}ms"]) / ms for d, ms in BUDGETS.items())
@@ -101,7 +109,7 @@ def test_killed_and_resumed_it_finds_one_front_for_both(tmp_path: Path, capsys: 
     timed = [json.dumps(e["config"]) for e in journal.read(run / "measurements.jsonl")]
     assert len(set(timed)) == len(timed) >= 5
     assert _rows(run)
-    _check_front(run)
+    _check_front(run, in_doubt="when its milliseconds were fixed" in err)
     assert (run / "calibration-cpu.png").exists()
     assert not (run / "calibration-arm.png").exists()
     for words in ("worst ratio", "arm ms", "cpu ms"):

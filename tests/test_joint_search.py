@@ -172,7 +172,7 @@ def _check_milliseconds(run: Path) -> None:
         for record in _records(path):
             fields = list(_fields(record))
             references = [float(str(v)) for name, v in fields if name in REFERENCES_MS]
-            assert all(0.02 < ms < 200 for ms in references), (path, record)
+            assert all(0.002 < ms < 200 for ms in references), (path, record)
             names = {n for n, _ in fields if n.endswith("_ms")} - set(REFERENCES_MS)
             in_ms = [float(str(v)) for name, v in fields if name in names and v]
             found[path.name] = found.get(path.name, 0) + len(in_ms)

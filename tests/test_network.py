@@ -14,10 +14,12 @@ from search_spaces.network import (
     DropPath,
     FasterNet,
     PConv,
+    Stem,
     block_shapes,
     build,
     fold_branches,
     from_timm_weights,
+    recalibrate,
     to_timm_weights,
 )
 from search_spaces.timm_models import import_timm
@@ -197,3 +199,26 @@ def test_folded_branches_give_the_same_output(fields: dict[str, Any]) -> None:
     deployed = build(config).eval()
     deployed.load_state_dict(network.state_dict())
     assert torch.equal(deployed(images), after)
+
+
+def test_recalibration_is_the_mean_over_the_batches() -> None:
+    torch.manual_seed(0)
+    network = build(SMALL)
+    batches = [3 * i + torch.randn(8, 3, 16, 16) for i in range(3)]
+    before = {name: w.clone() for name, w in network.named_parameters()}
+    recalibrate(network, iter(batches))
+    stem = network.patch_embed
+    assert isinstance(stem, Stem)
+    assert isinstance(stem.norm, nn.BatchNorm2d)
+    seen = [stem.proj(images) for images in batches]
+    mean = torch.stack([y.mean((0, 2, 3)) for y in seen]).mean(0)
+    var = torch.stack([y.var((0, 2, 3)) for y in seen]).mean(0)
+    torch.testing.assert_close(stem.norm.running_mean, mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(stem.norm.running_var, var, rtol=1e-4, atol=1e-5)
+    assert {m.momentum for m in network.modules() if isinstance(m, nn.BatchNorm2d)} == {0.1}
+    assert all(torch.equal(w, before[name]) for name, w in network.named_parameters())
+
+
+def test_recalibration_needs_images() -> None:
+    with pytest.raises(ValueError, match=r"`batches` must hold at least one batch .* holds none"):
+        recalibrate(build(SMALL), [])

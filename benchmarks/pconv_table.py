@@ -100,13 +100,13 @@ def _again(data: str) -> str:
 
 Each goes on where it ended. The second trains the first networks, stops where it needs the
 latencies of all of them, and is begun again after the third. Two more numbers of each network,
-for `benchmarks/ranking.py`, are not in the table:
+for `benchmarks/ranking.py`, are not in the table. The first is made by
 
     python benchmarks/pconv_bench_32.py --data {data}.npz --early
-    python benchmarks/pconv_supernet.py --data {data}.npz
 
 `early.jsonl` has the accuracy of averaged weights after an eighth of the training from the first
-seed, and `supernet.jsonl` how likely the labels are, in percent, with a supernet's weights.
+seed, and `supernet.jsonl` how likely the labels were, in percent, with a supernet's weights. The
+supernet is gone: commit 516b2e2 is the last that has it, and `benchmarks/pconv_supernet.py`.
 """
 
 

@@ -7,6 +7,7 @@ a bootstrap 95 % interval. Truth is the accuracy after the last epoch, averaged 
 fitted (weights of the training-free scores, the predictor) is fitted on some networks and evaluated
 on the others; the predictor's interval is that of its splits. The first eighth of a training is
 that of the first seed, so that it shares its luck with the end, as in a search that goes on. The
+likelihoods of a supernet are from before it was removed: nothing here makes them any more. The
 default was chosen by looking at the networks that are spread over the space, so it, and the
 predictor which knows of it, are evaluated once more on the others alone. Prints the table and the
 weights that all networks together give, and writes benchmarks/results/ranking.json.

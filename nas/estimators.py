@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import compress
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -15,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nas.search.feasibility import Admission, Bounds
 from nas.search.guided import AccuracyPrior
 from nas.search.pareto import going_on
 from nas.study.journal import HasCheckpoints
@@ -25,25 +23,14 @@ from predictors.cost import cost
 from predictors.data.datasets import ImageData, load_data, located
 from predictors.top1 import Top1Estimator, check_estimable, load_top1
 from predictors.training.batches import batches
-from predictors.training.estimators import (
-    Sandwich,
-    SupernetEstimator,
-    SupernetTraining,
-    TrainingEstimator,
-)
+from predictors.training.estimators import TrainingEstimator
 from predictors.training.evaluate import ValidationSplit
 from predictors.training.recipe import SHORT, rungs
-from search_spaces.checkpoint import begin_with
 from search_spaces.extensions import call_extension, extension_source, load_extension
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.network import build
-from search_spaces.space import Space
-from search_spaces.supernet import Supernet, refuse_unpublished
 
 CHECKPOINTS = "trainings"  # the folder of the trainings in a run folder
-SUPERNET_FILE = "supernet.pt"  # in a run folder
-SAMPLE = 256  # networks within the budget that stand for all of those in a supernet
-DRAWN = 8192  # networks of any size to find them among
 LEAST, MOST = 12, 200  # trials of a search that trains its networks
 TIMED, STEPS = 9, 4  # configs whose median is timed, and training steps of it
 
@@ -62,12 +49,6 @@ def open_estimator(
         return Top1Estimator()
     if options.accuracy == "train":
         return _training(options, folder, epochs)
-    if options.accuracy == "supernet":
-        return SupernetEstimator(
-            space=options.open_space(),
-            data=located(options.data),
-            file=folder.absolute() / SUPERNET_FILE,
-        )
     return _foreign(options, folder.absolute())
 
 
@@ -109,11 +90,9 @@ def accuracy_prior(options: SearchOptions) -> AccuracyPrior:
     """
     if options.accuracy == "estimate":
         return AccuracyPrior(scores=estimated_low)
-    if options.accuracy not in ("train", "supernet"):
+    if options.accuracy != "train":
         return AccuracyPrior()
-    trained = options.accuracy == "train"
-    images = _validation_images(options.data) if trained else None
-    return AccuracyPrior(scores=estimated_median, images=images)
+    return AccuracyPrior(scores=estimated_median, images=_validation_images(options.data))
 
 
 def estimated_median(configs: Sequence[FasterNetConfig]) -> NDArray[np.float64]:
@@ -131,36 +110,6 @@ def _validation_images(data: str) -> int:
     return len(load_data(located(data)).validation)
 
 
-def supernet_training(
-    options: SearchOptions, folder: Path, configs: Sequence[FasterNetConfig]
-) -> SupernetTraining:
-    """Return the training of a run's supernet for networks within the budget, smallest first."""
-    return SupernetTraining(
-        space=options.open_space(),
-        sandwich=Sandwich(configs),
-        data=located(options.data),
-        epochs=options.epochs,
-        seed=options.seed,
-        file=folder.absolute() / SUPERNET_FILE,
-        weights=options.weights and located(options.weights),
-    )
-
-
-def within_bounds(
-    space: Space[FasterNetConfig], bounds: Bounds, seed: int
-) -> list[FasterNetConfig]:
-    """Return random networks that are predicted to keep every bound, by ascending MACs."""
-    rng = Random(f"supernet/{seed}")
-    drawn = list(dict.fromkeys(space.random_genes(rng) for _ in range(DRAWN)))
-    kept = bounds.kept([space.decode(genes) for genes in drawn])
-    found = list(compress(drawn, kept))[:SAMPLE]
-    if len(found) < SAMPLE:  # few networks are so fast, or there are few networks
-        admission = Admission(space, bounds)
-        admitted = (admission.admit(genes, rng) for genes in drawn[:SAMPLE])
-        found = [genes for genes in admitted if genes is not None]
-    return sorted(map(space.decode, found), key=lambda config: cost(config).macs)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
     """The options of a search as its data make them, and what is to be said of that."""
@@ -173,8 +122,6 @@ class Prepared:
 def prepared(options: SearchOptions, *, automatic: bool, minutes: float | None = None) -> Prepared:
     """Take the classes from the data and, where that is `automatic`, choose the estimator."""
     data = None
-    if options.accuracy == "supernet":
-        refuse_unpublished(options.open_space())
     if options.data:
         data = load_data(options.data)
         if options.classes not in (None, len(data.classes)):
@@ -185,21 +132,12 @@ def prepared(options: SearchOptions, *, automatic: bool, minutes: float | None =
         options = replace(options, classes=len(data.classes))
     elif options.accuracy == "estimate":
         check_estimable(options.open_space())
-    remarks = (*(data.remarks if data else ()), *_words_of_start(options))
+    remarks = data.remarks if data else ()
     if automatic:
         choice = auto_estimator(options, data, minutes=minutes)
         options, remarks = choice.options, (*remarks, f"auto took {choice.reason}.")
     split = None if data is None else ValidationSplit.of(data.validation)
     return Prepared(options=options, remarks=remarks, validation=split)
-
-
-def _words_of_start(options: SearchOptions) -> list[str]:
-    """Say how much of a supernet begins with the weights of a file, if one is given."""
-    if not options.weights:
-        return []
-    with torch.device("meta"):  # names and shapes are enough
-        supernet = Supernet(options.open_space())
-    return [f"The supernet: {begin_with(supernet, options.weights).words(options.weights)}"]
 
 
 @dataclass(frozen=True)
@@ -219,10 +157,9 @@ def auto_estimator(
 ) -> AutoChoice:
     """Choose the estimator and, where networks are trained in a given time, how many trials.
 
-    Networks are trained, or their accuracy is estimated; no supernet, which ranked networks worse
-    than a score without training (`benchmarks/ranking.py`). `clock` returns the seconds that an
-    epoch of a typical network takes on one core; unless given, some steps are timed. Without a
-    limit of time, networks are trained.
+    Networks are trained, or their accuracy is estimated. `clock` returns the seconds that an epoch
+    of a typical network takes on one core; unless given, some steps are timed. Without a limit of
+    time, networks are trained.
     """
     if data is None:
         options = replace(options, accuracy="estimate", data="")

@@ -34,11 +34,8 @@ from nas.estimators import (
     accuracy_prior,
     open_estimator,
     open_weights,
-    supernet_training,
-    within_bounds,
 )
 from nas.ray_pool import RayPool, joined, through_ray
-from nas.ray_workers import WorkerRequest, train_supernet
 from nas.reachable import check_reachable, check_reached, smallest_of
 from nas.relatives import (
     CalibrationRecord,
@@ -67,7 +64,6 @@ from search_spaces.space import Space
 
 Phase = Literal[
     "calibrating the device",
-    "training the supernet",
     "searching",
     "training the best",
     "verifying the front",
@@ -289,18 +285,16 @@ def run_pipeline(
     *,
     ray_address: str | None = None,
     trial_timeout_s: float | None = None,
-    workers: WorkerRequest | None = None,
     engine: Engine = "tasks",
 ) -> Iterator[Progress]:
-    """Do everything that is not done yet; `workers` train the supernet, if there is one.
+    """Do everything that is not done yet.
 
     Trials are tasks of Ray, or, with the engine `tune`, trials of Ray Tune.
     """
     pool = _pool(run, ray_address, engine)
     with through_ray(run.devices, ray_address) as run.devices:
         yield from calibrate(run)
-        yield from share_weights(run, workers or WorkerRequest(), ray_address)
-        with joined(ray_address):  # not before: one worker trains here, without Ray
+        with joined(ray_address):
             yield from search(run, pool, trial_timeout_s)
             yield from promote(run, pool, trial_timeout_s)
         yield from remeasure(run)
@@ -369,17 +363,6 @@ def _known_well(run: Run) -> bool:
         return False
     margin = upper_margin(run.space, models.ratios, run.options.seed)
     return margin <= run.settings.calibration_margin
-
-
-def share_weights(run: Run, request: WorkerRequest, address: str | None) -> Iterator[Progress]:
-    """Train the weights that all networks share, where accuracies come from them."""
-    if run.estimator.kind != "supernet":
-        return
-    configs = within_bounds(run.space, run.bounds(), run.options.seed)
-    training = supernet_training(run.options, run.folder, configs)
-    for progress in train_supernet(training, request, address=address):
-        reached = f"accuracy {progress.accuracy:.3g} %"
-        yield Progress("training the supernet", progress.done, progress.total, reached)
 
 
 def search(

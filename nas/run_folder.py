@@ -8,12 +8,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from optuna.trial import FrozenTrial
 
 from nas.devices import Devices, device_facts, open_devices, recorded_devices, remarks
-from nas.estimators import CHECKPOINTS, SUPERNET_FILE
+from nas.estimators import CHECKPOINTS
 from nas.pipeline import TUNE, Run
 from nas.relatives import RECORD as CALIBRATION, read_record, write_record
 from nas.search.feasibility import check_limits
@@ -54,11 +54,6 @@ def start_run(
             raise ValueError(
                 f"`out` must be a new folder, but {folder} holds a study. "
                 "Continue that one with --resume or name another folder."
-            )
-        if (folder / SUPERNET_FILE).exists():
-            raise ValueError(
-                f"`out` must be a new folder, but {folder} holds the {SUPERNET_FILE} of "
-                "another study. Remove it or name another folder."
             )
         write_run(
             folder,
@@ -113,7 +108,7 @@ def resume_run(
             repair_run(folder)
         if extended != kept:
             write_run(folder, {**stored, "options": extended.as_json()})
-        return Run(folder, with_places(folder, extended), devices, lock=lock)
+        return Run(folder, _with_place(folder, extended), devices, lock=lock)
     except BaseException:
         lock.close()
         raise
@@ -145,29 +140,25 @@ def _check_space(options: SearchOptions, stored: Entry, folder: Path) -> None:
         )
 
 
-_PLACES = ("data", "weights")  # options that may be paths
-
-
 def places(folder: Path, options: SearchOptions) -> dict[str, object]:
-    """Return where a run and what it reads lie: run.json keeps it beside the paths as typed."""
-    paths = {name: located(path) for name in _PLACES if (path := getattr(options, name))}
+    """Return where a run and its data lie: run.json keeps it beside the path as typed."""
+    paths = {"data": located(options.data)} if options.data else {}
     return {"folder": str(folder.absolute()), "paths": paths}
 
 
-def with_places(folder: Path, options: SearchOptions) -> SearchOptions:
-    """Return the options of a run with the paths at which its data and weights lie now."""
-    data = options.data and place_of(folder, "data")
-    return replace(options, data=data, weights=options.weights and place_of(folder, "weights"))
+def _with_place(folder: Path, options: SearchOptions) -> SearchOptions:
+    """Return the options of a run with the path at which its data lie now."""
+    return replace(options, data=options.data and place_of_data(folder))
 
 
-def place_of(folder: Path, name: Literal["data", "weights"]) -> str:
-    """Return where the data or the weights of a run lie; a set's name as it is, "" if it has none.
+def place_of_data(folder: Path) -> str:
+    """Return where the data of a run lie; a set's name as it is, "" if it has none.
 
     That is where they lay or, where the run was moved, what lies so to it as they did; a run of
     before has the path only as it was typed.
     """
     stored = read_run(folder)
-    typed, kept = str(stored["options"].get(name) or ""), stored.get("paths", {}).get(name)
+    typed, kept = str(stored["options"].get("data") or ""), stored.get("paths", {}).get("data")
     if not typed or is_set_name(typed) or (kept and not Path(kept).is_absolute()):
         return str(kept or located(typed))
     tried = [Path(kept)] if kept else []
@@ -178,8 +169,8 @@ def place_of(folder: Path, name: Literal["data", "weights"]) -> str:
     if found is None:
         looked = ", ".join(dict.fromkeys(map(shown, tried)))
         raise ValueError(
-            f"`{name}` of the run in {shown(folder)} must be where it was, but is not at {looked}. "
-            f"Move it back{', or say where it is: --data PATH' if name == 'data' else ''}."
+            f"`data` of the run in {shown(folder)} must be where it was, but is not at {looked}. "
+            "Move it back, or say where it is: --data PATH."
         )
     return str(found)
 
@@ -188,9 +179,8 @@ def _extended(kept: SearchOptions, options: SearchOptions, folder: Path) -> Sear
     """The options of the study with as many trials as are asked for."""
     for name, value in kept.spelled.items():
         given = options.spelled[name]
-        if name in _PLACES and given and given != value:  # it may be typed in another way
-            same = located(str(given)) == place_of(folder, "data" if name == "data" else "weights")
-            given = value if same else given
+        if name == "data" and given and given != value:  # it may be typed in another way
+            given = value if located(str(given)) == place_of_data(folder) else given
         if name != "trials" and given != value:
             raise ValueError(
                 f"`out` must hold this study, but the one in {folder} has {name} {value}, not "
@@ -250,8 +240,7 @@ def keep_remarks(run: Run) -> None:
 def give_up(run: Run) -> None:
     """Remove the files of a run that this command began and that found nothing, and its folders."""
     found = run.study.outcomes() or len(run.study.measurements) > NOTHING
-    trained = any((run.folder / name).exists() for name in (SUPERNET_FILE, CHECKPOINTS))
-    if found or trained or not run.begun:
+    if found or (run.folder / CHECKPOINTS).exists() or not run.begun:
         return
     for name in (RUN, TRIALS, MEASUREMENTS, CALIBRATION):
         (run.folder / name).unlink(missing_ok=True)
@@ -328,11 +317,6 @@ def _check_alike(first: _Source, other: _Source) -> None:
                 f"`runs` must agree in {name}, but {first.folder} has {value} and {other.folder} "
                 f"{theirs[name]}. Only {', '.join(FREE)} may differ."
             )
-    if first.options.accuracy == "supernet" and _weights(first) != _weights(other):
-        raise ValueError(
-            f"`runs` must have one supernet, but {first.folder} and {other.folder} have one each, "
-            "whose likelihoods cannot be compared. Merge runs with --accuracy estimate or train."
-        )
 
 
 def _identity(source: _Source) -> dict[str, object]:
@@ -340,11 +324,6 @@ def _identity(source: _Source) -> dict[str, object]:
     options = {k: v for k, v in source.options.spelled.items() if k not in FREE}
     facts = facts_of(source.stored)
     return {**options, "the machine": "; ".join(one["description"] for one in facts.values())}
-
-
-def _weights(source: _Source) -> bytes:
-    file = source.folder / SUPERNET_FILE
-    return file.read_bytes() if file.exists() else b""
 
 
 @contextmanager
@@ -370,7 +349,7 @@ def _write(sources: Sequence[_Source], folder: Path) -> MergedRuns:
         study.add(trials)
         for source in sources:
             _add_results(source, study)
-            _carry_weights(source.folder, folder)
+            _carry_checkpoints(source.folder, folder)
     finally:
         study.close()
     calibration = read_record(first.folder)
@@ -417,14 +396,14 @@ def _add_results(source: _Source, study: Study) -> None:
             study.keep_file(config, backend, by_backend[backend])
 
 
-def _carry_weights(source: Path, folder: Path) -> None:
-    """Give the folder the run's supernet and checkpoints, as links where the disk is the same.
+def _carry_checkpoints(source: Path, folder: Path) -> None:
+    """Give the folder the run's checkpoints, as links where the disk is the same.
 
     Both folders replace such a file and never change one, so a link is as good as a copy.
     """
-    for file in [source / SUPERNET_FILE, *sorted((source / CHECKPOINTS).glob("*"))]:
+    for file in sorted((source / CHECKPOINTS).glob("*")):
         target = folder / file.relative_to(source)
-        if not file.exists() or target.exists():
+        if target.exists():
             continue
         target.parent.mkdir(exist_ok=True)
         try:

@@ -17,7 +17,7 @@ from search_spaces.fasternet import FasterNetConfig
 from search_spaces.layers import Layered
 from search_spaces.space import AnySpace
 
-AccuracyKind = Literal["estimated", "score", "trained", "supernet"]
+AccuracyKind = Literal["estimated", "score", "trained"]
 
 
 class AccuracyEstimator(Protocol):
@@ -29,8 +29,7 @@ class AccuracyEstimator(Protocol):
 
         `estimated`: the lower end of an estimate's 90 % interval, in %, so that what is little
         known does not win; `score`: any training-free number, of another package's, which ranks
-        networks; `trained`: an accuracy in %;
-        `supernet`: how likely the labels are, in %, with weights that all networks share.
+        networks; `trained`: an accuracy in %.
         """
 
     def __call__(self, config: FasterNetConfig) -> float:

@@ -9,7 +9,6 @@ import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -234,11 +233,10 @@ _BESIDE = re.compile("optim|sched|scaler|callback|loops|rng")  # where a trainer
 
 def _matched(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> FileWeights:
     """Find out what comes before the names: that with which the most of them are the network's."""
-    wanted = {*own, *map(_known_as, own)}
     best: tuple[tuple[int, bool, int], dict[str, str], tuple[str, ...]] | None = None
-    for rename in (str, _from_authors, partial(_from_supernet, own=own)):
-        plain = {name: rename(_unwrapped(name, wanted)) for name in found}
-        for prefix, names in _by_prefix(plain, wanted).items():
+    for rename in (str, _from_authors):
+        plain = {name: rename(_unwrapped(name, own)) for name in found}
+        for prefix, names in _by_prefix(plain, own).items():
             rank = (len(names), _AVERAGED.search(prefix) is not None, -len(prefix))
             if best is None or rank > best[0]:
                 used = set(names.values())
@@ -279,12 +277,6 @@ def _from_authors(name: str) -> str:
         return f"{name[: match.start()]}{renamed}{name[match.end() :]}"
     name = re.sub(r"(^|\.)avgpool_pre_head\.1\.", r"\1conv_head.", name)
     return re.sub(r"(^|\.)head\.(weight|bias)$", r"\1classifier.\2", name)
-
-
-def _from_supernet(name: str, own: Mapping[str, Tensor]) -> str:
-    """The name in a plain FasterNet; a supernet has a stem for each stride."""
-    stem = own.get("patch_embed.proj.weight")
-    return name if stem is None else name.replace(f"patch_embeds.{stem.shape[-1]}.", "patch_embed.")
 
 
 def weights_of(config: FasterNetConfig, path: str | Path) -> FasterNet:
@@ -373,7 +365,7 @@ _PARTIAL = "partial_conv3.weight"
 
 
 def inherit(network: nn.Module, weights: Mapping[str, Tensor]) -> Inherited:
-    """Copy what fits into a FasterNet or a supernet; say the share of its parameters that did.
+    """Copy what fits into a FasterNet; say the share of its parameters that did.
 
     `weights` are a state dict of `build(config)` or of timm's `fasternet_*`, of any shape. Kernels
     of another size stay as they are, and so does a classifier of other classes. As in slimmable
@@ -384,7 +376,7 @@ def inherit(network: nn.Module, weights: Mapping[str, Tensor]) -> Inherited:
     inherited, new = 0, []
     with torch.no_grad():
         for name, own in network.state_dict().items():
-            given = weights.get(name, weights.get(_known_as(name)))
+            given = weights.get(name)
             if given is None or not _fits(name, own, given):
                 new += [name] if own.ndim else []  # counters are no weights
                 continue
@@ -392,12 +384,6 @@ def inherit(network: nn.Module, weights: Mapping[str, Tensor]) -> Inherited:
             inherited += copied if name in parameters else 0
     total = sum(parameter.numel() for parameter in parameters.values())
     return Inherited(share=inherited / total, new=tuple(new))
-
-
-def _known_as(name: str) -> str:
-    """The name in a plain FasterNet; a supernet has a stem for each stride."""
-    stem, _, rest = name.partition(".")
-    return f"patch_embed.{rest.partition('.')[2]}" if stem == "patch_embeds" else name
 
 
 def _copy_leading(name: str, own: Tensor, given: Tensor) -> int:

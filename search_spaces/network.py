@@ -421,8 +421,8 @@ def to_timm_weights(network: FasterNet) -> dict[str, Tensor]:
 def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
     """Set the statistics of all batch norms to their plain mean over the batches, of images.
 
-    Weights that were averaged (arXiv 1803.05407, section 3.2) or sliced from larger ones see other
-    activations than those whose statistics they come with. The network is left in training mode.
+    Weights that were averaged (arXiv 1803.05407, section 3.2) see other activations than those
+    whose statistics they come with. The network is left in training mode.
 
     Raises:
         ValueError: if there is no batch.

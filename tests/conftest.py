@@ -20,9 +20,8 @@ from nas.ray_pool import joined
 from search_spaces.formats import save_config
 
 CLUSTERS = (  # their tests use Ray
-    "test_ray_supernet.py", "test_ray_pool.py", "test_disturbed_cluster.py", "test_ray_training.py",
-    "test_ray_start.py", "test_timing_tasks.py", "test_code_travels.py", "test_trial_timeout.py",
-    "test_tune.py",
+    "test_ray_pool.py", "test_disturbed_cluster.py", "test_ray_training.py", "test_ray_start.py",
+    "test_timing_tasks.py", "test_code_travels.py", "test_trial_timeout.py", "test_tune.py",
 )  # fmt: skip
 # The files that take longest are begun first, so that the workers end at about the same time.
 FIRST = (

@@ -1,11 +1,6 @@
-"""Networks that are quick to export, to time and to train, and a space of such."""
-
-from collections.abc import Iterator
-from itertools import islice
-from random import Random
+"""Networks that are quick to export, to time and to train."""
 
 from search_spaces.fasternet import FasterNetConfig
-from search_spaces.space import Space, each, oneof
 
 TINY = FasterNetConfig(
     widths=(8, 16), depths=(1, 1), partial_ratios=(0.5, 0.25), expansions=(2.0, 2.0),
@@ -30,28 +25,3 @@ FAMILY = FasterNetConfig(
     mlps=("star", "plain", "plain", "plain"), activations=("hardswish", "relu", "gelu", "relu"),
     activation="hardswish", stem="convs", head_width=0, resolution=48, classes=7,
 )  # fmt: skip
-# Of two stages, for four classes of images of 16 px.
-TINY_SPACE = Space(
-    FasterNetConfig,
-    widths=each(oneof(8, 16), oneof(16, 32)), depths=each(oneof(1, 2), oneof(1, 2)),
-    partial_ratios=(0.5, 0.5), expansions=each(oneof(1.0, 2.0), oneof(1.0, 2.0)),
-    resolution=16, stem_stride=2, head_width=32, classes=4, activation="relu",
-)  # fmt: skip
-
-
-def sandwich(space: Space[FasterNetConfig], rng: Random, count: int) -> list[FasterNetConfig]:
-    """The networks of a step (arXiv 1903.05134): the largest, the smallest, some more."""
-    some = sorted(islice(_valid(space, Random(0)), 300), key=_macs)
-    return [some[-1], some[0], *islice(_valid(space, rng), count - 2)]
-
-
-def _valid(space: Space[FasterNetConfig], rng: Random) -> Iterator[FasterNetConfig]:
-    while True:
-        try:
-            yield space.sample(rng)
-        except ValueError:  # genes that spell no network
-            continue
-
-
-def _macs(config: FasterNetConfig) -> float:
-    return sum(layer.macs for layer in config.layers())

@@ -211,7 +211,7 @@ MISTAKES: list[tuple[str, str]] = [
     ("search --budget 10ms --device cpu --runtime tflite",
      "`runtime` must be one of onnxruntime, openvino, ncnn, torch, "),
     (" --runtime auto,auto", "`runtime` must be auto alone, or of onnxruntime, openvino, nc"),
-    (" --accuracy foo", "`accuracy` must be one of estimate, train, supernet, auto, but got 'foo'"),
+    (" --accuracy foo", "`accuracy` must be one of estimate, train, auto, but got 'foo'"),
     (" --searcher luck", "`searcher` must be one of guided, nsga2, nsga3, tpe, gp, evolution"),
     (" --threads 3", "`threads` must be 1 or 4, but got 3"),
     (" --threads 0", "`threads` must be a positive whole number, but got 0"),

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,15 @@ import pytest
 from specs import on, scores
 
 from nas.cli.main import main
+from nas.estimators import CHECKPOINTS
 from nas.report.model import ReportModel, closing_words
 from nas.run_folder import give_up, read_only_run, resume_run, start_run
 from nas.search.trial import Outcome
 from nas.study.options import SearchOptions
 from nas.study.store import TRIALS, hold
 from predictors.measurement import Backend
+from search_spaces.fasternet import FASTERNET
+from search_spaces.formats import save_config
 
 PROGRAM = Path(sys.executable).with_name("fasternas")
 OPTIONS = SearchOptions(devices=on("arm", 10.0), trials=4)
@@ -73,17 +76,14 @@ def test_what_a_killed_command_left_before_it_began_is_no_study(tmp_path: Path) 
         start_run(tmp_path / "run", OPTIONS)
 
 
-def test_a_supernet_is_neither_given_up_nor_taken_for_another_studys(tmp_path: Path) -> None:
+def test_what_was_trained_is_not_given_up(tmp_path: Path) -> None:
     run = start_run(tmp_path / "run", OPTIONS)
-    (tmp_path / "run" / "supernet.pt").write_bytes(b"hours of work")
+    (tmp_path / "run" / CHECKPOINTS).mkdir()
+    (tmp_path / "run" / CHECKPOINTS / "a.pt").write_bytes(b"hours of work")
     give_up(run)
     run.close()
     resume_run(tmp_path / "run").close()
-    for name in ("run.json", TRIALS):
-        (tmp_path / "run" / name).unlink()
-    with pytest.raises(ValueError, match=r"`out` must be a new folder, .* holds the supernet\.pt"):
-        start_run(tmp_path / "run", OPTIONS)
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["supernet.pt"]
+    assert (tmp_path / "run" / CHECKPOINTS / "a.pt").exists()
 
 
 def test_only_what_this_command_began_is_given_up(tmp_path: Path) -> None:
@@ -132,6 +132,27 @@ def test_options_of_another_kind_are_refused(folder: Path, name: str, value: obj
     _change_run_json(folder, "options", **{name: value})
     with pytest.raises(ValueError, match=rf"as a search wrote them, but: .*{name}.* Restore"):
         resume_run(folder)
+
+
+@pytest.mark.parametrize("command", ["show RUN", "search --resume --out RUN", "train RUN"])
+@pytest.mark.parametrize(("accuracy", "instead"), [("supernet", "--accuracy train")])
+def test_a_run_of_before_with_an_accuracy_that_was_removed_says_what_to_use(
+    accuracy: str, instead: str, command: str, folder: Path, capsys: Streams
+) -> None:
+    _change_run_json(folder, "options", accuracy=accuracy, data="digits", weights="", growing=[])
+    (folder / "configs").mkdir()
+    save_config(replace(FASTERNET["t0"], classes=10, resolution=32), folder / "configs" / "a.yaml")
+    (folder / "pareto.csv").write_text("config,accuracy,ratio\nconfigs/a.yaml,50,0.5\n")
+    assert main(command.replace("RUN", str(folder)).split()) == 2
+    assert capsys.readouterr().err == (
+        f"fasternas: error: `accuracy` must not be {accuracy}, which was removed. Search anew with "
+        f"{instead}.\n"
+    )
+
+
+def test_a_run_of_before_that_could_have_had_weights_is_read(folder: Path) -> None:
+    _change_run_json(folder, "options", weights="")
+    assert read_only_run(folder).options == OPTIONS
 
 
 def test_genes_of_another_space_are_refused_by_file(folder: Path) -> None:

@@ -227,7 +227,6 @@ def test_a_network_is_drawn_to_scale(folder: Path, page: Page) -> None:
 
 
 KINDS = [
-    replace(OPTIONS, accuracy="supernet", data="digits"),
     replace(
         OPTIONS, accuracy="estimate", data="", devices=on("cpu", 0.001)
     ),  # nothing is within it
@@ -235,7 +234,7 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize("options", KINDS, ids=["supernet", "estimate", "unfinished"])
+@pytest.mark.parametrize("options", KINDS, ids=["estimate", "unfinished"])
 def test_other_runs_are_read_too(options: SearchOptions, tmp_path: Path) -> None:
     searching = options.trials == 60
     make_run(tmp_path / "run", options, timed=48 if searching else 56)
@@ -244,8 +243,6 @@ def test_other_runs_are_read_too(options: SearchOptions, tmp_path: Path) -> None
         assert "No network within" in text
         assert "There is no network on the front yet." in text
         assert "estimated top-1" in text
-    if options.accuracy == "supernet":
-        assert "shared-weights likelihood" in text
     if searching:
         assert "Latencies PREDICTED, not measured." in text
         assert "best spent on" in text

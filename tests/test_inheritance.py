@@ -27,8 +27,6 @@ from search_spaces.checkpoint import (
 )
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.network import build, from_timm_weights
-from search_spaces.space import Space, oneof
-from search_spaces.supernet import Supernet
 from search_spaces.timm_models import import_timm
 from search_spaces.torch_file import read_torch_file
 
@@ -58,18 +56,6 @@ def test_a_corner_of_each_weight_comes_over_and_the_rest_stays() -> None:
     changed = sum(int((own[n] != before[n]).sum()) for n, _ in child.named_parameters())
     total = sum(p.numel() for p in child.parameters())
     assert 0 < changed / total <= share < 1
-
-
-def test_a_supernet_scores_a_timm_network_as_timm_does() -> None:
-    parent = import_timm().create_model("fasternet_t0", num_classes=10).eval()
-    t0 = replace(FASTERNET["t0"], classes=10)
-    fields: dict[str, Any] = {name: getattr(t0, name) for name in t0.__dataclass_fields__}
-    widths = oneof(t0.widths, (48, 96, 192, 384))
-    supernet = Supernet(Space(type(t0), **fields | {"widths": widths})).eval()
-    assert 0 < inherit(supernet, parent.state_dict()).share < 1
-    images = torch.randn(2, 3, 64, 64)
-    with torch.inference_mode():
-        assert torch.allclose(supernet(images, t0), parent(images), atol=1e-5)
 
 
 Weights = dict[str, Tensor]
@@ -241,16 +227,6 @@ def test_weights_of_something_else_are_refused(tmp_path: Path) -> None:
         ValueError, match=r"must be finite .* others in classifier\.bias\. Use an e"
     ):
         begin_with(build(TINY), tmp_path / "w.pth")
-
-
-def test_a_supernets_weights_begin_a_network(tmp_path: Path) -> None:
-    supernet = Supernet(Space(type(TINY), **vars(TINY) | {"stem_stride": oneof(2, 4)}))
-    torch.save({"network": supernet.state_dict()}, tmp_path / "supernet.pt")
-    child = build(TINY)
-    assert begin_with(child, tmp_path / "supernet.pt").share == 1.0
-    stem = supernet.state_dict()["patch_embeds.4.proj.weight"]
-    assert torch.equal(child.get_parameter("patch_embed.proj.weight"), stem)
-    assert begin_with(Supernet(supernet.space), tmp_path / "supernet.pt").share == 1.0
 
 
 def test_weights_are_read_from_safetensors(tmp_path: Path) -> None:

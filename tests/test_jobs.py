@@ -10,19 +10,17 @@ from specs import on
 
 from nas.cli.main import main
 from nas.finetune.folder import held
-from nas.finetune.jobs import SUPERNET, Job, started
+from nas.finetune.jobs import Job, started
 from nas.study.options import SearchOptions
 from predictors.training.recipe import Recipe
 from search_spaces.formats import save_config
-from search_spaces.space import Space
-from search_spaces.supernet import Supernet
 
 OPTIONS = SearchOptions(devices=on("arm", 1.0), space="fasternet-32", classes=4, epochs=1)
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run folder with a front of two, data and a supernet."""
+    """A run folder with a front of two, and data."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (80, 32, 32, 3), dtype=np.uint8)
     np.savez(tmp_path / "noise.npz", x_train=images, y_train=np.arange(80) % 4)
@@ -39,33 +37,6 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
-def _supernet(space: "Space[object]", run: Path) -> Supernet:
-    torch.manual_seed(5)
-    supernet = Supernet(space)  # type: ignore[arg-type]
-    torch.save({"network": supernet.state_dict()}, run / "supernet.pt")
-    return supernet
-
-
-def test_a_training_begins_with_its_share_of_the_supernet(run: Path) -> None:
-    space = OPTIONS.open_space()
-    config = space.decode((1,) * len(space.genes))
-    job = Job(
-        name="large",
-        config=config,
-        recipe=Recipe(),
-        data="",
-        folder=run / "x",
-        init=SUPERNET,
-        run=run,
-    )
-    with pytest.raises(ValueError, match=r"`init` must be a supernet of .*run, which has none"):
-        started(job)
-    supernet = _supernet(space, run)  # type: ignore[arg-type]
-    weights = started(job).state_dict()
-    for name, weight in supernet.weights_of(config).items():
-        assert torch.equal(weights[name], weight), name
-
-
 def test_one_seed_begins_with_the_same_weights_and_draws_no_others_numbers(run: Path) -> None:
     config = OPTIONS.open_space().decode((0,) * len(OPTIONS.open_space().genes))
     job = Job(name="a", config=config, recipe=Recipe(), data="", folder=run / "x")
@@ -78,8 +49,7 @@ def test_one_seed_begins_with_the_same_weights_and_draws_no_others_numbers(run: 
 def test_the_best_of_a_run_is_trained_on_the_runs_data(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _supernet(OPTIONS.open_space(), run)  # type: ignore[arg-type]
-    assert main(["train", str(run), "--epochs", "1", "--init", "supernet", "--gpus", "0"]) == 0
+    assert main(["train", str(run), "--epochs", "1", "--gpus", "0"]) == 0
     assert "large" in capsys.readouterr().out
     assert (run / "trained" / "large" / "weights.safetensors").exists()
     assert not (run / "trained" / "small").exists()

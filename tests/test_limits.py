@@ -18,7 +18,6 @@ from specs import on
 import fasternas as fn
 from nas.cli.main import main
 from nas.devices import LatencyModels
-from nas.estimators import within_bounds
 from nas.quantities import cost_words, limit_words
 from nas.reachable import check_reachable
 from nas.run_folder import merge_runs, read_only_run, start_run
@@ -31,7 +30,7 @@ from predictors.backends.model import config_model
 from predictors.backends.table import formats
 from predictors.calibration import HEADROOM, next_batch
 from predictors.cost import NO_LIMITS, Cost, Limits, cost, costs
-from predictors.latency import Prediction, RatioPrediction
+from predictors.latency import Prediction
 from search_spaces.fasternet import FASTERNET, SPACES, FasterNetConfig
 from search_spaces.layers import Layer
 from search_spaces.space import Space, oneof
@@ -250,19 +249,6 @@ def test_configs_that_do_not_say_what_they_cost_have_no_limits() -> None:
         TypeError, match=r"`limits` must be Limits, but got \{'params': 3\}\. Write"
     ):
         search(PLANE, scores_of, limits=wrong)
-
-
-def _macs_ratio(configs: Sequence[FasterNetConfig]) -> RatioPrediction:
-    ratio = np.asarray(costs(configs).macs, dtype=float) / 20e6
-    return RatioPrediction(ratio, 1.1 * ratio)
-
-
-def test_a_supernet_is_trained_for_networks_within_the_limits() -> None:
-    bounds = Bounds(predict=_macs_ratio, budget=True, limits=Limits(params=500_000))
-    configs = within_bounds(SPACE, bounds, seed=0)
-    assert len(configs) > 100
-    assert all(bounds.kept(configs))
-    assert not all(bounds.kept(within_bounds(SPACE, replace(bounds, limits=NO_LIMITS), seed=0)))
 
 
 def test_the_gate_mends_what_breaks_a_limit() -> None:

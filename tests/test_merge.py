@@ -172,17 +172,6 @@ def test_runs_of_two_machines_are_refused(two: list[Path]) -> None:
     _check_refused(two, "agree in the machine, but a has .* and b another board: measured")
 
 
-def test_runs_with_a_supernet_each_are_refused(begun: Callable[..., Path]) -> None:
-    shared = {"accuracy": "supernet", "data": "digits", "classes": 10}
-    runs = [begun(name, **shared) for name in "ab"]
-    for run in runs:
-        (run / "supernet.pt").write_bytes(run.name.encode())
-    _check_refused(runs, "have one supernet, but a and b have one each")
-    (runs[1] / "supernet.pt").write_bytes(b"a")
-    merge_runs(runs, Path("c"))
-    assert Path("c/supernet.pt").read_bytes() == b"a"
-
-
 def test_too_few_runs_are_refused(two: list[Path]) -> None:
     _check_refused(two[:1], "`runs` must be two folders or more, each once, but got a")
     _check_refused([two[0], Path("../" + Path.cwd().name) / "a"], "each once, but got a, ")

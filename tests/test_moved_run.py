@@ -11,7 +11,7 @@ from specs import on
 
 from nas.cli.main import main
 from nas.finetune.jobs import TrainingRequest
-from nas.run_folder import place_of, read_only_run, resume_run, start_run
+from nas.run_folder import place_of_data, read_only_run, resume_run, start_run
 from nas.study.options import SearchOptions
 from predictors.training.evaluate import ValidationSplit
 from search_spaces.formats import save_config
@@ -111,7 +111,7 @@ def test_sets_by_name_are_no_paths(project: Path, name: str) -> None:
     del stored["paths"]
     file.write_text(json.dumps(stored))
     expected = f"torch/mnist@{project}/sets" if "@" in name else name
-    assert place_of(project / "runs" / "one", "data") == expected
+    assert place_of_data(project / "runs" / "one") == expected
 
 
 def _resume(*words: str) -> Any:

@@ -196,12 +196,12 @@ def test_what_has_not_changed_is_not_fetched_again(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = begun(url)
-    (folder.copy / "supernet.pt").write_text("large")
+    (folder.copy / "weights.pt").write_text("large")
     ended(folder)
     again = RemoteFolder(url)
     monkeypatch.setattr(again._files, "get_file", pytest.fail)
     again.fetch()
-    assert (again.copy / "supernet.pt").read_text() == "large"
+    assert (again.copy / "weights.pt").read_text() == "large"
 
 
 def test_what_others_keep_there_stays(url: str) -> None:

@@ -30,8 +30,7 @@ CASES = [
     SearchOptions(
         devices=on("cpu", 1e-5, Backend(), Backend(precision="int8")),
         data="digits",
-        accuracy="supernet",
-        weights="w x",
+        accuracy="train",
         searcher="nsga2",
     ),
     SearchOptions(devices=on("cpu", 5.0), resolutions=(192, 224), activations=("relu",), classes=7),
@@ -62,7 +61,7 @@ def test_the_command_asks_for_what_the_options_say(options: SearchOptions) -> No
     assert specs_of(asked, run=None) == options.devices
     for name in ("space", "trials", "seed", "searcher", "accuracy", "epochs", "progressive"):
         assert getattr(asked, name) == getattr(options, name)
-    assert (asked.data or "", asked.weights or "") == (options.data, options.weights)
+    assert (asked.data or "") == options.data
     assert (asked.resolution, asked.activation) == (options.resolutions, options.activations)
     choices = tuple(one for one in asked.set_space if isinstance(one, FieldChoices))
     assert choices == options.choices

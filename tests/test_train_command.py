@@ -222,7 +222,10 @@ def test_gpus_of_a_cluster_are_not_counted_here(
         (["--data", "nowhere"], "`data` must be a folder of images"),
         (["--data", "digits"], "`classes` must be the 10 of digits, but mine has 4"),
         (["--init", "nowhere.pt"], "nowhere.pt"),
-        (["--init", "supernet"], "`init` must be a supernet of a run folder"),
+        (
+            ["--init", "supernet"],
+            "`init` must not be supernet, which was removed. Search with --acc",
+        ),
         (["--set", "augment=garbage"], "`augment` must be an augmentation of timm's, such as rand"),
         (["--set", "batch_size=5000"], "`batch_size` must be at most 5"),
         (

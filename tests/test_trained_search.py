@@ -138,22 +138,6 @@ def _finished(folder: Path) -> list[Any]:
     return [entry["user_attrs"] for entry in entries if "user_attrs" in entry]
 
 
-@pytest.mark.usefixtures("without_ray")
-def test_a_supernet_scores_networks_that_share_its_weights(
-    data: str, tmp_path: Path, capsys: Streams
-) -> None:
-    folder = tmp_path / "run"
-    command = [*_search(folder, data), "--accuracy", "supernet", "--epochs", "1"]
-    assert main(command) == 0
-    printed = capsys.readouterr()
-    assert "shared-weights likelihood %" in printed.out
-    assert "validation" in printed.err  # what was cut off
-    assert {row["accuracy_kind"] for row in _front(folder)} == {"supernet"}
-    weights = (folder / "supernet.pt").stat()
-    assert main([*command, "--resume"]) == 0
-    assert (folder / "supernet.pt").stat().st_mtime_ns == weights.st_mtime_ns
-
-
 @pytest.mark.parametrize(
     ("more", "complaint"),
     [
@@ -177,15 +161,3 @@ def test_training_needs_data(tmp_path: Path, capsys: Streams) -> None:
     assert main(["search", "--device", "arm", "--budget", "1ms", "--accuracy", "train",
                  "--out", str(tmp_path / "run")]) == 2  # fmt: skip
     assert "`data` must be given where `accuracy` is train" in capsys.readouterr().err
-
-
-def test_a_supernet_is_not_begun_where_no_network_meets_the_budget(
-    data: str, tmp_path: Path, capsys: Streams
-) -> None:
-    folder = tmp_path / "run"
-    command = [*_search(folder, data), "--accuracy", "supernet", "--budget", "0.001ms"]
-    assert main(command) == 2
-    said = capsys.readouterr().err
-    assert "comes closest takes" in said
-    assert "Traceback" not in said
-    assert not folder.exists()

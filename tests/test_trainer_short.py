@@ -1,9 +1,8 @@
 """A network is trained by a recipe, in one go or in pieces."""
 
 import io
-from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,17 +47,6 @@ def _epoch(trainer: Trainer) -> tuple[int, float, float]:
     return row.epoch, row.loss, row.accuracy
 
 
-@dataclass(frozen=True)
-class Watched:
-    """An objective whose loss is given, and whose accuracy is of no interest."""
-
-    loss: Callable[[Tensor, Tensor, int], Tensor]
-
-    def accuracy(self) -> float:
-        """Return none."""
-        return 0.0
-
-
 def test_a_network_learns(data: ImageData) -> None:
     trainer = _trainer(data)
     before = accuracy(trainer.network, data.validation, data)
@@ -90,7 +78,7 @@ def test_batch_norms_are_calibrated_by_whole_batches(
     data: ImageData, images: int, sizes: list[int]
 ) -> None:
     few = replace(data, train=data.train.subset(np.arange(images)))
-    assert [len(batch) for batch in calibration_images(few)] == sizes
+    assert [len(batch) for batch in calibration_images(few, count=1024)] == sizes
 
 
 def test_before_the_last_epoch_averaged_weights_are_judged(data: ImageData) -> None:
@@ -105,7 +93,7 @@ def test_before_the_last_epoch_averaged_weights_are_judged(data: ImageData) -> N
     assert not torch.equal(next(trainer.evaluated.parameters()),
                            next(trainer.network.parameters()))  # fmt: skip
     anew = deepcopy(trainer.evaluated)
-    recalibrate(anew, calibration_images(data))
+    recalibrate(anew, calibration_images(data, count=512))
     for name, value in trainer.evaluated.state_dict().items():  # whose batch norms are its own
         assert torch.equal(value, anew.state_dict()[name]), name
     _epoch(trainer)
@@ -155,24 +143,30 @@ def test_biases_and_norms_are_not_decayed(data: ImageData) -> None:
     assert torch.load(io.BytesIO(saved.getvalue()), weights_only=True).keys() == state.keys()
 
 
-def test_where_memory_is_short_a_batch_is_taken_in_pieces(data: ImageData) -> None:
-    def hungry(images: Tensor, labels: Tensor, _: int) -> Tensor:
+def test_where_memory_is_short_a_batch_is_taken_in_pieces(
+    data: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hungry(images: Tensor, labels: Tensor) -> Tensor:
         if len(images) > 5:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 GB")
         return cross_entropy(trainer.network(images), labels)
 
     torch.manual_seed(0)
-    trainer = Trainer(build(TINY), data, RECIPE, objective=Watched(hungry))
+    trainer = Trainer(build(TINY), data, RECIPE)
+    monkeypatch.setattr(trainer, "_loss", hungry)
     first = _epoch(trainer)
     assert trainer.micro_batches == 4  # of the 16
     assert _epoch(trainer)[1] < first[1]
 
 
-def test_other_errors_are_not_taken_for_a_lack_of_memory(data: ImageData) -> None:
+def test_other_errors_are_not_taken_for_a_lack_of_memory(
+    data: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: object) -> Tensor:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    trainer = Trainer(build(TINY), data, RECIPE, objective=Watched(broken))
+    trainer = Trainer(build(TINY), data, RECIPE)
+    monkeypatch.setattr(trainer, "_loss", broken)
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         _epoch(trainer)
     assert trainer.micro_batches == 1
@@ -187,17 +181,22 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(data: ImageData) -> Non
     ],
 )
 def test_what_grows_is_smaller_in_early_epochs(
-    progressive: tuple[Fidelity, ...], sizes: list[int], batches: list[int], data: ImageData
+    progressive: tuple[Fidelity, ...],
+    sizes: list[int],
+    batches: list[int],
+    data: ImageData,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: list[int] = []
 
-    def watched(images: Tensor, labels: Tensor, _: int) -> Tensor:
+    def watched(images: Tensor, labels: Tensor) -> Tensor:
         seen.append(images.shape[-1])
         return cross_entropy(network(images), labels)
 
     recipe = replace(SHORT, epochs=4, batch_size=16, progressive=progressive)
     network = build(TINY)
-    trainer = Trainer(network, data, recipe, objective=Watched(watched))
+    trainer = Trainer(network, data, recipe)
+    monkeypatch.setattr(trainer, "_loss", watched)
     for size, count in zip(sizes, batches, strict=True):
         seen.clear()
         _epoch(trainer)

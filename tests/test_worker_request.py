@@ -27,7 +27,7 @@ class Cluster:
     ("wanted", "there", "allocation"),
     [
         (WorkerRequest(), 0, Allocation()),
-        (WorkerRequest(), 4, Allocation(workers=4, gpus=4)),
+        (WorkerRequest(), 4, Allocation(workers=1, gpus=1)),
         (WorkerRequest(workers=3), 0, Allocation(workers=3)),
         (WorkerRequest(workers=3), 4, Allocation(workers=3, gpus=3)),
         (WorkerRequest(gpus=0), 4, Allocation()),
@@ -73,12 +73,7 @@ def test_too_many_workers_are_refused() -> None:
         allocate(WorkerRequest(workers=2, gpus=2), Cluster((9, 1)))
 
 
-def test_gpus_are_refused_where_there_are_none_and_workers_where_no_supernet_is() -> None:
+def test_gpus_are_refused_where_there_are_none() -> None:
     WorkerRequest(gpus=2).check(1)
-    WorkerRequest().refuse("`accuracy` is train")
     with pytest.raises(ValueError, match="`gpus` must be 0 where there is no GPU, but got 2"):
         WorkerRequest(gpus=2).check(0)
-    with pytest.raises(
-        ValueError, match="`workers` must be left out where `accuracy` is train, bu"
-    ):
-        WorkerRequest(workers=1).refuse("`accuracy` is train")

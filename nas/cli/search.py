@@ -1,7 +1,6 @@
 """`fasternas search`: from its arguments to the front."""
 
 import argparse
-import os
 import re
 import sys
 import time
@@ -20,7 +19,6 @@ from nas.cli.arguments import (
     numbers,
     positive,
     ray_address,
-    whole,
     word,
     words,
 )
@@ -29,7 +27,7 @@ from nas.cli.runs import print_front
 from nas.cli.specs import add_devices, folder_name, specs_of
 from nas.quantities import parse_bytes, parse_count
 from nas.search.searchers import searcher_names
-from nas.study.options import FieldChoices, SearchOptions, accuracy_names
+from nas.study.options import FieldChoices, SearchOptions, accuracy_names, check_accuracy
 from predictors.cost import NO_LIMITS, Limits
 from predictors.devices.device import DeviceSpec
 from search_spaces.spaces import HOW, spelled_space
@@ -37,7 +35,6 @@ from search_spaces.spaces import HOW, spelled_space
 if TYPE_CHECKING:
     from nas.estimators import Prepared
     from nas.pipeline import Progress, Run
-    from nas.ray_workers import WorkerRequest
     from nas.study.store import Mirror
 
 TRIALS, TRAINED_TRIALS = 200, 30  # unless told
@@ -107,11 +104,6 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add("--epochs", type=positive, default=8, help="of the longest training (8)")
     text = "what early epochs have less of: resolution, images (none)"
     add("--progressive", type=words, default=(), metavar="G[,G]", help=text)
-    text = "a FasterNet checkpoint for the supernet to begin with"
-    add("--weights", type=word, metavar="FILE", help=text)
-    text = "processes that train the supernet together (one a GPU, or 1)"
-    add("--workers", type=positive, metavar="N", help=text)
-    add("--gpus", type=whole, metavar="N", help="GPUs that train the supernet (all there are)")
 
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
@@ -189,7 +181,6 @@ def run_search(arguments: argparse.Namespace) -> int:
     folder = _folder(arguments)
     prepare = partial(_resumed, typed=typed) if arguments.resume else _prepared
     ready = prepare(arguments, folder)
-    workers = _workers(arguments, ready.options)
     run = _run(arguments, folder, ready)
     timeout_s = arguments.trial_timeout and arguments.trial_timeout / 1e3
     for remark in ready.remarks:
@@ -200,7 +191,6 @@ def run_search(arguments: argparse.Namespace) -> int:
             run,
             ray_address=arguments.ray,
             trial_timeout_s=timeout_s,
-            workers=workers,
             engine=arguments.engine,
         )
         steps = _mirrored(steps, mirror, run)
@@ -333,7 +323,6 @@ def _options(
         data=arguments.data or "",
         epochs=arguments.epochs,
         progressive=arguments.progressive,
-        weights=arguments.weights or "",
         resolutions=arguments.resolution,
         activations=arguments.activation,
         classes=arguments.classes,
@@ -342,30 +331,10 @@ def _options(
     )
 
 
-def _workers(arguments: argparse.Namespace, options: SearchOptions) -> "WorkerRequest":
-    """Who trains the supernet; a matter of this command, not of the study."""
-    from nas.ray_workers import WorkerRequest, check_fits
-
-    request = WorkerRequest(workers=arguments.workers, gpus=arguments.gpus)
-    if options.accuracy != "supernet":
-        request.refuse(f"`accuracy` is {options.accuracy}")
-    elif request != WorkerRequest() and not arguments.ray:
-        import torch
-
-        gpus = torch.cuda.device_count()
-        request.check(gpus)
-        here: dict[str, float] = {"CPU": len(os.sched_getaffinity(0)), "GPU": gpus}
-        check_fits(request.resolve(gpus), [here])
-    return request
-
-
 def _accuracy(arguments: argparse.Namespace, folder: Path) -> str:
     """As asked; else trained if there is data; `auto` is what a run to go on with has."""
-    known = (*accuracy_names(), "auto")
-    if arguments.accuracy not in (None, *known):
-        raise ValueError(
-            f"`accuracy` must be one of {', '.join(known)}, but got {arguments.accuracy!r}."
-        )
+    if arguments.accuracy is not None:
+        check_accuracy(arguments.accuracy, also=("auto",))
     if arguments.accuracy == "auto" and arguments.resume:
         return _kept(folder).accuracy
     asked: str | None = None if arguments.accuracy == "auto" else arguments.accuracy

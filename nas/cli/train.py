@@ -56,7 +56,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     add("--recipe", type=word, metavar="FILE", help="YAML with settings to change")
     text = "change a setting of recipe.yaml; may be repeated"
     add("--set", type=_setting, metavar="NAME=VALUE", action="append", default=[], help=text)
-    text = "supernet (the run's) or a FasterNet checkpoint (scratch)"
+    text = "a FasterNet checkpoint to begin with (scratch)"
     add("--init", type=word, metavar="WEIGHTS", help=text)
     text = "processes that train one network together (1)"
     add("--workers", type=positive, default=1, metavar="N", help=text)

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from nas.estimators import SUPERNET_FILE
 from nas.finetune.folder import (
     RECIPE,
     TRAINED,
@@ -23,15 +22,14 @@ from nas.finetune.folder import (
 )
 from nas.finetune.select import Picked, find_networks, remark_on
 from nas.ray_pool import joined
-from nas.ray_workers import POLL_S, Report, WorkerRequest, allocate, begin, wait_for
-from nas.run_folder import place_of
-from nas.study.options import SearchOptions
-from nas.study.store import read_run
+from nas.ray_workers import Report, WorkerRequest, allocate, begin, wait_for
+from nas.run_folder import place_of_data
+from nas.study.options import refuse_removed
 from predictors.backends.model import config_identity
 from predictors.data.datasets import ImageData, located
 from predictors.training.batches import picture_transform
 from predictors.training.checkpoint import checkpointed_loop, in_folder
-from predictors.training.estimators import loaded, open_supernet
+from predictors.training.estimators import loaded
 from predictors.training.recipe import (
     Best,
     EpochRow,
@@ -45,22 +43,23 @@ from predictors.training.recipe import (
 )
 from predictors.training.trainer import Trainer
 from predictors.training.workers import Workers
-from search_spaces.checkpoint import Checkpoint, begin_with, inherit, read_checkpoint
+from search_spaces.checkpoint import Checkpoint, begin_with, read_checkpoint
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.io import check_out
 from search_spaces.network import FasterNet, build, fold_branches
 
-SCRATCH, SUPERNET = "scratch", "supernet"
+SCRATCH = "scratch"
 _MOST_LOADERS = 8
 _RETRIES = 2  # with half the learning rate, where the loss is no number
+_POLL_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """What is to be trained, on what, how, and where its files lie.
 
-    `init` is scratch, supernet (that of `run`) or a checkpoint's file; `data` as `load_data` takes
-    it. Paths are absolute: a job may travel.
+    `init` is scratch or a checkpoint's file; `data` as `load_data` takes it. Paths are absolute: a
+    job may travel.
     """
 
     name: str
@@ -138,7 +137,7 @@ def run_with_ray(
                 job = waiting.pop(0)
                 work = partial(_train_job, job)
                 running[begin(work, job.folder, allocation, ray=ray, name=job.name)] = job
-            done, _ = ray.wait(list(running), timeout=POLL_S)
+            done, _ = ray.wait(list(running), timeout=_POLL_S)
             for reference in done:
                 job = running.pop(reference)
                 error = wait_for(reference, job.folder, ray=ray)
@@ -216,32 +215,18 @@ def started(job: Job) -> FasterNet:
         torch.manual_seed(job.recipe.seed)
         recipe = job.recipe
         network = build(job.config, drop_path=recipe.drop_path, branches=recipe.branches)
-    if job.init == SUPERNET:
-        inherit(network, _of_supernet(job))
-    elif job.init != SCRATCH:
+    if job.init != SCRATCH:
         begin_with(network, job.init)
     return network
 
 
 def words_of_start(job: Job) -> str:
     """Say in a line how much of a network begins with a file's weights; nothing without a file."""
-    if job.init in (SCRATCH, SUPERNET):
+    if job.init == SCRATCH:
         return ""
     with torch.device("meta"):  # names and shapes are enough
         network = build(job.config)
     return begin_with(network, job.init).words(job.init)
-
-
-def _of_supernet(job: Job) -> dict[str, torch.Tensor]:
-    """The config's share of its run's supernet."""
-    if job.run is None or not (job.run / SUPERNET_FILE).exists():
-        where = "a run folder" if job.run is None else f"{job.run}, which has none"
-        raise ValueError(
-            f"`init` must be a supernet of {where}. Search with --accuracy supernet, or start from "
-            "scratch."
-        )
-    options = SearchOptions.from_json(read_run(job.run)["options"])
-    return open_supernet(options.open_space(), job.run / SUPERNET_FILE).weights_of(job.config)
 
 
 def check_job(job: Job, data: ImageData) -> None:
@@ -372,7 +357,7 @@ class TrainingRequest:
 
     def _data(self, network: Picked) -> str:
         """As asked; a run that trained its networks had data."""
-        name = self.data or (network.run and place_of(network.run, "data"))
+        name = self.data or (network.run and place_of_data(network.run))
         if not name:
             raise ValueError(
                 "`data` must be given, but is not. Name a folder of images: --data DIR."
@@ -388,10 +373,13 @@ class TrainingRequest:
 
     def _init(self, folder: Path, network: Picked) -> str:
         """As asked; a training that is gone on with began from something, as a checkpoint does."""
-        if self.init is None:
-            kept = in_folder(folder).newest() if self.resume else None
-            return str(kept.content["identity"]["start"]) if kept else network.init or SCRATCH
-        return self.init if self.init in (SCRATCH, SUPERNET) else located(self.init)
+        if self.init is not None:
+            refuse_removed("init", self.init)
+            return self.init if self.init == SCRATCH else located(self.init)
+        kept = in_folder(folder).newest() if self.resume else None
+        init = str(kept.content["identity"]["start"]) if kept else network.init or SCRATCH
+        refuse_removed("init", init)
+        return init
 
 
 def _refuse_twice(picked: Sequence[Picked]) -> None:

@@ -27,7 +27,6 @@ _Y_AXIS = {
     "estimated": "ImageNet-1k top-1 in %,\nestimated, not trained",
     "score": "training-free score",
     "trained": "top-1 accuracy in %",
-    "supernet": "likelihood of the labels in %,\nshared weights",
 }
 _MARGIN = 0.09  # of the width or height of the plot, for labels
 _PAST = 1.1  # of the slowest that is shown, or of the budget: where the axis ends

@@ -38,13 +38,11 @@ UNITS = {
     "estimated": "points of estimated top-1",
     "score": "points of the score",
     "trained": "points of accuracy",
-    "supernet": "points of likelihood",
 }
 MODELLED = {
     "estimated": "estimated top-1",
     "score": "training-free score",
     "trained": "accuracy after the trials' own short training",
-    "supernet": "likelihood with shared weights",
 }
 
 

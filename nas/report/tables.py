@@ -24,21 +24,18 @@ NUMBER = {
     "estimated": "estimated top-1",
     "score": "training-free score",
     "trained": "accuracy",
-    "supernet": "shared-weights likelihood",
 }
 HEADING: dict[Unit, str] = {"ms": "latency ms", "ratio": "worst ratio"}
 HEADINGS = {
     "estimated": "estimated top-1 %",
     "score": "training-free score",
     "trained": "accuracy %",
-    "supernet": "shared-weights likelihood %",
 }
 LARGEST_CLASS = "largest class %"  # what always guessing it reaches
 _COMMENTS = {
     "estimated": "estimated ImageNet-1k top-1 in %",
     "score": "training-free score",
     "trained": "accuracy",
-    "supernet": "likelihood of the labels in % with shared weights",
 }
 _BACKEND = ("runtime", "precision")
 _ENDS = ("accuracy_low", "accuracy_high")

@@ -1,5 +1,6 @@
 """The options of `fasternas search`, as the run folder keeps them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -16,13 +17,32 @@ from search_spaces.fasternet import FasterNetConfig
 from search_spaces.space import Space, oneof
 from search_spaces.spaces import fasternet_space
 
-AccuracyOption = Literal["estimate", "train", "supernet"]  # and those of other packages
+AccuracyOption = Literal["estimate", "train"]  # and those of other packages
+# Values of options that there are no more, and what to do instead.
+_REMOVED: Mapping[tuple[str, str], str] = {
+    ("accuracy", "supernet"): "Search anew with --accuracy train.",
+    ("init", "supernet"): "Search with --accuracy train, and leave --init out.",
+}
 
 
 def accuracy_names() -> tuple[str, ...]:
     """Return the names of the estimators: ours, and those that other packages have registered."""
     ours: tuple[str, ...] = get_args(AccuracyOption)
     return (*ours, *(name for name in extension_names("estimators") if name not in ours))
+
+
+def check_accuracy(name: str, *, also: tuple[str, ...] = ()) -> None:
+    """Refuse a name that no estimator has, nor is in `also`."""
+    names = (*accuracy_names(), *also)
+    if name not in names:
+        refuse_removed("accuracy", name)
+        raise ValueError(f"`accuracy` must be one of {', '.join(names)}, but got {name!r}.")
+
+
+def refuse_removed(option: str, value: str) -> None:
+    """Refuse what an option took in earlier versions: a run or a training may be of such a one."""
+    if remedy := _REMOVED.get((option, value)):
+        raise ValueError(f"`{option}` must not be {value}, which was removed. {remedy}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +75,6 @@ class SearchOptions:
     data: str = ""  # what networks are trained on, as `load_data` takes it
     epochs: int = 8  # of the longest training
     progressive: tuple[Fidelity, ...] = ()  # what is smaller in the first epochs
-    weights: str = ""  # that a supernet begins with, as `read_weights` takes them
     resolutions: tuple[int, ...] = ()  # empty: the space's own
     activations: tuple[str, ...] = ()  # empty: the space's own
     classes: int | None = None  # None: the space's own
@@ -63,10 +82,12 @@ class SearchOptions:
     limits: Limits = NO_LIMITS  # of what a network costs
 
     def __post_init__(self) -> None:
-        for name, names in {"searcher": searcher_names(), "accuracy": accuracy_names()}.items():
-            value = getattr(self, name)
-            if value not in names:
-                raise ValueError(f"`{name}` must be one of {', '.join(names)}, but got {value!r}.")
+        if self.searcher not in searcher_names():
+            raise ValueError(
+                f"`searcher` must be one of {', '.join(searcher_names())}, but got "
+                f"{self.searcher!r}."
+            )
+        check_accuracy(self.accuracy)
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"`seed` must be in 0..{2**31 - 1}, but got {self.seed}.")
         for name in ("trials", "parallel", "epochs"):
@@ -86,15 +107,10 @@ class SearchOptions:
         return budgets_of(self.devices)
 
     def _check_accuracy(self) -> None:
-        if self.accuracy in ("train", "supernet") and not self.data:
+        if self.accuracy == "train" and not self.data:
             raise ValueError(
-                f"`data` must be given where `accuracy` is {self.accuracy}, but is "
-                "not. Name a folder of images, or use --accuracy estimate."
-            )
-        if self.weights and self.accuracy != "supernet":
-            raise ValueError(
-                f"`weights` must be left out where `accuracy` is {self.accuracy}, but got "
-                f"{self.weights}. They are what a supernet begins with: --accuracy supernet."
+                "`data` must be given where `accuracy` is train, but is not. Name a folder of "
+                "images, or use --accuracy estimate."
             )
         if unknown := set(self.progressive) - set(get_args(Fidelity)):
             raise ValueError(
@@ -153,6 +169,10 @@ class SearchOptions:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "SearchOptions":
         """Return the options that `as_json` spelled."""
+        if (accuracy := str(values.get("accuracy"))) not in accuracy_names():
+            refuse_removed("accuracy", accuracy)  # before what else may have changed since
+        # Runs of before have `weights`: empty, but for those that are refused.
+        values = {name: value for name, value in values.items() if name != "weights"}
         unknown = values.keys() - {field.name for field in fields(cls)}
         if unknown:
             raise ValueError(

@@ -1,1 +1,1 @@
-"""One trainer: short trainings, supernets and full trainings."""
+"""One trainer: short trainings and full trainings."""

@@ -31,8 +31,6 @@ Batch = tuple[Tensor, Tensor]  # images [b, 3, h, w], normalised, and labels [b]
 Transform = Callable[["Image"], Tensor]
 Numbers = NDArray[np.int64]
 
-CALIBRATION_IMAGES = 1024  # of the training split, for batch norms, unless told otherwise
-
 
 def seed_of(*numbers: int) -> int:
     """Return a seed in 0..2**32 - 1 for a place such as (seed, epoch, step)."""
@@ -162,7 +160,7 @@ def evaluation_batches(
     return load_pictures(PictureDataset(images, data, transform), parts, loaders=loaders)
 
 
-def calibration_images(data: ImageData, *, count: int = CALIBRATION_IMAGES) -> Iterator[Tensor]:
+def calibration_images(data: ImageData, *, count: int) -> Iterator[Tensor]:
     """Yield batches of the same random training images, as `batches` does, for batch norms."""
     rng = torch.Generator().manual_seed(0)
     left, size = count, 128

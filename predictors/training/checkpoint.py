@@ -80,10 +80,10 @@ def in_folder(folder: Path) -> Checkpoints:
     return Checkpoints(file=folder / LAST, previous=folder / BEFORE)
 
 
-def read_checkpoint_file(file: Path, *, mmap: bool = False) -> dict[str, Any] | None:
+def read_checkpoint_file(file: Path) -> dict[str, Any] | None:
     """Return what a file holds, on the CPU, as its device may not be here; None if unreadable."""
     try:
-        content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
+        content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except Exception:  # unpickling raises whatever it likes
         return None
     return content

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import asdict
 from itertools import accumulate
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -50,23 +50,12 @@ _TOO_SMALL = (
 )
 
 
-class Objective(Protocol):
-    """What a training minimises, and how it is evaluated after an epoch."""
-
-    def loss(self, images: Tensor, labels: Tensor, step: int) -> Tensor:
-        """Return the mean loss of a batch, on the network's device."""
-
-    def accuracy(self) -> float:
-        """Return a validation accuracy in percent."""
-
-
 class Trainer:
     """A network on its way through a recipe, alone or with other workers.
 
     All that is random follows from seed, epoch, step and image, so that `state`, taken after any
     step, is all there is: on a CPU the same network, data, recipe and threads give the same bits,
-    stopped in between or not. Several workers give the same up to rounding. The loss is the cross
-    entropy and the accuracy that of the validation split, unless an `objective` is given.
+    stopped in between or not. Several workers give the same up to rounding.
     """
 
     def __init__(
@@ -77,7 +66,6 @@ class Trainer:
         *,
         device: torch.device | None = None,
         workers: Workers | None = None,
-        objective: Objective | None = None,
     ) -> None:
         self.workers = workers or Workers()
         self.recipe = recipe
@@ -101,8 +89,7 @@ class Trainer:
         averages = recipe.ema or recipe.polynomial_averaging
         self._averaged = _AveragedWeights(self.network, recipe) if averages else None
         self._optimizer = torch.optim.AdamW(_parameter_groups(self.network, recipe), lr=recipe.lr)
-        self._objective = objective
-        self._loss = objective.loss if objective else _LabelLoss(self.network, data, recipe).loss
+        self._loss = _Loss(self.network, data, recipe)
 
     @property
     def finished(self) -> bool:
@@ -212,7 +199,7 @@ class Trainer:
         for number, (images, labels) in enumerate(self._split(parts)):
             with seeded(self.recipe.seed, step, number, _FORWARD):
                 share = len(labels) / self._batch
-                loss = share * self._loss(self._placed(images), labels.to(self.device), step)
+                loss = share * self._loss(self._placed(images), labels.to(self.device))
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.item()
         self.workers.sum_gradients(self.network)
@@ -244,7 +231,7 @@ class Trainer:
         row = EpochRow(
             epoch=self.epochs_done,
             loss=self._losses / steps,
-            accuracy=self._objective.accuracy() if self._objective else self._accuracy(resolution),
+            accuracy=self._accuracy(resolution),
             lr=self._optimizer.param_groups[0]["lr"],
             resolution=resolution,
             seconds=self._seconds,
@@ -282,7 +269,7 @@ class Trainer:
         return images.to(self.device).contiguous(memory_format=layout)
 
 
-class _LabelLoss:
+class _Loss:
     """Cross entropy with what the recipe adds to it: mixup, bfloat16, a teacher."""
 
     def __init__(self, network: nn.Module, data: ImageData, recipe: Recipe) -> None:
@@ -292,9 +279,8 @@ class _LabelLoss:
         self._mixup = _open_mixup(recipe, len(data.classes)) if recipe.mixes else None
         self._teacher = open_teacher(recipe, data, device)
 
-    def loss(self, images: Tensor, labels: Tensor, step: int) -> Tensor:
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """(1 - a) CE(logits, targets) + a T^2 KL(teacher, logits)."""
-        del step
         if self._mixup:
             images, labels = self._mixup(images, labels)
         with self._precision():

@@ -74,7 +74,7 @@ class Workers:
             distributed.barrier()
 
 
-def share_layers(network: nn.Module, workers: Workers, *, tracked: bool = True) -> None:
+def share_layers(network: nn.Module, workers: Workers) -> None:
     """Give a network batch norms and drop paths over all workers; the weights keep their names."""
     if workers.size == 1:
         return
@@ -84,20 +84,18 @@ def share_layers(network: nn.Module, workers: Workers, *, tracked: bool = True) 
             module.drop_path = drop_path  # type: ignore[assignment]
         for name, child in module.named_children():
             if isinstance(child, nn.BatchNorm2d):
-                setattr(module, name, WorkersBatchNorm(child, tracked=tracked))
+                setattr(module, name, WorkersBatchNorm(child))
 
 
 class WorkersBatchNorm(nn.Module):
     """y = w (x - E[x]) / sqrt(Var[x] + eps) + b, E and Var over the images of all workers.
 
-    Of an input with fewer channels than the weights it takes the leading ones. torch's own
-    SyncBatchNorm needs GPUs.
+    torch's own SyncBatchNorm needs GPUs.
     """
 
-    def __init__(self, norm: nn.BatchNorm2d, *, tracked: bool = True) -> None:
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
         super().__init__()
         self.eps, self.momentum = norm.eps, norm.momentum or 0.0
-        self.tracked = tracked  # whether it keeps running statistics
         self.weight, self.bias = norm.weight, norm.bias
         for name, buffer in norm.named_buffers():
             self.register_buffer(name, buffer)
@@ -106,13 +104,12 @@ class WorkersBatchNorm(nn.Module):
         self.num_batches_tracked: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        c = x.shape[1]
         if self.training:
             mean, variance = self._statistics(x.float())
         else:
-            mean, variance = self.running_mean[:c], self.running_var[:c]
-        scale = self.weight[:c] * (variance + self.eps).rsqrt()
-        shift = self.bias[:c] - mean * scale
+            mean, variance = self.running_mean, self.running_var
+        scale = self.weight * (variance + self.eps).rsqrt()
+        shift = self.bias - mean * scale
         return x * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
 
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,11 +119,10 @@ class WorkersBatchNorm(nn.Module):
         count = totals[-1].detach()
         mean = totals[:-1] / count
         variance = _sum(((x - mean.view(1, -1, 1, 1)) ** 2).sum((0, 2, 3))) / count
-        if self.tracked:
-            unbiased = variance.detach() * count / (count - 1).clamp(min=1)
-            self.running_mean.lerp_(mean.detach(), self.momentum)
-            self.running_var.lerp_(unbiased, self.momentum)
-            self.num_batches_tracked += 1
+        unbiased = variance.detach() * count / (count - 1).clamp(min=1)
+        self.running_mean.lerp_(mean.detach(), self.momentum)
+        self.running_var.lerp_(unbiased, self.momentum)
+        self.num_batches_tracked += 1
         return mean, variance
 
 

@@ -135,7 +135,9 @@ def test_options_of_another_kind_are_refused(folder: Path, name: str, value: obj
 
 
 @pytest.mark.parametrize("command", ["show RUN", "search --resume --out RUN", "train RUN"])
-@pytest.mark.parametrize(("accuracy", "instead"), [("supernet", "--accuracy train")])
+@pytest.mark.parametrize(
+    ("accuracy", "instead"), [("supernet", "--accuracy train"), ("proxy", "--accuracy estimate")]
+)
 def test_a_run_of_before_with_an_accuracy_that_was_removed_says_what_to_use(
     accuracy: str, instead: str, command: str, folder: Path, capsys: Streams
 ) -> None:

@@ -21,6 +21,7 @@ AccuracyOption = Literal["estimate", "train"]  # and those of other packages
 # Values of options that there are no more, and what to do instead.
 _REMOVED: Mapping[tuple[str, str], str] = {
     ("accuracy", "supernet"): "Search anew with --accuracy train.",
+    ("accuracy", "proxy"): "Search anew with --accuracy estimate.",
     ("init", "supernet"): "Search with --accuracy train, and leave --init out.",
 }
 

@@ -10,8 +10,9 @@ from specs import on
 
 from nas.cli.main import main
 from nas.finetune.folder import held
-from nas.finetune.jobs import Job, started
+from nas.finetune.jobs import Job, TrainingRequest, started
 from nas.study.options import SearchOptions
+from predictors.training.checkpoint import in_folder
 from predictors.training.recipe import Recipe
 from search_spaces.formats import save_config
 
@@ -53,6 +54,14 @@ def test_the_best_of_a_run_is_trained_on_the_runs_data(
     assert "large" in capsys.readouterr().out
     assert (run / "trained" / "large" / "weights.safetensors").exists()
     assert not (run / "trained" / "small").exists()
+
+
+def test_a_training_of_before_that_began_with_a_supernet_is_refused(run: Path) -> None:
+    identity = {"start": "supernet", "data": str(run.with_name("noise.npz"))}
+    in_folder(run / "trained" / "large").write({"identity": identity})
+    request = TrainingRequest(networks=[str(run)], resume=True)
+    with pytest.raises(ValueError, match="`init` must not be supernet, which was removed"):
+        request.jobs()
 
 
 def test_a_folder_is_one_processes(tmp_path: Path) -> None:

@@ -224,7 +224,7 @@ def test_gpus_of_a_cluster_are_not_counted_here(
         (["--init", "nowhere.pt"], "nowhere.pt"),
         (
             ["--init", "supernet"],
-            "`init` must not be supernet, which was removed. Search with --acc",
+            "`init` must not be supernet, which was removed. Search with --accuracy train, and",
         ),
         (["--set", "augment=garbage"], "`augment` must be an augmentation of timm's, such as rand"),
         (["--set", "batch_size=5000"], "`batch_size` must be at most 5"),

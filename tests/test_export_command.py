@@ -90,6 +90,33 @@ def test_the_weights_of_a_training_are_called_as_its_folder(trained: Path, tmp_p
     ]
 
 
+def test_several_are_exported_and_one_that_is_none_is_named(
+    trained: Path, tmp_path: Path, capsys: Streams
+) -> None:
+    for name in ("small", "large"):
+        (tmp_path / name).mkdir()
+        shutil.copy(trained, tmp_path / name / "weights.safetensors")
+    small, large = (str(tmp_path / n / "weights.safetensors") for n in ("small", "large"))
+    absent = str(tmp_path / "absent.yaml")
+    out = ["--to", "onnx,yaml", "--out", str(tmp_path / "out")]
+    assert main(["export", small, absent, large, *out]) == 2
+    said = capsys.readouterr()
+    assert [line.split()[0] for line in said.out.splitlines()[2:4]] == ["small.onnx", "large.onnx"]
+    assert said.out.count("load ") == 2
+    *refused, wrong = said.err.splitlines()[-3:]
+    for name, line in zip(("small", "large"), refused, strict=True):
+        assert line.startswith(f"fasternas: refused: {name}: yaml: ")
+    assert wrong.startswith("fasternas: error: ")
+    assert absent in wrong
+
+    (tmp_path / "other" / "small").mkdir(parents=True)
+    other = shutil.copy(small, tmp_path / "other" / "small" / "weights.safetensors")
+    _refused(["export", small, other, *out], "two are called small", capsys)
+    assert main(["export", small, large, "--json", "--out", str(tmp_path / "json")]) == 0
+    files = [Path(one["file"]).name for one in json.loads(capsys.readouterr().out)]
+    assert files == ["small.onnx", "large.onnx"]
+
+
 def test_features_are_listed(tmp_path: Path, capsys: Streams, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     fn.save_config(CONFIG, tmp_path / "x.yaml")

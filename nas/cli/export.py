@@ -3,17 +3,20 @@
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.cli.arguments import add_json, batch, positive, word, words
+from nas.cli.measure import say_wrong
 from nas.cli.progress import print_table
 from predictors.backends.table import find_formats, format_names
 
 if TYPE_CHECKING:
     from nas.finetune.export import Export
     from predictors.backends.model import Model
+    from predictors.backends.table import Runtime
     from predictors.training.evaluate import RealImages
     from search_spaces.checkpoint import Checkpoint
 
@@ -21,7 +24,8 @@ if TYPE_CHECKING:
 def add_export_options(parser: argparse.ArgumentParser) -> None:
     """Add what `fasternas export` takes."""
     add, names = parser.add_argument, ", ".join(format_names())
-    add("network", metavar="NETWORK", help="a checkpoint or config file, t0 to l (t0@192)")
+    text = "a checkpoint or config file, t0 to l (t0@192)"
+    add("networks", nargs="+", metavar="NETWORK", help=text)
     add("--to", type=words, default=("onnx",), metavar="F[,F]", help=f"{names} (onnx)")
     text = "the weights of a config, under timm's names (random)"
     add("--weights", type=word, metavar="FILE", help=text)
@@ -35,21 +39,55 @@ def add_export_options(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A network to be exported, and images to check its files with, if data were given.
+
+    `remarks` say what of it is taken for granted.
+    """
+
+    model: "Model"
+    images: "RealImages | None"
+    remarks: Sequence[str]
+
+
 def run_export(arguments: argparse.Namespace) -> int:
     """Export, print a table, and say what was refused; then the exit code is 2."""
     lines = find_formats(arguments.to)
-    from nas.finetune.export import export_each, find_weights, real_images
+    from nas.networks import find_each
+
+    names = list(dict.fromkeys(arguments.networks))
+    subjects, wrong = find_each(names, lambda name: _opened(name, lines, arguments))
+    _refuse_same_name(subjects)
+    for remark in dict.fromkeys(remark for one in subjects for remark in one.remarks):
+        print(remark, file=sys.stderr)
+    found = [(one.model, _exports(one, lines, Path(arguments.out))) for one in subjects]
+    if arguments.json:
+        records = [_record(export, model) for model, exports in found for export in exports]
+        print(json.dumps(records, indent=2))
+    else:
+        _print(found)
+    refused = [(model, e) for model, exports in found for e in exports if e.refusal]
+    for model, export in refused:
+        whose = f"{model.name}: " if len(names) > 1 else ""
+        kind = export.runtime.format
+        print(f"fasternas: refused: {whose}{kind}: {export.refusal}", file=sys.stderr)
+    return say_wrong(wrong) or (2 if refused else 0)
+
+
+def _opened(name: str, lines: "Sequence[Runtime]", arguments: argparse.Namespace) -> Opened:
+    """Open a network that was typed, its weights and its images."""
+    from nas.finetune.export import find_weights, real_images
     from nas.finetune.folder import name_of_file
     from nas.networks import Typed
     from predictors.backends.model import checkpoint_model
-    from predictors.training.evaluate import RandomImages
 
-    checkpoint, trained = find_weights(arguments.network, weights=arguments.weights)
+    checkpoint, trained = find_weights(name, weights=arguments.weights)
     real = None
     if arguments.data is not None:
         real = real_images(arguments.data, checkpoint, trained=trained, count=arguments.images)
     model = checkpoint_model(
-        name_of_file(Path(Typed.parse(arguments.network).name)),
+        name_of_file(Path(Typed.parse(name).name)),
         checkpoint,
         features=arguments.features,
         batch=arguments.batch,
@@ -57,18 +95,26 @@ def run_export(arguments: argparse.Namespace) -> int:
     )
     int8 = any(line.precision == "int8" for line in lines)
     foreign = _foreign(arguments.weights, checkpoint)
-    for remark in [*foreign, *_remarks(real, trained=trained, int8=int8)]:
-        print(remark, file=sys.stderr)
-    images = real or RandomImages(shape=model.shape)
-    exports = list(export_each(model, lines, Path(arguments.out), images))
-    if arguments.json:
-        print(json.dumps([_record(export, model) for export in exports], indent=2))
-    else:
-        _print(exports, model)
-    for export in exports:
-        if export.refusal:
-            print(f"fasternas: refused: {export.runtime.format}: {export.refusal}", file=sys.stderr)
-    return 2 if any(export.refusal for export in exports) else 0
+    remarks = [*foreign, *_remarks(real, trained=trained, int8=int8)]
+    return Opened(model=model, images=real, remarks=remarks)
+
+
+def _refuse_same_name(subjects: Sequence[Opened]) -> None:
+    """Refuse networks whose files would have one name."""
+    names = [one.model.name for one in subjects]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(
+            f"`networks` must be of different names, but two are called {twice}. Their files would "
+            "take each other's place: export one of them to another --out."
+        )
+
+
+def _exports(subject: Opened, lines: "Sequence[Runtime]", folder: Path) -> "list[Export]":
+    from nas.finetune.export import export_each
+    from predictors.training.evaluate import RandomImages
+
+    images = subject.images or RandomImages(shape=subject.model.shape)
+    return list(export_each(subject.model, lines, folder, images))
 
 
 def _foreign(weights: str | None, checkpoint: "Checkpoint") -> list[str]:
@@ -97,13 +143,18 @@ def _remarks(real: "RealImages | None", *, trained: bool, int8: bool) -> list[st
     return found
 
 
-def _print(exports: "list[Export]", model: "Model") -> None:
-    written = [export for export in exports if not export.refusal]
+def _print(found: "Sequence[tuple[Model, Sequence[Export]]]") -> None:
+    written = [export for _, exports in found for export in exports if not export.refusal]
     if written:
         header = ["file", "format", "size MB", "difference", "same class", "accuracy", "lost"]
         print_table(header, [_cells(export) for export in written])
-    for feature in _features(model):
-        print(f"{feature['output']}: {feature['channels']} channels, stride {feature['stride']}")
+    features = [(m.name, feature) for m, _ in found for feature in _features(m)]
+    for name, feature in features:
+        whose = f"{name}, " if len(found) > 1 else ""
+        print(
+            f"{whose}{feature['output']}: {feature['channels']} channels, "
+            f"stride {feature['stride']}"
+        )
     for export in written:
         print(f"load {export.path.name}: {export.code}")
 

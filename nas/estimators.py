@@ -26,6 +26,7 @@ from predictors.training.batches import batches
 from predictors.training.estimators import TrainingEstimator
 from predictors.training.evaluate import ValidationSplit
 from predictors.training.recipe import SHORT, rungs
+from search_spaces.checkpoint import LEAST_SHARE, begin_with
 from search_spaces.extensions import call_extension, extension_source, load_extension
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.network import build
@@ -79,6 +80,7 @@ def _training(options: SearchOptions, folder: Path, epochs: int | None) -> Train
         recipe=recipe,
         epochs=epochs or rungs(options.epochs)[0],
         folder=(folder / CHECKPOINTS).absolute(),
+        init=options.init,
     )
 
 
@@ -132,12 +134,34 @@ def prepared(options: SearchOptions, *, automatic: bool, minutes: float | None =
         options = replace(options, classes=len(data.classes))
     elif options.accuracy == "estimate":
         check_estimable(options.open_space())
-    remarks = data.remarks if data else ()
+    remarks = (*(data.remarks if data else ()), *_words_of_start(options))
     if automatic:
         choice = auto_estimator(options, data, minutes=minutes)
         options, remarks = choice.options, (*remarks, f"auto took {choice.reason}.")
     split = None if data is None else ValidationSplit.of(data.validation)
     return Prepared(options=options, remarks=remarks, validation=split)
+
+
+def _words_of_start(options: SearchOptions) -> list[str]:
+    """Say how much of the networks begins with the weights of a file: of the smallest and largest.
+
+    Raises:
+        ValueError: if that is little of both.
+    """
+    if not options.init:
+        return []
+    space, rng = options.open_space(), Random(0)
+    drawn = sorted(
+        (space.sample(rng) for _ in range(TIMED)), key=lambda config: cost(config).params
+    )
+    with torch.device("meta"):  # names and shapes are enough
+        smallest, largest = (build(config) for config in (drawn[0], drawn[-1]))
+    of_small = begin_with(smallest, options.init, least_share=0.0).share
+    of_large = begin_with(
+        largest, options.init, least_share=LEAST_SHARE if of_small < LEAST_SHARE else 0.0
+    ).share
+    shares = f"{100 * of_large:.3g} to {100 * of_small:.3g} %"
+    return [f"Of large to small networks {shares} of the parameters begin as in {options.init}."]
 
 
 @dataclass(frozen=True)

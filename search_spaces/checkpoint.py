@@ -330,7 +330,9 @@ class Inherited:
 LEAST_SHARE = 0.1  # of the parameters, or else half of the weights
 
 
-def begin_with(network: nn.Module, path: str | Path) -> Inherited:
+def begin_with(
+    network: nn.Module, path: str | Path, *, least_share: float = LEAST_SHARE
+) -> Inherited:
     """Copy what fits from a file of weights; say how much that was, and what was left over.
 
     Raises:
@@ -352,7 +354,7 @@ def begin_with(network: nn.Module, path: str | Path) -> Inherited:
     inherited = replace(
         inherit(network, found.weights), left_over=found.left_over, averaged=found.averaged
     )
-    if inherited.share < LEAST_SHARE and 2 * len(inherited.new) > len(network.state_dict()):
+    if inherited.share < least_share and 2 * len(inherited.new) > len(network.state_dict()):
         raise ValueError(
             "`weights` must be much of the network, but with these "
             f"{inherited.words(path).rstrip('.')}. Give those of a similar FasterNet."

@@ -185,6 +185,7 @@ def test_the_tables_are_those_of_the_benchmarks() -> None:
 
 
 def test_the_folder_of_a_run_holds_what_its_page_says(reader: World) -> None:
+    _read("README.md", reader)  # which makes the run
     run, page = reader.folder / "runs" / "digits", TEXTS["docs/reference/run-folder.md"]
     files, columns = page.split("## Columns of pareto.csv")
     for file in _first_cells(files):

@@ -6,18 +6,24 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from quick import evaluate_here
 
+import fasternas as fn
 from nas.cli.main import main
 from nas.estimators import estimated_median
 from nas.search.guided import AccuracyPrior, posterior_mean
 from nas.search.loop import Exploration
 from nas.study.journal import read, read_trainings
+from predictors.training.estimators import TrainingEstimator
+from predictors.training.recipe import SHORT
 
 PROGRAM = Path(sys.executable).with_name("fasternas")
 Streams = pytest.CaptureFixture[str]
@@ -68,6 +74,52 @@ def undisturbed(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     # The search and both promotions know the estimate, and how few images judge.
     assert [(prior.scores, prior.images) for prior in priors] == [(estimated_median, 16)] * 3
     return folder
+
+
+def test_trainings_begin_with_the_weights_of_a_file(
+    data: str, tmp_path: Path, capsys: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate_here(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    parent = replace(fn.SPACES["fasternet-32"].sample(Random(0)), classes=4, depths=(1, 1, 1, 1))
+    fn.save(fn.build(parent), "parent.safetensors")
+    search = _search(tmp_path / "run", data, "--init", "parent.safetensors")
+    assert main(search) == 0
+    (said,) = re.findall(r"Of large to small networks (\S+) to (\S+) % of", capsys.readouterr().err)
+    assert 10 < float(said[0]) <= float(said[1]) <= 100
+    found = (tmp_path / "run" / "pareto.csv").read_bytes()
+    monkeypatch.chdir("/")  # the file is found from any folder
+    assert main(["search", "--resume", "--out", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run" / "pareto.csv").read_bytes() == found
+
+    still = replace(SHORT, epochs=1, lr=1e-12, min_lr=0.0)
+    estimator = TrainingEstimator(data=data, recipe=still, epochs=1, folder=tmp_path / "trainings",
+                                  init=str(tmp_path / "parent.safetensors"))  # fmt: skip
+    estimator(parent)
+    begun = estimator.checkpoint(parent).weights
+    for name, weight in fn.load(tmp_path / "parent.safetensors").named_parameters():
+        assert torch.allclose(begun[name], weight, atol=1e-6), name
+    assert estimator.file(parent) != replace(estimator, init="").file(parent)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--init", "absent.pth"], "absent.pth"),
+        (["--init", "other.npz"], "other.npz"),
+        (["--init", "x.pth", "--accuracy", "estimate"], "`init` must be left out where `accuracy`"),
+    ],
+)
+def test_weights_that_are_none_are_refused_before_anything_is_done(
+    more: list[str], message: str, data: str, tmp_path: Path, capsys: Streams
+) -> None:
+    np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    more = [str(tmp_path / word) if "." in word else word for word in more]
+    assert main(_search(tmp_path / "run", data, *more)) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_front_has_accuracies_and_its_best_were_trained_longest(

@@ -104,6 +104,8 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add("--epochs", type=positive, default=8, help="of the longest training (8)")
     text = "what early epochs have less of: resolution, images (none)"
     add("--progressive", type=words, default=(), metavar="G[,G]", help=text)
+    text = "a FasterNet checkpoint with which trainings begin (from scratch)"
+    add("--init", type=word, metavar="FILE", help=text)
 
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
@@ -323,6 +325,7 @@ def _options(
         data=arguments.data or "",
         epochs=arguments.epochs,
         progressive=arguments.progressive,
+        init=str(Path(arguments.init).absolute()) if arguments.init else "",
         resolutions=arguments.resolution,
         activations=arguments.activation,
         classes=arguments.classes,

@@ -76,6 +76,7 @@ class SearchOptions:
     data: str = ""  # what networks are trained on, as `load_data` takes it
     epochs: int = 8  # of the longest training
     progressive: tuple[Fidelity, ...] = ()  # what is smaller in the first epochs
+    init: str = ""  # the file of a FasterNet with whose weights each network begins
     resolutions: tuple[int, ...] = ()  # empty: the space's own
     activations: tuple[str, ...] = ()  # empty: the space's own
     classes: int | None = None  # None: the space's own
@@ -112,6 +113,11 @@ class SearchOptions:
             raise ValueError(
                 "`data` must be given where `accuracy` is train, but is not. Name a folder of "
                 "images, or use --accuracy estimate."
+            )
+        if self.init and self.accuracy != "train":
+            raise ValueError(
+                f"`init` must be left out where `accuracy` is {self.accuracy}, but got "
+                f"{self.init}: only trainings begin with weights. Add --accuracy train."
             )
         if unknown := set(self.progressive) - set(get_args(Fidelity)):
             raise ValueError(

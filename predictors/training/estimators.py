@@ -19,7 +19,7 @@ from predictors.training.checkpoint import (
 from predictors.training.recipe import Recipe
 from predictors.training.trainer import Trainer
 from predictors.training.workers import usable_device
-from search_spaces.checkpoint import Checkpoint
+from search_spaces.checkpoint import Checkpoint, begin_with
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.io import atomic_write
 from search_spaces.network import build
@@ -39,6 +39,7 @@ class TrainingEstimator:
     recipe: Recipe
     epochs: int
     folder: Path
+    init: str = ""  # a file with whose weights, as far as they fit, each network begins
     kind: AccuracyKind = "trained"
 
     def __post_init__(self) -> None:
@@ -91,6 +92,8 @@ class TrainingEstimator:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.recipe.seed)
             network = build(config)
+        if self.init:
+            begin_with(network, self.init, least_share=0.0)
         data = loaded(self.data, config.resolution)
         return Trainer(network, data, self.recipe, device=usable_device("auto"))
 
@@ -99,7 +102,8 @@ class TrainingEstimator:
         return Checkpoints(file=self.folder / f"{name}.pt")
 
     def _identity(self, config: FasterNetConfig) -> dict[str, str]:
-        return {"config": config_identity(config), "recipe": str(self.recipe), "data": self.data}
+        of_all = {"config": config_identity(config), "recipe": str(self.recipe), "data": self.data}
+        return {**of_all, "init": self.init} if self.init else of_all
 
 
 @lru_cache(maxsize=2)

@@ -71,15 +71,25 @@ class Typed:
 
 Kind = Literal["config", "checkpoint", "onnx"]
 _SUFFIXES: dict[str, Kind] = {
-    ".yaml": "config", ".yml": "config", ".safetensors": "checkpoint", ".onnx": "onnx"
-}  # fmt: skip
+    ".yaml": "config",
+    ".yml": "config",
+    ".safetensors": "checkpoint",
+    ".onnx": "onnx",
+}
 _OTHERS = {
-    ".tflite": "a LiteRT file", ".xml": "a file of OpenVINO", ".param": "a file of ncnn",
-    ".pt2": "a program of torch.export", ".engine": "an engine of TensorRT",
-    ".plan": "an engine of TensorRT", ".mlmodel": "a file of Core ML", ".h5": "a file of Keras",
+    ".tflite": "a LiteRT file",
+    ".xml": "a file of OpenVINO",
+    ".param": "a file of ncnn",
+    ".pt2": "a program of torch.export",
+    ".engine": "an engine of TensorRT",
+    ".plan": "an engine of TensorRT",
+    ".mlmodel": "a file of Core ML",
+    ".h5": "a file of Keras",
     ".ort": "a file of ONNX Runtime",
-    ".keras": "a file of Keras", ".pb": "a file of TensorFlow", ".pte": "a file of ExecuTorch",
-}  # fmt: skip
+    ".keras": "a file of Keras",
+    ".pb": "a file of TensorFlow",
+    ".pte": "a file of ExecuTorch",
+}
 
 
 def kind_of_file(typed: Typed, *, kinds: Sequence[Kind], what: str) -> Kind:

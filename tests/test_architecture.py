@@ -153,6 +153,10 @@ def test_only_the_command_line_prints() -> None:
     assert printing == []
 
 
+def test_ruff_formats_all_of_the_packages() -> None:
+    assert [_name(path) for path in PACKAGED if "# fmt: " in path.read_text()] == []
+
+
 def test_what_is_settled_is_spelled_in_one_place() -> None:
     places: dict[str, list[str]] = {}
     for path in PACKAGED:

@@ -185,7 +185,8 @@ def test_the_tables_are_those_of_the_benchmarks() -> None:
 
 
 def test_the_folder_of_a_run_holds_what_its_page_says(reader: World) -> None:
-    _read("README.md", reader)  # which makes the run
+    for name in ("README.md", "docs/tutorial.md"):  # what they have run is not run again
+        _read(name, reader)
     run, page = reader.folder / "runs" / "digits", TEXTS["docs/reference/run-folder.md"]
     files, columns = page.split("## Columns of pareto.csv")
     for file in _first_cells(files):
@@ -226,6 +227,22 @@ def test_every_file_that_is_named_exists() -> None:
         for path in re.findall(r"(?:benchmarks|predictors|docs|tests|examples)/[\w/.-]*\w", text):
             if path != "benchmarks/NAME.py":
                 assert (ROOT / path).exists(), f"{name} names {path}"
+
+
+def test_the_guide_names_what_there_is() -> None:
+    """Modules in the table of rooms; constants, classes and files in CONTRIBUTING.md."""
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rooms = re.findall(r"^\| `(\w[\w/]*)/` \| (.*?) \|", guide, re.MULTILINE)
+    for room, text in rooms:
+        for module in re.findall(r"`(\w+)/?`", text):
+            assert list((ROOT / room).glob(f"{module}.py")) or (ROOT / room / module).is_dir(), text
+    named = set(re.findall(r"`(?:fn\.)?([A-Z][A-Za-z]*[a-zA-Z]{2})`", guide)) - {"RUN", "NAME"}
+    named |= set(re.findall(r"`(\w+_\w+)`", guide))
+    sources = "".join(p.read_text(encoding="utf-8") for p in sorted(ROOT.glob("*/**/*.py")))
+    assert {name for name in named if not re.search(rf"\b{name}\b", sources)} == set()
+    for path in re.findall(r"`((?:\w+/)+[\w.]+)`", guide):
+        if "NAME" not in path:
+            assert (ROOT / path).exists(), path
 
 
 def test_links_lead_somewhere() -> None:

@@ -24,11 +24,30 @@ _PICTURE = re.compile(  # of what Pillow decodes
 # What systems put among a user's folders, in small letters: Synology and QNAP, archives of macOS,
 # file systems, Windows, Android, Python.
 _OF_SYSTEMS = {
-    "@eadir", "@tmp", "@recycle", "@recently-snapshot", "@sharebin", "@snapshot", "@snapshots",
-    "#recycle", "#snapshot", "~snapshot", "__macosx", "network trash folder", "temporary items",
-    "thevolumesettingsfolder", "lost+found", "found.000", "lost.dir", "$recycle.bin", "recycler",
-    "system volume information", "msdownld.tmp", "__pycache__", "ipynb_checkpoints",
-}  # fmt: skip
+    "@eadir",
+    "@tmp",
+    "@recycle",
+    "@recently-snapshot",
+    "@sharebin",
+    "@snapshot",
+    "@snapshots",
+    "#recycle",
+    "#snapshot",
+    "~snapshot",
+    "__macosx",
+    "network trash folder",
+    "temporary items",
+    "thevolumesettingsfolder",
+    "lost+found",
+    "found.000",
+    "lost.dir",
+    "$recycle.bin",
+    "recycler",
+    "system volume information",
+    "msdownld.tmp",
+    "__pycache__",
+    "ipynb_checkpoints",
+}
 # What makes images of files that Pillow does not read, by the endings of their names.
 _CONVERTERS = {
     ("heic", "heif", "hif"): "`heif-convert`",

@@ -42,9 +42,12 @@ def choose(threads: int, allowed: set[int] | None = None, system: Path = SYSTEM)
     by_distance = sorted(
         cores,
         key=lambda core: (
-            core.rank, core.near[0] != first.near[0], core.near != first.near, -core.number
+            core.rank,
+            core.near[0] != first.near[0],
+            core.near != first.near,
+            -core.number,
         ),
-    )  # fmt: skip
+    )
     taken = by_distance[:threads]
     spare = [number for core in by_distance for number in core.threads[:-1]]
     shared = spare[: threads - len(taken)]

@@ -28,6 +28,7 @@ from nas.cli.main import COMMANDS, main, parser_for
 from nas.search.searchers import searcher_names
 from nas.study.options import SETTINGS, accuracy_names
 from predictors.backends.table import formats
+from predictors.data.datasets import PREFIXES
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -260,6 +261,8 @@ def test_links_lead_somewhere() -> None:
 def test_what_help_and_pages_list_is_what_there_is() -> None:
     data = TEXTS["docs/how-to/own-data.md"].split("| `--accuracy` |")[1].split("\n\n")[0]
     assert _first_cells(data) == [*accuracy_names(), "auto"]
+    kinds = TEXTS["docs/how-to/own-data.md"].split("| data |")[1].split("\n\n")[0]
+    assert {cell.partition("/")[0] for cell in _first_cells(kinds) if "/" in cell} == {*PREFIXES}
     export = TEXTS["docs/how-to/export.md"].split("| `--to` |")[1].split("\n\n")[0]
     assert _first_cells(export) == list(formats())
     chosen = TEXTS["docs/how-to/own-space.md"].split("`--searcher` takes")[1].split("\n\n")[0]

@@ -66,7 +66,8 @@ def test_files_that_are_no_images_by_name_or_lie_beside_are_counted(tmp_path: Pa
 @pytest.mark.parametrize(
     "name",
     ["@eaDir", "__MACOSX", "lost+found", "#recycle", "$RECYCLE.BIN", "System Volume Information",
-     "@Recycle", "LOST.DIR", "__pycache__", "~snapshot"],
+     "@Recycle", "LOST.DIR", "__pycache__", "~snapshot", "@SynoResource", "FOUND.001",
+     "_gsdata_"],
 )  # fmt: skip
 def test_folders_of_systems_are_passed_over_and_named(tmp_path: Path, name: str) -> None:
     for split in ("train", "val"):
@@ -159,3 +160,69 @@ def test_files_without_an_ending_are_read_by_their_content(tmp_path: Path) -> No
     data = load_data(str(tmp_path))
     assert len(data.train) + len(data.validation) == 22
     assert any(remark.startswith("1 file is no image by its name") for remark in data.remarks)
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("seg_train", "seg_test"), ("training_set", "test_set"), ("train-images", "test-images"),
+     ("Training Data", "Testing Data"), ("train_1", "test1")],
+)  # fmt: skip
+@pytest.mark.parametrize("doubled", [False, True])
+def test_splits_are_known_by_names_with_additions(
+    tmp_path: Path, train: str, test: str, *, doubled: bool
+) -> None:
+    for name in (train, test):
+        coloured_tree(tmp_path / name / name if doubled else tmp_path / name)
+    saved(tmp_path / "seg_pred" / "1.png")
+    data = load_data(str(tmp_path))
+    assert data.classes == ("green", "red")
+    assert [len(data.train) + len(data.validation), len(data.test or ())] == [20, 20]
+    assert any("seg_pred is no split with class folders and was" in one for one in data.remarks)
+
+
+def test_splits_by_their_additions_that_hold_no_classes_are_none(tmp_path: Path) -> None:
+    for name in ("train", "test1"):
+        saved(tmp_path / name / "cat.1.png")
+    with pytest.raises(ValueError, match=r"folder for each class in each split, but .*test1 holds"):
+        load_data(str(tmp_path))
+
+
+def test_classes_may_have_names_of_splits_in_them(tmp_path: Path) -> None:
+    for name in ("bullet_train", "crash_test", "steam_train"):
+        for number in range(3):
+            saved(tmp_path / name / "inner" / f"{number}.png")
+    assert load_data(str(tmp_path)).classes == ("bullet_train", "crash_test", "steam_train")
+
+
+def test_folders_that_all_classes_hold_are_told_of(tmp_path: Path) -> None:
+    for name in ("covid", "normal"):
+        for inner in ("images", "masks"):
+            for number in range(3):
+                saved(tmp_path / name / inner / f"{number}.png")
+    said = "Each class folder holds the folders images, masks, of which all images count as of"
+    assert any(remark.startswith(said) for remark in load_data(str(tmp_path)).remarks)
+
+
+def test_pipes_are_not_read(tmp_path: Path) -> None:
+    coloured_tree(tmp_path)
+    os.mkfifo(tmp_path / "red" / "pipe.png")
+    (remark,) = [r for r in load_data(str(tmp_path)).remarks if "left out" in r]
+    assert remark.startswith("1 file is no image by its name")
+    assert "pipe.png" in remark
+
+
+def test_a_class_without_images_says_what_is_there(tmp_path: Path) -> None:
+    coloured_tree(tmp_path)
+    (tmp_path / "blue").mkdir()
+    (tmp_path / "blue" / "a.jpg?w=300").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"blue has none, and a.jpg\?w=300 is none by its name."):
+        load_data(str(tmp_path))
+
+
+def test_files_beside_a_class_say_what_makes_images_of_them(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("label,pixel0\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"holds none: 1 is .csv, of which a script, or images"):
+        load_data(str(tmp_path))
+    (tmp_path / "data.zip").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"another kind: 1 is .zip, of which unpacking them"):
+        load_data(str(tmp_path / "data.zip"))

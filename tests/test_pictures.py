@@ -283,3 +283,11 @@ def test_the_reason_of_most_of_what_cannot_be_read_is_said(
     (remark,) = [r for r in load_data(str(tmp_path)).remarks if "cannot be read" in r]
     assert remark.startswith("4 of 20 images cannot be read and were left out, the first: ")
     assert f"red/3.png. Of 3 the reason is: {why}" in remark
+
+
+def test_a_reason_is_said_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    coloured_tree(tmp_path)
+    Image.new("1", (200, 200)).save(tmp_path / "red" / "huge.png")
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 10_000)
+    (remark,) = [r for r in load_data(str(tmp_path)).remarks if "cannot be read" in r]
+    assert "the reason is: Image size exceeds limit of 20000 pixels" in remark

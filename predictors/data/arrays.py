@@ -133,6 +133,11 @@ def load_npz(path: Path, *, resolution: int | None) -> FoundImages:
     except (MemoryError, _RepeatedError):
         raise
     except Exception as error:  # zip files and NumPy's headers have errors of all kinds
+        if "allow_pickle" in str(error):  # they would run what is in them
+            raise ValueError(
+                f"`data` must have arrays of numbers or text, but {path} has some of Python's "
+                "objects. Convert them, for example with labels.astype(str), and save them again."
+            ) from error
         raise not_readable(path, reason(error)) from error
     pairs = {split: (f"x_{name}", f"y_{name}") for split, name in _NPZ.items()}
     present = {

@@ -141,15 +141,16 @@ def _found(name: str, resolution: int | None) -> FoundImages:
         return idx.load_idx(path, sets, resolution=resolution)
     if path.is_dir():
         return folders.load_folder(path, resolution=resolution)
-    if path.is_file() and path.suffix == ".npz":
+    if path.is_file() and path.suffix.lower() == ".npz":
         return arrays.load_npz(path, resolution=resolution)
     if is_named(name):
         return load_named(name, resolution=resolution)
     what = "is a file of another kind" if path.is_file() else "is none"
+    advice = folders.advice_on([path]) if path.is_file() else ""
     raise ValueError(
         "`data` must be a folder of images or IDX files, an .npz file, digits, or a set of timm's "
         f"({', '.join(f'{prefix}/NAME' for prefix in PREFIXES)}), but got {name!r}, "
-        f"which {what}. Check the path."
+        f"which {what}{f': {advice}' * bool(advice)}. Check the path."
     )
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ import numpy as np
 
 from predictors.data.images import SPLIT_NAMES, FoundImages, SplitName
 from predictors.data.pictures import PictureFiles, begins_as_picture, found_in_files, open_picture
-from search_spaces.io import short_repr, shown
+from search_spaces.io import listed, short_repr, shown
 
 _PICTURE = re.compile(  # of what Pillow decodes
     r"\.(apng|avifs?|bmp|dds|dib|gif|icns|ico|jfif|jp[2efx]|jpeg|jpg|j2[ck]|mpo|p[bgnp]m|pcx|pfm|png|"
@@ -31,6 +32,13 @@ _OF_SYSTEMS = {
     "@sharebin",
     "@snapshot",
     "@snapshots",
+    "@synoresource",
+    "@appstore",
+    "@database",
+    "@docker",
+    "@__thumb",
+    "@sharesnap",
+    "@trash",
     "#recycle",
     "#snapshot",
     "~snapshot",
@@ -38,8 +46,8 @@ _OF_SYSTEMS = {
     "network trash folder",
     "temporary items",
     "thevolumesettingsfolder",
+    "icon\r",
     "lost+found",
-    "found.000",
     "lost.dir",
     "$recycle.bin",
     "recycler",
@@ -47,6 +55,7 @@ _OF_SYSTEMS = {
     "msdownld.tmp",
     "__pycache__",
     "ipynb_checkpoints",
+    "_gsdata_",
 }
 # What makes images of files that Pillow does not read, by the endings of their names.
 _CONVERTERS = {
@@ -58,22 +67,25 @@ _CONVERTERS = {
     ("dcm", "dicom"): "`dcm2img`",
     ("exr", "hdr", "xcf"): "ImageMagick's `convert`",
     ("mp4", "mov", "avi", "mkv", "webm", "m4v"): "`ffmpeg`",
-    ("npy", "npz", "mat", "nii", "h5"): "a script, or images and labels in one .npz",
+    ("npy", "npz", "mat", "nii", "h5", "csv", "parquet", "arrow", "tfrecord", "bin", "pkl"): (
+        "a script, or images and labels in one .npz,"
+    ),
     ("zip", "tar", "tgz", "gz", "7z", "rar"): "unpacking them",
 }
 
 
 def _is_of_system(name: str) -> bool:
-    return name.lower() in _OF_SYSTEMS
+    return name.lower() in _OF_SYSTEMS or re.fullmatch(r"(?i)found\.\d{3}", name) is not None
 
 
-def _advice(files: Sequence[Path]) -> str:
+def advice_on(files: Sequence[Path]) -> str:
     """What makes images of most of these files, if that is known."""
     endings = Counter(path.suffix.lower().removeprefix(".") for path in files if path.suffix)
     known = {ending: how for group, how in _CONVERTERS.items() for ending in group}
     for ending, count in endings.most_common():
         if ending in known:
-            return f"{count:,} are .{ending}, of which {known[ending]} makes images"
+            verb = "is" if count == 1 else "are"
+            return f"{count:,} {verb} .{ending}, of which {known[ending]} makes images"
     return ""
 
 
@@ -82,6 +94,7 @@ class _Tree:
     """The image files of each class, and what else lies among them."""
 
     classes: dict[str, list[Path]]  # by names as they are shown
+    folders: dict[str, Path]
     others: list[Path]
     links: list[Path]
     of_systems: list[Path]
@@ -109,17 +122,22 @@ def load_folder(root: Path, *, resolution: int | None) -> FoundImages:
     links = _links_remark([path for tree in trees.values() for path in tree.links])
     others = _others_remark([path for tree in trees.values() for path in tree.others])
     renamed = _renamed_remark([name for tree in trees.values() for name in tree.renamed])
-    left_out = (*remarks, *_systems_remark(of_systems), *links, *others, *renamed)
+    alike = _alike_remark(trees["train"])
+    left_out = (*remarks, *_systems_remark(of_systems), *links, *others, *renamed, *alike)
     return replace(found, remarks=(*left_out, *found.remarks))
 
 
 def _split_folders(root: Path) -> tuple[dict[SplitName, Path], tuple[str, ...]]:
     """The folder of each split, and what is said of the others; no splits: the root is `train`."""
+    inside = _folders(root)
+    named = [(SPLIT_NAMES.get(folder.name.lower()), folder) for folder in inside]
+    if not any(split and _folders(_inner(folder)) for split, folder in named):
+        affixed = {folder: split for split, folder in _affixed(inside).items()}
+        named = [(affixed.get(folder), folder) for folder in inside]
     found: dict[SplitName, Path] = {}
     others = []
-    for folder in _folders(root):
-        split = SPLIT_NAMES.get(folder.name.lower())
-        if split is None or not _folders(folder):  # a class may be called train, too
+    for split, folder in named:
+        if split is None or not _folders(_inner(folder)):  # a class may be called train, too
             others.append(folder)
         elif split in found:
             raise ValueError(
@@ -141,14 +159,39 @@ def _split_folders(root: Path) -> tuple[dict[SplitName, Path], tuple[str, ...]]:
             f"{root} has {short_repr(sorted(folder.name for folder in found.values()))}. Add or "
             "rename it."
         )
-    return found, tuple(
+    return {split: _inner(folder) for split, folder in found.items()}, tuple(
         f"The folder {folder} is no split with class folders and was left out." for folder in others
     )
 
 
+_AFFIXED = re.compile(  # seg_train, training_set, train-images, test1
+    rf"(?P<before>|.*[-_. ])(?P<split>{'|'.join(SPLIT_NAMES)})"
+    r"(?P<after>|[-_. ]?(set|data|images?|imgs?))[-_. ]?\d?",
+    re.IGNORECASE,
+)
+
+
+def _affixed(folders: Sequence[Path]) -> dict[SplitName, Path]:
+    """Folders called after splits with one addition to all names: a train, and others."""
+    groups: dict[tuple[str, str], dict[SplitName, Path]] = {}
+    for folder in folders:
+        if match := _AFFIXED.fullmatch(folder.name):
+            group = groups.setdefault((match["before"].lower(), match["after"].lower()), {})
+            group.setdefault(SPLIT_NAMES[match["split"].lower()], folder)
+    return next((group for group in groups.values() if "train" in group and len(group) > 1), {})
+
+
+def _inner(folder: Path) -> Path:
+    """The folder itself, or the only one in it, of its name: archives are packed so."""
+    inside = _folders(folder)
+    alike = len(inside) == 1 and inside[0].name.lower() == folder.name.lower()
+    return inside[0] if alike else folder
+
+
 def _check_classes(folders: list[Path]) -> None:
     """Refuse splits without classes in them, and a folder that is around the splits or classes."""
-    if folders and all(folder.name.lower() in SPLIT_NAMES for folder in folders):
+    splits = {*_affixed(folders).values()}
+    if folders and all(f.name.lower() in SPLIT_NAMES or f in splits for f in folders):
         raise ValueError(
             f"`data` must hold a folder for each class in each split, but {folders[0]} holds none. "
             "Move the images of each class into a folder with its name."
@@ -175,23 +218,31 @@ def _tree(root: Path) -> _Tree:
     classes: dict[str, list[Path]] = {}
     others = [path for path in sorted(root.iterdir()) if _is_image(path) and path.is_file()]
     for name, folder in folders.items():
-        files = list(_walk(folder, around, links, of_systems))
-        classes[name] = [path for path in files if _is_image(path)]
-        odd = [path for path in files if not _is_image(path)]
+        classes[name] = []
+        odd: list[Path] = []
+        for path in _walk(folder, around, links, of_systems):
+            (classes[name] if _is_image(path) and _is_plain(path) else odd).append(path)
         if not classes[name]:
-            advice = _advice(odd)
-            raise ValueError(
-                f"`data` must have images in each class folder, but {shown(folder)} has none"
-                f"{f': {advice}' * bool(advice)}. {'Convert them' if advice else 'Add images'} or "
-                "remove the folder."
-            )
+            raise _no_images(folder, odd)
         others += odd
     return _Tree(
         classes=classes,
+        folders=folders,
         others=others,
         links=links,
         of_systems=of_systems,
         renamed=[name for name, folder in folders.items() if name != folder.name],
+    )
+
+
+def _no_images(folder: Path, files: Sequence[Path]) -> ValueError:
+    advice = advice_on(files)
+    why = f": {advice}" if advice else ""
+    if files and not advice:
+        why = f", and {shown(files[0].name)} is none by its name"
+    return ValueError(
+        f"`data` must have images in each class folder, but {shown(folder)} has none{why}. "
+        f"{'Convert them' if advice else 'Add images'} or remove the folder."
     )
 
 
@@ -211,9 +262,11 @@ def _by_class(root: Path) -> dict[str, Path]:
                 f"{other.name!a} and {folder.name!a}. Rename one."
             )
     if not found:
+        advice = advice_on([path for path in root.iterdir() if path.is_file()])
         raise ValueError(
-            f"`data` must hold a folder for each class, but {shown(root)} holds none. Move the "
-            "images of each class into a folder with its name."
+            f"`data` must hold a folder for each class, but {shown(root)} holds none"
+            f"{f': {advice}' * bool(advice)}. Move the images of each class into a folder with its "
+            "name."
         )
     return found
 
@@ -258,6 +311,14 @@ def _is_image(path: Path) -> bool:
     if path.suffix and not path.suffix[1:].isdecimal():
         return bool(_PICTURE.fullmatch(path.suffix))
     return path.is_file() and begins_as_picture(path)
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether reading it ends, as of pipes it does not; who reads says if it is not there."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return True
 
 
 def _files(classes: Sequence[Sequence[Path]]) -> PictureFiles:
@@ -310,6 +371,21 @@ def _renamed_remark(names: list[str]) -> tuple[str, ...]:
     return (f"{words} no plain UTF-8; the classes are called {', '.join(escaped)}.",)
 
 
+def _alike_remark(tree: _Tree) -> tuple[str, ...]:
+    """Say that all classes have the same folders in them: classes, or images and their masks."""
+    inner = [
+        {path.relative_to(folder).parts[0] for path in tree.classes[name] if path.parent != folder}
+        for name, folder in tree.folders.items()
+    ]
+    if len(inner) < 2 or len(inner[0]) < 2 or any(names != inner[0] for names in inner):
+        return ()
+    return (
+        f"Each class folder holds the folders {listed(sorted(map(shown, inner[0])))}, of which all "
+        "images count as of that class. If these are classes, or some no images to learn from, "
+        "name another folder or move them.",
+    )
+
+
 def _others_remark(others: list[Path]) -> tuple[str, ...]:
     if not others:
         return ()
@@ -318,6 +394,6 @@ def _others_remark(others: list[Path]) -> tuple[str, ...]:
         what = (
             "files are no images by their names or in no class folder and were left out, the first"
         )
-    advice = _advice(others)
+    advice = advice_on(others)
     more = f" {advice[0].upper()}{advice[1:]}." if advice else ""
     return (f"{len(others):,} {what}: {shown(others[0])}.{more}",)

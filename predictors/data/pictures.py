@@ -354,7 +354,7 @@ def _try_to_see(files: PictureFiles, row: int) -> _Found:
     except Exception as error:  # decoders raise what they like
         if isinstance(error, OSError) and error.strerror:
             return error.strerror
-        return re.sub(r"\s*\(.*|\s*['\"<].*", "", reason(error)) or type(error).__name__
+        return re.sub(r"\s*\([^)]*\)|\s*['\"<].*", "", reason(error)) or type(error).__name__
 
 
 def _in_threads(function: Callable[[int], _Result], rows: Iterable[int]) -> Iterator[_Result]:

@@ -73,8 +73,9 @@ def open_weights(options: SearchOptions, folder: Path) -> HasCheckpoints | None:
 
 
 def _training(options: SearchOptions, folder: Path, epochs: int | None) -> TrainingEstimator:
-    growing = options.progressive
-    recipe = replace(SHORT, epochs=options.epochs, progressive=growing, seed=options.seed)
+    recipe = replace(
+        SHORT, epochs=options.epochs, progressive=options.progressive, seed=options.seed
+    )
     return TrainingEstimator(
         data=located(options.data),
         recipe=recipe,

@@ -15,7 +15,7 @@ import msgspec
 
 from nas.devices import Devices
 from predictors.backends.model import config_identity
-from predictors.devices.cache import Cache, Holding
+from predictors.devices.cache import Cache, CacheSummary
 from predictors.devices.profiled import ProfiledDevice
 from predictors.latency import LatencyPredictor, Relative
 from predictors.measurement import Backend
@@ -99,33 +99,33 @@ def find_relatives(devices: Devices) -> CalibrationRecord:
     with suppress(RuntimeError, ValueError):
         cache = Cache()
         own = [(name, b) for name, device in devices.items() for b in device.backends]
-        holdings = [
-            h
-            for h in cache.holdings()
-            if h.count >= FEWEST
-            and not h.setting.emulated
-            and (h.device, h.setting.backend) not in own  # what it took itself is asked for anyway
+        summaries = [
+            s
+            for s in cache.summaries()
+            if s.count >= FEWEST
+            and not s.setting.emulated
+            and (s.device, s.setting.backend) not in own  # what it took itself is asked for anyway
         ]
         here = [device.description for device in devices.values()]
-        holdings.sort(key=lambda h: (not any(h.setting.machine in d for d in here), -h.count))
-        for holding in holdings:
-            relative = _measured(cache, holding)
+        summaries.sort(key=lambda s: (not any(s.setting.machine in d for d in here), -s.count))
+        for summary in summaries:
+            relative = _measured(cache, summary)
             if len(relative.networks) >= FEWEST and len(found) < MOST_DEVICES:
                 found.append(relative)
     return CalibrationRecord(relatives=tuple(found))
 
 
-def _measured(cache: Cache, holding: Holding) -> MeasuredRelative:
+def _measured(cache: Cache, summary: CacheSummary) -> MeasuredRelative:
     """The newest latencies of configs in one setting."""
-    entries = [e for e in cache.entries(holding.device) if e.setting == holding.setting]
+    entries = [e for e in cache.entries(summary.device) if e.setting == summary.setting]
     latencies: Mapping[FasterNetConfig, float] = {
         config: entry.latency.median_ms
         for entry in entries
         if (config := _config(entry.network)) is not None
     }
     kept = list(latencies.items())[-MOST_NETWORKS:]
-    backend = holding.setting.backend
-    words = f"{holding.device} ({backend.runtime} {backend.precision}, {backend.threads} threads)"
+    backend = summary.setting.backend
+    words = f"{summary.device} ({backend.runtime} {backend.precision}, {backend.threads} threads)"
     return MeasuredRelative(
         name=words.replace("1 threads", "one thread"),
         networks=tuple(config for config, _ in kept),

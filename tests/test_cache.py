@@ -202,7 +202,7 @@ def test_a_broken_store_stops_no_run_and_is_told_to_who_asks(
     spoil(cache)
     cache.put(entry(2))
     assert _get(cache, kept) is None
-    for asked in (cache.entries, cache.holdings, lambda: cache.merge([kept])):
+    for asked in (cache.entries, cache.summaries, lambda: cache.merge([kept])):
         with pytest.raises(RuntimeError, match=words):
             asked()
 
@@ -270,6 +270,6 @@ def test_measurements_under_an_alias_are_a_device_and_not_this_machine(cache: Ca
     assert _get(cache, entry(1)) is None
     cache.put(entry(1))
     assert _get(cache, entry(1)) == latency(3.0)
-    assert [(h.device, h.count) for h in cache.holdings()] == [("cpu", 1), ("lab", 1)]
+    assert [(h.device, h.count) for h in cache.summaries()] == [("cpu", 1), ("lab", 1)]
     assert cache.find_network("lab", T0, setting=SETTING) == latency(9.0)
     assert cache.find_network("lab", T1, setting=SETTING) is None

@@ -118,7 +118,7 @@ def test_one_device_is_exported_and_imported_under_another_name(capsys: Streams)
     assert _measurements("export", "one.jsonl", "--device", "other") == 0
     assert [found.device for found in read_entries(Path("one.jsonl"))] == ["other"]
     assert _measurements("import", "one.jsonl", "--as", "lab") == 0
-    assert [h.device for h in Cache().holdings()] == ["cpu", "lab", "other"]
+    assert [h.device for h in Cache().summaries()] == ["cpu", "lab", "other"]
     assert Cache().get(entry(2).artifact, entry(2).setting) == entry(2, device="other").latency
     _check_refusal(["export", "none", "--device", "gpu"], "must be measurements of gpu", capsys)
     _check_refusal(["import", "one.jsonl", "--as", "cpu"], "which is a device already", capsys)

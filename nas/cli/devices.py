@@ -17,7 +17,7 @@ from predictors.devices.boards import (
     load_boards,
     with_runtime,
 )
-from predictors.devices.cache import Cache, Holding
+from predictors.devices.cache import Cache, CacheSummary
 from predictors.devices.cache_entry import read_entries, write_entries
 from predictors.devices.connection import SITE, Address
 from predictors.devices.registry import (
@@ -90,19 +90,19 @@ def _of_package(name: str, package: str) -> dict[str, str]:
 def _stored() -> list[dict[str, str]]:
     """The devices of which there are measurements only; a broken store does not hide the others."""
     try:
-        holdings = cached_devices()
+        summaries = cached_devices()
     except RuntimeError as error:
         print(error, file=sys.stderr)
         return []
     return [
         {
-            "name": h.device,
+            "name": s.device,
             "source": "measured",
-            "runtime": h.setting.backend.runtime,
-            "description": f"stored: {h.count} measurements of {h.setting.description}, the last "
-            f"of {h.last[:10]}",
+            "runtime": s.setting.backend.runtime,
+            "description": f"stored: {s.count} measurements of {s.setting.description}, the last "
+            f"of {s.last[:10]}",
         }
-        for h in holdings
+        for s in summaries
     ]
 
 
@@ -170,22 +170,22 @@ def run_measurements(arguments: argparse.Namespace) -> int:
 
 
 def _list_measurements(arguments: argparse.Namespace) -> None:
-    holdings = Cache().holdings()
+    summaries = Cache().summaries()
     if arguments.json:
-        print(json.dumps([_as_json(holding) for holding in holdings], indent=2))
+        print(json.dumps([_as_json(summary) for summary in summaries], indent=2))
         return
     cells = [
-        [h.device, h.setting.description, str(h.count), f"{h.first[:10]} - {h.last[:10]}"]
-        for h in holdings
+        [s.device, s.setting.description, str(s.count), f"{s.first[:10]} - {s.last[:10]}"]
+        for s in summaries
     ]
     print_table(["device", "measured on", "networks", "when"], cells)
 
 
-def _as_json(holding: Holding) -> dict[str, object]:
-    setting = asdict(holding.setting)
-    flat = {**asdict(holding), **setting, **setting["backend"]}
+def _as_json(summary: CacheSummary) -> dict[str, object]:
+    setting = asdict(summary.setting)
+    flat = {**asdict(summary), **setting, **setting["backend"]}
     del flat["backend"]
-    return {**flat, "setting": holding.setting.description}
+    return {**flat, "setting": summary.setting.description}
 
 
 def _export(arguments: argparse.Namespace) -> None:

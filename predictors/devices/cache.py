@@ -40,7 +40,7 @@ def _is(columns: Iterable[str]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Holding:
+class CacheSummary:
     """How many latencies there are of a device in one setting, and from when to when."""
 
     device: str
@@ -110,7 +110,7 @@ class Cache:
                 CacheEntry(**{**row, "latency": measured_latency(row["latency"])}) for row in rows
             ]
 
-    def holdings(self, device: str | None = None) -> list[Holding]:
+    def summaries(self, device: str | None = None) -> list[CacheSummary]:
         """Say what there is by device and setting: for each device the largest first."""
         setting = ", ".join(_SETTING)
         rows = self._rows(
@@ -120,7 +120,7 @@ class Cache:
             (device,),
         )
         names = ("device", "count", "first", "last")
-        return [Holding(**{n: row[n] for n in names}, setting=_setting(row)) for row in rows]
+        return [CacheSummary(**{n: row[n] for n in names}, setting=_setting(row)) for row in rows]
 
     def find_network(self, device: str, network: str, *, setting: Setting) -> Latency | None:
         """Return the newest latency of a network, by its JSON, on a device of that name.
@@ -407,7 +407,7 @@ def open_recorded(
     None where there are none of that name.
     """
     cache = cache or Cache()
-    settings = [holding.setting for holding in cache.holdings(name)]
+    settings = [summary.setting for summary in cache.summaries(name)]
     if not settings:
         return None
     asked = (runtime, precision, threads)

@@ -6,7 +6,7 @@ from statistics import geometric_mean
 
 from predictors.backends.table import foreign_runtimes, runtimes
 from predictors.devices.boards import Board, is_arm, load_boards, survey
-from predictors.devices.cache import Cache, Holding, open_recorded
+from predictors.devices.cache import Cache, CacheSummary, open_recorded
 from predictors.devices.device import ONNXRUNTIME, Device, DeviceSpec, Measures, Network
 from predictors.devices.local import gpu_name, is_arm_machine, on_cores, open_cpu, open_cuda
 from predictors.devices.pool import PooledDevice, check_alike, open_pool
@@ -187,9 +187,9 @@ def foreign_devices() -> dict[str, str]:
     return {name: extension_source("devices", name) for name in names}
 
 
-def cached_devices() -> list[Holding]:
+def cached_devices() -> list[CacheSummary]:
     """The cached measurements that `open_device` opens, for each device the most first."""
-    return [holding for holding in Cache().holdings() if not _is_live(holding.device)]
+    return [summary for summary in Cache().summaries() if not _is_live(summary.device)]
 
 
 def _is_live(name: str) -> bool:
@@ -219,7 +219,7 @@ def _board_of_pool(name: str, backend: Backend) -> Board:
 
 
 def _unknown(name: str) -> ValueError:
-    names = dict.fromkeys((*device_names(), *(holding.device for holding in cached_devices())))
+    names = dict.fromkeys((*device_names(), *(summary.device for summary in cached_devices())))
     return ValueError(
         f"`device` must be one of {', '.join(names)}, but got {name!r}. `fasternas devices` "
         "describes them."

@@ -15,7 +15,9 @@ from predictors.data.images import Images, cut
 
 @pytest.mark.parametrize("name", ["nowhere", "digit", "cats/dogs", "hfds/", "hfds"])
 def test_what_is_no_data_set_is_refused(name: str) -> None:
-    message = f"^`data` must be a folder .*hfds/NAME.*, but got '{name}', which is none. Check"
+    message = (
+        f"^`data` must be digits, a folder .*hfds/NAME.*, but got '{name}', which is none. Check"
+    )
     with pytest.raises(ValueError, match=message):
         load_data(name)
 

@@ -28,7 +28,7 @@ from nas.cli.main import COMMANDS, main, parser_for
 from nas.search.searchers import searcher_names
 from nas.study.options import SETTINGS, accuracy_names
 from predictors.backends.table import formats
-from predictors.data.datasets import PREFIXES
+from predictors.data.timm_datasets import PREFIXES
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

@@ -71,7 +71,10 @@ def test_a_trained_network_says_what_each_file_costs(
     assert Path(int8["file"]).stat().st_size == int8["bytes"] < exact["bytes"]
 
     assert main([*arguments[:3], str(tmp_path / "absent")]) == 2
-    assert "`data` must be a folder of images" in capsys.readouterr().err
+    assert (
+        "`data` must be digits, a folder of IDX files, a folder of images"
+        in capsys.readouterr().err
+    )
     assert main(arguments) == 0
     said = capsys.readouterr()
     assert "digits.int8.onnx  onnx-int8" in said.out

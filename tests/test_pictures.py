@@ -11,8 +11,9 @@ from image_trees import coloured_tree
 from PIL import Image
 from PIL.Image import Exif
 
-from predictors.data.datasets import ImageData, found_in_streams, load_data
+from predictors.data.datasets import ImageData, load_data
 from predictors.data.pictures import DecodedPictures, Levels, levels_of, open_picture
+from predictors.data.timm_datasets import found_in_streams
 
 SIDE = 48
 Values = np.ndarray[Any, Any]

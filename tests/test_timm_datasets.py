@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from predictors.data.datasets import ImageStream, found_in_streams, load_data
+from predictors.data.datasets import load_data
 from predictors.data.images import SplitName
+from predictors.data.timm_datasets import ImageStream, found_in_streams
 
 COLOURS = {"green": (30, 200, 30), "red": (200, 30, 30)}
 

@@ -219,7 +219,7 @@ def test_gpus_of_a_cluster_are_not_counted_here(
         ),
         (["--set", "batch_size=many"], "`batch_size` must be a whole number, but got 'many'"),
         (["--recipe", "nowhere.yaml"], "nowhere.yaml"),
-        (["--data", "nowhere"], "`data` must be a folder of images"),
+        (["--data", "nowhere"], "`data` must be digits, a folder of IDX files, a folder of images"),
         (["--data", "digits"], "`classes` must be the 10 of digits, but mine has 4"),
         (["--init", "nowhere.pt"], "nowhere.pt"),
         (

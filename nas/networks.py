@@ -53,7 +53,11 @@ class Typed:
     @property
     def named_size(self) -> FasterNetConfig | None:
         """T0 to L, as the paper or timm writes it."""
-        spelled = re.sub("^((hf[-_]hub:)?timm/)?fasternet[-_]|[.]in1k$", "", self.name.lower())
+        spelled = re.sub(
+            "^((https?://(www[.])?huggingface[.]co/|hf[-_]hub:)?timm/)?fasternet[-_]|[.]in1k/?$",
+            "",
+            self.name.lower(),
+        )
         return self.resized(FASTERNET[spelled]) if spelled in FASTERNET else None
 
     def resized(self, config: FasterNetConfig) -> FasterNetConfig:

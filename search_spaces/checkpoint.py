@@ -6,8 +6,7 @@ run code. Weights of other networks, from files of torch too, start networks of 
 
 import json
 import math
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,17 @@ from torch import Tensor, nn
 
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.formats import from_mapping, load_config, to_mapping
-from search_spaces.io import atomic_write, listed, one_line, reason, short_repr
+from search_spaces.io import (
+    atomic_write,
+    listed,
+    one_line,
+    other_file,
+    reason,
+    short_repr,
+)
 from search_spaces.network import FasterNet, build, check_weights
 from search_spaces.torch_file import read_torch_file
+from search_spaces.weight_names import FileWeights, matched
 
 KEY = "fasternas"  # the header's only one: of several the order, and so the file, would vary
 YAML = (".yaml", ".yml")
@@ -185,17 +192,7 @@ def _checked(header: Json, config: FasterNetConfig) -> Json:
     return {**found, "crop": float(crop)}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FileWeights:
-    """What a file has of a network's weights, under that network's names.
-
-    `left_over` are the names in the file of other weights beside them; `averaged` says whether the
-    file had the plain ones too, or other names for these, and these are the averages.
-    """
-
-    weights: Mapping[str, Tensor]
-    left_over: tuple[str, ...] = ()
-    averaged: bool = False
+_OF_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar")
 
 
 def read_weights(path: str | Path, own: Mapping[str, Tensor]) -> FileWeights:
@@ -207,76 +204,30 @@ def read_weights(path: str | Path, own: Mapping[str, Tensor]) -> FileWeights:
     is the averages. Nothing in the file is run.
     """
     file = Path(path)
+    if file.is_dir():
+        inside = sorted(p.name for p in file.iterdir() if p.suffix in _OF_WEIGHTS)
+        raise ValueError(
+            f"`weights` must be a file, but {file} is a folder. Name the file of weights in it"
+            f"{f': {listed(inside)}' * bool(inside)}."
+        )
     with file.open("rb"):
         pass  # the readers' own errors do not all say what is missing
     safe = file.suffix.lower() == ".safetensors"
     try:
         found = load_file(file) if safe else read_torch_file(file)
     except (SafetensorError, ValueError) as error:
+        with file.open("rb") as stream:
+            why = other_file(stream.read(64)) or reason(error)
         raise ValueError(
             f"`weights` must be a safetensors file or a checkpoint of torch, but {file} cannot be "
-            f"read: {reason(error)}. Save a state dict with torch.save or safetensors."
+            f"read: {why}. Save a state dict with torch.save or safetensors."
         ) from error
     if not found:
         raise ValueError(
             f"`weights` must hold named tensors, but {file} holds none. Save a state dict with "
             "torch.save or safetensors."
         )
-    return _matched(found, own)
-
-
-# What trainers put around modules, which then is in the names of their weights.
-_WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-_AVERAGED = re.compile(r"(^|[._])(\w+_)?(ema|swa|avg|averag(e|ed|ing))(_\w+)?([._]|$)")
-_BESIDE = re.compile("optim|sched|scaler|callback|loops|rng")  # where a trainer keeps no weights
-
-
-def _matched(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> FileWeights:
-    """Find out what comes before the names: that with which the most of them are the network's."""
-    best: tuple[tuple[int, bool, int], dict[str, str], tuple[str, ...]] | None = None
-    for rename in (str, _from_authors):
-        plain = {name: rename(_unwrapped(name, own)) for name in found}
-        for prefix, names in _by_prefix(plain, own).items():
-            rank = (len(names), _AVERAGED.search(prefix) is not None, -len(prefix))
-            if best is None or rank > best[0]:
-                used = set(names.values())
-                beside = [n for n in found if plain[n].startswith(prefix) and n not in used]
-                best = (rank, names, tuple(n for n in beside if prefix or not _BESIDE.match(n)))
-    if best is None:
-        return FileWeights(weights={}, left_over=tuple(found))
-    (_, averaged, _), names, left_over = best
-    return FileWeights(
-        weights={name: found[given] for name, given in names.items()},
-        left_over=tuple(name for name in left_over if found[name].ndim),  # counters are no weights
-        averaged=averaged,
-    )
-
-
-def _by_prefix(plain: Mapping[str, str], wanted: Collection[str]) -> dict[str, dict[str, str]]:
-    """The names in the file by those that are wanted, for each beginning of theirs."""
-    found: dict[str, dict[str, str]] = {}
-    for given, name in plain.items():
-        for begin in [0, *(match.end() for match in re.finditer(r"\.", name))]:
-            if name[begin:] in wanted:
-                found.setdefault(name[:begin], {}).setdefault(name[begin:], given)
-    return found
-
-
-def _unwrapped(name: str, wanted: Collection[str]) -> str:
-    kept = [part for part in name.split(".") if part not in _WRAPPERS]
-    return name if name in wanted else ".".join(kept)
-
-
-def _from_authors(name: str) -> str:
-    """The name in timm; to FasterNet's authors merging layers are stages."""
-    match = re.search(r"(^|\.)stages\.(\d+)\.(reduction|norm|blocks)\.", name)
-    if match is not None:
-        begin, stage, part = match.groups()
-        kept = part if part == "blocks" else f"downsample.{part}"
-        renamed = f"{begin}stages.{(int(stage) + 1) // 2}.{kept}."
-        return f"{name[: match.start()]}{renamed}{name[match.end() :]}"
-    name = re.sub(r"(^|\.)avgpool_pre_head\.1\.", r"\1conv_head.", name)
-    return re.sub(r"(^|\.)head\.(weight|bias)$", r"\1classifier.\2", name)
+    return matched(found, own)
 
 
 def weights_of(config: FasterNetConfig, path: str | Path) -> FasterNet:
@@ -287,6 +238,7 @@ def weights_of(config: FasterNetConfig, path: str | Path) -> FasterNet:
     """
     network = build(config)
     found = read_weights(path, network.state_dict())
+    _refuse_infinite(found.weights, path)
     try:
         load_all(network, found)
     except ValueError as error:
@@ -298,8 +250,13 @@ def load_all(network: nn.Module, found: FileWeights) -> None:
     """Give a network of any kind the weights that a file has for it: all of them.
 
     Raises:
-        ValueError: if a weight is missing, left over or of another shape.
+        ValueError: if a weight is missing, left over or of another shape, or which it is is open.
     """
+    if found.rivals:
+        raise ValueError(
+            "The weights must be one network's, but the file has several of these names, under "
+            f"{listed(found.rivals)}. Save the one that is meant by itself."
+        )
     own = network.state_dict()
     counters = {name: weight for name, weight in own.items() if not weight.ndim}  # may be missing
     given = {**counters, **found.weights}
@@ -315,16 +272,23 @@ class Inherited:
     new: tuple[str, ...]
     left_over: tuple[str, ...] = ()
     averaged: bool = False
+    rivals: tuple[str, ...] = ()
 
     def words(self, file: str | Path) -> str:
         """Say all of it in a line."""
         averaged = " (its averaged weights)" if self.averaged else ""
+        several = ""
+        if self.rivals:
+            several = (
+                f"; of several networks in the file it is the one under {listed(self.rivals[:1])}, "
+                f"not {listed(self.rivals[1:])}"
+            )
         said = f"{100 * self.share:.3g} % of the parameters begin as in {file}{averaged}"
         new = f"; new are {listed(self.new)}" if self.new else ""
         left_over = (
             f"; left over in the file are {listed(self.left_over)}" if self.left_over else ""
         )
-        return f"{said}{new}{left_over}."
+        return f"{said}{several}{new}{left_over}."
 
 
 LEAST_SHARE = 0.1  # of the parameters, or else half of the weights
@@ -345,14 +309,12 @@ def begin_with(
             f"({listed(found.left_over)}). Give a checkpoint of timm's fasternet_*, of FasterNet's "
             "authors or of fasternas."
         )
-    for name, weight in found.weights.items():
-        if weight.is_floating_point() and not weight.float().isfinite().all():
-            raise ValueError(
-                f"`weights` must be finite numbers, but {path} has others in {name}. Use an "
-                "earlier checkpoint."
-            )
+    _refuse_infinite(found.weights, path)
     inherited = replace(
-        inherit(network, found.weights), left_over=found.left_over, averaged=found.averaged
+        inherit(network, found.weights),
+        left_over=found.left_over,
+        averaged=found.averaged,
+        rivals=found.rivals,
     )
     if inherited.share < least_share and 2 * len(inherited.new) > len(network.state_dict()):
         raise ValueError(
@@ -360,6 +322,15 @@ def begin_with(
             f"{inherited.words(path).rstrip('.')}. Give those of a similar FasterNet."
         )
     return inherited
+
+
+def _refuse_infinite(weights: Mapping[str, Tensor], path: str | Path) -> None:
+    for name, weight in weights.items():
+        if weight.is_floating_point() and not weight.float().isfinite().all():
+            raise ValueError(
+                f"`weights` must be finite numbers, but {path} has others in {name}. Use an "
+                "earlier checkpoint."
+            )
 
 
 _CLASSIFIER = "classifier."

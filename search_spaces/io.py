@@ -134,6 +134,19 @@ def reason(error: BaseException | str) -> str:
     return f"{words[:_BEGINNING]} ... {words[_BEGINNING - _LONGEST_REASON :]}"
 
 
+_OTHER_FILES: tuple[tuple[bytes, str], ...] = (  # of what downloads leave under a file's name
+    (rb"\s*<(!doctype |html|head|body)", "a web page, so get it again"),
+    (rb"version https://git-lfs", "a pointer of Git LFS, so run `git lfs pull`"),
+    (rb"\x00*$", "nothing is in it"),
+)
+
+
+def other_file(start: bytes) -> str:
+    """Return what a file is, by its first bytes, in place of what it is named; or nothing."""
+    found = (why for begin, why in _OTHER_FILES if re.match(begin, start[:64], re.I | re.S))
+    return next(found, "")
+
+
 def named_reason(error: BaseException) -> str:
     """Return the class of an error and its reason."""
     why = reason(error)

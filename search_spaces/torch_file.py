@@ -20,6 +20,8 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from search_spaces.io import other_file
+
 # By the name of its class a storage's type: `FloatStorage` holds torch.float32.
 _TYPES: dict[str, torch.dtype] = {
     "DoubleStorage": torch.float64,
@@ -49,8 +51,11 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
         if zipfile.is_zipfile(path):
             return _of_archive(path)
         with path.open("rb") as file:
-            if file.read(1) != pickle.PROTO:
-                raise ValueError("it was not written by torch.save")
+            start = file.read(64)
+            if start.startswith(b"PK"):
+                raise ValueError("it is cut off")
+            if start[:1] != pickle.PROTO:
+                raise ValueError(other_file(start) or "it was not written by torch.save")
             file.seek(0)
             return _of_pickles(file)
     except Exception as error:  # unpickling raises whatever it likes

@@ -211,7 +211,7 @@ def _single_array(path: Path) -> None:
         (_truncated, "a file that can be read, but .* cannot: it is no .npz archive, or not the w"),
         (_damaged, "a file that can be read, but .* cannot: "),
         (_replaced, "a file that can be read, but .* cannot: it is no .npz archive, or not the wh"),
-        (_emptied, "a file that can be read, but .* cannot: it is no .npz archive, or not the who"),
+        (_emptied, "a file that can be read, but .* cannot: nothing is in it. Get it again"),
         (_single_array, "an archive of arrays, but .* is a single one. Save images and labels tog"),
     ],
 )

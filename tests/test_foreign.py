@@ -131,9 +131,27 @@ def _taking(*inputs: tuple[int, list[Any]]) -> bytes:
     return bytes(helper.make_model(graph).SerializeToString())
 
 
+def test_a_side_below_zero_is_a_free_one(tmp_path: Path) -> None:
+    network = onnx.load(_export(tmp_path / "tiny.onnx"))
+    expected = onnx_model(tmp_path / "tiny.onnx").macs
+    network.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    onnx.save(network, tmp_path / "minus.onnx")
+    model = onnx_model(tmp_path / "minus.onnx")
+    assert (model.batch, model.macs) == ("dynamic", expected)
+
+
+def test_free_channels_are_not_a_question_of_size(tmp_path: Path) -> None:
+    (tmp_path / "free.onnx").write_bytes(_taking((1, [1, "c", "h", "w"])))
+    with pytest.raises(
+        ValueError, match=r"takes \['c', 'h', 'w'\]. Export it with its other sides"
+    ):
+        onnx_model(tmp_path / "free.onnx", size=(32, 32))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (b"version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS, so run `git lfs"),
         (b"no protobuf at all", "must be an ONNX file, but cannot be read as one"),
         (b"", "must be an ONNX file|must take one input, of float32, .*, but takes none"),
         (
@@ -150,7 +168,7 @@ def _taking(*inputs: tuple[int, list[Any]]) -> bytes:
             r"a fixed shape, or one whose .* takes \[3, 'h', 32",
         ),
     ],
-    ids=["garbage", "empty", "integers", "two", "batch", "size"],
+    ids=["pointer", "garbage", "empty", "integers", "two", "batch", "size"],
 )
 def test_a_file_that_cannot_be_timed_is_refused(
     content: bytes, message: str, tmp_path: Path

@@ -171,6 +171,75 @@ def test_a_module_that_was_saved_whole_is_read(tmp_path: Path) -> None:
     assert torch.equal(child.classifier.weight, parent.classifier.weight)
 
 
+def test_a_student_is_found_beside_its_larger_teacher(tmp_path: Path) -> None:
+    student, teacher = build(TINY), build(replace(TINY, widths=tuple(2 * w for w in TINY.widths)))
+    both = {**prefixed(teacher.state_dict(), "teacher."), **prefixed(student.state_dict(), "net.")}
+    torch.save({"state_dict": both}, tmp_path / "w.ckpt")
+    found = weights_of(TINY, tmp_path / "w.ckpt")
+    assert torch.equal(found.classifier.weight, student.classifier.weight)
+
+
+def test_of_two_networks_of_one_shape_it_is_said_which_one_it_is(tmp_path: Path) -> None:
+    one, other = build(TINY).state_dict(), build(TINY).state_dict()
+    torch.save({**prefixed(one, "teacher."), **prefixed(other, "student.")}, tmp_path / "w.ckpt")
+    words = begin_with(build(TINY), tmp_path / "w.ckpt").words("w.ckpt")
+    assert "; of several networks in the file it is the one under teacher, not student." in words
+    with pytest.raises(ValueError, match=r"several of these names, under teacher, student. Save"):
+        weights_of(TINY, tmp_path / "w.ckpt")
+    torch.save({**prefixed(one, "net."), **prefixed(one, "model.")}, tmp_path / "w.ckpt")
+    weights_of(TINY, tmp_path / "w.ckpt")  # one network under two names is one
+
+
+def test_weights_are_the_averages_where_lightning_has_put_them(tmp_path: Path) -> None:
+    plain, averaged = build(TINY).state_dict(), build(TINY).state_dict()
+    content = {
+        "current_model_state": prefixed(plain, "model."),
+        "state_dict": prefixed(averaged, "model."),
+    }
+    torch.save(content, tmp_path / "w.ckpt")
+    inherited = begin_with(network := build(TINY), tmp_path / "w.ckpt")
+    assert inherited.averaged
+    assert torch.equal(network.classifier.weight, averaged["classifier.weight"])
+
+
+def test_weights_that_are_no_numbers_are_refused_for_a_config_too(tmp_path: Path) -> None:
+    weights = build(TINY).state_dict()
+    weights["classifier.bias"][0] = float("nan")
+    torch.save(weights, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"must be finite numbers, but .* in classifier.bias. Use"):
+        weights_of(TINY, tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS, so run `git lfs p"),
+        (b"<!DOCTYPE html>", "a web page, so get it again"),
+        (b"", "nothing is in it"),
+    ],
+)
+def test_what_a_download_left_is_named(tmp_path: Path, name: str, content: bytes, why: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"cannot be read: {why}"):
+        begin_with(build(TINY), tmp_path / name)
+
+
+def test_a_folder_says_which_weights_are_in_it(tmp_path: Path) -> None:
+    for name in ("model.safetensors", "config.json"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"is a folder. Name the file .* in it: model.safetensors"):
+        begin_with(build(TINY), tmp_path)
+
+
+def test_an_archive_that_is_cut_off_is_said_to_be(tmp_path: Path) -> None:
+    torch.save(build(TINY).state_dict(), tmp_path / "w.pth")
+    content = (tmp_path / "w.pth").read_bytes()
+    (tmp_path / "w.pth").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match="cannot be read: it is cut off"):
+        begin_with(build(TINY), tmp_path / "w.pth")
+
+
 def test_what_is_new_and_what_is_left_over_is_said(tmp_path: Path) -> None:
     weights = {k: w for k, w in build(TINY).state_dict().items() if "conv_head" not in k}
     torch.save({**weights, "neck.\x1b[1m.weight": torch.ones(3)}, tmp_path / "w.pth")

@@ -7,6 +7,7 @@ was killed, or could not upload, leaves a mark beside the copy: then the next be
 import argparse
 import hashlib
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -26,16 +27,22 @@ def local_copies(arguments: argparse.Namespace) -> Iterator[None]:
     """Put copies in the place of the URLs among a command's arguments, and upload them."""
     with ExitStack() as stack:
         for name in (n for n in _ARGUMENTS if n in vars(arguments)):
-            setattr(arguments, name, _local(getattr(arguments, name), stack))
+            local = _local(getattr(arguments, name), stack, is_new=name == "out")
+            setattr(arguments, name, local)
         yield
 
 
-def _local(names: object, stack: ExitStack) -> object:
-    """Names as they are, URLs as the paths of their copies."""
+_MODEL_PAGE = re.compile(r"https?://(www\.)?huggingface\.co/[^/]+/[^/]+/?(@\w+)?")
+
+
+def _local(names: object, stack: ExitStack, *, is_new: bool) -> object:
+    """Names as they are, URLs as the paths of their copies if there is something or will be."""
     if isinstance(names, list):
-        return [_local(name, stack) for name in names]
-    is_url = isinstance(names, str) and "://" in names
-    return str(stack.enter_context(_copied(str(names)))) if is_url else names
+        return [_local(name, stack, is_new=is_new) for name in names]
+    if not isinstance(names, str) or "://" not in names or _MODEL_PAGE.fullmatch(names):
+        return names
+    copy = stack.enter_context(_copied(names))
+    return str(copy) if is_new or copy.exists() else names
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from predictors.backends.model import Model, identity
-from search_spaces.io import listed, reason
+from search_spaces.io import listed, other_file, reason
 
 if TYPE_CHECKING:
     import onnx
@@ -36,9 +36,9 @@ def onnx_model(path: Path, *, name: str = "", size: tuple[int, int] | None = Non
     except (OSError, ValueError):
         raise
     except Exception as error:  # protobuf's and onnx's own classes
+        why = other_file(content) or reason(error)
         raise ValueError(
-            f"{path} must be an ONNX file, but cannot be read as one: {reason(error)}. Export it "
-            "again."
+            f"{path} must be an ONNX file, but cannot be read as one: {why}. Export it again."
         ) from None
     sized = {} if size is None else {"size": size}
     return Model(
@@ -82,6 +82,9 @@ def _set_shape(
 ) -> tuple[int, ...]:
     """Give the free sides of the input their size; return its shape, a dynamic batch as 0."""
     taken = _input(network.graph, name)
+    for dim in taken.type.tensor_type.shape.dim:
+        if dim.dim_value < 0:  # as some exporters write a free side
+            dim.ClearField("dim_value")
     batch, *dims = taken.type.tensor_type.shape.dim or [None]
     shape = [dim.dim_value or dim.dim_param or "?" for dim in dims]
     if batch is None or batch.dim_value > 1:
@@ -97,10 +100,10 @@ def _set_shape(
             "out what follows the @."
         )
     if free and len(free) != len(sides):
-        base = name.partition("@")[0]
+        how = f"Say a size, as in {name}@224 or {name}@640x480 (width x height)"
         raise ValueError(
             f"{name} must take a fixed shape, or one whose height and width are free and given, "
-            f"but takes {shape}. Say a size, as in {base}@224 or {base}@640x480 (width x height)."
+            f"but takes {shape}. {'Export it with its other sides fixed' if size else how}."
         )
     for dim, side in zip(free, sides, strict=False):
         dim.dim_value = side

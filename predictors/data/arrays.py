@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from predictors.data.images import SPLIT_NAMES, FoundImages, Images, SplitName, cut, numbered
-from search_spaces.io import reason, short_repr
+from search_spaces.io import other_file, reason, short_repr
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -162,13 +162,15 @@ def load_npz(path: Path, *, resolution: int | None) -> FoundImages:
 def _refuse_no_archive(path: Path) -> None:
     """Refuse what NumPy would read in another way, and say so in its words."""
     with path.open("rb") as stream:
-        if stream.read(len(_NPY)) == _NPY:
+        start = stream.read(64)
+        if start.startswith(_NPY):
             raise ValueError(
                 f"`data` must be an archive of arrays, but {path} is a single one. Save images and "
                 "labels together with numpy.savez."
             )
     if not zipfile.is_zipfile(path):
-        raise not_readable(path, "it is no .npz archive, or not the whole of one")
+        why = other_file(start) or "it is no .npz archive, or not the whole of one"
+        raise not_readable(path, why)
 
 
 class _RepeatedError(ValueError):

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictors.data.images import FoundImages, Images, SplitName
-from search_spaces.io import reason
+from search_spaces.io import other_file, reason
 
 if TYPE_CHECKING:
     from PIL.Image import Image, Transpose
@@ -27,11 +27,8 @@ if TYPE_CHECKING:
 _GREY = {"1", "L", "LA", "La", "I", "F"}  # PIL's modes without colour, I;16 and its like besides
 _BEGINNINGS: tuple[tuple[bytes, str], ...] = (  # of what is found in files named as pictures
     (rb".{4}ftyp(heic|heix|heim|hevc|mif1|msf1)", "HEIC, of which `heif-convert` makes JPEG"),
-    (rb"\s*<(!doctype |html|head|body)", "a web page, so get it again"),
-    (rb"version https://git-lfs", "a pointer of Git LFS, so run `git lfs pull`"),
     (rb"\s*(<\?xml|<svg)", "a drawing (SVG) without pixels"),
     (rb"\x00\x05\x16\x07", "a note of macOS on a file"),
-    (rb"\x00*$", "nothing is in it"),
 )
 
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
@@ -48,7 +45,8 @@ def open_picture(source: Path | bytes) -> "Image":
             with source.open("rb") as file:
                 source = file.read(64)
         found = (why for start, why in _BEGINNINGS if re.match(start, source[:64], re.I | re.S))
-        raise OSError(next(found, "no image that Pillow knows by its content")) from error
+        why = other_file(source) or next(found, "no image that Pillow knows by its content")
+        raise OSError(why) from error
 
 
 def begins_as_picture(path: Path) -> bool:

@@ -247,3 +247,14 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (folder.copy / "run.json").write_text("{}")
     with pytest.raises(RuntimeError, match=r"`out` must be reachable, but file://.* is not: "):
         folder.upload()
+
+
+def test_a_url_with_nothing_at_it_is_named_as_it_was_typed(url: str, capsys: Streams) -> None:
+    assert main(["measure", f"{url}.onnx", "--device", "arm"]) == 2
+    assert f"must be a file that exists, but got '{url}.onnx'." in capsys.readouterr().err
+
+
+def test_the_page_of_a_model_is_no_file(capsys: Streams) -> None:
+    page = "https://huggingface.co/timm/fasternet_t0.in1k"
+    assert main(["measure", page, f"{page}@64", "--device", "arm"]) == 0
+    assert f"{page}@64 is 9." in capsys.readouterr().out

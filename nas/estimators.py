@@ -29,6 +29,7 @@ from predictors.training.recipe import SHORT, rungs
 from search_spaces.checkpoint import LEAST_SHARE, begin_with
 from search_spaces.extensions import call_extension, extension_source, load_extension
 from search_spaces.fasternet import FasterNetConfig
+from search_spaces.io import listed
 from search_spaces.network import build
 
 CHECKPOINTS = "trainings"  # the folder of the trainings in a run folder
@@ -157,12 +158,20 @@ def _words_of_start(options: SearchOptions) -> list[str]:
     )
     with torch.device("meta"):  # names and shapes are enough
         smallest, largest = (build(config) for config in (drawn[0], drawn[-1]))
-    of_small = begin_with(smallest, options.init, least_share=0.0).share
-    of_large = begin_with(
-        largest, options.init, least_share=LEAST_SHARE if of_small < LEAST_SHARE else 0.0
-    ).share
-    shares = f"{100 * of_large:.3g} to {100 * of_small:.3g} %"
-    return [f"Of large to small networks {shares} of the parameters begin as in {options.init}."]
+    small = begin_with(smallest, options.init, least_share=0.0)
+    large = begin_with(
+        largest, options.init, least_share=LEAST_SHARE if small.share < LEAST_SHARE else 0.0
+    )
+    if rivals := small.rivals or large.rivals:
+        raise ValueError(
+            "`weights` must be one network's, with which all begin, but "
+            f"{options.init} has several, under {listed(rivals)}. Save the one that is meant by "
+            "itself."
+        )
+    shares = f"{100 * large.share:.3g} to {100 * small.share:.3g} %"
+    file = large.words_of_file(options.init)
+    rest = small.words_of_rest() and large.words_of_rest()  # what neither of them has
+    return [f"Of large to small networks {shares} of the parameters begin as in {file}{rest}."]
 
 
 @dataclass(frozen=True)

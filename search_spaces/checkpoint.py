@@ -276,19 +276,23 @@ class Inherited:
 
     def words(self, file: str | Path) -> str:
         """Say all of it in a line."""
-        averaged = " (its averaged weights)" if self.averaged else ""
         several = ""
         if self.rivals:
             several = (
                 f"; of several networks in the file it is the one under {listed(self.rivals[:1])}, "
                 f"not {listed(self.rivals[1:])}"
             )
-        said = f"{100 * self.share:.3g} % of the parameters begin as in {file}{averaged}"
+        said = f"{100 * self.share:.3g} % of the parameters begin as in {self.words_of_file(file)}"
         new = f"; new are {listed(self.new)}" if self.new else ""
-        left_over = (
-            f"; left over in the file are {listed(self.left_over)}" if self.left_over else ""
-        )
-        return f"{said}{several}{new}{left_over}."
+        return f"{said}{several}{new}{self.words_of_rest()}."
+
+    def words_of_file(self, file: str | Path) -> str:
+        """Name the file, and say if the weights are averages that it had."""
+        return f"{file}{' (its averaged weights)' * self.averaged}"
+
+    def words_of_rest(self) -> str:
+        """Say what was left over in the file, after a semicolon; nothing if nothing was."""
+        return f"; left over in the file are {listed(self.left_over)}" if self.left_over else ""
 
 
 LEAST_SHARE = 0.1  # of the parameters, or else half of the weights

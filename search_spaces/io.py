@@ -168,7 +168,10 @@ _LONGEST_NAME = 200  # bytes of a file's, of which a system takes 255 and an exp
 
 
 def check_out(folder: Path) -> None:
-    """Refuse a folder for results whose name runtimes would refuse, when all work is done."""
+    """Refuse a folder for results that could not be made, or whose name runtimes would refuse.
+
+    Without it that would be found when all work is done.
+    """
     try:
         str(folder.absolute()).encode()
     except UnicodeEncodeError:
@@ -180,6 +183,13 @@ def check_out(folder: Path) -> None:
         raise ValueError(
             f"`out` must have a name of at most {_LONGEST_NAME} bytes, but {folder.name[:20]}... "
             f"has {len(folder.name.encode())}. Take a shorter one."
+        )
+    around = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not around.is_dir():
+        raise ValueError(f"`out` must be a folder, but {around} is a file. Name another folder.")
+    if not os.access(around, os.W_OK | os.X_OK):
+        raise ValueError(
+            f"`out` must be a folder that can be written, but {around} cannot. Name another folder."
         )
 
 

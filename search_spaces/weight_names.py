@@ -55,10 +55,12 @@ def matched(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> FileWeigh
     if not matches:
         return FileWeights(weights={}, left_over=tuple(found))
     best = max(matches, key=lambda match: (match.size, match.averaged, -len(match.prefix)))
+    whole = best.fitting == len(own)
     rivals = [
         match.prefix
         for match in matches
-        if (match.size, match.averaged) == (best.size, best.averaged)
+        if (len(match.names), match.averaged) == (len(best.names), best.averaged)
+        and not (whole and match.fitting < best.fitting)
         and not _BESIDE.search(match.prefix)
         and not _equal(found, match.names, best.names)
     ]

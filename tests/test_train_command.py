@@ -290,3 +290,24 @@ def test_a_name_that_is_no_utf8_is_found_out_before_the_training_not_after(
     assert r"- 2 classes: th\xe9, " in (folder / "README.md").read_text(encoding="utf-8")
     assert load(folder / "weights.safetensors").config.classes == 2
     assert "Glyph" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        (["--out", "taken/inner"], r"`out` must be a folder, but .*/taken is a file. Name an"),
+        (["--init", "absent.pth"], "`init` must be a file that exists, but got 'absent.pth'. Ch"),
+    ],
+)
+def test_what_can_be_refused_is_refused_before_data_are_read(
+    more: list[str],
+    complaint: str,
+    tmp_path: Path,
+    capsys: Streams,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("nas.finetune.jobs.loaded", None)
+    Path("taken").touch()
+    assert main(["train", "t0", "--data", "digits", *more]) == 2
+    assert re.search(complaint, capsys.readouterr().err)

@@ -15,13 +15,15 @@ import numpy as np
 import pytest
 import torch
 from quick import evaluate_here
+from specs import on
 
 import fasternas as fn
 from nas.cli.main import main
-from nas.estimators import estimated_median
+from nas.estimators import _words_of_start, estimated_median
 from nas.search.guided import AccuracyPrior, posterior_mean
 from nas.search.loop import Exploration
 from nas.study.journal import read, read_trainings
+from nas.study.options import SearchOptions
 from predictors.training.estimators import TrainingEstimator
 from predictors.training.recipe import SHORT
 
@@ -100,6 +102,29 @@ def test_trainings_begin_with_the_weights_of_a_file(
     for name, weight in fn.load(tmp_path / "parent.safetensors").named_parameters():
         assert torch.allclose(begun[name], weight, atol=1e-6), name
     assert estimator.file(parent) != replace(estimator, init="").file(parent)
+
+
+def test_one_network_is_begun_with_and_what_it_is_is_said(tmp_path: Path) -> None:
+    def prefixed(prefix: str) -> dict[str, torch.Tensor]:
+        config = replace(fn.SPACES["fasternet-32"].sample(Random(0)), classes=4)
+        return {f"{prefix}{k}": w for k, w in fn.build(config).state_dict().items()}
+
+    file = tmp_path / "w.ckpt"
+    torch.save({**prefixed("student."), **prefixed("teacher.")}, file)
+    options = SearchOptions(
+        devices=on("arm", 20.0),
+        accuracy="train",
+        data="digits",
+        space="fasternet-32",
+        classes=4,
+        init=str(file),
+    )
+    with pytest.raises(ValueError, match=r"has several, under student, teacher\. Save the one"):
+        _words_of_start(options)
+    torch.save({**prefixed(""), **prefixed("ema."), "neck.weight": torch.ones(3)}, file)
+    (said,) = _words_of_start(options)
+    assert "of the parameters begin as in " in said
+    assert "w.ckpt (its averaged weights)" in said
 
 
 @pytest.mark.parametrize(

@@ -300,6 +300,7 @@ class TrainingRequest:
 
     def jobs(self) -> tuple[list[Job], list[str]]:
         """Return a job for each network, and remarks on the networks and the data."""
+        self._check_paths()
         found = [find_networks(name, self.pick) for name in self.networks]
         picked = [network for networks in found for network in networks]
         _refuse_twice(picked)
@@ -323,6 +324,18 @@ class TrainingRequest:
             )
             jobs.append(job)
         return jobs, list(remarks)
+
+    def _check_paths(self) -> None:
+        """Refuse what can be refused before data are read, which may take long."""
+        if self.out is not None:
+            check_out(self.out)
+        if self.init is None or self.init == SCRATCH:
+            return
+        refuse_removed("init", self.init)
+        if not Path(self.init).exists():
+            raise ValueError(
+                f"`init` must be a file that exists, but got {self.init!r}. Check the path."
+            )
 
     def _job(self, network: Picked, name: str, data: ImageData) -> Job:
         config = network.config

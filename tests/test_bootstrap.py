@@ -103,6 +103,24 @@ def test_what_is_said_is_named_where_nothing_follows(server: Server, capsys: Str
     assert load_boards() == {}
 
 
+@pytest.mark.parametrize(
+    ("setting", "why"),
+    [
+        ("NoSuchOption yes", "Bad configuration option: nosuchoption: "),
+        ("ProxyCommand no-such-proxy %h", "no-such-proxy: not found: "),
+    ],
+)
+def test_the_reason_before_the_last_line_of_ssh_is_named(
+    server: Server, setting: str, why: str, capsys: Streams
+) -> None:
+    with (server.folder / "ssh_config").open("a") as file:
+        file.write(setting + "\n")
+    assert main(["devices", "add", "pi", "--ssh", server.address]) == 2
+    said = capsys.readouterr().err
+    assert why in said
+    assert "Does `ssh` to it connect?" in said
+
+
 def test_a_shell_that_waits_is_not_waited_for(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

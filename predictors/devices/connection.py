@@ -199,7 +199,10 @@ class Connection:
         code = self._process.wait()
         self._errors.seek(0)
         lines = [_printable(line) for line in self._errors.read(100_000).splitlines()]
-        error = next(filter(None, reversed(lines)), "")
+        lines = [line for line in lines if line]
+        error = next(reversed(lines), "")
+        if _ONLY_ENDS.search(error):
+            error = ": ".join(lines[-3:])
         said = _printable(self._said)
         if self._late_s:
             error = f"it did not answer within {self._late_s:g} s"
@@ -297,6 +300,8 @@ SCRIPT = (
 _ADDRESS = re.compile(
     r"(?:ssh://)?(?:(?P<user>[\w.-]+)@)?(?P<host>[\w.:-]+?|\[[\w.:%]+\])(?::(?P<port>\d{1,5}))?/?"
 )
+# What ssh says last where the lines before have the reason.
+_ONLY_ENDS = re.compile(r"terminating, \d+ bad|Connection closed by UNKNOWN|banner exchange")
 _REMEDIES = {  # by what is found in the reason
     "host key verification failed": "Connect to it once with `ssh` and compare the key",
     "permission denied": "Add your public key to it with `ssh-copy-id`",
@@ -307,6 +312,7 @@ _REMEDIES = {  # by what is found in the reason
     "did not answer": "Is it busy, or does its shell wait for a key",
     "no json object|after it said": "Does `ssh` to it, with `sh` as the command, start a shell",
     "died": "Is there enough memory for them",
+    "bad configuration|closed by unknown": "Does `ssh` to it connect",
     "no space": "Make room in its folder for temporary files",
 }
 

@@ -48,40 +48,59 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rows = [_row(folder, options, width) for width in EMBEDDINGS]
     for row in rows:
-        print(f"{row['bar_ms']:.3f} ms: hand {row['hand']['mean']:.2f} %, found "
-              f"{row['found']['mean']:.2f} %, {row['gain']:+.2f} points in "
-              f"{row['times_the_bar']['ratio']:.3f} of the time")  # fmt: skip
+        print(
+            f"{row['bar_ms']:.3f} ms: hand {row['hand']['mean']:.2f} %, found "
+            f"{row['found']['mean']:.2f} %, {row['gain']:+.2f} points in "
+            f"{row['times_the_bar']['ratio']:.3f} of the time"
+        )
     gain = fmean(row["gain"] for row in rows)
     print(f"on average {gain:+.2f} points")
-    document = {"epochs": options.epochs, "trials": options.trials, "rows": rows, "gain": gain,
-                "seeds": SEEDS, **provenance("torch", "onnxruntime", "optuna", "ray")}  # fmt: skip
+    document = {
+        "epochs": options.epochs,
+        "trials": options.trials,
+        "rows": rows,
+        "gain": gain,
+        "seeds": SEEDS,
+        **provenance("torch", "onnxruntime", "optuna", "ray"),
+    }
     folder.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
 
 
 def by_hand(width: int) -> FasterNetConfig:
     """FasterNet scaled to images of 32 px as a hand would: T0, but narrower, and a finer stem."""
     return replace(
-        FASTERNET["t0"], widths=(width, 2 * width, 4 * width, 8 * width), resolution=32,
-        stem_stride=2, head_width=256, classes=10, activation="relu",
-    )  # fmt: skip
+        FASTERNET["t0"],
+        widths=(width, 2 * width, 4 * width, 8 * width),
+        resolution=32,
+        stem_stride=2,
+        head_width=256,
+        classes=10,
+        activation="relu",
+    )
 
 
 def _row(folder: Path, options: argparse.Namespace, width: int) -> dict[str, Any]:
     hand = by_hand(width)
     bar_ms = _bar_ms(folder, hand, width)
     found = _searched(folder, options, bar_ms, width)
-    accuracies = {name: _trained(folder, config, options)
-                  for name, config in (("hand", hand), ("found", found))}  # fmt: skip
+    accuracies = {
+        name: _trained(folder, config, options)
+        for name, config in (("hand", hand), ("found", found))
+    }
     first, second = open_device("cpu").measure_each([config_model(hand), config_model(found)])
     ratio = compare(first, second)
     means = {name: fmean(values) for name, values in accuracies.items()}
     return {
-        "width": width, "bar_ms": bar_ms, "found_config": asdict(found),
-        **{name: {"accuracies": values, "mean": means[name], "deviation": stdev(values)}
-           for name, values in accuracies.items()},
+        "width": width,
+        "bar_ms": bar_ms,
+        "found_config": asdict(found),
+        **{
+            name: {"accuracies": values, "mean": means[name], "deviation": stdev(values)}
+            for name, values in accuracies.items()
+        },
         "gain": means["found"] - means["hand"],
         "times_the_bar": {"ratio": ratio.ratio, "low": ratio.low, "high": ratio.high},
-    }  # fmt: skip
+    }
 
 
 def _bar_ms(folder: Path, hand: FasterNetConfig, width: int) -> float:
@@ -94,12 +113,28 @@ def _bar_ms(folder: Path, hand: FasterNetConfig, width: int) -> float:
 
 def _searched(
     folder: Path, options: argparse.Namespace, bar_ms: float, width: int
-) -> FasterNetConfig:  # fmt: skip
+) -> FasterNetConfig:
     """The most accurate network of the front, searched or gone on with."""
     run = folder / f"run-{width}"
-    command = ["search", "--device", "cpu", "--budget", f"{bar_ms}ms", "--space", "fasternet-32",
-               "--data", options.data, "--accuracy", "train", "--trials", str(options.trials),
-               "--epochs", str(options.search_epochs), "--out", str(run)]  # fmt: skip
+    command = [
+        "search",
+        "--device",
+        "cpu",
+        "--budget",
+        f"{bar_ms}ms",
+        "--space",
+        "fasternet-32",
+        "--data",
+        options.data,
+        "--accuracy",
+        "train",
+        "--trials",
+        str(options.trials),
+        "--epochs",
+        str(options.search_epochs),
+        "--out",
+        str(run),
+    ]
     if not (run / "pareto.csv").exists():
         resumed = ["--resume"] if (run / "run.json").exists() else []
         if fasternas([*command, *resumed]) != 0:
@@ -109,24 +144,37 @@ def _searched(
     return config
 
 
-def _trained(
-    folder: Path, config: FasterNetConfig, options: argparse.Namespace
-) -> Sequence[float]:  # fmt: skip
+def _trained(folder: Path, config: FasterNetConfig, options: argparse.Namespace) -> Sequence[float]:
     """Test accuracies by the full recipe, one for each seed; trained side by side."""
     from pconv_bench_32 import trained_config
 
     file = folder / "trainings.jsonl"
     config_json = json.loads(json.dumps(asdict(config)))
-    known = {row["seed"]: row["accuracy"] for row in journal.read(file)
-             if row["config"] == config_json and row["epochs"] == options.epochs}  # fmt: skip
+    known = {
+        row["seed"]: row["accuracy"]
+        for row in journal.read(file)
+        if row["config"] == config_json and row["epochs"] == options.epochs
+    }
     with joined(None) as ray:
         task = partial(ray.remote(num_cpus=1)(trained_config).remote, options.data)
-        waiting = {seed: task(replace(SHORT, epochs=options.epochs, seed=seed), config)
-                   for seed in SEEDS if seed not in known}  # fmt: skip
+        waiting = {
+            seed: task(replace(SHORT, epochs=options.epochs, seed=seed), config)
+            for seed in SEEDS
+            if seed not in known
+        }
         for seed, result in waiting.items():
             known[seed] = ray.get(result)["accuracies"][-1]
-            journal.append(file, [{"config": config_json, "seed": seed, "epochs": options.epochs,
-                                   "accuracy": known[seed]}])  # fmt: skip
+            journal.append(
+                file,
+                [
+                    {
+                        "config": config_json,
+                        "seed": seed,
+                        "epochs": options.epochs,
+                        "accuracy": known[seed],
+                    }
+                ],
+            )
     return [known[seed] for seed in SEEDS]
 
 

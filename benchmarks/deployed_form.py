@@ -53,19 +53,25 @@ def main() -> None:
     """Export, evaluate, time in turn, write."""
     options = _options()
     with tempfile.TemporaryDirectory(prefix="fasternas-") as folder:
-        contenders = [found for name in options.networks
-                      for found in _contenders(name, options, Path(folder))]  # fmt: skip
+        contenders = [
+            found for name in options.networks for found in _contenders(name, options, Path(folder))
+        ]
         turns = timed(contenders, options.device, turns=options.turns)
     rows = [_row(contender, turns, _timms(contender, contenders)) for contender in contenders]
     result = {
-        "device": open_device(options.device).description, "turns": options.turns, "seed": 0,
+        "device": open_device(options.device).description,
+        "turns": options.turns,
+        "seed": 0,
         "images": Path(options.data).name if options.data else "noise",
         "platform": platform.platform(),
-        "versions": {name: found for name in ("timm", "onnx", *(r.package for r in runtimes()))
-                     if (found := installed_version(name))},
+        "versions": {
+            name: found
+            for name in ("timm", "onnx", *(r.package for r in runtimes()))
+            if (found := installed_version(name))
+        },
         "trained": {Path(name).stem: _weights(name, options)[1] for name in options.networks},
         "rows": rows,
-    }  # fmt: skip
+    }
     for row in rows:
         print(words(row))
     if options.out is not None:
@@ -97,8 +103,10 @@ def words(row: dict[str, Any]) -> str:
         return f"{what}: refused: {row['refused']}"
     found = row["agreement"]
     same = "" if not found else f"; the same class for {found['same']:.1f} % of {found['images']}"
-    return (f"{what}: {row['ratio']:.3f} ({row['low']:.3f} to {row['high']:.3f}), "
-            f"{row['ms']:.3g} ms{same}")  # fmt: skip
+    return (
+        f"{what}: {row['ratio']:.3f} ({row['low']:.3f} to {row['high']:.3f}), "
+        f"{row['ms']:.3g} ms{same}"
+    )
 
 
 def _options() -> argparse.Namespace:
@@ -106,13 +114,27 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--data", help="as `fasternas search --data` takes it (noise)")
     parser.add_argument("--images", type=int, default=500, help="of --data to compare (500)")
-    parser.add_argument("--weights", nargs="*", default=[], metavar="NETWORK=FILE",
-                        help="as `fasternas export --weights` takes them (random)")  # fmt: skip
-    parser.add_argument("--found", nargs="*", default=FOUND, metavar="FILE",
-                        help="configs or checkpoints besides T0 to S")  # fmt: skip
+    parser.add_argument(
+        "--weights",
+        nargs="*",
+        default=[],
+        metavar="NETWORK=FILE",
+        help="as `fasternas export --weights` takes them (random)",
+    )
+    parser.add_argument(
+        "--found",
+        nargs="*",
+        default=FOUND,
+        metavar="FILE",
+        help="configs or checkpoints besides T0 to S",
+    )
     parser.add_argument("--sizes", nargs="*", default=SIZES, help="of T0 to L (t0 t1 t2 s)")
-    parser.add_argument("--runtime", nargs="*", choices=runtime_names(),
-                        help="those to time (all, but for torch-compiled)")  # fmt: skip
+    parser.add_argument(
+        "--runtime",
+        nargs="*",
+        choices=runtime_names(),
+        help="those to time (all, but for torch-compiled)",
+    )
     parser.add_argument("--turns", type=int, help=f"({TURNS})")
     parser.add_argument("--quick", action="store_true", help="T0 alone, two turns, writes nothing")
     parser.add_argument("--out", type=Path, help="folder of the result")
@@ -132,9 +154,10 @@ def _contenders(name: str, options: argparse.Namespace, folder: Path) -> list[Co
     if options.data:
         real = real_images(options.data, checkpoint, trained=trained, count=options.images)
     model = checkpoint_model(
-        Path(name).stem, checkpoint,
+        Path(name).stem,
+        checkpoint,
         calibration_images=None if real is None else real.calibration_images(1),
-    )  # fmt: skip
+    )
     images: Batches = real or RandomImages(shape=model.shape, count=NOISE)
     return list(contenders_of(model, _runtimes(options.runtime), images, folder / model.name))
 
@@ -147,8 +170,12 @@ def _weights(name: str, options: argparse.Namespace) -> tuple[Any, bool]:
 def _runtimes(names: Sequence[str] | None) -> list[Runtime]:
     """Those that are asked for; ONNX Runtime in fp32 is what all are compared in."""
     wanted = names or [name for name in runtime_names() if name != "torch-compiled"]
-    return [runtime for runtime in runtimes() if (runtime.name, runtime.precision) == PLAIN
-            or (runtime.name in wanted and runtime.version)]  # fmt: skip
+    return [
+        runtime
+        for runtime in runtimes()
+        if (runtime.name, runtime.precision) == PLAIN
+        or (runtime.name in wanted and runtime.version)
+    ]
 
 
 def _time(group: Sequence[Contender], device: str, found: Turns) -> None:
@@ -195,17 +222,24 @@ def compare_in_turn(first: Sequence[Latency], second: Sequence[Latency]) -> Comp
 
 def _row(contender: Contender, turns: Turns, timms: Contender) -> dict[str, Any]:
     row: dict[str, Any] = {
-        "network": contender.network, "form": contender.form, "runtime": contender.runtime,
+        "network": contender.network,
+        "form": contender.form,
+        "runtime": contender.runtime,
         "precision": contender.precision,
         "refused": contender.refusal or turns.refused.get(contender, ""),
         "agreement": contender.agreement and asdict(contender.agreement),
-    }  # fmt: skip
+    }
     if row["refused"]:
         return row
     own = turns.measured[contender]
     found = compare_in_turn(turns.measured[timms], own)
-    return {**row, "ratio": found.ratio, "low": found.low, "high": found.high,
-            "ms": median(median(blocks) for m in own for blocks in m.samples_ms)}  # fmt: skip
+    return {
+        **row,
+        "ratio": found.ratio,
+        "low": found.low,
+        "high": found.high,
+        "ms": median(median(blocks) for m in own for blocks in m.samples_ms),
+    }
 
 
 if __name__ == "__main__":

@@ -42,8 +42,13 @@ def contenders_of(
     """
     first = runtimes[0]
     yield _timms(model, first, images, _made(room / "timm"))
-    yield Contender(network=model.name, form="floor", runtime=first.name,
-                    precision=first.precision, model=floor_of(model))  # fmt: skip
+    yield Contender(
+        network=model.name,
+        form="floor",
+        runtime=first.name,
+        precision=first.precision,
+        model=floor_of(model),
+    )
     for runtime in runtimes:
         place = _made(room / f"{runtime.name}-{runtime.precision}")
         yield _ours(model, runtime, images, place)
@@ -64,8 +69,13 @@ def export_by_timm(model: Model, path: Path) -> Path:
             network = timm.create_model(NAME, config=checkpoint.config, exportable=True)
     network.load_state_dict(dict(checkpoint.weights))
     exporter: Any = importlib.import_module("timm.utils.onnx")
-    exporter.onnx_export(network, str(path), example_input=model.image(),
-                         input_names=["image"], output_names=["logits"])  # fmt: skip
+    exporter.onnx_export(
+        network,
+        str(path),
+        example_input=model.image(),
+        input_names=["image"],
+        output_names=["logits"],
+    )
     return path
 
 
@@ -84,13 +94,20 @@ def floor_of(model: Model) -> Model:
 def _timms(model: Model, runtime: Runtime, images: Batches, room: Path) -> Contender:
     file = export_by_timm(model, room / "network.onnx")
     timms = replace(model, identity=deployed_identity(model, form="timm"), file=file, build=None)
-    return Contender(network=model.name, form="timm", runtime=runtime.name, precision="fp32",
-                     model=timms, agreement=check(model, file, runtime, images))  # fmt: skip
+    return Contender(
+        network=model.name,
+        form="timm",
+        runtime=runtime.name,
+        precision="fp32",
+        model=timms,
+        agreement=check(model, file, runtime, images),
+    )
 
 
 def _ours(model: Model, runtime: Runtime, images: Batches, room: Path) -> Contender:
-    entry = Contender(network=model.name, form="ours", runtime=runtime.name,
-                      precision=runtime.precision)  # fmt: skip
+    entry = Contender(
+        network=model.name, form="ours", runtime=runtime.name, precision=runtime.precision
+    )
     try:
         file = runtime.module.write(model, room / model.name, runtime)
         found = check(model, file, runtime, images)

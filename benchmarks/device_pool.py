@@ -58,16 +58,25 @@ def main() -> None:
         _start_boards(stack, folder)
         first = config_model(configs[0])
         find_runtime("onnxruntime").deploy(first, folder / "first")  # loads torch
-        turns = [{name: _seconds(name, configs) for name in ("b1", "b1,b2,b3")}
-                 for _ in range(options.repetitions)]  # fmt: skip
+        turns = [
+            {name: _seconds(name, configs) for name in ("b1", "b1,b2,b3")}
+            for _ in range(options.repetitions)
+        ]
     one, three = ([turn[name] for turn in turns] for name in ("b1", "b1,b2,b3"))
     speedups = [a / b for a, b in zip(one, three, strict=True)]
     result = {
-        "networks": options.networks, "processes": PROCESSES, "seed": 0,
-        "one_board_s": one, "three_boards_s": three, "speedups": speedups,
-        "speedup": median(speedups), "cores": os.cpu_count(), "load": os.getloadavg(),
-        "platform": platform.platform(), "python": platform.python_version(),
-    }  # fmt: skip
+        "networks": options.networks,
+        "processes": PROCESSES,
+        "seed": 0,
+        "one_board_s": one,
+        "three_boards_s": three,
+        "speedups": speedups,
+        "speedup": median(speedups),
+        "cores": os.cpu_count(),
+        "load": os.getloadavg(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+    }
     print(f"three boards time {median(speedups):.2f} times as many networks as one")
     (RESULTS / "device_pool.json").write_text(json.dumps(result, indent=2) + "\n")
 
@@ -83,9 +92,10 @@ def _start_boards(stack: ExitStack, folder: Path) -> None:
         os.environ[variable] = str(folder / variable)
     for i, server in enumerate(servers, start=1):
         site = Path(SITE.replace("~", str(server.folder / "home")), abi())
-        for name, text in {"onnxruntime/__init__.py": STAND_IN,
-                           "onnxruntime-9.dist-info/METADATA": "Name: onnxruntime\nVersion: 9"
-                           }.items():  # fmt: skip
+        for name, text in {
+            "onnxruntime/__init__.py": STAND_IN,
+            "onnxruntime-9.dist-info/METADATA": "Name: onnxruntime\nVersion: 9",
+        }.items():
             (site / name).parent.mkdir(parents=True)
             (site / name).write_text(text)
         # With one thread the clock is CPU time, which stands still during sleep.

@@ -44,8 +44,11 @@ def main() -> None:
 
 def filled(text: str) -> str:
     """Return the text with every table made anew from its result file, if it has one."""
-    contents = {name: table(json.loads(file.read_text())) for name, table in TABLES.items()
-                if (file := RESULTS / f"{name}.json").exists()}  # fmt: skip
+    contents = {
+        name: table(json.loads(file.read_text()))
+        for name, table in TABLES.items()
+        if (file := RESULTS / f"{name}.json").exists()
+    }
     for name, content in (
         {name: write() for name, write in OF_THE_CODE.items()} | contents
     ).items():
@@ -57,8 +60,10 @@ def filled(text: str) -> str:
 
 def backends() -> str:
     """Return the runtimes as the table of backends has them."""
-    rows = ["| `--runtime` | `--precision`: file, as `export --to` writes it | `--device cuda` |",
-            "|---|---|---|"]  # fmt: skip
+    rows = [
+        "| `--runtime` | `--precision`: file, as `export --to` writes it | `--device cuda` |",
+        "|---|---|---|",
+    ]
     for name in runtime_names():
         lines = [line for line in runtimes() if line.name == name]
         files = ", ".join(f"{line.precision}: `{line.format}`" for line in lines)
@@ -72,13 +77,16 @@ def _latency_predictor(result: dict[str, Any]) -> str:
         f"Fitted to {result['fitted']} measured networks of the `fasternet` space under "
         f"{result['limit_ms']:.0f} ms, evaluated on {result['tested']} random others, all timed by "
         f"`benchmarks/latency_predictor.py` ({result['device']}):",
-        "", "| predictor | Spearman | Kendall | mean error | largest | 90 % interval covers |",
+        "",
+        "| predictor | Spearman | Kendall | mean error | largest | 90 % interval covers |",
         "|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    ]
     for name, row in result["predictors"].items():
         covers = f"{row['covers']:.0f} %" if "covers" in row else "-"
-        lines.append(f"| {name} | {row['spearman']:.3f} | {row['kendall']:.3f} | "
-                     f"{row['mape']:.1f} % | {row['max']:.0f} % | {covers} |")  # fmt: skip
+        lines.append(
+            f"| {name} | {row['spearman']:.3f} | {row['kendall']:.3f} | "
+            f"{row['mape']:.1f} % | {row['max']:.0f} % | {covers} |"
+        )
     return "\n".join(lines)
 
 
@@ -86,30 +94,42 @@ def _repeatability(result: dict[str, Any]) -> str:
     lines = [
         f"{result['runs']} runs in fresh processes, a core kept busy in every other one, by "
         f"`benchmarks/repeatability.py` ({result['device']}):",
-        "", "| T0 against MobileNetV2, spread of ten runs | median | largest |", "|---|---|---|",
-    ]  # fmt: skip
-    lines += [f"| {name} | {spread['median']:.1f} % | {spread['largest']:.1f} % |"
-              for name, spread in result["spread_percent"].items()]  # fmt: skip
-    inside = ", ".join(f"{count} ({name})" for name, count in
-                       result["intervals_that_contain_the_truth"].items())  # fmt: skip
-    return "\n".join([
-        *lines, "",
-        f"Two networks {result['slower_by_percent']:.1f} % apart are ranked right in "
-        f"{result['ranked_right']} of {result['runs']} runs. 95 % intervals contain the long-run "
-        f"truth in {inside} runs.",
-    ])  # fmt: skip
+        "",
+        "| T0 against MobileNetV2, spread of ten runs | median | largest |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {spread['median']:.1f} % | {spread['largest']:.1f} % |"
+        for name, spread in result["spread_percent"].items()
+    ]
+    inside = ", ".join(
+        f"{count} ({name})" for name, count in result["intervals_that_contain_the_truth"].items()
+    )
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Two networks {result['slower_by_percent']:.1f} % apart are ranked right in "
+            f"{result['ranked_right']} of {result['runs']} runs. 95 % intervals contain the "
+            "long-run "
+            f"truth in {inside} runs.",
+        ]
+    )
 
 
 def _paper_ratios(rows: list[dict[str, Any]]) -> str:
     lines = [
         f"By `benchmarks/paper_ratios.py` ({rows[0]['device'].split(',')[0]}, one thread; images "
-        "of 256 pixels for MobileViT, as in the paper, of 224 for the others):", "",
+        "of 256 pixels for MobileViT, as in the paper, of 224 for the others):",
+        "",
         f"| faster than | runtime | here, {rows[0]['source']}, with 95 % interval | the paper |",
         "|---|---|---|---|",
-    ]  # fmt: skip
-    lines += [f"| {row['ours']} than {row['theirs']} | {row['runtime']} | {row['ratio']:.2f}x "
-              f"({row['low']:.2f} to {row['high']:.2f}) | {row['paper']:.1f}x |"
-              for row in rows]  # fmt: skip
+    ]
+    lines += [
+        f"| {row['ours']} than {row['theirs']} | {row['runtime']} | {row['ratio']:.2f}x "
+        f"({row['low']:.2f} to {row['high']:.2f}) | {row['paper']:.1f}x |"
+        for row in rows
+    ]
     return "\n".join(lines)
 
 
@@ -123,13 +143,17 @@ def _deployed_form(result: dict[str, Any]) -> str:
         f"Latency by `benchmarks/deployed_form.py` ({result['device'].split(',')[0]}, one thread), "
         "as a multiple of what timm's own export takes in ONNX Runtime in fp32, with 95 % "
         f"intervals; the share of images ({result['images']}) that get the same class as in torch "
-        f"is that of the worst network ({weights}):", "",
+        f"is that of the worst network ({weights}):",
+        "",
         f"| file, backend | {' | '.join(networks)} | same class |",
         "|---" * (len(networks) + 2) + "|",
-    ]  # fmt: skip
+    ]
     for form in forms:
-        own = {row["network"]: row for row in rows
-               if (row["form"], row["runtime"], row["precision"]) == form}  # fmt: skip
+        own = {
+            row["network"]: row
+            for row in rows
+            if (row["form"], row["runtime"], row["precision"]) == form
+        }
         cells = [_ratio(own[network]) for network in networks]
         same = [row["agreement"]["same"] for row in own.values() if row["agreement"]]
         shown = f"{min(same):.1f} %" if same else "-"
@@ -158,17 +182,23 @@ def _exporters(result: dict[str, Any]) -> str:
     lines = [
         f"By `benchmarks/exporters.py`: T0 with timm's weights ({t0['weights']}) through every "
         f"exporter, compared with torch on {_images(t0)}. A difference is one of logits, as a "
-        "share of the largest; points lost have 95 % intervals, of the paired difference:", "",
+        "share of the largest; points lost have 95 % intervals, of the paired difference:",
+        "",
         f"| `--to` | {columns}",
-    ]  # fmt: skip
+    ]
     lines += [f"| `{row['format']}` | {_exported(row)} |" for row in t0["rows"]]
     lines += [
-        "", "What eight bits cost networks of `fasternet-32`'s kind, "
-        f"{small[0]['weights']}, on {_images(small[0])}:", "",
+        "",
+        "What eight bits cost networks of `fasternet-32`'s kind, "
+        f"{small[0]['weights']}, on {_images(small[0])}:",
+        "",
         f"| network, `--to` | {columns}",
-    ]  # fmt: skip
-    lines += [f"| {network['network']}, `{row['format']}` | {_exported(row)} |"
-              for network in small for row in network["rows"]]  # fmt: skip
+    ]
+    lines += [
+        f"| {network['network']}, `{row['format']}` | {_exported(row)} |"
+        for network in small
+        for row in network["rows"]
+    ]
     return "\n".join(lines)
 
 
@@ -181,10 +211,17 @@ def _exported(row: dict[str, Any]) -> str:
     found, lost = row["agreement"], row["lost"]
     if row["refused"] or not found:
         return " | ".join(["refused" if row["refused"] else "nothing to compute", *"----"])
-    right = "- | -" if not lost else (f"{found['accuracy']:.2f} % | {lost['points']:+.2f} "
-                                      f"({lost['low']:+.2f} to {lost['high']:+.2f})")  # fmt: skip
-    return (f"{found['difference']:.1e} | {found['correlation']:.4f} | "
-            f"{found['same']:.2f} % | {right}")  # fmt: skip
+    right = (
+        "- | -"
+        if not lost
+        else (
+            f"{found['accuracy']:.2f} % | {lost['points']:+.2f} "
+            f"({lost['low']:+.2f} to {lost['high']:+.2f})"
+        )
+    )
+    return (
+        f"{found['difference']:.1e} | {found['correlation']:.4f} | {found['same']:.2f} % | {right}"
+    )
 
 
 def _ranking(result: dict[str, Any]) -> str:
@@ -195,12 +232,16 @@ def _ranking(result: dict[str, Any]) -> str:
         "(bootstrap; of the predictor, over splits); in bands, each is compared with those within "
         f"15 % of its latency, itself known to +-{result['half_width_percent']:.0f} %. The default "
         "was chosen by looking at some of the networks, so it is evaluated on the "
-        f"{result['networks_unseen']} others too:", "",
-        f"| | {' | '.join(statistics)} |", "|---" * (len(statistics) + 1) + "|",
-    ]  # fmt: skip
+        f"{result['networks_unseen']} others too:",
+        "",
+        f"| | {' | '.join(statistics)} |",
+        "|---" * (len(statistics) + 1) + "|",
+    ]
     lines += [_ranking_row(name, row) for name, row in result["rows"].items()]
-    lines += [_ranking_row(f"of the {result['networks_unseen']} others: {name}", row)
-              for name, row in result["unseen"].items()]  # fmt: skip
+    lines += [
+        _ranking_row(f"of the {result['networks_unseen']} others: {name}", row)
+        for name, row in result["unseen"].items()
+    ]
     return "\n".join(lines)
 
 
@@ -217,9 +258,11 @@ def _searchers(where: str, result: dict[str, Any]) -> str:
         f"Against other searchers on {where}, by `benchmarks/searchers.py`: the fraction of the "
         "largest hypervolume known and, within a budget, how many points are missed of the best "
         f"accuracy known (medians of {result['seeds']} seeds, with quartiles). `guided`, the "
-        "default, knows costs before it evaluates; the others learn them on the way:", "",
-        f"| | {' | '.join(header)} |", "|---" * (len(header) + 1) + "|",
-    ]  # fmt: skip
+        "default, knows costs before it evaluates; the others learn them on the way:",
+        "",
+        f"| | {' | '.join(header)} |",
+        "|---" * (len(header) + 1) + "|",
+    ]
     for name, fractions in tasks["hypervolume"].items():
         regrets = tasks["regret"][name][:2]
         cells = [*(_quartiles(q, 3) for q in fractions), *(_quartiles(q, 2) for q in regrets)]
@@ -238,10 +281,11 @@ def _beats_the_hand(result: dict[str, Any]) -> str:
         f"By `benchmarks/beats_the_hand.py`: {result['trials']} trials for each budget, both "
         f"networks then trained for {result['epochs']} epochs from three seeds on all but the test "
         "images (mean test accuracy, with the standard deviation over seeds; latencies are "
-        "measured):", "",
+        "measured):",
+        "",
         "| budget: the hand's latency | by hand | found | gain | found takes, of the hand's time |",
         "|---|---|---|---|---|",
-    ]  # fmt: skip
+    ]
     for row in result["rows"]:
         hand, found, times = row["hand"], row["found"], row["times_the_bar"]
         lines.append(
@@ -281,9 +325,11 @@ def _fit_top1(result: dict[str, Any]) -> str:
         f"By `benchmarks/fit_top1.py` on {judged['networks']} published networks: mean error "
         f"{judged['mean_error']:.1f} points, largest {judged['largest_error']:.1f}; 90 % intervals "
         f"cover {100 * judged['covered']:.0f} %. Kendall's tau with the published accuracy is "
-        f"{judged['tau']:.2f}, that of MACs {judged['tau_of_macs']:.2f}.", "",
-        "| network | MACs | published | estimated | 90 % interval |", "|---|---|---|---|---|",
-    ]  # fmt: skip
+        f"{judged['tau']:.2f}, that of MACs {judged['tau_of_macs']:.2f}.",
+        "",
+        "| network | MACs | published | estimated | 90 % interval |",
+        "|---|---|---|---|---|",
+    ]
     lines += [
         f"| {row['name']} | {format_count(row['macs'])} | {row['top1']:.1f} % "
         f"| {row['median']:.1f} % | {row['low']:.1f} to {row['high']:.1f} |"
@@ -303,8 +349,10 @@ def _device_pool(result: dict[str, Any]) -> str:
 
 
 def _proposing(result: dict[str, Any]) -> str:
-    times = ", ".join(f"{found['median']:.0f} ms by `{name}` after {found['trials']} trials"
-                      for name, found in result["proposal_ms"].items())  # fmt: skip
+    times = ", ".join(
+        f"{found['median']:.0f} ms by `{name}` after {found['trials']} trials"
+        for name, found in result["proposal_ms"].items()
+    )
     million = result["million_networks_s"]
     return (
         f"By `benchmarks/proposing.py`, CPU time on one core: a proposal takes {times}. Costs of a "
@@ -319,10 +367,11 @@ def arm_profile() -> str:
     lines = [
         f"{profile.board}, {profile.runtime} {profile.runtime_version}. Instructions of whole "
         f"networks are {percent(profile.mean_error)} off in the mean and "
-        f"{percent(profile.max_error)} at most.", "",
+        f"{percent(profile.max_error)} at most.",
+        "",
         "| threads | stated interval | mean error | largest error | found on |",
         "|---|---|---|---|---|",
-    ]  # fmt: skip
+    ]
     lines += [
         f"| {threads} | \u00b1{percent(rates.interval)} | {percent(rates.mean_error)} "
         f"| {percent(rates.max_error)} | {rates.source} |"

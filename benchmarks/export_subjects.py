@@ -67,10 +67,13 @@ def trained_t0(short: Short, *, count: int, folder: Path) -> Exported:
     """T0 with what a short training made of timm's own module."""
     weights = train_timms(short, folder)
     data = loaded(short.data, short.resolution)  # whose statistics it was trained by
-    checkpoint = replace(_t0(weights, short.resolution, folder), mean=data.mean, std=data.std,
-                         crop=0.0)  # fmt: skip
-    words = (f"for want of the published ones those of timm's own module after {short.epochs} "
-            f"epochs on {Path(short.data).name} at {short.resolution} px")  # fmt: skip
+    checkpoint = replace(
+        _t0(weights, short.resolution, folder), mean=data.mean, std=data.std, crop=0.0
+    )
+    words = (
+        f"for want of the published ones those of timm's own module after {short.epochs} "
+        f"epochs on {Path(short.data).name} at {short.resolution} px"
+    )
     return _exported("t0", checkpoint, short.data, count=count, weights=words)
 
 
@@ -89,8 +92,10 @@ def train_timms(short: Short, folder: Path) -> Path:
     for progress in trainer.run():
         if row := progress.row:
             _keep(trainer.state(), kept)
-            print(f"fasternet_t0: epoch {row.epoch} of {short.epochs}: {row.accuracy:.2f} %",
-                  flush=True)  # fmt: skip
+            print(
+                f"fasternet_t0: epoch {row.epoch} of {short.epochs}: {row.accuracy:.2f} %",
+                flush=True,
+            )
     _keep(network.state_dict(), file)
     kept.unlink()
     return file
@@ -103,11 +108,28 @@ def trained_small(data: str, *, epochs: int, folder: Path) -> Iterator[Exported]
         classes = len(loaded(data, by_hand(WIDTH).resolution).classes)
         config = replace(by_hand(WIDTH), activation=activation, classes=classes)
         save_config(config, folder / f"{name}.yaml")
-        _train([str(folder / f"{name}.yaml"), "--data", data, "--epochs", str(epochs),
-                "--device", "none", "--out", str(folder), "--resume"])  # fmt: skip
+        _train(
+            [
+                str(folder / f"{name}.yaml"),
+                "--data",
+                data,
+                "--epochs",
+                str(epochs),
+                "--device",
+                "none",
+                "--out",
+                str(folder),
+                "--resume",
+            ]
+        )
         checkpoint, _ = find_weights(str(folder / name / WEIGHTS))
-        found = _exported(name, checkpoint, data, count=0,
-                          weights=f"trained for {epochs} epochs on {Path(data).name}")  # fmt: skip
+        found = _exported(
+            name,
+            checkpoint,
+            data,
+            count=0,
+            weights=f"trained for {epochs} epochs on {Path(data).name}",
+        )
         yield _on_test(found)
 
 

@@ -62,14 +62,17 @@ def main() -> None:
     """Train what is missing, export, compare, write."""
     options = _options()
     options.kept.mkdir(parents=True, exist_ok=True)
-    networks = [_compared(exported, _targets(names))
-                for exported, names in _subjects(options)]  # fmt: skip
+    networks = [_compared(exported, _targets(names)) for exported, names in _subjects(options)]
     result = {
         "networks": networks,
         **provenance("torch", "timm", "onnx", "onnxruntime"),
-        "runtimes": {name: found for line in formats().values() for name in line.module.PACKAGES
-                     if (found := installed_version(name))},
-    }  # fmt: skip
+        "runtimes": {
+            name: found
+            for line in formats().values()
+            for name in line.module.PACKAGES
+            if (found := installed_version(name))
+        },
+    }
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "exporters.json").write_text(json.dumps(result, indent=2) + "\n")
 
@@ -96,30 +99,40 @@ def words(network: str, row: dict[str, Any]) -> str:
     found, lost = row["agreement"], row["lost"]
     if found is None:
         return f"{what}: written, there is nothing to compute"
-    said = (f"{what}: differs by {found['difference']:.1e}, correlates by "
-            f"{found['correlation']:.4f}, the same class for {found['same']:.2f} % of "
-            f"{found['images']} images")  # fmt: skip
+    said = (
+        f"{what}: differs by {found['difference']:.1e}, correlates by "
+        f"{found['correlation']:.4f}, the same class for {found['same']:.2f} % of "
+        f"{found['images']} images"
+    )
     if lost is None:
         return said
-    return (f"{said}; {found['accuracy']:.2f} % right, {lost['points']:+.2f} points lost "
-            f"({lost['low']:+.2f} to {lost['high']:+.2f})")  # fmt: skip
+    return (
+        f"{said}; {found['accuracy']:.2f} % right, {lost['points']:+.2f} points lost "
+        f"({lost['low']:+.2f} to {lost['high']:+.2f})"
+    )
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="for T0, as `fasternas export` takes it")
     parser.add_argument("--small-data", required=True, help="for the small networks")
-    parser.add_argument("--weights", type=Path, metavar="FILE",
-                        help="timm's checkpoint of fasternet_t0 (trained here)")  # fmt: skip
-    parser.add_argument("--resolution", type=int,
-                        help=f"of T0 in px ({PUBLISHED}; trained: {SMALL_RESOLUTION})")  # fmt: skip
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="timm's checkpoint of fasternet_t0 (trained here)",
+    )
+    parser.add_argument(
+        "--resolution", type=int, help=f"of T0 in px ({PUBLISHED}; trained: {SMALL_RESOLUTION})"
+    )
     parser.add_argument("--images", type=int, default=500, help="of --data to compare (500)")
     parser.add_argument("--epochs", type=int, default=10, help="of T0 where it is trained (10)")
     parser.add_argument("--small-epochs", type=int, default=8, help="of the small networks (8)")
     known = list(formats())
     parser.add_argument("--to", nargs="*", choices=known, default=known, help="(all installed)")
-    parser.add_argument("--kept", type=Path, default=RESULTS / "exporters",
-                        help="folder of what is trained")  # fmt: skip
+    parser.add_argument(
+        "--kept", type=Path, default=RESULTS / "exporters", help="folder of what is trained"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result")
     return parser.parse_args()
 
@@ -128,22 +141,33 @@ def _subjects(options: argparse.Namespace) -> Iterator[tuple[Exported, Sequence[
     """What is exported, and to what; each is trained when its turn comes."""
     common: dict[str, Any] = {"count": options.images, "folder": options.kept}
     if options.weights:
-        yield given_t0(options.weights, options.data, resolution=options.resolution or PUBLISHED,
-                       **common), options.to  # fmt: skip
+        yield (
+            given_t0(
+                options.weights, options.data, resolution=options.resolution or PUBLISHED, **common
+            ),
+            options.to,
+        )
     else:
-        short = Short(data=options.data, resolution=options.resolution or SMALL_RESOLUTION,
-                      epochs=options.epochs)  # fmt: skip
+        short = Short(
+            data=options.data,
+            resolution=options.resolution or SMALL_RESOLUTION,
+            epochs=options.epochs,
+        )
         yield trained_t0(short, **common), options.to
     small = [name for name in options.to if name in SMALL_TARGETS]
-    for exported in trained_small(options.small_data, epochs=options.small_epochs,
-                                  folder=options.kept):  # fmt: skip
+    for exported in trained_small(
+        options.small_data, epochs=options.small_epochs, folder=options.kept
+    ):
         yield exported, small
 
 
 def _targets(names: Sequence[str]) -> list[Runtime]:
     """Those that are installed here."""
-    return [line for line in formats().values() if line.format in names
-            and all(map(installed_version, line.module.PACKAGES))]  # fmt: skip
+    return [
+        line
+        for line in formats().values()
+        if line.format in names and all(map(installed_version, line.module.PACKAGES))
+    ]
 
 
 def _compared(exported: Exported, targets: Sequence[Runtime]) -> dict[str, Any]:
@@ -153,9 +177,14 @@ def _compared(exported: Exported, targets: Sequence[Runtime]) -> dict[str, Any]:
         for export in export_each(model, targets, Path(folder), exported.images):
             rows.append(_row(exported, export))
             print(words(model.name, rows[-1]), flush=True)
-    return {"network": model.name, "weights": exported.weights,
-            "resolution": model.shape[-1], "data": Path(exported.images.data.name).name,
-            "split": exported.split, "rows": rows}  # fmt: skip
+    return {
+        "network": model.name,
+        "weights": exported.weights,
+        "resolution": model.shape[-1],
+        "data": Path(exported.images.data.name).name,
+        "split": exported.split,
+        "rows": rows,
+    }
 
 
 def _row(exported: Exported, export: Export) -> dict[str, Any]:
@@ -165,8 +194,13 @@ def _row(exported: Exported, export: Export) -> dict[str, Any]:
         found = paired(exported, run)
         low, high = found.interval
         lost = {"points": found.lost, "low": low, "high": high, **asdict(found)}
-    return {"format": line.format, "int8": line.precision == "int8", "refused": export.refusal,
-            "agreement": export.agreement and asdict(export.agreement), "lost": lost}  # fmt: skip
+    return {
+        "format": line.format,
+        "int8": line.precision == "int8",
+        "refused": export.refusal,
+        "agreement": export.agreement and asdict(export.agreement),
+        "lost": lost,
+    }
 
 
 if __name__ == "__main__":

@@ -126,9 +126,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     seeds = range(parser.parse_args().seeds)
     cases: dict[str, tuple[Space[Any], Formula]] = {
-        "a line": (LINE, line_ms), "a sum, a factor": (CELLS, sum_ms),
+        "a line": (LINE, line_ms),
+        "a sum, a factor": (CELLS, sum_ms),
         "a product": (CELLS, product_ms),
-    }  # fmt: skip
+    }
     found: dict[str, Any] = {}
     for name, (space, formula) in cases.items():
         for count in COUNTS:
@@ -175,9 +176,12 @@ def processor_row(seed: int, count: int, *, related: bool) -> tuple[float, float
 
     timed: list[tuple[Any, float]] = [(FASTERNET["t0"], float(measured([FASTERNET["t0"]])[0]))]
     while batch := next_batch(
-        space, [(c, {"cpu": ms}) for c, ms in timed], budgets_ms={"cpu": LIMIT_MS},
-        total=count, seed=seed,
-    ):  # fmt: skip
+        space,
+        [(c, {"cpu": ms}) for c, ms in timed],
+        budgets_ms={"cpu": LIMIT_MS},
+        total=count,
+        seed=seed,
+    ):
         timed += zip(batch, measured(batch).tolist(), strict=True)
     relatives = [ProfiledDevice("arm", Backend())] if related else []
     configs, latencies = zip(*timed, strict=True)
@@ -225,8 +229,13 @@ def budget_accepted() -> bool:
         return Prediction(mean, mean / 2, np.where(first, 9.0, 3.0))
 
     space = Space(Numbers, widths=each(oneof(16, 24)))
-    trials = search(space, lambda _: Scores(accuracy=1.0, latency_ms=2.0), trials=1, budget_ms=5.0,
-                    predict_latency=predict)  # fmt: skip
+    trials = search(
+        space,
+        lambda _: Scores(accuracy=1.0, latency_ms=2.0),
+        trials=1,
+        budget_ms=5.0,
+        predict_latency=predict,
+    )
     return [trial.config.widths for trial in trials] == [(24,)]
 
 

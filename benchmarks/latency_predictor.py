@@ -60,19 +60,27 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     fit = _fit_set(space, folder / "fit", device, options.limit_ms)
     test = _test_set(space, folder / "test", device, options.limit_ms)
-    rows = {"ours": _ours(space, fit, test),
-            "ours, fitted to one process": _ours(space, _by_one(folder / "fit"), test),
-            "ours, with the ARM profile":
-            _ours(space, fit, test, errors=_standard_errors(folder / "fit")),
-            "ridge on one-hot choices, same networks": _ridge(space, fit, test),
-            "ridge on one-hot choices, random networks": _ridge_on_random(space, test)}  # fmt: skip
+    rows = {
+        "ours": _ours(space, fit, test),
+        "ours, fitted to one process": _ours(space, _by_one(folder / "fit"), test),
+        "ours, with the ARM profile": _ours(
+            space, fit, test, errors=_standard_errors(folder / "fit")
+        ),
+        "ridge on one-hot choices, same networks": _ridge(space, fit, test),
+        "ridge on one-hot choices, random networks": _ridge_on_random(space, test),
+    }
     for name, row in rows.items():
         print(f"{name:42}" + "".join(f"  {key} {value:.4g}" for key, value in row.items()))
     timed = next(iter(_latencies(folder / "fit").values()))
     assert timed.backend is not None
     machine = f"{timed.context.machine}, {timed.backend.runtime} {timed.context.runtime_version}"
-    result = {"device": f"{machine}, one thread: measured", "limit_ms": options.limit_ms,
-              "fitted": len(fit), "tested": len(test), "predictors": rows}  # fmt: skip
+    result = {
+        "device": f"{machine}, one thread: measured",
+        "limit_ms": options.limit_ms,
+        "fitted": len(fit),
+        "tested": len(test),
+        "predictors": rows,
+    }
     results = folder.with_name(f"{folder.name}.json")
     results.write_text(json.dumps(result, indent=2) + "\n")
 
@@ -152,8 +160,11 @@ def _ours(
     truth = np.array([ms for _, ms in test])
     inside = (prediction.low_ms <= truth) & (truth <= prediction.high_ms)
     width = prediction.high_ms / prediction.low_ms
-    return {**_agreement(prediction.mean_ms, truth), "covers": float(100 * inside.mean()),
-            "interval_ratio": float(np.median(width))}  # fmt: skip
+    return {
+        **_agreement(prediction.mean_ms, truth),
+        "covers": float(100 * inside.mean()),
+        "interval_ratio": float(np.median(width)),
+    }
 
 
 def _ridge(space: AnySpace, fit: Timed, test: Timed) -> dict[str, float]:
@@ -183,9 +194,10 @@ def _agreement(predicted: Any, truth: Any) -> dict[str, float]:
     return {
         "spearman": float(spearmanr(predicted, truth).statistic),
         "kendall": float(kendalltau(predicted, truth).statistic),
-        "mape": float(error.mean()), "max": float(error.max()),
+        "mape": float(error.mean()),
+        "max": float(error.max()),
         "within_5": float(100 * np.mean(error <= 5)),
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

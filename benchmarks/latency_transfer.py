@@ -57,13 +57,28 @@ SETTINGS = {
     "onnxruntime-int8": Backend("onnxruntime", "int8", 1),
     "onnxruntime-2threads": Backend("onnxruntime", "fp32", 2),
 }
-PAIRS = {"openvino": "onnxruntime", "onnxruntime-int8": "onnxruntime",
-         "onnxruntime-2threads": "onnxruntime"}  # fmt: skip
-PROTOCOL = TimingProtocol(repeats=1, rounds=(6, 6), most_rounds=8, block_ms=8.0, discard_ms=4.0,
-                          discards=(1, 5), inferences=(3, 10), pauses=0)  # fmt: skip
+PAIRS = {
+    "openvino": "onnxruntime",
+    "onnxruntime-int8": "onnxruntime",
+    "onnxruntime-2threads": "onnxruntime",
+}
+PROTOCOL = TimingProtocol(
+    repeats=1,
+    rounds=(6, 6),
+    most_rounds=8,
+    block_ms=8.0,
+    discard_ms=4.0,
+    discards=(1, 5),
+    inferences=(3, 10),
+    pauses=0,
+)
 GROUP = 15  # networks in a process
-WAYS = ("with the relative", "one factor over the relative", "ridge on one-hot choices",
-        "without a relative")  # fmt: skip
+WAYS = (
+    "with the relative",
+    "one factor over the relative",
+    "ridge on one-hot choices",
+    "without a relative",
+)
 
 
 def main() -> None:
@@ -186,8 +201,11 @@ class Case:
 
 def _cases() -> dict[str, Case]:
     fit, test = _sets()
-    found = {"this processor from the ARM profile":
-             Case(fit=fit, test=test, relative=ProfiledDevice("arm", Backend()))}  # fmt: skip
+    found = {
+        "this processor from the ARM profile": Case(
+            fit=fit, test=test, relative=ProfiledDevice("arm", Backend())
+        )
+    }
     for name, relative in PAIRS.items():
         timed, other = _timed(name), _timed(relative)
         parts = [{c: timed[c] for c in part if c in timed} for part in (fit, test)]
@@ -212,8 +230,13 @@ def _over_draws(case: Case, way: str, count: int) -> dict[str, float] | None:
         order = np.random.default_rng(draw).permutation(len(every))[:count]
         results.append(_errors(case, way, [every[i] for i in order]))
     errors, covers = np.array(results).T
-    return {"networks": count, "mean": float(errors.mean()), "least": float(errors.min()),
-            "most": float(errors.max()), "covers": float(covers.mean())}  # fmt: skip
+    return {
+        "networks": count,
+        "mean": float(errors.mean()),
+        "least": float(errors.min()),
+        "most": float(errors.max()),
+        "covers": float(covers.mean()),
+    }
 
 
 def _errors(
@@ -226,13 +249,17 @@ def _errors(
         factor = np.exp(np.mean(np.log(latencies / case.relative.predict(configs).mean_ms)))
         predicted = factor * case.relative.predict(tested).mean_ms
     elif way == WAYS[2]:
-        predicted = _ridge_predicts(SPACE, [(c, one.median_ms) for c, one in fit],
-                                    [(c, 0.0) for c in tested])  # fmt: skip
+        predicted = _ridge_predicts(
+            SPACE, [(c, one.median_ms) for c, one in fit], [(c, 0.0) for c in tested]
+        )
     else:
         predictor = LatencyPredictor.fit(
-            SPACE, configs, latencies, errors=[standard_error(one) for _, one in fit],
+            SPACE,
+            configs,
+            latencies,
+            errors=[standard_error(one) for _, one in fit],
             relatives=[case.relative] if way == WAYS[0] else [],
-        )  # fmt: skip
+        )
         found = predictor.predict(tested)
         predicted, inside = found.mean_ms, (found.low_ms <= truth) & (truth <= found.high_ms)
     return 100 * float(np.mean(np.abs(predicted / truth - 1))), 100 * float(np.mean(inside))

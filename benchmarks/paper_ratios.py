@@ -32,11 +32,16 @@ def main() -> None:
     options = parser.parse_args()
     pairs = [
         (config_model(FASTERNET["t0"], name="FasterNet-T0"), timm_model("mobilevit_xxs")),
-        (config_model(FASTERNET["l"], name="FasterNet-L"),
-         timm_model("swin_base_patch4_window7_224")),
-    ]  # fmt: skip
-    rows = [_row(options.device, runtime, pair)
-            for pair in pairs for runtime in ("torch", "onnxruntime")]  # fmt: skip
+        (
+            config_model(FASTERNET["l"], name="FasterNet-L"),
+            timm_model("swin_base_patch4_window7_224"),
+        ),
+    ]
+    rows = [
+        _row(options.device, runtime, pair)
+        for pair in pairs
+        for runtime in ("torch", "onnxruntime")
+    ]
     results = RESULTS / f"{plain_name('paper_ratios', options.device)}.json"
     results.write_text(json.dumps(rows, indent=2) + "\n")
 
@@ -46,9 +51,16 @@ def _row(device_name: str, runtime: str, pair: tuple[Model, Model]) -> dict[str,
     ours, theirs = device.measure_each(pair, repeats=PROCESSES)
     found = compare(ours, theirs)
     print(f"{runtime}: {found.words(pair[0].name, pair[1].name)}", flush=True)
-    return {"device": device.description, "runtime": runtime, "ours": pair[0].name,
-            "theirs": pair[1].name, "ours_ms": ours.median_ms, "theirs_ms": theirs.median_ms,
-            "paper": PAPER[pair[0].name], **asdict(found)}  # fmt: skip
+    return {
+        "device": device.description,
+        "runtime": runtime,
+        "ours": pair[0].name,
+        "theirs": pair[1].name,
+        "ours_ms": ours.median_ms,
+        "theirs_ms": theirs.median_ms,
+        "paper": PAPER[pair[0].name],
+        **asdict(found),
+    }
 
 
 if __name__ == "__main__":

@@ -64,11 +64,13 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="as `fasternas search --data` takes it")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--latency", action="store_true", help="time networks, train none")
-    parser.add_argument("--early", action="store_true",
-                        help="train each network for an eighth of its epochs")  # fmt: skip
+    parser.add_argument(
+        "--early", action="store_true", help="train each network for an eighth of its epochs"
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="trainings at once")
-    parser.add_argument("--minutes", type=float, default=math.inf,
-                        help="begin no training after so long")  # fmt: skip
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="begin no training after so long"
+    )
     options = parser.parse_args()
     folder = RESULTS / f"pconv_bench-{Path(options.data).stem}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,8 +95,10 @@ def planned(
     second = near_front(space, plan, first, accuracies, latencies_ms) if known else []
     every = max((plan.spread + plan.near) // plan.seeded, 1)
     again = [*first, *second][::every][: plan.seeded]
-    return [*((genes, 0) for genes in [*first, *second]),
-            *((genes, seed) for seed in range(1, plan.seeds) for genes in again)]  # fmt: skip
+    return [
+        *((genes, 0) for genes in [*first, *second]),
+        *((genes, seed) for seed in range(1, plan.seeds) for genes in again),
+    ]
 
 
 @cache
@@ -119,13 +123,22 @@ def early(epochs: int) -> int:
 
 
 def near_front(
-    space: Space[Any], plan: Plan, first: Sequence[Genes], accuracies: dict[Genes, float],
+    space: Space[Any],
+    plan: Plan,
+    first: Sequence[Genes],
+    accuracies: dict[Genes, float],
     latencies_ms: dict[Genes, float],
-) -> list[Genes]:  # fmt: skip
+) -> list[Genes]:
     """Change one or two choices of networks of the front, in turn, to a neighbouring choice."""
-    trials = [Trial(number=i, config=genes, feasible=True,
-                    scores=Scores(accuracy=accuracies[genes], latency_ms=latencies_ms[genes]))
-              for i, genes in enumerate(first)]  # fmt: skip
+    trials = [
+        Trial(
+            number=i,
+            config=genes,
+            feasible=True,
+            scores=Scores(accuracy=accuracies[genes], latency_ms=latencies_ms[genes]),
+        )
+        for i, genes in enumerate(first)
+    ]
     front = [trial.config for trial in pareto_front(trials)]
     rng, found = Random(1), list(first)
     while len(found) < plan.spread + plan.near:
@@ -138,9 +151,7 @@ def near_front(
     return found[len(first) :]
 
 
-def trained(
-    space: str, data: str, epochs: int, recipe: Recipe, genes: Genes
-) -> dict[str, Any]:  # fmt: skip
+def trained(space: str, data: str, epochs: int, recipe: Recipe, genes: Genes) -> dict[str, Any]:
     """Train a network of a space for some epochs; return its test accuracy after each."""
     config = SPACES[space].decode(genes)
     return {"genes": genes, **trained_config(data, recipe, config, epochs)}
@@ -160,10 +171,13 @@ def trained_config(
     for _ in range(epochs or recipe.epochs):
         for _ in trainer.run_epoch():
             pass
-    return {"seed": recipe.seed, "recipe": asdict(recipe),
-            "accuracies": [row.accuracy for row in trainer.rows],
-            "losses": [row.loss for row in trainer.rows],
-            "seconds": time.monotonic() - start}  # fmt: skip
+    return {
+        "seed": recipe.seed,
+        "recipe": asdict(recipe),
+        "accuracies": [row.accuracy for row in trainer.rows],
+        "losses": [row.loss for row in trainer.rows],
+        "seconds": time.monotonic() - start,
+    }
 
 
 def _data(name: str) -> ImageData:
@@ -171,8 +185,11 @@ def _data(name: str) -> ImageData:
     data = load_data(name)
     if data.test is None:
         raise ValueError(f"`data` must have a test split, but {name} has none.")
-    whole = replace(data.train, labels=np.concatenate([data.train.labels, data.validation.labels]),
-                    rows=np.concatenate([data.train.rows, data.validation.rows]))  # fmt: skip
+    whole = replace(
+        data.train,
+        labels=np.concatenate([data.train.labels, data.validation.labels]),
+        rows=np.concatenate([data.train.rows, data.validation.rows]),
+    )
     return replace(data, train=whole, validation=data.test)
 
 
@@ -192,23 +209,26 @@ def _train_all(folder: Path, plan: Plan, options: argparse.Namespace) -> None:
             for row in coming:
                 journal.append(file, [row])
                 rows.append(row)
-                print(f"{len(rows)}: {row['accuracies'][-1]:.2f} % in {row['seconds']:.0f} s",
-                      flush=True)  # fmt: skip
+                print(
+                    f"{len(rows)}: {row['accuracies'][-1]:.2f} % in {row['seconds']:.0f} s",
+                    flush=True,
+                )
             if time.monotonic() > end:
                 return
 
 
 def _missing(folder: Path, plan: Plan, rows: Sequence[dict[str, Any]]) -> list[tuple[Genes, int]]:
     done = {(tuple(row["genes"]), row["seed"]) for row in rows}
-    accuracies = {genes: row["accuracies"][-1] for row in rows
-                  if row["seed"] == 0 and (genes := tuple(row["genes"]))}  # fmt: skip
+    accuracies = {
+        genes: row["accuracies"][-1]
+        for row in rows
+        if row["seed"] == 0 and (genes := tuple(row["genes"]))
+    }
     wanted = planned(plan, accuracies, _latencies_ms(folder))
     return [pair for pair in wanted if pair not in done]
 
 
-def _not_begun(
-    folder: Path, _: Plan, rows: Sequence[dict[str, Any]]
-) -> list[tuple[Genes, int]]:  # fmt: skip
+def _not_begun(folder: Path, _: Plan, rows: Sequence[dict[str, Any]]) -> list[tuple[Genes, int]]:
     """Each network that was trained to the end and not yet for an eighth."""
     done = {tuple(row["genes"]) for row in rows}
     every = dict.fromkeys(tuple(r["genes"]) for r in journal.read(folder / "trainings.jsonl"))
@@ -251,8 +271,9 @@ def _time_all(folder: Path, plan: Plan, device_name: str) -> None:
 
 
 def _latencies_ms(folder: Path) -> dict[Genes, float]:
-    return {tuple(row["genes"]): row["median_ms"]
-            for row in journal.read(folder / "latencies.jsonl")}  # fmt: skip
+    return {
+        tuple(row["genes"]): row["median_ms"] for row in journal.read(folder / "latencies.jsonl")
+    }
 
 
 if __name__ == "__main__":

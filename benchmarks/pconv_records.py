@@ -39,8 +39,12 @@ class Bench:
     def part(self, chosen: NDArray[np.bool_]) -> "Bench":
         """The networks for which that is true."""
         at = np.flatnonzero(chosen).tolist()
-        return replace(self, genes=[self.genes[i] for i in at], latencies_ms=self.latencies_ms[at],
-                       accuracies=[self.accuracies[i] for i in at])  # fmt: skip
+        return replace(
+            self,
+            genes=[self.genes[i] for i in at],
+            latencies_ms=self.latencies_ms[at],
+            accuracies=[self.accuracies[i] for i in at],
+        )
 
     def after(self, epoch: int) -> Array:
         """The accuracy at an index of the epochs, averaged over seeds."""
@@ -60,4 +64,4 @@ def read_bench(folder: Path) -> Bench:
         latencies_ms=np.array([row["median_ms"] for row in rows]),
         half_width=fmean((row["high_ms"] - row["low_ms"]) / 2 / row["median_ms"] for row in rows),
         accuracies=[runs[genes] for genes in both],
-    )  # fmt: skip
+    )

@@ -42,12 +42,14 @@ def _line(space: Space[Any], row: Row, ms: Row) -> dict[str, Any]:
     found = cost(space.decode(tuple(row["genes"])))
     choices = [gene.choices[i] for gene, i in zip(space.genes, row["genes"], strict=True)]
     return {
-        **dict(zip(space.names, choices, strict=True)), "seed": row["seed"],
-        "macs": found.macs, "params": found.params,
+        **dict(zip(space.names, choices, strict=True)),
+        "seed": row["seed"],
+        "macs": found.macs,
+        "params": found.params,
         **{name: f"{ms[name]:.4g}" if ms else "" for name in LATENCY},
         "unstable": int(ms["unstable"]) if ms else "",
         **{f"epoch_{i}": f"{a:.2f}" for i, a in enumerate(row["accuracies"], start=1)},
-    }  # fmt: skip
+    }
 
 
 def _description(folder: Path, trainings: Sequence[Row], latencies: Mapping[Any, Row]) -> str:
@@ -138,13 +140,17 @@ def _noise(by_seed: Mapping[Any, Mapping[int, float]]) -> str:
         return "Not known before some networks are trained from several seeds."
     scatter = fmean(pstdev(runs.values()) ** 2 * len(runs) / (len(runs) - 1) for runs in several)
     seeds = sorted(set.intersection(*(set(runs) for runs in several)))
-    taus = [kendall([runs[a] for runs in several], [runs[b] for runs in several])
-            for a, b in combinations(seeds, 2)]  # fmt: skip
+    taus = [
+        kendall([runs[a] for runs in several], [runs[b] for runs in several])
+        for a, b in combinations(seeds, 2)
+    ]
     spread = pstdev(fmean(runs.values()) for runs in several)
-    return (f"Of the {len(several)} networks with several seeds, accuracies of one scatter by "
-            f"{scatter**0.5:.2f} points (standard deviation)\nand those of different networks by "
-            f"{spread:.2f}; one seed ranks them as another does with Kendall's tau "
-            f"{fmean(taus):.3f}.")  # fmt: skip
+    return (
+        f"Of the {len(several)} networks with several seeds, accuracies of one scatter by "
+        f"{scatter**0.5:.2f} points (standard deviation)\nand those of different networks by "
+        f"{spread:.2f}; one seed ranks them as another does with Kendall's tau "
+        f"{fmean(taus):.3f}."
+    )
 
 
 if __name__ == "__main__":

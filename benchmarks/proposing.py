@@ -75,8 +75,9 @@ def proposals(name: SearcherName, trials: int, predict: Predict | None) -> dict[
     """CPU milliseconds from a result to the next proposal."""
     taken: list[float] = []
     start = time.process_time()
-    for trial in search(SPACE, _evaluate, trials=trials, budget_ms=20.0, searcher=name,
-                        predict_latency=predict):  # fmt: skip
+    for trial in search(
+        SPACE, _evaluate, trials=trials, budget_ms=20.0, searcher=name, predict_latency=predict
+    ):
         taken.append(1000 * (time.process_time() - start))
         assert trial.scores is not None
         start = time.process_time()
@@ -116,8 +117,9 @@ def million_s(predictor: LatencyPredictor) -> dict[str, float]:
 def _evaluate(config: FasterNetConfig) -> Scores:
     """An accuracy that costs nothing."""
     work = cost(config).macs
-    return Scores(accuracy=70 + 3 * np.log10(work) + fmean(config.partial_ratios),
-                  latency_ms=work / 3e7)  # fmt: skip
+    return Scores(
+        accuracy=70 + 3 * np.log10(work) + fmean(config.partial_ratios), latency_ms=work / 3e7
+    )
 
 
 if __name__ == "__main__":

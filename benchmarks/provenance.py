@@ -9,7 +9,8 @@ from typing import Any
 def provenance(*packages: str) -> dict[str, Any]:
     """Return the machine and the versions of Python, of fasternas and of these packages."""
     return {
-        "platform": platform.platform(), "cores": os.cpu_count(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("fasternas", *packages)},
-    }  # fmt: skip
+    }

@@ -39,8 +39,10 @@ def log_synflow(network: FasterNet) -> float:
         linear(torch.ones(1, 3, size, size, dtype=torch.float64)).sum().backward()
     flow = sum(_flow(weight) for weight in linear.parameters())
     if not math.isfinite(flow):
-        raise ValueError(f"`network` must be shallower to have a synaptic flow, but with "
-                         f"{sum(network.config.depths)} blocks it overflows.")  # fmt: skip
+        raise ValueError(
+            f"`network` must be shallower to have a synaptic flow, but with "
+            f"{sum(network.config.depths)} blocks it overflows."
+        )
     return math.log(flow)
 
 
@@ -113,9 +115,13 @@ def expressivity(network: FasterNet) -> float:
 
 
 PROXIES: Mapping[str, Callable[[FasterNet], float]] = {
-    "parameters": log_parameters, "macs": log_macs, "synflow": log_synflow, "naswot": naswot,
-    "zico": zico, "expressivity": expressivity,
-}  # fmt: skip
+    "parameters": log_parameters,
+    "macs": log_macs,
+    "synflow": log_synflow,
+    "naswot": naswot,
+    "zico": zico,
+    "expressivity": expressivity,
+}
 
 
 def _noise(network: FasterNet, *, seed: int) -> Tensor:

@@ -65,9 +65,14 @@ STATISTICS: dict[str, Statistic] = {
 
 
 def bootstrapped(
-    statistic: Statistic, scores: Array, truth: Array, latencies_ms: Array, *, seed: int = 0,
+    statistic: Statistic,
+    scores: Array,
+    truth: Array,
+    latencies_ms: Array,
+    *,
+    seed: int = 0,
     resamples: int = 500,
-) -> Correlation:  # fmt: skip
+) -> Correlation:
     """Return a statistic with the interval that it has over resampled networks.
 
     Raises:
@@ -79,9 +84,14 @@ def bootstrapped(
 
 
 def difference(
-    statistic: Statistic, scores: tuple[Array, Array], truth: Array, latencies_ms: Array, *,
-    seed: int = 0, resamples: int = 500,
-) -> Correlation:  # fmt: skip
+    statistic: Statistic,
+    scores: tuple[Array, Array],
+    truth: Array,
+    latencies_ms: Array,
+    *,
+    seed: int = 0,
+    resamples: int = 500,
+) -> Correlation:
     """Return by how much the first scores rank better than the second, on the same resamples.
 
     Raises:
@@ -115,8 +125,10 @@ def _resampled(
     count = len(arrays[0])
     if count < 2 or any(len(array) != count for array in arrays):
         sizes = ", ".join(str(len(array)) for array in arrays)
-        raise ValueError(f"`scores` must hold one number for each of two networks or more, as the "
-                         f"others do, but got {sizes} numbers.")  # fmt: skip
+        raise ValueError(
+            f"`scores` must hold one number for each of two networks or more, as the "
+            f"others do, but got {sizes} numbers."
+        )
     rng = np.random.default_rng(seed)
     drawn = (rng.integers(count, size=count) for _ in range(resamples))
     return [of([array[chosen] for array in arrays]) for chosen in drawn]

@@ -55,17 +55,17 @@ def main() -> None:
     parser.add_argument("--bench", type=Path, default=RESULTS / BENCH)
     parser.add_argument("--images", type=int, default=2000, help="test images of the bench")
     options = parser.parse_args()
-    folder = options.bench
-    bench = read_bench(folder)
+    bench = read_bench(folder := options.bench)
     proxies = _counts_and_proxies(bench)
     known = np.column_stack([proxies[name] for name in (*PROXIES, *STRUCTURE)])
     scores = {
-        **proxies, "default": _scored(bench, structure_score),
+        **proxies,
+        "default": _scored(bench, structure_score),
         "all scores, weighted by the other half": cross_fitted(known, bench.truth),
         "first eighth of the training, latest weights": _first_eighth(bench),
         **_known(folder / "early.jsonl", bench, AVERAGED, key="accuracies"),
         **_known(folder / "supernet.jsonl", bench, "supernet", key="likelihood"),
-    }  # fmt: skip
+    }
     error = binomial_error(bench.truth, options.images)
     rows = _rows(bench, scores, error)
     later = _unseen(bench)
@@ -85,14 +85,19 @@ def main() -> None:
             print(f"{which}, {name}: {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]")
     found = fitted(known, bench.truth) * _t0_to_t2()
     weights = dict(zip((*PROXIES, *STRUCTURE), found.tolist(), strict=True))
-    print("weights:", ", ".join(f"{name} {w / sum(weights.values()):.3f}"
-                                for name, w in weights.items()))  # fmt: skip
+    shares = [f"{name} {w / sum(weights.values()):.3f}" for name, w in weights.items()]
+    print("weights:", ", ".join(shares))
     document = {
-        "networks": len(bench.genes), "networks_unseen": int(sum(later)),
-        "half_width_percent": 100 * bench.half_width, **provenance("torch", "scipy"),
-        "statistics": list(STATISTICS), "weights": weights,
-        "rows": _plain(rows), "unseen": _plain(unseen), "default_above_best_count": _plain(gains),
-    }  # fmt: skip
+        "networks": len(bench.genes),
+        "networks_unseen": int(sum(later)),
+        "half_width_percent": 100 * bench.half_width,
+        **provenance("torch", "scipy"),
+        "statistics": list(STATISTICS),
+        "weights": weights,
+        "rows": _plain(rows),
+        "unseen": _plain(unseen),
+        "default_above_best_count": _plain(gains),
+    }
     (RESULTS / "ranking.json").write_text(json.dumps(document, indent=2) + "\n")
 
 
@@ -104,7 +109,7 @@ def _rows(bench: Bench, scores: Mapping[str, Array], error: float) -> Rows:
         **({ceiling: _ceiling(bench, several)} if len(several) > 1 else {}),
         **{name: _correlations(bench, values) for name, values in scores.items()},
         **{name: _predictor(bench, known, error) for name, known in _features(scores).items()},
-    }  # fmt: skip
+    }
 
 
 def _unseen_rows(
@@ -116,9 +121,11 @@ def _unseen_rows(
     part = bench.part(later)
     return {
         **{name: _correlations(part, scores[name][later]) for name in (*COUNTS, "default")},
-        **{name: _predictor(bench, known, error, among=later)
-           for name, known in _features(scores).items()},
-    }  # fmt: skip
+        **{
+            name: _predictor(bench, known, error, among=later)
+            for name, known in _features(scores).items()
+        },
+    }
 
 
 def _plain(rows: Rows) -> dict[str, dict[str, dict[str, float]]]:
@@ -126,8 +133,9 @@ def _plain(rows: Rows) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def _line(name: str, row: Mapping[str, Correlation]) -> str:
-    return f"{name:{WIDTH}}" + "".join(f"  {c.value:6.3f} [{c.low:6.3f}, {c.high:6.3f}]"
-                                  for c in row.values())  # fmt: skip
+    return f"{name:{WIDTH}}" + "".join(
+        f"  {c.value:6.3f} [{c.low:6.3f}, {c.high:6.3f}]" for c in row.values()
+    )
 
 
 def _unseen(bench: Bench) -> NDArray[np.bool_]:
@@ -167,8 +175,9 @@ def cross_fitted(columns: Array, truth: Array, seed: int = 0) -> Array:
 def _counts_and_proxies(bench: Bench) -> dict[str, Array]:
     torch.manual_seed(0)
     networks = [build(config) for config in bench.configs]
-    found = {name: np.array([proxy(network) for network in networks])
-             for name, proxy in PROXIES.items()}  # fmt: skip
+    found = {
+        name: np.array([proxy(network) for network in networks]) for name, proxy in PROXIES.items()
+    }
     shapes = {name: _scored(bench, score) for name, score in STRUCTURE.items()}
     return {**found, **shapes, "latency": bench.latencies_ms}
 
@@ -191,8 +200,10 @@ def _known(file: Path, bench: Bench, name: str, *, key: str) -> dict[str, Array]
 
 
 def _correlations(bench: Bench, scores: Array) -> dict[str, Correlation]:
-    return {name: bootstrapped(statistic, scores, bench.truth, bench.latencies_ms)
-            for name, statistic in STATISTICS.items()}  # fmt: skip
+    return {
+        name: bootstrapped(statistic, scores, bench.truth, bench.latencies_ms)
+        for name, statistic in STATISTICS.items()
+    }
 
 
 def _ceiling(bench: Bench, several: Sequence[int]) -> dict[str, Correlation]:
@@ -203,8 +214,10 @@ def _ceiling(bench: Bench, several: Sequence[int]) -> dict[str, Correlation]:
     def between(of: Statistic) -> Statistic:
         return lambda runs, _, ms: fmean(of(a, b, ms) for a, b in combinations(runs.T, 2))
 
-    return {name: bootstrapped(between(of), ends, ends, bench.latencies_ms[list(several)])
-            for name, of in STATISTICS.items()}  # fmt: skip
+    return {
+        name: bootstrapped(between(of), ends, ends, bench.latencies_ms[list(several)])
+        for name, of in STATISTICS.items()
+    }
 
 
 def _gains(bench: Bench, scores: Mapping[str, Array]) -> dict[str, Correlation]:
@@ -232,7 +245,7 @@ def _features(scores: Mapping[str, Array]) -> dict[str, Array]:
 
 def _predictor(
     bench: Bench, known: Array, noise: float, among: NDArray[np.bool_] | None = None
-) -> dict[str, Correlation]:  # fmt: skip
+) -> dict[str, Correlation]:
     """Fitted to some networks, evaluated on the others (`among` some): the mean over splits."""
     configs = bench.configs
     found: dict[str, list[float]] = {name: [] for name in STATISTICS}
@@ -241,9 +254,12 @@ def _predictor(
         fit, test = order[:TRAINED], order[TRAINED:]
         test = test if among is None else test[among[test]]
         predictor = AccuracyPredictor.fit(
-            SPACE, [configs[i] for i in fit], bench.truth[fit], scores=known[fit],
+            SPACE,
+            [configs[i] for i in fit],
+            bench.truth[fit],
+            scores=known[fit],
             least_noise=noise,
-        )  # fmt: skip
+        )
         predicted = predictor.predict([configs[i] for i in test], scores=known[test]).median
         for name, statistic in STATISTICS.items():
             found[name].append(statistic(predicted, bench.truth[test], bench.latencies_ms[test]))

@@ -39,14 +39,23 @@ def main() -> None:
     options = parser.parse_args()
     few, many = (100, 1000) if options.quick else (1000, 10_000)
     result = {
-        "trials": few, "seed": 0, **_overhead(few), **_share(few, options.sleep), **_memory(many),
-        "cores": os.cpu_count(), "load": os.getloadavg(), "ray": version("ray"),
-        "platform": platform.platform(), "python": platform.python_version(),
-    }  # fmt: skip
-    print(f"{result['overhead_ms']:.1f} ms a trial beside its own time\n"
-          f"{100 * result['share_of_ideal']:.1f} % of the ideal on {WORKERS} workers\n"
-          f"{result['growth_percent']:.1f} % more memory after {many} trials, "
-          f"{result['driver_mib']:.0f} MiB in all")  # fmt: skip
+        "trials": few,
+        "seed": 0,
+        **_overhead(few),
+        **_share(few, options.sleep),
+        **_memory(many),
+        "cores": os.cpu_count(),
+        "load": os.getloadavg(),
+        "ray": version("ray"),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+    }
+    print(
+        f"{result['overhead_ms']:.1f} ms a trial beside its own time\n"
+        f"{100 * result['share_of_ideal']:.1f} % of the ideal on {WORKERS} workers\n"
+        f"{result['growth_percent']:.1f} % more memory after {many} trials, "
+        f"{result['driver_mib']:.0f} MiB in all"
+    )
     if not options.quick:
         (RESULTS / "ray_overhead.json").write_text(json.dumps(result, indent=2) + "\n")
 
@@ -78,15 +87,20 @@ def _memory(trials: int) -> dict[str, Any]:
         for trial in _trials(trials, 0.0):
             if (trial.number + 1) % (trials // SETTLED) == 0:
                 mib.append(_resident_mib())
-    return {"memory_trials": trials, "driver_mib": mib[-1], "driver_mib_over_time": mib,
-            "growth_percent": 100 * (mib[-1] / mib[0] - 1)}  # fmt: skip
+    return {
+        "memory_trials": trials,
+        "driver_mib": mib[-1],
+        "driver_mib_over_time": mib,
+        "growth_percent": 100 * (mib[-1] / mib[0] - 1),
+    }
 
 
 def _trials(trials: int, sleep_s: float) -> Iterator[Trial[Any]]:
     evaluate = _sleeping(sleep_s)
     with RayPool(evaluate) as pool:
-        yield from search(SPACES["fasternet"], evaluate, trials=trials, searcher="random",
-                          pool=pool)  # fmt: skip
+        yield from search(
+            SPACES["fasternet"], evaluate, trials=trials, searcher="random", pool=pool
+        )
 
 
 def _sleeping(seconds: float) -> Callable[[Any], Scores]:
@@ -103,8 +117,13 @@ def _ray_of(cores: int) -> Iterator[None]:
     os.environ.update(SETTINGS | SETTINGS_ALONE)
     import ray
 
-    ray.init("local", num_cpus=cores, include_dashboard=False, log_to_driver=False,
-             logging_level=logging.ERROR)  # fmt: skip
+    ray.init(
+        "local",
+        num_cpus=cores,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
     try:
         yield
     finally:

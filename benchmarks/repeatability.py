@@ -84,10 +84,16 @@ def main() -> None:
     kept.parent.mkdir(parents=True, exist_ok=True)
     made_by = _made_by(device)
     if any(run.get("made_by") != made_by for run in journal.read(kept)):
-        parser.error(f"{kept} must hold runs of this device and protocol, but holds others. Name "
-                     "another folder by --out or delete that file.")  # fmt: skip
-    models = [config_model(T0, name="t0"), timm_model("mobilenetv2_100"),
-              config_model(SLOWER, name="slower"), config_model(FAST, name="fast")]  # fmt: skip
+        parser.error(
+            f"{kept} must hold runs of this device and protocol, but holds others. Name "
+            "another folder by --out or delete that file."
+        )
+    models = [
+        config_model(T0, name="t0"),
+        timm_model("mobilenetv2_100"),
+        config_model(SLOWER, name="slower"),
+        config_model(FAST, name="fast"),
+    ]
     for number in range(len(journal.read(kept)), options.runs):
         with _busy_core(busy=number % 2 == 1):
             journal.append(kept, [{"made_by": made_by, **_run(device, models)}])
@@ -102,13 +108,17 @@ def main() -> None:
 def _made_by(device: Device) -> dict[str, str]:
     """What runs must share to be compared: the device, the package and the protocol's source."""
     source = b"".join((PREDICTORS / name).read_bytes() for name in PROTOCOL)
-    return {"device": device.description, "fasternas": version("fasternas"),
-            "protocol": hashlib.sha256(source).hexdigest()}  # fmt: skip
+    return {
+        "device": device.description,
+        "fasternas": version("fasternas"),
+        "protocol": hashlib.sha256(source).hexdigest(),
+    }
 
 
 def _run(device: Device, models: Sequence[Model]) -> dict[str, Any]:
-    measured = {m.name: asdict(found) for m, found in
-                zip(models, device.measure_each(models), strict=True)}  # fmt: skip
+    measured = {
+        m.name: asdict(found) for m, found in zip(models, device.measure_each(models), strict=True)
+    }
     return {"measured": measured, "plain": _plain(models[:2]) if device.name == "cpu" else {}}
 
 
@@ -119,8 +129,9 @@ def _plain(models: Sequence[Model]) -> dict[str, list[float]]:
         for model in models:
             file = find_runtime("onnxruntime").deploy(model, Path(folder) / model.name)
             shape = json.dumps([1, *model.shape])
-            done = subprocess.run([sys.executable, "-c", PLAIN, file, shape], check=True,
-                                  capture_output=True)  # fmt: skip
+            done = subprocess.run(
+                [sys.executable, "-c", PLAIN, file, shape], check=True, capture_output=True
+            )
             found[model.name] = json.loads(done.stdout)
     return found
 
@@ -143,8 +154,10 @@ def _findings(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     found = {"reported": [_reported(run) for run in runs]}
     if runs[0]["plain"]:
         statistics: dict[str, Callable[[list[float]], float]] = {"median": median, "minimum": min}
-        found |= {f"plain {name} of wall-clock times": [_plain_ratio(run, of) for run in runs]
-                   for name, of in statistics.items()}  # fmt: skip
+        found |= {
+            f"plain {name} of wall-clock times": [_plain_ratio(run, of) for run in runs]
+            for name, of in statistics.items()
+        }
     names = ("mobilenetv2_100", "slower", "fast")
     covered = {name: _covered([_latency(run, name) for run in runs]) for name in names}
     covered["ratio of slower to t0"] = _covered([_slower(run) for run in runs])
@@ -157,9 +170,11 @@ def _findings(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "intervals_that_contain_the_truth": covered,
         "deviation_percent": {name: _deviations(runs, name) for name in names},
         "interval_half_width_percent": {
-            name: 50 * median((high - low) / ms for ms, low, high in
-                              (_latency(run, name) for run in runs)) for name in names},
-    }  # fmt: skip
+            name: 50
+            * median((high - low) / ms for ms, low, high in (_latency(run, name) for run in runs))
+            for name in names
+        },
+    }
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
@@ -180,9 +195,15 @@ def _covered(values: Sequence[tuple[float, float, float]]) -> str:
 
 def _deviations(runs: Sequence[dict[str, Any]], name: str) -> dict[str, float]:
     """Relative standard deviation of the ratio to T0 between processes and between runs."""
-    logs = [[math.log(median(ratios(*_even(rounds)))) for rounds in
-             zip(*(run["measured"][n]["samples_ms"] for n in (name, "t0")), strict=True)]
-            for run in runs]  # fmt: skip
+    logs = [
+        [
+            math.log(median(ratios(*_even(rounds))))
+            for rounds in zip(
+                *(run["measured"][n]["samples_ms"] for n in (name, "t0")), strict=True
+            )
+        ]
+        for run in runs
+    ]
     within = fmean(variance(processes) for processes in logs)
     between = variance([fmean(processes) for processes in logs]) - within / len(logs[0])
     return {"processes": 100 * math.sqrt(within), "runs": 100 * math.sqrt(max(between, 0.0))}

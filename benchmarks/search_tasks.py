@@ -86,14 +86,16 @@ def _table(path: str) -> SearchTask:
     """A table of all networks: columns arch (a digit a layer), mean_acc, flops."""
     opened = gzip.open(path, "rt") if path.endswith(".gz") else Path(path).open()  # noqa: SIM115
     with opened as file:
-        rows = {tuple(map(int, row["arch"])): (float(row["mean_acc"]), float(row["flops"]) / 1e6)
-                for row in csv.DictReader(file)}  # fmt: skip
+        rows = {
+            tuple(map(int, row["arch"])): (float(row["mean_acc"]), float(row["flops"]) / 1e6)
+            for row in csv.DictReader(file)
+        }
     choices = [sorted(set(column)) for column in zip(*rows, strict=True)]
     return SearchTask(
         space=Space(Cells, operations=each(*(oneof(*column) for column in choices))),
         look_up=lambda configs: np.array([rows[config.operations] for config in configs]),
         known=np.array(list(rows.values())),
-    )  # fmt: skip
+    )
 
 
 def _pconv_bench(folder: Path) -> SearchTask:
@@ -106,8 +108,9 @@ def _pconv_bench(folder: Path) -> SearchTask:
     from sklearn.ensemble import GradientBoostingRegressor
 
     bench, plan = read_bench(folder), Plan()
-    trees = GradientBoostingRegressor(n_estimators=100, learning_rate=0.05, subsample=0.5,
-                                      random_state=0)  # fmt: skip
+    trees = GradientBoostingRegressor(
+        n_estimators=100, learning_rate=0.05, subsample=0.5, random_state=0
+    )
     trees.fit(_features(bench.configs), bench.truth)
     latencies = LatencyPredictor.fit(SPACE, bench.configs, bench.latencies_ms.tolist())
 
@@ -126,5 +129,12 @@ def _features(configs: Sequence[Any]) -> Array:
     """The choices, the costs and the scores of the shape."""
     found = costs(configs)
     shapes = [[score(config) for score in STRUCTURE.values()] for config in configs]
-    return np.column_stack([gene_features(SPACE, configs), np.log(found.macs),
-                            np.log(found.params), np.log(found.memory_bytes), shapes])  # fmt: skip
+    return np.column_stack(
+        [
+            gene_features(SPACE, configs),
+            np.log(found.macs),
+            np.log(found.params),
+            np.log(found.memory_bytes),
+            shapes,
+        ]
+    )

@@ -49,8 +49,12 @@ def main() -> None:
     options = parser.parse_args()
     stem = Path(options.table).name.partition(".")[0]
     there = [name for name in get_args(SearcherName) if "nni" not in name or find_spec("nni")]
-    jobs = [(options.table, name, limited, seed) for seed in range(options.seeds)
-            for limited in (False, True) for name in (*there, UNTOLD, *_foreign())]  # fmt: skip
+    jobs = [
+        (options.table, name, limited, seed)
+        for seed in range(options.seeds)
+        for limited in (False, True)
+        for name in (*there, UNTOLD, *_foreign())
+    ]
     file = RESULTS / f"searchers-{stem}" / "runs.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     known = {_key(run) for run in journal.read(file)}
@@ -65,10 +69,15 @@ def main() -> None:
     for task, rows in document.items():
         print(f"{task:14}" + "".join(f"{count:>24}" for count in COUNTS))
         for name, quartiles in rows.items():
-            print(f"{name:14}" + "".join(f"{q[1]:10.3f} [{q[0]:.3f}, {q[2]:.3f}]"
-                                         for q in quartiles))  # fmt: skip
-    content = {"seeds": options.seeds, "evaluations": COUNTS, "quartiles": document,
-               **provenance("numpy", "scipy", "scikit-learn", "optuna")}  # fmt: skip
+            print(
+                f"{name:14}" + "".join(f"{q[1]:10.3f} [{q[0]:.3f}, {q[2]:.3f}]" for q in quartiles)
+            )
+    content = {
+        "seeds": options.seeds,
+        "evaluations": COUNTS,
+        "quartiles": document,
+        **provenance("numpy", "scipy", "scikit-learn", "optuna"),
+    }
     (RESULTS / f"searchers-{stem}.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
@@ -83,9 +92,13 @@ def _run(job: Job) -> dict[str, Any]:
     searcher = _foreign().get(name) or partial(_ours, name)
     points = list(searcher(task, task.limit if limited else None, seed))
     reached = task.best if limited else task.hypervolume
-    return {"searcher": name, "limited": limited, "seed": seed,
-            "reached": [reached(points[:count]) for count in COUNTS],
-            "front": _front(points)}  # fmt: skip
+    return {
+        "searcher": name,
+        "limited": limited,
+        "seed": seed,
+        "reached": [reached(points[:count]) for count in COUNTS],
+        "front": _front(points),
+    }
 
 
 def _front(points: Points) -> list[tuple[float, float]]:
@@ -99,7 +112,7 @@ def _front(points: Points) -> list[tuple[float, float]]:
 
 def _document(
     task: SearchTask, runs: Sequence[Mapping[str, Any]]
-) -> dict[str, dict[str, list[list[float]]]]:  # fmt: skip
+) -> dict[str, dict[str, list[list[float]]]]:
     """Quartiles of each searcher, against the best that the table or any run has."""
     every = [*map(tuple, task.known.tolist()), *(tuple(p) for run in runs for p in run["front"])]
     most, best = task.hypervolume(_front(every)), task.best(every)
@@ -116,11 +129,18 @@ def _document(
 
 def _ours(
     name: str, task: SearchTask, limit: float | None, seed: int
-) -> Iterator[tuple[float, float]]:  # fmt: skip
+) -> Iterator[tuple[float, float]]:
     predict = task.predict if name == OURS else None
     searcher: Any = OURS if name == UNTOLD else name
-    for trial in search(task.space, task.evaluate, trials=max(COUNTS), budget_ms=limit, seed=seed,
-                        searcher=searcher, predict_latency=predict):  # fmt: skip
+    for trial in search(
+        task.space,
+        task.evaluate,
+        trials=max(COUNTS),
+        budget_ms=limit,
+        seed=seed,
+        searcher=searcher,
+        predict_latency=predict,
+    ):
         assert trial.scores is not None
         yield trial.scores.accuracy, trial.scores.latency_ms
 
@@ -153,13 +173,21 @@ def _pymoo(task: SearchTask, limit: float | None, seed: int) -> Iterator[tuple[f
             out["F"] = [-scores.accuracy, scores.latency_ms]
             out["G"] = [] if limit is None else [scores.latency_ms - limit]
 
-    problem = Networks(n_var=len(space.genes), n_obj=2, n_ieq_constr=0 if limit is None else 1,
-                       xl=0, xu=np.array(space.cardinalities) - 1, vtype=int)  # fmt: skip
+    problem = Networks(
+        n_var=len(space.genes),
+        n_obj=2,
+        n_ieq_constr=0 if limit is None else 1,
+        xl=0,
+        xu=np.array(space.cardinalities) - 1,
+        vtype=int,
+    )
     algorithm = NSGA2(
-        pop_size=20, sampling=IntegerRandomSampling(), eliminate_duplicates=True,
+        pop_size=20,
+        sampling=IntegerRandomSampling(),
+        eliminate_duplicates=True,
         crossover=SBX(prob=1.0, eta=3.0, vtype=float, repair=RoundingRepair()),
         mutation=PM(prob=1.0, eta=3.0, vtype=float, repair=RoundingRepair()),
-    )  # fmt: skip
+    )
     minimize(problem, algorithm, ("n_eval", max(COUNTS)), seed=seed)
     yield from seen
 

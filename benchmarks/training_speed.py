@@ -50,13 +50,19 @@ def main() -> None:
         found = in_turn(workload, rounds=options.rounds)
     data = Path(options.data).name if options.data else "noise"
     result = {
-        **asdict(replace(workload, data=data)), **compared(found),
-        "images_per_s": found, "seed": 0, "cores": os.cpu_count(), "platform": platform.platform(),
+        **asdict(replace(workload, data=data)),
+        **compared(found),
+        "images_per_s": found,
+        "seed": 0,
+        "cores": os.cpu_count(),
+        "platform": platform.platform(),
         "versions": {name: version(name) for name in ("torch", "timm")},
-    }  # fmt: skip
-    print(f"{workload.network}, batch {workload.batch}: ours {result['ours']:.3g}, timm's "
-          f"{result['timm']:.3g} images a second, {_words(result, '')}, where timm's keeps its "
-          f"memory {result['timm_kept']:.3g}, {_words(result, '_kept')}")  # fmt: skip
+    }
+    print(
+        f"{workload.network}, batch {workload.batch}: ours {result['ours']:.3g}, timm's "
+        f"{result['timm']:.3g} images a second, {_words(result, '')}, where timm's keeps its "
+        f"memory {result['timm_kept']:.3g}, {_words(result, '_kept')}"
+    )
     if options.out is not None:
         (options.out / "training_speed.json").write_text(json.dumps(result, indent=2) + "\n")
 
@@ -67,8 +73,12 @@ def in_turn(workload: Workload, *, rounds: int) -> Speeds:
     found: Speeds = {side: [] for side in SIDES}
     for _ in range(rounds):
         for side in rng.sample(SIDES, len(SIDES)):
-            command = [sys.executable, str(HERE / "training_sides.py"), side,
-                       json.dumps(asdict(workload))]  # fmt: skip
+            command = [
+                sys.executable,
+                str(HERE / "training_sides.py"),
+                side,
+                json.dumps(asdict(workload)),
+            ]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             found[side].append(json.loads(done.stdout.splitlines()[-1]))
             print(f"{side}: {median(found[side][-1]):.4g} images a second", flush=True)
@@ -111,9 +121,15 @@ def _words(result: Mapping[str, Any], name: str) -> str:
 def _workload(options: argparse.Namespace, noise: Path) -> Workload:
     folder = Path(options.data or noise)
     classes = len(list((folder / "train").iterdir())) if options.data else CLASSES
-    workload = Workload(data=str(folder), classes=classes, network=options.network,
-                      batch=options.batch, threads=options.threads, loaders=options.loaders,
-                      device=options.device)  # fmt: skip
+    workload = Workload(
+        data=str(folder),
+        classes=classes,
+        network=options.network,
+        batch=options.batch,
+        threads=options.threads,
+        loaders=options.loaders,
+        device=options.device,
+    )
     if options.quick:
         return replace(workload, resolution=96, batch=4, warm_up=1, steps=1, blocks=2)
     return workload
@@ -127,8 +143,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", help="a folder with train/CLASS/IMAGE and val (noise)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=cores, help=f"that train ({cores})")
-    parser.add_argument("--loaders", type=int, default=max(cores - 1, 1),
-                        help=f"processes that decode ({max(cores - 1, 1)})")  # fmt: skip
+    parser.add_argument(
+        "--loaders",
+        type=int,
+        default=max(cores - 1, 1),
+        help=f"processes that decode ({max(cores - 1, 1)})",
+    )
     parser.add_argument("--rounds", type=int, help=f"({ROUNDS})")
     parser.add_argument("--quick", action="store_true", help="few steps; writes nothing")
     parser.add_argument("--out", type=Path, help="folder of the result")

@@ -48,8 +48,10 @@ def main() -> None:
     with joined(None), tempfile.TemporaryDirectory() as folder:
         tuned = partial(_tuned, known=_scores(task), folder=Path(folder))
         ways: dict[str, Callable[[SearchTask, int], float]] = {
-            "search": _searched, TWO: _searched_two, "Tuner": tuned,
-        }  # fmt: skip
+            "search": _searched,
+            TWO: _searched_two,
+            "Tuner": tuned,
+        }
         for seed in range(options.seeds):
             row = rows.setdefault(str(seed), {})
             for name in ways.keys() - row.keys():
@@ -63,8 +65,14 @@ def main() -> None:
 
 def _searched(task: SearchTask, seed: int, **options: Any) -> float:
     """The hypervolume that `search` reaches in this process."""
-    trials = search(task.space, task.evaluate, trials=EVALUATIONS, seed=seed,
-                    predict_latency=task.predict, **options)  # fmt: skip
+    trials = search(
+        task.space,
+        task.evaluate,
+        trials=EVALUATIONS,
+        seed=seed,
+        predict_latency=task.predict,
+        **options,
+    )
     found = [(t.scores.accuracy, t.scores.latency_ms) for t in trials if t.scores]
     return task.hypervolume(found)
 
@@ -88,8 +96,9 @@ def _tuned(
         tune.report(known[tuple(params[name] for name in names)])
 
     own = FasternasSearch(task.space, seed=seed, predict_latency=task.predict)
-    how = tune.TuneConfig(search_alg=own, num_samples=EVALUATIONS, reuse_actors=True,
-                          max_concurrent_trials=AT_ONCE)  # fmt: skip
+    how = tune.TuneConfig(
+        search_alg=own, num_samples=EVALUATIONS, reuse_actors=True, max_concurrent_trials=AT_ONCE
+    )
     where = tune.RunConfig(name=f"seed-{seed}", storage_path=str(folder), verbose=0)
     trainable = tune.with_parameters(look_up, known=known)
     results = tune.Tuner(trainable, tune_config=how, run_config=where).fit()
@@ -105,8 +114,12 @@ def _scores(task: SearchTask) -> dict[tuple[int, ...], dict[str, float]]:
 
 
 def _write(rows: Rows) -> None:
-    content = {"evaluations": EVALUATIONS, "at_once": AT_ONCE, "seeds": rows,
-               **provenance("numpy", "ray", "scipy")}  # fmt: skip
+    content = {
+        "evaluations": EVALUATIONS,
+        "at_once": AT_ONCE,
+        "seeds": rows,
+        **provenance("numpy", "ray", "scipy"),
+    }
     FILE.write_text(json.dumps(content, indent=2) + "\n")
 
 

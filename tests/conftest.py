@@ -20,16 +20,34 @@ from nas.ray_pool import joined
 from search_spaces.formats import save_config
 
 CLUSTERS = (  # their tests use Ray
-    "test_ray_pool.py", "test_disturbed_cluster.py", "test_ray_training.py", "test_ray_start.py",
-    "test_timing_tasks.py", "test_code_travels.py", "test_trial_timeout.py", "test_tune.py",
-)  # fmt: skip
+    "test_ray_pool.py",
+    "test_disturbed_cluster.py",
+    "test_ray_training.py",
+    "test_ray_start.py",
+    "test_timing_tasks.py",
+    "test_code_travels.py",
+    "test_trial_timeout.py",
+    "test_tune.py",
+)
 # The files that take longest are begun first, so that the workers end at about the same time.
 FIRST = (
-    *CLUSTERS, "test_run.py", "test_backends.py", "test_boards.py", "test_benchmarks.py",
-    "test_joint_search.py", "test_installing.py", "test_cost.py", "test_fuzz.py",
-    "test_trained_search.py", "test_loop.py", "test_bench_tables.py", "test_html_report.py",
-    "test_limits.py", "test_pool.py", "test_docs.py",
-)  # fmt: skip
+    *CLUSTERS,
+    "test_run.py",
+    "test_backends.py",
+    "test_boards.py",
+    "test_benchmarks.py",
+    "test_joint_search.py",
+    "test_installing.py",
+    "test_cost.py",
+    "test_fuzz.py",
+    "test_trained_search.py",
+    "test_loop.py",
+    "test_bench_tables.py",
+    "test_html_report.py",
+    "test_limits.py",
+    "test_pool.py",
+    "test_docs.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

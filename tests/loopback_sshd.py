@@ -31,8 +31,9 @@ class Server:
             self.port = int(free.getsockname()[1])
         self.address = f"ssh://{os.environ.get('USER', 'root')}@127.0.0.1:{self.port}"
         for name in ("host", "key", "stranger"):
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name],
-                           check=True)  # fmt: skip
+            subprocess.run(
+                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True
+            )
         (folder / "home").mkdir()
         (folder / "tmp").mkdir()
         self.becomes(f'export PATH="{Path(sys.executable).parent}:$PATH"\n')
@@ -99,8 +100,9 @@ def running_sshd() -> Iterator[Server]:
     assert SSHD is not None
     Path("/run/sshd").mkdir(exist_ok=True)
     server = Server(Path(tempfile.mkdtemp(prefix="sshd-")))
-    process = subprocess.Popen([SSHD, "-D", "-e", "-f", server.folder / "sshd_config"],
-                               stderr=subprocess.DEVNULL)  # fmt: skip
+    process = subprocess.Popen(
+        [SSHD, "-D", "-e", "-f", server.folder / "sshd_config"], stderr=subprocess.DEVNULL
+    )
     server.sshd = process
     try:
         until(lambda: _listens(server.port))
@@ -115,8 +117,10 @@ def client_of(servers: Sequence[Server], file: Path) -> str:
     """Write a configuration with which ssh reaches them all; return the command that uses it."""
     keys = "".join(f"IdentityFile {server.folder}/key\n" for server in servers)
     known = " ".join(f"{server.folder}/known" for server in servers)
-    file.write_text(f"Host *\n{keys}IdentitiesOnly yes\nUserKnownHostsFile {known}\n"
-                    "GlobalKnownHostsFile /dev/null\n")  # fmt: skip
+    file.write_text(
+        f"Host *\n{keys}IdentitiesOnly yes\nUserKnownHostsFile {known}\n"
+        "GlobalKnownHostsFile /dev/null\n"
+    )
     return f"ssh -F {file}"
 
 

@@ -14,9 +14,17 @@ from predictors.measurement import TimingProtocol
 
 # Of fewer than six rounds there is no interval. What is timed is what is timed in earnest.
 QUICK = TimingProtocol(
-    repeats=1, rounds=(6, 6), most_rounds=6, most_warm_up=2, pauses=0, discard_ms=1.0, block_ms=4.0,
-    inferences=(3, 10), attempt_pause_s=0.1, retry_s=0.2,
-)  # fmt: skip
+    repeats=1,
+    rounds=(6, 6),
+    most_rounds=6,
+    most_warm_up=2,
+    pauses=0,
+    discard_ms=1.0,
+    block_ms=4.0,
+    inferences=(3, 10),
+    attempt_pause_s=0.1,
+    retry_s=0.2,
+)
 REFERENCES = {
     "small": replace(TINY, resolution=48),
     "t0": replace(LARGER, widths=(32, 64), depths=(2, 2)),

@@ -45,16 +45,26 @@ def begun_by(python: Path, folder: Path, *, without: Sequence[Path] = ()) -> Ite
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command: list[str | Path] = [python, "-m", "ray.scripts.scripts", "start", "--head", "--block",
-                                 f"--port={port}",
-               "--node-ip-address=127.0.0.1", "--num-cpus=1", "--include-dashboard=false",
-               "--disable-usage-stats"]  # fmt: skip
+    command: list[str | Path] = [
+        python,
+        "-m",
+        "ray.scripts.scripts",
+        "start",
+        "--head",
+        "--block",
+        f"--port={port}",
+        "--node-ip-address=127.0.0.1",
+        "--num-cpus=1",
+        "--include-dashboard=false",
+        "--disable-usage-stats",
+    ]
     hiding = "".join(f"mount -t tmpfs tmpfs '{path}' && " for path in without)
     environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     environment["RAY_AUTH_MODE"] = "disabled"  # as of a cluster within these tests
     hidden = ["unshare", "--mount", "sh", "-c", f'{hiding}exec "$@"', "sh", *command]
-    head = subprocess.Popen(hidden, cwd=folder, env=environment, stdout=subprocess.DEVNULL,
-                            stderr=subprocess.DEVNULL)  # fmt: skip
+    head = subprocess.Popen(
+        hidden, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         _wait_for_port(head, port)
         yield f"127.0.0.1:{port}"

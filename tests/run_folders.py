@@ -15,14 +15,22 @@ from search_spaces.fasternet import FASTERNET, FasterNetConfig
 
 HOSTILE = "<script>alert('x')</script>"
 MACHINE = {
-    "devices": {"cpu": {"description": f"A board {HOSTILE}, onnxruntime 1.0",
-                        "source": "measured"}}, "cores": 2,
-    "platform": "Linux", "python": "3.11", "versions": {"fasternas": "0.1.0", "torch": "2.9"},
-}  # fmt: skip
+    "devices": {
+        "cpu": {"description": f"A board {HOSTILE}, onnxruntime 1.0", "source": "measured"}
+    },
+    "cores": 2,
+    "platform": "Linux",
+    "python": "3.11",
+    "versions": {"fasternas": "0.1.0", "torch": "2.9"},
+}
 OPTIONS = SearchOptions(
-    devices=on("cpu", 2.0), space="fasternet-32", trials=30, accuracy="train",
-    data=f"pictures/{HOSTILE}", classes=10,
-)  # fmt: skip
+    devices=on("cpu", 2.0),
+    space="fasternet-32",
+    trials=30,
+    accuracy="train",
+    data=f"pictures/{HOSTILE}",
+    classes=10,
+)
 
 
 def latency_of(config: FasterNetConfig) -> float:
@@ -43,16 +51,26 @@ def measurement_of(config: FasterNetConfig) -> Latencies:
 
 
 def make_run(
-    folder: Path, options: SearchOptions = OPTIONS, *, trials: int = 30, timed: int = 56,
+    folder: Path,
+    options: SearchOptions = OPTIONS,
+    *,
+    trials: int = 30,
+    timed: int = 56,
     failed: bool = True,
-) -> None:  # fmt: skip
+) -> None:
     """Write the folder of a run on a clock: so many networks timed, so many trials recorded.
 
     Trial 3 has failed, if any is to; the front is timed where all trials are there.
     """
     folder.mkdir(parents=True)
-    write_run(folder, {"options": options.as_json(), "machine": MACHINE,
-                       "remarks": [f"Board {HOSTILE} was lost."]})  # fmt: skip
+    write_run(
+        folder,
+        {
+            "options": options.as_json(),
+            "machine": MACHINE,
+            "remarks": [f"Board {HOSTILE} was lost."],
+        },
+    )
     space, rng = options.open_space(), Random(0)
     study = Study(folder, space, options.budgets_ms)
     for _ in range(timed):

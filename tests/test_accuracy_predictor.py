@@ -27,8 +27,9 @@ def _accuracy(config: FasterNetConfig, rng: Random) -> float:
     """Rises with size ever more slowly and with depth, and wants a ratio that is not too small."""
     size = np.log(cost(config).params / 1e5)
     mixing = sum(config.partial_ratios) / len(config.partial_ratios)
-    return float(60 + 6 * np.tanh(size / 2) + 0.4 * sum(config.depths) + 4 * mixing
-                 + rng.gauss(0, 0.3))  # fmt: skip
+    return float(
+        60 + 6 * np.tanh(size / 2) + 0.4 * sum(config.depths) + 4 * mixing + rng.gauss(0, 0.3)
+    )
 
 
 def _trained(count: int, seed: int) -> tuple[list[FasterNetConfig], Array]:

@@ -76,9 +76,13 @@ def test_one_image_of_two_classes_that_goes_wrong_does_not_decide_alone() -> Non
     near = images.flatten(1).clone()
     near[7] = near[7].flip(0)
     rows = iter(torch.split(near, 1))
-    found = agreement(lambda _: [next(rows)], in_torch(nn.Flatten(1)),
-                      lambda _: ((image, None) for image in torch.split(images, 1)),
-                      at_once=1, fill=False)  # fmt: skip
+    found = agreement(
+        lambda _: [next(rows)],
+        in_torch(nn.Flatten(1)),
+        lambda _: ((image, None) for image in torch.split(images, 1)),
+        at_once=1,
+        fill=False,
+    )
     whole = torch.corrcoef(torch.stack([near.flatten(), images.flatten()]))[0, 1]
     assert found.correlation == pytest.approx(float(whole))
     assert found.correlation > 0.9

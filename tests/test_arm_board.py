@@ -30,9 +30,14 @@ pytestmark = pytest.mark.skipif(BOARD is None, reason="takes minutes: `make test
 
 def _config(width: int) -> FasterNetConfig:
     return FasterNetConfig(
-        widths=(width, 2 * width), depths=(1, 1), partial_ratios=(0.25, 0.25),
-        expansions=(2.0, 2.0), resolution=64, head_width=64, classes=10,
-    )  # fmt: skip
+        widths=(width, 2 * width),
+        depths=(1, 1),
+        partial_ratios=(0.25, 0.25),
+        expansions=(2.0, 2.0),
+        resolution=64,
+        head_width=64,
+        classes=10,
+    )
 
 
 @pytest.fixture
@@ -55,8 +60,11 @@ def root() -> Iterator[Path]:
 def test_a_board_is_registered_loses_its_connection_and_ranks(
     server: Server, root: Path, capsys: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server.becomes("", f"exec chroot {root} /usr/bin/env -i HOME=/root PATH=/usr/bin:/bin "
-                       'QEMU_CPU=cortex-a76 /bin/sh -c "$SSH_ORIGINAL_COMMAND"')  # fmt: skip
+    server.becomes(
+        "",
+        f"exec chroot {root} /usr/bin/env -i HOME=/root PATH=/usr/bin:/bin "
+        'QEMU_CPU=cortex-a76 /bin/sh -c "$SSH_ORIGINAL_COMMAND"',
+    )
     quick = TimingProtocol(rounds=(2, 2), inferences=(1, 1), most_warm_up=1)
     monkeypatch.setattr("predictors.devices.registry.PROTOCOL", quick)
     assert main(["devices", "add", "pi", "--ssh", server.address]) == 0

@@ -18,8 +18,13 @@ def _images(count: int, *, size: tuple[int, ...] = (8, 8, 3)) -> np.ndarray[Any,
 
 def _arrays(**changes: Any) -> dict[str, Any]:
     """20 training and 6 test images of two classes; None takes an array away."""
-    arrays = {"x_train": _images(20), "y_train": np.arange(20) % 2,
-              "x_test": _images(6), "y_test": np.arange(6) % 2, **changes}  # fmt: skip
+    arrays = {
+        "x_train": _images(20),
+        "y_train": np.arange(20) % 2,
+        "x_test": _images(6),
+        "y_test": np.arange(6) % 2,
+        **changes,
+    }
     return {name: array for name, array in arrays.items() if array is not None}
 
 
@@ -157,26 +162,32 @@ def test_labels_may_be_a_column(tmp_path: Path) -> None:
     [
         ({"x_train": None}, "must hold the arrays .*, but .*data.npz lacks x_train. Save them"),
         ({"y_test": None}, "must hold the arrays .*, but .*data.npz lacks y_test"),
-        ({"x_val": _images(4), "x_valid": _images(4)},
-         "must have each split once, but .*data.npz has the arrays x_val and x_valid. Remove one"),
+        (
+            {"x_val": _images(4), "x_valid": _images(4)},
+            "must have each split once, but .*data.npz has the arrays x_val and x_valid. Remove",
+        ),
         ({"x_val": _images(4)}, "must hold the arrays .*, but .*data.npz lacks y_val"),
         ({"x_train": _images(20) / 255}, "in uint8, but got float64 in train. Scale"),
         ({"x_train": _images(20, size=(3, 8, 8))}, r"but got \[20, 3, 8, 8\] in train. Put the ch"),
         ({"x_train": _images(20, size=(192,))}, r"3 channels, but got \[20, 192\] in train"),
         ({"x_train": _images(0), "y_train": []}, "images in every split, but got none in train"),
         ({"x_val": [], "y_val": []}, "images in every split, but got none in validation. Add"),
-        ({"x_test": _images(6, size=(9, 8, 3))},
-         r"of one shape, but got \[8, 8, 3\] in train and \[9, 8, 3\] in test. Make them alike"),
+        (
+            {"x_test": _images(6, size=(9, 8, 3))},
+            r"of one shape, but got \[8, 8, 3\] in train and \[9, 8, 3\] in test. Make them alike",
+        ),
         ({"y_train": np.arange(19) % 2}, "but got 20 images and 19 labels in train. Check"),
         ({"y_train": np.zeros(20)}, "whole numbers or text, but got float64 in train. Convert"),
         ({"y_train": np.eye(20, dtype=int)}, r"got labels of shape \[20, 20\] in train. Give"),
-        ({"y_train": np.zeros(20, dtype=int), "y_test": np.zeros(6, dtype=int)},
-         r"must have two classes or more, but got 1 \(0\)"),
+        (
+            {"y_train": np.zeros(20, dtype=int), "y_test": np.zeros(6, dtype=int)},
+            r"must have two classes or more, but got 1 \(0\)",
+        ),
         ({"y_test": np.arange(6)}, r"test with \['2', '3', '4', '5'\], which train has not. Label"),
         ({"y_test": np.array(["0", "1"] * 3)}, "classes of train in every split, but got test"),
         ({"y_train": np.array([0, 1] * 10, dtype=object)}, "some of Python's objects. Convert"),
     ],
-)  # fmt: skip
+)
 def test_bad_arrays_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^`data` .*{message}"):
         load_data(_npz(tmp_path, **changes))

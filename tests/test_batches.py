@@ -84,8 +84,14 @@ def test_a_fixed_batch_is_quantized(name: str, tmp_path: Path) -> None:
 
 
 def test_a_plot_shows_the_speed_of_the_whole_batch_and_says_so() -> None:
-    latency = Latency(median_ms=10.0, low_ms=9.9, high_ms=10.1, source="measured", device="cpu",
-                          backend=Backend("onnxruntime"))  # fmt: skip
+    latency = Latency(
+        median_ms=10.0,
+        low_ms=9.9,
+        high_ms=10.1,
+        source="measured",
+        device="cpu",
+        backend=Backend("onnxruntime"),
+    )
     model = batched(config_model(TINY, name="tiny"), 4)
     row = Row(subject=Subject(model=model, kind="FasterNet", label="T"), latency=latency)
     figure = models_figure([row], device="cpu")

@@ -100,8 +100,8 @@ def test_models_are_timed_written_and_not_timed_again(names: list[str], capsys: 
     assert main(["bench", "models", "--repeats", "1", *names]) == 0
     out, err = capsys.readouterr()
     header, _, tiny, wider = out.splitlines()
-    assert header.split() == ["model", "latency", "ms", "95", "%", "interval", "source", "MACs",
-                              "GFLOPS", "params"]  # fmt: skip
+    columns = "model latency ms 95 % interval source MACs GFLOPS params"
+    assert header.split() == columns.split()
     assert tiny.startswith("tiny.yaml ")
     assert wider.startswith("wider.yaml ")
     assert "1 of 2: tiny.yaml " in err
@@ -109,8 +109,11 @@ def test_models_are_timed_written_and_not_timed_again(names: list[str], capsys: 
 
     written = Path("bench/cpu-models")
     assert {path.name for path in written.iterdir()} == {
-        "models.csv", "models.json", "models.png", JOURNAL
-    }  # fmt: skip
+        "models.csv",
+        "models.json",
+        "models.png",
+        JOURNAL,
+    }
     assert _size_of((written / "models.png").read_bytes()) == (1920, 2040)
     document = json.loads((written / "models.json").read_text())
     device = open_device("cpu")
@@ -187,8 +190,11 @@ def test_where_nothing_can_be_timed_one_line_says_why_and_nothing_is_left(
     assert "error: `network` must be one that cpu can run, but got broken: cannot be run" in (
         capsys.readouterr().err
     )
-    with pytest.raises(RuntimeError, match=r"`device` must be able to time one of 2 networks, but "
-                       r"cpu could time none; the first: cannot be run"):  # fmt: skip
+    with pytest.raises(
+        RuntimeError,
+        match=r"`device` must be able to time one of 2 networks, but "
+        r"cpu could time none; the first: cannot be run",
+    ):
         list(bench([_subject(BROKEN), _subject(other)], open_device("cpu"), folder / "deep" / "er"))
     assert list(folder.iterdir()) == []
 
@@ -204,11 +210,17 @@ def test_what_is_wrong_is_said_in_one_line(folder: Path, capsys: Streams) -> Non
     _refused(["bench", "models", "no_such_network"], "'no_such_network'", capsys)
     (folder / "bad").mkdir()
     (folder / "bad" / JOURNAL).write_text('{"device": 1}\nno JSON\n')
-    _refused(["bench", "models", "t0", "--out", "bad"], "Line 2 of bad/bench.jsonl must be "
-             "a JSON object", capsys)  # fmt: skip
+    _refused(
+        ["bench", "models", "t0", "--out", "bad"],
+        "Line 2 of bad/bench.jsonl must be a JSON object",
+        capsys,
+    )
     (folder / "bad" / JOURNAL).write_text("{}\n")
-    _refused(["bench", "models", "t0", "--out", "bad"], "Line 1 of bad/bench.jsonl must be "
-             "a measurement, but is none", capsys)  # fmt: skip
+    _refused(
+        ["bench", "models", "t0", "--out", "bad"],
+        "Line 1 of bad/bench.jsonl must be a measurement, but is none",
+        capsys,
+    )
 
 
 def test_models_are_predicted_on_arm_from_their_graphs(folder: Path, capsys: Streams) -> None:
@@ -273,9 +285,13 @@ def test_all_networks_of_the_list_are_in_timm(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(
     ("device", "setting", "name"),
-    [("cpu", (), "cpu-models"), ("ssh://me@host:22", (), "ssh-me-host-22-models"),
-     ("a,b", ("torch", "2-threads"), "a-b-torch-2-threads-models"), ("../up", (), "up-models")],
-)  # fmt: skip
+    [
+        ("cpu", (), "cpu-models"),
+        ("ssh://me@host:22", (), "ssh-me-host-22-models"),
+        ("a,b", ("torch", "2-threads"), "a-b-torch-2-threads-models"),
+        ("../up", (), "up-models"),
+    ],
+)
 def test_the_folder_has_a_name_that_any_disk_takes(
     device: str, setting: tuple[str, ...], name: str
 ) -> None:

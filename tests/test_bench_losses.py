@@ -19,9 +19,14 @@ from search_spaces.fasternet import FasterNetConfig
 from search_spaces.formats import save_config
 
 TINY = FasterNetConfig(
-    widths=(8, 16), depths=(1, 1), partial_ratios=(0.5, 0.25), expansions=(2.0, 2.0),
-    resolution=32, head_width=32, classes=10,
-)  # fmt: skip
+    widths=(8, 16),
+    depths=(1, 1),
+    partial_ratios=(0.5, 0.25),
+    expansions=(2.0, 2.0),
+    resolution=32,
+    head_width=32,
+    classes=10,
+)
 Streams = pytest.CaptureFixture[str]
 
 

@@ -82,12 +82,20 @@ def test_searchers_are_held_against_the_best_that_is_known(
 ) -> None:
     searchers, tables = benchmark("searchers"), benchmark("docs_tables")
     table = tmp_path / "table.csv"
-    rows = [f"{a}{b}{c},{60 + 10 * a + 3 * b - c},{(1 + a + 2 * b + c) * 1e6}"
-            for a in range(3) for b in range(3) for c in range(3)]  # fmt: skip
+    rows = [
+        f"{a}{b}{c},{60 + 10 * a + 3 * b - c},{(1 + a + 2 * b + c) * 1e6}"
+        for a in range(3)
+        for b in range(3)
+        for c in range(3)
+    ]
     table.write_text("\n".join(["arch,mean_acc,flops", *rows]) + "\n")
     monkeypatch.setattr(searchers, "COUNTS", (3, 27))
-    jobs = [(str(table), name, limited, seed) for name in ("random", "guided")
-            for limited in (False, True) for seed in range(2)]  # fmt: skip
+    jobs = [
+        (str(table), name, limited, seed)
+        for name in ("random", "guided")
+        for limited in (False, True)
+        for seed in range(2)
+    ]
     runs = [searchers._run(job) for job in jobs]
     task = searchers.search_task(str(table))
     found = searchers._document(task, runs)
@@ -115,9 +123,12 @@ def test_the_bench_foretells_networks_of_its_space(
 
 def test_what_beats_the_hand_is_told_in_a_table(benchmark: Any) -> None:
     row = {
-        "bar_ms": 0.3634, "gain": 2.34, "times_the_bar": {"ratio": 0.98, "low": 0.95, "high": 1.01},
-        "hand": {"mean": 59.0, "deviation": 0.5}, "found": {"mean": 61.34, "deviation": 0.4},
-    }  # fmt: skip
+        "bar_ms": 0.3634,
+        "gain": 2.34,
+        "times_the_bar": {"ratio": 0.98, "low": 0.95, "high": 1.01},
+        "hand": {"mean": 59.0, "deviation": 0.5},
+        "found": {"mean": 61.34, "deviation": 0.4},
+    }
     result = {"epochs": 16, "trials": 36, "gain": 2.34, "rows": [row]}
     table = benchmark("docs_tables")._beats_the_hand(result)
     assert "| 0.363 ms | 59.0 % (0.5) | 61.3 % (0.4) | +2.3 points | 0.98 (0.95 to 1.01) |" in table

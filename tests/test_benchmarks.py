@@ -83,8 +83,17 @@ def test_forms_are_timed_against_timms_export(
 ) -> None:
     save_config(TINY, tmp_path / "tiny.yaml")
     deployed_form = _benchmark("deployed_form")
-    arguments = ["--sizes", "--found", str(tmp_path / "tiny.yaml"), "--runtime", "onnxruntime",
-                 "--turns", "2", "--out", str(tmp_path)]  # fmt: skip
+    arguments = [
+        "--sizes",
+        "--found",
+        str(tmp_path / "tiny.yaml"),
+        "--runtime",
+        "onnxruntime",
+        "--turns",
+        "2",
+        "--out",
+        str(tmp_path),
+    ]
     monkeypatch.setattr(sys, "argv", ["deployed_form", *arguments])
     deployed_form.main()
     result = json.loads((tmp_path / "deployed_form.json").read_text())
@@ -114,8 +123,9 @@ def test_forms_that_cannot_be_timed_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     deployed_form, forms = _benchmark("deployed_form"), _benchmark("deployed_forms")
-    refused = forms.Contender(network="t0", form="ours", runtime="ncnn", precision="bf16",
-                              refusal="it is none")  # fmt: skip
+    refused = forms.Contender(
+        network="t0", form="ours", runtime="ncnn", precision="bf16", refusal="it is none"
+    )
     found = deployed_form.timed([refused], "cpu", turns=2)
     assert found.measured == found.refused == {}
     row = deployed_form._row(refused, found, refused)
@@ -126,15 +136,25 @@ def test_trainings_take_turns_and_are_compared(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     training_speed = _benchmark("training_speed")
-    workload = training_speed.Workload(data=str(tmp_path), classes=2, resolution=96, batch=4,
-                                     warm_up=1, steps=1, blocks=2, loaders=0)  # fmt: skip
+    workload = training_speed.Workload(
+        data=str(tmp_path),
+        classes=2,
+        resolution=96,
+        batch=4,
+        warm_up=1,
+        steps=1,
+        blocks=2,
+        loaders=0,
+    )
     assert workload.images == 20
     training_speed.write_noise(tmp_path, workload)
     assert len(list((tmp_path / "train").rglob("*.jpg"))) == 20
     found = training_speed.in_turn(workload, rounds=1)
     assert {side: [len(blocks) for blocks in rounds] for side, rounds in found.items()} == {
-        "ours": [2], "timm": [2], "timm_kept": [2],
-    }  # fmt: skip
+        "ours": [2],
+        "timm": [2],
+        "timm_kept": [2],
+    }
     assert all(speed > 0 for rounds in found.values() for speed in rounds[0])
     assert "timm: " in capfd.readouterr().out
     made_up = {"ours": [[11.0] * 3] * 3, "timm": [[10.0] * 3] * 3, "timm_kept": [[11.0] * 3] * 3}
@@ -154,9 +174,9 @@ def test_exported_files_are_compared_with_torch(
     data, kept = _few_images(tmp_path / "few.npz"), tmp_path / "kept"
 
     def run(to: Sequence[str], *arguments: str) -> list[dict[str, Any]]:
-        told = ["--data", data, "--small-data", data, "--resolution", "32", "--images", "20",
-                "--epochs", "1", "--small-epochs", "1", "--kept", str(kept), "--out", str(tmp_path),
-                "--to", *to]  # fmt: skip
+        small = "--resolution 32 --images 20 --epochs 1 --small-epochs 1"
+        places = ["--data", data, "--small-data", data, "--kept", str(kept), "--out", str(tmp_path)]
+        told = [*places, *small.split(), "--to", *to]
         monkeypatch.setattr(sys, "argv", ["exporters", *told, *arguments])
         exporters.main()
         networks: list[dict[str, Any]] = _result()["networks"]
@@ -166,8 +186,8 @@ def test_exported_files_are_compared_with_torch(
         return json.loads((tmp_path / "exporters.json").read_text())
 
     t0, relu, gelu = run(["onnx", "onnx-int8", "timm", "yaml"])
-    assert [n["network"] for n in (t0, relu, gelu)] == ["t0", "fasternet-32-relu",
-                                                        "fasternet-32-gelu"]  # fmt: skip
+    names = ["t0", "fasternet-32-relu", "fasternet-32-gelu"]
+    assert [n["network"] for n in (t0, relu, gelu)] == names
     assert [row["format"] for row in t0["rows"]] == ["onnx", "onnx-int8", "timm", "yaml"]
     assert [row["format"] for row in gelu["rows"]] == ["onnx", "onnx-int8"]
     fp32, int8, timms, yaml = t0["rows"]
@@ -176,9 +196,8 @@ def test_exported_files_are_compared_with_torch(
     assert (fp32["lost"]["points"], fp32["lost"]["only_torch"]) == (0, 0)
     assert int8["agreement"]["difference"] > 1e-3
     assert yaml["agreement"] is yaml["lost"] is None
-    assert (t0["split"], relu["split"], relu["rows"][0]["lost"]["images"]) == (
-        "validation", "test", 30,
-    )  # fmt: skip
+    assert (t0["split"], relu["split"]) == ("validation", "test")
+    assert relu["rows"][0]["lost"]["images"] == 30
     said = capsys.readouterr().out
     assert "fasternet_t0: epoch 1 of 1: " in said
     assert "t0 as yaml: written, there is nothing to compute" in said

@@ -207,13 +207,15 @@ def test_a_spoilt_list_of_boards_is_one_line(
 @pytest.mark.parametrize(
     ("module", "words"),
     [
-        ("raise ImportError('libgomp.so.1: no\\033[2J such file')",
-         "ImportError: libgomp.so.1: no[2J such file"),
+        (
+            "raise ImportError('libgomp.so.1: no\\033[2J such file')",
+            "ImportError: libgomp.so.1: no[2J such file",
+        ),
         ("import os\nos.kill(os.getpid(), 4)", "SIGILL"),
         ("raise SystemExit(3)", "it says nothing"),
     ],
     ids=["import", "signal", "exit"],
-)  # fmt: skip
+)
 def test_a_runtime_that_is_there_but_does_not_load_is_one_line(
     server: Server, capsys: Streams, monkeypatch: pytest.MonkeyPatch, module: str, words: str
 ) -> None:
@@ -247,9 +249,13 @@ def test_a_runtime_that_takes_for_ever_to_load_is_trouble(
 
 
 FACTS: dict[str, Any] = {
-    "machine": "aarch64", "processor": "a board", "cores": 4, "python": "3.11",
-    "runtime_version": "1.20", "celsius": 51.5,
-}  # fmt: skip
+    "machine": "aarch64",
+    "processor": "a board",
+    "cores": 4,
+    "python": "3.11",
+    "runtime_version": "1.20",
+    "celsius": 51.5,
+}
 
 
 @pytest.mark.parametrize("celsius", [float("nan"), float("inf"), "hot", None, 10**400])

@@ -16,9 +16,14 @@ from predictors.devices.connection import SCRIPT, Address, Connection, Connectio
 Streams = pytest.CaptureFixture[str]
 PASS_ON = 'exec sh -c "$SSH_ORIGINAL_COMMAND"'
 GREETED = {  # files of a login shell in which the user has it greet
-    "tcsh": ".tcshrc", "fish": ".config/fish/config.fish", "zsh": ".zshenv", "bash": ".bashrc",
-    "dash": ".profile", "ksh": ".kshrc", "csh": ".cshrc",
-}  # fmt: skip
+    "tcsh": ".tcshrc",
+    "fish": ".config/fish/config.fish",
+    "zsh": ".zshenv",
+    "bash": ".bashrc",
+    "dash": ".profile",
+    "ksh": ".kshrc",
+    "csh": ".cshrc",
+}
 
 
 def _looked_at(server: Server) -> Board:
@@ -177,9 +182,11 @@ def test_a_newer_python_beside_an_old_one_is_found(server: Server) -> None:
 def test_the_program_of_every_python_says_which_it_is() -> None:
     """The first line of what is sent is code for this one."""
     done = subprocess.run(
-        [sys.executable, "-c", BOOTSTRAP], input=b'["print(sent[1])", 7]\n', capture_output=True,
+        [sys.executable, "-c", BOOTSTRAP],
+        input=b'["print(sent[1])", 7]\n',
+        capture_output=True,
         check=True,
-    )  # fmt: skip
+    )
     assert done.stdout.decode().split() == [MARKER, sys.version.split()[0], "7"]
     for program in ("print('Welcome')", "print('fasternas-python 3')"):
         with (

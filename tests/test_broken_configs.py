@@ -69,8 +69,19 @@ def test_a_file_that_holds_no_config_is_refused_in_one_line(
 _NINES = [f"&a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 13)]
 BOMB = f"[&a0 [x], {', '.join(_NINES)}]"  # 9^12 times x
 KEYS = ("fasternas", *FasterNetConfig.__dataclass_fields__)
-AUTHORS_KEYS = ("embed_dim", "depths", "mlp_ratio", "n_div", "feature_dim", "image_size",
-                "patch_size", "patch_stride2", "norm_layer", "act_layer", "in_chans")  # fmt: skip
+AUTHORS_KEYS = (
+    "embed_dim",
+    "depths",
+    "mlp_ratio",
+    "n_div",
+    "feature_dim",
+    "image_size",
+    "patch_size",
+    "patch_stride2",
+    "norm_layer",
+    "act_layer",
+    "in_chans",
+)
 
 
 @pytest.mark.parametrize(

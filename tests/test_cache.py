@@ -36,11 +36,17 @@ for number in range(int(sys.argv[2]), int(sys.argv[3])):
 def latency(ms: float = 3.0, *, repeats: int = 2, number: int = 1, device: str = "cpu") -> Latency:
     """A latency by so many processes, with an artifact for each number."""
     return Latency(
-        median_ms=ms, low_ms=0.9 * ms, high_ms=1.1 * ms, source="measured", device=device,
-        backend=Backend("onnxruntime"), samples_ms=((ms, ms),) * repeats,
-        context=Context(machine="a processor", runtime_version="1.20", artifact=f"{number:064x}",
-                        pinned=True),
-    )  # fmt: skip
+        median_ms=ms,
+        low_ms=0.9 * ms,
+        high_ms=1.1 * ms,
+        source="measured",
+        device=device,
+        backend=Backend("onnxruntime"),
+        samples_ms=((ms, ms),) * repeats,
+        context=Context(
+            machine="a processor", runtime_version="1.20", artifact=f"{number:064x}", pinned=True
+        ),
+    )
 
 
 def entry(number: int, *, device: str = "cpu", network: str = T0, ms: float = 3.0) -> CacheEntry:

@@ -30,14 +30,17 @@ every_case = pytest.mark.parametrize(
 def _latencies(configs: Sequence[FasterNetConfig], noise: float = 0.0) -> list[float]:
     """The latencies of a device that is always at hand; the noise is of each network, not drawn."""
     exact = PROFILE.predict(configs).mean_ms
-    return [float(ms) * (1 + noise * Random(repr(c)).gauss(0, 1))
-            for c, ms in zip(configs, exact, strict=True)]  # fmt: skip
+    return [
+        float(ms) * (1 + noise * Random(repr(c)).gauss(0, 1))
+        for c, ms in zip(configs, exact, strict=True)
+    ]
 
 
 def _start(space: Space[Any]) -> Timed:
     fields = space.fields
-    first = replace(FASTERNET["t0"], resolution=fields["resolution"],
-                    classes=fields.get("classes", 1000))  # fmt: skip
+    first = replace(
+        FASTERNET["t0"], resolution=fields["resolution"], classes=fields.get("classes", 1000)
+    )
     return [(first, _latencies([first])[0])]
 
 
@@ -49,9 +52,14 @@ def _next(
 
 
 def _batches(
-    name: str, limit_ms: float, *, timed: Timed | None = None, total: int = TOTAL, seed: int = 0,
+    name: str,
+    limit_ms: float,
+    *,
+    timed: Timed | None = None,
+    total: int = TOTAL,
+    seed: int = 0,
     noise: float = 0.0,
-) -> list[Timed]:  # fmt: skip
+) -> list[Timed]:
     """Time batch after batch until there are none left."""
     space = SPACES[name]
     timed = list(timed or _start(space))

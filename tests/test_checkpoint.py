@@ -31,9 +31,18 @@ def file(tmp_path: Path) -> Path:
 
 def _rewritten(file: Path, **changes: Any) -> Path:
     """The same weights below a header that says something else."""
-    header = {"config": {"fasternas": 1, "widths": [8, 16], "depths": [1, 1],
-                         "partial_ratios": [0.5, 0.25], "expansions": [2, 2], "head_width": 32,
-                         "resolution": 32, "classes": 10}}  # fmt: skip
+    header = {
+        "config": {
+            "fasternas": 1,
+            "widths": [8, 16],
+            "depths": [1, 1],
+            "partial_ratios": [0.5, 0.25],
+            "expansions": [2, 2],
+            "head_width": 32,
+            "resolution": 32,
+            "classes": 10,
+        }
+    }
     fn.save(fn.build(TINY), file)
     save_file(load_file(file), file, metadata={KEY: json.dumps({**header, **changes})})
     return file
@@ -91,8 +100,9 @@ def test_a_config_file_gives_a_fresh_network(tmp_path: Path) -> None:
 def test_its_weights_are_timms(tmp_path: Path) -> None:
     fn.save(fn.build(TINY), tmp_path / "x.safetensors")
     network = fn.from_timm_weights(TINY, load_file(tmp_path / "x.safetensors"))
-    assert torch.equal(network.classifier.weight,
-                       fn.load(tmp_path / "x.safetensors").classifier.weight)  # fmt: skip
+    assert torch.equal(
+        network.classifier.weight, fn.load(tmp_path / "x.safetensors").classifier.weight
+    )
 
 
 @pytest.mark.parametrize("end", [0, 4, 300, -1])
@@ -109,9 +119,11 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="The file must be a whole checkpoint"):
         fn.load(tmp_path / "weights.safetensors")
     foreign = (tmp_path / "weights.safetensors").rename(tmp_path / "timm.pth")
-    with pytest.raises(ValueError, match=r"timm\.pth: The file must be a checkpoint that fasternas "
-                       r"saved, but .* kind\. Name the config of the weights, or give both: `"
-                       ):  # fmt: skip
+    with pytest.raises(
+        ValueError,
+        match=r"timm\.pth: The file must be a checkpoint that fasternas "
+        r"saved, but .* kind\. Name the config of the weights, or give both: `",
+    ):
         fn.load(foreign)
 
 
@@ -124,8 +136,11 @@ def test_weights_without_a_config_are_refused(tmp_path: Path) -> None:
 
 def test_a_newer_version_is_refused(tmp_path: Path) -> None:
     file = _rewritten(tmp_path / "x.safetensors", config={"fasternas": 2, "kernel": 5})
-    with pytest.raises(ValueError, match=r"x\.safetensors: `fasternas` must be at most 1, .* 2\. "
-                       "Update fasternas"):  # fmt: skip
+    with pytest.raises(
+        ValueError,
+        match=r"x\.safetensors: `fasternas` must be at most 1, .* 2\. "
+        "Update fasternas",
+    ):
         fn.load(file)
 
 
@@ -154,8 +169,16 @@ def test_a_header_that_is_wrong_is_one_line(
 
 
 def test_weights_of_another_config_are_refused(tmp_path: Path) -> None:
-    config = {"fasternas": 1, "widths": [8, 16], "depths": [1, 1], "partial_ratios": [0.5, 0.25],
-              "expansions": [2, 2], "head_width": 32, "resolution": 32, "classes": 11}  # fmt: skip
+    config = {
+        "fasternas": 1,
+        "widths": [8, 16],
+        "depths": [1, 1],
+        "partial_ratios": [0.5, 0.25],
+        "expansions": [2, 2],
+        "head_width": 32,
+        "resolution": 32,
+        "classes": 11,
+    }
     file = _rewritten(tmp_path / "x.safetensors", config=config)
     with pytest.raises(
         ValueError, match=r"x\.safetensors: The weights .* 2 of another shape \(class"
@@ -194,6 +217,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(
 
 def test_names_load_without_torch() -> None:
     program = "import sys, fasternas; print('torch' in sys.modules, 'load' in dir(fasternas))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
-                          check=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert done.stdout == "False True\n"

@@ -45,8 +45,12 @@ def test_links_are_followed_but_not_in_a_circle_nor_to_another_class(tmp_path: P
     saved(tmp_path / "elsewhere" / "more" / "0.png")
     (root / "red" / "more").symlink_to(tmp_path / "elsewhere")
     assert len(load_data(str(tmp_path / "data")).train) == 21
-    for name, place in (("loop", root), ("up", tmp_path), ("other", root / "green"),
-                        ("again", tmp_path / "elsewhere" / "more")):  # fmt: skip
+    for name, place in (
+        ("loop", root),
+        ("up", tmp_path),
+        ("other", root / "green"),
+        ("again", tmp_path / "elsewhere" / "more"),
+    ):
         (root / "red" / name).symlink_to(place)
     data = load_data(str(tmp_path / "data"))
     assert np.bincount(data.train.labels).tolist() == [10, 11]
@@ -65,10 +69,22 @@ def test_files_that_are_no_images_by_name_or_lie_beside_are_counted(tmp_path: Pa
 
 @pytest.mark.parametrize(
     "name",
-    ["@eaDir", "__MACOSX", "lost+found", "#recycle", "$RECYCLE.BIN", "System Volume Information",
-     "@Recycle", "LOST.DIR", "__pycache__", "~snapshot", "@SynoResource", "FOUND.001",
-     "_gsdata_"],
-)  # fmt: skip
+    [
+        "@eaDir",
+        "__MACOSX",
+        "lost+found",
+        "#recycle",
+        "$RECYCLE.BIN",
+        "System Volume Information",
+        "@Recycle",
+        "LOST.DIR",
+        "__pycache__",
+        "~snapshot",
+        "@SynoResource",
+        "FOUND.001",
+        "_gsdata_",
+    ],
+)
 def test_folders_of_systems_are_passed_over_and_named(tmp_path: Path, name: str) -> None:
     for split in ("train", "val"):
         coloured_tree(tmp_path / split)
@@ -133,9 +149,16 @@ def test_splits_made_on_macos_and_elsewhere_have_the_same_classes(tmp_path: Path
 
 @pytest.mark.parametrize(
     ("ending", "how"),
-    [("heic", "`heif-convert`"), ("HEIF", "`heif-convert`"), ("nef", "`darktable-cli`"),
-     ("jxl", "`djxl`"), ("dcm", "`dcm2img`"), ("mp4", "`ffmpeg`"), ("svg", "`rsvg-convert`")],
-)  # fmt: skip
+    [
+        ("heic", "`heif-convert`"),
+        ("HEIF", "`heif-convert`"),
+        ("nef", "`darktable-cli`"),
+        ("jxl", "`djxl`"),
+        ("dcm", "`dcm2img`"),
+        ("mp4", "`ffmpeg`"),
+        ("svg", "`rsvg-convert`"),
+    ],
+)
 def test_a_class_of_files_that_must_be_converted_names_what_does_it(
     tmp_path: Path, ending: str, how: str
 ) -> None:
@@ -164,9 +187,14 @@ def test_files_without_an_ending_are_read_by_their_content(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("train", "test"),
-    [("seg_train", "seg_test"), ("training_set", "test_set"), ("train-images", "test-images"),
-     ("Training Data", "Testing Data"), ("train_1", "test1")],
-)  # fmt: skip
+    [
+        ("seg_train", "seg_test"),
+        ("training_set", "test_set"),
+        ("train-images", "test-images"),
+        ("Training Data", "Testing Data"),
+        ("train_1", "test1"),
+    ],
+)
 @pytest.mark.parametrize("doubled", [False, True])
 def test_splits_are_known_by_names_with_additions(
     tmp_path: Path, train: str, test: str, *, doubled: bool

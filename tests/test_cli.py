@@ -58,13 +58,21 @@ def _call(arguments: Sequence[str | Path]) -> int:
 
 
 def _start(*arguments: str, stdout: int) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([PROGRAM, *arguments], text=True, timeout=120, check=False,
-                          stdout=stdout, stderr=subprocess.PIPE)  # fmt: skip
+    return subprocess.run(
+        [PROGRAM, *arguments],
+        text=True,
+        timeout=120,
+        check=False,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+    )
 
 
 def _contents(folder: Path) -> dict[str, bytes | None]:
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
-            for path in sorted(folder.rglob("*"))}  # fmt: skip
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
 
 
 def _check_refusal(arguments: Sequence[str | Path], words: str, streams: Streams) -> None:
@@ -97,8 +105,16 @@ def test_each_choice_of_the_spaces_is_told_with_its_source(capsys: Streams) -> N
     assert told == list(fn.SPACES["pconv"].fields)
     assert lines[lines.index(f"  kernels: {CHOICES['kernels']}") + 1] == "    2 3 5 7"
     assert "    stage 4: pconv attention" in lines
-    sources = {"2603.26425", "2503.03148", "2502.01303", "2401.16456", "2403.19967", "2104.00298",
-               "1905.02244", "2303.03667"}  # fmt: skip
+    sources = {
+        "2603.26425",
+        "2503.03148",
+        "2502.01303",
+        "2401.16456",
+        "2403.19967",
+        "2104.00298",
+        "1905.02244",
+        "2303.03667",
+    }
     assert sources <= set(re.findall(r"arXiv (\d{4}\.\d{5})", pconv))
 
 
@@ -208,8 +224,10 @@ MISTAKES: list[tuple[str, str]] = [
     ("search --budget 10ms --device ../up", "`device` must be one of cpu, arm, but got '../up'"),
     (" --space resnet", "`space` must be one of fasternet, fasternet-32, pconv, pconv-32, or "),
     (" --runtime tflite", "`runtime` must be onnxruntime"),
-    ("search --budget 10ms --device cpu --runtime tflite",
-     "`runtime` must be one of onnxruntime, openvino, ncnn, torch, "),
+    (
+        "search --budget 10ms --device cpu --runtime tflite",
+        "`runtime` must be one of onnxruntime, openvino, ncnn, torch, ",
+    ),
     (" --runtime auto,auto", "`runtime` must be auto alone, or of onnxruntime, openvino, nc"),
     (" --accuracy foo", "`accuracy` must be one of estimate, train, auto, but got 'foo'"),
     (" --searcher luck", "`searcher` must be one of guided, nsga2, nsga3, tpe, gp, evolution"),
@@ -243,7 +261,7 @@ MISTAKES: list[tuple[str, str]] = [
     ("measure t0 --device gpu", "`device` must be one of cpu, arm, but got 'gpu'"),
     ("measure t0 --device arm --threads 3", "`threads` must be 1 or 4, but got 3"),
     ("measure --device arm", "required: NETWORK"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("command", "words"), MISTAKES, ids=[c or "-" for c, _ in MISTAKES])
@@ -263,12 +281,22 @@ def test_a_folder_with_another_study_is_refused(run: Path, options: str, capsys:
     _check_refusal([*SEARCH, "--out", run, *options.split(), *resume], words, capsys)
 
 
-@pytest.mark.parametrize("command", [["show"], [*SEARCH, "--trials", "4", "--resume", "--out"]],
-                         ids=["show", "resume"])  # fmt: skip
+@pytest.mark.parametrize(
+    "command", [["show"], [*SEARCH, "--trials", "4", "--resume", "--out"]], ids=["show", "resume"]
+)
 @pytest.mark.parametrize("name", ["study.journal", "measurements.jsonl", "run.json"])
-@pytest.mark.parametrize("content", [
-    b"{,}\n", b"[]\n", b"{}\n", b"\xff\0\n", b"{}{}\n", b'{"a":', b"[" * 9999 + b"\n",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{,}\n",
+        b"[]\n",
+        b"{}\n",
+        b"\xff\0\n",
+        b"{}{}\n",
+        b'{"a":',
+        b"[" * 9999 + b"\n",
+    ],
+)
 def test_a_corrupt_file_is_one_line(
     run: Path, command: list[str], name: str, content: bytes, capsys: Streams
 ) -> None:

@@ -67,20 +67,32 @@ def test_each_device_has_its_budget_and_times_as_told() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((*BOTH, "--budget", "10ms"),
-         "given for each device, but is 10 ms for all. Say --budget arm=10ms,cpu=10ms."),
-        ((*BOTH, "--budget", "cpu=3ms"),
-         "given for each device, but is not for arm. Say --budget arm=10ms,cpu=3ms."),
-        ((*BOTH, "--budget", "arm=1ms,cpu=3ms,pi=9ms"),
-         "`budget` must name devices of the search (arm, cpu), but names pi."),
-        (("--device", "arm", "--budget", "cpu=3ms"),
-         "`budget` must name devices of the search (arm), but names cpu."),
-        ((*BOTH, "--budget", "arm=1ms,cpu=3ms", "--threads", "pi=4"),
-         "`threads` must name devices of the search (arm, cpu), but names pi."),
-        ((*BOTH, *BOTH, "--budget", "arm=1ms,cpu=3ms"),
-         "`device` must name each device once, but names arm twice."),
+        (
+            (*BOTH, "--budget", "10ms"),
+            "given for each device, but is 10 ms for all. Say --budget arm=10ms,cpu=10ms.",
+        ),
+        (
+            (*BOTH, "--budget", "cpu=3ms"),
+            "given for each device, but is not for arm. Say --budget arm=10ms,cpu=3ms.",
+        ),
+        (
+            (*BOTH, "--budget", "arm=1ms,cpu=3ms,pi=9ms"),
+            "`budget` must name devices of the search (arm, cpu), but names pi.",
+        ),
+        (
+            ("--device", "arm", "--budget", "cpu=3ms"),
+            "`budget` must name devices of the search (arm), but names cpu.",
+        ),
+        (
+            (*BOTH, "--budget", "arm=1ms,cpu=3ms", "--threads", "pi=4"),
+            "`threads` must name devices of the search (arm, cpu), but names pi.",
+        ),
+        (
+            (*BOTH, *BOTH, "--budget", "arm=1ms,cpu=3ms"),
+            "`device` must name each device once, but names arm twice.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_budgets_that_do_not_fit_the_devices_are_one_line(
     words: tuple[str, ...], message: str, tmp_path: Path, capsys: Streams
 ) -> None:

@@ -14,19 +14,31 @@ ROUNDS, PROCESSES = 12, 3
 
 
 def _measurement(
-    true_ms: float, *, session: str | None = "a", seed: int = 0, drift: float = 0.0,
+    true_ms: float,
+    *,
+    session: str | None = "a",
+    seed: int = 0,
+    drift: float = 0.0,
     source: Source = "measured",
-) -> Latency:  # fmt: skip
+) -> Latency:
     """A measurement of +-3 % whose blocks drift with the machine."""
     rng = Random(seed)
     samples = tuple(
-        tuple(true_ms * (1 + drift * n / ROUNDS) * math.exp(rng.gauss(0, 0.01))
-              for n in range(ROUNDS)) for _ in range(PROCESSES))  # fmt: skip
+        tuple(
+            true_ms * (1 + drift * n / ROUNDS) * math.exp(rng.gauss(0, 0.01)) for n in range(ROUNDS)
+        )
+        for _ in range(PROCESSES)
+    )
     return Latency(
-        median_ms=true_ms, low_ms=true_ms / 1.03, high_ms=true_ms * 1.03, source=source,
-        device="cpu", backend=Backend("onnxruntime"), samples_ms=samples,
+        median_ms=true_ms,
+        low_ms=true_ms / 1.03,
+        high_ms=true_ms * 1.03,
+        source=source,
+        device="cpu",
+        backend=Backend("onnxruntime"),
+        samples_ms=samples,
         context=Context(session=session or ""),
-    )  # fmt: skip
+    )
 
 
 def test_what_is_clearly_faster_is_said_to_be() -> None:
@@ -89,9 +101,12 @@ def test_samples_that_cannot_be_of_one_session_are_not_paired(
 
 def _turns(true_ms: float, *, seed: int) -> list[Latency]:
     """A process a turn, at another speed of the machine each time."""
-    return [replace(found, samples_ms=(tuple((1 + turn) * ms for ms in found.samples_ms[0]),))
-            for turn, found in enumerate(_measurement(true_ms, session=None, seed=seed + i)
-                                         for i in range(7))]  # fmt: skip
+    return [
+        replace(found, samples_ms=(tuple((1 + turn) * ms for ms in found.samples_ms[0]),))
+        for turn, found in enumerate(
+            _measurement(true_ms, session=None, seed=seed + i) for i in range(7)
+        )
+    ]
 
 
 def test_what_took_turns_is_compared_turn_by_turn() -> None:

@@ -45,9 +45,17 @@ def test_what_a_runtime_says_is_one_line() -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    [{}, {"cpu_ms": []}, {"cpu_ms": 3}, {"cpu_ms": [1.0, "2"]}, {"cpu_ms": [0.0]},
-     {"cpu_ms": [1.0, -5.0]}, {"cpu_ms": [float("nan")]}, {"cpu_ms": [float("inf")]}],
-)  # fmt: skip
+    [
+        {},
+        {"cpu_ms": []},
+        {"cpu_ms": 3},
+        {"cpu_ms": [1.0, "2"]},
+        {"cpu_ms": [0.0]},
+        {"cpu_ms": [1.0, -5.0]},
+        {"cpu_ms": [float("nan")]},
+        {"cpu_ms": [float("inf")]},
+    ],
+)
 def test_times_of_a_clock_that_jumps_are_refused(answer: dict[str, Any]) -> None:
     with pytest.raises(ConnectionLostError, match="it answered no times in cpu_ms"):
         times_ms(answer, "cpu_ms")

@@ -97,9 +97,15 @@ def test_trials_that_failed_tell_nothing() -> None:
 @pytest.mark.parametrize("searcher", ["guided", "random"])
 def test_a_search_that_was_told_wrong_keeps_the_budget_after_some_trials(searcher: Any) -> None:
     trials = list(
-        search(NETS, _evaluate, trials=40, budget_ms=BUDGET_MS, predict_latency=_predict,
-               searcher=searcher)
-    )  # fmt: skip
+        search(
+            NETS,
+            _evaluate,
+            trials=40,
+            budget_ms=BUDGET_MS,
+            predict_latency=_predict,
+            searcher=searcher,
+        )
+    )
     assert _over(trials[:8]) >= 0.25
     assert _over(trials[16:]) <= 0.15
 
@@ -120,10 +126,16 @@ def test_a_config_that_misses_by_a_hair_is_evaluated_when_it_could_be_the_best()
     space = NETS.replace(activation="relu")
     budget_ms = _told_ms(best) * 1.01  # its upper end is 10 % above
     trials = list(
-        search(space, evaluate, trials=40, budget_ms=budget_ms,
-               predict_latency=lambda nets: replace(_predict(nets),
-                                                    high_ms=1.1 * _predict(nets).mean_ms))
-    )  # fmt: skip
+        search(
+            space,
+            evaluate,
+            trials=40,
+            budget_ms=budget_ms,
+            predict_latency=lambda nets: replace(
+                _predict(nets), high_ms=1.1 * _predict(nets).mean_ms
+            ),
+        )
+    )
     assert best in {trial.config for trial in trials}
 
 

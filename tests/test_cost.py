@@ -110,8 +110,13 @@ def test_costs_of_many_are_the_costs_of_each(name: str) -> None:
 
 
 def test_costs_of_many_need_not_be_of_one_kind() -> None:
-    two_stages = FasterNetConfig(widths=(16, 48), depths=(1, 2), partial_ratios=(0.25, 1.0),
-                                 expansions=(2.0, 3.0), activation="gelu")  # fmt: skip
+    two_stages = FasterNetConfig(
+        widths=(16, 48),
+        depths=(1, 2),
+        partial_ratios=(0.25, 1.0),
+        expansions=(2.0, 3.0),
+        activation="gelu",
+    )
     _assert_costs_of_each([FASTERNET["t0"], _Toy(), two_stages, FASTERNET["t2"], _Toy()])
 
 

@@ -92,8 +92,9 @@ def _is_built_without_cuda(runtime: str) -> bool:
     return not torch.cuda.is_available()
 
 
-@pytest.mark.parametrize(("visible", "name"), [("1", "second"), ("1,0", "second"), ("0", "first"),
-                                               ("", ""), ("-1", "")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("visible", "name"), [("1", "second"), ("1,0", "second"), ("0", "first"), ("", ""), ("-1", "")]
+)
 def test_it_is_the_first_that_is_visible(
     driver: Path, monkeypatch: pytest.MonkeyPatch, visible: str, name: str
 ) -> None:

@@ -115,9 +115,21 @@ def test_a_cache_on_a_read_only_disk_is_done_without(read_only: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "{}", "[]", "null", '"\u00b5"', '{"latency_ms": -1}', '{"latency_ms": NaN}',
-     '{"latency_ms": Infinity}', '{"latency_ms": "fast"}', '{"latency_ms": null}', "\0"],
-)  # fmt: skip
+    [
+        "",
+        "{",
+        "{}",
+        "[]",
+        "null",
+        '"\u00b5"',
+        '{"latency_ms": -1}',
+        '{"latency_ms": NaN}',
+        '{"latency_ms": Infinity}',
+        '{"latency_ms": "fast"}',
+        '{"latency_ms": null}',
+        "\0",
+    ],
+)
 def test_a_spoilt_cache_is_replaced(cache: Path, content: str) -> None:
     reference_latency(KEY, [[9.0]])
     (file,) = (cache / "fasternas").iterdir()

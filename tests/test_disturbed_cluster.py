@@ -31,8 +31,19 @@ SPACE = SPACES["fasternet-32"]
 OPTIONS: dict[str, Any] = {"trials": 40, "seed": 3, "searcher": "random", "budget_ms": 9.0}
 TIMEOUT_S = 12.0  # a node that is lost, and is not noticed at once, counts as working
 PROGRAM = Path(sys.executable).with_name("fasternas")
-CLI = ("search", "--device", "arm", "--space", "fasternet", "--budget", "20ms", "--trials", "14",
-       "--json", "--out")  # fmt: skip
+CLI = (
+    "search",
+    "--device",
+    "arm",
+    "--space",
+    "fasternet",
+    "--budget",
+    "20ms",
+    "--trials",
+    "14",
+    "--json",
+    "--out",
+)
 Streams = pytest.CaptureFixture[str]
 
 
@@ -94,8 +105,10 @@ def test_everything_that_happens_costs_the_three_that_fail(cluster: Any, tmp_pat
     assert (tmp_path / "waits").exists()
     errors = {faults[trial.config]: trial.error for trial in trials if trial.error}
     assert errors.pop("nan", "").startswith("The scores must be finite")
-    assert errors == {"raises": "LookupError: no such layer",
-                      "hangs": "TimeoutError: it took over 12 s"}  # fmt: skip
+    assert errors == {
+        "raises": "LookupError: no such layer",
+        "hangs": "TimeoutError: it took over 12 s",
+    }
     assert [t for t in trials if not t.error] == [
         t for t in undisturbed if faults.get(t.config, "dies") == "dies"
     ]

@@ -51,8 +51,15 @@ NOT_HERE = re.compile(
 )
 ONLY_VALUES = re.compile(r"--(?:data|budget) \S+")
 # Commands of other programs: what of them can be checked is.
-OTHERS = ("make ", "pip install ", ".venv/bin/pip install ", "python3 -m venv ", "ray start ",
-          "source .venv/bin/activate", "sudo apt install ")  # fmt: skip
+OTHERS = (
+    "make ",
+    "pip install ",
+    ".venv/bin/pip install ",
+    "python3 -m venv ",
+    "ray start ",
+    "source .venv/bin/activate",
+    "sudo apt install ",
+)
 
 
 @dataclass

@@ -11,8 +11,15 @@ from nas.estimators import MOST, auto_estimator, epoch_seconds
 from nas.study.options import SearchOptions
 from predictors.data.datasets import ImageData, load_data
 
-OPTIONS = SearchOptions(devices=on("arm", 1.0), space="fasternet-32", data="digits",
-                        accuracy="train", epochs=8, trials=36, classes=10)  # fmt: skip
+OPTIONS = SearchOptions(
+    devices=on("arm", 1.0),
+    space="fasternet-32",
+    data="digits",
+    accuracy="train",
+    epochs=8,
+    trials=36,
+    classes=10,
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +40,15 @@ def test_without_a_limit_networks_are_trained(digits: ImageData) -> None:
 
 @pytest.mark.parametrize(
     ("minutes", "accuracy", "trials"),
-    [(0.01, "estimate", 36), (10, "estimate", 36), (30, "train", 15), (65, "train", 33),
-     (120, "train", 61), (1e6, "train", MOST)],
-)  # fmt: skip
+    [
+        (0.01, "estimate", 36),
+        (10, "estimate", 36),
+        (30, "train", 15),
+        (65, "train", 33),
+        (120, "train", 61),
+        (1e6, "train", MOST),
+    ],
+)
 def test_more_time_buys_more(
     minutes: float, accuracy: str, trials: int, digits: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,9 +25,15 @@ from search_spaces.timm_models import import_timm
 
 Streams = pytest.CaptureFixture[str]
 CONFIG = fn.FasterNetConfig(
-    widths=(16, 32), depths=(1, 1), partial_ratios=(0.25, 0.5), expansions=(2.0, 2.0),
-    resolution=8, stem_stride=2, head_width=32, classes=10,
-)  # fmt: skip
+    widths=(16, 32),
+    depths=(1, 1),
+    partial_ratios=(0.25, 0.5),
+    expansions=(2.0, 2.0),
+    resolution=8,
+    stem_stride=2,
+    head_width=32,
+    classes=10,
+)
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +62,18 @@ def _refused(arguments: list[Any], message: str, capsys: Streams) -> None:
 def test_a_trained_network_says_what_each_file_costs(
     trained: Path, tmp_path: Path, capsys: Streams
 ) -> None:
-    arguments = ["export", str(trained), "--data", "digits", "--to", "onnx,onnx-int8,timm",
-                 "--out", str(tmp_path / "out"), "--images", "100"]  # fmt: skip
+    arguments = [
+        "export",
+        str(trained),
+        "--data",
+        "digits",
+        "--to",
+        "onnx,onnx-int8,timm",
+        "--out",
+        str(tmp_path / "out"),
+        "--images",
+        "100",
+    ]
     assert main([*arguments, "--json"]) == 0
     exact, int8, timm = json.loads(capsys.readouterr().out)
     assert [exact["file"], int8["file"], timm["file"]] == [
@@ -127,8 +143,10 @@ def test_features_are_listed(tmp_path: Path, capsys: Streams, monkeypatch: Any) 
     said = capsys.readouterr()
     assert "stride2: 16 channels, stride 2\nstride4: 32 channels, stride 4\n" in said.out
     assert [path.name for path in Path("exports").iterdir()] == ["x.features.pt2"]
-    assert said.err == ("The weights are random, for want of a checkpoint or --weights.\n"
-                        "The images to check with are noise, for want of --data.\n")  # fmt: skip
+    assert said.err == (
+        "The weights are random, for want of a checkpoint or --weights.\n"
+        "The images to check with are noise, for want of --data.\n"
+    )
 
 
 def test_weights_are_given_beside_a_config(trained: Path, tmp_path: Path, capsys: Streams) -> None:
@@ -136,8 +154,22 @@ def test_weights_are_given_beside_a_config(trained: Path, tmp_path: Path, capsys
     save_file(fn.load(trained).state_dict(), tmp_path / "plain.safetensors")
     found, said = [], []
     for weights in (trained, tmp_path / "plain.safetensors"):
-        assert main(["export", str(tmp_path / "x.yaml"), "--weights", str(weights), "--json",
-                     "--data", "digits", "--out", str(tmp_path / "out")]) == 0  # fmt: skip
+        assert (
+            main(
+                [
+                    "export",
+                    str(tmp_path / "x.yaml"),
+                    "--weights",
+                    str(weights),
+                    "--json",
+                    "--data",
+                    "digits",
+                    "--out",
+                    str(tmp_path / "out"),
+                ]
+            )
+            == 0
+        )
         streams = capsys.readouterr()
         found.append(json.loads(streams.out)[0]["agreement"]["accuracy"])
         said.append(streams.err)
@@ -149,8 +181,11 @@ def test_weights_are_given_beside_a_config(trained: Path, tmp_path: Path, capsys
         "by mean 0.485, 0.456, 0.406 and deviation 0.229, 0.224, 0.225. If"
     ) in said[1]
     _refused(["export", "t0", "--weights", trained], "holds another config", capsys)
-    _refused(["export", "t0", "--weights", tmp_path / "plain.safetensors"],
-             "plain.safetensors: The weights must be the ", capsys)  # fmt: skip
+    _refused(
+        ["export", "t0", "--weights", tmp_path / "plain.safetensors"],
+        "plain.safetensors: The weights must be the ",
+        capsys,
+    )
     _refused(["export", trained, "--weights", trained], "`weights` must be left out for", capsys)
 
 
@@ -158,19 +193,40 @@ def test_foreign_weights_are_normalised_alike_in_every_file(tmp_path: Path) -> N
     config = replace(fn.FASTERNET["t0"], resolution=32, classes=10)
     fn.save_config(config, tmp_path / "x.yaml")
     torch.save(fn.build(config).state_dict(), tmp_path / "timm.pth")
-    assert main(["export", str(tmp_path / "x.yaml"), "--weights", str(tmp_path / "timm.pth"),
-                 "--data", "digits", "--images", "4", "--to", "onnx,timm",
-                 "--out", str(tmp_path)]) == 0  # fmt: skip
-    props = {prop.key: json.loads(prop.value)
-             for prop in onnx.load(tmp_path / "x.onnx").metadata_props}  # fmt: skip
+    assert (
+        main(
+            [
+                "export",
+                str(tmp_path / "x.yaml"),
+                "--weights",
+                str(tmp_path / "timm.pth"),
+                "--data",
+                "digits",
+                "--images",
+                "4",
+                "--to",
+                "onnx,timm",
+                "--out",
+                str(tmp_path),
+            ]
+        )
+        == 0
+    )
+    props = {
+        prop.key: json.loads(prop.value) for prop in onnx.load(tmp_path / "x.onnx").metadata_props
+    }
     theirs = json.loads((tmp_path / "x-timm" / "config.json").read_text())["pretrained_cfg"]
     said = import_timm().get_pretrained_cfg("fasternet_t0")
     for name, key in (("mean", "mean"), ("std", "std"), ("crop_pct", "crop")):
         wanted = getattr(said, name)
         wanted = list(wanted) if isinstance(wanted, tuple) else wanted
         assert props[key] == theirs[name] == wanted
-    images = real_images("digits", find_weights(str(tmp_path / "x.yaml"),
-                         weights=str(tmp_path / "timm.pth"))[0], trained=True, count=1)  # fmt: skip
+    images = real_images(
+        "digits",
+        find_weights(str(tmp_path / "x.yaml"), weights=str(tmp_path / "timm.pth"))[0],
+        trained=True,
+        count=1,
+    )
     assert (images.data.mean, images.data.std, images.crop) == (said.mean, said.std, 1.0)
 
 
@@ -226,8 +282,9 @@ def test_what_is_no_network_is_one_line(
     assert said.count("\n") == 1
 
 
-@pytest.mark.parametrize(("target", "extra"), [("openvino", "openvino"), ("ncnn", "ncnn"),
-                                               ("openvino-int8", "openvino")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("target", "extra"), [("openvino", "openvino"), ("ncnn", "ncnn"), ("openvino-int8", "openvino")]
+)
 def test_what_is_not_installed_says_how_to_install_it(
     target: str, extra: str, tmp_path: Path, capsys: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,10 +294,12 @@ def test_what_is_not_installed_says_how_to_install_it(
         return version(package)
 
     monkeypatch.setattr(table, "version", version_of)
-    _refused(["export", "t0", "--to", f"onnx,{target}", "--out", tmp_path / "out"],
-             f"`to` {target} must be installed here, but {extra} is not. Install it with "
-             f"`pip install 'fasternas[{extra}]'`.",
-             capsys)  # fmt: skip
+    _refused(
+        ["export", "t0", "--to", f"onnx,{target}", "--out", tmp_path / "out"],
+        f"`to` {target} must be installed here, but {extra} is not. Install it with "
+        f"`pip install 'fasternas[{extra}]'`.",
+        capsys,
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -253,8 +312,16 @@ def test_data_of_other_classes_are_refused(trained: Path, tmp_path: Path, capsys
         other = shutil.copy(trained, tmp_path / "other.safetensors")
         fn.save(fn.load(other), other, classes=tuple(names))
         _refused(["export", other, "--data", "digits"], message, capsys)
-    few = fn.FasterNetConfig(widths=(8,), depths=(1,), partial_ratios=(0.5,), expansions=(2.0,),
-                             resolution=8, stem_stride=2, head_width=8, classes=3)  # fmt: skip
+    few = fn.FasterNetConfig(
+        widths=(8,),
+        depths=(1,),
+        partial_ratios=(0.5,),
+        expansions=(2.0,),
+        resolution=8,
+        stem_stride=2,
+        head_width=8,
+        classes=3,
+    )
     fn.save(fn.build(few), tmp_path / "few.safetensors")
     message = "`data` must have the 3 classes that the network tells apart, but got 10"
     _refused(["export", tmp_path / "few.safetensors", "--data", "digits"], message, capsys)

@@ -28,8 +28,14 @@ from search_spaces.formats import from_mapping
 from search_spaces.timm_models import import_timm
 
 # What timm's own FasterNet can say.
-UNIFORM = fn.FasterNetConfig(widths=(8, 16, 32, 64), depths=(1, 1, 1, 1), resolution=32,
-                             head_width=16, activation="gelu", classes=5)  # fmt: skip
+UNIFORM = fn.FasterNetConfig(
+    widths=(8, 16, 32, 64),
+    depths=(1, 1, 1, 1),
+    resolution=32,
+    head_width=16,
+    activation="gelu",
+    classes=5,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -98,8 +104,9 @@ def test_timm_needs_nothing_of_ours_for_what_it_can_say(tmp_path: Path) -> None:
         f"timm = import_timm(); network = {found.code}\n"
         "print(type(network).__module__, network.classifier.out_features)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
-                          check=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert done.stdout == "timm.models.fasternet 5\n"
 
 
@@ -108,9 +115,10 @@ def test_int8_is_calibrated_with_the_images_that_are_given(tmp_path: Path) -> No
         def __iter__(self) -> Iterator[Tensor]:
             yield from torch.full((4, 1, 3, 48, 48), 100.0)
 
-    found = {name: _export(deployed(calibration_images=images), "onnx-int8", tmp_path / name)
-             for name, images in {"bright": Bright(), "again": Bright(),
-                                  "noise": None}.items()}  # fmt: skip
+    found = {
+        name: _export(deployed(calibration_images=images), "onnx-int8", tmp_path / name)
+        for name, images in {"bright": Bright(), "again": Bright(), "noise": None}.items()
+    }
     assert found["bright"].path.read_bytes() == found["again"].path.read_bytes()
     bright, noise = found["bright"].agreement, found["noise"].agreement
     assert bright is not None

@@ -151,9 +151,12 @@ def test_what_is_no_space_for_the_command_is_refused_in_one_line(
 
 
 _ENTRIES = {
-    "devices": "open_nothing", "backends": "LINES", "estimators": "open_nothing",
-    "spaces": "SPACE", "searchers": "open_nothing",
-}  # fmt: skip
+    "devices": "open_nothing",
+    "backends": "LINES",
+    "estimators": "open_nothing",
+    "spaces": "SPACE",
+    "searchers": "open_nothing",
+}
 _MODULE = {
     "broken_lab": "import nothing_of_that_name\n",
     "wrong_lab": "SPACE = LINES = open_nothing = 7\n",

@@ -78,9 +78,16 @@ def _choices(space: str) -> list[tuple[str, Any]]:
 
 def test_layers_follow_the_network() -> None:
     small = FasterNetConfig(
-        widths=(8, 20), depths=(1, 2), partial_ratios=(0.5, 1.0), expansions=(2.0, 1.5),
-        resolution=32, stem_stride=2, head_width=64, activation="gelu", classes=10,
-    )  # fmt: skip
+        widths=(8, 20),
+        depths=(1, 2),
+        partial_ratios=(0.5, 1.0),
+        expansions=(2.0, 1.5),
+        resolution=32,
+        stem_stride=2,
+        head_width=64,
+        activation="gelu",
+        classes=10,
+    )
     first, second = "stages.0.block", "stages.1.block"
     shown = [(x.name, x.c_in, x.c_out, x.height, x.repeat) for x in small.layers()]
     assert shown == [
@@ -145,9 +152,11 @@ def test_a_ratio_that_rounds_below_a_whole_number_still_gives_it() -> None:
 @pytest.mark.parametrize("stages", [1, 3, 6])
 def test_there_may_be_any_number_of_stages(stages: int) -> None:
     config = FasterNetConfig(
-        widths=(16,) * stages, depths=(1,) * stages, partial_ratios=(0.25,) * stages,
+        widths=(16,) * stages,
+        depths=(1,) * stages,
+        partial_ratios=(0.25,) * stages,
         expansions=(2.0,) * stages,
-    )  # fmt: skip
+    )
     assert sum(layer.name.endswith("pconv") for layer in config.layers()) == stages
     assert cost(config).params > 0
 

@@ -54,10 +54,13 @@ def test_files_of_the_front_are_evaluated_and_what_loses_less_takes_its_place(
     accuracy = open_estimator(options, tmp_path)(CONFIG)
     space = options.open_space()
     depth = CONFIG.depths[0]
-    device = MultiBackendDevice("cpu", [
-        Form(runtime="onnxruntime", precision="fp32", takes_ms={depth: 2.0}),
-        Form(runtime="onnxruntime", precision="int8", takes_ms={depth: 1.0}),
-    ])  # fmt: skip
+    device = MultiBackendDevice(
+        "cpu",
+        [
+            Form(runtime="onnxruntime", precision="fp32", takes_ms={depth: 2.0}),
+            Form(runtime="onnxruntime", precision="int8", takes_ms={depth: 1.0}),
+        ],
+    )
     run = Searched(tmp_path, options, {"cpu": device})
     study = run.study
     study.keep(space.encode(CONFIG), Outcome(number=0, scores=scores(accuracy, 1.0, device="cpu")))
@@ -88,11 +91,16 @@ def test_what_a_file_loses_is_measured_against_torch(
 
 
 def _timed(precision: str, ms: float, source: Source = "measured") -> Latency:
-    return Latency.from_json({
-        "median_ms": ms, "low_ms": 0.9 * ms, "high_ms": 1.1 * ms, "source": source,
-        "device": "cpu",
-        "backend": {"runtime": "onnxruntime", "precision": precision},
-    })  # fmt: skip
+    return Latency.from_json(
+        {
+            "median_ms": ms,
+            "low_ms": 0.9 * ms,
+            "high_ms": 1.1 * ms,
+            "source": source,
+            "device": "cpu",
+            "backend": {"runtime": "onnxruntime", "precision": precision},
+        }
+    )
 
 
 def _front(files: FileAccuracies) -> list[tuple[str, float, str]]:
@@ -112,8 +120,9 @@ def test_a_slower_form_that_loses_less_is_on_the_front_too() -> None:
     assert _front({}) == [("trial-0003", 60.0, "int8")]
     lost = FileAccuracy(fp32_accuracy=60.0, images=12, lost=2.0)
     assert _front({CONFIG: {INT8: lost}}) == [
-        ("trial-0003", 58.0, "int8"), ("trial-0003-onnxruntime-fp32", 60.0, "fp32"),
-    ]  # fmt: skip
+        ("trial-0003", 58.0, "int8"),
+        ("trial-0003-onnxruntime-fp32", 60.0, "fp32"),
+    ]
     gained = FileAccuracy(fp32_accuracy=60.0, images=12, lost=-0.5)
     assert _front({CONFIG: {INT8: gained}}) == [("trial-0003", 60.5, "int8")]
     before = FileAccuracy(fp32_accuracy=59.0, images=12, lost=2.0)  # of a shorter training

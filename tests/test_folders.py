@@ -183,8 +183,10 @@ def test_lost_trials_are_told(folder: Path) -> None:
     run = resume_run(folder)
     run.study.keep((1, *(0,) * (len(run.space.genes) - 1)), Outcome(4, None, "OSError: it broke"))
     run.close()
-    told = ("1 of 4 trials have no result, as their workers were lost or the search was ended; "
-            "--resume tries them again.")  # fmt: skip
+    told = (
+        "1 of 4 trials have no result, as their workers were lost or the search was ended; "
+        "--resume tries them again."
+    )
     assert told in closing_words(ReportModel(read_only_run(folder)))
     run = resume_run(folder)
     try:  # a search that goes on has not got to it yet
@@ -205,9 +207,11 @@ def test_a_command_that_is_told_to_end_cleans_up(tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     process = subprocess.Popen(
-        [PROGRAM, "measure", "t0", "t1"], stderr=subprocess.PIPE, text=True,
+        [PROGRAM, "measure", "t0", "t1"],
+        stderr=subprocess.PIPE,
+        text=True,
         env={**os.environ, "TMPDIR": str(scratch), "XDG_CACHE_HOME": str(tmp_path / "cache")},
-    )  # fmt: skip
+    )
     end = time.monotonic() + 60
     while not list(scratch.glob("fasternas-*")):
         assert time.monotonic() < end

@@ -22,9 +22,16 @@ from predictors.cost import cost
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 
 TINY = FasterNetConfig(
-    widths=(8, 16), depths=(1, 1), partial_ratios=(0.5, 0.5), expansions=(2.0, 2.0),
-    resolution=16, stem_stride=2, head_width=16, activation="relu", classes=5,
-)  # fmt: skip
+    widths=(8, 16),
+    depths=(1, 1),
+    partial_ratios=(0.5, 0.5),
+    expansions=(2.0, 2.0),
+    resolution=16,
+    stem_stride=2,
+    head_width=16,
+    activation="relu",
+    classes=5,
+)
 
 
 def test_timms_fasternet_costs_what_ours_does() -> None:
@@ -107,13 +114,16 @@ def test_what_is_timed_of_a_file_is_the_file(tmp_path: Path) -> None:
 def test_weights_that_lie_beside_a_file_come_along(tmp_path: Path) -> None:
     file = _export(tmp_path / "tiny.onnx")
     split = tmp_path / "split.onnx"
-    onnx.save_model(onnx.load(file), split, save_as_external_data=True, location="weights",
-                    size_threshold=0)  # fmt: skip
+    onnx.save_model(
+        onnx.load(file), split, save_as_external_data=True, location="weights", size_threshold=0
+    )
     image = config_model(TINY).image().numpy()
     expected, found = (
         onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]).run(
-            None, {"image": image})[0]
-        for content in (file.read_bytes(), deployed_bytes(onnx_model(split))))  # fmt: skip
+            None, {"image": image}
+        )[0]
+        for content in (file.read_bytes(), deployed_bytes(onnx_model(split)))
+    )
     np.testing.assert_array_equal(found, expected)
     assert onnx_model(split).macs == onnx_model(file).macs
     (tmp_path / "weights").unlink()
@@ -123,11 +133,18 @@ def test_weights_that_lie_beside_a_file_come_along(tmp_path: Path) -> None:
 
 def _taking(*inputs: tuple[int, list[Any]]) -> bytes:
     """A file that adds one to its first input."""
-    values = [helper.make_tensor_value_info(f"in{i}", kind, shape)
-              for i, (kind, shape) in enumerate(inputs)]  # fmt: skip
+    values = [
+        helper.make_tensor_value_info(f"in{i}", kind, shape)
+        for i, (kind, shape) in enumerate(inputs)
+    ]
     one = numpy_helper.from_array(np.ones(1, np.float32), "one")
-    graph = helper.make_graph([helper.make_node("Add", ["in0", "one"], ["out"])], "g", values,
-                              [helper.make_tensor_value_info("out", 1, None)], [one])  # fmt: skip
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["in0", "one"], ["out"])],
+        "g",
+        values,
+        [helper.make_tensor_value_info("out", 1, None)],
+        [one],
+    )
     return bytes(helper.make_model(graph).SerializeToString())
 
 
@@ -183,10 +200,12 @@ def test_a_file_that_cannot_be_timed_is_refused(
 def _graph(op: str, shape: list[Any], weight: list[int]) -> bytes:
     """A file of one operator with one weight."""
     graph = helper.make_graph(
-        [helper.make_node(op, ["in0", "w"], ["out"])], "g",
+        [helper.make_node(op, ["in0", "w"], ["out"])],
+        "g",
         [helper.make_tensor_value_info("in0", 1, shape)],
         [helper.make_tensor_value_info("out", 1, None)],
-        [numpy_helper.from_array(np.ones(weight, np.float32), "w")])  # fmt: skip
+        [numpy_helper.from_array(np.ones(weight, np.float32), "w")],
+    )
     return bytes(helper.make_model(graph).SerializeToString())
 
 
@@ -228,7 +247,9 @@ def test_a_file_that_is_not_there_is_said_to_be_missing(name: str) -> None:
 
 
 def test_finding_a_named_size_loads_no_timm() -> None:
-    code = "from nas.networks import find_network; find_network('t0'); import sys; " \
-           "print(sorted({'timm', 'torch', 'onnx'} & set(sys.modules)))"  # fmt: skip
+    code = (
+        "from nas.networks import find_network; find_network('t0'); import sys; "
+        "print(sorted({'timm', 'torch', 'onnx'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -53,13 +53,16 @@ def _uniform(seed: int) -> FasterNetConfig:
     stages, width = rng.randint(1, 5), rng.randint(8, 99)
     activation: Activation = rng.choice(("gelu", "relu"))
     return FasterNetConfig(
-        widths=tuple(width * 2**i for i in range(stages)), activation=activation,
+        widths=tuple(width * 2**i for i in range(stages)),
+        activation=activation,
         depths=tuple(rng.randint(1, 20) for _ in range(stages)),
         partial_ratios=(1 / rng.randint(1, 8),) * stages,
         expansions=(rng.choice((1.0, 1.5, 2.0, 3.25, 4.0)),) * stages,
-        resolution=rng.randint(64, 320), stem_stride=rng.choice((1, 2, 4)),
-        head_width=rng.randint(1, 2000), classes=rng.randint(1, 2000),
-    )  # fmt: skip
+        resolution=rng.randint(64, 320),
+        stem_stride=rng.choice((1, 2, 4)),
+        head_width=rng.randint(1, 2000),
+        classes=rng.randint(1, 2000),
+    )
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -161,14 +164,21 @@ def test_the_way_through_others_and_back_changes_nothing() -> None:
         *[
             ({name: value}, f"`{name}` must be as FasterNet was published to be said to ")
             for name, value in {
-                "kernels": (3, 3, 3, 5), "groups": (1, 2, 1, 1), "untouched": ("gate",) * 4,
-                "mixers": ("pconv", "pconv", "pconv", "attention"), "expands": ("fused",) * 4,
-                "mlps": ("star",) * 4, "stem": "convs", "head_width": 0, "depths": (1, 2, 8, 0),
-                "activation": "hardswish", "activations": ("relu", "gelu", "gelu", "gelu"),
+                "kernels": (3, 3, 3, 5),
+                "groups": (1, 2, 1, 1),
+                "untouched": ("gate",) * 4,
+                "mixers": ("pconv", "pconv", "pconv", "attention"),
+                "expands": ("fused",) * 4,
+                "mlps": ("star",) * 4,
+                "stem": "convs",
+                "head_width": 0,
+                "depths": (1, 2, 8, 0),
+                "activation": "hardswish",
+                "activations": ("relu", "gelu", "gelu", "gelu"),
             }.items()
         ],
     ],
-)  # fmt: skip
+)
 def test_what_others_cannot_say_is_refused(change: dict[str, Any], message: str) -> None:
     config = replace(T0, **change)
     for write in (to_authors_yaml, to_timm):

@@ -26,8 +26,9 @@ def _network(ms: float, *, name: str = "trial-0001", source: Source = "measured"
 
 def _sizes(*latencies_ms: float, source: Source = "measured") -> list[Candidate]:
     names = list(FASTERNET)[: len(latencies_ms)]
-    return [_network(ms, name=name, source=source)
-            for name, ms in zip(names, latencies_ms, strict=True)]  # fmt: skip
+    return [
+        _network(ms, name=name, source=source) for name, ms in zip(names, latencies_ms, strict=True)
+    ]
 
 
 def _view(networks: Sequence[Candidate], sizes: Sequence[Candidate] = ()) -> FrontView:

@@ -141,14 +141,40 @@ def test_a_damaged_onnx_file_is_one_line(folder: Path, monkeypatch: pytest.Monke
 
 
 OPCODES = (
-    b"cos\nsystem\n", b"cbuiltins\neval\n", b"ctorch._utils\n_rebuild_tensor_v2\n",
-    b"ccollections\nOrderedDict\n", b"ctorch\nFloatStorage\n",
-    b"X\x09\0\0\0touch ran", b"\x8c\1x",
+    b"cos\nsystem\n",
+    b"cbuiltins\neval\n",
+    b"ctorch._utils\n_rebuild_tensor_v2\n",
+    b"ccollections\nOrderedDict\n",
+    b"ctorch\nFloatStorage\n",
+    b"X\x09\0\0\0touch ran",
+    b"\x8c\1x",
     b"X\x07\0\0\0storage",
-    b"(", b")", b"]", b"}", b"R", b"b", b"o", b"\x81", b"\x92", b"\x93", b"u",
-    b"s", b"e", b"a", b"\x85", b"\x86", b"t", b"0", b"2", b"q\0", b"h\0", b"Q", b"K\1", b"N",
+    b"(",
+    b")",
+    b"]",
+    b"}",
+    b"R",
+    b"b",
+    b"o",
+    b"\x81",
+    b"\x92",
+    b"\x93",
+    b"u",
+    b"s",
+    b"e",
+    b"a",
+    b"\x85",
+    b"\x86",
+    b"t",
+    b"0",
+    b"2",
+    b"q\0",
+    b"h\0",
+    b"Q",
+    b"K\1",
+    b"N",
     b"ios\nsystem\n",
-)  # fmt: skip
+)
 
 
 def pickled(content: object, *, zipped: bool) -> bytes:
@@ -213,16 +239,28 @@ _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12),
     lambda some: st.lists(some, max_size=3) | st.dictionaries(st.text(max_size=6), some),
     max_leaves=6,
-)  # fmt: skip
+)
 _FACTS: dict[str, object] = {
-    "machine": "aarch64", "kernel": "aarch64", "processor": "a board", "libc": "2.36", "cores": 4,
-    "python": "3.11.2", "runtime_version": "1.20.0", "governor": "ondemand", "mhz": 1800.0,
-    "celsius": 51.5, "trouble": "",
-}  # fmt: skip
+    "machine": "aarch64",
+    "kernel": "aarch64",
+    "processor": "a board",
+    "libc": "2.36",
+    "cores": 4,
+    "python": "3.11.2",
+    "runtime_version": "1.20.0",
+    "governor": "ondemand",
+    "mhz": 1800.0,
+    "celsius": 51.5,
+    "trouble": "",
+}
 _TIMES: dict[str, object] = {
-    "wall_ms": [2.0] * 5, "cpu_ms": [2.0] * 5, "event_ms": [0.0] * 5, "preempted": [0] * 5,
-    "mhz": 1800.0, "celsius": 51.5,
-}  # fmt: skip
+    "wall_ms": [2.0] * 5,
+    "cpu_ms": [2.0] * 5,
+    "event_ms": [0.0] * 5,
+    "preempted": [0] * 5,
+    "mhz": 1800.0,
+    "celsius": 51.5,
+}
 _READY: dict[str, object] = {"pinned": True, "realtime": False, "cores": [3], "why": "of 4 alike"}
 
 
@@ -286,11 +324,20 @@ def test_whatever_a_board_answers_is_one_line(folder: Path, board: Path) -> None
 def _registered(draw: st.DrawFn) -> bytes:
     """A list of boards as it is written, with other values, or damaged."""
     board: dict[str, object] = {
-        "ssh": "ssh://pi@10.0.0.3", "cores": [0, 1], "architecture": "aarch64", "machine": "Pi 5",
-        "version": "1.20.0", "python": "3.11.2", "number_of_cores": 4, "governor": "ondemand",
-        "celsius": 51.5, "emulated": False, "runtime": "onnxruntime", "precision": "fp32",
+        "ssh": "ssh://pi@10.0.0.3",
+        "cores": [0, 1],
+        "architecture": "aarch64",
+        "machine": "Pi 5",
+        "version": "1.20.0",
+        "python": "3.11.2",
+        "number_of_cores": 4,
+        "governor": "ondemand",
+        "celsius": 51.5,
+        "emulated": False,
+        "runtime": "onnxruntime",
+        "precision": "fp32",
         "threads": 1,
-    }  # fmt: skip
+    }
     names = ("pi", draw(st.text(max_size=8)), "other")
     tables = zip(names, [*_mutated(draw, board, board), board], strict=True)
     text = "\n".join(

@@ -81,9 +81,16 @@ def test_any_npz_is_data_or_one_line(folder: Path) -> None:
 
 
 _MODES = (
-    ("RGB", "JPEG"), ("CMYK", "JPEG"), ("RGBA", "PNG"), ("P", "GIF"), ("L", "BMP"), ("F", "TIFF"),
-    ("I;16", "TIFF"), ("RGB", "WEBP"), ("LAB", "TIFF"),
-)  # fmt: skip
+    ("RGB", "JPEG"),
+    ("CMYK", "JPEG"),
+    ("RGBA", "PNG"),
+    ("P", "GIF"),
+    ("L", "BMP"),
+    ("F", "TIFF"),
+    ("I;16", "TIFF"),
+    ("RGB", "WEBP"),
+    ("LAB", "TIFF"),
+)
 
 
 def _pictures() -> list[bytes]:
@@ -104,9 +111,27 @@ def _pictures() -> list[bytes]:
     return found
 
 
-_NAMES = (b"a", b"b", b"train", b"val", b"test", b"@eaDir", b"caf\xe9", "\u732b".encode(), b"0.png",
-          b"1.JPG", b"2.tif", b"3.heic", b".hidden.png", b"no ending", b"4.gif", b"new\nline.png",
-          b"train-images-idx3-ubyte", b"t10k-labels-idx1-ubyte.gz", b"-r.webp")  # fmt: skip
+_NAMES = (
+    b"a",
+    b"b",
+    b"train",
+    b"val",
+    b"test",
+    b"@eaDir",
+    b"caf\xe9",
+    "\u732b".encode(),
+    b"0.png",
+    b"1.JPG",
+    b"2.tif",
+    b"3.heic",
+    b".hidden.png",
+    b"no ending",
+    b"4.gif",
+    b"new\nline.png",
+    b"train-images-idx3-ubyte",
+    b"t10k-labels-idx1-ubyte.gz",
+    b"-r.webp",
+)
 
 
 def test_any_folder_is_data_or_one_line(folder: Path) -> None:

@@ -186,8 +186,9 @@ def test_a_convolution_of_one_dimension_is_one_of_a_flat_map() -> None:
     flat = _nodes([("Conv", ["x", "w"], ["out"], {"pads": [1, 1]})], shape=x, w=w)
     square = _nodes(
         [("Conv", ["x", "w"], ["out"], {"pads": [0, 1, 0, 1]})],
-        shape=(1, 4, 1, 100), w=w.reshape(4, 4, 1, 3),
-    )  # fmt: skip
+        shape=(1, 4, 1, 100),
+        w=w.reshape(4, 4, 1, 3),
+    )
     assert _sums(graph_parts(flat, FORMS)) == _sums(graph_parts(square, FORMS))
 
 
@@ -220,8 +221,11 @@ def test_a_little_of_what_was_not_counted_is_no_matter() -> None:
     little = [conv, ("GlobalAveragePool", ["y"], ["p"], {}), ("Softplus", ["p"], ["out"], {})]
     parts = graph_parts(_nodes(little, shape=(1, 8, 64, 64)), FORMS)
     assert [part.operator for part in parts] == [
-        "start", "Conv 3x3", "GlobalAveragePool", "Softplus",
-    ]  # fmt: skip
+        "start",
+        "Conv 3x3",
+        "GlobalAveragePool",
+        "Softplus",
+    ]
 
 
 def test_quantised_graphs_are_refused_by_their_first_operator(tmp_path: Path) -> None:

@@ -92,8 +92,12 @@ def test_nothing_is_asked_of_the_network(html: str, page: Page) -> None:
 def test_what_users_name_is_text(html: str, page: Page) -> None:
     assert len(page.all("script")) == 1
     assert "<script>alert" not in html
-    for words in (f"pictures/{HOSTILE}", f"A board {HOSTILE}", f"ValueError: {HOSTILE}",
-                  f"Board {HOSTILE} was lost."):  # fmt: skip
+    for words in (
+        f"pictures/{HOSTILE}",
+        f"A board {HOSTILE}",
+        f"ValueError: {HOSTILE}",
+        f"Board {HOSTILE} was lost.",
+    ):
         assert words in page.text()
     assert "<script>alert('x')<-script>" in page.text()  # the run folder
 
@@ -142,8 +146,11 @@ def test_the_numbers_are_those_of_the_csv(folder: Path, page: Page) -> None:
     with (folder / "pareto.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     shown = [float(data["value"] or "nan") for data in page.all("data")]
-    expected = [float(row[name]) for row in rows for name in
-                ("accuracy", "latency_ms", "low_ms", "high_ms", "macs", "params")]  # fmt: skip
+    expected = [
+        float(row[name])
+        for row in rows
+        for name in ("accuracy", "latency_ms", "low_ms", "high_ms", "macs", "params")
+    ]
     assert len(model.front) == len(rows) > 1
     cells = [number for i, number in enumerate(shown[: 7 * len(rows)]) if i % 7 < 6]
     assert cells == expected  # the seventh of each row are the bytes moved
@@ -179,9 +186,11 @@ def test_ingredients_are_drawn_and_said(tmp_path: Path) -> None:
     page = Page(html_report(model))
     stages = [s for c in model.front for s in stages_of(c.config)]
     looks = Counter(r.get("class") for r in page.all("rect"))
-    for look, wanted in (("attended", [s.attention for s in stages]),
-                         ("gated", [s.gate for s in stages]),
-                         ("star", [s.star for s in stages])):  # fmt: skip
+    for look, wanted in (
+        ("attended", [s.attention for s in stages]),
+        ("gated", [s.gate for s in stages]),
+        ("star", [s.star for s in stages]),
+    ):
         blocks = sum(s.depth for s, there in zip(stages, wanted, strict=True) if there)
         assert looks[look] == blocks
         assert any(span.get("class") == look for span in page.all("span")) == (blocks > 0)

@@ -61,8 +61,11 @@ def test_one_generator_gives_one_order_and_none_gives_that_of_the_split() -> Non
     data = _data(1)
 
     def order(rng: torch.Generator | None) -> list[int]:
-        return [int(i) for _, labels in batches(data.train, data=data, batch_size=3, rng=rng)
-                for i in labels]  # fmt: skip
+        return [
+            int(i)
+            for _, labels in batches(data.train, data=data, batch_size=3, rng=rng)
+            for i in labels
+        ]
 
     assert order(_generator(1)) == order(_generator(1)) != order(_generator(2))
     assert order(None) == list(range(10))
@@ -91,8 +94,13 @@ def test_augmented_images_are_shifted_crops_of_the_padded_image_or_its_mirror() 
     padded = torch.nn.functional.pad(images, (2, 2, 2, 2))
     found = set()
     for number, image in enumerate(_augmented(images, rng=_generator())):
-        places = [(y, x, flip) for y in range(5) for x in range(5) for flip in (False, True)
-                  if _is_crop(image, padded[number], (y, x), flip=flip)]  # fmt: skip
+        places = [
+            (y, x, flip)
+            for y in range(5)
+            for x in range(5)
+            for flip in (False, True)
+            if _is_crop(image, padded[number], (y, x), flip=flip)
+        ]
         assert len(places) == 1
         found.add(places[0])
     assert {flip for _, _, flip in found} == {False, True}

@@ -130,9 +130,14 @@ def test_palettes_with_transparency_and_alpha_become_rgb(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("sides", "expected"),
-    [([(40, 80)], 40), ([(48, 48)], 48), ([(100, 90)], 96), ([(900, 700)], 224),
-     ([(20, 20), (60, 60), (60, 300)], 64)],
-)  # fmt: skip
+    [
+        ([(40, 80)], 40),
+        ([(48, 48)], 48),
+        ([(100, 90)], 96),
+        ([(900, 700)], 224),
+        ([(20, 20), (60, 60), (60, 300)], 64),
+    ],
+)
 def test_the_size_is_the_median_shorter_side(
     tmp_path: Path, sides: list[tuple[int, int]], expected: int
 ) -> None:
@@ -225,8 +230,10 @@ def _one_image_each(root: Path) -> None:
         (_empty_class, "must have images in each class folder, but .*blue has none. Add"),
         (_one_class, r"must have two classes or more, but got 1 \(red\). There is nothing"),
         (_one_folder_around, r"or more, but got 1 \(inner\). Name .*/inner if the classes are in"),
-        (_other_validation_classes,
-         r"classes of train in every split, but .*val adds \['blue'\] and lacks \['green'\]. Give"),
+        (
+            _other_validation_classes,
+            r"classes of train in every split, but .*val adds \['blue'\] and lacks \['green'\]\.",
+        ),
         (_other_test_classes, r"but .*test adds \['blue'\]. Give each split the same"),
         (_no_train, r"train with class folders beside its other splits, but .* has \['val'\]"),
         (_splits_without_classes, "folder for each class in each split, but .*/test holds none"),
@@ -236,7 +243,7 @@ def _one_image_each(root: Path) -> None:
         (_all_of_test_broken, "got none that can be read in test: no image that Pillow knows"),
         (_one_image_each, "two images of a class at least .* but got one of each. Add"),
     ],
-)  # fmt: skip
+)
 def test_bad_trees_are_refused(tmp_path: Path, build: Callable[[Path], None], message: str) -> None:
     build(tmp_path)
     with pytest.raises(ValueError, match=f"^`data` .*{message}"):

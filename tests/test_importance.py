@@ -38,9 +38,13 @@ class Net:
 
 
 SPACE = Space(
-    Net, depths=each(oneof(1, 2, 3, 4), oneof(1, 2, 3, 4)), width=oneof(8, 16, 24, 32),
-    stride=oneof(1, 2, 4), name=oneof("plain", "good", "slow"), useless=oneof(1, 2, 3),
-)  # fmt: skip
+    Net,
+    depths=each(oneof(1, 2, 3, 4), oneof(1, 2, 3, 4)),
+    width=oneof(8, 16, 24, 32),
+    stride=oneof(1, 2, 4),
+    name=oneof("plain", "good", "slow"),
+    useless=oneof(1, 2, 3),
+)
 _NAMES_POINTS = {"plain": 0.0, "good": 3.0, "slow": 0.0}
 _NAMES_MS = {"plain": 0.0, "good": 0.0, "slow": 1.0}
 # Points and ms of a step of each ordered choice.
@@ -48,13 +52,23 @@ TRUTH = {"depths[0]": (1.0, 0.5), "depths[1]": (2.0, 0.5), "width": (0.5, 1.0)}
 
 
 def _accuracy(net: Net) -> float:
-    return float(50 + 1.0 * net.depths[0] + 2.0 * net.depths[1] + 0.5 * net.width / 8
-            - 1.5 * np.log2(net.stride) + _NAMES_POINTS[net.name])  # fmt: skip
+    return float(
+        50
+        + 1.0 * net.depths[0]
+        + 2.0 * net.depths[1]
+        + 0.5 * net.width / 8
+        - 1.5 * np.log2(net.stride)
+        + _NAMES_POINTS[net.name]
+    )
 
 
 def _predict_latency(nets: Sequence[Net]) -> Array:
-    return np.array([10 + 0.5 * sum(n.depths) + n.width / 8 - 2 * np.log2(n.stride)
-                     + _NAMES_MS[n.name] for n in nets])  # fmt: skip
+    return np.array(
+        [
+            10 + 0.5 * sum(n.depths) + n.width / 8 - 2 * np.log2(n.stride) + _NAMES_MS[n.name]
+            for n in nets
+        ]
+    )
 
 
 def _sample(rng: Random) -> Net:
@@ -155,8 +169,17 @@ def test_the_same_trials_give_the_same_choices() -> None:
     assert str(_found()) == str(_found())
 
 
-CHOICE = Importance(gene="depths[2]", before=None, after=None, down=False, accuracy=1.0,
-            accuracy_error=0.1, latency=0.5, steps=3, free=False)  # fmt: skip
+CHOICE = Importance(
+    gene="depths[2]",
+    before=None,
+    after=None,
+    down=False,
+    accuracy=1.0,
+    accuracy_error=0.1,
+    latency=0.5,
+    steps=3,
+    free=False,
+)
 FREE = replace(CHOICE, gene="expansions[0]", latency=1e-6, free=True)
 
 
@@ -201,10 +224,13 @@ def test_a_choice_that_takes_no_time_has_no_place_among_the_intervals() -> None:
 @pytest.mark.parametrize(
     ("gene", "words"),
     [
-        ("depths[2]", "stage 3 depth"), ("partial_ratios[0]", "stage 1 partial ratio"),
-        ("stem_stride", "stem stride"), ("resolution", "resolution"), ("classes", "classes"),
+        ("depths[2]", "stage 3 depth"),
+        ("partial_ratios[0]", "stage 1 partial ratio"),
+        ("stem_stride", "stem stride"),
+        ("resolution", "resolution"),
+        ("classes", "classes"),
     ],
-)  # fmt: skip
+)
 def test_choices_have_names_that_people_use(gene: str, words: str) -> None:
     assert gene_words(gene) == words
 

@@ -25,10 +25,12 @@ class Net:
 
 
 SPACE = Space(
-    Net, widths=each(oneof(8, 16, 24), oneof(8, 16, 24)),
+    Net,
+    widths=each(oneof(8, 16, 24), oneof(8, 16, 24)),
     kernels=each(oneof(2, 3, 5), oneof(2, 3, 5)),
-    mixers=each(oneof("pconv"), oneof("pconv", "attention")), untouched=oneof("identity", "gate"),
-)  # fmt: skip
+    mixers=each(oneof("pconv"), oneof("pconv", "attention")),
+    untouched=oneof("identity", "gate"),
+)
 TRUTH: dict[int | str, tuple[float, float]] = {
     2: (-0.5, -0.3),
     5: (0.4, 0.8),
@@ -122,8 +124,17 @@ def test_an_ingredient_is_only_put_where_it_changes_the_network() -> None:
 
 
 def _effect(value: int, accuracy: float, latency: float, *, error: float = 0.1) -> Effect:
-    return Effect(field="kernels", value=value, usual=3, accuracy=accuracy, accuracy_error=error,
-                  latency=latency, latency_error=0.05, pairs=4, negligible=0.01)  # fmt: skip
+    return Effect(
+        field="kernels",
+        value=value,
+        usual=3,
+        accuracy=accuracy,
+        accuracy_error=error,
+        latency=latency,
+        latency_error=0.05,
+        pairs=4,
+        negligible=0.01,
+    )
 
 
 def _finding(*effects: Effect) -> str:

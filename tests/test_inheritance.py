@@ -316,9 +316,11 @@ def test_files_without_weights_are_refused(tmp_path: Path) -> None:
     traced = checkpoint_model("net", Checkpoint(config=TINY, weights=build(TINY).state_dict()))
     torchscript.module.write(traced, tmp_path / "program", torchscript)
     for name, reason in {
-        "noise.pt": "it was not written by torch.save", "noise.safetensors": "", "cut.pt": "",
+        "noise.pt": "it was not written by torch.save",
+        "noise.safetensors": "",
+        "cut.pt": "",
         "program.torchscript.pt": "it is a TorchScript program, which says no names of weights",
-    }.items():  # fmt: skip
+    }.items():
         message = rf"`weights` must be a .*{name} cannot be read: {reason}.*Save a state dict"
         with pytest.raises(ValueError, match=message):
             read_weights(tmp_path / name, own)

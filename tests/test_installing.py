@@ -161,9 +161,12 @@ class Told:
 def _check(versions: tuple[str | None, ...], registered: str) -> list[str]:
     repaired: list[str] = []
     device = TimedDevice(
-        "pi", Host(command=("false",), address="ssh://pi", machine="m"), Backend(),
-        version=registered, repair=lambda: repaired.append(registered),
-    )  # fmt: skip
+        "pi",
+        Host(command=("false",), address="ssh://pi", machine="m"),
+        Backend(),
+        version=registered,
+        repair=lambda: repaired.append(registered),
+    )
     device._check_version(cast(Connection, Told(*versions)))
     return repaired
 

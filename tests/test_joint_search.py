@@ -48,8 +48,9 @@ pytestmark = [
 def _kill_when_timing(run: Path) -> None:
     """Search until the first latencies are there, and then kill -9."""
     command = [sys.executable, "-c", KILLED, *SEARCH, str(run)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                          text=True) as process:  # fmt: skip
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
         file, end = run / "measurements.jsonl", time.monotonic() + 200
         while process.poll() is None and time.monotonic() < end:
             if file.exists() and file.read_bytes().count(b"\n") >= 2:
@@ -188,9 +189,14 @@ def _check_milliseconds(run: Path) -> None:
 
 def _check_pages(run: Path) -> None:
     page = html_report(ReportModel(read_only_run(run)))
-    for words in ("Networks within 20 ms on arm and 4 ms on cpu", "worst latency/budget ratio",
-                  "Latencies on arm PREDICTED, not measured; those on cpu are measured",
-                  "every budget", "cpu ms [interval]", "--budget arm=20ms,cpu=4ms"):  # fmt: skip
+    for words in (
+        "Networks within 20 ms on arm and 4 ms on cpu",
+        "worst latency/budget ratio",
+        "Latencies on arm PREDICTED, not measured; those on cpu are measured",
+        "every budget",
+        "cpu ms [interval]",
+        "--budget arm=20ms,cpu=4ms",
+    ):
         assert words in page
     for row in _rows(run):
         comment = (run / row["config"]).read_text().splitlines()[0]
@@ -211,8 +217,9 @@ def _check_replayed(run: Path, again: Path) -> None:
     """What was imported takes the place of the device that was timed."""
     search = [word.replace("cpu", "lab") for word in SEARCH]
     assert main([*search, str(again)]) == 0
-    found = [{name.replace("lab_", "cpu_"): value for name, value in row.items()}
-             for row in _rows(again)]  # fmt: skip
+    found = [
+        {name.replace("lab_", "cpu_"): value for name, value in row.items()} for row in _rows(again)
+    ]
     assert found == _rows(run)
 
 

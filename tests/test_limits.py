@@ -232,8 +232,10 @@ def test_limits_that_only_together_are_out_of_reach_are_refused() -> None:
             return Tower(self.channels, 1 + 4000 // self.channels**3).layers()
 
     space = Space(Opposed, channels=oneof(*range(1, 41)), depth=1)
-    smallest = [min(_column([space.decode((i,)) for i in range(40)], name))
-                for name in ("params", "peak_memory_bytes")]  # fmt: skip
+    smallest = [
+        min(_column([space.decode((i,)) for i in range(40)], name))
+        for name in ("params", "peak_memory_bytes")
+    ]
     limits = Limits(params=smallest[0], memory_bytes=smallest[1])
     message = "`params` and `memory_bytes` must be within reach of the space all at once, but"
     with pytest.raises(ValueError, match=message):
@@ -308,8 +310,11 @@ def test_no_network_of_a_run_breaks_a_limit(run: Path, capsys: Streams) -> None:
     assert all(int(row["memory_bytes"]) <= 1_500_000 for row in rows)
     assert main(["report", str(run)]) == 0
     page = (run / "report.html").read_text()
-    for words in ("1.5 M parameters, 60 M MACs, a file of 5 MB, 1.5 MB of memory", "--max-file "
-                  "5000000B", "file sizes are estimates, of ONNX in fp32"):  # fmt: skip
+    for words in (
+        "1.5 M parameters, 60 M MACs, a file of 5 MB, 1.5 MB of memory",
+        "--max-file 5000000B",
+        "file sizes are estimates, of ONNX in fp32",
+    ):
         assert words in page
 
 

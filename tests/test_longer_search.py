@@ -27,8 +27,9 @@ class Net:
 
 
 WIDTHS = oneof(8, 16, 24, 32, 48, 64)
-SPACE: Space[Net] = Space(Net, depth=oneof(1, 2, 3, 4, 6, 8), widths=each(WIDTHS, WIDTHS, WIDTHS),
-                          kind=oneof("a", "b"))  # fmt: skip
+SPACE: Space[Net] = Space(
+    Net, depth=oneof(1, 2, 3, 4, 6, 8), widths=each(WIDTHS, WIDTHS, WIDTHS), kind=oneof("a", "b")
+)
 # Enough for each to propose from what it has learned.
 TRIALS: dict[SearcherName, int] = {"nsga2": 34, "evolution": 34, "gp": 15}
 INSTALLED = [name for name in get_args(SearcherName) if find_spec("nni") or "nni" not in name]
@@ -52,10 +53,18 @@ def predict(nets: Any) -> Prediction:
 def _search(
     searcher: SearcherName, trials: int, record: Memory, *, known: bool
 ) -> list[Trial[Net]]:
-    return list(search(
-        SPACE, evaluate, trials=trials, budget_ms=8.0, searcher=searcher, record=record,
-        predict_latency=predict if known else None, pool=InProcess(evaluate),
-    ))  # fmt: skip
+    return list(
+        search(
+            SPACE,
+            evaluate,
+            trials=trials,
+            budget_ms=8.0,
+            searcher=searcher,
+            record=record,
+            predict_latency=predict if known else None,
+            pool=InProcess(evaluate),
+        )
+    )
 
 
 @either

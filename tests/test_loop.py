@@ -44,20 +44,33 @@ class Cell:
 
 
 SPACE: Space[Cell] = Space(
-    Cell, op=oneof("conv", "pool", "skip"), depth=oneof(1, 2, 3, 4, 6, 8),
+    Cell,
+    op=oneof("conv", "pool", "skip"),
+    depth=oneof(1, 2, 3, 4, 6, 8),
     widths=each(oneof(8, 16, 24, 32, 48, 64), oneof(8, 16, 32, 64, 96), oneof(16, 32, 64, 128)),
     residual=oneof(*(False, True)),
-)  # fmt: skip
-SMALL: Space[Cell] = Space(Cell, op=oneof("conv", "pool"), depth=oneof(2, 3, 4, 6, 8),
-                           widths=each(oneof(24), oneof(16, 64)))  # fmt: skip
+)
+SMALL: Space[Cell] = Space(
+    Cell,
+    op=oneof("conv", "pool"),
+    depth=oneof(2, 3, 4, 6, 8),
+    widths=each(oneof(24), oneof(16, 64)),
+)
 BUDGET_MS = 8.0
 FACTORS = {"conv": (1.0, 1.0), "pool": (0.45, 0.8), "skip": (0.2, 0.5)}  # of time, of accuracy
 
 # Enough for each to propose from what it has learned, which with a pool is IN_FLIGHT trials late.
 TRIALS: dict[SearcherName, int] = {
-    "guided": 22, "nsga2": 34, "nsga3": 34, "tpe": 22, "gp": 19, "evolution": 34, "local": 22,
-    "random": 22, "nni-evolution": 34,
-}  # fmt: skip
+    "guided": 22,
+    "nsga2": 34,
+    "nsga3": 34,
+    "tpe": 22,
+    "gp": 19,
+    "evolution": 34,
+    "local": 22,
+    "random": 22,
+    "nni-evolution": 34,
+}
 INSTALLED = [name for name in get_args(SearcherName) if find_spec("nni") or "nni" not in name]
 MODES = [(name, known) for name in INSTALLED for known in (True, False)]
 every_searcher = pytest.mark.parametrize(
@@ -120,13 +133,21 @@ def one_thread() -> Iterator[None]:
 
 
 def start(
-    searcher: SearcherName, *, known: bool, evaluate: Callable[[Any], Any] = evaluate,
+    searcher: SearcherName,
+    *,
+    known: bool,
+    evaluate: Callable[[Any], Any] = evaluate,
     **options: Any,
-) -> Iterator[Trial[Cell]]:  # fmt: skip
+) -> Iterator[Trial[Cell]]:
     options = {"trials": TRIALS[searcher], "budget_ms": BUDGET_MS, **options}
     predict_latency: PredictLatency | None = predict if known else None
-    return search(options.pop("space", SPACE), evaluate, searcher=searcher,
-                  predict_latency=predict_latency, **options)  # fmt: skip
+    return search(
+        options.pop("space", SPACE),
+        evaluate,
+        searcher=searcher,
+        predict_latency=predict_latency,
+        **options,
+    )
 
 
 @cache
@@ -191,8 +212,9 @@ class Countdown:
 
 def test_a_searcher_may_be_an_object() -> None:
     own = Countdown()
-    trials = list(search(SPACE, evaluate, budget_ms=BUDGET_MS, predict_latency=predict,
-                         searcher=own))  # fmt: skip
+    trials = list(
+        search(SPACE, evaluate, budget_ms=BUDGET_MS, predict_latency=predict, searcher=own)
+    )
     assert len({trial.config for trial in trials}) == 5
     assert all(trial.feasible for trial in trials)
     assert own.told == [t.scores.objectives(BUDGET_MS) for t in trials if t.scores]
@@ -228,10 +250,13 @@ def test_what_is_on_record_is_not_evaluated_again(searcher: SearcherName, *, kno
 
 NOTHING: Any = None
 FAULTS: dict[int, Any] = {  # by the first width
-    8: None, 16: 7.0, 24: Scores(accuracy=NOTHING, latency_ms=1),
-    32: Scores(accuracy=math.nan, latency_ms=1), 48: Scores(accuracy=1, latency_ms=0),
+    8: None,
+    16: 7.0,
+    24: Scores(accuracy=NOTHING, latency_ms=1),
+    32: Scores(accuracy=math.nan, latency_ms=1),
+    48: Scores(accuracy=1, latency_ms=0),
     64: Scores(accuracy=1, latency_ms=1, latency_high_ms=math.inf),
-}  # fmt: skip
+}
 
 
 @every_searcher
@@ -321,8 +346,10 @@ def test_the_budget_is_compared_with_the_upper_end_of_the_interval() -> None:
 
 def test_guided_search_finds_what_random_search_misses() -> None:
     every = [evaluate(SPACE.decode(genes)) for genes in all_genes(SPACE)]
-    space = [Trial(number=i, config=i, scores=s, feasible=s.latency_ms * 1.03 <= BUDGET_MS)
-             for i, s in enumerate(every)]  # fmt: skip
+    space = [
+        Trial(number=i, config=i, scores=s, feasible=s.latency_ms * 1.03 <= BUDGET_MS)
+        for i, s in enumerate(every)
+    ]
     reference = (60.0, BUDGET_MS)
     best = hypervolume(space, reference=reference)
     names: tuple[SearcherName, ...] = ("guided", "random")

@@ -13,8 +13,14 @@ def test_an_error_on_a_terminal_has_a_line_of_its_own(
     def broken(_: str) -> Latency:
         if not done:
             done.append(1)
-            return Latency(median_ms=2.0, low_ms=1.9, high_ms=2.1, source="measured",
-                               device="lab", backend=Backend("onnxruntime"))  # fmt: skip
+            return Latency(
+                median_ms=2.0,
+                low_ms=1.9,
+                high_ms=2.1,
+                source="measured",
+                device="lab",
+                backend=Backend("onnxruntime"),
+            )
         raise RuntimeError("it broke")
 
     done: list[int] = []

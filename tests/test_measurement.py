@@ -137,9 +137,13 @@ def test_warming_up_goes_on_while_they_fall_or_are_few(blocks: list[float]) -> N
 
 def test_a_budget_is_met_by_the_upper_end() -> None:
     measured = Latency(
-        median_ms=9.5, low_ms=9.2, high_ms=9.9, source="measured", device="cpu",
+        median_ms=9.5,
+        low_ms=9.2,
+        high_ms=9.9,
+        source="measured",
+        device="cpu",
         backend=Backend("onnxruntime"),
-    )  # fmt: skip
+    )
     assert measured.meets(9.9)
     assert not measured.meets(9.8)
     assert not measured.unstable

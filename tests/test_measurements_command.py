@@ -291,8 +291,10 @@ def test_a_run_whose_latencies_are_predicted_has_none_to_export(capsys: Streams)
 def test_a_run_of_before_is_told_to_measure_again(capsys: Streams) -> None:
     Path("run").mkdir()
     Path("run/run.json").write_text('{"options": {}}')
-    line = {"config": {"widths": [16], "depths": [1], "partial_ratios": [0.5], "expansions": [2]},
-            "latencies": {"cpu": {**entry(1).latency.as_json(), "context": {}}}}  # fmt: skip
+    line = {
+        "config": {"widths": [16], "depths": [1], "partial_ratios": [0.5], "expansions": [2]},
+        "latencies": {"cpu": {**entry(1).latency.as_json(), "context": {}}},
+    }
     journal.append(Path("run/measurements.jsonl"), [line])
     words = "must say where they were timed, but: `artifact` must be told by a measurement"
     _check_refusal(["export", "all", "--run", "run"], words, capsys)

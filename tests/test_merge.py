@@ -99,8 +99,10 @@ def test_it_is_told_where_everything_came_from(two: list[Path]) -> None:
 
 def test_times_of_trials_stay_those_of_the_runs(two: list[Path]) -> None:
     merge_runs(two, Path("c"))
-    times = [[t.datetime_complete for t in read_only_run(f).study.trials()]
-             for f in (Path("a"), Path("c"))]  # fmt: skip
+    times = [
+        [t.datetime_complete for t in read_only_run(f).study.trials()]
+        for f in (Path("a"), Path("c"))
+    ]
     assert times[1][0] == times[0][0]
 
 
@@ -124,8 +126,9 @@ def test_latencies_and_trainings_are_carried_the_first_of_each(two: list[Path]) 
     assert study.measurements[FASTERNET["t0"]].by_device["arm"].median_ms == 1.0
     assert {n: t.accuracy for n, t in study.trainings[TINY].items()} == {2: 1.0, 4: 2.0}
     assert {p.name: p.read_bytes() for p in Path("c/trainings").iterdir()} == {
-        "a.pt": b"weights", "b.pt": b"weights"
-    }  # fmt: skip
+        "a.pt": b"weights",
+        "b.pt": b"weights",
+    }
 
 
 def test_a_training_that_ended_well_comes_before_one_that_failed(two: list[Path]) -> None:

@@ -19,8 +19,20 @@ from nas.study.store import Mirror
 
 URL = "sqlite:///trials.db"
 OPTIONS = SearchOptions(devices=on("arm", 20.0), trials=8)
-SEARCH = ("search", "--device", "arm", "--space", "fasternet", "--budget", "20ms", "--searcher",
-          "random", "--trials", "8", "--out")  # fmt: skip
+SEARCH = (
+    "search",
+    "--device",
+    "arm",
+    "--space",
+    "fasternet",
+    "--budget",
+    "20ms",
+    "--searcher",
+    "random",
+    "--trials",
+    "8",
+    "--out",
+)
 FULL = "CREATE TRIGGER full BEFORE INSERT ON trials BEGIN SELECT RAISE(ABORT, 'over quota'); END"
 Streams = pytest.CaptureFixture[str]
 
@@ -39,13 +51,17 @@ def _keep(run: Run, *numbers: int) -> None:
 
 def _there(storage: Any, name: str = "run") -> list[tuple[Any, ...]]:
     trials = optuna.load_study(study_name=name, storage=storage).trials
-    return [(t.user_attrs, t.params, t.state, t.values, t.system_attrs, t.datetime_complete)
-            for t in trials]  # fmt: skip
+    return [
+        (t.user_attrs, t.params, t.state, t.values, t.system_attrs, t.datetime_complete)
+        for t in trials
+    ]
 
 
 def _here(name: str = "run") -> list[tuple[Any, ...]]:
-    return [(t.user_attrs, t.params, t.state, t.values, t.system_attrs, t.datetime_complete)
-            for t in read_only_run(Path(name)).study.trials()]  # fmt: skip
+    return [
+        (t.user_attrs, t.params, t.state, t.values, t.system_attrs, t.datetime_complete)
+        for t in read_only_run(Path(name)).study.trials()
+    ]
 
 
 @pytest.mark.usefixtures("without_ray")

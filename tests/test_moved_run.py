@@ -18,9 +18,15 @@ from search_spaces.formats import save_config
 
 Streams = pytest.CaptureFixture[str]
 OPTIONS = SearchOptions(
-    devices=on("arm", 1.0), space="fasternet-32", trials=4, accuracy="train", data="sets/noise.npz",
-    epochs=1, seed=3, classes=4,
-)  # fmt: skip
+    devices=on("arm", 1.0),
+    space="fasternet-32",
+    trials=4,
+    accuracy="train",
+    data="sets/noise.npz",
+    epochs=1,
+    seed=3,
+    classes=4,
+)
 
 
 @pytest.fixture

@@ -43,8 +43,9 @@ def _measured() -> Latencies:
 def test_a_network_has_a_latency_in_milliseconds_on_each_device() -> None:
     found = _measured()
     assert {name: one.median_ms for name, one in found.by_device.items()} == {
-        "quick": 2.0, "slow": 6.0,
-    }  # fmt: skip
+        "quick": 2.0,
+        "slow": 6.0,
+    }
     assert (found.source, found.measured, found.unstable) == ("measured", True, False)
     ratio = worst_ratio(found, {"quick": 4.0, "slow": 24.0})
     assert (ratio.median, ratio.low, ratio.high) == pytest.approx((0.5, 0.475, 0.525))

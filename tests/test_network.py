@@ -25,17 +25,36 @@ from search_spaces.network import (
 from search_spaces.timm_models import import_timm
 
 CUSTOM: dict[str, Any] = {
-    "embed_dim": 24, "depths": (2, 1, 3), "mlp_ratio": 3, "n_div": 2, "patch_size": 2,
-    "feature_dim": 200, "num_classes": 7, "act_layer": nn.GELU,
-}  # fmt: skip
+    "embed_dim": 24,
+    "depths": (2, 1, 3),
+    "mlp_ratio": 3,
+    "n_div": 2,
+    "patch_size": 2,
+    "feature_dim": 200,
+    "num_classes": 7,
+    "act_layer": nn.GELU,
+}
 CUSTOM_CONFIG = FasterNetConfig(
-    widths=(24, 48, 96), depths=(2, 1, 3), partial_ratios=(0.5,) * 3, expansions=(3.0,) * 3,
-    resolution=64, stem_stride=2, head_width=200, activation="gelu", classes=7,
-)  # fmt: skip
+    widths=(24, 48, 96),
+    depths=(2, 1, 3),
+    partial_ratios=(0.5,) * 3,
+    expansions=(3.0,) * 3,
+    resolution=64,
+    stem_stride=2,
+    head_width=200,
+    activation="gelu",
+    classes=7,
+)
 SMALL = FasterNetConfig(
-    widths=(8, 20), depths=(1, 2), partial_ratios=(0.5, 1.0), expansions=(2.0, 1.5),
-    resolution=16, stem_stride=1, head_width=16, classes=4,
-)  # fmt: skip
+    widths=(8, 20),
+    depths=(1, 2),
+    partial_ratios=(0.5, 1.0),
+    expansions=(2.0, 1.5),
+    resolution=16,
+    stem_stride=1,
+    head_width=16,
+    classes=4,
+)
 
 
 def _timm(name: str) -> nn.Module:
@@ -75,15 +94,21 @@ def test_weights_return_to_timm_unchanged() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda w: {k: v for k, v in w.items() if k != "classifier.bias"},
-         r"must be the \d+ of this config, but there are 1 missing \(classifier\.bias\)\. Use"),
-        (lambda w: {**w, "norm.weight": torch.ones(3)},
-         r"but there are 1 left over \(norm\.weight\)\. Use the config"),
-        (lambda w: {**w, "conv_head.weight": torch.ones(16, 21, 1, 1)},
-         r"1 of another shape \(conv_head\.weight \(16, 21, 1, 1\) for \(16, 20, 1, 1\)\)"),
+        (
+            lambda w: {k: v for k, v in w.items() if k != "classifier.bias"},
+            r"must be the \d+ of this config, but there are 1 missing \(classifier\.bias\)\. Use",
+        ),
+        (
+            lambda w: {**w, "norm.weight": torch.ones(3)},
+            r"but there are 1 left over \(norm\.weight\)\. Use the config",
+        ),
+        (
+            lambda w: {**w, "conv_head.weight": torch.ones(16, 21, 1, 1)},
+            r"1 of another shape \(conv_head\.weight \(16, 21, 1, 1\) for \(16, 20, 1, 1\)\)",
+        ),
     ],
     ids=["missing", "left over", "other shape"],
-)  # fmt: skip
+)
 def test_weights_of_another_network_are_refused(
     change: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]], message: str
 ) -> None:

@@ -41,9 +41,12 @@ def write_onnx(
         helper.make_node(op, ["float", "w"], ["y"]),
     ]
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("x", kind, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], [weight],
-    )  # fmt: skip
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", kind, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [weight],
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     path = Path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,9 +56,17 @@ def write_onnx(
 
 @pytest.mark.parametrize(
     "text",
-    ["t0@64", " T0@64 ", "T0@64x64", "fasternet_t0@64", "FasterNet-T0@64", "fasternet_t0.in1k@64",
-     "timm/fasternet_t0.in1k@64", "hf-hub:timm/fasternet_t0.in1k@064"],
-)  # fmt: skip
+    [
+        "t0@64",
+        " T0@64 ",
+        "T0@64x64",
+        "fasternet_t0@64",
+        "FasterNet-T0@64",
+        "fasternet_t0.in1k@64",
+        "timm/fasternet_t0.in1k@64",
+        "hf-hub:timm/fasternet_t0.in1k@064",
+    ],
+)
 def test_a_named_size_is_found_as_it_is_written(text: str) -> None:
     found = find_network(text)
     assert (found.name, found.shape) == (text.strip(), (3, 64, 64))
@@ -67,9 +78,15 @@ def test_a_named_size_is_found_as_it_is_written(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["test_resnet", "test_resnet.r160_in1k", "timm/test_resnet.r160_in1k", "Test-ResNet",
-     "hf_hub:timm/test_resnet.r160_in1k", "https://huggingface.co/timm/test_resnet.r160_in1k"],
-)  # fmt: skip
+    [
+        "test_resnet",
+        "test_resnet.r160_in1k",
+        "timm/test_resnet.r160_in1k",
+        "Test-ResNet",
+        "hf_hub:timm/test_resnet.r160_in1k",
+        "https://huggingface.co/timm/test_resnet.r160_in1k",
+    ],
+)
 def test_a_model_of_timm_is_found_as_its_pages_write_it(text: str) -> None:
     found = find_network(f"{text}@64x32")
     assert (found.name, found.shape) == (f"{text}@64x32", (3, 32, 64))
@@ -157,7 +174,7 @@ def test_onnx_files_are_known_by_any_name(name: str) -> None:
         (["n", 3, "h", 32], "x.onnx@16", (3, 16, 32)),
         (["n", 3, 8, 16], "x.onnx@16x8", (3, 8, 16)),
     ],
-)  # fmt: skip
+)
 def test_free_sides_take_the_size_that_is_said(
     shape: Shape, text: str, expected: tuple[int, ...]
 ) -> None:
@@ -175,7 +192,7 @@ def test_free_sides_take_the_size_that_is_said(
         (["n", 3, 8, 8], "x.onnx@16", r"without a size, since it takes \[3, 8, 8\] and no other"),
         ([8, 3, 8, 8], "x.onnx", r"x\.onnx must take a batch of one or any, but takes 8\. Export"),
     ],
-)  # fmt: skip
+)
 def test_sizes_that_do_not_fit_are_refused(shape: Shape, text: str, message: str) -> None:
     write_onnx("x.onnx", shape)
     with pytest.raises(ValueError, match=message):
@@ -203,10 +220,12 @@ def test_networks_of_half_precision_are_timed(
     ]
     numbers = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float16)
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("x", kind, ["n", 3, 8, 8])],
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", kind, ["n", 3, 8, 8])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT16, None)],
         [numpy_helper.from_array(numbers, "w")],
-    )  # fmt: skip
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     Path("x.onnx").write_bytes(model.SerializeToString())
     assert main(["measure", "x.onnx", "--repeats", "1", "--json", *options]) == 0

@@ -86,16 +86,20 @@ def test_evolution_learns_from_the_trials() -> None:
 
 
 def test_evolution_learns_what_the_budget_allows() -> None:
-    trials = list(fn.search(SPACE, scores, trials=150, budget_ms=1.0, seed=1,
-                            searcher="nni-evolution"))  # fmt: skip
+    trials = list(
+        fn.search(SPACE, scores, trials=150, budget_ms=1.0, seed=1, searcher="nni-evolution")
+    )
     feasible = [trial.feasible for trial in trials]
     assert fmean(feasible[-40:]) > 2 * fmean(feasible[:20])
 
 
 def test_a_space_is_gone_through_to_its_end() -> None:
-    small = SPACE.replace(**{name: SPACE.decode([0] * len(SPACE.genes)).__dict__[name]
-                             for name in ("widths", "depths", "partial_ratios",
-                                          "expansions")})  # fmt: skip
+    small = SPACE.replace(
+        **{
+            name: SPACE.decode([0] * len(SPACE.genes)).__dict__[name]
+            for name in ("widths", "depths", "partial_ratios", "expansions")
+        }
+    )
     trials = list(fn.search(small, scores, trials=50, searcher="nni-evolution"))
     assert len(trials) == small.size == 4
 

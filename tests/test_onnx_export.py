@@ -20,9 +20,16 @@ from predictors.backends.table import find_runtime
 from search_spaces.fasternet import SPACES, FasterNetConfig
 
 SMALL = FasterNetConfig(
-    widths=(8, 20), depths=(1, 2), partial_ratios=(0.5, 1.0), expansions=(2.0, 1.5),
-    resolution=16, stem_stride=2, head_width=16, activation="gelu", classes=5,
-)  # fmt: skip
+    widths=(8, 20),
+    depths=(1, 2),
+    partial_ratios=(0.5, 1.0),
+    expansions=(2.0, 1.5),
+    resolution=16,
+    stem_stride=2,
+    head_width=16,
+    activation="gelu",
+    classes=5,
+)
 RUNTIMES = ("onnxruntime", "torch")
 IMAGE = config_model(SMALL).image()
 
@@ -83,8 +90,11 @@ def test_onnx_holds_gelu_as_one_operator_and_pconv_as_split_and_concat(tmp_path:
     model = onnx.load(write_onnx(config_model(SMALL), tmp_path / "network"))
     operators = [node.op_type for node in model.graph.node]
     assert {kind: operators.count(kind) for kind in ("Gelu", "Split", "Concat", "Add")} == {
-        "Gelu": 4, "Split": 1, "Concat": 1, "Add": 3,
-    }  # fmt: skip
+        "Gelu": 4,
+        "Split": 1,
+        "Concat": 1,
+        "Add": 3,
+    }
 
 
 def test_every_ingredient_is_as_few_operators_as_there_are_for_it(tmp_path: Path) -> None:
@@ -93,10 +103,23 @@ def test_every_ingredient_is_as_few_operators_as_there_are_for_it(tmp_path: Path
     for shared in ("Constant", "Identity"):  # no work when it runs
         operators.pop(shared, None)
     assert operators == {
-        "Conv": 22, "Relu": 4, "Gelu": 2, "HardSwish": 2, "HardSigmoid": 3, "Mul": 4, "Add": 4,
-        "Split": 5, "Concat": 3, "MatMul": 4, "Softmax": 2, "Reshape": 4, "Transpose": 4,
-        "GlobalAveragePool": 4, "Flatten": 1, "Gemm": 1,
-    }  # fmt: skip
+        "Conv": 22,
+        "Relu": 4,
+        "Gelu": 2,
+        "HardSwish": 2,
+        "HardSigmoid": 3,
+        "Mul": 4,
+        "Add": 4,
+        "Split": 5,
+        "Concat": 3,
+        "MatMul": 4,
+        "Softmax": 2,
+        "Reshape": 4,
+        "Transpose": 4,
+        "GlobalAveragePool": 4,
+        "Flatten": 1,
+        "Gemm": 1,
+    }
     same = [node for node in graph.node for a in node.attribute if a.name == "auto_pad"]
     assert [node.op_type for node in same] == ["Conv"] * 2  # of even kernels, without a Pad
 

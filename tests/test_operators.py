@@ -24,12 +24,18 @@ def _name(model: Model) -> str:
 
 def test_there_are_four_operators_at_four_sizes_and_each_has_its_own_identity() -> None:
     assert [model.name for model in OPERATORS[:5]] == [
-        "Conv3x3 96x56x56", "GConv3x3 96x56x56", "DWConv3x3 96x56x56", "PConv3x3 96x56x56",
+        "Conv3x3 96x56x56",
+        "GConv3x3 96x56x56",
+        "DWConv3x3 96x56x56",
+        "PConv3x3 96x56x56",
         "Conv3x3 192x28x28",
-    ]  # fmt: skip
+    ]
     assert {model.shape for model in OPERATORS} == {
-        (96, 56, 56), (192, 28, 28), (384, 14, 14), (768, 7, 7)
-    }  # fmt: skip
+        (96, 56, 56),
+        (192, 28, 28),
+        (384, 14, 14),
+        (768, 7, 7),
+    }
     assert len({model.identity for model in OPERATORS}) == len(OPERATORS) == 16
 
 

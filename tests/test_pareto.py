@@ -90,10 +90,10 @@ def test_the_hypervolume_is_the_number_of_unit_cells_dominated(seed: int, steps:
     trials = _random_trials(seed, steps=steps)
     floor, limit = 2, 9
     cells = sum(
-        any(_scores(t).accuracy >= a + 1 and _scores(t).ratio <= ms
-            for t in trials if t.feasible)
-        for a in range(floor, steps) for ms in range(limit)
-    )  # fmt: skip
+        any(_scores(t).accuracy >= a + 1 and _scores(t).ratio <= ms for t in trials if t.feasible)
+        for a in range(floor, steps)
+        for ms in range(limit)
+    )
     assert hypervolume(trials, reference=(floor, limit)) == pytest.approx(cells)
 
 
@@ -106,9 +106,7 @@ def test_the_hypervolume_agrees_with_monte_carlo(seed: int) -> None:
     assert area(points, (-5.0, 10.0)) == pytest.approx(100 * hits / len(throws), abs=2)
 
 
-@pytest.mark.parametrize(
-    ("accuracy", "latency_ms"), [(0, 5), (-1, 5), (5, 10), (5, 11)], ids=str
-)  # fmt: skip
+@pytest.mark.parametrize(("accuracy", "latency_ms"), [(0, 5), (-1, 5), (5, 10), (5, 11)], ids=str)
 def test_what_does_not_beat_the_reference_in_both_counts_nothing(
     accuracy: float, latency_ms: float
 ) -> None:

@@ -221,9 +221,17 @@ def test_opaque_alpha_is_not_spoken_of(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("mode", "suffix"),
-    [("CMYK", ".jpg"), ("CMYK", ".tiff"), ("LAB", ".tiff"), ("P", ".png"), ("P", ".gif"),
-     ("YCbCr", ".tiff"), ("RGB", ".jp2"), ("RGB", ".tga")],
-)  # fmt: skip
+    [
+        ("CMYK", ".jpg"),
+        ("CMYK", ".tiff"),
+        ("LAB", ".tiff"),
+        ("P", ".png"),
+        ("P", ".gif"),
+        ("YCbCr", ".tiff"),
+        ("RGB", ".jp2"),
+        ("RGB", ".tga"),
+    ],
+)
 def test_colours_are_those_of_the_picture_in_any_mode(
     tmp_path: Path, mode: str, suffix: str
 ) -> None:

@@ -16,22 +16,46 @@ from predictors.measurement import Backend, Latency
 
 DEVICE = "Intel(R) Xeon(R) Processor @ 2.10GHz, onnxruntime 1.31.1, one thread: measured"
 # GFLOPS at the four sizes, and (MACs in G, ms): about what ONNX Runtime reaches on one core.
-SPEEDS = {"Conv3x3": (113, 113, 110, 90), "GConv3x3": (36, 46, 53, 83),
-          "DWConv3x3": (73, 61, 47, 47), "PConv3x3": (52, 89, 98, 86)}  # fmt: skip
+SPEEDS = {
+    "Conv3x3": (113, 113, 110, 90),
+    "GConv3x3": (36, 46, 53, 83),
+    "DWConv3x3": (73, 61, 47, 47),
+    "PConv3x3": (52, 89, 98, 86),
+}
 NETWORKS = {
-    "t0": (0.335, 9.05), "t1": (0.85, 19.3), "t2": (1.904, 38.8), "s": (4.55, 88), "l": (15.5, 300),
-    "mobilenetv2_100": (0.301, 7.71), "mobilenetv3_large_100": (0.217, 6.2),
-    "mobilevit_xxs": (0.264, 10.4), "mobilevit_xs": (0.7, 21), "mobilevit_s": (1.42, 37),
-    "ghostnet_100": (0.141, 6.1), "edgenext_xx_small": (0.193, 8.4), "resnet18": (1.814, 34),
-    "resnet50": (4.09, 80.5), "convnext_tiny": (4.45, 98), "repvit_m0_9": (0.816, 21.5),
-    "starnet_s1": (0.425, 10.8), "mobileone_s0": (0.275, 6.7), "poolformer_s12": (1.81, 45),
-    "swin_tiny_patch4_window7_224": (4.5, 118), "swin_base_patch4_window7_224": (15.4, 400),
-}  # fmt: skip
+    "t0": (0.335, 9.05),
+    "t1": (0.85, 19.3),
+    "t2": (1.904, 38.8),
+    "s": (4.55, 88),
+    "l": (15.5, 300),
+    "mobilenetv2_100": (0.301, 7.71),
+    "mobilenetv3_large_100": (0.217, 6.2),
+    "mobilevit_xxs": (0.264, 10.4),
+    "mobilevit_xs": (0.7, 21),
+    "mobilevit_s": (1.42, 37),
+    "ghostnet_100": (0.141, 6.1),
+    "edgenext_xx_small": (0.193, 8.4),
+    "resnet18": (1.814, 34),
+    "resnet50": (4.09, 80.5),
+    "convnext_tiny": (4.45, 98),
+    "repvit_m0_9": (0.816, 21.5),
+    "starnet_s1": (0.425, 10.8),
+    "mobileone_s0": (0.275, 6.7),
+    "poolformer_s12": (1.81, 45),
+    "swin_tiny_patch4_window7_224": (4.5, 118),
+    "swin_base_patch4_window7_224": (15.4, 400),
+}
 
 
 def _latency(ms: float) -> Latency:
-    return Latency(median_ms=ms, low_ms=0.96 * ms, high_ms=1.04 * ms, source="measured",
-                       device="cpu", backend=Backend("onnxruntime"))  # fmt: skip
+    return Latency(
+        median_ms=ms,
+        low_ms=0.96 * ms,
+        high_ms=1.04 * ms,
+        source="measured",
+        device="cpu",
+        backend=Backend("onnxruntime"),
+    )
 
 
 def _operators() -> list[Row]:
@@ -117,8 +141,10 @@ def test_unstable_timings_are_marked() -> None:
     assert "unstable timing" not in _legend(models_figure(_networks(), device=DEVICE))
 
 
-FILE = Row(subject=Subject(model=Model(name="f", identity="f", shape=(3, 8, 8)), kind="f",
-                           label="f"), latency=_latency(2.0))  # fmt: skip
+FILE = Row(
+    subject=Subject(model=Model(name="f", identity="f", shape=(3, 8, 8)), kind="f", label="f"),
+    latency=_latency(2.0),
+)
 
 
 @pytest.mark.parametrize(
@@ -137,10 +163,15 @@ def test_every_edge_case_of_models_can_be_drawn(rows: Sequence[Row], title: str)
     assert title in _texts(figure)
 
 
-@pytest.mark.parametrize(("chosen", "title"), [
-    ([0], "GFLOPS of operators"), ([2], "GFLOPS of operators"),
-    ([0, 2], "DWConv at 65 % of Conv's GFLOPS"), ([0, 3, 7], "PConv at 46 % of Conv's GFLOPS"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("chosen", "title"),
+    [
+        ([0], "GFLOPS of operators"),
+        ([2], "GFLOPS of operators"),
+        ([0, 2], "DWConv at 65 % of Conv's GFLOPS"),
+        ([0, 3, 7], "PConv at 46 % of Conv's GFLOPS"),
+    ],
+)
 def test_operators_can_be_drawn_where_some_have_failed(chosen: list[int], title: str) -> None:
     figure = operators_figure([_operators()[i] for i in chosen], device=DEVICE)
     figure.draw_without_rendering()

@@ -11,17 +11,27 @@ from predictors.training.recipe import EpochRow
 
 def _rows(accuracies: list[float]) -> list[EpochRow]:
     return [
-        EpochRow(epoch=i + 1, loss=2.0 / (i + 1), accuracy=accuracy, lr=1e-3, seconds=2.0,
-            resolution=24 if i < len(accuracies) - 1 else 32, images_per_s=100.0)
+        EpochRow(
+            epoch=i + 1,
+            loss=2.0 / (i + 1),
+            accuracy=accuracy,
+            lr=1e-3,
+            seconds=2.0,
+            resolution=24 if i < len(accuracies) - 1 else 32,
+            images_per_s=100.0,
+        )
         for i, accuracy in enumerate(accuracies)
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize(
     ("accuracies", "title"),
-    [([], "mine: no epoch yet"), ([50.0], "mine: 50.00 % after epoch 1"),
-     ([50.0, 80.0, 80.0, 70.0], "mine: 80.00 % after epoch 2")],
-)  # fmt: skip
+    [
+        ([], "mine: no epoch yet"),
+        ([50.0], "mine: 50.00 % after epoch 1"),
+        ([50.0, 80.0, 80.0, 70.0], "mine: 80.00 % after epoch 2"),
+    ],
+)
 def test_the_title_is_the_best_epoch(accuracies: list[float], title: str) -> None:
     assert training_title(_rows(accuracies), "mine") == title
 

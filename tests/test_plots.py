@@ -42,9 +42,13 @@ def _on_cpu(candidate: Candidate) -> Latency:
 
 
 def _candidates(
-    n: int, *, budget_ms: float | None = 10.0, source: Source = "measured",
-    kind: AccuracyKind = "estimated", front: Source | None = None,
-) -> list[Candidate]:  # fmt: skip
+    n: int,
+    *,
+    budget_ms: float | None = 10.0,
+    source: Source = "measured",
+    kind: AccuracyKind = "estimated",
+    front: Source | None = None,
+) -> list[Candidate]:
     """Small networks as a search finds them; `front` is the source of the front's latencies."""
     rng, space = random.Random(n + 2), SPACES["fasternet"]
     found = []
@@ -76,7 +80,7 @@ def _named(source: Source = "measured", kind: AccuracyKind = "estimated") -> lis
     return [
         candidate(name, config, 214 + 6.0 * i, each(_latency(ms, source)), {"cpu": 10.0}, kind=kind)
         for i, ((name, config), ms) in enumerate(zip(FASTERNET.items(), T0_TO_L_MS, strict=True))
-    ]  # fmt: skip
+    ]
 
 
 def _figure(
@@ -260,10 +264,17 @@ ODD = [replace(c, name="$a$ long _name^ of a network's \\config{") for c in _can
 @pytest.mark.parametrize(("budget_ms", "named"), [(None, []), (10, _named()), (0.01, _named())])
 @pytest.mark.parametrize(
     "candidates",
-    [[], _candidates(1), EQUAL, SAME, UNSCORED, ODD,
-     [replace(c, on_front=False) for c in _candidates(20)]],
+    [
+        [],
+        _candidates(1),
+        EQUAL,
+        SAME,
+        UNSCORED,
+        ODD,
+        [replace(c, on_front=False) for c in _candidates(20)],
+    ],
     ids=["none", "one", "equal latencies", "all the same", "no scores", "odd names", "no front"],
-)  # fmt: skip
+)
 def test_every_edge_case_can_be_drawn(
     candidates: list[Candidate], budget_ms: float | None, named: list[Candidate]
 ) -> None:
@@ -278,8 +289,11 @@ def test_the_calibration_says_its_median_error_and_coverage() -> None:
     mean = np.array([1.02, 2.08, 4.24, 6.0])
     figure = _calibration(Prediction(mean, mean * 0.9, mean * 1.1), measured)
     (corner,) = [text for text in _texts(figure) if text.startswith("median absolute error")]
-    assert corner.splitlines() == ["median absolute error 5.0 %", "90 % interval covers 75 %",
-                                   "networks: 4"]  # fmt: skip
+    assert corner.splitlines() == [
+        "median absolute error 5.0 %",
+        "90 % interval covers 75 %",
+        "networks: 4",
+    ]
     axes = figure.axes[0]
     assert axes.get_xlim() == axes.get_ylim()
     assert (axes.get_xscale(), axes.get_yscale(), axes.get_aspect()) == ("log", "log", 1.0)

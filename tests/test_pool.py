@@ -52,8 +52,10 @@ def boards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Ser
 
 
 def _digests(folder: Path) -> list[str]:
-    files = [find_runtime("onnxruntime").deploy(config_model(config), folder / str(i))
-             for i, config in enumerate(NETWORKS)]  # fmt: skip
+    files = [
+        find_runtime("onnxruntime").deploy(config_model(config), folder / str(i))
+        for i, config in enumerate(NETWORKS)
+    ]
     return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
 
 
@@ -139,8 +141,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def _pool_of_stand_ins(**of_the_last: float) -> PooledDevice:
     """Boards of which each takes one share before any finishes."""
     before = threading.Barrier(3, timeout=30).wait
-    return PooledDevice(POOL, [stand_in("b1", before), stand_in("b2", before),
-                               stand_in("b3", before, **of_the_last)])  # fmt: skip
+    return PooledDevice(
+        POOL,
+        [stand_in("b1", before), stand_in("b2", before), stand_in("b3", before, **of_the_last)],
+    )
 
 
 @pytest.mark.usefixtures("cache")
@@ -170,8 +174,9 @@ def test_a_board_that_died_with_its_last_networks_is_named() -> None:
 
     pool = PooledDevice(POOL, [stand_in("b1", partial(asked.wait, 30)), stand_in("b2", die)])
     assert {m.context.board for m in pool.measure_each(NETWORKS[:2])} == {"b1"}
-    assert pool.remarks == ["b2 dropped out, and the others timed its networks: "
-                            "The device must answer, but b2 did not."]  # fmt: skip
+    assert pool.remarks == [
+        "b2 dropped out, and the others timed its networks: The device must answer, but b2 did not."
+    ]
 
 
 @pytest.mark.usefixtures("cache")
@@ -199,8 +204,9 @@ def test_groups_keep_every_place_busy() -> None:
     assert sizes(16, 1) == [8, 8]
 
 
-BOARD = Board(name="b1", ssh="ssh://10.0.0.1", machine="Raspberry Pi 5", version="1.20",
-              number_of_cores=4)  # fmt: skip
+BOARD = Board(
+    name="b1", ssh="ssh://10.0.0.1", machine="Raspberry Pi 5", version="1.20", number_of_cores=4
+)
 
 
 @pytest.mark.parametrize(

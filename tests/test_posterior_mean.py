@@ -89,7 +89,7 @@ def test_the_search_is_led_by_a_score_that_goes_with_the_accuracy() -> None:
         (lambda configs: np.full(len(configs), np.nan), "with 2 that are not finite"),
         (lambda configs: [1.0], "each of 2 configs, but returned an array of shape \\(1,\\)"),
     ],
-)  # fmt: skip
+)
 def test_scores_that_are_no_numbers_are_refused(
     scores: Callable[[Sequence[FasterNetConfig]], Array], said: str
 ) -> None:

@@ -23,8 +23,9 @@ INTERRUPTED = "fasternas: interrupted; what was finished is kept.\n"
 
 def _run(*words: str | Path, **settings: str) -> "subprocess.CompletedProcess[bytes]":
     environment = {**os.environ, **settings}
-    return subprocess.run([*PROGRAM, *map(str, words)], capture_output=True, check=False,
-                          timeout=300, env=environment)  # fmt: skip
+    return subprocess.run(
+        [*PROGRAM, *map(str, words)], capture_output=True, check=False, timeout=300, env=environment
+    )
 
 
 @pytest.fixture
@@ -33,8 +34,20 @@ def training(tmp_path: Path) -> list[str]:
     images = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)
     np.savez(tmp_path / "noise.npz", x_train=images, y_train=np.arange(60) % 4)
     save_config(replace(TINY, classes=4), tmp_path / "mine.yaml")
-    return ["train", str(tmp_path / "mine.yaml"), "--data", str(tmp_path / "noise.npz"), "--epochs",
-            "1", "--device", "none", "--gpus", "0", "--out", str(tmp_path / "out")]  # fmt: skip
+    return [
+        "train",
+        str(tmp_path / "mine.yaml"),
+        "--data",
+        str(tmp_path / "noise.npz"),
+        "--epochs",
+        "1",
+        "--device",
+        "none",
+        "--gpus",
+        "0",
+        "--out",
+        str(tmp_path / "out"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -116,8 +129,14 @@ def test_progress_without_a_reader_does_not_end_a_training(
 ) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run([*PROGRAM, *training], stderr=writing, stdout=subprocess.PIPE, text=True,
-                          timeout=300, check=False)  # fmt: skip
+    done = subprocess.run(
+        [*PROGRAM, *training],
+        stderr=writing,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     os.close(writing)
     assert done.returncode == 0
     assert "accuracy %" in done.stdout

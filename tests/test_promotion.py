@@ -32,8 +32,12 @@ def test_a_third_goes_on_rounded_up_and_of_few_the_best() -> None:
     assert promoted({"only": _scores(50, 9), "worse": _scores(40, 10)}) == ["only"]
     assert promoted({}) == []
     assert [len(promoted({i: _scores(50, 9) for i in range(n)})) for n in (1, 3, 4, 30, 36)] == [
-        1, 1, 2, 10, 12,
-    ]  # fmt: skip
+        1,
+        1,
+        2,
+        10,
+        12,
+    ]
 
 
 def test_the_fast_go_on_beside_the_accurate() -> None:

@@ -13,9 +13,15 @@ from search_spaces.fasternet import FASTERNET, Activation, FasterNetConfig
 from search_spaces.network import FasterNet, build
 
 SMALL = FasterNetConfig(
-    widths=(16, 32), depths=(1, 2), partial_ratios=(0.5, 0.25), expansions=(2.0, 1.5),
-    resolution=16, stem_stride=1, head_width=32, classes=4,
-)  # fmt: skip
+    widths=(16, 32),
+    depths=(1, 2),
+    partial_ratios=(0.5, 0.25),
+    expansions=(2.0, 1.5),
+    resolution=16,
+    stem_stride=1,
+    head_width=32,
+    classes=4,
+)
 SCORES = list(PROXIES.values())
 Score = Callable[[FasterNet], float]
 

@@ -46,8 +46,14 @@ def test_what_is_no_duration_is_refused(text: str, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("number", "text"),
-    [(999, "999"), (1234, "1.23 K"), (999_800_000, "1 G"), (999_400_000, "999 M"),
-     (999_600, "1 M"), (1.3e12, "1300 G")],
-)  # fmt: skip
+    [
+        (999, "999"),
+        (1234, "1.23 K"),
+        (999_800_000, "1 G"),
+        (999_400_000, "999 M"),
+        (999_600, "1 M"),
+        (1.3e12, "1300 G"),
+    ],
+)
 def test_counts_have_three_figures(number: float, text: str) -> None:
     assert format_count(number) == text

@@ -23,8 +23,7 @@ SAME = np.ones(10)
 
 def _brute_kendall(a: Array, b: Array) -> float:
     """Kendall's tau-b, pair by pair."""
-    pairs = [(np.sign(a[i] - a[j]), np.sign(b[i] - b[j]))
-             for i in range(len(a)) for j in range(i)]  # fmt: skip
+    pairs = [(np.sign(a[i] - a[j]), np.sign(b[i] - b[j])) for i in range(len(a)) for j in range(i)]
     size = sum(x != 0 for x, _ in pairs) * sum(y != 0 for _, y in pairs)
     return float(sum(x * y for x, y in pairs) / np.sqrt(size))
 
@@ -77,8 +76,9 @@ def test_intervals_contain_the_value_and_shrink_with_more_networks(name: str) ->
     widths = []
     for count in (30, 150):
         truth, ms = rng.normal(size=count), rng.uniform(0.95, 1.05, count)
-        found = bootstrapped(STATISTICS[name], truth + rng.normal(size=count), truth, ms,
-                             resamples=40)  # fmt: skip
+        found = bootstrapped(
+            STATISTICS[name], truth + rng.normal(size=count), truth, ms, resamples=40
+        )
         assert found.low < found.value < found.high
         widths.append(found.high - found.low)
     assert widths[1] < 0.8 * widths[0]
@@ -97,8 +97,10 @@ def test_a_better_score_is_surely_better_than_a_worse_one_and_not_than_itself() 
 def test_one_seed_gives_one_interval() -> None:
     rng = np.random.default_rng(4)
     truth, scores = rng.normal(size=(2, 50))
-    one, same = (bootstrapped(STATISTICS["kendall"], scores, truth, np.ones(50), resamples=30)
-                 for _ in range(2))  # fmt: skip
+    one, same = (
+        bootstrapped(STATISTICS["kendall"], scores, truth, np.ones(50), resamples=30)
+        for _ in range(2)
+    )
     assert one == same
 
 

@@ -54,9 +54,14 @@ def _latency(nearness: float | None = 0.5) -> Latency:
     references = {n: Reference(kept_ms=ms, now_ms=ms) for n, ms in (("small", 1.0), ("t0", 10.0))}
     context = Context(references=references, nearness=nearness)
     return Latency(
-        median_ms=3.0, low_ms=2.9, high_ms=3.1, source="measured", device="cpu", backend=Backend(),
+        median_ms=3.0,
+        low_ms=2.9,
+        high_ms=3.1,
+        source="measured",
+        device="cpu",
+        backend=Backend(),
         context=context,
-    )  # fmt: skip
+    )
 
 
 def test_meanwhile_intervals_reach_to_what_networks_take_now() -> None:
@@ -82,12 +87,20 @@ def _watch(change: float) -> ReferenceWatch:
     ("device", "backend", "cores", "options"),
     [
         ("cpu", Backend(), (), "--device cpu --fresh"),
-        ("cpu", Backend("ncnn", "bf16", 2), (0, 1),
-         "--device cpu --runtime ncnn --precision bf16 --threads 2 --cores 0,1 --fresh"),
-        ("pi", Backend(), (),
-         "--device pi --runtime onnxruntime --precision fp32 --threads 1 --fresh"),
+        (
+            "cpu",
+            Backend("ncnn", "bf16", 2),
+            (0, 1),
+            "--device cpu --runtime ncnn --precision bf16 --threads 2 --cores 0,1 --fresh",
+        ),
+        (
+            "pi",
+            Backend(),
+            (),
+            "--device pi --runtime onnxruntime --precision fp32 --threads 1 --fresh",
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_command_that_times_them_anew_is_said(
     device: str, backend: Backend, cores: Sequence[int], options: str
 ) -> None:

@@ -29,8 +29,9 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = [find_runtime(name) for name in ("torch", "onnxruntime", "openvino")]
     monkeypatch.setattr("predictors.devices.registry.runtimes", lambda **_: few)
     found = table.installed_version
-    monkeypatch.setattr(table, "installed_version",
-                        lambda name: "" if name == "openvino" else found(name))  # fmt: skip
+    monkeypatch.setattr(
+        table, "installed_version", lambda name: "" if name == "openvino" else found(name)
+    )
 
 
 def test_the_fastest_runtime_is_the_one_that_takes_the_least_time() -> None:
@@ -67,8 +68,19 @@ def test_measure_says_what_each_runtime_takes(tmp_path: Path, capsys: Streams) -
 
 @pytest.mark.usefixtures("without_ray")
 def test_a_search_keeps_the_runtime_that_was_chosen(tmp_path: Path, capsys: Streams) -> None:
-    search = ["search", "--device", "arm", "--budget", "10ms", "--trials", "2", "--out", "run",
-              "--runtime", "auto"]  # fmt: skip
+    search = [
+        "search",
+        "--device",
+        "arm",
+        "--budget",
+        "10ms",
+        "--trials",
+        "2",
+        "--out",
+        "run",
+        "--runtime",
+        "auto",
+    ]
     assert main(search) == 0
     assert "took onnxruntime" in capsys.readouterr().err
     options = json.loads((tmp_path / "run" / "run.json").read_text())["options"]

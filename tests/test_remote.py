@@ -12,8 +12,17 @@ from nas.cli.main import main
 from nas.study.remote import RemoteFolder
 
 Streams = pytest.CaptureFixture[str]
-SEARCH = ["search", "--device", "arm", "--space", "fasternet", "--budget", "20ms",
-          "--searcher", "random"]  # fmt: skip
+SEARCH = [
+    "search",
+    "--device",
+    "arm",
+    "--space",
+    "fasternet",
+    "--budget",
+    "20ms",
+    "--searcher",
+    "random",
+]
 
 
 @pytest.fixture

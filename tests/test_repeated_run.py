@@ -28,8 +28,7 @@ def test_a_run_is_repeated_elsewhere_from_its_measurements(
         timed_ratio=0.0,
     )
     monkeypatch.setattr("nas.pipeline.SETTINGS", settings)
-    options = ("--budget", "20ms", "--trials", "8", "--seed", "3",
-               "--searcher", "random")  # fmt: skip
+    options = ("--budget", "20ms", "--trials", "8", "--seed", "3", "--searcher", "random")
     assert _call("search", "--device", "cpu", *options, "--out", "here") == 0
     assert _call("measurements", "export", "run.jsonl.gz", "--run", "here") == 0
 

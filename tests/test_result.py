@@ -25,11 +25,19 @@ def _result(
     backend = Backend("onnxruntime", precision)
     found = None if ms is None else each(replace(latency(ms, device), backend=backend))
     return TrainingResult(
-        name=name, weights="", epoch=1, evaluation=EvalResult(split="test", images=10, correct=9),
-        validation=90.0, files=(), deployed="", macs=1, params=1, devices=on(device, None, backend),
+        name=name,
+        weights="",
+        epoch=1,
+        evaluation=EvalResult(split="test", images=10, correct=9),
+        validation=90.0,
+        files=(),
+        deployed="",
+        macs=1,
+        params=1,
+        devices=on(device, None, backend),
         latencies=found,
         agreement=Agreement(images=10, difference=0.0, correlation=1.0),
-    )  # fmt: skip
+    )
 
 
 def _columns(*results: TrainingResult) -> dict[str, list[str]]:
@@ -77,8 +85,10 @@ def test_what_breaks_a_limit_is_not_kept_whatever_its_latency(tmp_path: Path) ->
     wide = Limits(params=1, file_bytes=900, memory_bytes=80)
     narrow = Limits(params=1, file_bytes=899)
     assert [_limited(wide).kept, _limited(narrow).kept, _limited(narrow, None).kept] == [
-        True, False, False,
-    ]  # fmt: skip
+        True,
+        False,
+        False,
+    ]
     assert _limited(wide, 3.0).kept is False  # over the budget
     assert _limited(wide, None).kept is None
     assert _limited(wide, None, None).kept is True

@@ -50,8 +50,13 @@ def _sessions(
     def block(true_ms: float, progress: float) -> float:
         return true_ms * speed(rng, progress) * math.exp(rng.gauss(0, NOISE))
 
-    return [[{i: block(ms, n / ROUNDS) for i, ms in enumerate((SMALL_MS, LARGE_MS, TRUE_MS))}
-             for n in range(ROUNDS)] for _ in range(PROCESSES)]  # fmt: skip
+    return [
+        [
+            {i: block(ms, n / ROUNDS) for i, ms in enumerate((SMALL_MS, LARGE_MS, TRUE_MS))}
+            for n in range(ROUNDS)
+        ]
+        for _ in range(PROCESSES)
+    ]
 
 
 def _estimate(sessions: Sequence[Sequence[Round]], *, steady: bool = True) -> Estimate:
@@ -93,8 +98,10 @@ def test_leaving_slow_rounds_out_does_not_bias() -> None:
 def _flipping(seed: int, *, rounds: int) -> list[list[float]]:
     """Ratios of a network that runs at one of two speeds, as a coin falls."""
     rng = Random(seed)
-    return [[rng.choice((1.0, 1.3)) * math.exp(rng.gauss(0, 0.003)) for _ in range(rounds)]
-            for _ in range(3)]  # fmt: skip
+    return [
+        [rng.choice((1.0, 1.3)) * math.exp(rng.gauss(0, 0.003)) for _ in range(rounds)]
+        for _ in range(3)
+    ]
 
 
 @pytest.mark.parametrize("rounds", [8, 20, 200])

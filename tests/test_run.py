@@ -25,12 +25,40 @@ from nas.study.options import SearchOptions
 PROGRAM = Path(sys.executable).with_name("fasternas")
 TRIALS = 16
 SEARCH = ("search", "--device", "arm", "--budget", "10ms", "--trials", str(TRIALS), "--out")
-SMALL = ("search", "--device", "arm", "--space", "fasternet", "--budget", "20ms", "--trials", "8",
-         "--out")  # fmt: skip
+SMALL = (
+    "search",
+    "--device",
+    "arm",
+    "--space",
+    "fasternet",
+    "--budget",
+    "20ms",
+    "--trials",
+    "8",
+    "--out",
+)
 SMALL_OPTIONS = SearchOptions(devices=on("arm", 20.0), trials=8)
-COLUMNS = ["config", "accuracy", "accuracy_low", "accuracy_high", "accuracy_kind", "fp32_accuracy",
-           "latency_ms", "low_ms", "high_ms", "source", "runtime", "precision", "ratio",
-           "ratio_low", "ratio_high", "macs", "params", "file_bytes", "memory_bytes"]  # fmt: skip
+COLUMNS = [
+    "config",
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "accuracy_kind",
+    "fp32_accuracy",
+    "latency_ms",
+    "low_ms",
+    "high_ms",
+    "source",
+    "runtime",
+    "precision",
+    "ratio",
+    "ratio_low",
+    "ratio_high",
+    "macs",
+    "params",
+    "file_bytes",
+    "memory_bytes",
+]
 Streams = pytest.CaptureFixture[str]
 
 pytestmark = pytest.mark.skipif(
@@ -46,8 +74,9 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _start(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, timeout=300,
-                          check=False)  # fmt: skip
+    return subprocess.run(
+        [PROGRAM, *arguments], capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 def _rows(run: Path) -> list[dict[str, str]]:
@@ -149,8 +178,9 @@ def test_show_prints_the_same_front(
 
 def _kill_at(run: Path, lines: int, seconds: float) -> None:
     """Search until the journal has so many lines, a little longer, and then kill -9."""
-    with subprocess.Popen([PROGRAM, *SEARCH, run], stdout=subprocess.DEVNULL,
-                          stderr=subprocess.PIPE, text=True) as process:  # fmt: skip
+    with subprocess.Popen(
+        [PROGRAM, *SEARCH, run], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
         journal_file, end = run / "study.journal", time.monotonic() + 200
         while process.poll() is None and time.monotonic() < end:
             if journal_file.exists() and journal_file.read_bytes().count(b"\n") >= lines:

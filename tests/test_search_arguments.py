@@ -32,7 +32,7 @@ def _all(value: float, points: Sequence[Point]) -> Prediction:
         ({"seed": "abc"}, r"`seed` must be a whole number, but got 'abc'\."),
         ({"seed": 1.5}, r"`seed` must be a whole number, but got 1\.5\."),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_number_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         search(PLANE, _never, **options)
@@ -57,7 +57,7 @@ def test_numbers_of_numpy_count_as_numbers() -> None:
         (lambda _: Prediction(*[1.0] * 3), r"but got the shape \(\) as `mean_ms` for 2. Return"),  # type: ignore[arg-type]
         (lambda p: Prediction(*["soon"] * 3), "arrays of numbers, but got str as `mean_ms`"),  # type: ignore[arg-type]
     ],
-)  # fmt: skip
+)
 def test_a_predictor_that_is_none_is_refused_at_the_call(
     predict: Any, message: str, budget_ms: float | None
 ) -> None:

@@ -32,9 +32,13 @@ from search_spaces.formats import save_config
 FRONT = [
     FrontPoint(file=f"configs/{name}.yaml", accuracy=accuracy, ratio=ratio)
     for name, accuracy, ratio in (
-        ("a", 50.0, 1.0), ("b", 70.0, 1.5), ("c", 75.0, 2.5), ("d", 77.0, 5.0), ("e", 78.0, 10.0),
+        ("a", 50.0, 1.0),
+        ("b", 70.0, 1.5),
+        ("c", 75.0, 2.5),
+        ("d", 77.0, 5.0),
+        ("e", 78.0, 10.0),
     )
-]  # fmt: skip
+]
 
 
 def _names(pick: str) -> str:
@@ -43,9 +47,17 @@ def _names(pick: str) -> str:
 
 @pytest.mark.parametrize(
     ("pick", "names"),
-    [("best", "e"), ("knee", "b"), ("all", "abcde"), ("1", "e"), ("2", "ae"), ("3", "ace"),
-     ("5", "abcde"), ("9", "abcde")],
-)  # fmt: skip
+    [
+        ("best", "e"),
+        ("knee", "b"),
+        ("all", "abcde"),
+        ("1", "e"),
+        ("2", "ae"),
+        ("3", "ace"),
+        ("5", "abcde"),
+        ("9", "abcde"),
+    ],
+)
 def test_the_front_is_picked_from(pick: str, names: str) -> None:
     assert _names(pick) == names
 
@@ -151,9 +163,12 @@ def test_what_was_not_timed_is_marked_predicted(searched: Path, tmp_path: Path) 
     run = shutil.copytree(searched, tmp_path / "run")
     measurements = run / "measurements.jsonl"
     front = _within(run)
-    kept = [line for line in measurements.read_text().splitlines(keepends=True)
-            if json.loads(line)["config"] in _plain(c for c in front.values() if c.on_front)
-            or json.loads(line)["config"] not in _plain(front.values())]  # fmt: skip
+    kept = [
+        line
+        for line in measurements.read_text().splitlines(keepends=True)
+        if json.loads(line)["config"] in _plain(c for c in front.values() if c.on_front)
+        or json.loads(line)["config"] not in _plain(front.values())
+    ]
     measurements.write_text("".join(kept))
     found = from_run(run, "99")
     assert {p.predicted for p in found if p.runner_up} == {True}

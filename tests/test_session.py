@@ -40,8 +40,13 @@ class Machine:
         times = [level * (5.0 if p else math.exp(self.rng.gauss(0, self.noise))) for p in preempted]
         mhz = self.mhz(self.blocks) if self.mhz else None
         self.blocks += 1
-        return {"cpu_ms": times, "wall_ms": [1.1 * t for t in times], "preempted": preempted,
-                "mhz": mhz, "celsius": 61.5}  # fmt: skip
+        return {
+            "cpu_ms": times,
+            "wall_ms": [1.1 * t for t in times],
+            "preempted": preempted,
+            "mhz": mhz,
+            "celsius": 61.5,
+        }
 
 
 @pytest.fixture(autouse=True)

@@ -82,7 +82,7 @@ def test_what_a_space_leaves_to_the_config_class_is_opened_at_each_stage() -> No
         ({"partial_ratios": (0.01, 1)}, r"`partial_ratios` must leave PConv at least one channel"),
         ({"stem_stride": (2, 3), "stem": ("patch", "convs")}, r"`stem_stride` must be 1, 2 or 4"),
     ],
-)  # fmt: skip
+)
 def test_what_no_config_could_have_is_refused(choices: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SPACE.with_choices(choices)

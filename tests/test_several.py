@@ -83,10 +83,13 @@ def _told(device: MultiBackendDevice) -> list[tuple[str, str, float]]:
 
 
 def test_each_network_counts_in_its_fastest_form() -> None:
-    device = MultiBackendDevice("cpu", [
-        Form(runtime="onnxruntime", precision="fp32", takes_ms={1: 1.0, 4: 9.0}),
-        Form(runtime="openvino", precision="int8", takes_ms={1: 2.0, 4: 5.0}),
-    ])  # fmt: skip
+    device = MultiBackendDevice(
+        "cpu",
+        [
+            Form(runtime="onnxruntime", precision="fp32", takes_ms={1: 1.0, 4: 9.0}),
+            Form(runtime="openvino", precision="int8", takes_ms={1: 2.0, 4: 5.0}),
+        ],
+    )
     assert _told(device) == [("onnxruntime", "fp32", 1.0), ("openvino", "int8", 5.0)]
     assert _of(device.measure(LARGER)).precision == "int8"
     assert device.backends == (Backend("onnxruntime"), Backend("openvino", "int8"))
@@ -104,10 +107,13 @@ def test_what_was_timed_just_now_is_compared_by_the_clock() -> None:
 
 
 def test_what_a_form_cannot_do_counts_in_another() -> None:
-    device = MultiBackendDevice("cpu", [
-        Form(runtime="onnxruntime", precision="fp32", takes_ms={1: 1.0, 4: 9.0}),
-        Form(runtime="onnxruntime", precision="int8", takes_ms={1: 0.5}),
-    ])  # fmt: skip
+    device = MultiBackendDevice(
+        "cpu",
+        [
+            Form(runtime="onnxruntime", precision="fp32", takes_ms={1: 1.0, 4: 9.0}),
+            Form(runtime="onnxruntime", precision="int8", takes_ms={1: 0.5}),
+        ],
+    )
     assert _told(device) == [("onnxruntime", "int8", 0.5), ("onnxruntime", "fp32", 9.0)]
     assert device.remarks == []
 
@@ -192,8 +198,10 @@ def test_this_machine_is_timed_in_each_form(
     spec = DeviceSpec(name="cpu", backends=(Backend(), Backend(precision="int8")))
     device = open_spec(spec)
     found = next(device.measure_each([TINY], repeats=1))
-    alone = {p: next(open_device("cpu", precision=p, reuse=True).measure_each([TINY], repeats=1))
-             for p in ("fp32", "int8")}  # fmt: skip
+    alone = {
+        p: next(open_device("cpu", precision=p, reuse=True).measure_each([TINY], repeats=1))
+        for p in ("fp32", "int8")
+    }
     assert all(m.context.cached for m in alone.values())
     assert found.median_ms in {m.median_ms for m in alone.values()}
     assert {m.median_ms for m in (found, *found.slower)} == {m.median_ms for m in alone.values()}

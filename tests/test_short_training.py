@@ -82,9 +82,10 @@ def test_other_networks_seeds_and_recipes_are_other_trainings(
 ) -> None:
     short = TrainingEstimator(data=data, recipe=RECIPE, epochs=1, folder=tmp_path)
     for estimator, config in (
-        (short, TINY), (short, replace(TINY, head_width=16)),
+        (short, TINY),
+        (short, replace(TINY, head_width=16)),
         (replace(short, recipe=replace(RECIPE, seed=1)), TINY),
-    ):  # fmt: skip
+    ):
         estimator(config)
     assert epochs_run == [1, 1, 1]
     assert len(list(tmp_path.iterdir())) == 3
@@ -123,8 +124,10 @@ def test_a_training_that_diverges_is_a_failed_trial_and_the_search_goes_on(
         return Scores(accuracy=estimator(config), latency_ms=1.0)
 
     tiny = {field.name: getattr(TINY, field.name) for field in fields(TINY)}
-    free = {"activation": oneof("relu", "gelu"),
-            "partial_ratios": each(oneof(0.25, 0.5), oneof(0.25, 0.5))}  # fmt: skip
+    free = {
+        "activation": oneof("relu", "gelu"),
+        "partial_ratios": each(oneof(0.25, 0.5), oneof(0.25, 0.5)),
+    }
     space = Space(FasterNetConfig, **tiny | free)
     trials = list(search(space, evaluate, trials=6, searcher="random"))
     failed = [trial for trial in trials if trial.scores is None]

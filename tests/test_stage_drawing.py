@@ -14,8 +14,18 @@ def test_each_part_has_a_line_that_says_what_it_is() -> None:
     lines = rendered(IRREGULAR).splitlines()
     firsts = ["", "stem", "stage 1", "merging", "stage 2", "merging", "stage 3", "head"]
     assert [line[:7].strip() for line in lines] == firsts
-    assert lines[1].split() == ["stem", "24x24", "3", "to", "12", "conv", "2x2,", "stride", "2",
-                                *lines[1].split()[-2:]]  # fmt: skip
+    assert lines[1].split() == [
+        "stem",
+        "24x24",
+        "3",
+        "to",
+        "12",
+        "conv",
+        "2x2,",
+        "stride",
+        "2",
+        *lines[1].split()[-2:],
+    ]
     cells = lines[4].split()
     assert cells[:9] == ["stage", "2", "12x12", "20", "\u2588" * 12, "20", "30", "(x1.5)", "2"]
     assert "pool, conv 1x1, gelu, linear to 7" in lines[-1]
@@ -39,11 +49,18 @@ def test_ingredients_are_said_in_words() -> None:
 
 def test_words_name_the_fields_that_are_unlike_the_published() -> None:
     assert architecture_words(FAMILY) == [
-        "widths 16 24 32", "depths 1 1 2", "partial ratios 0.5 0.5 0.25", "expansions 2 1.5 2",
-        "kernels 2 4 7", "groups 2 1 1", "untouched gate identity gate",
-        "mixers pconv pconv attention", "expands plain fused plain", "mlps star plain plain",
+        "widths 16 24 32",
+        "depths 1 1 2",
+        "partial ratios 0.5 0.5 0.25",
+        "expansions 2 1.5 2",
+        "kernels 2 4 7",
+        "groups 2 1 1",
+        "untouched gate identity gate",
+        "mixers pconv pconv attention",
+        "expands plain fused plain",
+        "mlps star plain plain",
         "hardswish relu gelu, 48 px, stem stride 4, two 3x3, no head",
-    ]  # fmt: skip
+    ]
     t0 = architecture_words(FASTERNET["t0"])
     assert t0[4:] == ["gelu, 224 px, stem stride 4, head 1280"]
 

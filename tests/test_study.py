@@ -42,10 +42,16 @@ OUTCOMES: list[Outcome[NetworkScores]] = [
     Outcome(3, scores(80.0, 2.9, 3.1)),
 ]
 MEASURED = Latency(
-    median_ms=1 / 7, low_ms=0.1, high_ms=0.2, source="measured", device="arm",
-    backend=Backend("onnxruntime", threads=2), unstable=True, samples_ms=((0.1, 0.15), (0.2,)),
+    median_ms=1 / 7,
+    low_ms=0.1,
+    high_ms=0.2,
+    source="measured",
+    device="arm",
+    backend=Backend("onnxruntime", threads=2),
+    unstable=True,
+    samples_ms=((0.1, 0.15), (0.2,)),
     context=Context(clock="cpu_ms", pinned=True, cores="0,1"),
-)  # fmt: skip
+)
 
 
 MEASUREMENT = each(MEASURED)

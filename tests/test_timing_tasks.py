@@ -121,12 +121,10 @@ def test_two_searches_never_time_on_one_board_at_once(on_cluster: Any, tmp_path:
     with joined(on_cluster.address) as ray:
         searches = [
             threading.Thread(
-                target=lambda: found.extend(
-                    timed_in_task(ray, stand_in("b1", alone), NETWORKS, 1)
-                )
+                target=lambda: found.extend(timed_in_task(ray, stand_in("b1", alone), NETWORKS, 1))
             )
             for _ in range(2)
-        ]  # fmt: skip
+        ]
         for search in searches:
             search.start()
         for search in searches:

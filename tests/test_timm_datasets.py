@@ -27,8 +27,10 @@ def _write_mnist(folder: Path) -> np.ndarray[Any, Any]:
     images = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)
     for stem, count in (("train", 40), ("t10k", 10)):
         labels = (np.arange(count) % 10).astype(np.uint8)
-        for name, array in ((f"{stem}-images-idx3-ubyte", images[:count]),
-                            (f"{stem}-labels-idx1-ubyte", labels)):  # fmt: skip
+        for name, array in (
+            (f"{stem}-images-idx3-ubyte", images[:count]),
+            (f"{stem}-labels-idx1-ubyte", labels),
+        ):
             header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, dtype=">u4").tobytes()
             (raw / name).write_bytes(header + array.tobytes())
             (raw / f"{name}.gz").write_bytes(gzip.compress(header + array.tobytes()))
@@ -54,9 +56,12 @@ def test_other_sets_of_torchvision_are_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("prefix", "package", "remedy"),
-    [("hfds", "datasets", "datasets"), ("wds", "webdataset", "webdataset"),
-     ("tfds", "tensorflow_datasets", "tensorflow-datasets")],
-)  # fmt: skip
+    [
+        ("hfds", "datasets", "datasets"),
+        ("wds", "webdataset", "webdataset"),
+        ("tfds", "tensorflow_datasets", "tensorflow-datasets"),
+    ],
+)
 def test_a_missing_package_is_named_with_the_command_that_installs_it(
     prefix: str, package: str, remedy: str
 ) -> None:
@@ -126,8 +131,15 @@ def test_shards_of_webdataset_are_read_through_timm(tmp_path: Path) -> None:
     sizes = {"train": 30, "validation": 6}
     for name, count in sizes.items():
         _shard(tmp_path / f"{name}.tar", count)
-    splits = {name: {"name": name, "num_samples": count, "filenames": [f"{name}.tar"],
-                     "shard_lengths": [count]} for name, count in sizes.items()}  # fmt: skip
+    splits = {
+        name: {
+            "name": name,
+            "num_samples": count,
+            "filenames": [f"{name}.tar"],
+            "shard_lengths": [count],
+        }
+        for name, count in sizes.items()
+    }
     (tmp_path / "info.json").write_text(json.dumps({"splits": splits}), encoding="utf-8")
     data = load_data(f"wds/{tmp_path}")
     assert (data.classes, data.resolution, data.channels) == (("0", "1"), 40, 3)

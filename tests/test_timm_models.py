@@ -49,8 +49,9 @@ def test_timm_knows_the_model_in_either_order(order: str, config: Path) -> None:
         f"{order}\nimport timm\n"
         f"print(timm.create_model('fasternas', config={str(config)!r}).config.widths)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
-                          check=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert done.stdout == "(12, 20, 32)\n"
 
 
@@ -89,11 +90,13 @@ def test_other_classes_get_a_new_classifier(checkpoint: Path) -> None:
     assert torch.equal(network.conv_head.weight, ours.get_parameter("conv_head.weight"))
     network.reset_classifier(0)
     with torch.no_grad():
-        expected = ours.act(ours.conv_head(ours.global_pool(
-            ours.stages(ours.patch_embed(IMAGES))))).flatten(1)  # fmt: skip
+        expected = ours.act(
+            ours.conv_head(ours.global_pool(ours.stages(ours.patch_embed(IMAGES))))
+        ).flatten(1)
         assert torch.equal(network(IMAGES), expected)
-        assert torch.equal(network.forward_head(network.forward_features(IMAGES), pre_logits=True),
-                           expected)  # fmt: skip
+        assert torch.equal(
+            network.forward_head(network.forward_features(IMAGES), pre_logits=True), expected
+        )
 
 
 @pytest.mark.parametrize("kind", [{}, {"feature_cls": "getter"}, {"feature_cls": "hook"}])
@@ -133,8 +136,9 @@ def test_intermediate_maps_come_with_the_last(checkpoint: Path) -> None:
         last, maps = network.forward_intermediates(IMAGES)
         assert torch.equal(last, maps[-1])
         assert torch.equal(network.forward_features(IMAGES), last)
-        (first,) = network.forward_intermediates(IMAGES, [0], stop_early=True,
-                                                 intermediates_only=True)  # fmt: skip
+        (first,) = network.forward_intermediates(
+            IMAGES, [0], stop_early=True, intermediates_only=True
+        )
     assert torch.equal(first, maps[0])
 
 
@@ -193,9 +197,12 @@ def test_every_ingredient_belongs_to_a_layer_of_timms_optimizer() -> None:
     optim: Any = timm.optim
     groups = optim.param_groups_layer_decay(network, layer_decay=0.5)
     lr_of = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
-    names = ["patch_embed.convs.0.weight", "stages.0.blocks.0.star.conv.weight",
-             "stages.1.blocks.0.mlp.0.weight",
-             "stages.2.blocks.1.spatial_mixing.partial_conv3.qkv.weight"]  # fmt: skip
+    names = [
+        "patch_embed.convs.0.weight",
+        "stages.0.blocks.0.star.conv.weight",
+        "stages.1.blocks.0.mlp.0.weight",
+        "stages.2.blocks.1.spatial_mixing.partial_conv3.qkv.weight",
+    ]
     rates = [lr_of[id(network.get_parameter(name))] for name in names]
     assert rates == sorted(rates)
     assert len(set(rates)) == len(rates)

@@ -278,8 +278,19 @@ def test_a_name_that_is_no_utf8_is_found_out_before_the_training_not_after(
         for number in range(20):
             saved(odd / name / f"{number}.png", colour, (32, 32))
     save_config(replace(TINY, classes=2), tmp_path / "mine.yaml")
-    command = ["train", str(tmp_path / "mine.yaml"), "--data", str(odd), "--epochs", "1",
-               "--device", "none", "--gpus", "0", "--out"]  # fmt: skip
+    command = [
+        "train",
+        str(tmp_path / "mine.yaml"),
+        "--data",
+        str(odd),
+        "--epochs",
+        "1",
+        "--device",
+        "none",
+        "--gpus",
+        "0",
+        "--out",
+    ]
     assert main([*command, str(odd / "out")]) == 2
     said = capsys.readouterr().err
     assert said.startswith("fasternas: error: `out` must be a path in UTF-8")

@@ -73,8 +73,12 @@ def test_the_accuracy_is_that_of_the_best_weights_on_the_test_split(digits_netwo
     assert ending
     assert ending.agreement.images == len(data.validation)
     assert ending.agreement.same == 100
-    best = max(float(r["accuracy"]) for r in csv.DictReader(
-        (digits_networks / "out" / "large" / "training.csv").read_text().splitlines()))  # fmt: skip
+    best = max(
+        float(r["accuracy"])
+        for r in csv.DictReader(
+            (digits_networks / "out" / "large" / "training.csv").read_text().splitlines()
+        )
+    )
     assert float(row["validation_accuracy"]) == best
 
 
@@ -93,9 +97,17 @@ def test_the_code_of_the_card_runs_in_its_folder(
 
 def test_a_card_says_what_was_trained_on_what_and_how(digits_networks: Path) -> None:
     card = (digits_networks / "out" / "small" / "README.md").read_text()
-    for words in ("# small\n", "% of 359 test images of digits", "\u2588\u2588\u2588\u2591",
-                  "`epochs` 4", "begun from scratch", "10 classes: 0, 1, 2", "looked at once",
-                  "validation images, by which epoch", "small.onnx"):  # fmt: skip
+    for words in (
+        "# small\n",
+        "% of 359 test images of digits",
+        "\u2588\u2588\u2588\u2591",
+        "`epochs` 4",
+        "begun from scratch",
+        "10 classes: 0, 1, 2",
+        "looked at once",
+        "validation images, by which epoch",
+        "small.onnx",
+    ):
         assert words in card, words
     assert "`mixup`" not in card  # as the recipe has it anyway
 
@@ -185,8 +197,20 @@ def test_data_whose_classes_changed_are_not_gone_on_with(tmp_path: Path, capsys:
 
     images = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 3), dtype=np.uint8)
     fn.save_config(replace(SMALL, classes=4), tmp_path / "x.yaml")
-    command = ["train", str(tmp_path / "x.yaml"), "--data", str(tmp_path / "x.npz"), "--gpus", "0",
-               "--epochs", "1", "--device", "none", "--out", str(tmp_path / "out")]  # fmt: skip
+    command = [
+        "train",
+        str(tmp_path / "x.yaml"),
+        "--data",
+        str(tmp_path / "x.npz"),
+        "--gpus",
+        "0",
+        "--epochs",
+        "1",
+        "--device",
+        "none",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     for first, code in ((0, 0), (1, 2)):
         np.savez(tmp_path / "x.npz", x_train=images, y_train=np.arange(200) % 4 + first)
         loaded.cache_clear()
@@ -200,11 +224,28 @@ def test_data_whose_classes_changed_are_not_gone_on_with(tmp_path: Path, capsys:
 def test_pictures_are_cropped_wherever_they_are_judged(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (60, 96, 96, 3), dtype=np.uint8)
-    np.savez(tmp_path / "x.npz", x_train=images[:40], y_train=np.arange(40) % 4,
-             x_test=images[40:], y_test=np.arange(20) % 4)  # fmt: skip
+    np.savez(
+        tmp_path / "x.npz",
+        x_train=images[:40],
+        y_train=np.arange(40) % 4,
+        x_test=images[40:],
+        y_test=np.arange(20) % 4,
+    )
     fn.save_config(replace(SMALL, classes=4, resolution=96), tmp_path / "x.yaml")
-    command = ["train", str(tmp_path / "x.yaml"), "--data", str(tmp_path / "x.npz"), "--gpus", "0",
-               "--epochs", "1", "--device", "none", "--out", str(tmp_path / "out")]  # fmt: skip
+    command = [
+        "train",
+        str(tmp_path / "x.yaml"),
+        "--data",
+        str(tmp_path / "x.npz"),
+        "--gpus",
+        "0",
+        "--epochs",
+        "1",
+        "--device",
+        "none",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert main([*command, "--set", "test_crop=0.75"]) == 0
     assert read_checkpoint(tmp_path / "out" / "x" / "weights.safetensors").crop == 0.75
     card = (tmp_path / "out" / "x" / "README.md").read_text()

@@ -80,8 +80,10 @@ def test_a_budget_is_kept_by_the_upper_end_of_the_interval(trained: Path, capsys
     said = capsys.readouterr()
     assert "To measure, attach a board" in said.err
     rows = final_rows(run)
-    assert [(name, row["kept"]) for name, row in rows.items()] == [("small", "yes"),
-                                                                  ("large", "no")]  # fmt: skip
+    assert [(name, row["kept"]) for name, row in rows.items()] == [
+        ("small", "yes"),
+        ("large", "no"),
+    ]
     assert float(rows["small"]["high_ms"]) == pytest.approx(small.high_ms)
     assert {row["source"] for row in rows.values()} == {"predicted"}
     assert rows["small"]["files"].startswith("trained/small/weights.safetensors;")

@@ -44,9 +44,26 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def _search(folder: Path, data: str, *more: str) -> list[str]:
-    return ["search", "--device", "arm", "--budget", "1ms", "--space", "fasternet-32",
-            "--set-space", "depths=1", "--out", str(folder), "--data", data, "--trials", "7",
-            "--epochs", "4", *more]  # fmt: skip
+    return [
+        "search",
+        "--device",
+        "arm",
+        "--budget",
+        "1ms",
+        "--space",
+        "fasternet-32",
+        "--set-space",
+        "depths=1",
+        "--out",
+        str(folder),
+        "--data",
+        data,
+        "--trials",
+        "7",
+        "--epochs",
+        "4",
+        *more,
+    ]
 
 
 def _front(folder: Path) -> list[dict[str, str]]:
@@ -95,8 +112,13 @@ def test_trainings_begin_with_the_weights_of_a_file(
     assert (tmp_path / "run" / "pareto.csv").read_bytes() == found
 
     still = replace(SHORT, epochs=1, lr=1e-12, min_lr=0.0)
-    estimator = TrainingEstimator(data=data, recipe=still, epochs=1, folder=tmp_path / "trainings",
-                                  init=str(tmp_path / "parent.safetensors"))  # fmt: skip
+    estimator = TrainingEstimator(
+        data=data,
+        recipe=still,
+        epochs=1,
+        folder=tmp_path / "trainings",
+        init=str(tmp_path / "parent.safetensors"),
+    )
     estimator(parent)
     begun = estimator.checkpoint(parent).weights
     for name, weight in fn.load(tmp_path / "parent.safetensors").named_parameters():
@@ -171,8 +193,9 @@ def test_killed_while_it_trains_it_goes_on_to_the_same_front(
     undisturbed: Path, data: str, tmp_path: Path
 ) -> None:
     folder = tmp_path / "killed"
-    with subprocess.Popen([PROGRAM, *_search(folder, data)], stdout=subprocess.DEVNULL,
-                          stderr=subprocess.DEVNULL) as process:  # fmt: skip
+    with subprocess.Popen(
+        [PROGRAM, *_search(folder, data)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
         end = time.monotonic() + 200
         while len(list(folder.glob("trainings/*.pt"))) < 2 and time.monotonic() < end:
             time.sleep(0.01)
@@ -189,8 +212,11 @@ def test_with_ray_tune_it_is_killed_and_comes_to_the_same_front(
     undisturbed: Path, data: str, tmp_path: Path, capsys: Streams
 ) -> None:
     folder, tune = tmp_path / "killed", ("--engine", "tune")
-    with subprocess.Popen([PROGRAM, *_search(folder, data, *tune)], stdout=subprocess.DEVNULL,
-                          stderr=subprocess.DEVNULL) as process:  # fmt: skip
+    with subprocess.Popen(
+        [PROGRAM, *_search(folder, data, *tune)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
         end = time.monotonic() + 300
         while len(_finished(folder)) < 2 and time.monotonic() < end:
             time.sleep(0.05)
@@ -235,6 +261,20 @@ def test_what_cannot_be_trained_is_refused_in_one_line(
 
 
 def test_training_needs_data(tmp_path: Path, capsys: Streams) -> None:
-    assert main(["search", "--device", "arm", "--budget", "1ms", "--accuracy", "train",
-                 "--out", str(tmp_path / "run")]) == 2  # fmt: skip
+    assert (
+        main(
+            [
+                "search",
+                "--device",
+                "arm",
+                "--budget",
+                "1ms",
+                "--accuracy",
+                "train",
+                "--out",
+                str(tmp_path / "run"),
+            ]
+        )
+        == 2
+    )
     assert "`data` must be given where `accuracy` is train" in capsys.readouterr().err

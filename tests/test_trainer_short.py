@@ -90,8 +90,7 @@ def test_before_the_last_epoch_averaged_weights_are_judged(data: ImageData) -> N
     assert first[2] == accuracy(trainer.evaluated, data.validation, data)
     for one, other in zip(trainer.network.parameters(), plain.network.parameters(), strict=True):
         assert torch.equal(one, other)  # judging changes nothing
-    assert not torch.equal(next(trainer.evaluated.parameters()),
-                           next(trainer.network.parameters()))  # fmt: skip
+    assert not torch.equal(next(trainer.evaluated.parameters()), next(trainer.network.parameters()))
     anew = deepcopy(trainer.evaluated)
     recalibrate(anew, calibration_images(data, count=512))
     for name, value in trainer.evaluated.state_dict().items():  # whose batch norms are its own

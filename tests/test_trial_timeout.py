@@ -49,8 +49,12 @@ def test_what_hangs_is_ended_and_what_waits_is_not(on_cluster: Any, tmp_path: Pa
             pool.submit(number, config)
         found = sorted((pool.next_finished() for _ in configs), key=lambda o: o.number)
     late = "TimeoutError: it took over 2 s"
-    assert found == [Outcome(0, None, late), Outcome(1, None, late), Outcome(2, GOOD),
-                     Outcome(3, GOOD)]  # fmt: skip
+    assert found == [
+        Outcome(0, None, late),
+        Outcome(1, None, late),
+        Outcome(2, GOOD),
+        Outcome(3, GOOD),
+    ]
     assert not any(o.lost for o in found)  # so that it is on record, and not tried again
     for config in configs[:2]:
         assert not is_there(int((tmp_path / config).read_text()))

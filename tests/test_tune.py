@@ -103,8 +103,9 @@ def test_a_tuner_searches_our_space_and_is_restored(tmp_path: Path) -> None:
 
     def tuner(trials: int) -> tune.Tuner:
         search = FasternasSearch(PLANE, budget_ms=BUDGET_MS, metrics=Metrics(accuracy="top1"))
-        config = tune.TuneConfig(search_alg=search, num_samples=trials, reuse_actors=True,
-                                 max_concurrent_trials=2)  # fmt: skip
+        config = tune.TuneConfig(
+            search_alg=search, num_samples=trials, reuse_actors=True, max_concurrent_trials=2
+        )
         where = tune.RunConfig(name="tuned", storage_path=str(tmp_path), verbose=0)
         return tune.Tuner(train, tune_config=config, run_config=where)
 

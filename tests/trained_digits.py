@@ -11,9 +11,15 @@ from nas.study.options import SearchOptions
 from search_spaces.fasternet import FasterNetConfig
 
 SMALL = FasterNetConfig(
-    widths=(16, 32), depths=(1, 1), partial_ratios=(0.25, 0.5), expansions=(2.0, 2.0),
-    resolution=8, stem_stride=2, head_width=32, classes=10,
-)  # fmt: skip
+    widths=(16, 32),
+    depths=(1, 1),
+    partial_ratios=(0.25, 0.5),
+    expansions=(2.0, 2.0),
+    resolution=8,
+    stem_stride=2,
+    head_width=32,
+    classes=10,
+)
 CONFIGS = {"small": SMALL, "large": replace(SMALL, widths=(32, 64))}
 
 

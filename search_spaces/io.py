@@ -73,14 +73,18 @@ def shown(name: Path | str) -> str:
 
     Bytes that are no UTF-8 and control characters are escaped. Any other character stays.
     """
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return _spelled(os.fsencode(name).decode("utf-8", "backslashreplace"))
+
+
+def _spelled(text: str) -> str:
+    """The text with control characters spelled, which a terminal would obey."""
     odd = (c for c in set(text) if category(c) in {"Cc", "Zl", "Zp"})
     return text.translate({ord(c): c.encode("unicode_escape").decode() for c in odd})
 
 
 def one_line(error: BaseException | str) -> str:
     """Return the text of an error in one line; its class where it has no text."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return _spelled(" ".join(str(error).split())) or type(error).__name__
 
 
 def error_line(error: BaseException) -> str:
@@ -89,7 +93,7 @@ def error_line(error: BaseException) -> str:
         where = f": {error.filename}" if error.filename else ""
         full = error.filename and error.errno == errno.ENOSPC
         advice = " Free some space; what was begun goes on with --resume." if full else ""
-        return f"{error.strerror}{where}.{advice}"
+        return one_line(f"{error.strerror}{where}.{advice}")
     if isinstance(error, MemoryError):
         return "there is not enough memory. Use fewer threads or smaller networks."
     return one_line(error)
@@ -188,8 +192,11 @@ def check_out(folder: Path) -> None:
     if not around.is_dir():
         raise ValueError(f"`out` must be a folder, but {around} is a file. Name another folder.")
     if not os.access(around, os.W_OK | os.X_OK):
+        fixed = os.statvfs(around).f_flag & os.ST_RDONLY
+        why = os.strerror(errno.EROFS if fixed else errno.EACCES)
         raise ValueError(
-            f"`out` must be a folder that can be written, but {around} cannot. Name another folder."
+            f"`out` must be a folder that can be written, but {around} cannot: {why}. Name another "
+            "folder."
         )
 
 

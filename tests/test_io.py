@@ -1,5 +1,6 @@
 """Folders for results: made, refused, removed again; what others' errors and odd names say."""
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from nas.cli.main import main
 from search_spaces.io import (
     atomic_write,
+    error_line,
     make_folders,
     named_reason,
     reason,
@@ -117,6 +119,12 @@ def test_an_error_without_text_is_called_by_its_class() -> None:
 )
 def test_names_are_shown_in_one_line_that_can_be_written(name: bytes, expected: str) -> None:
     assert shown(os.fsdecode(name)) == expected
+
+
+def test_what_a_terminal_would_obey_is_spelled_in_an_error() -> None:
+    assert error_line(ValueError("of \x1b[1mred\nand \x07 b")) == r"of \x1b[1mred and \x07 b"
+    absent = FileNotFoundError(errno.ENOENT, "No such file", "x\x1by")
+    assert error_line(absent) == r"No such file: x\x1by."
 
 
 def test_text_with_a_name_that_is_no_utf8_is_written(tmp_path: Path) -> None:

@@ -187,7 +187,11 @@ def test_free_sides_take_the_size_that_is_said(
     ("shape", "text", "message"),
     [
         (["n", 3, "h", "w"], "x.onnx", r"takes \[3, 'h', 'w'\]\. Say a size, as in x\.onnx@224 or"),
-        ([1, None, None, None], "x.onnx@8", r"but takes \['\?', '\?', '\?'\]\. Say a size"),
+        (
+            [1, None, None, None],
+            "x.onnx@8",
+            r"takes \['\?', '\?', '\?'\]\. Export it with its other",
+        ),
         (["n", 3, "h", 32], "x.onnx@16x8", r"but takes \[3, 'h', 32\]"),
         (["n", 3, 8, 8], "x.onnx@16", r"without a size, since it takes \[3, 8, 8\] and no other"),
         ([8, 3, 8, 8], "x.onnx", r"x\.onnx must take a batch of one or any, but takes 8\. Export"),

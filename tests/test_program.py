@@ -165,6 +165,8 @@ def test_what_libraries_warn_of_stays_off_the_terminal(training: list[str]) -> N
         "    o = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)\n"
         "    s.CosineLRScheduler(o, t_initial=1, lr_min=1.0, cycle_decay=1.0)\n"
         "    logging.getLogger('timm.scheduler').warning('of a schedule')\n"
+        "    import predictors.data.pictures\n"
+        "    logging.getLogger('PIL.TiffImagePlugin').error('of a broken file')\n"
         "    return 0\n"
         "r.run_spaces = f\n"
         "from nas.cli.main import main; sys.argv[1:] = ['spaces']; sys.exit(main())\n"

@@ -4,6 +4,7 @@ Everything that is a picture in a file or in a stream of bytes is opened and con
 """
 
 import io
+import logging
 import os
 import re
 from collections import Counter
@@ -23,6 +24,9 @@ from search_spaces.io import other_file, reason
 
 if TYPE_CHECKING:
     from PIL.Image import Image, Transpose
+
+# What Pillow logs of a broken file is in its error, too; unhandled, it would reach the terminal.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 _GREY = {"1", "L", "LA", "La", "I", "F"}  # PIL's modes without colour, I;16 and its like besides
 _BEGINNINGS: tuple[tuple[bytes, str], ...] = (  # of what is found in files named as pictures

@@ -4,8 +4,8 @@ VENV ?= .venv
 PYTHON ?= python3
 
 bin := $(abspath $(VENV))/bin
-# Tests at once, each of one thread.
-JOBS ?= 2
+# Tests at once, each of one thread; half of them wait for other processes most of the time.
+JOBS ?= 4
 packages := fasternas nas search_spaces predictors
 
 # What the environment was made from, compared by content, since git does not keep file times.

@@ -15,7 +15,8 @@ from predictors.cost import NO_LIMITS, Limits, costs
 from predictors.measurement import Backend, Latencies, Ratio, worst_ratio
 from predictors.top1 import estimate_top1
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
-from search_spaces.space import OneOf, Space
+from search_spaces.space import Space
+from search_spaces.spaces import resolutions_of
 
 APART = 0.07  # the width of a measured interval
 
@@ -217,9 +218,7 @@ def latency_words(latencies: Latencies) -> str:
 
 def named_sizes(space: Space[Any]) -> dict[str, FasterNetConfig]:
     """Return T0 to L with the space's resolution, the largest of several, and its classes."""
-    resolution = space.fields.get("resolution", 224)
-    if isinstance(resolution, OneOf):
-        resolution = max(resolution.choices)
+    resolution = max(resolutions_of(space))
     classes = space.fields.get("classes", 1000)
     return {
         name: replace(config, resolution=resolution, classes=classes)

@@ -25,12 +25,13 @@ from predictors.top1 import Top1Estimator, check_estimable, load_top1
 from predictors.training.batches import batches
 from predictors.training.estimators import TrainingEstimator
 from predictors.training.evaluate import ValidationSplit
-from predictors.training.recipe import SHORT, rungs
+from predictors.training.recipe import SHORT, rungs, short_recipe
 from search_spaces.checkpoint import LEAST_SHARE, begin_with
 from search_spaces.extensions import call_extension, extension_source, load_extension
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.io import listed
 from search_spaces.network import build
+from search_spaces.spaces import resolutions_of
 
 CHECKPOINTS = "trainings"  # the folder of the trainings in a run folder
 LEAST, MOST = 12, 200  # trials of a search that trains its networks
@@ -75,7 +76,10 @@ def open_weights(options: SearchOptions, folder: Path) -> HasCheckpoints | None:
 
 def _training(options: SearchOptions, folder: Path, epochs: int | None) -> TrainingEstimator:
     recipe = replace(
-        SHORT, epochs=options.epochs, progressive=options.progressive, seed=options.seed
+        short_recipe(max(resolutions_of(options.open_space()))),
+        epochs=options.epochs,
+        progressive=options.progressive,
+        seed=options.seed,
     )
     return TrainingEstimator(
         data=located(options.data),

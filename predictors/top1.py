@@ -5,7 +5,7 @@
 Error falls with compute as `floor + scale * macs ** -power`, fitted to the published sizes T0 to L
 (table 1 of arXiv 2303.03667). A network of another shape counts as T0's shape of more or less MACs:
 `log macs + departure`. What departures do is learned from the published ablations and from networks
-that were trained on photos, each of which counts as the narrowed T0 that is as accurate there. They
+that were trained on photos, by the points by which they are above or below narrowed T0s there. They
 are a Gaussian process with a mean of 0 but for a penalty on unbalanced stages: where nothing was
 trained the interval grows. `benchmarks/fit_top1.py` fits all of it and writes what is read here.
 """
@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from predictors.accuracy import AccuracyKind
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
-from search_spaces.space import AnySpace, OneOf
+from search_spaces.space import AnySpace
+from search_spaces.spaces import resolutions_of
 
 Array = NDArray[np.float64]
 
@@ -61,11 +62,10 @@ def check_estimable(space: AnySpace) -> None:
         ValueError: if its configs are no FasterNetConfigs of four stages, or its images are small.
     """
     config = space.decode((0,) * len(space.genes))
-    resolution = space.fields.get("resolution", 224)
-    choices = resolution.choices if isinstance(resolution, OneOf) else (resolution,)
+    least = min(resolutions_of(space))
     estimable = isinstance(config, FasterNetConfig) and len(config.widths) == _STAGES
-    if not estimable or min(choices) < LEAST_SIDE:
-        what = f"images of {min(choices)} px" if estimable else f"configs such as {config!r}"
+    if not estimable or least < LEAST_SIDE:
+        what = f"images of {least} px" if estimable else f"configs such as {config!r}"
         raise ValueError(
             "`data` must be given for this space, but is not: accuracy is estimated of FasterNets "
             f"of four stages for images of {LEAST_SIDE} px or more, not of {what}. Name a folder "

@@ -11,7 +11,7 @@ from typing import Any
 from search_spaces.extensions import extension_names, load_extension
 from search_spaces.fasternet import SPACES, FasterNetConfig
 from search_spaces.io import listed, named_reason
-from search_spaces.space import AnySpace, Space
+from search_spaces.space import AnySpace, OneOf, Space
 
 HOW = "package.module:SPACE or FILE.py:SPACE"
 
@@ -50,6 +50,12 @@ def find_space(text: str) -> AnySpace:
             f"`space` must name a Space, but {attribute} of {place} is {found!r}. Write {HOW}."
         )
     return found
+
+
+def resolutions_of(space: AnySpace) -> tuple[int, ...]:
+    """Return the image sizes that a space of FasterNets chooses from, in pixels."""
+    node = space.fields.get("resolution", FasterNetConfig.resolution)
+    return tuple(node.choices) if isinstance(node, OneOf) else (node,)
 
 
 def fasternet_space(text: str) -> Space[FasterNetConfig]:

@@ -7,9 +7,10 @@ import pytest
 from specs import on
 
 from nas.cli.main import main
-from nas.estimators import MOST, auto_estimator, epoch_seconds
+from nas.estimators import MOST, auto_estimator, epoch_seconds, open_estimator
 from nas.study.options import SearchOptions
 from predictors.data.datasets import ImageData, load_data
+from predictors.training.estimators import TrainingEstimator
 
 OPTIONS = SearchOptions(
     devices=on("arm", 1.0),
@@ -36,6 +37,17 @@ def test_without_data_there_is_a_score() -> None:
 def test_without_a_limit_networks_are_trained(digits: ImageData) -> None:
     choice = auto_estimator(OPTIONS, digits, minutes=None)
     assert (choice.options.accuracy, choice.options.trials) == ("train", 36)
+
+
+def test_photos_are_trained_at_a_lower_rate(tmp_path: Path) -> None:
+    """At 2e-3 a quarter of T0 learned more of photos than T0."""
+    rates = []
+    for resolutions in ((), (64,), (64, 128)):
+        options = replace(OPTIONS, accuracy="train", data="digits", resolutions=resolutions)
+        estimator = open_estimator(options, tmp_path)
+        assert isinstance(estimator, TrainingEstimator)
+        rates.append(estimator.recipe.lr)
+    assert rates == [2e-3, 2e-3, 5e-4]
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_the_profile_is_what_its_fit_gives() -> None:
     bench = fit_top1.read_bench(TRAININGS)
     known = {one.name: one for one in load_top1().known}
     curve = fit_top1.fit_curve([fit_top1.PUBLISHED[name] for name in FASTERNET])
-    for one in [*fit_top1.published(curve), *fit_top1.trained(bench)]:
+    for one in [*fit_top1.published(curve), *fit_top1.trained(bench, curve)]:
         if one.name in known:  # trainings are added before the profile is fitted anew
             assert known[one.name].config == one.config
     kept = json.loads((PROFILE / "profile.json").read_text())

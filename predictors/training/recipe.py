@@ -173,6 +173,12 @@ SHORT = Recipe(
     amp="off",
     seeding="epoch",
 )
+_PICTURES_LR = 5e-4  # of short trainings: at 2e-3 a quarter of T0 learns more of photos than T0
+
+
+def short_recipe(resolution: int) -> Recipe:
+    """Return `SHORT` for images of so many pixels: photos want a lower learning rate."""
+    return SHORT if resolution < PICTURES else replace(SHORT, lr=_PICTURES_LR)
 
 
 def recipe_for(

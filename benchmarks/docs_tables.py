@@ -447,7 +447,29 @@ _ELEMENTWISE = (
     ("addition of two maps", _elementwise("add")),
     ("split and concatenation of PConv", _elementwise("split_concat")),
 )
+
+
+def photo_rates() -> str:
+    """Return the accuracies on photos of networks that were trained at two learning rates."""
+    lines = (RESULTS / "photos" / "trainings.jsonl").read_text().splitlines()
+    found: dict[str, dict[float, Any]] = {}
+    for row in map(json.loads, lines):
+        found.setdefault(f"{row['name']} {row['seed']}", {})[row["recipe"]["lr"]] = row
+    both = [by_rate for by_rate in found.values() if len(by_rate) > 1]
+    rates = sorted({rate for by_rate in both for rate in by_rate})
+    table = [
+        "| network | " + " | ".join(f"{rate:g}" for rate in rates) + " |",
+        "|---|" + "---|" * len(rates),
+    ]
+    for by_rate in both:
+        cells = [f"{100 * by_rate[r]['correct'] / by_rate[r]['images']:.1f} %" for r in rates]
+        first = by_rate[rates[0]]
+        table.append(f"| {first['name']}, seed {first['seed']} | " + " | ".join(cells) + " |")
+    return "\n".join(table)
+
+
 OF_THE_CODE: dict[str, Callable[[], str]] = {
+    "photo_rates": photo_rates,
     "backends": backends,
     "arm_profile": arm_profile,
     "arm_intervals": arm_intervals,

@@ -23,6 +23,7 @@ from search_spaces.layers import Op
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+TRAININGS = RESULTS / "photos" / "trainings.jsonl"
 
 
 def main() -> None:
@@ -451,9 +452,8 @@ _ELEMENTWISE = (
 
 def photo_rates() -> str:
     """Return the accuracies on photos of networks that were trained at two learning rates."""
-    lines = (RESULTS / "photos" / "trainings.jsonl").read_text().splitlines()
     found: dict[str, dict[float, Any]] = {}
-    for row in map(json.loads, lines):
+    for row in map(json.loads, TRAININGS.read_text().splitlines()):
         found.setdefault(f"{row['name']} {row['seed']}", {})[row["recipe"]["lr"]] = row
     both = [by_rate for by_rate in found.values() if len(by_rate) > 1]
     rates = sorted({rate for by_rate in both for rate in by_rate})

@@ -19,34 +19,35 @@ from nas.cli.main import main
 from nas.ray_pool import joined
 from search_spaces.formats import save_config
 
-CLUSTERS = (  # their tests use Ray
-    "test_ray_pool.py",
-    "test_disturbed_cluster.py",
-    "test_ray_training.py",
-    "test_ray_start.py",
-    "test_timing_tasks.py",
-    "test_code_travels.py",
-    "test_trial_timeout.py",
-    "test_tune.py",
-)
-# The files that take longest are begun first, so that the workers end at about the same time.
+# The files that take longest are begun first, so that the workers end at about the same time. Those
+# that start a Ray stand between others: several of them at once wait for one another.
 FIRST = (
-    *CLUSTERS,
-    "test_run.py",
-    "test_backends.py",
-    "test_boards.py",
-    "test_benchmarks.py",
-    "test_joint_search.py",
-    "test_installing.py",
-    "test_cost.py",
-    "test_fuzz.py",
-    "test_trained_search.py",
-    "test_loop.py",
-    "test_bench_tables.py",
-    "test_html_report.py",
-    "test_limits.py",
-    "test_pool.py",
+    "test_ray_training.py",  # Ray
     "test_docs.py",
+    "test_boards.py",
+    "test_trained_search.py",  # Ray
+    "test_backends.py",
+    "test_pool.py",
+    "test_disturbed_cluster.py",  # Ray
+    "test_run.py",  # Ray
+    "test_installing.py",
+    "test_program.py",
+    "test_tune.py",  # Ray
+    "test_benchmarks.py",
+    "test_bootstrap.py",
+    "test_ray_pool.py",  # Ray
+    "test_repeated_run.py",
+    "test_joint_search.py",
+    "test_timing_tasks.py",  # Ray
+    "test_limits.py",
+    "test_onnx_export.py",
+    "test_trial_timeout.py",  # Ray
+    "test_timm_models.py",
+    "test_loop.py",
+    "test_ray_start.py",  # Ray
+    "test_fuzz.py",
+    "test_cost.py",
+    "test_code_travels.py",  # Ray
 )
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from photo_tables import photo_bench, photo_rates
+
 from nas.quantities import format_count
 from predictors.aarch64.layers import LayerShape, count_shape, layer_nodes
 from predictors.aarch64.parts import macs as node_macs
@@ -23,7 +25,6 @@ from search_spaces.layers import Op
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-TRAININGS = RESULTS / "photos" / "trainings.jsonl"
 
 
 def main() -> None:
@@ -450,26 +451,9 @@ _ELEMENTWISE = (
 )
 
 
-def photo_rates() -> str:
-    """Return the accuracies on photos of networks that were trained at two learning rates."""
-    found: dict[str, dict[float, Any]] = {}
-    for row in map(json.loads, TRAININGS.read_text().splitlines()):
-        found.setdefault(f"{row['name']} {row['seed']}", {})[row["recipe"]["lr"]] = row
-    both = [by_rate for by_rate in found.values() if len(by_rate) > 1]
-    rates = sorted({rate for by_rate in both for rate in by_rate})
-    table = [
-        "| network | " + " | ".join(f"{rate:g}" for rate in rates) + " |",
-        "|---|" + "---|" * len(rates),
-    ]
-    for by_rate in both:
-        cells = [f"{100 * by_rate[r]['correct'] / by_rate[r]['images']:.1f} %" for r in rates]
-        first = by_rate[rates[0]]
-        table.append(f"| {first['name']}, seed {first['seed']} | " + " | ".join(cells) + " |")
-    return "\n".join(table)
-
-
 OF_THE_CODE: dict[str, Callable[[], str]] = {
     "photo_rates": photo_rates,
+    "photo_bench": photo_bench,
     "backends": backends,
     "arm_profile": arm_profile,
     "arm_intervals": arm_intervals,

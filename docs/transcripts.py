@@ -138,11 +138,12 @@ class Recorder:
         for block in blocks:
             if block.language == "console":
                 yield block.start, block.end, self._console(block)
-            elif block.language == "python":
-                printed = self._python(block, namespace)
-                if (after := output_after(text, block, blocks)) is not None:
-                    lines = shortened(printed.splitlines(), MOST_LINES)
-                    yield after.start, after.end, "".join(f"{line}\n" for line in lines)
+            if block.language != "python":
+                continue
+            printed = self._python(block, namespace)
+            if (after := output_after(text, block, blocks)) is not None:
+                lines = shortened(printed.splitlines(), MOST_LINES)
+                yield after.start, after.end, "".join(f"{line}\n" for line in lines)
 
     def _console(self, block: Block) -> str:
         commands = [command for command, _ in block.commands()]

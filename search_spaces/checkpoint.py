@@ -303,6 +303,8 @@ def begin_with(
 ) -> Inherited:
     """Copy what fits from a file of weights; say how much that was, and what was left over.
 
+    `least_share` of the parameters must come over, or half of the weights.
+
     Raises:
         ValueError: if the file has little of the network, or weights that are no numbers.
     """

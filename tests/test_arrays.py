@@ -164,7 +164,8 @@ def test_labels_may_be_a_column(tmp_path: Path) -> None:
         ({"y_test": None}, "must hold the arrays .*, but .*data.npz lacks y_test"),
         (
             {"x_val": _images(4), "x_valid": _images(4)},
-            "must have each split once, but .*data.npz has the arrays x_val and x_valid. Remove",
+            "must have each split once, but .*data.npz has the arrays x_val and x_valid. "
+            "Remove one",
         ),
         ({"x_val": _images(4)}, "must hold the arrays .*, but .*data.npz lacks y_val"),
         ({"x_train": _images(20) / 255}, "in uint8, but got float64 in train. Scale"),

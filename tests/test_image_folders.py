@@ -232,7 +232,8 @@ def _one_image_each(root: Path) -> None:
         (_one_folder_around, r"or more, but got 1 \(inner\). Name .*/inner if the classes are in"),
         (
             _other_validation_classes,
-            r"classes of train in every split, but .*val adds \['blue'\] and lacks \['green'\]\.",
+            r"classes of train in every split, but .*val adds \['blue'\] and lacks "
+            r"\['green'\]. Give",
         ),
         (_other_test_classes, r"but .*test adds \['blue'\]. Give each split the same"),
         (_no_train, r"train with class folders beside its other splits, but .* has \['val'\]"),

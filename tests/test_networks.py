@@ -190,7 +190,7 @@ def test_free_sides_take_the_size_that_is_said(
         (
             [1, None, None, None],
             "x.onnx@8",
-            r"takes \['\?', '\?', '\?'\]\. Export it with its other",
+            r"but takes \['\?', '\?', '\?'\]\. Export it with its other sides fixed",
         ),
         (["n", 3, "h", 32], "x.onnx@16x8", r"but takes \[3, 'h', 32\]"),
         (["n", 3, 8, 8], "x.onnx@16", r"without a size, since it takes \[3, 8, 8\] and no other"),

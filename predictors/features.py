@@ -16,6 +16,8 @@ Array = NDArray[np.float64]
 _KINDS = ("conv1x1", "conv", "grouped", "patchify", "linear", "attention")
 _QUANTITIES = ("macs", "weights", "activations", "count")
 _UNROLLED = ("conv", "grouped")  # kinds whose kernels may copy k x k inputs for each output
+_BLOCKED = ("conv1x1", "conv", "grouped")  # kinds whose kernels compute whole blocks of channels
+_BLOCK = 16  # channels: a vector of AVX-512, the widest there is
 _ELEMENTWISE = (
     *("relu", "gelu", "hardswish", "hard_sigmoid", "add", "multiply", "gate"),
     *("split_concat", "pool"),
@@ -23,6 +25,8 @@ _ELEMENTWISE = (
 LAYER_FEATURES = (
     *(f"{kind}.{quantity}" for kind in _KINDS for quantity in _QUANTITIES),
     *(f"{kind}.columns" for kind in _UNROLLED),
+    *(f"{kind}.padded" for kind in _BLOCKED),
+    "grouped.uneven",
     *(f"{op}.{quantity}" for op in _ELEMENTWISE for quantity in ("activations", "count")),
 )
 
@@ -105,11 +109,22 @@ def _quantities(layer: Layer) -> Iterator[tuple[str, Any]]:
             activations = activations + layer.c_out * layer.out_positions
             yield f"{kind}.macs", layer.macs * share
             yield f"{kind}.weights", layer.weights * share
+        if kind in _BLOCKED:
+            columns = repeat * layer.c_in * layer.kernel**2 * layer.out_positions
+            outputs = layer.c_out // layer.groups
+            yield f"{kind}.padded", columns * -(-outputs // _BLOCK) * _BLOCK
         if kind in _UNROLLED:
-            columns = layer.c_in * layer.kernel**2 * layer.out_positions
-            yield f"{kind}.columns", repeat * columns
+            yield f"{kind}.columns", columns
+        if kind == "grouped":
+            yield "grouped.uneven", layer.macs * share * _uneven(layer)
         yield f"{kind}.activations", repeat * activations
         yield f"{kind}.count", repeat
+
+
+def _uneven(layer: Layer) -> Any:
+    """1 where a group has other than whole blocks, which some kernels do not take."""
+    inputs, outputs = layer.c_in // layer.groups, layer.c_out // layer.groups
+    return ((inputs % _BLOCK > 0) | (outputs % _BLOCK > 0)) * 1
 
 
 def _kinds(layer: Layer) -> Iterator[tuple[str, Any]]:

@@ -29,7 +29,13 @@ if TYPE_CHECKING:
         AccuracyKind as AccuracyKind,
     )
     from predictors.backends.model import Model as Model, as_model as as_model
-    from predictors.backends.table import BackendModule as BackendModule, Runtime as Runtime
+    from predictors.backends.onnx_export import write_onnx as write_onnx
+    from predictors.backends.table import (
+        BackendModule as BackendModule,
+        Run as Run,
+        Runtime as Runtime,
+        Start as Start,
+    )
     from predictors.cost import (
         Cost as Cost,
         Limits as Limits,
@@ -79,7 +85,8 @@ _HOMES = {
     "predictors.accuracy": ("AccuracyEstimator", "AccuracyKind"),
     "predictors.backends.model": ("Model", "as_model"),
     "predictors.cost": ("Cost", "Limits", "cost", "cost_by_layer"),
-    "predictors.backends.table": ("BackendModule", "Runtime"),
+    "predictors.backends.onnx_export": ("write_onnx",),
+    "predictors.backends.table": ("BackendModule", "Run", "Runtime", "Start"),
     "predictors.devices.device": ("Device", "Measures", "Network", "Predicts"),
     "predictors.devices.registry": ("open_device",),
     "predictors.latency": ("LatencyPredictor", "Prediction"),

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import fasternas as fn
-    from predictors.backends.table import Run, Start
 
 PACKAGES = ("onnxruntime",)  # the first one runs networks, and is installed on boards
 EXTRA = ""
@@ -20,12 +19,12 @@ EXTRA = ""
 
 def write(model: fn.Model, stem: Path, runtime: fn.Runtime) -> Path:
     """Write a network's file and return it."""
-    from predictors.backends.onnx_export import write_onnx
+    import fasternas as fn
 
-    return write_onnx(model, stem.with_name(f"{stem.name}.plain"))
+    return fn.write_onnx(model, stem.with_name(f"{stem.name}.plain"))
 
 
-def run(model: fn.Model, file: Path, runtime: fn.Runtime) -> Run:
+def run(model: fn.Model, file: Path, runtime: fn.Runtime) -> fn.Run:
     """Return what computes the file's outputs here: they are compared with PyTorch's."""
     import torch
 
@@ -41,7 +40,7 @@ def code(model: fn.Model, file: Path, runtime: fn.Runtime) -> str:
     return f'onnxruntime.InferenceSession("{file}")'
 
 
-def load(start: Start) -> list[Callable[[], object]]:
+def load(start: fn.Start) -> list[Callable[[], object]]:
     """Load files to time them: one callable each, which runs one inference."""
     import numpy
 

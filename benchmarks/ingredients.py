@@ -123,6 +123,8 @@ VARIANTS: Mapping[str, Variant] = {
     "stem of two convolutions": Variant(changes={"stem": "convs"}, source="arXiv 2106.14881"),
     "branches in training": Variant(changes={}, source="arXiv 2101.03697", branches=True),
     "relu": Variant(changes={"activation": "relu"}),
+    "192 px": Variant(changes={"resolution": 192}, source="arXiv 1801.04381"),
+    "160 px": Variant(changes={"resolution": 160}, source="arXiv 1801.04381"),
     "groups 2, kernels 2": Variant(
         changes={"groups": _each(2), "kernels": _each(2)}, source="arXiv 2603.26425"
     ),

@@ -6,8 +6,9 @@ Error falls with compute as `floor + scale * macs ** -power`, fitted to the publ
 (table 1 of arXiv 2303.03667). A network of another shape counts as T0's shape of more or less MACs:
 `log macs + departure`. What departures do is learned from the published ablations and from networks
 that were trained on photos, by the points by which they are above or below narrowed T0s there. They
-are a Gaussian process with a mean of 0 but for a penalty on unbalanced stages: where nothing was
-trained the interval grows. `benchmarks/fit_top1.py` fits all of it and writes what is read here.
+are a Gaussian process with a mean of 0 but for a penalty on unbalanced stages, and for what smaller
+images do to MobileNetV2 (arXiv 1801.04381): where nothing was trained the interval grows.
+`benchmarks/fit_top1.py` fits all of it and writes what is read here.
 """
 
 import json
@@ -110,6 +111,23 @@ class Curve:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageSize:
+    """Log MACs that a network counts as besides its own, over x = log(side / 224), in pixels.
+
+    A smaller image leaves compute for width, of which small networks have little: with the log m of
+    billions of MACs it is (slope + lean * m) * x + bend * x^2.
+    """
+
+    slope: float
+    lean: float
+    bend: float
+
+    def departure(self, log_side: Array, log_macs: Array) -> Array:
+        """Return it, of the shape of both."""
+        return np.asarray((self.slope + self.lean * log_macs + self.bend * log_side) * log_side)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scales:
     """What departures are believed to do before any is seen, in units of log MACs.
 
@@ -120,7 +138,8 @@ class Scales:
     depths: float = 0.15
     ratios: float = 0.1
     expansions: float = 0.15
-    image: float = 0.3
+    image: float = 0.15  # beside what is known of it
+    stem: float = 0.3
     head: float = 0.1
     activation: float = 0.15
     ingredients: float = 0.15
@@ -151,6 +170,7 @@ class TopOneEstimate:
     """The curve, the process of departures, and the networks to which it is conditioned."""
 
     curve: Curve
+    image: ImageSize
     scales: Scales
     known: Sequence[Known]
     chance: float  # points by which one full training differs from another
@@ -176,7 +196,7 @@ class TopOneEstimate:
         shapes = shapes_of(configs)
         factor, weights = self._posterior
         cross = self._covariance(shapes, self._shapes)
-        mean = shapes.log_macs + self._penalty(shapes) + cross @ weights
+        mean = self._expected(shapes) + cross @ weights
         shrunk = solve_triangular(factor, cross.T, lower=True)
         variance = self._variances(shapes) - np.sum(shrunk * shrunk, axis=0)
         return mean, np.sqrt(np.maximum(variance, 1e-12))
@@ -198,7 +218,7 @@ class TopOneEstimate:
     @cached_property
     def _residuals(self) -> Array:
         found = np.array([one.effective for one in self.known])
-        return found - self._shapes.log_macs - self._penalty(self._shapes)
+        return found - self._expected(self._shapes)
 
     @cached_property
     def _posterior(self) -> tuple[Array, Array]:
@@ -213,9 +233,12 @@ class TopOneEstimate:
         factor = cholesky(kernel, lower=True)
         return factor, cho_solve((factor, True), self._residuals)
 
-    def _penalty(self, shapes: "Shapes") -> Array:
+    def _expected(self, shapes: "Shapes") -> Array:
+        """The mean of the process."""
         uneven = np.hstack([shapes.blocks["widths"], shapes.blocks["depths"]])
-        return np.asarray(-self.scales.imbalance * np.sum(uneven**2, axis=1))
+        penalty = self.scales.imbalance * np.sum(uneven**2, axis=1)
+        image = self.image.departure(shapes.blocks["image"][:, 0], shapes.log_macs)
+        return np.asarray(shapes.log_macs + image - penalty)
 
     def _covariance(self, here: "Shapes", there: "Shapes") -> Array:
         """Slopes by block, and a Matern 3/2 of all of them that is pinned to 0 at T0's shape."""
@@ -343,14 +366,14 @@ def _sizes(configs: Sequence[FasterNetConfig], embeds: Array) -> dict[str, Array
     widths = np.array([c.widths for c in configs])
     depths = np.array([c.depths for c in configs])
     convolved = np.array([c.partial_widths for c in configs]) / widths
-    images = [[c.resolution / 224, c.stem_stride / 4] for c in configs]
     heads = [[(c.head_width + 160) / (1280 + 160)] for c in configs]
     return {
         "widths": np.log(widths / doubling) * there,
         "depths": np.log((depths + 0.5) / (_DEPTHS + 0.5)),
         "ratios": np.log(4 * convolved) * there,
         "expansions": np.log(np.array([c.expansions for c in configs]) / 2) * there,
-        "image": np.log(images),
+        "image": np.log([[c.resolution / 224] for c in configs]),
+        "stem": np.log([[c.stem_stride / 4] for c in configs]),
         "head": np.log(heads),
     }
 
@@ -396,6 +419,7 @@ def load_top1(folder: Path = PROFILE) -> TopOneEstimate:
     lines = (folder / "networks.jsonl").read_text(encoding="utf-8").splitlines()
     return TopOneEstimate(
         curve=Curve(**profile["curve"]),
+        image=ImageSize(**profile["image"]),
         scales=Scales(**profile["scales"]),
         known=[_known(json.loads(line)) for line in lines],
         chance=profile["chance"],

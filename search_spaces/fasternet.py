@@ -70,7 +70,8 @@ CHOICES: Mapping[str, str] = {
     "(EfficientNetV2, arXiv 2104.00298).",
     "mlps": "Star: the hidden channels are the product of two branches (StarNet, arXiv "
     "2403.19967).",
-    "resolution": "The side of the image in pixels.",
+    "resolution": "The side of the image in pixels: smaller ones leave time for width "
+    "(MobileNetV2, arXiv 1801.04381).",
     "stem_stride": f"Pixels of the image for one of the first map, a side ({_PAPER}: 4).",
     "stem": f"Patch: one convolution with kernel = stride ({_PAPER}); convs: two of 3x3 "
     "(arXiv 2106.14881).",
@@ -317,6 +318,7 @@ def _stages(*choices: tuple[float | str, ...]) -> Each:
 _EXPANSIONS = (1.0, 1.5, 2.0, 3.0, 4.0)
 _DEPTHS_3 = (1, 2, 4, 6, 8, 10, 13, 18)
 _HEADS = (320, 640, 960, 1280)
+_SIDES = (128, 160, 192, 224)
 
 _FASTERNET = Space(
     FasterNetConfig,
@@ -333,7 +335,7 @@ _FASTERNET = Space(
     expansions=_stages(_EXPANSIONS, _EXPANSIONS, _EXPANSIONS, _EXPANSIONS),
     head_width=oneof(*_HEADS),
     activation=oneof("relu", "gelu"),
-    resolution=224,
+    resolution=oneof(*_SIDES),
 )
 
 _FASTERNET_32 = Space(
@@ -379,6 +381,7 @@ SPACES: Mapping[str, Space[Any]] = {
     "pconv": _PCONV,
     "pconv-32": _PCONV_32,
 }
-"""`fasternet` holds T0 to L and reaches down to 15 MMACs at 224 px; `fasternet-32` is for images
+"""`fasternet` holds T0 to L and reaches down to 15 MMACs at 224 px and to 5 at 128;
+`fasternet-32` is for images
 of 32x32 pixels, 2 to 60 MMACs for the most part. `pconv` and `pconv-32` hold all of them, and
 every ingredient of the blocks besides."""

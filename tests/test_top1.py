@@ -1,6 +1,7 @@
 """The estimated top-1: what is published comes out, what is not known has a wide interval."""
 
 import json
+import math
 from dataclasses import replace
 from random import Random
 
@@ -11,7 +12,7 @@ from photo_training import TRAININGS
 
 import fasternas as fn
 from predictors.cost import cost
-from predictors.top1 import PROFILE, Top1Estimator, TopOneEstimate, check_estimable, load_top1
+from predictors.top1 import PROFILE, Top1Estimator, check_estimable, load_top1
 from search_spaces.fasternet import FASTERNET, PUBLISHED_TOP1, SPACES, FasterNetConfig
 
 T0, T1 = FASTERNET["t0"], FASTERNET["t1"]
@@ -82,6 +83,15 @@ def test_what_is_little_known_has_a_wide_interval() -> None:
     found = fn.estimate_top1([T0, odd])
     widths = found.high - found.low
     assert widths[1] > 3 * widths[0]
+
+
+def test_small_networks_want_smaller_images_and_large_ones_do_not() -> None:
+    """As MobileNetV2's widths and sizes show: at equal compute, narrow for 224 px, wide for 160."""
+    image = fit_top1.fit_image()
+    log_side = np.array(math.log(160 / 224))
+    assert image.departure(log_side, np.log(np.array([0.05, 0.15]))).min() > 0
+    assert image.departure(log_side, np.log(np.array([0.85, 2.0]))).max() < 0
+    assert vars(load_top1().image) == vars(image)
 
 
 def test_more_of_the_same_shape_is_better() -> None:
@@ -160,9 +170,7 @@ def test_a_published_network_pins_the_estimate_and_no_other_shape() -> None:
     """The process goes through what it knows, up to chance."""
     estimate = load_top1()
     known = [one for one in estimate.known if one.name == "t0, relu"]
-    alone = TopOneEstimate(
-        curve=estimate.curve, scales=estimate.scales, known=known, chance=estimate.chance
-    )
+    alone = replace(estimate, known=known)
     without = replace(alone, known=[replace(known[0], config=T1)])
     relu = [replace(T0, activation="relu")]
     assert alone.predict(relu).median[0] < without.predict(relu).median[0]

@@ -194,7 +194,7 @@ def fit_image() -> ImageSize:
             rows.append((x, log_macs * x, x * x))
             departures.append(float(curve.log_macs(np.array(top1))) - log_macs)
     solution = np.linalg.lstsq(np.array(rows), np.array(departures), rcond=None)[0]
-    slope, lean, bend = np.round(solution, 3).tolist()
+    slope, lean, bend = (round(float(value), 3) for value in solution)
     return ImageSize(slope=slope, lean=lean, bend=bend)
 
 

@@ -16,8 +16,11 @@ Array = NDArray[np.float64]
 _KINDS = ("conv1x1", "conv", "grouped", "patchify", "linear", "attention")
 _QUANTITIES = ("macs", "weights", "activations", "count")
 _UNROLLED = ("conv", "grouped")  # kinds whose kernels may copy k x k inputs for each output
-_BLOCKED = ("conv1x1", "conv", "grouped")  # kinds whose kernels compute whole blocks of channels
-_BLOCK = 16  # channels: a vector of AVX-512, the widest there is
+_BLOCKED = ("conv1x1", "conv", "grouped")  # kinds whose kernels compute whole blocks
+_CHANNELS, _POSITIONS = (
+    16,
+    8,
+)  # of a block: a vector of AVX-512, and what ARM's kernels take at once
 _ELEMENTWISE = (
     *("relu", "gelu", "hardswish", "hard_sigmoid", "add", "multiply", "gate"),
     *("split_concat", "pool"),
@@ -25,7 +28,7 @@ _ELEMENTWISE = (
 LAYER_FEATURES = (
     *(f"{kind}.{quantity}" for kind in _KINDS for quantity in _QUANTITIES),
     *(f"{kind}.columns" for kind in _UNROLLED),
-    *(f"{kind}.padded" for kind in _BLOCKED),
+    *(f"{kind}.{quantity}" for kind in _BLOCKED for quantity in ("channels", "positions")),
     "grouped.uneven",
     *(f"{op}.{quantity}" for op in _ELEMENTWISE for quantity in ("activations", "count")),
 )
@@ -110,21 +113,28 @@ def _quantities(layer: Layer) -> Iterator[tuple[str, Any]]:
             yield f"{kind}.macs", layer.macs * share
             yield f"{kind}.weights", layer.weights * share
         if kind in _BLOCKED:
-            columns = repeat * layer.c_in * layer.kernel**2 * layer.out_positions
-            outputs = layer.c_out // layer.groups
-            yield f"{kind}.padded", columns * -(-outputs // _BLOCK) * _BLOCK
+            taps, outputs = repeat * layer.c_in * layer.kernel**2, layer.c_out // layer.groups
+            channels = _whole_blocks(outputs, _CHANNELS)
+            yield f"{kind}.channels", taps * layer.out_positions * channels
+            positions = _whole_blocks(layer.out_positions, _POSITIONS)
+            yield f"{kind}.positions", taps * positions * outputs
         if kind in _UNROLLED:
-            yield f"{kind}.columns", columns
+            yield f"{kind}.columns", repeat * layer.c_in * layer.kernel**2 * layer.out_positions
         if kind == "grouped":
             yield "grouped.uneven", layer.macs * share * _uneven(layer)
         yield f"{kind}.activations", repeat * activations
         yield f"{kind}.count", repeat
 
 
+def _whole_blocks(count: Any, block: int) -> Any:
+    """So many, rounded up to whole blocks."""
+    return -(-count // block) * block
+
+
 def _uneven(layer: Layer) -> Any:
-    """1 where a group has other than whole blocks, which some kernels do not take."""
+    """1 where a group has other than whole blocks of channels, which some kernels do not take."""
     inputs, outputs = layer.c_in // layer.groups, layer.c_out // layer.groups
-    return ((inputs % _BLOCK > 0) | (outputs % _BLOCK > 0)) * 1
+    return ((inputs % _CHANNELS > 0) | (outputs % _CHANNELS > 0)) * 1
 
 
 def _kinds(layer: Layer) -> Iterator[tuple[str, Any]]:

@@ -315,7 +315,7 @@ def table(
             "params": cost(config).params,
             "of_t0": asdict(timed),
             "accuracies": accuracies[name],
-            "gain": _gain(accuracies[name], base, error, freedom) if name != "base" else None,
+            "gain": gain(accuracies[name], base, error, freedom) if name != "base" else None,
         }
         for name, (config, timed) in networks.items()
     ]
@@ -330,7 +330,7 @@ def pooled_deviation(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
     return math.sqrt(squares / freedom), freedom
 
 
-def _gain(
+def gain(
     ours: Sequence[float], base: Sequence[float], deviation: float, freedom: int
 ) -> dict[str, float] | None:
     """The difference of the means with its 95 % interval; None before there is one."""

@@ -8,11 +8,12 @@ PConv-Bench foretell of all networks of `fasternet-32`. Two tasks: the front of 
 (FLOPs or latency), as a fraction of the largest hypervolume known (reference point: the 5th
 percentile of accuracy and the 95th of cost); and the best accuracy under the 40th percentile of
 cost, as regret in points. `guided` knows costs before it evaluates, as a search knows predicted
-latencies; the others, `guided, untold` too, are as they are outside fasternas and learn costs from
-the trials, though a search would keep them too from what is predicted to miss the budget. None is
-told a score. Each proposes knowing all results before, but pymoo, which proposes 20 at a time.
-Prints medians and quartiles over seeds and writes benchmarks/results/searchers-TABLE.json. It goes
-on where it ended; delete searchers-TABLE/ when a searcher has changed.
+latencies; `guided, told wrong` is told half of what the networks cost whose first choice is the
+last one there is. The others, `guided, untold` too, are as they are outside fasternas and learn
+costs from the trials, though a search would keep them too from what is predicted to miss the
+budget. None is told a score. Each proposes knowing all results before, but pymoo, which proposes 20
+at a time. Prints medians and quartiles over seeds and writes results/searchers-TABLE.json.
+It goes on where it ended; delete searchers-TABLE/ when a searcher has changed.
 """
 
 import argparse
@@ -34,7 +35,7 @@ from nas.study import journal
 
 RESULTS = Path(__file__).parent / "results"
 COUNTS = (25, 50, 100, 200)  # evaluations
-OURS, UNTOLD = "guided", "guided, untold"
+OURS, UNTOLD, WRONG = "guided", "guided, untold", "guided, told wrong"
 
 Job = tuple[str, str, bool, int]  # table, searcher, whether under the limit, seed
 Searcher = Callable[[SearchTask, float | None, int], Iterator[tuple[float, float]]]
@@ -53,7 +54,7 @@ def main() -> None:
         (options.table, name, limited, seed)
         for seed in range(options.seeds)
         for limited in (False, True)
-        for name in (*there, UNTOLD, *_foreign())
+        for name in (*there, UNTOLD, WRONG, *_foreign())
     ]
     file = RESULTS / f"searchers-{stem}" / "runs.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +119,7 @@ def _document(
     most, best = task.hypervolume(_front(every)), task.best(every)
     found: dict[str, dict[str, list[list[float]]]] = {"hypervolume": {}, "regret": {}}
     names = sorted({run["searcher"] for run in runs})
-    for name in sorted(names, key=lambda name: name not in (OURS, UNTOLD)):
+    for name in sorted(names, key=lambda name: name not in (OURS, UNTOLD, WRONG)):
         for limited, rows in zip((False, True), found.values(), strict=True):
             own = [r for r in runs if (r["searcher"], r["limited"]) == (name, limited)]
             reached = np.array([run["reached"] for run in own])
@@ -130,8 +131,8 @@ def _document(
 def _ours(
     name: str, task: SearchTask, limit: float | None, seed: int
 ) -> Iterator[tuple[float, float]]:
-    predict = task.predict if name == OURS else None
-    searcher: Any = OURS if name == UNTOLD else name
+    predict = {OURS: task.predict, WRONG: task.predict_wrong}.get(name)
+    searcher: Any = OURS if name in (UNTOLD, WRONG) else name
     for trial in search(
         task.space,
         task.evaluate,

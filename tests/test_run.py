@@ -58,6 +58,7 @@ COLUMNS = [
     "params",
     "file_bytes",
     "memory_bytes",
+    "resolution",
 ]
 Streams = pytest.CaptureFixture[str]
 

@@ -327,6 +327,8 @@ def network_of(candidate: Candidate, judged_by: "ValidationSplit | None" = None)
     )
 
 
+SIDE = "px"  # the heading of the side of the image
+
 # Columns that are shown where there is such a limit: their headings, and what is in them.
 LIMITED = {"file_bytes": "file (estimated)", "memory_bytes": "memory"}
 
@@ -341,14 +343,21 @@ def table(
     backends = backends_differ(latencies)
     guess = [LARGEST_CLASS] * knows_largest_class(networks)
     timed = _headings(latencies, backends=backends)
-    header = ["config", HEADINGS[kind], *guess, *timed, "MACs", "params"]
+    sides = [SIDE] * sides_differ(networks)
+    header = ["config", HEADINGS[kind], *guess, *timed, *sides, "MACs", "params"]
     lines = []
     for c in networks:
         accuracies = [c.accuracy_words, *(percent(c.largest_class) for _ in guess)]
-        costs = [format_count(c.macs), format_count(c.params)]
+        costs = [*(str(c.config.resolution) for _ in sides)]
+        costs += [format_count(c.macs), format_count(c.params)]
         costs += [format_bytes(getattr(c, name)) for name in limited]
         lines.append([c.name, *accuracies, *_cells(c.readings, backends=backends), *costs])
     return header + [LIMITED[name] for name in limited], lines
+
+
+def sides_differ(networks: Sequence[Network]) -> bool:
+    """Whether the networks are for images of several sizes."""
+    return len({c.config.resolution for c in networks}) > 1
 
 
 def knows_largest_class(networks: Sequence[Network]) -> bool:
@@ -371,6 +380,7 @@ def rows(networks: Sequence[Network]) -> list[dict[str, str | float]]:
             "ratio_low": c.ratio.low,
             "ratio_high": c.ratio.high,
             **{name: getattr(c, name) for name in _COSTS},
+            "resolution": c.config.resolution,
         }
         for c in networks
     ]
@@ -381,7 +391,7 @@ def csv_text(networks: Sequence[Network], devices: Sequence[str]) -> str:
     ends = _ENDS if any(c.accuracy_ends for c in networks) else ()
     first = ["config", "accuracy", *ends, "accuracy_kind", "fp32_accuracy"]
     first += ["largest_class"] * knows_largest_class(networks)
-    last = ("ratio", "ratio_low", "ratio_high", *_COSTS)
+    last = ("ratio", "ratio_low", "ratio_high", *_COSTS, "resolution")
     return as_csv((*first, *latency_columns(devices), *last), rows(networks))
 
 

@@ -1,0 +1,186 @@
+"""Are the networks that a search finds without data better than FasterNet-T0 on photos?
+
+    python benchmarks/found_on_photos.py --search --device cpu --device arm    # a quiet machine
+    python benchmarks/found_on_photos.py --train
+    python benchmarks/found_on_photos.py                                       # prints the table
+
+For each device one search gets the latency of T0 as its budget, and no data. The bars are T0, and
+T0 narrowed to half of its latency on this processor; beside each stands the network of the front
+with the highest estimate that is no slower. On this processor they are timed side by side; for ARM
+latencies are those of the profile. All are trained alike on photos (`photo_training.py`), from
+`--seeds` seeds; a training is kept in the table of PConv-Bench-Photos, so that it goes on where it
+ended. Gains have 95 % intervals by the deviation between seeds of all networks. Writes
+benchmarks/results/found_on_photos.json.
+"""
+
+import argparse
+import csv
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from ingredients import NETWORKS, gain, pooled_deviation, read_networks
+from photo_training import (
+    PHOTOS,
+    TRAININGS,
+    Job,
+    PhotoRecipe,
+    Trained,
+    config_of,
+    read_trained,
+    train_all,
+)
+from provenance import provenance
+
+from nas.cli.main import main as fasternas
+from predictors.devices.registry import open_device
+from predictors.measurement import compare
+from search_spaces.fasternet import FASTERNET, FasterNetConfig
+from search_spaces.formats import load_config
+from search_spaces.io import atomic_write
+
+RESULTS = Path(__file__).parent / "results"
+FILE = RESULTS / "found_on_photos.json"
+SPARE = 1.02  # of a bar's latency: the search keeps the upper ends of intervals within its budget
+
+
+def main() -> None:
+    """Search, train, print and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--search", action="store_true", help="search for networks, anew")
+    parser.add_argument("--train", action="store_true", help="train what is not trained yet")
+    parser.add_argument("--device", action="append", default=[], choices=["cpu", "arm"])
+    parser.add_argument("--space", default="", help="one that is not the usual one")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--photos", type=Path, default=PHOTOS, help="folders of classes")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="trainings at once")
+    parser.add_argument("--runs", type=Path, default=Path("runs", "found_on_photos"))
+    options = parser.parse_args()
+    cases: list[dict[str, Any]] = json.loads(FILE.read_text())["rows"] if FILE.exists() else []
+    for device in options.device if options.search else ():
+        others = [case for case in cases if case["device"] != device]
+        cases = [*others, *searched(device, options.runs / device, options.space)]
+        write(cases)
+    if options.train:
+        train_all(planned(cases, options.seeds), TRAININGS, options.photos, workers=options.workers)
+    rows = with_accuracies(cases, read_trained(TRAININGS))
+    write(rows)
+    for row in rows:
+        print(words(row))
+
+
+def bars() -> dict[str, FasterNetConfig]:
+    """Return what is to be beaten, by name."""
+    half, _ = read_networks(RESULTS / "ingredients" / NETWORKS)["base"]
+    return {"T0": FASTERNET["t0"], "T0 at half the latency": half}
+
+
+def searched(device: str, run: Path, space: str) -> list[dict[str, Any]]:
+    """Search within T0's latency; return a case for each bar.
+
+    Raises:
+        RuntimeError: if the search does not end well, or finds nothing for a bar.
+    """
+    opened = open_device(device)
+    hand = dict(zip(bars(), opened.measure_each(list(bars().values())), strict=True))
+    budget_ms = SPARE * max(latency.high_ms for latency in hand.values())
+    command = ["search", "--device", device, "--budget", f"{budget_ms:.4f}ms", "--out", str(run)]
+    if fasternas([*command, *(["--space", space] if space else [])]) != 0:
+        raise RuntimeError(f"The search in {run} must end well, but did not.")
+    front = list(csv.DictReader((run / "pareto.csv").read_text().splitlines()))
+    cases = []
+    for name, latency in hand.items():
+        within = [row for row in front if float(row["latency_ms"]) <= latency.median_ms]
+        if not within:
+            raise RuntimeError(f"The front of {run} must have a network as fast as {name}.")
+        best = max(within, key=lambda row: float(row["accuracy_low"]))
+        config: FasterNetConfig = load_config(run / best["config"])
+        first, second = opened.measure_each([bars()[name], config])
+        ratio = compare(first, second)
+        cases.append(
+            {
+                "device": device,
+                "bar": name,
+                "bar_ms": first.median_ms,
+                "hand": asdict(bars()[name]),
+                "found": asdict(config),
+                "estimated": [float(best[key]) for key in ("accuracy", *_ENDS)],
+                "times_the_bar": [ratio.ratio, ratio.low, ratio.high],
+                "source": ratio.source,
+            }
+        )
+    return cases
+
+
+_ENDS = ("accuracy_low", "accuracy_high")
+
+
+def planned(cases: Sequence[Mapping[str, Any]], seeds: int) -> list[Job]:
+    """Return the trainings: of all networks from the first seed, then from the next one."""
+    networks = {
+        f"{case['device']}, {case['bar']}, {kind}": config_of(case[kind])
+        for case in cases
+        for kind in ("found", "hand")
+    }
+    unique = {config: name for name, config in networks.items()}
+    return [
+        Job(name=name, config=config, seed=seed, recipe=PhotoRecipe())
+        for seed in range(seeds)
+        for config, name in unique.items()
+    ]
+
+
+def with_accuracies(
+    cases: Sequence[Mapping[str, Any]], trained: Sequence[Trained]
+) -> list[dict[str, Any]]:
+    """Return the cases with the accuracies of both networks, by seed, and with gains."""
+    by_config: dict[FasterNetConfig, dict[int, float]] = {}
+    for config, row in trained:
+        if row.recipe == PhotoRecipe() and not row.error:
+            by_config.setdefault(config, {})[row.seed] = row.accuracy
+    error, freedom = pooled_deviation([list(found.values()) for found in by_config.values()])
+    rows = []
+    for case in cases:
+        both = {
+            kind: list(by_config.get(config_of(case[kind]), {}).values())
+            for kind in ("found", "hand")
+        }
+        difference = gain(both["found"], both["hand"], error, freedom)
+        rows.append({**case, "accuracies": both, "gain": difference})
+    return rows
+
+
+def write(cases: Sequence[Mapping[str, Any]]) -> None:
+    """Write the cases."""
+    document = {
+        "recipe": asdict(PhotoRecipe()),
+        "rows": cases,
+        **provenance("torch", "onnxruntime"),
+    }
+    atomic_write(FILE, json.dumps(document, indent=1) + "\n")
+
+
+def words(row: Mapping[str, Any]) -> str:
+    """Say what a case came to."""
+    accuracies = [
+        f"{kind} {fmean(values):.2f} % ({len(values)})" if values else f"{kind} not trained"
+        for kind, values in row["accuracies"].items()
+    ]
+    found = row["gain"]
+    points = (
+        f"{found['points']:+.2f} points [{found['low']:+.2f}, {found['high']:+.2f}]"
+        if found
+        else "no gain to tell"
+    )
+    return (
+        f"{row['device']}, {row['bar']} ({row['bar_ms']:.2f} ms): {', '.join(accuracies)}: "
+        f"{points} in {row['times_the_bar'][0]:.3f} of its time, {row['source']}"
+    )
+
+
+if __name__ == "__main__":
+    main()

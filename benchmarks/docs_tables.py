@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from photo_tables import photo_bench, photo_rates
+from photo_tables import found_on_photos, ingredients, photo_bench, photo_rates
 
 from nas.quantities import format_count
 from predictors.aarch64.layers import LayerShape, count_shape, layer_nodes
@@ -469,6 +469,8 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "training_speed": _training_speed,
     "device_pool": _device_pool,
     "fit_top1": _fit_top1,
+    "ingredients": ingredients,
+    "found_on_photos": found_on_photos,
     "proposing": _proposing,
     "ray_overhead": _ray_overhead,
     "ranking": _ranking,

@@ -87,6 +87,7 @@ MOBILENETV2 = {  # width, side: millions of MACs, top-1
 """arXiv 1801.04381 and the table of its authors' checkpoints, but for some of less compute than the
 least at 224 px, with which there is none to compare them."""
 SEEDS = 0.25  # points by which chance and recipe move a training on ImageNet: a guess
+WORST = 8.0  # points below the curve on photos: what is further below did not learn at all
 PHOTO_SEEDS = 1.2  # points between two trainings; 0.9 are chance among 2,803 photos
 FEWEST = 4  # networks of T0's shape that make a curve on photos
 PRIOR = 0.5  # deviation of the logarithm of each scale from its default
@@ -242,6 +243,7 @@ def trained(bench: Sequence[OnPhotos], curve: Curve) -> list[Known]:
         return []
     log_macs = shapes_of([one.config for one in bench]).log_macs
     above = np.array([one.accuracy for one in bench]) - photos.accuracy(log_macs)
+    above = np.maximum(above, -WORST)
     slopes = curve.slope(log_macs)
     return [
         Known(

@@ -124,7 +124,6 @@ VARIANTS: Mapping[str, Variant] = {
     "branches in training": Variant(changes={}, source="arXiv 2101.03697", branches=True),
     "relu": Variant(changes={"activation": "relu"}),
     "192 px": Variant(changes={"resolution": 192}, source="arXiv 1801.04381"),
-    "160 px": Variant(changes={"resolution": 160}, source="arXiv 1801.04381"),
     "groups 2, kernels 2": Variant(
         changes={"groups": _each(2), "kernels": _each(2)}, source="arXiv 2603.26425"
     ),
@@ -304,7 +303,7 @@ def table(
         ]
         for name, (config, _) in networks.items()
     }
-    error, freedom = pooled_deviation(list(accuracies.values()))
+    error, freedom = deviation_of(trained, recipe)
     base = accuracies.get("base", [])
     return [
         {
@@ -319,6 +318,15 @@ def table(
         }
         for name, (config, timed) in networks.items()
     ]
+
+
+def deviation_of(trained: Sequence[Trained], recipe: PhotoRecipe) -> tuple[float, int]:
+    """Return the deviation between the seeds of any network that was trained so, pooled."""
+    groups: dict[tuple[FasterNetConfig, PhotoRecipe], list[float]] = {}
+    for config, row in trained:
+        if replace(row.recipe, branches=recipe.branches) == recipe and not row.error:
+            groups.setdefault((config, row.recipe), []).append(row.accuracy)
+    return pooled_deviation(list(groups.values()))
 
 
 def pooled_deviation(groups: Sequence[Sequence[float]]) -> tuple[float, int]:

@@ -1,7 +1,9 @@
 """The tables of docs/ about what was trained on photos."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from statistics import fmean
+from typing import Any
 
 from photo_training import TRAININGS, PhotoRecipe, PhotoTrained, read_trained
 
@@ -49,3 +51,43 @@ def photo_rates() -> str:
         first = by_rate[rates[0]]
         lines.append(f"| {first.name}, seed {first.seed} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def ingredients(result: Mapping[str, Any]) -> str:
+    """Return what each ingredient buys at equal latency, the most first."""
+    trained = [row for row in result["rows"] if row["accuracies"]]
+    lines = [
+        "| T0 at half its latency, with | latency of T0's | MACs | accuracy | seeds | points |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in sorted(trained, key=lambda row: -fmean(row["accuracies"])):
+        known = row["accuracies"]
+        lines.append(
+            f"| {row['variant']} | {row['of_t0']['ratio']:.3f} | {format_count(row['macs'])} | "
+            f"{fmean(known):.1f} % | {len(known)} | {_points(row['gain'])} |"
+        )
+    return "\n".join(lines)
+
+
+def found_on_photos(result: Mapping[str, Any]) -> str:
+    """Return what a search finds without data beside what a hand makes."""
+    lines = [
+        "| device, what is to be beaten | accuracy (seeds) | what was found | points | time |",
+        "|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        hand, found = (
+            f"{fmean(values):.1f} % ({len(values)})" if values else "-"
+            for values in (row["accuracies"]["hand"], row["accuracies"]["found"])
+        )
+        lines.append(
+            f"| {row['device']}, {row['bar']} | {hand} | {found} | {_points(row['gain'])} | "
+            f"{row['times_the_bar'][0]:.2f}, {row['source']} |"
+        )
+    return "\n".join(lines)
+
+
+def _points(gain: Mapping[str, float] | None) -> str:
+    if gain is None:
+        return "-"
+    return f"{gain['points']:+.1f} ({gain['low']:+.1f} to {gain['high']:+.1f})"

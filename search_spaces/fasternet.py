@@ -363,13 +363,12 @@ _PCONV = Space(
         "untouched": _stages(*[_KINDS["untouched"]] * 4),
         "mixers": _stages(*[("pconv",)] * 3, _KINDS["mixers"]),
         "expands": _stages(*[_KINDS["expands"]] * 2, *[("plain",)] * 2),
-        "mlps": _stages(*[_KINDS["mlps"]] * 4),
         "stem": oneof(*get_args(StemKind)),
         "head_width": oneof(0, *_HEADS),
         "activation": oneof(*get_args(Activation)),
     },
 )
-_INGREDIENTS_32 = ("kernels", "groups", "untouched", "mixers", "expands", "mlps", "stem")
+_INGREDIENTS_32 = ("kernels", "groups", "untouched", "mixers", "expands", "stem")
 _PCONV_32 = _FASTERNET_32.replace(
     **{name: _PCONV.fields[name] for name in (*_INGREDIENTS_32, "activation")},
     head_width=oneof(0, 64, 128, 256),
@@ -382,6 +381,6 @@ SPACES: Mapping[str, Space[Any]] = {
     "pconv-32": _PCONV_32,
 }
 """`fasternet` holds T0 to L and reaches down to 15 MMACs at 224 px and to 5 at 128;
-`fasternet-32` is for images
-of 32x32 pixels, 2 to 60 MMACs for the most part. `pconv` and `pconv-32` hold all of them, and
-every ingredient of the blocks besides."""
+`fasternet-32` is for images of 32x32 pixels, 2 to 60 MMACs for the most part. `pconv` and
+`pconv-32` hold all of them, and ingredients of the blocks besides: all but the star product, with
+which networks on photos learn next to nothing (benchmarks/ingredients.py)."""

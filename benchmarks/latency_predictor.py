@@ -16,7 +16,7 @@ complete fits anew without timing anything.
 import argparse
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import geometric_mean, median
@@ -38,10 +38,15 @@ from predictors.features import one_hot
 from predictors.latency import LatencyPredictor
 from predictors.measurement import Backend, Latency
 from search_spaces.fasternet import FASTERNET, SPACES, FasterNetConfig
-from search_spaces.space import AnySpace, Space
+from search_spaces.space import AnySpace, Space, each, oneof
 
 RESULTS = Path(__file__).parent / "results"
 FIT, TEST = 50, 60
+DRAWN_FROM: Mapping[str, Space[Any]] = {
+    **SPACES,
+    "pconv": SPACES["pconv"].replace(mlps=each(*[oneof("plain", "star")] * 4)),
+}
+"""The spaces, `pconv` with what it had besides when its networks were drawn."""
 PROCESSES = 2  # that time a network
 
 Timed = list[tuple[FasterNetConfig, float]]  # networks with their latencies in ms
@@ -54,7 +59,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--limit-ms", type=float, default=60.0)
     options = parser.parse_args()
-    device, space = open_device(options.device), SPACES[options.space]
+    device, space = open_device(options.device), DRAWN_FROM[options.space]
     stem = plain_name("latency_predictor", device.name)
     folder = RESULTS / (stem if options.space == "fasternet" else f"{stem}-{options.space}")
     folder.mkdir(parents=True, exist_ok=True)

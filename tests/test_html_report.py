@@ -19,7 +19,7 @@ from nas.report.model import ReportModel, write_report
 from nas.report.tables import stages_of
 from nas.run_folder import read_only_run
 from nas.search.trial import Outcome
-from nas.study.options import SearchOptions
+from nas.study.options import FieldChoices, SearchOptions
 from nas.study.store import Study, hold
 
 ALONE = {"meta", "link", "br"}
@@ -181,7 +181,9 @@ def test_the_page_says_what_was_found(page: Page) -> None:
 
 
 def test_ingredients_are_drawn_and_said(tmp_path: Path) -> None:
-    make_run(tmp_path / "run", replace(OPTIONS, space="pconv-32"), failed=False)
+    stars = FieldChoices(field="mlps", values=("plain", "star"))
+    options = replace(OPTIONS, space="pconv-32", choices=(stars,))
+    make_run(tmp_path / "run", options, failed=False)
     model = ReportModel(read_only_run(tmp_path / "run"))
     page = Page(html_report(model))
     stages = [s for c in model.front for s in stages_of(c.config)]

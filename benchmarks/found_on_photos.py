@@ -45,6 +45,7 @@ from search_spaces.io import atomic_write
 
 RESULTS = Path(__file__).parent / "results"
 FILE = RESULTS / "found_on_photos.json"
+ENDS = ("accuracy_low", "accuracy_high")
 
 
 def main() -> None:
@@ -53,17 +54,21 @@ def main() -> None:
     parser.add_argument("--search", action="store_true", help="search for networks, anew")
     parser.add_argument("--train", action="store_true", help="train what is not trained yet")
     parser.add_argument("--device", action="append", default=[], choices=["cpu", "arm"])
-    parser.add_argument("--space", default="", help="one that is not the usual one")
+    parser.add_argument("--space", default="fasternet")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--photos", type=Path, default=PHOTOS, help="folders of classes")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="trainings at once")
     parser.add_argument("--runs", type=Path, default=Path("runs", "found_on_photos"))
     options = parser.parse_args()
+    if options.search != bool(options.device):
+        parser.error("--search must come with --device, and --device with --search.")
     cases: list[dict[str, Any]] = json.loads(FILE.read_text())["rows"] if FILE.exists() else []
     for device in options.device if options.search else ():
-        others = [case for case in cases if case["device"] != device]
+        others = [
+            case for case in cases if (case["device"], case["space"]) != (device, options.space)
+        ]
         cases = [*others, *searched(device, options.runs / device, options.space)]
-        write(cases)
+        write(with_accuracies(cases, read_trained(TRAININGS)))
     if options.train:
         train_all(planned(cases, options.seeds), TRAININGS, options.photos, workers=options.workers)
     rows = with_accuracies(cases, read_trained(TRAININGS))
@@ -89,8 +94,8 @@ def searched(device: str, runs: Path, space: str) -> list[dict[str, Any]]:
     for (name, bar), latency in zip(bars().items(), hand, strict=True):
         run = runs / name.replace(" ", "_")
         budget = f"{latency.high_ms:.4f}ms"  # upper ends of intervals are to keep it
-        command = ["search", "--device", device, "--budget", budget, "--out", str(run)]
-        if fasternas([*command, *(["--space", space] if space else [])]) != 0:
+        command = ["search", "--device", device, "--space", space, "--budget", budget]
+        if fasternas([*command, "--out", str(run)]) != 0:
             raise RuntimeError(f"The search in {run} must end well, but did not.")
         front = list(csv.DictReader((run / "pareto.csv").read_text().splitlines()))
         within = [row for row in front if float(row["latency_ms"]) <= latency.median_ms]
@@ -102,19 +107,17 @@ def searched(device: str, runs: Path, space: str) -> list[dict[str, Any]]:
         cases.append(
             {
                 "device": device,
+                "space": space,
                 "bar": name,
                 "bar_ms": latency.median_ms,
                 "hand": asdict(bar),
                 "found": asdict(found),
-                "estimated": [float(best[key]) for key in ("accuracy", *_ENDS)],
+                "estimated": [float(best[key]) for key in ("accuracy", *ENDS)],
                 "times_the_bar": [ratio.ratio, ratio.low, ratio.high],
                 "source": ratio.source,
             }
         )
     return cases
-
-
-_ENDS = ("accuracy_low", "accuracy_high")
 
 
 def planned(cases: Sequence[Mapping[str, Any]], seeds: int) -> list[Job]:

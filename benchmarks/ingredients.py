@@ -58,6 +58,7 @@ PROCESSES, LAST_PROCESSES = 3, 5  # that time each network
 BESIDE_T0 = 7  # networks in one group with it
 EXPONENT = 0.8  # latency over MACs, until two widths of a variant are timed
 EXPONENTS = (0.5, 1.2)  # that are believed
+PRIOR_ERROR, PRIOR_ERRORS = 1.2, 4  # points between seeds as expected; 0.9 are chance among photos
 LATENCIES, NETWORKS = "latencies.jsonl", "networks.json"
 
 
@@ -321,12 +322,17 @@ def table(
 
 
 def deviation_of(trained: Sequence[Trained], recipe: PhotoRecipe) -> tuple[float, int]:
-    """Return the deviation between the seeds of any network that was trained so, pooled."""
+    """Return the deviation between the seeds of any network that was trained so, pooled.
+
+    Beside those stand errors of the usual size: a few pairs of seeds may be alike by chance.
+    """
     groups: dict[tuple[FasterNetConfig, PhotoRecipe], list[float]] = {}
     for config, row in trained:
         if replace(row.recipe, branches=recipe.branches) == recipe and not row.error:
             groups.setdefault((config, row.recipe), []).append(row.accuracy)
-    return pooled_deviation(list(groups.values()))
+    found, freedom = pooled_deviation(list(groups.values()))
+    squares = PRIOR_ERRORS * PRIOR_ERROR**2 + (freedom * found**2 if freedom else 0.0)
+    return math.sqrt(squares / (PRIOR_ERRORS + freedom)), PRIOR_ERRORS + freedom
 
 
 def pooled_deviation(groups: Sequence[Sequence[float]]) -> tuple[float, int]:

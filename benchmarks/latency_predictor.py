@@ -44,9 +44,10 @@ RESULTS = Path(__file__).parent / "results"
 FIT, TEST = 50, 60
 DRAWN_FROM: Mapping[str, Space[Any]] = {
     **SPACES,
-    "pconv": SPACES["pconv"].replace(mlps=each(*[oneof("plain", "star")] * 4)),
+    "fasternet": SPACES["fasternet"].replace(resolution=224),
+    "pconv": SPACES["pconv"].replace(resolution=224, mlps=each(*[oneof("plain", "star")] * 4)),
 }
-"""The spaces, `pconv` with what it had besides when its networks were drawn."""
+"""The spaces as they were when the networks were drawn that are kept."""
 PROCESSES = 2  # that time a network
 
 Timed = list[tuple[FasterNetConfig, float]]  # networks with their latencies in ms

@@ -235,6 +235,7 @@ def epoch_seconds(options: SearchOptions, data: ImageData) -> float:
     config = next(c for c in configs if cost(c).macs == middle)
     size = SHORT.batch_size
     images, labels = next(batches(data.train, data=data, batch_size=size, rng=None))
+    images = torch.nn.functional.interpolate(images, size=(config.resolution,) * 2)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

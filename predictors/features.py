@@ -17,10 +17,8 @@ _KINDS = ("conv1x1", "conv", "grouped", "patchify", "linear", "attention")
 _QUANTITIES = ("macs", "weights", "activations", "count")
 _UNROLLED = ("conv", "grouped")  # kinds whose kernels may copy k x k inputs for each output
 _BLOCKED = ("conv1x1", "conv", "grouped")  # kinds whose kernels compute whole blocks
-_CHANNELS, _POSITIONS = (
-    16,
-    8,
-)  # of a block: a vector of AVX-512, and what ARM's kernels take at once
+_CHANNELS = 16  # of a block: a vector of AVX-512
+_POSITIONS = 8  # of a block: what ARM's kernels take at once
 _ELEMENTWISE = (
     *("relu", "gelu", "hardswish", "hard_sigmoid", "add", "multiply", "gate"),
     *("split_concat", "pool"),

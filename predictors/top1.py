@@ -30,7 +30,7 @@ Array = NDArray[np.float64]
 
 PROFILE = Path(__file__).parent / "estimates" / "imagenet_top1"
 CLASSES = 1000  # of ImageNet-1k
-LEAST_SIDE = 96  # pixels of images: those of the networks that were trained have 128 or 224
+LEAST_SIDE = 96  # pixels of images: the least of which there are published networks
 _ENDS = 1.6449  # deviations of a normal distribution from its middle to the ends of 90 % of it
 _STAGES = 4
 _DEPTHS = np.array(FASTERNET["t0"].depths)
@@ -115,16 +115,19 @@ class ImageSize:
     """Log MACs that a network counts as besides its own, over x = log(side / 224), in pixels.
 
     A smaller image leaves compute for width, of which small networks have little: with the log m of
-    billions of MACs it is (slope + lean * m) * x + bend * x^2.
+    billions of MACs it is (slope + lean * m) * x + bend * x^2. That is believed of images that are
+    no larger, and from `least` on; networks of less compute are as those of so much.
     """
 
     slope: float
     lean: float
     bend: float
+    least: float  # log of billions of MACs
 
     def departure(self, log_side: Array, log_macs: Array) -> Array:
         """Return it, of the shape of both."""
-        return np.asarray((self.slope + self.lean * log_macs + self.bend * log_side) * log_side)
+        x, m = np.minimum(log_side, 0.0), np.maximum(log_macs, self.least)
+        return np.asarray((self.slope + self.lean * m + self.bend * x) * x)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ from nas.study.store import (
 )
 from predictors.measurement import Backend, Context, Latency
 from search_spaces.fasternet import FASTERNET, SPACES
-from search_spaces.space import Genes
+from search_spaces.space import Genes, Space
 
 SPACE = SPACES["fasternet-32"]
 BUDGET_MS = 3.0
@@ -204,6 +204,19 @@ def test_a_corrupt_trial_is_refused_and_the_study_is_free_again(
     again = _open(study.folder)
     assert again.outcomes() == _expected()
     again.close()
+
+
+def test_trials_of_a_space_that_has_changed_are_refused(study: Study) -> None:
+    """Their genes would be read as other choices, or not at all."""
+    study.close()
+    turned = Space(
+        SPACE.config_class, **dict(sorted(SPACE.fields.items(), key=lambda one: one[0] == "widths"))
+    )
+    fewer = SPACE.replace(activation="relu")
+    for other in (turned, fewer):
+        assert other.names != SPACE.names
+        with pytest.raises(ValueError, match=r"`space` must be as it was .* has changed since"):
+            Study(study.folder, other, {"arm": BUDGET_MS})
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,9 @@ def test_small_networks_want_smaller_images_and_large_ones_do_not() -> None:
     assert image.departure(log_side, np.log(np.array([0.05, 0.15]))).min() > 0
     assert image.departure(log_side, np.log(np.array([0.85, 2.0]))).max() < 0
     assert vars(load_top1().image) == vars(image)
+    larger, least = np.array(math.log(288 / 224)), np.array(image.least)
+    assert image.departure(larger, least) == 0  # there are no published networks
+    assert image.departure(log_side, least - 3) == image.departure(log_side, least)
 
 
 def test_more_of_the_same_shape_is_better() -> None:

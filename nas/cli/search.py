@@ -65,7 +65,7 @@ def _add_space(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     text = f"see `fasternas spaces`; or {HOW} (fasternet)"
     add("--space", default="fasternet", metavar="SPACE", type=spelled_space, help=text)
-    text = "the image sizes to choose from"
+    text = "the image sizes to choose from (the space's own)"
     add("--resolution", type=numbers, default=(), metavar="PX[,PX...]", help=text)
     text = "relu, gelu or relu,gelu (the space's own)"
     add("--activation", type=words, default=(), metavar="A[,A]", help=text)

@@ -9,7 +9,7 @@ files.jsonl         what the accuracy of networks loses in files that are not in
 
 import json
 import logging
-from collections.abc import Collection, Generator, Iterable, Mapping
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -41,6 +41,7 @@ from search_spaces.io import (
     named_reason,
     one_line,
     short_repr,
+    shown,
 )
 from search_spaces.space import AnySpace, Genes, Space
 
@@ -180,12 +181,27 @@ class Study:
 
     def _outcomes(self) -> list[tuple[Genes, Outcome[NetworkScores]]]:
         try:
-            found = [from_optuna(trial) for trial in self._study.trials] if self._study else []
-            for genes, _ in found:
-                self._space.decode(genes)
-            return found
+            trials = self._study.trials if self._study else []
+            found = [from_optuna(trial) for trial in trials]
         except Exception as error:  # Optuna takes whatever a journal says
             raise _unreadable(self.folder / TRIALS, error) from None
+        self._check_space(trials)
+        try:
+            for genes, _ in found:
+                self._space.decode(genes)
+        except Exception as error:
+            raise _unreadable(self.folder / TRIALS, error) from None
+        return found
+
+    def _check_space(self, trials: Sequence[optuna.trial.FrozenTrial]) -> None:
+        """Refuse trials of another space: their genes are numbers of its choices."""
+        ours = list(distributions(self._space).items())
+        if any(list(trial.distributions.items()) != ours for trial in trials):
+            raise ValueError(
+                f"`space` must be as it was when the study in {shown(self.folder)} began, but has "
+                "changed since. Open it with the version of fasternas that began it, or begin "
+                "another study."
+            )
 
 
 class _WholeLines(BaseJournalBackend):

@@ -106,7 +106,7 @@ class TrainingEstimator:
         return {**of_all, "init": self.init} if self.init else of_all
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)  # as many as a space has sides
 def loaded(name: str, resolution: int) -> ImageData:
     """Return the data at a resolution, once in a process."""
     return load_data(name, resolution=resolution)

@@ -167,7 +167,9 @@ def _work(work: Work, folder: Path, allocation: Allocation) -> None:
     except (DivergedError, TrainingDivergedError) as error:  # every worker's: again it would be so
         _write_error(error_file, error)
     except (ValueError, OSError, MemoryError) as error:
-        if not isinstance(error, ConnectionError):  # then a worker was lost
+        # Where a worker was lost, its connections fail, or Ray has ended the group meanwhile.
+        ended = size > 1 and not torch.distributed.is_initialized()
+        if not (ended or isinstance(error, ConnectionError)):
             _write_error(error_file, error)
         if size > 1 or not error_file.exists():  # it may be this one's, for which the others wait
             raise

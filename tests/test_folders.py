@@ -159,7 +159,7 @@ def test_a_run_of_before_that_could_have_had_weights_is_read(folder: Path) -> No
 
 def test_genes_of_another_space_are_refused_by_file(folder: Path) -> None:
     _change_run_json(folder, "options", space="pconv")
-    with pytest.raises(ValueError, match=r"study\.journal must be the journal of a fasternas"):
+    with pytest.raises(ValueError, match=r"`space` must be as it was when the study in .* began"):
         read_only_run(folder)
 
 

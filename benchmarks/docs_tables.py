@@ -14,9 +14,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from photo_tables import found_on_photos, ingredients, photo_bench, photo_rates
+from photo_tables import (
+    found_on_photos,
+    ingredients,
+    photo_bench,
+    photo_ranking,
+    photo_rates,
+    published_left_out,
+)
 
-from nas.quantities import format_count
 from predictors.aarch64.layers import LayerShape, count_shape, layer_nodes
 from predictors.aarch64.parts import macs as node_macs
 from predictors.backends.table import runtime_names, runtimes
@@ -320,24 +326,19 @@ def _ray_overhead(result: dict[str, Any]) -> str:
     )
 
 
-def _fit_top1(result: dict[str, Any]) -> str:
-    """A row for each published network, estimated by the others."""
-    judged = result["judged"]["published"]
-    lines = [
-        f"By `benchmarks/fit_top1.py` on {judged['networks']} published networks: mean error "
-        f"{judged['mean_error']:.1f} points, largest {judged['largest_error']:.1f}; 90 % intervals "
-        f"cover {100 * judged['covered']:.0f} %. Kendall's tau with the published accuracy is "
-        f"{judged['tau']:.2f}, that of MACs {judged['tau_of_macs']:.2f}.",
-        "",
-        "| network | MACs | published | estimated | 90 % interval |",
-        "|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {row['name']} | {format_count(row['macs'])} | {row['top1']:.1f} % "
-        f"| {row['median']:.1f} % | {row['low']:.1f} to {row['high']:.1f} |"
-        for row in result["rows"]["published"]
-    ]
-    return "\n".join(lines)
+def _latency_transfer(result: dict[str, Any]) -> str:
+    """From the ARM profile to the processor, after so many measured networks."""
+    found = result["pairs"]["this processor from the ARM profile"]
+
+    def errors(name: str) -> str:
+        rows = [f"{one['mean']:.1f} % after {one['networks']}" for one in found[name]]
+        return ", ".join(rows)
+
+    return (
+        "By `benchmarks/latency_transfer.py`, the mean error of predictions for this processor "
+        f"that start from the ARM profile is {errors('with the relative')} networks. That of the "
+        f"profile times one factor is {errors('one factor over the relative')}."
+    )
 
 
 def _device_pool(result: dict[str, Any]) -> str:
@@ -454,6 +455,7 @@ _ELEMENTWISE = (
 OF_THE_CODE: dict[str, Callable[[], str]] = {
     "photo_rates": photo_rates,
     "photo_bench": photo_bench,
+    "photo_ranking": photo_ranking,
     "backends": backends,
     "arm_profile": arm_profile,
     "arm_intervals": arm_intervals,
@@ -462,13 +464,14 @@ OF_THE_CODE: dict[str, Callable[[], str]] = {
 TABLES: dict[str, Callable[[Any], str]] = {
     "latency_predictor-cpu": partial(_latency_predictor, "fasternet"),
     "latency_predictor-cpu-pconv": partial(_latency_predictor, "pconv"),
+    "latency_transfer-cpu": _latency_transfer,
     "repeatability-cpu": _repeatability,
     "paper_ratios-cpu": _paper_ratios,
     "deployed_form": _deployed_form,
     "exporters": _exporters,
     "training_speed": _training_speed,
     "device_pool": _device_pool,
-    "fit_top1": _fit_top1,
+    "fit_top1": published_left_out,
     "ingredients": ingredients,
     "found_on_photos": found_on_photos,
     "proposing": _proposing,

@@ -2,6 +2,7 @@
 
     python benchmarks/fit_top1.py            fits, judges, writes predictors/estimates/imagenet_top1
     python benchmarks/fit_top1.py --check    fits and judges only
+    python benchmarks/fit_top1.py --time     times the networks of the bench first, on this CPU
 
 The curve over compute is fitted to the published sizes T0 to L, what smaller images do to those of
 MobileNetV2 (arXiv 1801.04381). What other shapes do is learned
@@ -14,8 +15,9 @@ prior about their defaults.
 
 Judged are the published networks, each left out of curve and process in turn, and the networks of
 the bench, left out by tenths and by parts of the space: all those that depart most in widths, in
-depths, and so on. The scales are not fitted anew meanwhile. The figures also go to
-benchmarks/results/fit_top1.json.
+depths, and so on. The scales are not fitted anew meanwhile. Those left out by tenths are also
+ranked by what they reached on photos, among all and among those of nearly one latency, beside
+rankings by MACs, parameters and latency. The figures also go to benchmarks/results/fit_top1.json.
 """
 
 import argparse
@@ -25,16 +27,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pconv_bench import by_hand
 from photo_training import TRAININGS, PhotoRecipe, PhotoTrained, read_trained
 from provenance import provenance
-from rank_correlation import kendall, kendall_in_bands
+from rank_correlation import STATISTICS, bootstrapped, difference, kendall, kendall_in_bands
 from scipy.optimize import least_squares, minimize
 
+from nas.study import journal
 from predictors.cost import cost
+from predictors.devices.registry import open_device
 from predictors.top1 import (
     PROFILE,
     Curve,
@@ -50,6 +55,7 @@ from search_spaces.io import atomic_write
 Array = NDArray[np.float64]
 
 RESULTS = Path(__file__).parent / "results" / "fit_top1.json"
+LATENCIES = TRAININGS.with_name("latencies.jsonl")
 T0, T2 = FASTERNET["t0"], FASTERNET["t2"]
 SOURCE = (
     "arXiv 2303.03667, tables 1 and 3 to 5: 300 epochs of ImageNet-1k, evaluated at 224 px; for "
@@ -139,8 +145,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write no profile")
     parser.add_argument("--trainings", type=Path, default=TRAININGS, help="the bench's table")
+    parser.add_argument("--time", action="store_true", help="time what is not timed yet")
     options = parser.parse_args()
     bench = read_bench(options.trainings)
+    if options.time:
+        time_all([one.config for one in bench])
     estimate = fitted(bench)
     judged = judge(estimate)
     for one in judged["published"]:
@@ -150,8 +159,10 @@ def main() -> None:
         )
     report = {kind: summary(found) for kind, found in judged.items()}
     print(json.dumps({"scales": asdict(estimate.scales), **report}, indent=1))
+    ranked = ranking(bench, judged.get("bench, by tenths", []), read_latencies())
+    print(json.dumps(ranked, indent=1))
     rows = {kind: [asdict(one) for one in found] for kind, found in judged.items()}
-    whole = {"judged": report, "rows": rows, **provenance("numpy", "scipy")}
+    whole = {"judged": report, "ranking": ranked, "rows": rows, **provenance("numpy", "scipy")}
     atomic_write(RESULTS, json.dumps(whole, indent=1) + "\n")
     if not options.check:
         write(estimate, report)
@@ -360,6 +371,58 @@ def summary(found: Sequence[LeftOut]) -> dict[str, float]:
         "tau_in_bands": kendall_in_bands(median, truth, macs),
         "tau_of_macs_in_bands": kendall_in_bands(macs, truth, macs),
     }
+
+
+def ranking(
+    bench: Sequence[OnPhotos],
+    left_out: Sequence[LeftOut],
+    latencies: Mapping[FasterNetConfig, float],
+) -> dict[str, Any]:
+    """Return how well what is known before training ranks what the bench reached; 95 % intervals.
+
+    Of the networks that are timed; `in_bands` are those within 15 % of one latency.
+    """
+    estimated = {one.name: one.median for one in left_out}
+    known = [one for one in bench if f"{one.name}, on photos" in estimated]
+    timed = [one for one in known if one.config in latencies]
+    if len(timed) < 2:
+        return {}
+    truth = np.array([one.accuracy for one in timed])
+    ms = np.array([latencies[one.config] for one in timed])
+    costs = [cost(one.config) for one in timed]
+    scores = {
+        "estimate": np.array([estimated[f"{one.name}, on photos"] for one in timed]),
+        "macs": np.array([float(one.macs) for one in costs]),
+        "parameters": np.array([float(one.params) for one in costs]),
+        "latency": ms,
+    }
+    rows = {
+        name: {
+            "all": asdict(bootstrapped(STATISTICS["kendall"], values, truth, ms)),
+            "in_bands": asdict(bootstrapped(kendall_in_bands, values, truth, ms)),
+        }
+        for name, values in scores.items()
+    }
+    counts = [name for name in scores if name != "estimate"]
+    best = max(counts, key=lambda name: rows[name]["in_bands"]["value"])
+    above = difference(kendall_in_bands, (scores["estimate"], scores[best]), truth, ms)
+    return {"networks": len(timed), "rows": rows, "above": {"count": best, **asdict(above)}}
+
+
+def time_all(configs: Sequence[FasterNetConfig]) -> None:
+    """Time those that are not, on this processor."""
+    known = read_latencies()
+    missing = [config for config in configs if config not in known]
+    timed = open_device("cpu").measure_each(missing)
+    for config, latency in zip(missing, timed, strict=True):
+        entry = {"median_ms": latency.median_ms, "source": latency.source}
+        journal.append_record(LATENCIES, config, entry)
+
+
+def read_latencies() -> dict[FasterNetConfig, float]:
+    """Return the latencies of networks in ms."""
+    found = journal.read_records(LATENCIES, lambda entry: float(entry["median_ms"]), what="latency")
+    return dict(found)
 
 
 def write(estimate: TopOneEstimate, judged: Mapping[str, Mapping[str, float]]) -> None:

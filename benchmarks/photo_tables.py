@@ -1,10 +1,12 @@
-"""The tables of docs/ about what was trained on photos."""
+"""The tables of docs/ about accuracies on photos, and about the estimate."""
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
+from fit_top1 import RESULTS as FIT
 from photo_training import TRAININGS, PhotoRecipe, PhotoTrained, read_trained
 
 from nas.quantities import format_count
@@ -33,6 +35,53 @@ def photo_bench() -> str:
             f"{fmean(row.accuracy for row in rows):.1f} % | {len(rows)} |"
         )
     return "\n".join(lines)
+
+
+def published_left_out(result: Mapping[str, Any]) -> str:
+    """A row for each published network, estimated by the others."""
+    judged = result["judged"]["published"]
+    lines = [
+        f"By `benchmarks/fit_top1.py` on {judged['networks']} published networks: mean error "
+        f"{judged['mean_error']:.1f} points, largest {judged['largest_error']:.1f}; 90 % intervals "
+        f"cover {100 * judged['covered']:.0f} %. Kendall's tau with the published accuracy is "
+        f"{judged['tau']:.2f}, that of MACs {judged['tau_of_macs']:.2f}.",
+        "",
+        "| network | MACs | published | estimated | 90 % interval |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['name']} | {format_count(row['macs'])} | {row['top1']:.1f} % "
+        f"| {row['median']:.1f} % | {row['low']:.1f} to {row['high']:.1f} |"
+        for row in result["rows"]["published"]
+    ]
+    return "\n".join(lines)
+
+
+def photo_ranking() -> str:
+    """Return how well what is known before training ranks the networks of the bench."""
+    found = json.loads(FIT.read_text())["ranking"]
+    above = found["above"]
+    lines = [
+        f"Kendall's tau with the accuracy on photos of {found['networks']} networks, left out of "
+        "the fit by tenths:",
+        "",
+        "| ranked by | all | within 15 % of one latency |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {_interval(row['all'])} | {_interval(row['in_bands'])} |"
+        for name, row in found["rows"].items()
+    ]
+    lines += [
+        "",
+        f"Within one latency the estimate is {above['value']:+.2f} ({above['low']:+.2f} to "
+        f"{above['high']:+.2f}) above {above['count']}, the best count there.",
+    ]
+    return "\n".join(lines)
+
+
+def _interval(row: Mapping[str, float]) -> str:
+    return f"{row['value']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
 
 
 def photo_rates() -> str:

@@ -157,16 +157,16 @@ def near_misses(candidates: Sequence[Candidate], limits: Limits, most: int) -> l
 
     What is predicted of them meets it, and only the upper end does not: the clock may say so.
     """
-    best = max((c.accuracy for c in candidates if c.feasible), default=-math.inf)
+    best = max((c.cautious for c in candidates if c.feasible), default=-math.inf)
     near = [
         c
         for c in candidates
         if c.ratio.median <= 1 < c.ratio.high
-        and c.accuracy > best
+        and c.cautious > best
         and not c.latencies.measured
         and limits.keeps(c.config)
     ]
-    return sorted(near, key=lambda c: -c.accuracy)[:most]
+    return sorted(near, key=lambda c: -c.cautious)[:most]
 
 
 def thinned_front(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -217,8 +217,13 @@ def latency_words(latencies: Latencies) -> str:
 
 
 def named_sizes(space: Space[Any]) -> dict[str, FasterNetConfig]:
-    """Return T0 to L with the space's resolution, the largest of several, and its classes."""
+    """Return T0 to L with the space's resolution, the largest of several, and its classes.
+
+    None where the images are smaller than an element of their last map.
+    """
     resolution = max(resolutions_of(space))
+    if resolution < FASTERNET["t0"].total_stride:
+        return {}
     classes = space.fields.get("classes", 1000)
     return {
         name: replace(config, resolution=resolution, classes=classes)

@@ -21,11 +21,18 @@ from nas.study.options import SearchOptions
 from predictors.accuracy import AccuracyEstimator
 from predictors.cost import cost
 from predictors.data.datasets import ImageData, load_data, located
-from predictors.top1 import Top1Estimator, check_estimable, load_top1
+from predictors.top1 import (
+    Top1Estimator,
+    check_estimable,
+    is_shaped,
+    load_top1,
+    not_estimable,
+)
 from predictors.training.batches import batches
 from predictors.training.estimators import TrainingEstimator
 from predictors.training.evaluate import ValidationSplit
 from predictors.training.recipe import SHORT, rungs, short_recipe
+from predictors.training.workers import usable_device
 from search_spaces.checkpoint import LEAST_SHARE, begin_with
 from search_spaces.extensions import call_extension, extension_source, load_extension
 from search_spaces.fasternet import FasterNetConfig
@@ -38,6 +45,7 @@ LEAST, MOST = 12, 200  # trials of a search that trains its networks
 TIMED, STEPS = 9, 4  # configs whose median is timed, and training steps of it
 
 Clock = Callable[[SearchOptions, ImageData], float]
+Scores = Callable[[Sequence[FasterNetConfig]], NDArray[np.float64]]
 
 
 def open_estimator(
@@ -96,11 +104,18 @@ def accuracy_prior(options: SearchOptions) -> AccuracyPrior:
     How far chance moves them is known of trained networks only; of what another package estimates,
     nothing is known.
     """
+    scores = estimated_scores(options)
+    images = _validation_images(options.data) if options.accuracy == "train" else None
+    return AccuracyPrior(scores=scores, images=images)
+
+
+def estimated_scores(options: SearchOptions) -> Scores | None:
+    """Return what the estimate says of configs, if it says anything of a study's accuracies."""
     if options.accuracy == "estimate":
-        return AccuracyPrior(scores=estimated_low)
-    if options.accuracy != "train":
-        return AccuracyPrior()
-    return AccuracyPrior(scores=estimated_median, images=_validation_images(options.data))
+        return estimated_low
+    if options.accuracy == "train" and is_shaped(options.open_space()):
+        return estimated_median
+    return None
 
 
 def estimated_median(configs: Sequence[FasterNetConfig]) -> NDArray[np.float64]:
@@ -138,12 +153,12 @@ def prepared(options: SearchOptions, *, automatic: bool, minutes: float | None =
                 f"{options.classes}. Leave it out."
             )
         options = replace(options, classes=len(data.classes))
-    elif options.accuracy == "estimate":
-        check_estimable(options.open_space())
     remarks = (*(data.remarks if data else ()), *_words_of_start(options))
     if automatic:
         choice = auto_estimator(options, data, minutes=minutes)
         options, remarks = choice.options, (*remarks, f"auto took {choice.reason}.")
+    if options.accuracy == "estimate":
+        check_estimable(options.open_space(), data=data is not None)
     split = None if data is None else ValidationSplit.of(data.validation)
     return Prepared(options=options, remarks=remarks, validation=split)
 
@@ -196,8 +211,8 @@ def auto_estimator(
     """Choose the estimator and, where networks are trained in a given time, how many trials.
 
     Networks are trained, or their accuracy is estimated. `clock` returns the seconds that an epoch
-    of a typical network takes on one core; unless given, some steps are timed. Without a limit of
-    time, networks are trained.
+    of a typical network takes on one core or the GPU; unless given, some steps are timed. Without a
+    limit of time, networks are trained.
     """
     if data is None:
         options = replace(options, accuracy="estimate", data="")
@@ -205,11 +220,17 @@ def auto_estimator(
     if minutes is None:
         reason = f"{options.trials} short trainings, since no --time limits them"
         return AutoChoice(replace(options, accuracy="train"), reason)
-    cores = os.cpu_count() or 1
-    training = (clock or epoch_seconds)(options, data) * options.epochs / cores / 60  # minutes
+    seconds = (clock or epoch_seconds)(options, data) * options.epochs
+    training = seconds / _trained_at_once(options) / 60  # minutes
     trials = max(n for n in range(MOST + 1) if n == 0 or _trainings_of(n) * training <= minutes)
     if trials < LEAST:
         time_left = _spelled(minutes)
+        if why := not_estimable(options.open_space()):
+            raise ValueError(
+                f"`time` must be enough for {LEAST} short trainings, about "
+                f"{_spelled(_trainings_of(LEAST) * training)}, but got {time_left}: {why}. Give "
+                "more time, fewer --epochs or smaller images."
+            )
         reason = f"the estimate; {time_left} would do for {trials} short trainings only"
         return AutoChoice(replace(options, accuracy="estimate"), reason)
     spent = _spelled(_trainings_of(trials) * training)
@@ -227,8 +248,18 @@ def _trainings_of(trials: int) -> float:
     return trials / 4 + further / 4 + going_on(further) / 2
 
 
+def _trained_at_once(options: SearchOptions) -> int:
+    """How many trainings run side by side at the speed of one alone: on a GPU they share it."""
+    if usable_device("auto").type == "cuda":
+        return 1
+    return min(len(os.sched_getaffinity(0)), options.parallel)
+
+
 def epoch_seconds(options: SearchOptions, data: ImageData) -> float:
-    """Train the median of some configs for some steps on one core; return what an epoch takes."""
+    """Train the median of some configs for some steps; return the seconds that an epoch takes.
+
+    On one core, or on the GPU if there is one.
+    """
     rng, space = Random(0), options.open_space()
     configs = [space.sample(rng) for _ in range(TIMED)]
     middle = median(cost(config).macs for config in configs)
@@ -236,16 +267,19 @@ def epoch_seconds(options: SearchOptions, data: ImageData) -> float:
     size = SHORT.batch_size
     images, labels = next(batches(data.train, data=data, batch_size=size, rng=None))
     images = torch.nn.functional.interpolate(images, size=(config.resolution,) * 2)
-    threads = torch.get_num_threads()
+    threads, device = torch.get_num_threads(), usable_device("auto")
+    images, labels = images.to(device), labels.to(device)
     torch.set_num_threads(1)
     try:
         with torch.random.fork_rng(devices=[]):
-            network = build(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network = build(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         start = math.nan
         for step in range(STEPS + 1):
             if step == 1:  # the first one warms up
                 start = time.monotonic()
-            torch.nn.functional.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
+            loss = torch.nn.functional.cross_entropy(network(images), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            loss.item()  # waits for a GPU
         a_step = (time.monotonic() - start) / STEPS
     finally:
         torch.set_num_threads(threads)

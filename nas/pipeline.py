@@ -36,7 +36,7 @@ from nas.estimators import (
     open_weights,
 )
 from nas.ray_pool import RayPool, joined, through_ray
-from nas.reachable import check_reachable, check_reached, smallest_of
+from nas.reachable import check_reachable, check_reached, least_of
 from nas.relatives import (
     CalibrationRecord,
     calibration_words,
@@ -55,7 +55,7 @@ from nas.study.options import SETTINGS, SearchOptions, SearchSettings
 from nas.study.store import Study
 from predictors.accuracy import AccuracyEstimator
 from predictors.calibration import STAGES, next_batch, upper_margin
-from predictors.latency import Relative
+from predictors.latency import FEWEST_RELATED, Relative
 from predictors.measurement import Latencies, worst_ratio
 from predictors.training.estimators import TrainingEstimator
 from predictors.training.recipe import rungs
@@ -312,12 +312,17 @@ def _pool(run: Run, address: str | None, engine: Engine) -> "OpenTimedPool":
 def calibrate(run: Run) -> Iterator[Progress]:
     """Time the networks from which latency is learned, and refuse budgets that none meets."""
     if have_clock(run.devices):
+        if run.space.size < FEWEST_RELATED:
+            raise ValueError(
+                f"`space` must hold at least {FEWEST_RELATED} networks, but has {run.space.size}. "
+                "Time them with `fasternas measure`."
+            )
         if not run.study.measurements and run.calibration is None:
             run.keep_calibration(find_relatives(run.devices))
-        smallest = smallest_of(run.space, run.options.seed)
-        t0 = named_sizes(run.space)["t0"]
-        run.measure([t0, smallest], run.settings.calibration_repeats)
-        check_reached(run.budgets_ms, run.study.measurements[smallest])
+        least = least_of(run.space, run.options.seed)
+        first = [one for name, one in named_sizes(run.space).items() if name == "t0"]
+        run.measure([*first, least], run.settings.calibration_repeats)
+        check_reached(run.budgets_ms, run.study.measurements[least])
         yield from _time_batches(run)
     limits = run.options.limits
     check_reachable(run.space, run.known_models(), run.options.seed, limits=limits)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from random import Random
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,26 +10,27 @@ from numpy.typing import NDArray
 from nas.devices import LatencyModels
 from nas.search.feasibility import lowest
 from nas.search.trial import generator
-from predictors.cost import NO_LIMITS, Limits, cost, costs
-from predictors.measurement import Latencies
+from predictors.cost import NO_LIMITS, Limits, cost
+from predictors.devices.profiled import ProfiledDevice
+from predictors.measurement import Backend, Latencies
+from search_spaces.fasternet import FasterNetConfig
 from search_spaces.space import Space
 
-C = TypeVar("C")
+
+def least_of(space: Space[FasterNetConfig], seed: int) -> FasterNetConfig:
+    """Return the network that descent finds to be the fastest on a board of the profile."""
+    profile = ProfiledDevice("arm", Backend())
+
+    def latencies(configs: Sequence[FasterNetConfig]) -> NDArray[np.float64]:
+        return profile.predict(configs).mean_ms
+
+    return lowest(space, latencies, Random(seed))
 
 
-def smallest_of(space: Space[C], seed: int) -> C:
-    """Return the network with the fewest multiply-accumulates that descent finds."""
-
-    def macs(configs: Sequence[C]) -> NDArray[np.float64]:
-        return np.asarray(costs(configs).macs, dtype=float)
-
-    return lowest(space, macs, Random(seed))
-
-
-def check_reached(budgets_ms: Mapping[str, float], smallest: Latencies) -> None:
-    """Refuse a budget below what the smallest network takes."""
+def check_reached(budgets_ms: Mapping[str, float], least: Latencies) -> None:
+    """Refuse a budget below what `least_of` takes."""
     for name, budget_ms in budgets_ms.items():
-        found = smallest.by_device[name]
+        found = least.by_device[name]
         if found.low_ms > budget_ms:
             where = f" on {name}" if len(budgets_ms) > 1 else ""
             predicted = "" if found.source == "measured" else " (predicted)"

@@ -305,6 +305,7 @@ def _opened(folder: Path, stack: ExitStack, *, repair: bool) -> _Source:
         with hold(folder):
             repair_run(folder)
     stack.enter_context(hold(folder, reading=True))
+    _check_space(options, stored, folder)
     study = Study(folder, options.open_space(), options.budgets_ms, reading=True)
     return _Source(folder=folder, stored=stored, options=options, study=study)
 

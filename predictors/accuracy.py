@@ -14,7 +14,7 @@ from predictors.cost import costs
 from predictors.features import gene_features
 from predictors.gp import TrendedProcess, fit_trended
 from search_spaces.fasternet import FasterNetConfig
-from search_spaces.layers import Layered
+from search_spaces.layers import is_layered
 from search_spaces.space import AnySpace
 
 AccuracyKind = Literal["estimated", "score", "trained"]
@@ -113,7 +113,7 @@ class AccuracyPredictor:
 
 def _inputs(space: AnySpace, configs: Sequence[object]) -> Array:
     genes = gene_features(space, configs)
-    if not len(configs) or not isinstance(configs[0], Layered):
+    if not len(configs) or not is_layered(configs[0]):
         return genes
     found = costs(configs)
     logs = [np.log(c) for c in (found.macs, found.params, found.memory_bytes)]

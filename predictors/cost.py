@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces.layers import FUSED, QUERY_WIDTH, BulkLayered, Layer, Layered
+from search_spaces.layers import FUSED, QUERY_WIDTH, BulkLayered, Layer, Layered, is_layered
 
 BYTES = 4  # of a float32
 FilePrecision = Literal["fp32", "int8"]
@@ -266,7 +266,7 @@ def _columns(configs: Sequence[object]) -> dict[str, NDArray[np.generic]]:
 
 
 def _layered(config: object) -> Layered:
-    if not isinstance(config, Layered):
+    if not is_layered(config):
         raise TypeError(
             f"`config` must have a layers() method to be costed, but got {config!r}. Give its "
             "class one that returns `Layer` records."

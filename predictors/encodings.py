@@ -28,6 +28,7 @@ class Rows:
     linear: tuple[Array, ...]  # each [n, columns]
     trend_ms: Array  # [n]
     doubt: Array  # [n], variance of the trend, in units of the noise's
+    unseen: Array | None = None  # [n], the share of work of a kind that none was fitted to
 
 
 class Encoding(Protocol):
@@ -41,6 +42,13 @@ class Encoding(Protocol):
         """What is known of the process before anything is measured."""
 
 
+# The columns of which an unseen kind of work is a share.
+_SHARED = [
+    np.array([i for i, name in enumerate(LAYER_FEATURES) if name.endswith(quantity)])
+    for quantity in (".macs", ".activations")
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class WorkEncoding:
     """The work in each kind of layer; the trend is a non-negative combination of it."""
@@ -50,6 +58,7 @@ class WorkEncoding:
     centre: Array  # of their logarithms
     spread: Array
     covariance: Array  # of the coefficients, in units of the noise's
+    seen: NDArray[np.bool_]  # the columns in which one of those has work
     expected: Scale | None = None
 
     @classmethod
@@ -68,6 +77,7 @@ class WorkEncoding:
             covariance=np.asarray(
                 np.linalg.pinv(parts.T @ parts, rcond=1e-9, hermitian=True), dtype=float
             ),
+            seen=table.max(axis=0) > 0,
         )
 
     def rows(self, table: Array) -> Rows:
@@ -76,7 +86,15 @@ class WorkEncoding:
         trend_ms = np.maximum(parts.sum(axis=1), self.coefficients[0] * 1e-3 + 1e-9)
         shares = parts / trend_ms[:, None]
         doubt = np.sum(shares @ self.covariance * shares, axis=1)
-        return Rows(self.inputs(table), (), trend_ms, doubt)
+        return Rows(self.inputs(table), (), trend_ms, doubt, self._unseen(table))
+
+    def _unseen(self, table: Array) -> Array:
+        """The share of the MACs or of the activations, whichever is larger, of unseen kinds."""
+        shares = [
+            (table[:, columns] @ ~self.seen[columns]) / np.maximum(table[:, columns].sum(axis=1), 1)
+            for columns in _SHARED
+        ]
+        return np.asarray(np.max(shares, axis=0), dtype=float)
 
     def inputs(self, table: Array) -> Array:
         """Return the logarithms of the work, standardised."""

@@ -21,7 +21,7 @@ from predictors.encodings import (
 )
 from predictors.features import LAYER_FEATURES, gene_table, layer_features
 from predictors.gp import GaussianProcess, Scale, fit_gaussian_process
-from search_spaces.layers import Layered
+from search_spaces.layers import is_layered
 from search_spaces.space import AnySpace
 
 Array = NDArray[np.float64]
@@ -43,6 +43,7 @@ _NOISE = 0.01  # relative; no measurement is more exact
 NORMAL = 1.645  # deviations to each side that hold 90 % of a normal distribution
 _LEAST_INFLATION = 1e-3  # errors that are all zero would make intervals without width
 _WIDEST = 10.0  # factor to each side: an interval says no more than "unknown"
+_UNSEEN = 1.0  # deviation of the logarithm of the speed of work that no measured network had
 _BEYOND = 2.0  # a prediction this factor outside of what was measured is not believed
 _LEAST = 1e-3  # of the typical latency; nothing is predicted below
 _CLEARLY = 0.8  # of the errors with relatives: as much lower are those of the better fit without
@@ -138,6 +139,8 @@ class LatencyPredictor:
             ValueError: if there are fewer than 8, or than 3 where there are relatives, a latency
                 is not a positive number, or neither layers nor genes tell the configs apart.
         """
+        if folds < 0 or folds == 1:
+            raise ValueError(f"`folds` must be 0, or 2 or more, but got {folds}.")
         latencies = np.asarray(latencies_ms, dtype=float)
         relatives = start.relatives if start else tuple(relatives)
         _check_relatives(relatives)
@@ -158,6 +161,9 @@ class LatencyPredictor:
         table = _table(self.form, self.space, configs, self.relatives)
         mean, std, trend_ms = self._predict(table)
         margin, power = self.inflation * std, _POWERS[self.form]
+        if self.form == "layers":  # less sure of what is below all that was measured
+            below = self.measured_ms[0] / np.maximum(trend_ms * _from_scale(mean, power), 1e-300)
+            margin = margin * (1 + np.log(np.maximum(below, 1.0)))
         mean_ms, low_ms, high_ms = (
             trend_ms * _from_scale(mean + step * margin, power) for step in (0, -1, 1)
         )
@@ -175,19 +181,20 @@ class LatencyPredictor:
         rows, power = self.encoding.rows(table), _POWERS[self.form]
         mean, std = self.process.predict(rows.inputs, rows.linear)
         scale = _from_scale(mean, power) ** power
-        noise = np.hypot(self.process.noise * np.sqrt(1 + rows.doubt), self.error) * scale
-        return mean, np.hypot(std, noise), rows.trend_ms
+        noise = np.hypot(self.process.noise * np.sqrt(1 + rows.doubt), self.error)
+        if rows.unseen is not None:
+            noise = np.hypot(noise, _UNSEEN * rows.unseen)
+        return mean, np.hypot(std, noise * scale), rows.trend_ms
 
     def _believable(self, mean_ms: Array, low_ms: Array, high_ms: Array) -> Prediction:
         """Draw nearer what is far outside of all that was measured; its interval reaches back.
 
-        More work takes more time, so that layers tell of larger networks than were measured, and
-        relatives of smaller ones too.
+        But layers and relatives tell of smaller and of larger networks than were measured.
         """
+        if self.form in ("related", "layers"):
+            return Prediction(mean_ms, low_ms, high_ms)
         least, most = self.measured_ms
-        none = np.zeros(len(mean_ms))
-        below = none if self.form == "related" else least / _BEYOND / mean_ms
-        above = none if self.form in ("related", "layers") else mean_ms / most / _BEYOND
+        below, above = least / _BEYOND / mean_ms, mean_ms / most / _BEYOND
         mean_ms = np.where(below > 1, least / _BEYOND / _drawn(below), mean_ms)
         mean_ms = np.where(above > 1, most * _BEYOND * _drawn(above), mean_ms)
         low_ms = np.where(above > 1, np.minimum(low_ms, most), np.minimum(low_ms, mean_ms))
@@ -361,15 +368,14 @@ def _fitted(
     have seen the held-out networks would make the intervals too narrow.
     """
     best, chosen = _best(data, start)
-    missed, std = best.process.left_out()
-    alone = np.abs(missed) / std
     if not folds:
-        return replace(best, inflation=_quantile(alone)), 0.0
+        missed, std = best.process.left_out()
+        return replace(best, inflation=_quantile(np.abs(missed) / std)), 0.0
     if len(chosen.latencies) > _FEW:
         data = [chosen]
     parts = [_held_out(data, *part) for part in _folds(len(chosen.latencies), folds)]
     scores, errors = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return replace(best, inflation=_inflation(best.form, alone, scores)), _typical(errors)
+    return replace(best, inflation=_inflation(chosen, scores)), _typical(errors)
 
 
 def _held_out(
@@ -385,16 +391,16 @@ def _held_out(
     return scores, np.abs(np.log(predicted_ms / there.latencies))
 
 
-def _inflation(form: Form, alone: Array, held_out: Array) -> float:
+def _inflation(data: _Data, held_out: Array) -> float:
     """How many predicted deviations hold 90 % of what is measured later (split conformal).
 
     By the quantile of held-out errors in predicted deviations (arXiv 1604.04173). But networks with
-    layers are chosen to lie far apart: a fold leaves a hole that no network falls into later, and
-    one that is left out alone leaves none. What is asked for later lies between, in the middle.
+    layers are chosen to lie far apart: a fold leaves a hole that no network falls into later. Of
+    these the quantile is drawn half of the way, in logarithms, to that of a normal distribution.
     """
-    if form not in ("layers", "related"):
-        return _quantile(held_out)
-    return float(np.sqrt(_quantile(held_out) * _quantile(alone)))
+    found = _quantile(held_out)
+    spread = data.form in ("layers", "related") and data.layered
+    return float(np.sqrt(found * NORMAL)) if spread and len(held_out) >= _FEW_ERRORS else found
 
 
 def _quantile(scores: Array) -> float:
@@ -422,7 +428,7 @@ def _forms(
 
 
 def _own_forms(configs: Sequence[object]) -> tuple[Form, ...]:
-    if isinstance(configs[0], Layered):
+    if is_layered(configs[0]):
         return ("layers",)
     return ("additive", "root", "multiplicative")
 
@@ -432,11 +438,21 @@ def _table(
 ) -> Array:
     if form == "related":
         base = _table(_own_forms(configs)[0], space, configs, ())
-        logs = [np.log(one.predict(configs).mean_ms) for one in relatives]
-        return np.column_stack([*logs, base])
+        return np.column_stack([*(_logs_of(one, configs) for one in relatives), base])
     if form == "layers":
         return layer_features(configs)
     return gene_table(space, [space.encode(config) for config in configs])
+
+
+def _logs_of(relative: Relative, configs: Sequence[object]) -> Array:
+    found = np.asarray(relative.predict(configs).mean_ms, dtype=float)
+    wrong = found[~(np.isfinite(found) & (found > 0))]
+    if len(wrong):
+        raise ValueError(
+            f"`relatives` must each predict positive latencies, but {relative!r} gave {wrong[0]}. "
+            "Leave it out."
+        )
+    return np.asarray(np.log(found))
 
 
 def _folds(n: int, count: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
@@ -485,7 +501,7 @@ def _check(space: AnySpace, configs: Sequence[object], latencies: Array, *, rela
     wrong = latencies[~(np.isfinite(latencies) & (latencies > 0))]
     if len(wrong):
         raise ValueError(f"`latencies_ms` must be positive numbers, but got {wrong[0]}.")
-    if not space.genes and not isinstance(configs[0], Layered):
+    if not space.genes and not is_layered(configs[0]):
         raise ValueError(
             "`space` must have an open field where its configs know no layers, but got one config "
             "only. Open a field with oneof(...)."

@@ -56,22 +56,44 @@ def estimate_top1(configs: Sequence[FasterNetConfig]) -> TopOne:
     return load_top1().predict(configs)
 
 
-def check_estimable(space: AnySpace) -> None:
-    """Refuse a space of whose networks nothing is known.
+def check_estimable(space: AnySpace, *, data: bool = False) -> None:
+    """Refuse a space of whose networks nothing is known; `data` are there to train them on.
 
     Raises:
         ValueError: if its configs are no FasterNetConfigs of four stages, or its images are small.
     """
-    config = space.decode((0,) * len(space.genes))
-    least = min(resolutions_of(space))
-    estimable = isinstance(config, FasterNetConfig) and len(config.widths) == _STAGES
-    if not estimable or least < LEAST_SIDE:
-        what = f"images of {least} px" if estimable else f"configs such as {config!r}"
+    if not (why := not_estimable(space)):
+        return
+    if data:
         raise ValueError(
-            "`data` must be given for this space, but is not: accuracy is estimated of FasterNets "
-            f"of four stages for images of {LEAST_SIDE} px or more, not of {what}. Name a folder "
-            "of images or an .npz: --data PATH."
+            f"`accuracy` must be train for this space, but got estimate: {why}. Add --accuracy "
+            "train."
         )
+    raise ValueError(
+        f"`data` must be given for this space, but is not: {why}. Name a folder of images or an "
+        ".npz: --data PATH."
+    )
+
+
+def not_estimable(space: AnySpace) -> str:
+    """Say why nothing is known of a space's networks; nothing where something is."""
+    config, least = space.decode((0,) * len(space.genes)), min(resolutions_of(space))
+    if not is_shaped(space):
+        what = f"configs such as {config!r}"
+    elif least < LEAST_SIDE:
+        what = f"images of {least} px"
+    else:
+        return ""
+    return (
+        f"accuracy is estimated of FasterNets of four stages for images of {LEAST_SIDE} px or "
+        f"more, not of {what}"
+    )
+
+
+def is_shaped(space: AnySpace) -> bool:
+    """Whether its networks are FasterNets of four stages, which an estimate can at least rank."""
+    config = space.decode((0,) * len(space.genes))
+    return isinstance(config, FasterNetConfig) and len(config.widths) == _STAGES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -369,11 +391,12 @@ def _sizes(configs: Sequence[FasterNetConfig], embeds: Array) -> dict[str, Array
     widths = np.array([c.widths for c in configs])
     depths = np.array([c.depths for c in configs])
     convolved = np.array([c.partial_widths for c in configs]) / widths
+    fused = np.array([_fused(c) for c in configs])
     heads = [[(c.head_width + 160) / (1280 + 160)] for c in configs]
     return {
         "widths": np.log(widths / doubling) * there,
         "depths": np.log((depths + 0.5) / (_DEPTHS + 0.5)),
-        "ratios": np.log(4 * convolved) * there,
+        "ratios": np.log(4 * convolved) * there * ~fused,
         "expansions": np.log(np.array([c.expansions for c in configs]) / 2) * there,
         "image": np.log([[c.resolution / 224] for c in configs]),
         "stem": np.log([[c.stem_stride / 4] for c in configs]),
@@ -386,23 +409,32 @@ def _ingredients(configs: Sequence[FasterNetConfig]) -> dict[str, Array]:
     activations = [
         [_share(c, c.stage_activations, other) for other in ("relu", "hardswish")] for c in configs
     ]
-    kinds = [
-        [
-            *np.log(np.array(c.kernels) / 3),
-            *np.log(np.array(c.partial_groups)),
-            *(one == "gate" for one in c.untouched),
-            *(one == "attention" for one in c.mixers),
-            *(one == "fused" for one in c.expands),
-            *(one == "star" for one in c.mlps),
-            c.stem == "convs",
-            c.stages < _STAGES,
-        ]
-        for c in configs
-    ]
+    kinds = [[*_of_stages(c), c.stem == "convs", c.stages < _STAGES] for c in configs]
     return {
         "activation": np.array(activations, dtype=float),
         "ingredients": np.array(kinds, dtype=float),
     }
+
+
+def _of_stages(config: FasterNetConfig) -> Array:
+    """The ingredients that are built, kind by kind and stage by stage."""
+    there, fused = np.array(config.depths) > 0, _fused(config)
+    attention = (np.array(config.mixers) == "attention") & ~fused
+    apart = np.array(config.partial_widths) < np.array(config.widths)
+    kinds = [
+        np.log(np.array(config.kernels) / 3) * ~attention,
+        np.log(np.array(config.partial_groups)) * ~(attention | fused),
+        (np.array(config.untouched) == "gate") & apart & ~fused,
+        attention,
+        fused,
+        np.array(config.mlps) == "star",
+    ]
+    return np.ravel(np.array(kinds, dtype=float) * there)
+
+
+def _fused(config: FasterNetConfig) -> NDArray[np.bool_]:
+    """In which stages the first 1x1 convolution is a larger one, in PConv's place."""
+    return np.asarray(np.array(config.expands) == "fused")
 
 
 def _share(config: FasterNetConfig, values: Sequence[str], wanted: str) -> float:

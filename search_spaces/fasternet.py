@@ -128,6 +128,11 @@ class FasterNetConfig:
         return len(self.widths) - (self.depths[-1] == 0)
 
     @property
+    def total_stride(self) -> int:
+        """How many pixels of the image an element of the last map stands for."""
+        return self.stem_stride << self.stages - 1
+
+    @property
     def out_width(self) -> int:
         """Channels of the last map."""
         return self.widths[self.stages - 1]
@@ -218,11 +223,10 @@ def _check(config: FasterNetConfig) -> None:
             f"{short_repr(config.expansions)} of {short_repr(config.widths)}."
         )
     _check_whole(config)
-    total_stride = config.stem_stride * 2 ** (config.stages - 1)
-    if config.resolution < total_stride:
+    if config.resolution < config.total_stride:
         raise ValueError(
-            f"`resolution` must be at least the total stride of {total_stride} pixels, but got "
-            f"{config.resolution}. Use fewer stages."
+            f"`resolution` must be at least the total stride of {config.total_stride} pixels, but "
+            f"got {config.resolution}. Use fewer stages."
         )
 
 

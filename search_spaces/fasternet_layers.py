@@ -4,16 +4,17 @@ The formula holds for numbers and for arrays of them alike, so that a million ne
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
-from search_spaces.layers import QUERY_WIDTH, Layer
+from search_spaces.layers import QUERY_WIDTH, Layer, Op
 
 Activation = Literal["relu", "gelu", "hardswish"]
+Numbers: TypeAlias = Any  # an integer, or an array with one for each network
 
 
 def fasternet_layers(config: Mapping[str, Any], stages: int) -> list[Layer]:
     """The layer formula, in arithmetic that holds for numbers and for arrays alike."""
-    height = config["resolution"] // config["stem_stride"]
+    height = stem_side(config["resolution"], config["stem_stride"], config["stem"])
     layers = _stem_layers(config)
     c = config["widths"][0]
     for i in range(stages):
@@ -64,7 +65,7 @@ def _stem_layers(config: Mapping[str, Any]) -> list[Layer]:
     return [patch, conv, *act, last]
 
 
-def _block_layers(config: Mapping[str, Any], i: int, height: Any) -> list[Layer]:
+def _block_layers(config: Mapping[str, Any], i: int, height: Numbers) -> list[Layer]:
     """The layers of stage i: x + Conv1x1(act(BN(Conv1x1(mixer(x)))))."""
     c, n, kernel = config["widths"][i], config["depths"][i], config["kernels"][i]
     c_p, hidden = channels(c * config["partial_ratios"][i]), channels(c * config["expansions"][i])
@@ -93,7 +94,7 @@ def _block_layers(config: Mapping[str, Any], i: int, height: Any) -> list[Layer]
 
 
 def _mixer_layers(
-    config: Mapping[str, Any], i: int, height: Any, n: Any, groups: Any
+    config: Mapping[str, Any], i: int, height: Numbers, n: Numbers, groups: Numbers
 ) -> list[Layer]:
     """cat(Conv(x[:, :c_p]), gate(x[:, c_p:])), or attention in the convolution's place."""
     c, kernel = config["widths"][i], config["kernels"][i]
@@ -125,7 +126,7 @@ def _mixer_layers(
     ]
 
 
-def _gate_layers(name: str, c: Any, height: Any, n: Any, alive: Any) -> list[Layer]:
+def _gate_layers(name: str, c: Numbers, height: Numbers, n: Numbers, alive: Numbers) -> list[Layer]:
     """x * hard_sigmoid(Conv1x1(relu(Conv1x1(pool(x)))))."""
     squeezed, beside = squeezed_width(c), alive + c * height**2
     vector: dict[str, Any] = {"bias": True, "repeat": n, "alive": beside}
@@ -139,7 +140,7 @@ def _gate_layers(name: str, c: Any, height: Any, n: Any, alive: Any) -> list[Lay
     ]
 
 
-def _head_layers(config: Mapping[str, Any], c: Any, height: Any) -> list[Layer]:
+def _head_layers(config: Mapping[str, Any], c: Numbers, height: Numbers) -> list[Layer]:
     """The layers of the head: Linear(act(Conv1x1(pool(x)))), or Linear(pool(x))."""
     head = config["head_width"]
     there = (head > 0) * 1
@@ -153,7 +154,7 @@ def _head_layers(config: Mapping[str, Any], c: Any, height: Any) -> list[Layer]:
 
 
 def _activations(
-    name: str, activation: Any, c: Any, height: Any, repeat: Any, **others: Any
+    name: str, activation: Any, c: Numbers, height: Numbers, repeat: Numbers, **others: Numbers
 ) -> list[Layer]:
     """One record for each activation, of which all but the one that is there repeat 0 times."""
     return [
@@ -162,28 +163,35 @@ def _activations(
     ]
 
 
-def _layer(name: str, op: Any, c_in: Any, c_out: Any, side: Any, **others: Any) -> Layer:
+def _layer(
+    name: str, op: Op, c_in: Numbers, c_out: Numbers, side: Numbers, **others: Numbers
+) -> Layer:
     """The record of a layer on a square map."""
     return Layer(name=name, op=op, c_in=c_in, c_out=c_out, height=side, width=side, **others)
 
 
-def squeezed_width(c: Any) -> Any:
+def squeezed_width(c: Numbers) -> Numbers:
     """Channels in the middle of a gate on c channels: an eighth to a quarter, in eights."""
     return 8 * (c // 32 + (c < 32))
 
 
-def stem_width(c: Any) -> Any:
+def stem_side(resolution: Numbers, stride: Numbers, stem: Any) -> Numbers:
+    """Rows of the map after the stem: padded convolutions keep what a patch would cut off."""
+    return (resolution + (stem == "convs") * (stride - 1)) // stride
+
+
+def stem_width(c: Numbers) -> Numbers:
     """Channels between the two convolutions of a `convs` stem with c output channels."""
     return (c + 1) // 2
 
 
-def dividing(c: Any, groups: Any) -> Any:
+def dividing(c: Numbers, groups: Numbers) -> Numbers:
     """Return the groups where they divide the channels, else 1."""
     divides = (c % groups == 0) * 1
     return groups * divides + 1 - divides
 
 
-def channels(x: Any) -> Any:
+def channels(x: Numbers) -> Numbers:
     """Return floor(x) for numbers and arrays, forgiving the rounding of ratios such as 1/3."""
     floor = (x + 1e-6) // 1
     return int(floor) if isinstance(floor, float) else floor

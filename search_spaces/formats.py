@@ -65,8 +65,8 @@ def to_mapping(config: FasterNetConfig) -> dict[str, object]:
     Ingredients as published are left out.
     """
     fields = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
-    optional = (*INGREDIENTS, "stem", "activations")
-    left_out = [name for name in optional if name not in config.unpublished]
+    left_out = {*INGREDIENTS, "stem"} - {*config.unpublished}
+    left_out |= {"activations"} if not config.activations else set()
     return {"fasternas": VERSION, **{k: v for k, v in fields.items() if k not in left_out}}
 
 

@@ -6,7 +6,7 @@ network as it is deployed: batch norm folded into its convolution, PConv as spli
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeGuard, get_args, runtime_checkable
 
 Op = Literal[
     "conv",
@@ -23,6 +23,7 @@ Op = Literal[
     "hard_sigmoid",
 ]
 
+_OPS: tuple[Op, ...] = get_args(Op)
 QUERY_WIDTH = 16  # channels of the queries and the keys of the one head of an attention
 
 FUSED: tuple[Op, ...] = ("relu", "hard_sigmoid")  # into the convolution before
@@ -54,6 +55,10 @@ class Layer:
     norm: bool = False  # a batch norm was folded into it; it counts for parameters only
     bias: bool = False  # as deployed; of an activation: whether the convolution before has one
     alive: int = 0  # numbers that stay in memory meanwhile, beside its input and output
+
+    def __post_init__(self) -> None:
+        if self.op not in _OPS:
+            raise ValueError(f"`op` must be one of {', '.join(_OPS)}, but got {self.op!r}.")
 
     @property
     def out_height(self) -> int:
@@ -105,6 +110,11 @@ class Layered(Protocol):
 
     def layers(self) -> Sequence[Layer]:
         """Return the network's layers, in order."""
+
+
+def is_layered(config: object) -> TypeGuard[Layered]:
+    """Whether a config knows its layers; a field that is called `layers` is something else."""
+    return callable(getattr(config, "layers", None))
 
 
 @runtime_checkable

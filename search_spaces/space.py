@@ -191,11 +191,9 @@ class Space(Generic[C]):
             ValueError: if there is no such field or place, or the values are of another kind than
                 the field's, repeat themselves, or are refused by the config class.
         """
-        if not choices:
-            return self
         space = self
-        for name, values in choices.items():
-            space = _with_choice(space, name, values)
+        for name in sorted(choices, key=lambda name: "[" in name):  # whole fields first
+            space = _with_choice(space, name, choices[name])
         _try_each(space, (0,) * len(space.genes))
         _try_each(space, tuple(n - 1 for n in space.cardinalities))
         return space

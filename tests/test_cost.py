@@ -78,7 +78,9 @@ def test_costs_are_fvcores_at_the_resolution_of_the_space() -> None:
     for _ in range(3):
         _assert_equal(SPACES["fasternet"].sample(rng))
     for resolution in (97, 130, 223):  # which the strides do not divide
-        _assert_equal(replace(SPACES["fasternet"].sample(rng), resolution=resolution))
+        config = replace(SPACES["fasternet"].sample(rng), resolution=resolution)
+        _assert_equal(config)
+        _assert_equal(replace(config, stem="convs"))
 
 
 @pytest.mark.parametrize("name", SPACES)

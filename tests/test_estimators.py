@@ -7,7 +7,15 @@ import pytest
 from specs import on
 
 from nas.cli.main import main
-from nas.estimators import MOST, auto_estimator, epoch_seconds, open_estimator
+from nas.estimators import (
+    MOST,
+    auto_estimator,
+    epoch_seconds,
+    estimated_median,
+    estimated_scores,
+    open_estimator,
+    prepared,
+)
 from nas.study.options import SearchOptions
 from predictors.data.datasets import ImageData, load_data
 from predictors.training.estimators import TrainingEstimator
@@ -21,6 +29,20 @@ OPTIONS = SearchOptions(
     trials=36,
     classes=10,
 )
+
+THREE_STAGES = """
+import fasternas as fn
+
+SPACE = fn.Space(
+    fn.FasterNetConfig,
+    widths=fn.oneof((8, 16, 32), (16, 32, 64)),
+    depths=(1, 1, 1),
+    partial_ratios=(0.5,) * 3,
+    expansions=(2.0,) * 3,
+    resolution=32,
+    classes=10,
+)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +75,6 @@ def test_photos_are_trained_at_a_lower_rate(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("minutes", "accuracy", "trials"),
     [
-        (0.01, "estimate", 36),
-        (10, "estimate", 36),
         (30, "train", 15),
         (65, "train", 33),
         (120, "train", 61),
@@ -65,10 +85,40 @@ def test_more_time_buys_more(
     minutes: float, accuracy: str, trials: int, digits: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An epoch takes 75 s on one of two cores: a training 5 minutes."""
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
     choice = auto_estimator(OPTIONS, digits, minutes=minutes, clock=lambda *_: 75.0)
     assert (choice.options.accuracy, choice.options.trials) == (accuracy, trials)
-    assert "about" in choice.reason or "only" in choice.reason
+    assert "about" in choice.reason
+    one = replace(OPTIONS, parallel=1)  # on the same two cores
+    half = auto_estimator(one, digits, minutes=2 * minutes, clock=lambda *_: 75.0)
+    assert half.options.trials == trials
+
+
+@pytest.mark.parametrize("minutes", [0.01, 10])
+def test_too_little_time_leaves_the_estimate_where_there_is_one(
+    minutes: float, digits: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    photos = replace(OPTIONS, space="fasternet")
+    choice = auto_estimator(photos, digits, minutes=minutes, clock=lambda *_: 75.0)
+    assert (choice.options.accuracy, choice.options.trials) == ("estimate", 36)
+    assert "only" in choice.reason
+    message = r"`time` must be enough for 12 short trainings, about 25 min, but .* images of 32 px"
+    with pytest.raises(ValueError, match=message):
+        auto_estimator(OPTIONS, digits, minutes=minutes, clock=lambda *_: 75.0)
+
+
+def test_an_estimate_is_refused_where_there_is_none_and_data_are() -> None:
+    wanted = replace(OPTIONS, accuracy="estimate")
+    with pytest.raises(ValueError, match=r"`accuracy` must be train for this space, .* of 32 px"):
+        prepared(wanted, automatic=False)
+
+
+def test_networks_of_three_stages_are_searched_without_the_estimate(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(THREE_STAGES)
+    three = replace(OPTIONS, space=f"{tmp_path / 'own.py'}:SPACE")
+    assert estimated_scores(three) is None
+    assert estimated_scores(OPTIONS) is estimated_median
 
 
 def test_a_machine_is_timed_by_some_steps(digits: ImageData) -> None:

@@ -136,6 +136,23 @@ def test_several_are_exported_and_one_that_is_none_is_named(
     assert files == ["small.onnx", "large.onnx"]
 
 
+def test_features_of_three_stages_are_listed(tmp_path: Path, capsys: Streams) -> None:
+    three = fn.FasterNetConfig(
+        widths=(8, 16, 32, 64),
+        depths=(1, 1, 1, 0),
+        partial_ratios=(0.5,) * 4,
+        expansions=(2.0,) * 4,
+        resolution=32,
+        classes=4,
+    )
+    fn.save_config(three, tmp_path / "x.yaml")
+    out = ["--out", str(tmp_path / "out")]
+    assert main(["export", str(tmp_path / "x.yaml"), "--features", "--json", *out]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    listed = [(one["channels"], one["stride"]) for one in found["features"]]
+    assert listed == [(8, 4), (16, 8), (32, 16)]
+
+
 def test_features_are_listed(tmp_path: Path, capsys: Streams, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     fn.save_config(CONFIG, tmp_path / "x.yaml")

@@ -7,19 +7,27 @@ from random import Random
 
 import numpy as np
 import pytest
-from specs import each, on, scores
+from specs import candidate, each, latency, on, scores
 from test_several import Form
 
-from nas.candidates import Scored, candidates_of, with_front
+from nas.candidates import (
+    Candidate,
+    Scored,
+    candidates_of,
+    named_sizes,
+    near_misses,
+    with_front,
+)
 from nas.estimators import open_estimator, open_weights
 from nas.pipeline import Run, time_front
 from nas.search.trial import Outcome
 from nas.study.journal import FileAccuracies, FileAccuracy, evaluate_file, read_files
 from nas.study.options import SearchOptions
 from nas.study.store import Study
+from predictors.cost import NO_LIMITS
 from predictors.devices.several import MultiBackendDevice
 from predictors.measurement import Backend, Latencies, Latency, Source
-from search_spaces.fasternet import SPACES, FasterNetConfig
+from search_spaces.fasternet import FASTERNET, SPACES, FasterNetConfig
 
 SPACE = SPACES["fasternet-32"]
 CONFIG = replace(SPACE.sample(Random(0)), classes=4)
@@ -139,3 +147,22 @@ def test_a_line_that_is_no_evaluated_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "files.jsonl").write_text('{"config": {}}\n')
     with pytest.raises(ValueError, match=r"Line 1 of .*files.jsonl must hold a config and how"):
         read_files(tmp_path)
+
+
+def test_what_nearly_keeps_the_budget_is_chosen_as_fronts_are() -> None:
+    """By the lower end of an estimate, and not by its middle."""
+
+    def network(accuracy: float, low: float, high_ms: float) -> Candidate:
+        found = replace(latency(9.8, source="predicted"), low_ms=9.5, high_ms=high_ms)
+        one = candidate("", FASTERNET["t0"], accuracy, each(found), {"cpu": 10.0})
+        return replace(one, accuracy_ends=(low, accuracy + 1))
+
+    kept = network(74.0, 70.0, 9.9)
+    sure, unsure = network(73.0, 72.0, 10.1), network(75.0, 69.0, 10.1)
+    assert near_misses([kept, unsure, sure], NO_LIMITS, 4) == [sure]
+
+
+def test_sizes_whose_last_map_would_be_empty_are_left_out() -> None:
+    small = SPACES["fasternet-32"].replace(resolution=28)
+    assert named_sizes(small) == {}
+    assert list(named_sizes(SPACES["fasternet-32"])) == list(FASTERNET)

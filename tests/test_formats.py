@@ -75,6 +75,12 @@ def test_yaml_files_give_back_what_was_saved(name: str, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["config.yaml"]
 
 
+def test_yaml_files_keep_activations_that_are_all_the_networks_own(tmp_path: Path) -> None:
+    same = replace(T0, activations=(T0.activation,) * 4)
+    save_config(same, tmp_path / "same.yaml")
+    assert load_config(tmp_path / "same.yaml") == same != T0
+
+
 def test_yaml_files_keep_every_bit_of_a_ratio(tmp_path: Path) -> None:
     odd = replace(T0, partial_ratios=(1 / 3, 0.1, 1 / 7, 1.0), expansions=(1e-1, 1.1, 1e2, 2))
     save_config(odd, tmp_path / "odd.yaml")

@@ -370,3 +370,55 @@ def _model(nodes: Any, *, shape: Any = (1, 8, 16, 16), opset: int = 20, **weight
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     model.ir_version = 9
     return bytes(model.SerializeToString())
+
+
+def test_weights_may_be_inputs_of_the_graph_too(tmp_path: Path) -> None:
+    """As older exporters wrote them."""
+    model = onnx.load_model_from_string(onnx_bytes(timm_model("mobilenetv3_small_050@64")))
+    plain, older = tmp_path / "plain.onnx", tmp_path / "older.onnx"
+    onnx.save(model, plain)
+    for weight in model.graph.initializer:
+        value = helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims)
+        model.graph.input.append(value)
+    onnx.save(model, older)
+    expected, found = (ARM.measure(onnx_model(file)) for file in (plain, older))
+    assert found.median_ms == expected.median_ms
+
+
+def test_numbers_of_16_bits_are_refused(tmp_path: Path) -> None:
+    weights = numpy_helper.from_array(np.zeros((8, 3, 3, 3), np.float16), "w")
+    shapes = {"x": (1, 3, 8, 8), "out": (1, 8, 6, 6)}
+    x, out = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT16, shape)
+        for name, shape in shapes.items()
+    )
+    node = helper.make_node("Conv", ["x", "w"], ["out"])
+    graph = helper.make_graph([node], "half", [x], [out], [weights])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]),
+        tmp_path / "half.onnx",
+    )
+    with pytest.raises(ValueError, match=r"must have numbers of 32 bits .* half.onnx have 16"):
+        ARM.measure(onnx_model(tmp_path / "half.onnx"))
+
+
+def test_a_map_that_is_gathered_is_copied() -> None:
+    def counted(shape: tuple[int, ...]) -> float:
+        node = Node(op="Gather", inputs=(shape, (shape[1],)), output=shape)
+        return count_node(node).instructions(FORMS)[0]
+
+    few = counted((1, 16, 2, 2))
+    assert counted((1, 16, 8, 8)) == few
+    assert counted((1, 256, 56, 56)) > 256 * 56 * 56 / 4
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        (Node(op="MaxPool", inputs=((1, 8, 16),), output=(1, 8, 8)), "MaxPool over 1 dimensions"),
+        (Node(op="MatMul", inputs=((4, 8), (8,)), output=(4,)), "MatMul with a vector"),
+    ],
+)
+def test_what_the_profile_does_not_know_of_an_operator_is_said(node: Node, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        count_node(node)

@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 from scipy.optimize import check_grad
 from scipy.stats import spearmanr
 
+from nas.search.feasibility import check_budget
+from predictors.devices.profiled import ProfiledDevice
 from predictors.gp import _negative_posterior, _Points, fit_gaussian_process, plain_scale
-from predictors.latency import LatencyPredictor
+from predictors.latency import LatencyPredictor, Prediction
+from predictors.measurement import Backend
 from search_spaces.fasternet import FASTERNET, SPACES, FasterNetConfig
 from search_spaces.space import Space, each, oneof
 
@@ -35,6 +38,7 @@ CELLS = Space(
     squeeze=oneof("none", "mean", "max"),
 )
 FASTERNETS = SPACES["fasternet"]
+ARM = ProfiledDevice("arm", Backend())
 _OPERATORS = {"skip": 0.0, "conv1": 0.4, "conv3": 1.9, "pool": 0.3}
 
 
@@ -203,6 +207,64 @@ def test_nothing_is_far_below_what_was_measured_unless_the_interval_says_so() ->
         assert np.all(predicted.high_ms[low] >= 1.0)
         most = max(map(truth, fitted))
         assert np.all(predicted.mean_ms < 4 * most)
+
+
+def test_smaller_networks_than_were_measured_have_intervals_that_hold_them() -> None:
+    configs = [FASTERNETS.sample(Random(i)) for i in range(40)]
+    measured = ARM.predict(configs).mean_ms
+    predictor = LatencyPredictor.fit(FASTERNETS, configs, measured.tolist())
+    rng, small = Random(9), []
+    for _ in range(100):
+        genes = FASTERNETS.encode(FASTERNETS.sample(rng))
+        small.append(FASTERNETS.decode(tuple(0 if rng.random() < 0.6 else g for g in genes)))
+    truth, found = ARM.predict(small).mean_ms, predictor.predict(small)
+    below = truth < measured.min()
+    inside = (found.low_ms <= truth) & (truth <= found.high_ms)
+    assert below.sum() > 50
+    assert inside[below].mean() > 0.9
+    assert np.median((found.high_ms / found.low_ms)[below]) < 2
+    check_budget(FASTERNETS, predictor.predict, measured.min() / 2, 0)  # which many meet
+
+
+def test_work_of_a_kind_that_none_was_fitted_to_is_doubted() -> None:
+    space = SPACES["pconv"]
+    whole, grouped = (space.with_choices({"groups": (groups,)}) for groups in (1, 2))
+    known = [whole.sample(Random(i)) for i in range(40)]
+    others = [grouped.sample(Random(i)) for i in range(100, 140)]
+    predictor = LatencyPredictor.fit(whole, known, ARM.predict(known).mean_ms.tolist())
+    truth, found = ARM.predict(others).mean_ms, predictor.predict(others)
+    assert np.mean((found.low_ms <= truth) & (truth <= found.high_ms)) > 0.6  # it was 0.2
+    seen = predictor.predict(known)
+    assert np.median(found.high_ms / found.low_ms) > 2 * np.median(seen.high_ms / seen.low_ms) - 1
+
+
+@dataclass(frozen=True)
+class Named:
+    """A config with a field that is called as the method of those that know their layers."""
+
+    layers: int = 1
+    width: int = 8
+
+
+def test_a_field_may_be_called_layers() -> None:
+    space = Space(Named, layers=oneof(*range(1, 9)), width=oneof(8, 16, 32))
+    configs = [Named(layers, width) for layers in range(1, 9) for width in (8, 32)]
+    latencies = [0.5 + one.layers * one.width / 8 for one in configs]
+    found = LatencyPredictor.fit(space, configs, latencies).predict([Named(4, 16)])
+    assert found.mean_ms[0] == pytest.approx(8.5, rel=0.2)
+
+
+def test_a_relative_that_predicts_no_latency_is_refused() -> None:
+    class Broken:
+        def predict(self, configs: Any) -> Prediction:
+            numbers = np.full(len(configs), np.nan)
+            return Prediction(numbers, numbers, numbers)
+
+    cells, latencies = _data("choices", 12, seed=0)
+    with pytest.raises(ValueError, match=r"`relatives` must each predict positive latencies, but"):
+        LatencyPredictor.fit(CELLS, cells, latencies, relatives=[Broken()])
+    with pytest.raises(ValueError, match="`folds` must be 0, or 2 or more, but got 1"):
+        LatencyPredictor.fit(CELLS, cells, latencies, folds=1)
 
 
 def test_one_outlier_does_not_choose_the_form() -> None:

@@ -375,6 +375,7 @@ def test_a_budget_out_of_reach_names_the_latency_of_the_fastest() -> None:
         ({"trials": 2.5}, r"`trials` must be a positive whole number, but got 2\.5\."),
         ({"budget_ms": 0}, r"`budget_ms` must be positive, but got 0 ms\."),
         ({"budget_ms": -3}, r"`budget_ms` must be positive, but got -3 ms\."),
+        ({"budget_ms": math.inf}, r"`budget_ms` must be finite, but got inf ms\. Leave it out"),
         ({"budget_ms": math.nan}, r"`budget_ms` must be positive, but got nan ms\."),
         ({"searcher": "tpa"}, r"`searcher` must be one of guided, .*evolution, but got 'tpa'\."),
     ],

@@ -1,6 +1,7 @@
 """Two runs that ask the same become one, and a search goes on with it."""
 
 import json
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -184,6 +185,23 @@ def test_what_is_no_run_or_is_taken_is_refused(two: list[Path]) -> None:
     _check_refused([two[0], Path("gone")], r"gone has no run\.json")
     with pytest.raises(ValueError, match="`out` must be a new folder, but b is there"):
         merge_runs(two, two[1])
+
+
+def test_a_space_of_ones_own_that_changed_in_between_is_refused(begun: Callable[..., Path]) -> None:
+    own = Path("own.py")
+    text = """
+import fasternas as fn
+
+SPACE = fn.SPACES["fasternet-32"].replace(resolution=fn.oneof(SIDES))
+"""
+    own.write_text(text.replace("SIDES", "16, 32"))
+    first = begun("a", space=f"{own}:SPACE")
+    own.write_text(text.replace("SIDES", "24, 32"))
+    for module in [name for name in sys.modules if name.startswith("space of ")]:
+        sys.modules.pop(module)
+    second = begun("b", space=f"{own}:SPACE")
+    for runs in ([first, second], [second, first]):
+        _check_refused(runs, r"`space` must be as it was when the study in a began, but .* changed")
 
 
 def test_a_run_at_work_is_refused_and_one_being_merged_is_held(two: list[Path]) -> None:

@@ -23,7 +23,7 @@ from nas.devices import (
     open_devices,
     recorded_devices,
 )
-from nas.reachable import check_reachable
+from nas.reachable import check_reachable, least_of
 from nas.report.tables import latency_words, predicted_words, readings_of
 from predictors.devices.device import Device, DeviceSpec
 from predictors.devices.registry import PROTOCOL, open_device
@@ -140,6 +140,13 @@ def test_budgets_out_of_reach_together_are_told_with_their_devices() -> None:
         check(1.0, 0.001)
     with pytest.raises(ValueError, match=r"on one \(budget 0\.002 ms\) and .* on four \(budget"):
         check(0.002, 0.001)
+
+
+@pytest.mark.parametrize("name", ["fasternet", "fasternet-32", "pconv"])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_fastest_network_has_the_fastest_activation(name: str, seed: int) -> None:
+    """MACs, which are the same with any, would not tell."""
+    assert least_of(SPACES[name], seed).activation == "relu"
 
 
 def test_latencies_come_back_from_json_whole() -> None:

@@ -32,6 +32,7 @@ CASES = [
         data="digits",
         accuracy="train",
         searcher="nsga2",
+        init="/weights/t0.pth",
     ),
     SearchOptions(devices=on("cpu", 5.0), resolutions=(192, 224), activations=("relu",), classes=7),
     SearchOptions(
@@ -62,6 +63,7 @@ def test_the_command_asks_for_what_the_options_say(options: SearchOptions) -> No
     for name in ("space", "trials", "seed", "searcher", "accuracy", "epochs", "progressive"):
         assert getattr(asked, name) == getattr(options, name)
     assert (asked.data or "") == options.data
+    assert (asked.init or "") == options.init
     assert (asked.resolution, asked.activation) == (options.resolutions, options.activations)
     choices = tuple(one for one in asked.set_space if isinstance(one, FieldChoices))
     assert choices == options.choices

@@ -55,6 +55,18 @@ def test_one_place_of_a_tuple_may_be_set_alone() -> None:
     assert opened.fields["operators"] == each(oneof("skip"), oneof("pool"))
 
 
+def test_one_place_counts_whether_it_is_named_before_or_after_the_whole() -> None:
+    for names in (("operators", "operators[1]"), ("operators[1]", "operators")):
+        space = CELLS.with_choices({n: ("conv", "pool") if "[" in n else ("skip",) for n in names})
+        assert space.fields["operators"] == each(oneof("skip"), oneof("conv", "pool"))
+
+
+def test_sides_that_some_networks_of_a_space_could_not_have_are_refused() -> None:
+    options = SearchOptions(devices=on("arm", 1.0), space="fasternet-32", resolutions=(8,))
+    with pytest.raises(ValueError, match="`resolution` must be at least the total stride of 16 pi"):
+        options.open_space()
+
+
 def test_what_a_space_leaves_to_the_config_class_is_opened_at_each_stage() -> None:
     space = SPACE.with_choices(
         {"kernels": (3, 5), "activations": ("relu", "hardswish"), "expansions[3]": (2,)}

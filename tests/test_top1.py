@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import fit_top1
 import numpy as np
@@ -177,3 +178,24 @@ def test_a_published_network_pins_the_estimate_and_no_other_shape() -> None:
     without = replace(alone, known=[replace(known[0], config=T1)])
     relu = [replace(T0, activation="relu")]
     assert alone.predict(relu).median[0] < without.predict(relu).median[0]
+
+
+@pytest.mark.parametrize(
+    ("built", "phantom"),
+    [
+        ({"depths": (2, 4, 8, 0)}, {"kernels": (3, 3, 3, 7)}),
+        ({"mixers": (*["pconv"] * 3, "attention")}, {"kernels": (3, 3, 3, 7)}),
+        ({"mixers": (*["pconv"] * 3, "attention")}, {"groups": (1, 1, 1, 2)}),
+        ({"partial_ratios": (1.0,) * 4}, {"untouched": ("gate",) * 4}),
+        ({"expands": ("fused",) * 4}, {"untouched": ("gate",) * 4, "groups": (4,) * 4}),
+    ],
+)
+def test_a_choice_that_builds_nothing_changes_no_estimate(
+    built: dict[str, Any], phantom: dict[str, Any]
+) -> None:
+    config = replace(T0, **built)
+    bare, same = (
+        vars(fn.estimate_top1([config])),
+        vars(fn.estimate_top1([replace(config, **phantom)])),
+    )
+    assert bare == same

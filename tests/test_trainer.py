@@ -154,6 +154,20 @@ def test_a_teacher_is_heeded(data: ImageData, tmp_path: Path) -> None:
         _training(data, taught)
 
 
+def test_a_teacher_of_one_image_size_is_shown_that(data: ImageData, tmp_path: Path) -> None:
+    from search_spaces.timm_models import import_timm
+
+    file, name = tmp_path / "teacher.pt", "test_vit"
+    network = import_timm().create_model(name, num_classes=4)
+    torch.save(network.state_dict(), file)
+    recipe = replace(RECIPE, teacher=name, teacher_weights=str(file))
+    teacher = open_teacher(recipe, data, CPU)
+    assert teacher
+    assert teacher.side == network.pretrained_cfg["input_size"][-1] > 32
+    images, logits = torch.rand(2, 3, 32, 32), torch.zeros(2, 4)
+    assert float(teacher.loss(images, logits)) >= 0
+
+
 def test_a_checkpoint_of_ours_teaches_by_its_own_mean_and_deviation(
     data: ImageData, tmp_path: Path
 ) -> None:

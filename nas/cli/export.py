@@ -193,5 +193,5 @@ def _features(model: "Model") -> list[dict[str, object]]:
     from search_spaces.network import strides
 
     config = model.checkpoint.config
-    named = zip(model.outputs, config.widths, strides(config), strict=True)
+    named = zip(model.outputs, config.widths, strides(config), strict=False)
     return [{"output": name, "channels": c, "stride": stride} for name, c, stride in named]

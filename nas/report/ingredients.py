@@ -27,7 +27,7 @@ from nas.report.importance import (
 from nas.report.tables import Unit
 from predictors.accuracy import AccuracyKind
 from search_spaces.fasternet import INGREDIENTS
-from search_spaces.layers import Layered
+from search_spaces.layers import is_layered
 from search_spaces.space import Genes, OneOf, Space
 
 C = TypeVar("C")
@@ -204,7 +204,7 @@ def _differ(space: Space[C], pair: Pair) -> bool:
     if not all(is_config(space, genes) for genes in pair):
         return False
     usual, other = map(space.decode, pair)
-    layered = isinstance(usual, Layered) and isinstance(other, Layered)
+    layered = is_layered(usual) and is_layered(other)
     return not layered or usual.layers() != other.layers()  # type: ignore[attr-defined]
 
 

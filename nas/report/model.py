@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from typing import Any
 
 from nas.devices import LatencyModels, descriptions, file_name, fit_models, have_clock
-from nas.estimators import CHECKPOINTS, estimated_low, estimated_median
+from nas.estimators import CHECKPOINTS, estimated_scores
 from nas.pipeline import Run
 from nas.quantities import format_ms, limit_words
 from nas.report.figures import (
@@ -207,7 +207,7 @@ class ReportModel:
         """Models of the trials' accuracies, all after the same training."""
         outcomes = self._run.study.outcomes()
         trials = [(config, o.scores.accuracy) for config, o in outcomes if o.scores]
-        scores = estimated_low if self.kind == "estimated" else estimated_median
+        scores = estimated_scores(self._run.options)
         return AccuracyModels.fit(self._run.space, trials, scores=scores)
 
     def _predict(self, models: LatencyModels, configs: Sequence[FasterNetConfig]) -> list[float]:

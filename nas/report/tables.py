@@ -14,6 +14,7 @@ from predictors.cost import NO_LIMITS, Limits, cost
 from predictors.devices.device import threads_of
 from predictors.measurement import CONFIDENCE, Backend, Latencies, Latency, Ratio, Source
 from search_spaces.fasternet import INGREDIENTS, FasterNetConfig
+from search_spaces.fasternet_layers import stem_side
 
 if TYPE_CHECKING:  # it imports torch
     from predictors.training.evaluate import ValidationSplit
@@ -201,7 +202,7 @@ def _stage_of(config: FasterNetConfig, i: int) -> StageRow:
     convolved = width if fused else config.partial_widths[i]
     row = StageRow(
         number=i + 1,
-        side=config.resolution // config.stem_stride // 2**i,
+        side=stem_side(config.resolution, config.stem_stride, config.stem) // 2**i,
         width=width,
         convolved=convolved,
         ratio=1.0 if fused else config.partial_ratios[i],

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nas.search.trial import Admit, generator
 from predictors.cost import NO_LIMITS, Limits, cost, costs
 from predictors.latency import Prediction, RatioPrediction
-from search_spaces.layers import Layered
+from search_spaces.layers import is_layered
 from search_spaces.space import AnySpace, Genes, Space
 
 C = TypeVar("C")
@@ -280,7 +280,7 @@ def check_limits(space: AnySpace, limits: Limits, seed: int) -> None:
     """
     if not limits.given:
         return
-    if not isinstance(space.decode((0,) * len(space.genes)), Layered):
+    if not is_layered(space.decode((0,) * len(space.genes))):
         raise TypeError(
             f"{_listed(limits)} must be left out of a space of {space.config_class.__name__}, "
             "which has no layers() that would say what a network costs. Give it one."

@@ -1,5 +1,6 @@
 """The search loop: ask, check the latency, evaluate, tell, yield."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from numbers import Real
@@ -287,3 +288,5 @@ def _check_budget_ms(budget_ms: float | None) -> None:
         )
     if not budget_ms > 0:
         raise ValueError(f"`budget_ms` must be positive, but got {budget_ms:g} ms.")
+    if math.isinf(budget_ms):
+        raise ValueError("`budget_ms` must be finite, but got inf ms. Leave it out for no budget.")

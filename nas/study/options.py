@@ -152,13 +152,10 @@ class SearchOptions:
             changes["activation"] = oneof(*self.activations)
         if self.classes is not None:
             changes["classes"] = self.classes
-        opened = space.replace(**changes)
-        for resolution in self.resolutions or (None,):  # refuses what no network could have
-            for activation in self.activations or (None,):
-                fixed = {"resolution": resolution, "activation": activation}
-                narrowed = {k: v for k, v in fixed.items() if v is not None}
-                opened.replace(**narrowed).decode((0,) * len(opened.replace(**narrowed).genes))
-        return opened.with_choices({choice.field: choice.values for choice in self.choices})
+        if not (changes or self.choices):
+            return space
+        chosen = {choice.field: choice.values for choice in self.choices}
+        return space.replace(**changes).with_choices(chosen)
 
     @property
     def spelled(self) -> dict[str, object]:

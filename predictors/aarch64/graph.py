@@ -115,11 +115,12 @@ def _without_weights(graph: "onnx.GraphProto") -> "onnx.GraphProto":
     """The graph with its large constants as inputs."""
     import onnx
 
+    weights = {w.name for w in graph.initializer}  # older files have them among the inputs too
     large = {w.name for w in graph.initializer if math.prod(w.dims) > _SMALL}
     bare = onnx.helper.make_graph(
         graph.node,
         graph.name,
-        [value for value in graph.input if value.name not in large],
+        [value for value in graph.input if value.name not in weights],
         graph.output,
         [w for w in graph.initializer if w.name not in large],
     )

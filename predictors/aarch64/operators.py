@@ -18,6 +18,8 @@ Forms = Mapping[str, Mapping[Counted, Mapping[str, float]]]
 
 ACTIVATIONS = ("Relu", "Sigmoid", "Tanh", "LeakyRelu", "Clip", "HardSigmoid")  # fused into a Conv
 _DEFAULT_OPSET = 20
+_RANK = 4  # of maps
+_SMALL = 4096  # elements; of fewer a copy is no more than a view
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,6 +155,8 @@ def _gemm(node: Node) -> Work:
 def _matmul(node: Node) -> Work:
     """A product; that of several matrices with a constant one is a single one."""
     left, right = node.inputs[:2]
+    if min(len(left), len(right)) < 2:
+        raise ValueError(f"the operator {node.op} with a vector")
     *rest, m, n = node.output
     across, transposed = node.number("transA"), node.number("transB")
     k, batch = left[-2] if across else left[-1], math.prod(rest)
@@ -253,6 +257,8 @@ def _sorted_without(order: Sequence[int], axis: int) -> bool:
 
 def _pool(node: Node) -> Work:
     """Windows over each channel, which have a slow loop of their own from opset 19 on."""
+    if len(node.output) != _RANK:
+        raise ValueError(f"the operator {node.op} over {len(node.output) - 2} dimensions")
     elements, (_, channels, height, width) = math.prod(node.output), node.output
     kernel = node.numbers("kernel_shape", (1, 1))
     rows = channels * height
@@ -318,6 +324,14 @@ def _view(_: Node) -> Work:
     return Work("reshape", {"one": 1})
 
 
+def _copied(node: Node) -> Work:
+    """A view of a shape or an index; of a map it is a copy, as `concat` makes."""
+    elements = math.prod(node.output)
+    if elements <= _SMALL:
+        return _view(node)
+    return Work("concat", {"one": 1, "elements": elements})
+
+
 def _each(operators: str, count: Callable[[Node], Work]) -> dict[str, Callable[[Node], Work]]:
     return dict.fromkeys(operators.split(), count)
 
@@ -340,7 +354,8 @@ OPERATORS: Mapping[str, Callable[[Node], Work]] = {
     **_each("InstanceNormalization BatchNormalization", _along_channels),
     **_each("Abs Clip Erf Exp Gelu HardSigmoid LeakyRelu QuickGelu Relu", _elementwise),
     **_each("Sigmoid Sqrt Tanh", _elementwise),
-    **_each("Reshape Flatten Squeeze Unsqueeze Gather Expand Shape Cast Identity", _view),
+    **_each("Reshape Flatten Squeeze Unsqueeze Shape Identity", _view),
+    **_each("Cast Expand Gather", _copied),
 }
 
 # Of a few instructions an element, as many as were not counted; a sigmoid's eight are in between.

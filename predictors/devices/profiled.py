@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, final
+from typing import Literal, cast, final
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from predictors.devices.local import is_arm_machine, open_cpu
 from predictors.latency import Prediction
 from predictors.measurement import Backend, Context, Latency, TimingProtocol
 from search_spaces.fasternet import FasterNetConfig
-from search_spaces.layers import Layer, Layered
+from search_spaces.layers import Layer, Layered, is_layered
 
 PROFILES = Path(__file__).parents[1] / "profiles"
 _DEPTHWISE = (
@@ -213,9 +213,9 @@ class ProfiledDevice:
         Raises:
             ValueError: as `measure`.
         """
-        if isinstance(network, Layered) and not isinstance(network, Model):
+        if not isinstance(network, Model) and is_layered(network):
             return layer_parts(network.layers(), self._profile.forms)
-        model = as_model(network)
+        model = as_model(cast("Network", network))
         if model.batch_size > 1:
             raise ValueError(
                 f"`batch` must be 1 for a profile, but {model.name} takes {model.batch_size}. "
@@ -231,6 +231,11 @@ class ProfiledDevice:
         from predictors.aarch64.graph import graph_nodes
         from predictors.backends.onnx_export import onnx_bytes
 
+        if model.file_half:
+            raise ValueError(
+                f"`network` must have numbers of 32 bits for a profile, but those of {model.name} "
+                f"have 16. {HOW_TO_ATTACH}"
+            )
         content = onnx_bytes(model)
         try:
             nodes = graph_nodes(content)
@@ -257,7 +262,7 @@ class ProfiledDevice:
 
         Configs that know no layers are built and exported, one by one.
         """
-        if not all(isinstance(config, Layered) for config in configs):
+        if not all(is_layered(config) for config in configs):
             found = [self.measure(config) for config in configs]
             rows = [(one.median_ms, one.low_ms, one.high_ms) for one in found]
             return Prediction(*np.array(rows).T)

@@ -1,13 +1,14 @@
 """Learning from a teacher besides the labels (arXiv 1503.02531)."""
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from predictors.data.datasets import ImageData
+from predictors.training.batches import resized
 from predictors.training.recipe import Recipe
 from search_spaces.checkpoint import is_checkpoint, load_all, read_checkpoint, read_weights
 from search_spaces.io import reason
@@ -24,11 +25,13 @@ class Teacher:
     mean: Tensor
     std: Tensor
     temperature: float
+    side: int | None = None  # pixels of the images that it takes, if these only
 
     def loss(self, images: Tensor, logits: Tensor) -> Tensor:
         """T^2 KL(teacher / T || student / T); `images` are normalised as the data are."""
         with torch.no_grad():
-            taught = self.network(images * self.std + self.mean) / self.temperature
+            shown = images if self.side is None else resized(images, self.side)
+            taught = self.network(shown * self.std + self.mean) / self.temperature
         learned = (logits / self.temperature).log_softmax(1)
         taught = taught.log_softmax(1)
         divergence = F.kl_div(learned, taught, log_target=True, reduction="batchmean")
@@ -48,10 +51,12 @@ def open_teacher(recipe: Recipe, data: ImageData, device: torch.device) -> Teach
     else:
         network, mean, std = _from_timm(recipe, len(data.classes))
     # x * s + m are pixels; (pixels - mean) / std is what the teacher wants: one step.
+    cfg: dict[str, Any] = getattr(network, "pretrained_cfg", {})
+    side = cfg["input_size"][-1] if cfg.get("fixed_input_size") else None
     shift = (_planes(data.mean) - _planes(mean)) / _planes(std)
     scale = _planes(data.std) / _planes(std)
     network = network.to(device).eval().requires_grad_(requires_grad=False)
-    return Teacher(network, shift.to(device), scale.to(device), recipe.temperature)
+    return Teacher(network, shift.to(device), scale.to(device), recipe.temperature, side)
 
 
 def _from_checkpoint(recipe: Recipe, data: ImageData) -> _Opened:

@@ -102,7 +102,8 @@ class TrainingEstimator:
         return Checkpoints(file=self.folder / f"{name}.pt")
 
     def _identity(self, config: FasterNetConfig) -> dict[str, str]:
-        of_all = {"config": config_identity(config), "recipe": str(self.recipe), "data": self.data}
+        recipe = replace(self.recipe, seed=0)  # merged runs may have others, and go on all the same
+        of_all = {"config": config_identity(config), "recipe": str(recipe), "data": self.data}
         return {**of_all, "init": self.init} if self.init else of_all
 
 

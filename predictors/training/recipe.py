@@ -365,7 +365,8 @@ def _as(kind: type, text: str) -> Value:
 
 def _log_macs(config: FasterNetConfig) -> float:
     """log MACs at 224 px; with another stem than T0's, on images that give as large maps."""
-    return math.log(cost(replace(config, resolution=56 * config.stem_stride)).macs)
+    side = max(56 * config.stem_stride, config.total_stride)
+    return math.log(cost(replace(config, resolution=side)).macs)
 
 
 def _named(name: str) -> float:

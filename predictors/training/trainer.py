@@ -39,7 +39,7 @@ from predictors.training.recipe import (
     steps_at,
 )
 from predictors.training.workers import Workers, device_of, keep_memory, share_layers
-from search_spaces.network import FasterNet, recalibrate, strides
+from search_spaces.network import FasterNet, recalibrate
 
 _FORWARD = 1  # what is seeded in a forward pass, beside what is seeded for images
 _RECALIBRATED = 512  # images for batch norms: an accuracy after each epoch must not cost much
@@ -361,7 +361,7 @@ def _refuse(network: nn.Module, data: ImageData, recipe: Recipe, workers: Worker
             f"`classes` must be the {len(data.classes)} of {data.name}, but the network has "
             f"{config.classes}. Change them in its config."
         )
-    return strides(config)[-1]
+    return config.total_stride
 
 
 def _parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, object]]:

@@ -327,18 +327,20 @@ def _ray_overhead(result: dict[str, Any]) -> str:
 
 
 def _latency_transfer(result: dict[str, Any]) -> str:
-    """From the ARM profile to the processor, after so many measured networks."""
-    found = result["pairs"]["this processor from the ARM profile"]
-
-    def errors(name: str) -> str:
-        rows = [f"{one['mean']:.1f} % after {one['networks']}" for one in found[name]]
-        return ", ".join(rows)
-
-    return (
-        "By `benchmarks/latency_transfer.py`, the mean error of predictions for this processor "
-        f"that start from the ARM profile is {errors('with the relative')} networks. That of the "
-        f"profile times one factor is {errors('one factor over the relative')}."
-    )
+    """A row for each pair of a device and its relative, with the mean errors after so many."""
+    counts = result["counts"][:-1]  # the last is not the same in all pairs
+    lines = [
+        "| device, and what its predictions start from | " + " | ".join(map(str, counts)) + " |",
+        "|---|" + "---|" * len(counts),
+    ]
+    for pair, ways in result["pairs"].items():
+        ours, factor = (
+            {row["networks"]: row["mean"] for row in ways[name] if row}
+            for name in ("with the relative", "one factor over the relative")
+        )
+        cells = [f"{ours[n]:.1f} % ({factor[n]:.1f} %)" for n in counts]
+        lines.append(f"| {pair} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def _device_pool(result: dict[str, Any]) -> str:

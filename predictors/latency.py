@@ -19,7 +19,7 @@ from predictors.encodings import (
     WorkEncoding,
     relative_weights,
 )
-from predictors.features import LAYER_FEATURES, gene_table, layer_features
+from predictors.features import gene_table, layer_features
 from predictors.gp import GaussianProcess, Scale, fit_gaussian_process
 from search_spaces.layers import is_layered
 from search_spaces.space import AnySpace
@@ -229,6 +229,7 @@ class _Data:
     errors: Array  # relative
     sample: Array  # a row for each of these, and with relatives of some random configs too
     relatives: tuple[Relative, ...]  # whose logarithms are the first columns of the table
+    layered: bool  # whether the table has layer features
 
     @classmethod
     def of(
@@ -255,12 +256,8 @@ class _Data:
             errors=measured[1],
             sample=table,
             relatives=relatives,
+            layered=form in ("layers", "related") and is_layered(configs[0]),
         )
-
-    @property
-    def layered(self) -> bool:
-        """Whether the table has layer features."""
-        return bool(self.table.shape[1] == len(self.relatives) + len(LAYER_FEATURES))
 
     def part(self, at: NDArray[np.intp]) -> "_Data":
         """Return it with some of the configs."""
@@ -370,7 +367,9 @@ def _fitted(
     best, chosen = _best(data, start)
     if not folds:
         missed, std = best.process.left_out()
-        return replace(best, inflation=_quantile(np.abs(missed) / std)), 0.0
+        seen = _quantile(np.abs(missed) / std)
+        # The sum over layers was fitted to what is left out here, too.
+        return replace(best, inflation=max(seen, NORMAL) if chosen.layered else seen), 0.0
     if len(chosen.latencies) > _FEW:
         data = [chosen]
     parts = [_held_out(data, *part) for part in _folds(len(chosen.latencies), folds)]
@@ -399,8 +398,8 @@ def _inflation(data: _Data, held_out: Array) -> float:
     these the quantile is drawn half of the way, in logarithms, to that of a normal distribution.
     """
     found = _quantile(held_out)
-    spread = data.form in ("layers", "related") and data.layered
-    return float(np.sqrt(found * NORMAL)) if spread and len(held_out) >= _FEW_ERRORS else found
+    drawn = data.layered and len(held_out) >= _FEW_ERRORS
+    return float(np.sqrt(found * NORMAL)) if drawn else found
 
 
 def _quantile(scores: Array) -> float:

@@ -260,7 +260,8 @@ def test_a_relative_that_predicts_no_latency_is_refused() -> None:
             numbers = np.full(len(configs), np.nan)
             return Prediction(numbers, numbers, numbers)
 
-    cells, latencies = _data("choices", 12, seed=0)
+    cells, array = _data("choices", 12, seed=0)
+    latencies = array.tolist()
     with pytest.raises(ValueError, match=r"`relatives` must each predict positive latencies, but"):
         LatencyPredictor.fit(CELLS, cells, latencies, relatives=[Broken()])
     with pytest.raises(ValueError, match="`folds` must be 0, or 2 or more, but got 1"):

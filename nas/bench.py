@@ -24,6 +24,7 @@ from nas.study import journal
 from predictors.backends.model import Model
 from predictors.devices.connection import DeviceLostError, OverwhelmedError
 from predictors.devices.device import Device
+from predictors.devices.registry import KINDS
 from predictors.measurement import Latency, TimingProtocol
 from search_spaces.io import atomic_write, make_folders, reason, remove_empty
 
@@ -280,16 +281,31 @@ _FIGURES = {"operators": operators_figure, "models": models_figure}
 
 
 def bench(
-    subjects: Sequence[Subject], device: Device, folder: Path, *, repeats: int | None = None
+    subjects: Sequence[Subject],
+    device: Device,
+    folder: Path,
+    *,
+    repeats: int | None = None,
+    cores: Sequence[int] = (),
 ) -> Iterator[Row]:
     """Time the networks; the iterator yields a row for each, those first that the folder holds.
+
+    `cores` are those that the device was opened on, if they were asked for.
 
     Each measurement is appended to the folder's journal before its row is yielded; those of one
     group come together. A network that cannot be exported or run has a row that says why, and the
     rest goes on.
     """
-    kept = kept_measurements(folder, device.description)
-    return _rows(subjects, device, folder, kept, repeats)
+    about = _about(device, cores)
+    kept = kept_measurements(folder, about)
+    return _rows(subjects, device, folder, kept, about=about, repeats=repeats)
+
+
+def _about(device: Device, cores: Sequence[int]) -> str:
+    """What a measurement must be of to be the device's: boards may be alike but for their names."""
+    pinned = f", cores {','.join(map(str, cores))}" if cores else ""
+    name = "" if device.name in KINDS else f"{device.name}: "
+    return f"{name}{device.description}{pinned}"
 
 
 def in_order(rows: Sequence[Row], subjects: Sequence[Subject]) -> list[Row]:
@@ -303,6 +319,8 @@ def _rows(
     device: Device,
     folder: Path,
     kept: Mapping[str, Latency],
+    *,
+    about: str,
     repeats: int | None,
 ) -> Iterator[Row]:
     for subject in subjects:
@@ -311,27 +329,30 @@ def _rows(
     waiting = [subject for subject in subjects if subject.model.identity not in kept]
     made = make_folders(folder)  # before minutes are spent on what it could not hold
     try:
-        for row in _time_each(waiting, device, repeats):
+        for row in _time_each(waiting, device, repeats, alone=len(waiting) == len(subjects)):
             if row.latency is not None:
-                keep_measurement(folder, device.description, row.subject.model, row.latency)
+                keep_measurement(folder, about, row.subject.model, row.latency)
             yield row
     finally:
         remove_empty(made)
 
 
-def _time_each(subjects: Sequence[Subject], device: Device, repeats: int | None) -> Iterator[Row]:
-    """Time group by group; of several networks in a group one at least must be possible."""
+def _time_each(
+    subjects: Sequence[Subject], device: Device, repeats: int | None, *, alone: bool
+) -> Iterator[Row]:
+    """Time group by group; where they are alone, one of the first ones must be possible."""
     for start in range(0, len(subjects), GROUP):
         group = subjects[start : start + GROUP]
         failed = []
         for row in time_beside(group, device, repeats):
             failed += [row.failed] if row.failed else []
             yield row
-        if len(failed) == len(group) > 1:
+        if alone and len(failed) == len(group) > 1:
             raise RuntimeError(
                 f"`device` must be able to time one of {len(group)} networks, but {device.name} "
                 f"could time none; the first: {failed[0]}"
             )
+        alone = False
 
 
 def time_beside(

@@ -130,7 +130,12 @@ def with_estimates(candidates: Sequence[Candidate]) -> list[Candidate]:
     found = estimate_top1([candidate.config for candidate in candidates])
     rows = zip(candidates, found.median, found.low, found.high, strict=True)
     return [
-        replace(one, accuracy=float(median), accuracy_ends=(float(low), float(high)))
+        replace(
+            one,
+            accuracy=float(median),
+            accuracy_ends=(float(low), float(high)),
+            fp32_accuracy=float(median),
+        )
         for one, median, low, high in rows
     ]
 

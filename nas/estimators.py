@@ -142,8 +142,17 @@ class Prepared:
     validation: ValidationSplit | None = None  # of the data, if there are any
 
 
-def prepared(options: SearchOptions, *, automatic: bool, minutes: float | None = None) -> Prepared:
-    """Take the classes from the data and, where that is `automatic`, choose the estimator."""
+def prepared(
+    options: SearchOptions,
+    *,
+    automatic: bool,
+    minutes: float | None = None,
+    trials: int | None = None,
+) -> Prepared:
+    """Take the classes from the data and, where that is `automatic`, choose the estimator.
+
+    `trials` are those that were asked for.
+    """
     data = None
     if options.data:
         data = load_data(options.data)
@@ -155,7 +164,7 @@ def prepared(options: SearchOptions, *, automatic: bool, minutes: float | None =
         options = replace(options, classes=len(data.classes))
     remarks = (*(data.remarks if data else ()), *_words_of_start(options))
     if automatic:
-        choice = auto_estimator(options, data, minutes=minutes)
+        choice = auto_estimator(options, data, minutes=minutes, asked=trials)
         options, remarks = choice.options, (*remarks, f"auto took {choice.reason}.")
     if options.accuracy == "estimate":
         check_estimable(options.open_space(), data=data is not None)
@@ -206,13 +215,14 @@ def auto_estimator(
     data: ImageData | None,
     *,
     minutes: float | None,
+    asked: int | None = None,
     clock: Clock | None = None,
 ) -> AutoChoice:
     """Choose the estimator and, where networks are trained in a given time, how many trials.
 
     Networks are trained, or their accuracy is estimated. `clock` returns the seconds that an epoch
     of a typical network takes on one core or the GPU; unless given, some steps are timed. Without a
-    limit of time, networks are trained.
+    limit of time, networks are trained. There are no more trials than were `asked` for.
     """
     if data is None:
         options = replace(options, accuracy="estimate", data="")
@@ -222,8 +232,9 @@ def auto_estimator(
         return AutoChoice(replace(options, accuracy="train"), reason)
     seconds = (clock or epoch_seconds)(options, data) * options.epochs
     training = seconds / _trained_at_once(options) / 60  # minutes
-    trials = max(n for n in range(MOST + 1) if n == 0 or _trainings_of(n) * training <= minutes)
-    if trials < LEAST:
+    most = range((asked or MOST) + 1)
+    trials = max(n for n in most if n == 0 or _trainings_of(n) * training <= minutes)
+    if trials < min(LEAST, most[-1]):
         time_left = _spelled(minutes)
         if why := not_estimable(options.open_space()):
             raise ValueError(
@@ -232,7 +243,8 @@ def auto_estimator(
                 "more time, fewer --epochs or smaller images."
             )
         reason = f"the estimate; {time_left} would do for {trials} short trainings only"
-        return AutoChoice(replace(options, accuracy="estimate"), reason)
+        trials = asked or SearchOptions.trials
+        return AutoChoice(replace(options, accuracy="estimate", trials=trials), reason)
     spent = _spelled(_trainings_of(trials) * training)
     reason = f"{trials} short trainings, which take about {spent}"
     return AutoChoice(replace(options, accuracy="train", trials=trials), reason)

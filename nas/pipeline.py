@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -198,7 +198,8 @@ class Run:
                 known_top1 = replace(one, accuracy=PUBLISHED_TOP1[name])
                 one = known_top1 if as_published else with_estimates([one])[0]
             if self.estimator.kind == "score":
-                one = replace(one, accuracy=self.estimator(config))
+                with suppress(Exception):  # it may know its own space only
+                    one = replace(one, accuracy=self.estimator(config))
             found.append(one)
         return with_costs(found, self.options.limits)
 

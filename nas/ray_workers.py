@@ -152,11 +152,11 @@ def _work(work: Work, folder: Path, allocation: Allocation) -> None:
     import torch
 
     from predictors.training.checkpoint import TrainingDivergedError
-    from predictors.training.workers import Workers
+    from predictors.training.workers import Workers, loaders_of
 
     context = ray.train.get_context()
     rank, size = context.get_world_rank(), context.get_world_size()
-    workers = Workers(rank=rank, size=size, loaders=allocation.cores - 1)
+    workers = Workers(rank=rank, size=size, loaders=loaders_of(allocation.cores))
     place = ray.train.torch.get_device() if allocation.gpus else torch.device("cpu")
     error_file = folder / _ERROR
     if workers.sum(torch.tensor([int(error_file.exists())], device=place)):

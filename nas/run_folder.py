@@ -106,7 +106,11 @@ def resume_run(
     try:
         if repair:
             repair_run(folder)
-        if extended != kept:
+        if options and _is_moved(kept, options):
+            paths = {"data": located(options.data)}
+            stored = {**stored, "folder": str(folder.absolute()), "paths": paths}
+            write_run(folder, {**stored, "options": extended.as_json()})
+        elif extended != kept:
             write_run(folder, {**stored, "options": extended.as_json()})
         return Run(folder, _with_place(folder, extended), devices, lock=lock)
     except BaseException:
@@ -180,7 +184,8 @@ def _extended(kept: SearchOptions, options: SearchOptions, folder: Path) -> Sear
     for name, value in kept.spelled.items():
         given = options.spelled[name]
         if name == "data" and given and given != value:  # it may be typed in another way
-            given = value if located(str(given)) == place_of_data(folder) else given
+            same = _is_moved(kept, options) or located(str(given)) == place_of_data(folder)
+            given = value if same else given
         if name != "trials" and given != value:
             raise ValueError(
                 f"`out` must hold this study, but the one in {folder} has {name} {value}, not "
@@ -192,6 +197,13 @@ def _extended(kept: SearchOptions, options: SearchOptions, folder: Path) -> Sear
             f"has, but got {options.trials}. Leave it out."
         )
     return replace(kept, trials=options.trials)
+
+
+def _is_moved(kept: SearchOptions, options: SearchOptions) -> bool:
+    """Whether data are said to be at another place, under the name that they had."""
+    before, now = Path(kept.data), Path(options.data)
+    named = is_set_name(kept.data) or is_set_name(options.data)
+    return not named and before != now and before.name == now.name and is_path_of_data(now)
 
 
 def facts_of(stored: Mapping[str, Any]) -> dict[str, dict[str, str]]:

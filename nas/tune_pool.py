@@ -164,7 +164,8 @@ def run_trial(config: Mapping[str, Any], evaluate: Trains[Any]) -> None:
         for accuracy in evaluate.epochs(network):
             _report(file, accuracy)
     except Exception as error:  # which ends the trial: it would fail again
-        outcome: Outcome[Any] = Outcome(number, None, named_reason(error))
+        disk = isinstance(error, OSError)
+        outcome: Outcome[Any] = Outcome(number, None, named_reason(error), lost=disk)
     else:
         outcome = evaluated(evaluate, number, network)
     reached = getattr(outcome.scores, "accuracy", None)

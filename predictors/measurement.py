@@ -9,7 +9,7 @@ times of day.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from statistics import fmean, median, stdev
@@ -470,12 +470,20 @@ def compare(first: Latency, second: Latency) -> Comparison:
         found = estimate([paired_ratios(a, b) for a, b in pairs])
         return Comparison(ratio=found.median, low=found.low, high=found.high, source=source)
     ratio = second.median_ms / first.median_ms
-    slower = math.hypot(*(math.log(m.high_ms / m.median_ms) for m in (first, second)))
-    faster = math.hypot(*(math.log(m.median_ms / m.low_ms) for m in (first, second)))
+    if first.backend != second.backend and not (first.context.cached or second.context.cached):
+        ratio = second.now_ms() / first.now_ms()  # each runtime has milliseconds of its own
+    up, down = ([math.log(end / m.median_ms) for m, end in ends] for ends in _ends(first, second))
+    slower, faster = math.hypot(*up), math.hypot(*down)
     low, high = ratio * math.exp(-faster), ratio * math.exp(slower)
     if counts := _count_ratios(first, second):
         low, high = max(low, min(counts)), min(high, max(counts))
     return Comparison(ratio=ratio, low=low, high=high, source=source)
+
+
+def _ends(first: Latency, second: Latency) -> Iterator[list[tuple[Latency, float]]]:
+    """The ends that make the second the slower one, and those that make it the faster one."""
+    yield [(first, first.low_ms), (second, second.high_ms)]
+    yield [(first, first.high_ms), (second, second.low_ms)]
 
 
 def _count_ratios(first: Latency, second: Latency) -> list[float]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from loopback_sshd import Server
 from quick import QUICK
+from torch import nn
 
 from nas.bench import JOURNAL, bench
 from nas.cli.main import main
@@ -85,3 +86,29 @@ def test_a_network_that_kills_its_timer_is_reported_and_the_rest_goes_on(
     tiny, row = bench([_subject(model), _subject(fatal)], device, folder / "out", repeats=1)
     assert tiny.latency is not None
     assert "the process that times the networks died (SIGABRT)" in row.failed
+
+
+def test_what_could_not_be_timed_may_fail_again_and_the_rest_is_shown(folder: Path) -> None:
+    """All that is left to time is then what fails."""
+    good = [_subject(config_model(TINY, name="good"))]
+    bad = [
+        _subject(replace(config_model(replace(TINY, head_width=n), name=f"bad{n}"), build=_fails))
+        for n in (8, 16)
+    ]
+    device = open_device("cpu", protocol=QUICK)
+    for _ in range(2):
+        rows = list(bench([*good, *bad], device, folder / "out", repeats=1))
+        assert [bool(row.latency) for row in rows] == [True, False, False]
+    with pytest.raises(RuntimeError, match="must be able to time one of 2 networks"):
+        list(bench(bad, device, folder / "other", repeats=1))
+
+
+def _fails() -> nn.Module:
+    raise RuntimeError("it cannot be built")
+
+
+def test_what_was_timed_on_other_cores_is_timed_again(folder: Path) -> None:
+    device, subject = open_device("cpu", protocol=QUICK), [_subject(config_model(TINY))]
+    for cores, done in (((0,), False), ((1,), False), ((0,), True)):
+        (row,) = bench(subject, device, folder / "out", repeats=1, cores=cores)
+        assert row.done is done

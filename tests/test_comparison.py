@@ -125,3 +125,12 @@ def test_turns_must_be_as_many_and_timed() -> None:
         compare_in_turn([], [])
     with pytest.raises(ValueError, match="must be timed, but have no samples"):
         compare_in_turn([replace(turns[0], samples_ms=())], [replace(turns[0], samples_ms=())])
+
+
+def test_the_end_that_makes_one_slower_makes_the_other_faster() -> None:
+    first = replace(_measurement(10.0, session="a"), low_ms=9.6, high_ms=14.0)
+    second = replace(_measurement(10.8, session="b"), low_ms=10.4, high_ms=11.2)
+    found = compare(first, second)
+    assert found.low == pytest.approx(10.8 / 10 * math.exp(-math.hypot(0.3365, 0.0377)), rel=1e-3)
+    assert found.high == pytest.approx(10.8 / 10 * math.exp(math.hypot(0.0408, 0.0364)), rel=1e-3)
+    assert not found.sure

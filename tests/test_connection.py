@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 
+from predictors.devices.agent import host
 from predictors.devices.agent.host import BOOTSTRAP
 from predictors.devices.connection import (
     Address,
     Connection,
     ConnectionLostError,
     program,
+    remedy,
     times_ms,
 )
 
@@ -68,6 +70,9 @@ def test_times_of_a_clock_that_jumps_are_refused(answer: dict[str, Any]) -> None
         ("me@10.0.0.3", ["-l", "me", "--", "10.0.0.3"]),
         ("ssh://me@pi.local:2222", ["-p", "2222", "-l", "me", "--", "pi.local"]),
         ("me@[fe80::1]:22", ["-p", "22", "-l", "me", "--", "fe80::1"]),
+        ("me@fd00::12", ["-l", "me", "--", "fd00::12"]),
+        ("ssh://2001:db8::5", ["--", "2001:db8::5"]),
+        ("fe80::1%eth0", ["--", "fe80::1%eth0"]),
     ],
 )
 def test_addresses_are_those_of_ssh(text: str, command: list[str]) -> None:
@@ -83,3 +88,26 @@ def test_addresses_are_those_of_ssh(text: str, command: list[str]) -> None:
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="`ssh` must be an address such as"):
         Address.parse(text)
+
+
+def test_it_is_said_where_the_client_is_missing() -> None:
+    with pytest.raises(ConnectionLostError) as caught, Connection(["ssh-that-is-not-there"]):
+        pass
+    assert str(caught.value) == "ssh-that-is-not-there: No such file or directory"
+    assert remedy("ssh: No such file or directory") == "Install an SSH client here."
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "name"),
+    [
+        ("model name\t: AMD EPYC\nCPU part : 1\n", "AMD EPYC"),
+        ("CPU implementer\t: 0x41\nCPU part\t: 0xd40\n", "aarch64 0x41 0xd40"),
+    ],
+)
+def test_a_processor_without_a_name_is_told_by_its_numbers(
+    cpuinfo: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As servers with ARM's processors are: others would have their measurements."""
+    monkeypatch.setattr(host, "_text", lambda path: cpuinfo if path == "/proc/cpuinfo" else None)
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert host.processor() == name

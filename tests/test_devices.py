@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from networks import LARGER, TINY
 
-from predictors.devices.cache import reference_latency
+from predictors.devices.cache import forget_references, reference_latency
 from predictors.devices.device import Device
 from predictors.devices.profiled import ProfiledDevice
 from predictors.devices.registry import device_names, open_device
@@ -93,6 +93,8 @@ def test_the_reference_is_the_median_of_the_blocks_once_and_for_all(cache: Path)
 def test_a_cache_that_cannot_be_a_folder_is_done_without(cache: Path) -> None:
     cache.write_text("this is a file")
     assert reference_latency(KEY, BLOCKS) == 3.0
+    assert reference_latency(KEY, [[50.0]]) == 3.0  # one scale for the whole process
+    forget_references(KEY)
     assert reference_latency(KEY, [[50.0]]) == 50.0
     assert cache.read_text() == "this is a file"
 

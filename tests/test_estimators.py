@@ -92,6 +92,8 @@ def test_more_time_buys_more(
     one = replace(OPTIONS, parallel=1)  # on the same two cores
     half = auto_estimator(one, digits, minutes=2 * minutes, clock=lambda *_: 75.0)
     assert half.options.trials == trials
+    few = auto_estimator(OPTIONS, digits, minutes=minutes, asked=13, clock=lambda *_: 75.0)
+    assert few.options.trials == 13
 
 
 @pytest.mark.parametrize("minutes", [0.01, 10])
@@ -101,8 +103,10 @@ def test_too_little_time_leaves_the_estimate_where_there_is_one(
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
     photos = replace(OPTIONS, space="fasternet")
     choice = auto_estimator(photos, digits, minutes=minutes, clock=lambda *_: 75.0)
-    assert (choice.options.accuracy, choice.options.trials) == ("estimate", 36)
+    assert (choice.options.accuracy, choice.options.trials) == ("estimate", 200)
     assert "only" in choice.reason
+    asked = auto_estimator(photos, digits, minutes=minutes, asked=20, clock=lambda *_: 75.0)
+    assert asked.options.trials == 20
     message = r"`time` must be enough for 12 short trainings, about 25 min, but .* images of 32 px"
     with pytest.raises(ValueError, match=message):
         auto_estimator(OPTIONS, digits, minutes=minutes, clock=lambda *_: 75.0)

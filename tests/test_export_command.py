@@ -254,7 +254,7 @@ def test_a_refusal_does_not_keep_the_others_from_being_written(
     assert main(["export", str(trained), "--to", "yaml,onnx", "--out", str(out), "--json"]) == 2
     said = capsys.readouterr()
     first, second = json.loads(said.out)
-    assert first == {"format": "yaml", "refused": first["refused"]}
+    assert first == {"network": "digits", "format": "yaml", "refused": first["refused"]}
     assert f"fasternas: refused: yaml: {first['refused']}\n" in said.err
     assert [str(path) for path in out.iterdir()] == [second["file"]]
 

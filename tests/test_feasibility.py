@@ -10,7 +10,7 @@ from records import Memory
 
 from nas.search.loop import search
 from nas.search.searchers import SearcherName
-from nas.search.trial import Outcome, Scores
+from nas.search.trial import Outcome, Scores, evaluated
 from predictors.latency import Prediction
 
 
@@ -81,3 +81,14 @@ def test_an_error_without_text_fails_its_trial_only() -> None:
 
     (trial,) = search(PLANE, evaluate, trials=1)
     assert trial.error == "SilentError"
+
+
+def test_an_error_of_a_disk_is_no_fault_of_the_config() -> None:
+    def broken(point: Point) -> Any:
+        raise OSError(28, "No space left on device")
+
+    assert evaluated(broken, 3, Point(0, 0)).lost
+    record = Memory()
+    trials = list(search(PLANE, broken, trials=3, record=record))
+    assert [trial.error for trial in trials] == ["OSError: [Errno 28] No space left on device"] * 3
+    assert record.kept == {}  # it is tried again where the search goes on

@@ -21,7 +21,13 @@ from nas.candidates import (
 from nas.estimators import open_estimator, open_weights
 from nas.pipeline import Run, time_front
 from nas.search.trial import Outcome
-from nas.study.journal import FileAccuracies, FileAccuracy, evaluate_file, read_files
+from nas.study.journal import (
+    FileAccuracies,
+    FileAccuracy,
+    deployed_accuracy,
+    evaluate_file,
+    read_files,
+)
 from nas.study.options import SearchOptions
 from nas.study.store import Study
 from predictors.cost import NO_LIMITS
@@ -160,6 +166,14 @@ def test_what_nearly_keeps_the_budget_is_chosen_as_fronts_are() -> None:
     kept = network(74.0, 70.0, 9.9)
     sure, unsure = network(73.0, 72.0, 10.1), network(75.0, 69.0, 10.1)
     assert near_misses([kept, unsure, sure], NO_LIMITS, 4) == [sure]
+
+
+@pytest.mark.parametrize(("accuracy", "lost", "found"), [(99.98, -0.05, 100.0), (0.1, 0.2, 0.0)])
+def test_an_accuracy_in_int8_is_a_share(accuracy: float, lost: float, found: float) -> None:
+    """What is lost is of some of the images."""
+    files = {INT8: FileAccuracy(fp32_accuracy=accuracy, images=2000, lost=lost)}
+    timed = each(replace(latency(1.0, "cpu"), backend=INT8))
+    assert deployed_accuracy(accuracy, timed, files) == found
 
 
 def test_sizes_whose_last_map_would_be_empty_are_left_out() -> None:

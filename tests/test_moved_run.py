@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from nas.cli.main import main
 from nas.finetune.jobs import TrainingRequest
 from nas.run_folder import place_of_data, read_only_run, resume_run, start_run
 from nas.study.options import SearchOptions
+from predictors.measurement import Backend
 from predictors.training.evaluate import ValidationSplit
 from search_spaces.formats import save_config
 
@@ -170,6 +172,28 @@ def test_what_is_typed_must_be_the_run_s_own_even_if_it_is_the_default(
 ) -> None:
     with pytest.raises(ValueError, match=f"must hold this study, but .* {message}"):
         _resume("--out", "runs/one", *words.split())
+
+
+def test_a_search_goes_on_with_data_that_were_moved(project: Path) -> None:
+    new = project / "disk" / "noise.npz"
+    new.parent.mkdir()
+    (project / "sets" / "noise.npz").rename(new)
+    with pytest.raises(ValueError, match="say where it is: --data PATH"):
+        _resume("--out", "runs/one")
+    run = _resume("--out", "runs/one", "--data", "disk/noise.npz")
+    assert run.options.data == str(new)
+    run.close()
+    assert place_of_data(Path("runs/one")) == str(new)  # from now on
+
+
+def test_a_search_keeps_how_its_networks_are_timed(project: Path) -> None:
+    devices = on("cpu", 1.0, Backend(precision="int8", threads=2))
+    start_run(project / "runs" / "two", replace(OPTIONS, devices=devices)).close()
+    run = _resume("--out", "runs/two", "--budget", "1ms")
+    assert run.options.devices == devices
+    run.close()
+    with pytest.raises(ValueError, match=r"has devices cpu .*2 threads, not cpu .*one thread"):
+        _resume("--out", "runs/two", "--threads", "1")
 
 
 @pytest.mark.usefixtures("project")

@@ -16,7 +16,7 @@ from predictors.data.datasets import ImageData, load_data
 from predictors.training.distillation import open_teacher
 from predictors.training.recipe import DivergedError, Recipe
 from predictors.training.trainer import Trainer
-from predictors.training.workers import Workers
+from predictors.training.workers import Workers, loaders_of
 from search_spaces.checkpoint import save
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.network import build
@@ -240,3 +240,19 @@ def test_what_does_not_fit_is_refused(data: ImageData) -> None:
     if not torch.cpu._is_avx512_bf16_supported():
         with pytest.raises(ValueError, match="`amp` must be auto or off here, but is on"):
             _ended(_training(data, replace(RECIPE, amp="on")))
+
+
+def test_the_last_weights_are_kept_where_not_the_best_are(data: ImageData) -> None:
+    training = _training(data, replace(RECIPE, keep_best=False))
+    last = _ended(training)
+    assert training.best
+    assert training.best.epoch == RECIPE.epochs == training.rows[-1].epoch
+    assert training.best.accuracy == training.rows[-1].accuracy
+    assert _same(training.best.weights, last)
+
+
+@pytest.mark.parametrize(("cores", "loaders"), [(1, 0), (4, 3), (64, 8)])
+def test_pictures_are_decoded_by_all_cores_but_one_and_by_eight_at_most(
+    cores: int, loaders: int
+) -> None:
+    assert loaders_of(cores) == loaders

@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from nas.cli.arguments import add_action, add_json, cores, either, word
+from nas.cli.arguments import add_action, add_json, cores, either, positive, word
 from nas.cli.progress import print_table
 from nas.cli.specs import PRECISIONS
 from predictors.backends.table import find_runtime, runtime_names
@@ -39,7 +39,7 @@ def add_devices_options(parser: argparse.ArgumentParser) -> None:
     add("--ssh", required=True, metavar="USER@HOST[:PORT]", help="where it is")
     add("--runtime", default="onnxruntime", help=either(runtime_names()))
     add("--precision", default="fp32", help=PRECISIONS)
-    add("--threads", type=int, default=1, help="threads of one inference (1)")
+    add("--threads", type=positive, default=1, help="threads of one inference (1)")
     text = "the cores to run on (fast ones, no two threads of one)"
     add("--cores", type=cores, default=(), metavar="0-3", help=text)
     for name, text in {

@@ -175,7 +175,11 @@ def _cells(export: "Export") -> list[str]:
 
 def _record(export: "Export", model: "Model") -> dict[str, object]:
     if export.refusal:
-        return {"format": export.runtime.format, "refused": export.refusal}
+        return {
+            "network": model.name,
+            "format": export.runtime.format,
+            "refused": export.refusal,
+        }
     return {
         "format": export.runtime.format,
         "file": str(export.path),

@@ -84,7 +84,8 @@ def run_measure(arguments: argparse.Namespace) -> int:
     for remark in device.remarks:
         print(remark, file=sys.stderr)
     if timed:
-        _print(timed, device, profile, as_json=arguments.json)
+        first = timed[0] if arguments.networks[0] not in wrong else None
+        _print(timed, device, profile, first=first, as_json=arguments.json)
     return say_wrong(wrong) or _gate(timed, arguments.fail_if)
 
 
@@ -117,11 +118,17 @@ def _rows(
 
 
 def _print(
-    timed: Sequence[Timed], device: Device, profile: ProfiledDevice | None, *, as_json: bool
+    timed: Sequence[Timed],
+    device: Device,
+    profile: ProfiledDevice | None,
+    *,
+    first: Timed | None,
+    as_json: bool,
 ) -> None:
+    """Print the table, or JSON; the others are compared with the first, if that was timed."""
     parts = [profile.parts(model) for model, _ in timed] if profile else []
     if as_json:
-        records = [_record(model, m, timed[0]) for model, m in timed]
+        records = [_record(model, m, first) for model, m in timed]
         for record, own in zip(records, parts, strict=False):
             record["layers"] = [asdict(part) | {"per_mac": part.per_mac} for part in own]
         print(json.dumps(records, indent=2))
@@ -131,9 +138,7 @@ def _print(
     columns = [*["in"] * tell, *["instructions"] * count, "MACs", "GFLOPS", "params"]
     header = ["network", "latency ms", "interval", "images/s", "source", *columns]
     print_table(header, [_cells(model, m, tell_backend=tell, count=count) for model, m in timed])
-    (first, reference), *others = timed
-    for model, m in others:
-        print(compare(reference, m).words(first.name, model.name))
+    _print_comparisons(timed, first)
     print(device.description, file=sys.stderr)
     if isinstance(device, ProfiledDevice):
         print(device.counting, file=sys.stderr)
@@ -143,6 +148,13 @@ def _print(
         _print_parts(model, own)
     if device.source == "predicted":
         print(HOW_TO_ATTACH, file=sys.stderr)
+
+
+def _print_comparisons(timed: Sequence[Timed], first: Timed | None) -> None:
+    if first is None:
+        return
+    for model, m in timed[1:]:
+        print(compare(first[1], m).words(first[0].name, model.name))
 
 
 def _profile(device: Device) -> ProfiledDevice:
@@ -235,7 +247,7 @@ def _cells(model: Model, m: Latency, *, tell_backend: bool, count: bool) -> list
     ]
 
 
-def _record(model: Model, m: Latency, first: Timed) -> dict[str, object]:
+def _record(model: Model, m: Latency, first: Timed | None) -> dict[str, object]:
     record: dict[str, object] = {
         "name": model.name,
         "median_ms": m.median_ms,
@@ -252,7 +264,7 @@ def _record(model: Model, m: Latency, first: Timed) -> dict[str, object]:
         "gflops": model.gflops(m.median_ms),
         "context": m.context.as_json(),
     }
-    if model is not first[0]:
+    if first and model is not first[0]:
         found = compare(first[1], m)
         record["times_the_first"] = {"ratio": found.ratio, "low": found.low, "high": found.high}
     return record
@@ -293,7 +305,7 @@ def run_bench(arguments: argparse.Namespace) -> int:
     device = open_asked(arguments, [FASTERNET["t0"]])
     subjects, wrong = _subjects(arguments)
     folder = _folder(arguments)
-    coming = bench(subjects, device, folder, repeats=arguments.repeats)
+    coming = bench(subjects, device, folder, repeats=arguments.repeats, cores=arguments.cores)
     heading = f"{len(subjects)} networks, {GROUP} at a time, on {device.description}; {folder}"
     print(heading, file=sys.stderr)
     rows = list(_watched_rows(coming, len(subjects)))
@@ -326,8 +338,9 @@ def _folder(arguments: argparse.Namespace) -> Path:
         return Path(arguments.out)
     threads = f"{arguments.threads}-threads" if arguments.threads else ""
     batch = f"batch-{arguments.batch}" if arguments.batch > 1 else ""
+    cores = f"cores-{'-'.join(map(str, arguments.cores))}" if arguments.cores else ""
     backends = (*(arguments.runtime or ()), *(arguments.precision or ()))
-    chosen = [word for word in (*backends, threads, batch) if word]
+    chosen = [word for word in (*backends, threads, batch, cores) if word]
     return default_folder(arguments.topic, arguments.device, *chosen)
 
 

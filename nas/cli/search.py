@@ -5,7 +5,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from itertools import chain, count, takewhile
 from pathlib import Path
@@ -240,7 +240,8 @@ def _run(arguments: argparse.Namespace, folder: Path, ready: "Prepared") -> "Run
     return run
 
 
-_OF_DEVICES = ("device", "budget", "runtime", "precision", "threads", "cores")
+_HOW = ("runtime", "precision", "threads", "cores")
+_OF_DEVICES = ("device", "budget", *_HOW)
 _FIELDS = {"resolution": "resolutions", "activation": "activations"}  # of options, by argument
 
 
@@ -261,6 +262,11 @@ def _resumed(arguments: argparse.Namespace, folder: Path, typed: set[str]) -> "P
         arguments.device = arguments.device or [spec.name for spec in devices]
         arguments.budget = arguments.budget or kept.budgets_ms
         devices = specs_of(arguments, run=folder)
+        if typed.isdisjoint(_HOW):
+            known = {spec.name: spec for spec in kept.devices}
+            devices = tuple(
+                replace(known.get(spec.name, spec), budget_ms=spec.budget_ms) for spec in devices
+            )
     return Prepared(options=_options(arguments, folder, devices))
 
 
@@ -307,7 +313,8 @@ def _prepared(arguments: argparse.Namespace, folder: Path) -> "Prepared":
     _refuse_idle_time(arguments)
     options = _options(arguments, folder, specs_of(arguments, run=None))
     automatic = arguments.accuracy == "auto"
-    return prepared(options, automatic=automatic, minutes=arguments.time and arguments.time / 60e3)
+    minutes = arguments.time and arguments.time / 60e3
+    return prepared(options, automatic=automatic, minutes=minutes, trials=arguments.trials)
 
 
 def _options(

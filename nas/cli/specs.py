@@ -108,6 +108,11 @@ def spec_of(
             f"`runtime` must be auto alone, or of {', '.join(runtime_names())}, but got "
             f"{','.join(runtimes)}. Leave out auto, or the others."
         )
+    if "auto" in runtimes and len(precisions) > 1:
+        raise ValueError(
+            f"`precision` must be one where `runtime` is auto, but got {','.join(precisions)}. "
+            "Name the runtimes."
+        )
     if len(runtimes) > 1 or len(precisions) > 1:
         known = backend_of(name, threads=threads)
         pairs = (runtimes or [known.runtime], precisions or [known.precision])

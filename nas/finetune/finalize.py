@@ -58,7 +58,8 @@ def finalize(
         raise RuntimeError(refusal)
     deployed = exports[-1]
     assert deployed.agreement is not None  # of all but yaml
-    best, found = best_epoch(read_table(job.folder)), cost(job.config)
+    rows, found = read_table(job.folder), cost(job.config)
+    best = best_epoch(rows) if job.recipe.keep_best else rows[-1]
     files = [file.relative_to(job.folder) for e in exports for file in reversed(e.files)]
     return TrainingResult(
         name=job.name,

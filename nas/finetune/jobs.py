@@ -42,14 +42,13 @@ from predictors.training.recipe import (
     recipe_with,
 )
 from predictors.training.trainer import Trainer
-from predictors.training.workers import Workers
+from predictors.training.workers import Workers, loaders_of
 from search_spaces.checkpoint import Checkpoint, begin_with, read_checkpoint
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.io import check_out
 from search_spaces.network import FasterNet, build, fold_branches
 
 SCRATCH = "scratch"
-_MOST_LOADERS = 8
 _RETRIES = 2  # with half the learning rate, where the loss is no number
 _POLL_S = 0.5
 
@@ -161,7 +160,7 @@ def _news(jobs: Sequence[Job], rows_seen: dict[str, int]) -> Iterator[JobUpdate]
 
 def loaders_here() -> int:
     """Return how many processes decode pictures: all cores but the one that trains, at most 8."""
-    return min(len(os.sched_getaffinity(0)) - 1, _MOST_LOADERS)
+    return loaders_of(len(os.sched_getaffinity(0)))
 
 
 def is_finished(job: Job) -> bool:
@@ -215,14 +214,14 @@ def started(job: Job) -> FasterNet:
         torch.manual_seed(job.recipe.seed)
         recipe = job.recipe
         network = build(job.config, drop_path=recipe.drop_path, branches=recipe.branches)
-    if job.init != SCRATCH:
+    if job.init != SCRATCH and in_folder(job.folder).newest() is None:
         begin_with(network, job.init)
     return network
 
 
 def words_of_start(job: Job) -> str:
     """Say in a line how much of a network begins with a file's weights; nothing without a file."""
-    if job.init == SCRATCH:
+    if job.init == SCRATCH or in_folder(job.folder).newest():
         return ""
     with torch.device("meta"):  # names and shapes are enough
         network = build(job.config)
@@ -386,11 +385,13 @@ class TrainingRequest:
 
     def _init(self, folder: Path, network: Picked) -> str:
         """As asked; a training that is gone on with began from something, as a checkpoint does."""
+        kept = in_folder(folder).newest() if self.resume else None
+        before = str(kept.content["identity"]["start"]) if kept else ""
         if self.init is not None:
             refuse_removed("init", self.init)
-            return self.init if self.init == SCRATCH else located(self.init)
-        kept = in_folder(folder).newest() if self.resume else None
-        init = str(kept.content["identity"]["start"]) if kept else network.init or SCRATCH
+            given = self.init if self.init == SCRATCH else located(self.init)
+            return before if before and Path(before).name == Path(given).name else given
+        init = before or network.init or SCRATCH
         refuse_removed("init", init)
         return init
 

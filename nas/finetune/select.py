@@ -226,7 +226,7 @@ def devices_for(
     named = [spec for spec in deployed if spec.name == device]
     # of several devices, another one has no budget
     budget_ms = deployed[0].budget_ms if len(deployed) == 1 else None
-    return (*named,) or (replace(deployed[0], name=device, budget_ms=budget_ms),)
+    return (*named,) or (replace(deployed[0], name=device, budget_ms=budget_ms, cores=()),)
 
 
 def limits_for(run: Path | None) -> Limits:

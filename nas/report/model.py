@@ -275,9 +275,10 @@ class ReportModel:
         lines += self._missing_notes()
         lines += self._guess_notes()
         if self.front and self.kind == "estimated":
+            how = "--accuracy train" if self.options.data else "--data"
             lines.append(
                 "Accuracies are ImageNet-1k top-1, estimated and not trained; networks are ranked "
-                "by the lower ends of their 90 % intervals. With --data they are trained."
+                f"by the lower ends of their 90 % intervals. With {how} they are trained."
             )
         if self.front and self.kind == "score":
             whose = self.options.accuracy

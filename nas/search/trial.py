@@ -151,7 +151,8 @@ Evaluate = Callable[[Any], S]
 class Outcome(Generic[S]):
     """What came of one evaluation: scores, or the error in one line.
 
-    `lost` says that the error was the cluster's, not the config's: trying again may end otherwise.
+    `lost` says that the error was the cluster's, or of a disk, and not the config's: trying again
+    may end otherwise.
     """
 
     number: int
@@ -193,7 +194,7 @@ def evaluated(evaluate: Evaluate[Any], number: int, config: object) -> Outcome[A
         scores = evaluate(config)
         valid = isinstance(scores, Scores | NetworkScores) and scores.valid
     except Exception as error:  # whatever a user's function raises ends its trial, not the search
-        return Outcome(number, None, named_reason(error))
+        return Outcome(number, None, named_reason(error), lost=isinstance(error, OSError))
     if not isinstance(scores, Scores | NetworkScores):
         return Outcome(number, None, f"`evaluate` must return Scores, but returned {scores!r}.")
     if not valid:

@@ -220,7 +220,8 @@ def deployed_accuracy(
     """Return the accuracy of the least accurate file that was timed, as far as is known."""
     found = [known[backend] for backend in _rounding(latencies) if backend in known]
     lost = [one.lost for one in found if one.fp32_accuracy == accuracy and one.lost is not None]
-    return accuracy - max(lost, default=0.0)
+    # What it loses is of some of the images.
+    return min(max(accuracy - max(lost, default=0.0), 0.0), 100.0) if lost else accuracy
 
 
 def not_evaluated(

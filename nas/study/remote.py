@@ -151,7 +151,8 @@ class RemoteFolder:
         """Upload a file, or the whole lines of one that grows; then both have one time."""
         target = self._target(name)
         with path.open("rb") as file:
-            content = file.read()
+            size = os.fstat(file.fileno()).st_size  # what is appended meanwhile is not uploaded yet
+            content = file.read(size)
             if path.suffix in _GROWING:
                 content = content[: content.rfind(b"\n") + 1]
             self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
@@ -159,7 +160,7 @@ class RemoteFolder:
             self._files.invalidate_cache()
             modified = self._files.modified(target).timestamp()
             os.utime(file.fileno(), (modified, modified))
-            self._same[name] = _state(os.fstat(file.fileno()))
+            self._same[name] = (size, *_state(os.fstat(file.fileno()))[1:])
 
     def _target(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root

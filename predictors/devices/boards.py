@@ -32,7 +32,7 @@ from predictors.devices.timed import Host, TimedDevice
 from predictors.measurement import Backend, TimingProtocol
 from search_spaces.io import atomic_write, config_folder, locked, short_repr
 
-_NAME = re.compile(r"[A-Za-z][\w-]{0,40}")
+_NAME = re.compile(r"[A-Za-z][\w-]{0,40}", re.ASCII)
 _KINDS: dict[str, tuple[type, ...]] = {  # of what is no text
     "threads": (int,),
     "number_of_cores": (int,),

@@ -227,26 +227,32 @@ def _row(entry: CacheEntry) -> tuple[object, ...]:
     return (*key, *about, latency)
 
 
+_UNWRITTEN: dict[Path, float] = {}  # latencies of references, by the file that could not be
+
+
 def reference_latency(key: Mapping[str, str | int], processes: Sequence[Sequence[float]]) -> float:
     """Return the reference's latency in ms: the one kept for `key`, or that of these blocks.
 
     The fastest process's median stands for the machine: others were held up by something.
-    Where the cache cannot be written, the latency holds for this run alone.
+    Where the cache cannot be written, the latency holds for this process alone.
     """
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     file = cache_folder() / f"reference-{digest}.json"
-    kept_ms = _read(file)
+    kept_ms = _read(file) or _UNWRITTEN.get(file)
     if kept_ms is not None:
         return kept_ms
     latency_ms = min(median(blocks) for blocks in processes)
-    with suppress(OSError):
+    try:
         file.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(file, json.dumps({**key, "latency_ms": latency_ms}, indent=2) + "\n")
+    except OSError:  # all milliseconds of this process have one scale all the same
+        _UNWRITTEN[file] = latency_ms
     return latency_ms
 
 
 def forget_references(about: Mapping[str, object]) -> None:
     """Forget the references that were kept of what is described so; the next timed are kept."""
+    _UNWRITTEN.clear()
     for file in cache_folder().glob("reference-*.json"):
         with suppress(OSError, ValueError):
             kept = json.loads(file.read_text())

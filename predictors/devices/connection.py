@@ -274,7 +274,7 @@ _OPTIONS = {
     "ClearAllForwardings": "yes",
     "ForwardAgent": "no",
     "ForwardX11": "no",
-    "IgnoreUnknown": "SessionType,StdinNull,ForkAfterAuthentication",  # older than 8.7
+    "IgnoreUnknown": "*",  # options newer than ssh, and the user's own list of such
     "SessionType": "default",
     "StdinNull": "no",
     "ForkAfterAuthentication": "no",
@@ -303,6 +303,7 @@ _ADDRESS = re.compile(
 # What ssh says last where the lines before have the reason.
 _ONLY_ENDS = re.compile(r"terminating, \d+ bad|Connection closed by UNKNOWN|banner exchange")
 _REMEDIES = {  # by what is found in the reason
+    "^ssh: no such file": "Install an SSH client here",
     "host key verification failed": "Connect to it once with `ssh` and compare the key",
     "permission denied": "Add your public key to it with `ssh-copy-id`",
     "connection refused": "Is sshd running on that port",
@@ -328,7 +329,9 @@ class Address:
     @classmethod
     def parse(cls, text: str) -> "Address":
         """Read `user@host`, `host:port` or `ssh://user@host:port`; `ssh_config` names are hosts."""
-        match = _ADDRESS.fullmatch(text)
+        user, at, place = text.removeprefix("ssh://").rpartition("@")
+        bare = place.count(":") > 1 and "[" not in place  # an address of IPv6
+        match = _ADDRESS.fullmatch(f"{user}{at}[{place}]" if bare else text)
         if match is None or match["host"].startswith("-") or int(match["port"] or 1) > 65535:
             raise ValueError(
                 f"`ssh` must be an address such as ssh://pi@10.0.0.3:22, but got {text!r}."

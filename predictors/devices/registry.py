@@ -193,7 +193,8 @@ def cached_devices() -> list[CacheSummary]:
 
 
 def _is_live(name: str) -> bool:
-    return all(part.startswith("ssh://") or part in device_names() for part in _parts(name))
+    known = {*KINDS, *device_names()}
+    return all(part.startswith("ssh://") or part in known for part in _parts(name))
 
 
 def _parts(name: str) -> list[str]:

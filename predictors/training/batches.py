@@ -127,7 +127,7 @@ class Feed:
             is_training=True,
             scale=(recipe.crop or 1.0, 1.0),
             color_jitter=None,
-            hflip=0.5 if recipe.flip else 0.0,
+            hflip=0.5 if recipe.flip and self.data.symmetric else 0.0,
             auto_augment=recipe.augment or None,
         )
         pictures = PictureDataset(self.data.train, self.data, transform, (recipe.seed, epoch))
@@ -287,7 +287,13 @@ def load_pictures(
         for values in (pictures.data.mean, pictures.data.std)
     )
     dataset = cast("Dataset[tuple[Tensor, int]]", pictures)
-    for pixels, labels in DataLoader(dataset, batch_sampler=numbers, num_workers=loaders):
+    loader = DataLoader(
+        dataset,
+        batch_sampler=numbers,
+        num_workers=loaders,
+        multiprocessing_context="fork" if loaders else None,  # what opens a picture is no pickle
+    )
+    for pixels, labels in loader:
         yield pixels.float().sub_(mean).div_(std), labels
 
 

@@ -243,7 +243,8 @@ class Trainer:
         return self.progress(row=row)
 
     def _keep_best(self, row: EpochRow) -> None:
-        if self.recipe.keep_best and (self.best is None or row.accuracy > self.best.accuracy):
+        better = self.best is None or row.accuracy > self.best.accuracy
+        if better if self.recipe.keep_best else self.finished:
             weights = {name: w.detach().clone() for name, w in self.evaluated.state_dict().items()}
             self.best = Best(epoch=row.epoch, accuracy=row.accuracy, weights=weights)
 

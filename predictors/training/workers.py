@@ -15,6 +15,7 @@ from torch import Tensor, distributed, nn
 
 from search_spaces.network import Block
 
+_MOST_LOADERS = 8
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # glibc's names for them, in malloc.h
 
 
@@ -160,6 +161,11 @@ class _Sum(torch.autograd.Function):
 
 
 _sum = cast(Callable[[Tensor], Tensor], _Sum.apply)
+
+
+def loaders_of(cores: int) -> int:
+    """Return how many processes of so many cores decode pictures: all but one, at most 8."""
+    return min(cores - 1, _MOST_LOADERS)
 
 
 def usable_device(name: str) -> torch.device:

@@ -60,8 +60,11 @@ def processor() -> str:
     """Return the board's or the processor's name."""
     board = (_text("/proc/device-tree/model") or "").strip(" \0\n")
     lines = (_text("/proc/cpuinfo") or "").splitlines()
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return board or next(names, "") or platform.processor() or platform.machine()
+    told = {name.strip(): value.strip() for name, _, value in (s.partition(":") for s in lines)}
+    # ARM's servers have numbers in place of a name.
+    part = " ".join(told[name] for name in ("CPU implementer", "CPU part") if name in told)
+    arm = f"{platform.machine()} {part}" if part else ""
+    return board or told.get("model name") or arm or platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str | None:

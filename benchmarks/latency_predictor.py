@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import geometric_mean, median
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
@@ -38,6 +38,7 @@ from predictors.features import one_hot
 from predictors.latency import LatencyPredictor
 from predictors.measurement import Backend, Latency
 from search_spaces.fasternet import FASTERNET, SPACES, FasterNetConfig
+from search_spaces.fasternet_layers import Activation
 from search_spaces.space import AnySpace, Space, each, oneof
 
 RESULTS = Path(__file__).parent / "results"
@@ -45,7 +46,13 @@ FIT, TEST = 50, 60
 DRAWN_FROM: Mapping[str, Space[Any]] = {
     **SPACES,
     "fasternet": SPACES["fasternet"].replace(resolution=224),
-    "pconv": SPACES["pconv"].replace(resolution=224, mlps=each(*[oneof("plain", "star")] * 4)),
+    "pconv": SPACES["pconv"].replace(
+        resolution=224,
+        mlps=each(*[oneof("plain", "star")] * 4),
+        activation=oneof(*get_args(Activation)),
+        kernels=each(*[oneof(2, 3, 5, 7)] * 4),
+        head_width=oneof(0, 320, 640, 960, 1280),
+    ),
 }
 """The spaces as they were when the networks were drawn that are kept."""
 PROCESSES = 2  # that time a network

@@ -125,8 +125,10 @@ def found_on_photos(result: Mapping[str, Any]) -> str:
         "|---|---|---|---|---|",
     ]
     for row in result["rows"]:
+        if row["gain"] is None:
+            continue  # not trained yet
         hand, found = (
-            f"{fmean(values):.1f} % ({len(values)})" if values else "-"
+            f"{fmean(values):.1f} % ({len(values)})"
             for values in (row["accuracies"]["hand"], row["accuracies"]["found"])
         )
         lines.append(

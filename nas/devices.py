@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from predictors.calibration import worst_ratios
 from predictors.devices import registry
 from predictors.devices.cache import RecordedDevice
 from predictors.devices.device import Device, DeviceSpec, Network
@@ -18,7 +19,6 @@ from predictors.latency import (
     Prediction,
     RatioPrediction,
     Relative,
-    worst_ratios,
 )
 from predictors.measurement import Backend, Latencies, Latency, TimingProtocol
 from search_spaces.fasternet import FasterNetConfig

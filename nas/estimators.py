@@ -87,6 +87,7 @@ def _training(options: SearchOptions, folder: Path, epochs: int | None) -> Train
         short_recipe(max(resolutions_of(options.open_space()))),
         epochs=options.epochs,
         progressive=options.progressive,
+        flip=options.flip,
         seed=options.seed,
     )
     return TrainingEstimator(

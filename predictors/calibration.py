@@ -13,10 +13,10 @@ from predictors.gp import expected_covariance
 from predictors.latency import (
     FEWEST_RELATED,
     LatencyPredictor,
+    Prediction,
     RatioPrediction,
     Relative,
     expected_rows,
-    worst_ratios,
 )
 from search_spaces.space import AnySpace, Genes, Space
 
@@ -32,6 +32,17 @@ HEADROOM = 1.25  # budgets: networks up to this much over one are useful too
 
 
 Measured = Sequence[tuple[C, Mapping[str, float]]]  # configs, and their latencies in ms by device
+
+
+def worst_ratios(
+    predictions: Mapping[str, Prediction], budgets_ms: Mapping[str, float]
+) -> RatioPrediction:
+    """Return the worst ratio of each config over the devices, as `worst_ratio` does of one."""
+    on_each = [(predictions[name], ms) for name, ms in budgets_ms.items()]
+    return RatioPrediction(
+        mean=np.max([p.mean_ms / ms for p, ms in on_each], axis=0),
+        high=np.max([p.high_ms / ms for p, ms in on_each], axis=0),
+    )
 
 
 def next_batch(  # noqa: PLR0913 - one public entry, all options keyword-only

@@ -73,17 +73,6 @@ class RatioPrediction:
     log_std: Array | None = None
 
 
-def worst_ratios(
-    predictions: Mapping[str, Prediction], budgets_ms: Mapping[str, float]
-) -> RatioPrediction:
-    """Return the worst ratio of each config over the devices, as `worst_ratio` does of one."""
-    on_each = [(predictions[name], ms) for name, ms in budgets_ms.items()]
-    return RatioPrediction(
-        mean=np.max([p.mean_ms / ms for p, ms in on_each], axis=0),
-        high=np.max([p.high_ms / ms for p, ms in on_each], axis=0),
-    )
-
-
 @runtime_checkable
 class Relative(Protocol):
     """Relative the latencies of another device: a `LatencyPredictor`, or a device that does."""

@@ -1,15 +1,14 @@
 """Latencies: where and how they are timed, their statistics, and which of two is lower.
 
-Statistics only: knows no device. The machine's speed drifts by tens of percent within minutes, so a
-bare time means little. Every round times a block of each candidate and of two reference models, a
-small and a larger one. What slows a machine down slows them unequally, so a candidate is divided by
-a mean of both, weighted by where it lies between them. A latency is the median of these ratios
-times the reference's own latency. Its interval covers other rounds, other processes and other
-times of day.
+Statistics only. The machine's speed drifts by tens of percent within minutes, so a bare time means
+little. Every round times a block of each candidate and of two reference models, a small and a
+larger one. What slows a machine down slows them unequally, so a candidate is divided by a mean of
+both, weighted by where it lies between them. A latency is the median of these ratios times the
+reference's own latency. Its interval covers other rounds, processes and times of day.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from statistics import fmean, median, stdev
@@ -466,24 +465,17 @@ def compare(first: Latency, second: Latency) -> Comparison:
     """
     source: Source = "measured" if first.source == second.source == "measured" else "predicted"
     if _side_by_side(first, second):
-        pairs = zip(first.samples_ms, second.samples_ms, strict=True)
-        found = estimate([paired_ratios(a, b) for a, b in pairs])
+        found = estimate(list(map(paired_ratios, first.samples_ms, second.samples_ms)))
         return Comparison(ratio=found.median, low=found.low, high=found.high, source=source)
     ratio = second.median_ms / first.median_ms
     if first.backend != second.backend and not (first.context.cached or second.context.cached):
-        ratio = second.now_ms() / first.now_ms()  # each runtime has milliseconds of its own
-    up, down = ([math.log(end / m.median_ms) for m, end in ends] for ends in _ends(first, second))
-    slower, faster = math.hypot(*up), math.hypot(*down)
-    low, high = ratio * math.exp(-faster), ratio * math.exp(slower)
+        ratio = second.now_ms() / first.now_ms()  # a runtime has milliseconds of its own
+    slower = math.log(first.median_ms / first.low_ms), math.log(second.high_ms / second.median_ms)
+    faster = math.log(first.high_ms / first.median_ms), math.log(second.median_ms / second.low_ms)
+    low, high = ratio * math.exp(-math.hypot(*faster)), ratio * math.exp(math.hypot(*slower))
     if counts := _count_ratios(first, second):
         low, high = max(low, min(counts)), min(high, max(counts))
     return Comparison(ratio=ratio, low=low, high=high, source=source)
-
-
-def _ends(first: Latency, second: Latency) -> Iterator[list[tuple[Latency, float]]]:
-    """The ends that make the second the slower one, and those that make it the faster one."""
-    yield [(first, first.low_ms), (second, second.high_ms)]
-    yield [(first, first.high_ms), (second, second.low_ms)]
 
 
 def _count_ratios(first: Latency, second: Latency) -> list[float]:

@@ -17,7 +17,7 @@ from nas.estimators import (
     prepared,
 )
 from nas.study.options import SearchOptions
-from predictors.data.datasets import ImageData, load_data
+from predictors.data.datasets import ImageData, has_characters, load_data
 from predictors.training.estimators import TrainingEstimator
 
 OPTIONS = SearchOptions(
@@ -140,3 +140,25 @@ def test_a_time_by_which_nothing_is_chosen_is_refused(
         "--accuracy auto.\n"
     )
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_images_are_mirrored_unless_they_must_not_be(*, flip: bool, tmp_path: Path) -> None:
+    estimator = open_estimator(replace(OPTIONS, flip=flip), tmp_path)
+    assert isinstance(estimator, TrainingEstimator)
+    assert estimator.recipe.flip is flip
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("torch/mnist@/data", True),
+        ("/data/EMNIST-letters", True),
+        ("digits", True),
+        ("torch/fashion_mnist@/data/mnist", False),
+        ("/mnist/photos", False),
+    ],
+)
+def test_digits_and_letters_are_known_by_name(name: str, *, found: bool) -> None:
+    """They are others in a mirror."""
+    assert has_characters(name) is found

@@ -33,6 +33,7 @@ CASES = [
         accuracy="train",
         searcher="nsga2",
         init="/weights/t0.pth",
+        flip=False,
     ),
     SearchOptions(devices=on("cpu", 5.0), resolutions=(192, 224), activations=("relu",), classes=7),
     SearchOptions(
@@ -60,7 +61,8 @@ def test_the_command_asks_for_what_the_options_say(options: SearchOptions) -> No
     asked = parser_for(words).parse_args(words)
     fill(asked)
     assert specs_of(asked, run=None) == options.devices
-    for name in ("space", "trials", "seed", "searcher", "accuracy", "epochs", "progressive"):
+    names = ("space", "trials", "seed", "searcher", "accuracy", "epochs", "progressive", "flip")
+    for name in names:
         assert getattr(asked, name) == getattr(options, name)
     assert (asked.data or "") == options.data
     assert (asked.init or "") == options.init

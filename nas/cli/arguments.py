@@ -93,6 +93,13 @@ def numbers(text: str) -> tuple[int, ...]:
         ) from None
 
 
+def switch(text: str) -> bool:
+    """Read on or off."""
+    if text not in ("on", "off"):
+        raise argparse.ArgumentTypeError(f"must be on or off, but got {text!r}.")
+    return text == "on"
+
+
 def positive(text: str) -> int:
     """Read a positive whole number."""
     if not (text.isascii() and text.isdigit() and int(text) > 0):

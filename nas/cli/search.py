@@ -19,6 +19,7 @@ from nas.cli.arguments import (
     numbers,
     positive,
     ray_address,
+    switch,
     word,
     words,
 )
@@ -104,6 +105,8 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add("--epochs", type=positive, default=8, help="of the longest training (8)")
     text = "what early epochs have less of: resolution, images (none)"
     add("--progressive", type=words, default=(), metavar="G[,G]", help=text)
+    text = "whether trainings mirror images: on, or off where left and right differ (on)"
+    add("--flip", type=switch, default=True, metavar="on|off", help=text)
     text = "a FasterNet checkpoint with which trainings begin (from scratch)"
     add("--init", type=word, metavar="FILE", help=text)
 
@@ -332,6 +335,7 @@ def _options(
         data=arguments.data or "",
         epochs=arguments.epochs,
         progressive=arguments.progressive,
+        flip=arguments.flip,
         init=str(Path(arguments.init).absolute()) if arguments.init else "",
         resolutions=arguments.resolution,
         activations=arguments.activation,

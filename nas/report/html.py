@@ -37,7 +37,7 @@ _BLOCK = 8.0  # pixels across, at the most
 _COLOURS = {colour.lower(): name for name, colour in PALETTE.items()}
 _DEFAULTS = SearchOptions(devices=(DeviceSpec(name="cpu", budget_ms=1.0),))
 _ALWAYS = ("space", "trials", "seed", "searcher", "accuracy")  # whatever they are
-_UNLESS_DEFAULT = ("parallel", "data", "epochs", "progressive", "init")
+_UNLESS_DEFAULT = ("parallel", "data", "epochs", "progressive", "flip", "init")
 _LIMITS = {  # the option of each, and the unit of its number
     "params": ("max-params", ""),
     "macs": ("max-macs", ""),
@@ -301,4 +301,6 @@ def _distinct(words: Iterable[str]) -> str:
 
 
 def _word(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -76,6 +76,7 @@ class SearchOptions:
     data: str = ""  # what networks are trained on, as `load_data` takes it
     epochs: int = 8  # of the longest training
     progressive: tuple[Fidelity, ...] = ()  # what is smaller in the first epochs
+    flip: bool = True  # left and right are alike in the images
     init: str = ""  # the file of a FasterNet with whose weights each network begins
     resolutions: tuple[int, ...] = ()  # empty: the space's own
     activations: tuple[str, ...] = ()  # empty: the space's own

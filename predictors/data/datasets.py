@@ -81,11 +81,11 @@ def load_data(name: str, *, resolution: int | None = None, seed: int = 0) -> Ima
         validation=validation,
         test=found.splits.get("test"),
         remarks=(*remarks, *_nothing_to_learn(found, of_train)),
-        symmetric=not _has_characters(name),
+        symmetric=not has_characters(name),
     )
 
 
-def _has_characters(name: str) -> bool:
+def has_characters(name: str) -> bool:
     """Whether a set is known to be of digits or letters, which are others in a mirror."""
     last = name.rpartition("@")[0] or Path(name).name
     return bool(re.search("digits|svhn|usps|mnist", last.lower())) and "fashion" not in last.lower()

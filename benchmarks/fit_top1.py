@@ -23,6 +23,7 @@ rankings by MACs, parameters and latency. The figures also go to benchmarks/resu
 import argparse
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -174,15 +175,20 @@ def read_bench(file: Path) -> list[OnPhotos]:
     for config, row in read_trained(file):
         if row.recipe == PhotoRecipe() and not row.error:
             found.setdefault(config, {})[row.seed] = row
-    return [
-        OnPhotos(
-            name=next(iter(rows.values())).name,
-            config=config,
-            accuracy=fmean(row.accuracy for row in rows.values()),
-            seeds=len(rows),
+    names: Counter[str] = Counter()  # each search calls what it found alike
+    bench = []
+    for config, rows in found.items():
+        name = next(iter(rows.values())).name
+        names[name] += 1
+        bench.append(
+            OnPhotos(
+                name=f"{name} ({names[name]})" if names[name] > 1 else name,
+                config=config,
+                accuracy=fmean(row.accuracy for row in rows.values()),
+                seeds=len(rows),
+            )
         )
-        for config, rows in found.items()
-    ]
+    return bench
 
 
 def fitted(bench: Sequence[OnPhotos]) -> TopOneEstimate:

@@ -103,7 +103,7 @@ def test_each_choice_of_the_spaces_is_told_with_its_source(capsys: Streams) -> N
     lines = pconv.splitlines()
     told = [line.split(":")[0].strip() for line in lines[1:] if not line.startswith("    ")]
     assert told == list(fn.SPACES["pconv"].fields)
-    assert lines[lines.index(f"  kernels: {CHOICES['kernels']}") + 1] == "    2 3 5 7"
+    assert lines[lines.index(f"  kernels: {CHOICES['kernels']}") + 1] == "    3 5 7"
     assert "    stage 4: pconv attention" in lines
     sources = {
         "2603.26425",

@@ -160,7 +160,12 @@ def main() -> None:
         )
     report = {kind: summary(found) for kind, found in judged.items()}
     print(json.dumps({"scales": asdict(estimate.scales), **report}, indent=1))
-    ranked = ranking(bench, judged.get("bench, by tenths", []), read_latencies())
+    left_out, latencies = judged.get("bench, by tenths", []), read_latencies()
+    plain = [one for one in bench if not one.config.unpublished]
+    ranked = {
+        name: ranking(some, left_out, latencies)
+        for name, some in (("all", bench), ("without ingredients", plain))
+    }
     print(json.dumps(ranked, indent=1))
     rows = {kind: [asdict(one) for one in found] for kind, found in judged.items()}
     whole = {"judged": report, "ranking": ranked, "rows": rows, **provenance("numpy", "scipy")}

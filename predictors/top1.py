@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictors.accuracy import AccuracyKind
+from predictors.cost import costs
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.space import AnySpace
 from search_spaces.spaces import resolutions_of
@@ -166,6 +167,7 @@ class Scales:
     image: float = 0.15  # beside what is known of it
     stem: float = 0.3
     head: float = 0.1
+    weights: float = 0.3  # more parameters for as many MACs
     activation: float = 0.15
     ingredients: float = 0.15
     below: float = 0.1  # per unit of log MACs below T0, where nothing was published
@@ -323,7 +325,13 @@ def shapes_of(
     log_macs = np.log(_macs_of(embeds))
     tells = np.ones(len(configs)) if published is None else published
     below = np.maximum(np.log(_macs_of(np.array(40.0))) - log_macs, 0) * tells
-    blocks = {**_sizes(configs, embeds), **_ingredients(configs), "below": below[:, None]}
+    weights = np.log(_weights(configs) / _weights_of(embeds))
+    blocks = {
+        **_sizes(configs, embeds),
+        **_ingredients(configs),
+        "weights": weights[:, None],
+        "below": below[:, None],
+    }
     return Shapes(log_macs=log_macs, blocks=blocks)
 
 
@@ -370,6 +378,20 @@ def _macs_of(embeds: Array) -> Array:
     """Return the billions of MACs of networks of T0's shape by their first widths."""
     a, b, c = _coefficients(mixing=True)
     return np.asarray((a * embeds**2 + b * embeds + c) / _GIGA)
+
+
+def _weights(configs: Sequence[FasterNetConfig]) -> Array:
+    """Return the parameters [n] with a classifier for ImageNet's classes."""
+    more = [(CLASSES - c.classes) * ((c.head_width or c.out_width) + 1) for c in configs]
+    return np.asarray(costs(configs).params + np.array(more), dtype=float)
+
+
+def _weights_of(embeds: Array) -> Array:
+    """Return the parameters of networks of T0's shape by their first widths, [n]."""
+    widths, head = 2.0 ** np.arange(_STAGES), 1280
+    a = (4 + 9 / 16) * _DEPTHS @ widths**2 + 8 * (widths[:-1] ** 2).sum()
+    norms = 4 * _DEPTHS @ widths + 2 * widths.sum()
+    return np.asarray(a * embeds**2 + (48 + norms + 8 * head) * embeds + (head + 1) * CLASSES)
 
 
 def _coefficients(*, mixing: bool) -> tuple[float, float, float]:

@@ -75,6 +75,8 @@ def each(*items: OneOf) -> Each:
 class Space(Generic[C]):
     """All the configs that the open fields of a frozen dataclass allow.
 
+    Every combination must make a config: one that the class refuses ends a search.
+
     Args:
         config_class: a frozen dataclass.
         fields: for a field of that class, `oneof(...)`, `each(...)` or a fixed value. A field

@@ -226,16 +226,23 @@ def test_smaller_networks_than_were_measured_have_intervals_that_hold_them() -> 
     check_budget(FASTERNETS, predictor.predict, measured.min() / 2, 0)  # which many meet
 
 
-def test_work_of_a_kind_that_none_was_fitted_to_is_doubted() -> None:
+@pytest.mark.parametrize(
+    ("field", "seen", "unseen"),
+    [("groups", 1, 2), ("mixers", "pconv", "attention"), ("activation", "relu", "gelu")],
+)
+def test_work_of_a_kind_that_none_was_fitted_to_is_doubted(
+    field: str, seen: Any, unseen: Any
+) -> None:
+    """Without a doubt of its own 16 to 30 % were inside."""
     space = SPACES["pconv"]
-    whole, grouped = (space.with_choices({"groups": (groups,)}) for groups in (1, 2))
-    known = [whole.sample(Random(i)) for i in range(40)]
-    others = [grouped.sample(Random(i)) for i in range(100, 140)]
-    predictor = LatencyPredictor.fit(whole, known, ARM.predict(known).mean_ms.tolist())
+    without, beyond = (space.with_choices({field: (value,)}) for value in (seen, unseen))
+    known = [without.sample(Random(i)) for i in range(40)]
+    others = [beyond.sample(Random(i)) for i in range(100, 140)]
+    predictor = LatencyPredictor.fit(without, known, ARM.predict(known).mean_ms.tolist())
     truth, found = ARM.predict(others).mean_ms, predictor.predict(others)
-    assert np.mean((found.low_ms <= truth) & (truth <= found.high_ms)) > 0.6  # it was 0.2
-    seen = predictor.predict(known)
-    assert np.median(found.high_ms / found.low_ms) > 2 * np.median(seen.high_ms / seen.low_ms) - 1
+    assert np.mean((found.low_ms <= truth) & (truth <= found.high_ms)) > 0.85
+    usual = predictor.predict(known)
+    assert np.median(usual.high_ms / usual.low_ms) < 1.1
 
 
 @dataclass(frozen=True)

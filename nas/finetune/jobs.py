@@ -221,7 +221,8 @@ def started(job: Job) -> FasterNet:
 
 def words_of_start(job: Job) -> str:
     """Say in a line how much of a network begins with a file's weights; nothing without a file."""
-    if job.init == SCRATCH or in_folder(job.folder).newest():
+    gone = not Path(job.init).exists() and in_folder(job.folder).newest() is not None
+    if job.init == SCRATCH or gone:
         return ""
     with torch.device("meta"):  # names and shapes are enough
         network = build(job.config)

@@ -102,9 +102,8 @@ class TrainingEstimator:
         return Checkpoints(file=self.folder / f"{name}.pt")
 
     def _identity(self, config: FasterNetConfig) -> dict[str, str]:
-        recipe = replace(self.recipe, seed=0)  # merged runs may have others, and go on all the same
         data = Path(self.data).name  # which stays where a run is moved
-        of_all = {"config": config_identity(config), "recipe": str(recipe), "data": data}
+        of_all = {"config": config_identity(config), "recipe": str(self.recipe), "data": data}
         return {**of_all, "init": self.init} if self.init else of_all
 
 

@@ -70,13 +70,12 @@ def photo_ranking() -> str:
     ]
     for name, row in found["rows"].items():
         cells = [_interval(each["rows"][name][of]) for each in groups.values() for of in row]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    for words, above in (("", found["above"]), (", without ingredients,", plain["above"])):
+        lines.append(f"| {name.replace('macs', 'MACs')} | {' | '.join(cells)} |")
+    for words, above in (("", found["above"]), (", without ingredients", plain["above"])):
         lines += [
             "",
-            f"Within one latency{words} the estimate is {above['value']:+.2f} "
-            f"({above['low']:+.2f} to {above['high']:+.2f}) above {above['count']}, the best count "
-            "there.",
+            f"Within one latency{words}, the estimate's tau less that of {above['count']}, the best "
+            f"count there, is {above['value']:+.2f} ({above['low']:+.2f} to {above['high']:+.2f}).",
         ]
     return "\n".join(lines)
 

@@ -74,8 +74,9 @@ def photo_ranking() -> str:
     for words, above in (("", found["above"]), (", without ingredients", plain["above"])):
         lines += [
             "",
-            f"Within one latency{words}, the estimate's tau less that of {above['count']}, the best "
-            f"count there, is {above['value']:+.2f} ({above['low']:+.2f} to {above['high']:+.2f}).",
+            f"Within one latency{words}, the estimate's tau less that of {above['count']}, the "
+            f"best count there, is {above['value']:+.2f} ({above['low']:+.2f} to "
+            f"{above['high']:+.2f}).",
         ]
     return "\n".join(lines)
 

@@ -149,7 +149,8 @@ class Run:
         self._models: dict[int, LatencyModels] = {}  # by the number of measurements
         self.begun = False  # by this command
         self.made: list[Path] = []  # the folders that did not exist before, the deepest first
-        self.lost = self.lost_trainings = 0  # trials, and longer trainings, whose workers were lost
+        self.lost = self.lost_trainings = 0  # trials, and longer trainings, without a result
+        self.lost_because = ""  # of the first of them, if that is known
 
     def candidates(self, *, searching: bool = False) -> list[Candidate]:
         """Every network with scores, its latencies measured or predicted; the front is marked.
@@ -392,6 +393,7 @@ def search(
         for _, outcome in exploration.run(pool):
             errors.append(outcome.error)
             run.lost += run.study.recall(outcome.number) is None
+            run.lost_because = run.lost_because or (outcome.error or "") * outcome.lost
             tenth = outcome.number % 10 == 9
             best = best_of(run.candidates(searching=True)) if tenth else ""
             yield Progress("searching", outcome.number + 1, run.options.trials, best)

@@ -188,6 +188,10 @@ def test_lost_trials_are_told(folder: Path) -> None:
         "--resume tries them again."
     )
     assert told in closing_words(ReportModel(read_only_run(folder)))
+    known = read_only_run(folder)
+    known.lost_because = "OSError: No space left on device"
+    (why,) = (line for line in closing_words(ReportModel(known)) if "no result" in line)
+    assert "was ended (the first: OSError: No space left on device); --resume" in why
     run = resume_run(folder)
     try:  # a search that goes on has not got to it yet
         assert told not in closing_words(ReportModel(read_only_run(folder)))

@@ -323,9 +323,10 @@ class ReportModel:
         trials = max(run.lost, gaps)
         missing = [f"{trials} of {self.options.trials} trials"] * bool(trials)
         missing += [f"{run.lost_trainings} longer trainings"] * bool(run.lost_trainings)
+        first = f" (the first: {run.lost_because})" if run.lost_because else ""
         return [
-            f"{what} have no result, as their workers were lost or the search was ended; --resume "
-            "tries them again."
+            f"{what} have no result, as their workers were lost or the search was ended{first}; "
+            "--resume tries them again."
             for what in missing
         ]
 

@@ -329,7 +329,7 @@ def _rows(
     waiting = [subject for subject in subjects if subject.model.identity not in kept]
     made = make_folders(folder)  # before minutes are spent on what it could not hold
     try:
-        for row in _time_each(waiting, device, repeats, alone=len(waiting) == len(subjects)):
+        for row in _time_each(waiting, device, repeats, nothing_kept=not kept):
             if row.latency is not None:
                 keep_measurement(folder, about, row.subject.model, row.latency)
             yield row
@@ -338,21 +338,21 @@ def _rows(
 
 
 def _time_each(
-    subjects: Sequence[Subject], device: Device, repeats: int | None, *, alone: bool
+    subjects: Sequence[Subject], device: Device, repeats: int | None, *, nothing_kept: bool
 ) -> Iterator[Row]:
-    """Time group by group; where they are alone, one of the first ones must be possible."""
+    """Time group by group; where nothing was kept, one network of the first must be possible."""
     for start in range(0, len(subjects), GROUP):
         group = subjects[start : start + GROUP]
         failed = []
         for row in time_beside(group, device, repeats):
             failed += [row.failed] if row.failed else []
             yield row
-        if alone and len(failed) == len(group) > 1:
+        if nothing_kept and len(failed) == len(group) > 1:
             raise RuntimeError(
                 f"`device` must be able to time one of {len(group)} networks, but {device.name} "
                 f"could time none; the first: {failed[0]}"
             )
-        alone = False
+        nothing_kept = False
 
 
 def time_beside(

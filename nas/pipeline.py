@@ -36,7 +36,7 @@ from nas.estimators import (
     open_weights,
 )
 from nas.ray_pool import RayPool, joined, through_ray
-from nas.reachable import check_reachable, check_reached, least_of
+from nas.reachable import check_reachable, check_reached, fastest_of
 from nas.relatives import (
     CalibrationRecord,
     calibration_words,
@@ -321,10 +321,10 @@ def calibrate(run: Run) -> Iterator[Progress]:
             )
         if not run.study.measurements and run.calibration is None:
             run.keep_calibration(find_relatives(run.devices))
-        least = least_of(run.space, run.options.seed)
+        fastest = fastest_of(run.space, run.options.seed)
         first = [one for name, one in named_sizes(run.space).items() if name == "t0"]
-        run.measure([*first, least], run.settings.calibration_repeats)
-        check_reached(run.budgets_ms, run.study.measurements[least])
+        run.measure([*first, fastest], run.settings.calibration_repeats)
+        check_reached(run.budgets_ms, run.study.measurements[fastest])
         yield from _time_batches(run)
     limits = run.options.limits
     check_reachable(run.space, run.known_models(), run.options.seed, limits=limits)

@@ -17,7 +17,7 @@ from search_spaces.fasternet import FasterNetConfig
 from search_spaces.space import Space
 
 
-def least_of(space: Space[FasterNetConfig], seed: int) -> FasterNetConfig:
+def fastest_of(space: Space[FasterNetConfig], seed: int) -> FasterNetConfig:
     """Return the network that descent finds to be the fastest on a board of the profile."""
     profile = ProfiledDevice("arm", Backend())
 
@@ -27,10 +27,10 @@ def least_of(space: Space[FasterNetConfig], seed: int) -> FasterNetConfig:
     return lowest(space, latencies, Random(seed))
 
 
-def check_reached(budgets_ms: Mapping[str, float], least: Latencies) -> None:
-    """Refuse a budget below what `least_of` takes."""
+def check_reached(budgets_ms: Mapping[str, float], fastest: Latencies) -> None:
+    """Refuse a budget below what `fastest_of` takes."""
     for name, budget_ms in budgets_ms.items():
-        found = least.by_device[name]
+        found = fastest.by_device[name]
         if found.low_ms > budget_ms:
             where = f" on {name}" if len(budgets_ms) > 1 else ""
             predicted = "" if found.source == "measured" else " (predicted)"

@@ -14,7 +14,7 @@ from predictors.cost import NO_LIMITS, Limits, cost
 from predictors.devices.profiled import ProfiledDevice
 from predictors.measurement import Backend, Latencies
 from search_spaces.fasternet import FasterNetConfig
-from search_spaces.space import Space
+from search_spaces.space import AnySpace, Space
 
 
 def fastest_of(space: Space[FasterNetConfig], seed: int) -> FasterNetConfig:
@@ -42,7 +42,7 @@ def check_reached(budgets_ms: Mapping[str, float], fastest: Latencies) -> None:
 
 
 def check_reachable(
-    space: Space[Any], models: LatencyModels, seed: int, *, limits: Limits = NO_LIMITS
+    space: AnySpace, models: LatencyModels, seed: int, *, limits: Limits = NO_LIMITS
 ) -> None:
     """Refuse budgets that no network is predicted to meet, all at once and within the limits."""
 

@@ -1,13 +1,12 @@
 """Configs as rows of numbers: the work of their layers, or their choices."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from predictors.cost import layers_in_groups
-from search_spaces.layers import Layer
+from search_spaces.layers import Layer, Numbers
 from search_spaces.space import AnySpace, Genes
 
 Array = NDArray[np.float64]
@@ -39,7 +38,7 @@ def layer_features(configs: Sequence[object]) -> Array:
     """Return sums over the layers of each kind, of shape [n, len(LAYER_FEATURES)]."""
     table = np.zeros((len(configs), len(LAYER_FEATURES)))
     for indices, layers in layers_in_groups(configs):
-        sums: dict[str, Any] = {}
+        sums: dict[str, Numbers] = {}
         for layer in layers:
             for name, value in _quantities(layer):
                 sums[name] = sums.get(name, 0.0) + value
@@ -101,7 +100,7 @@ def gene_table(space: AnySpace, genes: Sequence[Genes]) -> Array:
     return np.array(genes, dtype=float).reshape(len(genes), len(space.genes))
 
 
-def _quantities(layer: Layer) -> Iterator[tuple[str, Any]]:
+def _quantities(layer: Layer) -> Iterator[tuple[str, Numbers]]:
     """The work of a layer, each with the feature that it adds to; 0 where it is of another kind."""
     for kind, share in _kinds(layer):
         repeat = layer.repeat * share
@@ -124,18 +123,18 @@ def _quantities(layer: Layer) -> Iterator[tuple[str, Any]]:
         yield f"{kind}.count", repeat
 
 
-def _whole_blocks(count: Any, block: int) -> Any:
+def _whole_blocks(count: Numbers, block: int) -> Numbers:
     """So many, rounded up to whole blocks."""
     return -(-count // block) * block
 
 
-def _uneven(layer: Layer) -> Any:
+def _uneven(layer: Layer) -> Numbers:
     """1 where a group has other than whole blocks of channels, which some kernels do not take."""
     inputs, outputs = layer.c_in // layer.groups, layer.c_out // layer.groups
     return ((inputs % _CHANNELS > 0) | (outputs % _CHANNELS > 0)) * 1
 
 
-def _kinds(layer: Layer) -> Iterator[tuple[str, Any]]:
+def _kinds(layer: Layer) -> Iterator[tuple[str, Numbers]]:
     """The kinds that a layer may be of, each with 1 where it is, as a number or an array."""
     if layer.op != "conv":
         yield layer.op, 1

@@ -36,6 +36,7 @@ _ENDS = 1.6449  # deviations of a normal distribution from its middle to the end
 _STAGES = 4
 _DEPTHS = np.array(FASTERNET["t0"].depths)
 _GIGA = 1e9
+_INGREDIENTS = ("activation", "ingredients")  # departures that are no sizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +174,7 @@ class Scales:
     below: float = 0.1  # per unit of log MACs below T0, where nothing was published
     bend: float = 0.2  # the deviation of what is not linear
     length: float = 2.0  # over which that changes
+    interplay: float = 0.2  # by how much ingredients change it, against sizes
     imbalance: float = 0.1  # the penalty on the squares of departures in widths and depths
     transfer: float = 0.07  # by which a departure on photos differs from that on ImageNet
 
@@ -268,11 +270,11 @@ class TopOneEstimate:
         return np.asarray(shapes.log_macs + image - penalty)
 
     def _covariance(self, here: "Shapes", there: "Shapes") -> Array:
-        """Slopes by block, and a Matern 3/2 of all of them that is pinned to 0 at T0's shape."""
+        """Slopes by block, and a Matern 3/2 of all departures that is pinned to 0 at T0's shape."""
         found = np.zeros((len(here.log_macs), len(there.log_macs)))
         for name, block in here.blocks.items():
             found += getattr(self.scales, name) ** 2 * (block @ there.blocks[name].T)
-        a, b = here.joined / self.scales.length, there.joined / self.scales.length
+        a, b = self._distances(here), self._distances(there)
         squares = (a * a).sum(1)[:, None] + (b * b).sum(1)[None] - 2 * a @ b.T
         return found + self.scales.bend**2 * (
             _matern(squares) - _matern((a * a).sum(1))[:, None] * _matern((b * b).sum(1))[None]
@@ -283,8 +285,20 @@ class TopOneEstimate:
         found = np.zeros(len(shapes.log_macs))
         for name, block in shapes.blocks.items():
             found += getattr(self.scales, name) ** 2 * np.sum(block * block, axis=1)
-        squares = np.sum((shapes.joined / self.scales.length) ** 2, axis=1)
+        squares = np.sum(self._distances(shapes) ** 2, axis=1)
         return found + self.scales.bend**2 * (1 - _matern(squares) ** 2)
+
+    def _distances(self, shapes: "Shapes") -> Array:
+        """All departures side by side, in lengths, but that in compute alone.
+
+        What an ingredient does is taken to be much the same in networks of other sizes.
+        """
+        parts = [
+            block * (self.scales.interplay if name in _INGREDIENTS else 1.0)
+            for name, block in shapes.blocks.items()
+            if name != "below"
+        ]
+        return np.hstack(parts) / self.scales.length
 
 
 def _matern(squares: Array) -> Array:
@@ -303,11 +317,6 @@ class Shapes:
 
     log_macs: Array
     blocks: Mapping[str, Array]
-
-    @cached_property
-    def joined(self) -> Array:
-        """All departures side by side, but that in compute alone."""
-        return np.hstack([block for name, block in self.blocks.items() if name != "below"])
 
 
 def shapes_of(

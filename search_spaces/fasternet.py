@@ -11,8 +11,8 @@ from search_spaces.fasternet_layers import (
     fasternet_layers,
 )
 from search_spaces.io import short_repr
-from search_spaces.layers import Layer
-from search_spaces.space import Each, Space, each, oneof
+from search_spaces.layers import Fields, Layer
+from search_spaces.space import AnySpace, Each, Space, each, oneof
 
 StemKind = Literal["patch", "convs"]
 
@@ -178,7 +178,7 @@ class FasterNetConfig:
         return tuple(layer for layer in fasternet_layers(columns, len(self.widths)) if layer.repeat)
 
     @classmethod
-    def bulk_layers(cls, fields: Mapping[str, Any]) -> tuple[Layer, ...]:
+    def bulk_layers(cls, fields: Fields) -> tuple[Layer, ...]:
         """Return the layers of n networks at once, each number an array of shape [n].
 
         `fields` maps a field's name to an array of shape [n], or [n, stages] where it is a tuple.
@@ -377,7 +377,7 @@ _PCONV_32 = _FASTERNET_32.replace(
     head_width=oneof(0, 64, 128, 256),
 )
 
-SPACES: Mapping[str, Space[Any]] = {
+SPACES: Mapping[str, AnySpace] = {
     "fasternet": _FASTERNET,
     "fasternet-32": _FASTERNET_32,
     "pconv": _PCONV,

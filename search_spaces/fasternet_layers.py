@@ -3,16 +3,14 @@
 The formula holds for numbers and for arrays of them alike, so that a million networks take seconds.
 """
 
-from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, get_args
 
-from search_spaces.layers import QUERY_WIDTH, Layer, Op
+from search_spaces.layers import QUERY_WIDTH, Fields, Layer, Numbers, Op
 
 Activation = Literal["relu", "gelu", "hardswish"]
-Numbers: TypeAlias = Any  # an integer, or an array with one for each network
 
 
-def fasternet_layers(config: Mapping[str, Any], stages: int) -> list[Layer]:
+def fasternet_layers(config: Fields, stages: int) -> list[Layer]:
     """The layer formula, in arithmetic that holds for numbers and for arrays alike."""
     height = stem_side(config["resolution"], config["stem_stride"], config["stem"])
     layers = _stem_layers(config)
@@ -39,14 +37,14 @@ def fasternet_layers(config: Mapping[str, Any], stages: int) -> list[Layer]:
     return layers + _head_layers(config, c, height)
 
 
-def _stem_layers(config: Mapping[str, Any]) -> list[Layer]:
+def _stem_layers(config: Fields) -> list[Layer]:
     """BN(Conv(x)), or BN(Conv3x3(act(BN(Conv3x3(x)))))."""
     c, stride, side = config["widths"][0], config["stem_stride"], config["resolution"]
     convs = (config["stem"] == "convs") * 1
     middle = stem_width(c)
     first, second = 1 + (stride > 1), 1 + (stride > 2)  # as `stem_strides`
     half = -(-side // first)
-    three: dict[str, Any] = {"kernel": 3, "padded": True, "norm": True}
+    three: dict[str, Numbers] = {"kernel": 3, "padded": True, "norm": True}
     patch = Layer(
         name="stem",
         op="conv",
@@ -65,7 +63,7 @@ def _stem_layers(config: Mapping[str, Any]) -> list[Layer]:
     return [patch, conv, *act, last]
 
 
-def _block_layers(config: Mapping[str, Any], i: int, height: Numbers) -> list[Layer]:
+def _block_layers(config: Fields, i: int, height: Numbers) -> list[Layer]:
     """The layers of stage i: x + Conv1x1(act(BN(Conv1x1(mixer(x)))))."""
     c, n, kernel = config["widths"][i], config["depths"][i], config["kernels"][i]
     c_p, hidden = channels(c * config["partial_ratios"][i]), channels(c * config["expansions"][i])
@@ -94,7 +92,7 @@ def _block_layers(config: Mapping[str, Any], i: int, height: Numbers) -> list[La
 
 
 def _mixer_layers(
-    config: Mapping[str, Any], i: int, height: Numbers, n: Numbers, groups: Numbers
+    config: Fields, i: int, height: Numbers, n: Numbers, groups: Numbers
 ) -> list[Layer]:
     """cat(Conv(x[:, :c_p]), gate(x[:, c_p:])), or attention in the convolution's place."""
     c, kernel = config["widths"][i], config["kernels"][i]
@@ -129,7 +127,7 @@ def _mixer_layers(
 def _gate_layers(name: str, c: Numbers, height: Numbers, n: Numbers, alive: Numbers) -> list[Layer]:
     """x * hard_sigmoid(Conv1x1(relu(Conv1x1(pool(x)))))."""
     squeezed, beside = squeezed_width(c), alive + c * height**2
-    vector: dict[str, Any] = {"bias": True, "repeat": n, "alive": beside}
+    vector: dict[str, Numbers] = {"bias": True, "repeat": n, "alive": beside}
     return [
         _layer(f"{name}.pool", "pool", c, c, height, repeat=n, alive=alive),
         _layer(f"{name}.squeeze", "conv", c, squeezed, 1, **vector),
@@ -140,7 +138,7 @@ def _gate_layers(name: str, c: Numbers, height: Numbers, n: Numbers, alive: Numb
     ]
 
 
-def _head_layers(config: Mapping[str, Any], c: Numbers, height: Numbers) -> list[Layer]:
+def _head_layers(config: Fields, c: Numbers, height: Numbers) -> list[Layer]:
     """The layers of the head: Linear(act(Conv1x1(pool(x)))), or Linear(pool(x))."""
     head = config["head_width"]
     there = (head > 0) * 1
@@ -154,7 +152,7 @@ def _head_layers(config: Mapping[str, Any], c: Numbers, height: Numbers) -> list
 
 
 def _activations(
-    name: str, activation: Any, c: Numbers, height: Numbers, repeat: Numbers, **others: Numbers
+    name: str, activation: Numbers, c: Numbers, height: Numbers, repeat: Numbers, **others: Numbers
 ) -> list[Layer]:
     """One record for each activation, of which all but the one that is there repeat 0 times."""
     return [
@@ -175,7 +173,7 @@ def squeezed_width(c: Numbers) -> Numbers:
     return 8 * (c // 32 + (c < 32))
 
 
-def stem_side(resolution: Numbers, stride: Numbers, stem: Any) -> Numbers:
+def stem_side(resolution: Numbers, stride: Numbers, stem: Numbers) -> Numbers:
     """Rows of the map after the stem: padded convolutions keep what a patch would cut off."""
     return (resolution + (stem == "convs") * (stride - 1)) // stride
 

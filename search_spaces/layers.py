@@ -6,7 +6,10 @@ network as it is deployed: batch norm folded into its convolution, PConv as spli
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeGuard, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, TypeGuard, get_args, runtime_checkable
+
+Numbers: TypeAlias = Any  # a number, or a numpy array with one for each network
+Fields: TypeAlias = Mapping[str, Any]  # of a config by name, as numbers or as arrays of them
 
 Op = Literal[
     "conv",
@@ -122,5 +125,5 @@ class BulkLayered(Protocol):
     """A config class whose layer formula also takes arrays, for costing a million configs."""
 
     @classmethod
-    def bulk_layers(cls, fields: Mapping[str, Any]) -> Sequence[Layer]:
+    def bulk_layers(cls, fields: Fields) -> Sequence[Layer]:
         """Return the layers of n networks, given every field as an array of shape [n, ...]."""

@@ -122,8 +122,8 @@ def ingredients(result: Mapping[str, Any]) -> str:
 def found_on_photos(result: Mapping[str, Any]) -> str:
     """Return what a search finds without data beside what a hand makes."""
     lines = [
-        "| device, what is to be beaten | accuracy (seeds) | what was found | points | time |",
-        "|---|---|---|---|---|",
+        "| device, what is to be beaten | accuracy (seeds) | space | found in it | points | time |",
+        "|---|---|---|---|---|---|",
     ]
     for row in result["rows"]:
         if row["gain"] is None:
@@ -133,8 +133,8 @@ def found_on_photos(result: Mapping[str, Any]) -> str:
             for values in (row["accuracies"]["hand"], row["accuracies"]["found"])
         )
         lines.append(
-            f"| {row['device']}, {row['bar']} | {hand} | {found} | {_points(row['gain'])} | "
-            f"{row['times_the_bar'][0]:.2f}, {row['source']} |"
+            f"| {row['device']}, {row['bar']} | {hand} | {row['space']} | {found} | "
+            f"{_points(row['gain'])} | {row['times_the_bar'][0]:.2f}, {row['source']} |"
         )
     return "\n".join(lines)
 

@@ -87,9 +87,30 @@ def measure_each(
     for start in range(0, len(networks), size):
         turn = networks[start : start + size]
         # Whole lists: two names may stand for one machine, and exporting for one slows another.
-        columns = [list(device.measure_each(turn, repeats=repeats)) for device in devices.values()]
+        columns = [_measured(name, device, turn, repeats) for name, device in devices.items()]
         for row in zip(*columns, strict=True):
             yield Latencies(dict(zip(devices, row, strict=True)))
+
+
+def _measured(
+    name: str, device: Device, networks: Sequence[Network], repeats: int | None
+) -> list[Latency]:
+    """What a device measured; that of another package may give anything."""
+    found = list(device.measure_each(networks, repeats=repeats))
+    if len(found) != len(networks):
+        raise RuntimeError(
+            f"`measure_each` of {name} must give a latency for each of {len(networks)} networks, "
+            f"but gave {len(found)}. Mend that device."
+        )
+    for one in found:
+        sides = (one.low_ms, one.median_ms, one.high_ms)
+        if not all(0 < side < math.inf for side in sides):
+            low, median, high = (f"{side:g}" for side in sides)
+            raise RuntimeError(
+                f"`measure_each` of {name} must give positive milliseconds, but gave {median} "
+                f"[{low}, {high}]. Mend that device."
+            )
+    return found
 
 
 def standard_error(latency: Latency) -> float:

@@ -235,12 +235,12 @@ def auto_estimator(
     training = seconds / _trained_at_once(options) / 60  # minutes
     most = range((asked or MOST) + 1)
     trials = max(n for n in most if n == 0 or _trainings_of(n) * training <= minutes)
-    if trials < min(LEAST, most[-1]):
+    if trials < (least := min(LEAST, most[-1])):
         time_left = _spelled(minutes)
         if why := not_estimable(options.open_space()):
             raise ValueError(
-                f"`time` must be enough for {LEAST} short trainings, about "
-                f"{_spelled(_trainings_of(LEAST) * training)}, but got {time_left}: {why}. Give "
+                f"`time` must be enough for {least} short trainings, about "
+                f"{_spelled(_trainings_of(least) * training)}, but got {time_left}: {why}. Give "
                 "more time, fewer --epochs or smaller images."
             )
         reason = f"the estimate; {time_left} would do for {trials} short trainings only"

@@ -120,7 +120,12 @@ class Evaluation:
 
     def __call__(self, config: FasterNetConfig) -> NetworkScores:
         (latencies,) = self.models.latencies([config])
-        return NetworkScores(accuracy=self.estimator(config), latencies=latencies)
+        accuracy = self.estimator(config)
+        if self.estimator.kind == "trained" and not 0 <= accuracy <= 100:
+            raise ValueError(
+                f"`accuracy` must be 0 to 100 % of a trained network, but got {accuracy}."
+            )
+        return NetworkScores(accuracy=accuracy, latencies=latencies)
 
 
 class Run:
@@ -200,7 +205,7 @@ class Run:
                 one = known_top1 if as_published else with_estimates([one])[0]
             if self.estimator.kind == "score":
                 with suppress(Exception):  # it may know its own space only
-                    one = replace(one, accuracy=self.estimator(config))
+                    one = replace(one, accuracy=float(self.estimator(config)))
             found.append(one)
         return with_costs(found, self.options.limits)
 

@@ -92,7 +92,10 @@ class Metrics:
             latency_ms=result[self.latency_ms],
             latency_high_ms=result.get(self.latency_high_ms),
         )
-        return found.as_floats() if found.valid else None
+        try:
+            return found.as_floats() if found.valid else None
+        except (TypeError, ValueError):  # what was reported is no number
+            return None
 
 
 class FasternasSearch(RaySearcher):
@@ -136,6 +139,7 @@ class FasternasSearch(RaySearcher):
         self._bounds = bounds_of(space, predict_latency, budget_ms, limits, seed)
         self._events: list[dict[str, Any]] = []
         self._running: dict[str, Genes] = {}  # by trial
+        self._latest: dict[str, dict[str, Any]] = {}  # what each of them reported last
         self._proposer: Proposer | None = self._opened()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
@@ -147,6 +151,11 @@ class FasternasSearch(RaySearcher):
         self._running[trial_id] = genes
         return _params(self._space, genes)
 
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Keep what a trial reported: one that a scheduler ends is completed without a result."""
+        if trial_id in self._running:
+            self._latest[trial_id] = result
+
     def on_trial_complete(
         self,
         trial_id: str,
@@ -156,7 +165,8 @@ class FasternasSearch(RaySearcher):
         """Learn from a trial's last result; one that failed or reported no scores is a failure."""
         if trial_id not in self._running:
             return
-        scores = None if error else self._metrics.scores(result)
+        latest = self._latest.pop(trial_id, None)
+        scores = None if error else self._metrics.scores(result or latest)
         found = None if scores is None else scores.objectives(self._budget_ms)
         self._events.append({"told": trial_id, "found": found and asdict(found)})
         self._live().tell(self._running.pop(trial_id), found)

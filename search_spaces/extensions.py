@@ -54,7 +54,7 @@ def load_extension(
     (entry,) = entries
     try:
         found = entry.load()
-    except Exception as error:  # whatever a package raises when it is imported
+    except (Exception, SystemExit) as error:  # whatever a package raises when it is imported
         raise _broken(group, entry, f"cannot be loaded: {named_reason(error)}") from error
     if not accepts(found):
         raise _broken(group, entry, f"is {found!r}, not {wanted}")

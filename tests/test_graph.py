@@ -204,14 +204,18 @@ def test_an_average_pool_of_a_newer_opset_takes_the_slow_loop() -> None:
     ("nodes", "words"),
     [
         ([("Det", ["x"], ["out"], {})], r"the operator Det \(node 0\)"),
-        ([("Tile", ["x", "twice"], ["out"], {})], r"the operator Tile \(node 0\)"),
+        ([("Selu", ["x"], ["out"], {})], r"the operator Selu \(node 0\)"),
+        (
+            [("Resize", ["x", "", "twos"], ["out"], {"mode": "linear", "antialias": 1})],
+            "the antialias of Resize",
+        ),
         ([("Resize", ["x", "", "twos"], ["out"], {"mode": "cubic"})], "the mode cubic of Resize"),
     ],
 )
 def test_what_is_not_known_is_named(nodes: Any, words: str, tmp_path: Path) -> None:
-    twice, twos = np.array([1, 1, 2, 2]), np.array([1, 1, 2, 2], np.float32)
+    twos = np.array([1, 1, 2, 2], np.float32)
     file = tmp_path / "net.onnx"
-    file.write_bytes(_model(nodes, twice=twice, twos=twos))
+    file.write_bytes(_model(nodes, twos=twos))
     with pytest.raises(ValueError, match=r"operators the profile knows.*not know " + words):
         ARM.measure(_found(file))
 
@@ -325,6 +329,8 @@ def test_a_graph_that_became_slower_fails_the_gate(
     assert main(["measure", *files, "--device", "arm", "--fail-if", rule]) == code
     assert ("that are allowed" in capsys.readouterr().err) == bool(code)
     assert main(["measure", *files[::-1], "--device", "arm", "--json", "--fail-if", rule]) == 0
+    with pytest.raises(ValueError, match="`networks` must be two or more for --fail-if"):
+        main(["measure", files[0], "--device", "arm", "--fail-if", rule, "--debug"])
 
 
 def test_a_rule_that_is_none_is_refused(capsys: Streams) -> None:
@@ -402,6 +408,47 @@ def test_numbers_of_16_bits_are_refused(tmp_path: Path) -> None:
         ARM.measure(onnx_model(tmp_path / "half.onnx"))
 
 
+def test_a_softmax_along_another_axis_moves_it_to_the_end_and_back() -> None:
+    shape = (1, 8, 16, 16)
+    softmax = [("Softmax", ["x"], ["out"], {"axis": 1})]
+    moved, along, back = _nodes(softmax, shape=shape)
+    assert [node.op for node in (moved, along, back)] == ["Transpose", "Softmax", "Transpose"]
+    assert along.output == moved.output == (1, 16, 16, 8)
+    assert back.output == shape
+    (older,) = _nodes(softmax, shape=shape, opset=11)
+    assert older.output == (1, 8 * 16 * 16)
+    (last,) = _nodes([("Softmax", ["x"], ["out"], {"axis": 3})], shape=shape)
+    assert last.output == shape
+
+
+def test_what_nothing_goes_into_takes_nothing_and_an_output_may_be_left_out() -> None:
+    view = count_node(Node(op="Reshape", inputs=((1,),), output=(1,)))
+    assert count_node(Node(op="Softmax", inputs=((0, 4),), output=(0, 4))) == view
+    assert count_node(Node(op="ReduceMean", inputs=((),), output=())) == view
+    w, r = (np.ones((1, 8, n), np.float32) for n in (16, 2))
+    lstm = ("LSTM", ["s", "W", "R"], ["", "out"], {"hidden_size": 2})
+    squeeze = ("Squeeze", ["x", "first"], ["s"], {})
+    (_, found) = _nodes([squeeze, lstm], shape=(1, 8, 1, 16), W=w, R=r, first=np.array([0]))
+    assert (found.op, found.output) == ("LSTM", (1, 1, 2))
+
+
+def test_constants_of_nodes_may_lie_outside_too(tmp_path: Path) -> None:
+    weight = numpy_helper.from_array(np.ones((8, 8, 3, 3), np.float32))
+    nodes = [("Constant", [], ["k"], {"value": weight}), ("Conv", ["x", "k"], ["out"], {})]
+    inside, outside = tmp_path / "inside.onnx", tmp_path / "outside.onnx"
+    inside.write_bytes(_model(nodes))
+    onnx.save(
+        onnx.load(inside),
+        outside,
+        save_as_external_data=True,
+        location="weights",
+        size_threshold=0,
+        convert_attribute=True,
+    )
+    found, expected = (ARM.parts(_found(file)) for file in (outside, inside))
+    assert _sums(found) == _sums(expected)
+
+
 def test_a_map_that_is_gathered_is_copied() -> None:
     def counted(shape: tuple[int, ...]) -> float:
         node = Node(op="Gather", inputs=(shape, (shape[1],)), output=shape)
@@ -415,7 +462,11 @@ def test_a_map_that_is_gathered_is_copied() -> None:
 @pytest.mark.parametrize(
     ("node", "message"),
     [
-        (Node(op="MaxPool", inputs=((1, 8, 16),), output=(1, 8, 8)), "MaxPool over 1 dimensions"),
+        (Node(op="MaxPool", inputs=((1,) * 5,), output=(1,) * 5), "MaxPool over 3 dimensions"),
+        (
+            Node(op="Relu", inputs=((1, 8, 64, 64),), output=(1, 8, 64, 64), dtype="float64"),
+            "Relu on numbers of float64",
+        ),
         (Node(op="MatMul", inputs=((4, 8), (8,)), output=(4,)), "MatMul with a vector"),
     ],
 )

@@ -220,6 +220,28 @@ def test_a_searcher_may_be_an_object() -> None:
     assert own.told == [t.scores.objectives(BUDGET_MS) for t in trials if t.scores]
 
 
+class Drawn(Countdown):
+    """Gives what numpy draws, or something else."""
+
+    def __init__(self, genes: Any) -> None:
+        super().__init__()
+        self.genes = genes
+
+    def ask(self, number: int, admit: Admit) -> Genes | None:
+        return admit(self.genes, generator(0, number)) if number < 3 else None
+
+
+def test_genes_are_whole_numbers_of_any_kind() -> None:
+    genes = np.zeros(len(SPACE.genes), int)
+    found = list(search(SPACE, evaluate, searcher=Drawn(genes)))
+    assert len({trial.config for trial in found}) == 3
+    for wrong in (np.zeros(len(SPACE.genes)), None):
+        with pytest.raises(TypeError, match="`genes` of a searcher must be whole numbers, but"):
+            list(search(SPACE, evaluate, searcher=Drawn(wrong)))
+    with pytest.raises(TypeError, match=r"`space` must be a Space, but got \{'a': 1\}"):
+        search({"a": 1}, evaluate)  # type: ignore[arg-type]
+
+
 def test_an_object_that_is_no_searcher_is_refused_at_the_call() -> None:
     message = r"`searcher` must be a name or an object with ask\(number, admit\) and .* got 7\."
     with pytest.raises(TypeError, match=message):

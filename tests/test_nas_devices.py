@@ -51,6 +51,24 @@ def test_a_network_has_a_latency_in_milliseconds_on_each_device() -> None:
     assert (ratio.median, ratio.low, ratio.high) == pytest.approx((0.5, 0.475, 0.525))
 
 
+class Wrong:
+    """A device whose latencies are what it was given."""
+
+    def __init__(self, *found: Latency) -> None:
+        self.found = found
+
+    def measure_each(self, networks: object, *, repeats: int | None = None) -> Any:
+        return iter(self.found)
+
+
+def test_what_a_device_gives_is_checked() -> None:
+    low = replace(_measured().by_device["quick"], low_ms=-1.0)
+    for found, words in (((low,), r"positive milliseconds, but gave 2 \[-1, "), ((), "each of 1")):
+        wrong: Any = {"lab": Wrong(*found)}
+        with pytest.raises(RuntimeError, match=f"`measure_each` of lab must give .*{words}"):
+            list(measure_each(wrong, [T0]))
+
+
 def test_it_is_feasible_where_every_upper_end_is_within_the_budget() -> None:
     found = _measured()
     highs = {name: one.high_ms for name, one in found.by_device.items()}

@@ -1,5 +1,6 @@
 """Our searchers and spaces in Ray Tune, and Tune's searchers in `search()`."""
 
+import json
 import runpy
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,6 +84,21 @@ def test_results_come_in_any_order_and_a_saved_search_goes_on(tmp_path: Path) ->
     assert search.suggest("next") == again.suggest("next")
     with pytest.raises(ValueError, match=r"must be what a search of this space saved, but is not"):
         FasternasSearch(SPACE).restore(str(tmp_path / "state"))
+
+
+def test_what_a_scheduler_ends_is_told_as_it_was_then(tmp_path: Path) -> None:
+    search = FasternasSearch(PLANE)
+    configs = [config_of(PLANE, search.suggest(name) or {}) for name in "abc"]
+    for name, config in zip("ab", configs, strict=False):
+        search.on_trial_result(name, _result(config))
+    search.on_trial_complete("a")  # as Tune ends what HyperBand has paused
+    search.on_trial_complete("b", error=True)
+    search.on_trial_complete("c", result={"accuracy": None, "latency_ms": "1"})
+    search.save(str(tmp_path / "state"))
+    events = json.loads((tmp_path / "state").read_text())
+    learned, *failed = (event["found"] for event in events if "told" in event)
+    assert learned is not None
+    assert failed == [None, None]
 
 
 def test_a_small_space_comes_to_its_end() -> None:

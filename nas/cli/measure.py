@@ -67,6 +67,11 @@ def _slower_than(text: str) -> float:
 
 def run_measure(arguments: argparse.Namespace) -> int:
     """Time the networks, print a table, and compare the first with the others."""
+    if arguments.fail_if and len(arguments.networks) < 2:
+        raise ValueError(
+            "`networks` must be two or more for --fail-if, but got one. Name the network first "
+            "with which the others are compared."
+        )
     subjects, wrong = find_each(arguments.networks, _typed(arguments.batch))
     device = open_asked(arguments, [subject.model for subject in subjects])
     profile = _profile(device) if "layers" in arguments else None

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from operator import index
 from random import Random
 from typing import Any, TypeVar
 
@@ -143,6 +144,20 @@ def likely(log_ratio: Array, std: Array) -> Array:
     return np.where(log_ratio < 0, ndtr(-log_ratio / np.maximum(std, 1e-12)), 0.0)
 
 
+def whole_numbers(genes: Genes) -> Genes:
+    """Return genes as Python's own integers, in which they are kept; numpy's will do.
+
+    Raises:
+        TypeError: if they are none.
+    """
+    try:
+        return tuple(map(index, genes))
+    except TypeError:
+        raise TypeError(
+            f"`genes` of a searcher must be whole numbers, but got {genes!r}. Mend the searcher."
+        ) from None
+
+
 class Admission:
     """Turns any proposal into a new one near it that keeps every bound."""
 
@@ -157,6 +172,7 @@ class Admission:
         What is `risked` may miss the budget: its upper end does, but more likely than not it is
         kept, and what was proposed could be the best.
         """
+        genes = whole_numbers(genes)
         if risked and genes not in self._seen and self._chance(genes) > 0:
             self._seen.add(genes)
             return genes

@@ -17,6 +17,7 @@ from nas.search.feasibility import (
     check_budget,
     check_limits,
     checked,
+    whole_numbers,
 )
 from nas.search.guided import AccuracyPrior
 from nas.search.searchers import open_searcher
@@ -113,6 +114,8 @@ def bounds_of(
 ) -> Bounds:
     """Return what is to be kept, checked: budget and limits are within reach of the space."""
     _check_budget_ms(budget_ms)
+    if not isinstance(space, Space):
+        raise TypeError(f"`space` must be a Space, but got {space!r}. Write Space(Config, ...).")
     if not isinstance(limits, Limits):
         raise TypeError(
             f"`limits` must be Limits, but got {limits!r}. Write Limits(params=4_000_000)."
@@ -176,7 +179,8 @@ class Proposer:
         """Return the proposal of that number, or what an earlier run `kept`; None at the end."""
         admission = self._admission
         admit = admission.admit if kept is None else admission.admits(kept)
-        return self._searcher.ask(number, admit)
+        genes = self._searcher.ask(number, admit)
+        return None if genes is None else whole_numbers(genes)
 
     def tell(self, genes: Genes, found: Objectives | None) -> None:
         """Take in what an evaluation found; None where it failed."""

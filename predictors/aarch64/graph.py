@@ -9,7 +9,7 @@ import math
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -46,11 +46,11 @@ def graph_nodes(content: bytes) -> list[Node]:
         ValueError: if ONNX Runtime cannot run the model.
     """
     model = _optimized(content)
-    shapes, constants = _shapes(model), {w.name: w for w in model.graph.initializer}
+    (shapes, dtypes), constants = _tensors(model), {w.name: w for w in model.graph.initializer}
     operators = [_operator(node, constants) for node in model.graph.node]
     _fold_sums(operators, shapes, [value.name for value in model.graph.output])
     opset = max((o.version for o in model.opset_import if o.domain in _ONNX), default=0)
-    nodes = [_node(o, shapes, constants, opset) for o in operators if not o.folded]
+    nodes = [_node(o, shapes, dtypes, constants, opset) for o in operators if not o.folded]
     return [part for node in nodes for part in _unfolded(node)]
 
 
@@ -86,8 +86,11 @@ def _session(content: bytes, options: Any) -> Any:
         raise ValueError(reason(error)) from None
 
 
-def _shapes(model: "onnx.ModelProto") -> dict[str, Shape]:
-    """The shape of each tensor, from a run on zeros; the weights are inputs, not stored again."""
+def _tensors(model: "onnx.ModelProto") -> tuple[dict[str, Shape], dict[str, str]]:
+    """The shape and the type of each tensor, from a run on zeros.
+
+    The weights are inputs, not stored again.
+    """
     import onnx
     import onnxruntime
 
@@ -106,9 +109,14 @@ def _shapes(model: "onnx.ModelProto") -> dict[str, Shape]:
     except Exception as error:  # as above
         raise ValueError(reason(error)) from None
     names = [value.name for value in session.get_outputs()]
-    shapes = {name: tuple(np.shape(value)) for name, value in zip(names, found, strict=True)}
-    shapes |= {name: value.shape for name, value in feeds.items()}
-    return shapes | {w.name: tuple(w.dims) for w in model.graph.initializer}
+    tensors = {**dict(zip(names, found, strict=True)), **feeds}
+    shapes = {name: tuple(np.shape(value)) for name, value in tensors.items()}
+    shapes |= {w.name: tuple(w.dims) for w in model.graph.initializer}
+    return shapes, {name: str(value.dtype) for name, value in tensors.items() if _is_array(value)}
+
+
+def _is_array(value: object) -> bool:
+    return isinstance(value, np.ndarray)  # a sequence of them, otherwise
 
 
 def _without_weights(graph: "onnx.GraphProto") -> "onnx.GraphProto":
@@ -246,28 +254,59 @@ def _summing_conv(
 def _node(
     operator: _Operator,
     shapes: Mapping[str, Shape],
+    dtypes: Mapping[str, str],
     constants: Mapping[str, "onnx.TensorProto"],
     opset: int,
 ) -> Node:
-    inputs = operator.inputs
+    inputs, made = operator.inputs, next(name for name in operator.outputs if name)
     return Node(
         name=operator.name,
         op=operator.op,
         inputs=tuple(shapes.get(name, ()) for name in inputs),
-        output=shapes[operator.outputs[0]],
+        output=shapes[made],
         outputs=len(operator.outputs),
         attributes=operator.attributes,
         constant=len(inputs) > 1 and inputs[1] in constants,
         activation=operator.activation,
         summand=operator.summand,
         opset=opset,
+        dtype=dtypes.get(made, "float32"),
     )
 
 
 def _unfolded(node: Node) -> list[Node]:
-    """An attention of several heads as the products and transposes that it is made of."""
-    if node.op != "MultiHeadAttention" or {len(shape) for shape in node.inputs[:3]} != {3}:
+    """The nodes that a node is made of: itself, but for a few operators."""
+    if node.op == "MultiHeadAttention" and {len(shape) for shape in node.inputs[:3]} == {3}:
+        return _attention(node)
+    if node.op == "Gemm" and node.activation:
+        after = Node(op=node.activation, name=node.name, inputs=(node.output,), output=node.output)
+        return [replace(node, activation=""), after]
+    if node.op in ("Softmax", "LayerNormalization") and node.output:
+        return _rows(node)
+    return [node]
+
+
+def _rows(node: Node) -> list[Node]:
+    """What goes along an axis, as rows of that; Softmax moves its axis to the end and back."""
+    shape, older = node.output, node.op == "Softmax" and node.opset < 13
+    axis = node.number("axis", 1 if older else -1) % len(shape)
+    if axis == len(shape) - 1:
         return [node]
+    if older or node.op == "LayerNormalization":
+        flat = (math.prod(shape[:axis]), math.prod(shape[axis:]))
+        return [replace(node, inputs=(flat,), output=flat)]
+    order = list(range(len(shape)))
+    order[axis], order[-1] = order[-1], order[axis]
+    swapped, perm = tuple(shape[i] for i in order), {"perm": tuple(order)}
+    there, back = (
+        Node(op="Transpose", name=node.name, inputs=(given,), output=made, attributes=perm)
+        for given, made in ((shape, swapped), (swapped, shape))
+    )
+    return [there, replace(node, inputs=(swapped,), output=swapped), back]
+
+
+def _attention(node: Node) -> list[Node]:
+    """An attention of several heads as the products and transposes that it is made of."""
     (batch, n, c), (_, others, _), (_, _, c_v) = node.inputs[:3]
     heads = node.number("num_heads", 1)
     query, key = ((batch, heads, rows, c // heads) for rows in (n, others))

@@ -20,6 +20,7 @@ ACTIVATIONS = ("Relu", "Sigmoid", "Tanh", "LeakyRelu", "Clip", "HardSigmoid")  #
 _DEFAULT_OPSET = 20
 _RANK = 4  # of maps
 _SMALL = 4096  # elements; of fewer a copy is no more than a view
+_OTHER_TYPES = ("float16", "float64", "bfloat16", "int8", "uint8")  # have kernels of their own
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +41,7 @@ class Node:
     activation: str = ""
     summand: Literal["", "computed", "given"] = ""
     opset: int = _DEFAULT_OPSET
+    dtype: str = "float32"  # of what it makes, as numpy calls it
 
     def number(self, name: str, default: int = 0) -> int:
         """Return an attribute that is a whole number."""
@@ -74,6 +76,11 @@ def count_node(node: Node) -> Work:
     Raises:
         ValueError: if its operator, or what it is asked to do, is not known.
     """
+    elements = math.prod(node.output)
+    if elements == 0 and node.op in OPERATORS:
+        return _view(node)
+    if elements > _SMALL and node.dtype in _OTHER_TYPES:
+        raise ValueError(f"the operator {node.op} on numbers of {node.dtype}")
     if node.op in OPERATORS:
         return OPERATORS[node.op](node)
     if node.op in UNCOUNTED:
@@ -222,7 +229,7 @@ def _slice(node: Node) -> Work:
     given, kept = node.inputs[0], node.output
     elements = math.prod(kept)
     counts = {"one": 1, "elements": elements}
-    if max(map(abs, node.numbers("steps", (1,)))) > 1:
+    if set(node.numbers("steps", (1,))) != {1}:
         counts |= {"strided_elements": elements, "copies": elements // max(kept[-1], 1)}
         return Work("slice", counts)
     cut = [i for i, (x, y) in enumerate(zip(given, kept, strict=True)) if x != y]
@@ -257,10 +264,11 @@ def _sorted_without(order: Sequence[int], axis: int) -> bool:
 
 def _pool(node: Node) -> Work:
     """Windows over each channel, which have a slow loop of their own from opset 19 on."""
-    if len(node.output) != _RANK:
+    if len(node.output) > _RANK:
         raise ValueError(f"the operator {node.op} over {len(node.output) - 2} dimensions")
-    elements, (_, channels, height, width) = math.prod(node.output), node.output
-    kernel = node.numbers("kernel_shape", (1, 1))
+    elements, (_, channels, *size) = math.prod(node.output), node.output
+    height, width = _pair(size, 1)
+    kernel = _pair(node.numbers("kernel_shape", (1,) * len(size)), 1)
     rows = channels * height
     if node.op == "AveragePool" and node.opset >= 19:
         window = elements * math.prod(kernel)
@@ -275,7 +283,7 @@ def _pool(node: Node) -> Work:
             "kernel_outputs": elements * kernel[1],
             "tail_outputs": elements // width * (width % 4),
             "kernel_rows": rows * kernel[0],
-            "input_rows": rows * kernel[0] * node.inputs[0][3],
+            "input_rows": rows * kernel[0] * node.inputs[0][-1],
             "channels": channels,
         },
     )
@@ -287,6 +295,8 @@ def _reduce(node: Node) -> Work:
     counts = {"one": 1, "elements": math.prod(shape), "outputs": math.prod(node.output)}
     if node.op == "GlobalAveragePool":
         return Work("globalaveragepool", counts)
+    if not shape:
+        return _view(node)
     last = max(axis % len(shape) for axis in node.numbers("axes", (-1,)))
     kind = "reducel2" if node.op == "ReduceL2" else "reducemean"
     return Work(f"{kind}_{'inner' if math.prod(shape[last + 1 :]) == 1 else 'outer'}", counts)
@@ -311,6 +321,12 @@ def _resize(node: Node) -> Work:
     mode = node.attributes.get("mode", "nearest")
     if mode not in ("nearest", "linear"):
         raise ValueError(f"the mode {mode} of Resize")
+    if node.number("antialias"):
+        raise ValueError("the antialias of Resize")
+    if len(node.output) != _RANK:
+        raise ValueError(f"the operator Resize over {len(node.output)} sides")
+    if node.output == node.inputs[0]:
+        return _copied(node)
     outputs = math.prod(node.output)
     counts = {"outputs": outputs, "rows": outputs // node.output[-1], "channels": node.output[1]}
     return Work(f"resize_{mode}", {**counts, "one": 1})
@@ -330,6 +346,20 @@ def _copied(node: Node) -> Work:
     if elements <= _SMALL:
         return _view(node)
     return Work("concat", {"one": 1, "elements": elements})
+
+
+def _gather(node: Node) -> Work:
+    """A copy of each block that is taken, as `slice` makes."""
+    given, elements = node.inputs[0], math.prod(node.output)
+    if elements <= _SMALL:
+        return _view(node)
+    block = math.prod(given[node.number("axis") % len(given) + 1 :])
+    return Work("slice", {"one": 1, "elements": elements, "copies": elements // block})
+
+
+def _negated(node: Node) -> Work:
+    """A loop like that of Abs."""
+    return Work("abs", {"one": 1, "elements": math.prod(node.output)})
 
 
 def _each(operators: str, count: Callable[[Node], Work]) -> dict[str, Callable[[Node], Work]]:
@@ -355,15 +385,17 @@ OPERATORS: Mapping[str, Callable[[Node], Work]] = {
     **_each("Abs Clip Erf Exp Gelu HardSigmoid LeakyRelu QuickGelu Relu", _elementwise),
     **_each("Sigmoid Sqrt Tanh", _elementwise),
     **_each("Reshape Flatten Squeeze Unsqueeze Shape Identity", _view),
-    **_each("Cast Expand Gather", _copied),
+    **_each("Cast Expand Tile", _copied),
+    "Gather": _gather,
+    "Neg": _negated,
 }
 
 # Of a few instructions an element, as many as were not counted; a sigmoid's eight are in between.
 _NAMES = (
     "And ArgMax ArgMin BiasGelu Ceil Celu ConstantOfShape Cos CumSum DepthToSpace Elu Equal "
     "FastGelu Floor GatherElements GatherND GlobalMaxPool Greater GreaterOrEqual Less LessOrEqual "
-    "Log LpNormalization Max Mean Min Mish Mod Neg Not OneHot Or Range Reciprocal ReduceL1 "
+    "Log LpNormalization Max Mean Min Mish Mod Not OneHot Or Range Reciprocal ReduceL1 "
     "ReduceMax ReduceMin ReduceProd ReduceSumSquare Round ScatterElements ScatterND Selu Sign Sin "
-    "Softplus Softsign SpaceToDepth Sum ThresholdedRelu Tile Trilu Where Xor"
+    "Softplus Softsign SpaceToDepth Sum ThresholdedRelu Trilu Where Xor"
 )
 UNCOUNTED = frozenset(_NAMES.split())

@@ -10,6 +10,7 @@ from predictors.aarch64.operators import UNCOUNTED, Forms, Node, count_node
 from search_spaces.layers import Layer
 
 _NEGLIGIBLE = 0.003  # of all instructions: as many may be of operators that were not counted
+_NAMELESS = "a node without a name"
 _NOTABLE = 0.01  # of all instructions: less is not called costly
 
 
@@ -41,7 +42,7 @@ def graph_parts(nodes: Sequence[Node], forms: Forms) -> list[Part]:
     share = sum(p.instructions for p in uncounted) / sum(p.instructions for p in parts)
     if share > _NEGLIGIBLE:
         most = max(uncounted, key=lambda part: part.instructions)
-        raise ValueError(f"the operator {most.operator} ({most.name})")
+        raise ValueError(f"the operator {most.operator} ({most.name or _NAMELESS})")
     return parts
 
 
@@ -61,7 +62,7 @@ def _node_part(node: Node, forms: Forms) -> Part:
     try:
         total, fma = count_node(node).instructions(forms)
     except ValueError as error:
-        raise ValueError(f"{error} ({node.name or 'a node without a name'})") from None
+        raise ValueError(f"{error} ({node.name or _NAMELESS})") from None
     return Part(
         name=node.name,
         operator=words(node),

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,12 +62,21 @@ def deployed_bytes(model: Model) -> bytes:
     assert model.file is not None
     content = model.file.read_bytes()
     network = onnx.load_model_from_string(content)
-    outside = any(tensor.external_data for tensor in network.graph.initializer)
+    outside = any(tensor.external_data for tensor in _stored(network.graph))
     if not outside and model.file_size is None:
         return content
     network = _with_external_data(content, model.file)
     _set_shape(network, model.name, model.file_size)
     return bytes(network.SerializeToString())
+
+
+def _stored(graph: "onnx.GraphProto") -> "Iterator[onnx.TensorProto]":
+    """All tensors that a graph stores, in attributes of its nodes too."""
+    yield from graph.initializer
+    for attribute in (a for node in graph.node for a in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for inner in (attribute.g, *attribute.graphs):
+            yield from _stored(inner)
 
 
 def _with_external_data(content: bytes, path: Path) -> "onnx.ModelProto":

@@ -229,16 +229,14 @@ class ProfiledDevice:
 
     def _graph_parts(self, model: Model) -> list[Part]:
         from predictors.aarch64.graph import graph_nodes
-        from predictors.backends.onnx_export import onnx_bytes
 
         if model.file_half:
             raise ValueError(
                 f"`network` must have numbers of 32 bits for a profile, but those of {model.name} "
                 f"have 16. {HOW_TO_ATTACH}"
             )
-        content = onnx_bytes(model)
         try:
-            nodes = graph_nodes(content)
+            nodes = graph_nodes(_content(model))
         except ValueError as error:
             raise ValueError(
                 f"`network` must be one that ONNX Runtime can run, but {model.name} is not: {error}"
@@ -272,6 +270,17 @@ class ProfiledDevice:
                 layers, threads=self._threads
             )
         return Prediction(mean, low, high)
+
+
+def _content(model: Model) -> bytes:
+    """The network as ONNX; a file is read without torch."""
+    if model.file is not None:
+        from predictors.backends.onnx_file import deployed_bytes
+
+        return deployed_bytes(model)
+    from predictors.backends.onnx_export import onnx_bytes
+
+    return onnx_bytes(model)
 
 
 def open_arm(name: str, backend: Backend, protocol: TimingProtocol) -> Device:

@@ -426,8 +426,8 @@ def test_what_nothing_goes_into_takes_nothing_and_an_output_may_be_left_out() ->
     assert count_node(Node(op="Softmax", inputs=((0, 4),), output=(0, 4))) == view
     assert count_node(Node(op="ReduceMean", inputs=((),), output=())) == view
     w, r = (np.ones((1, 8, n), np.float32) for n in (16, 2))
-    lstm = ("LSTM", ["s", "W", "R"], ["", "out"], {"hidden_size": 2})
-    squeeze = ("Squeeze", ["x", "first"], ["s"], {})
+    lstm: Any = ("LSTM", ["s", "W", "R"], ["", "out"], {"hidden_size": 2})
+    squeeze: Any = ("Squeeze", ["x", "first"], ["s"], {})
     (_, found) = _nodes([squeeze, lstm], shape=(1, 8, 1, 16), W=w, R=r, first=np.array([0]))
     assert (found.op, found.output) == ("LSTM", (1, 1, 2))
 

@@ -9,6 +9,7 @@ plain configs. `decode` and `encode` are the bridge.
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from numbers import Real
 from random import Random
 from typing import Any, Generic, TypeVar
 
@@ -43,7 +44,7 @@ class OneOf:
     @property
     def ordered(self) -> bool:
         """Whether the choices are numbers, so that neighbours in the list are alike."""
-        return all(isinstance(c, (int, float)) and not isinstance(c, bool) for c in self.choices)
+        return all(isinstance(c, Real) and not isinstance(c, bool) for c in self.choices)
 
     def __repr__(self) -> str:
         return f"oneof({', '.join(map(repr, self.choices))})"

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
@@ -70,7 +71,7 @@ def test_one_seed_draws_one_config_and_all_are_reached() -> None:
     assert len({SPACE.sample(rng) for _ in range(400)}) == 18
 
 
-@pytest.mark.parametrize("choices", [(1, 2.5), (3,)])
+@pytest.mark.parametrize("choices", [(1, 2.5), (3,), tuple(np.arange(3))])
 def test_numbers_are_ordered(choices: tuple[Any, ...]) -> None:
     assert oneof(*choices).ordered
 

@@ -20,7 +20,7 @@ ACTIVATIONS = ("Relu", "Sigmoid", "Tanh", "LeakyRelu", "Clip", "HardSigmoid")  #
 _DEFAULT_OPSET = 20
 _RANK = 4  # of maps
 _SMALL = 4096  # elements; of fewer a copy is no more than a view
-_OTHER_TYPES = ("float16", "float64", "bfloat16", "int8", "uint8")  # have kernels of their own
+_OTHER_TYPES = ("float16", "float64", "bfloat16")  # have kernels of their own
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,6 +1,7 @@
 """The gate before an evaluation: what it lets through, and what it makes of nonsense."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from nas.search.loop import search
 from nas.search.searchers import SearcherName
 from nas.search.trial import Outcome, Scores, evaluated
 from predictors.latency import Prediction
+from search_spaces.space import Space, each, oneof
 
 
 @pytest.mark.parametrize("searcher", ["guided", "nsga2", "tpe", "random"])
@@ -92,3 +94,48 @@ def test_an_error_of_a_disk_is_no_fault_of_the_config() -> None:
     trials = list(search(PLANE, broken, trials=3, record=record))
     assert [trial.error for trial in trials] == ["OSError: [Errno 28] No space left on device"] * 3
     assert record.kept == {}  # it is tried again where the search goes on
+
+
+@dataclass(frozen=True)
+class Stages:
+    """A network of ten stages, of which the slowest counts."""
+
+    blocks: tuple[int, ...] = ()
+
+
+STAGES = Space(Stages, blocks=each(*[oneof(*range(1, 9))] * 10))
+
+
+def _slowest(configs: Sequence[Stages]) -> Prediction:
+    slowest = np.array([max(config.blocks) for config in configs], dtype=float)
+    return Prediction(slowest, 0.9 * slowest, 1.05 * slowest)
+
+
+def _stages(config: Stages) -> Scores:
+    return Scores(accuracy=float(sum(config.blocks)), latency_ms=float(max(config.blocks)))
+
+
+@pytest.mark.parametrize("searcher", ["guided", "nsga2", "tpe", "random"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_budget_is_met_where_no_single_change_is_faster(
+    searcher: SearcherName, seed: int
+) -> None:
+    """Most configs have several stages that are the slowest; 1 of 18,000 keeps the budget."""
+    trials = list(
+        search(
+            STAGES,
+            _stages,
+            trials=20,
+            budget_ms=3.2,
+            predict_latency=_slowest,
+            searcher=searcher,
+            seed=seed,
+        )
+    )
+    assert len(trials) == 20
+    assert all(trial.feasible for trial in trials)
+
+
+def test_a_budget_that_one_config_meets_is_not_refused() -> None:
+    (trial,) = search(STAGES, _stages, trials=5, budget_ms=1.1, predict_latency=_slowest)
+    assert trial.config.blocks == (1,) * 10

@@ -88,9 +88,11 @@ def _refuse(latencies_ms: NDArray[np.float64], wrong: NDArray[np.bool_], end: st
         )
 
 
-_STEPS = 200  # changes of one gene on the way from a config to one within the budget
+_STEPS = 200  # changes of one gene on the way from a config to a new one within the budget
 _RESTARTS = 20
 _STARTS = 4
+_ROUNDS, _DRAWN, _ELITE = 15, 200, 20  # of the cross-entropy method
+_LEARNED = 0.7  # of the elite's shares, the rest of the former ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +167,7 @@ class Admission:
         self._space = space
         self._bounds = bounds
         self._seen: set[Genes] = set()
+        self._safe: Genes | None = None  # the lowest known, once one was needed
 
     def admit(self, genes: Genes, rng: Random, *, risked: bool = False) -> Genes | None:
         """Return genes not admitted before, or None where no more are found.
@@ -178,10 +181,11 @@ class Admission:
             return genes
         for _ in range(_RESTARTS):
             genes = self._repair(genes, rng)
-            for _ in range(_STEPS):
-                if self._is_new(genes):
-                    return genes
-                genes = changed(self._space, genes, rng)
+            if self._is_new(genes):
+                return genes
+            near = self._new_near(genes, rng)
+            if near is not None:
+                return near
             genes = self._space.random_genes(rng)
         return self._any_left()
 
@@ -203,6 +207,16 @@ class Admission:
             return None
         return next(filter(self._is_new, all_genes(self._space)), None)
 
+    def _new_near(self, genes: Genes, rng: Random) -> Genes | None:
+        """Walk on by single changes from genes that keep all, only to such, to new ones."""
+        for _ in range(_STEPS):
+            near = changed(self._space, genes, rng)
+            if self._is_new(near):
+                return near
+            if near in self._seen and self._worst([near])[0] <= 1:
+                genes = near
+        return None
+
     def _is_new(self, genes: Genes) -> bool:
         """Whether genes keep all and were not admitted, which they are from now on."""
         if genes in self._seen or not self._worst([genes])[0] <= 1:
@@ -220,22 +234,67 @@ class Admission:
         return list(map(float, self._bounds.worst(configs)))
 
     def _repair(self, genes: Genes, rng: Random) -> Genes:
-        """Change single genes, each to a config that costs less, until all is kept."""
+        """Change single genes, each to a config that costs less, until all is kept.
+
+        Where none costs less, choices are taken over from a config that keeps all.
+        """
         (worst,) = self._worst([genes])
         while worst > 1:
             near = neighbours(self._space, genes)
             ratios = zip(near, self._worst(near), strict=True)
             cheaper = [(n, ratio) for n, ratio in ratios if ratio < worst]
             if not cheaper:
-                return genes
+                return self._towards_safe(genes, rng)
             genes, worst = rng.choice(cheaper)
         return genes
 
+    def _towards_safe(self, genes: Genes, rng: Random) -> Genes:
+        """Take over choices of a config that keeps all, in random order, no more than it takes."""
+        if self._safe is None or self._worst([self._safe])[0] > 1:
+            self._safe = lowest_genes(self._space, self._bounds.worst, Random(0))
+        path = [genes]
+        for i in rng.sample(range(len(genes)), len(genes)):
+            path.append((*path[-1][:i], self._safe[i], *path[-1][i + 1 :]))
+        ratios = self._worst(path)
+        return next((g for g, ratio in zip(path, ratios, strict=True) if ratio <= 1), genes)
+
 
 def lowest(space: Space[C], values: Callable[[Sequence[C]], Array], rng: Random) -> C:
-    """Return the config of the lowest value that descent finds; `values` gives one for each."""
-    found = [_descend(space, values, space.random_genes(rng)) for _ in range(_STARTS)]
-    return space.decode(min(found, key=lambda pair: pair[1])[0])
+    """Return the config of the lowest value that is found; `values` gives one for each."""
+    return space.decode(lowest_genes(space, values, rng))
+
+
+def lowest_genes(space: Space[C], values: Callable[[Sequence[C]], Array], rng: Random) -> Genes:
+    """Descend by single changes from random configs, from both ends and from the best drawn.
+
+    Where the slowest of several stages counts, a single change may not tell. But choices mostly
+    ascend, and among draws some have all of those stages fast.
+    """
+    starts = [space.random_genes(rng) for _ in range(_STARTS)]
+    starts += [(0,) * len(space.genes), tuple(n - 1 for n in space.cardinalities)]
+    starts.append(_best_drawn(space, values, rng))
+    found = [_descend(space, values, genes) for genes in starts]
+    return min(found, key=lambda pair: pair[1])[0]
+
+
+def _best_drawn(space: Space[C], values: Callable[[Sequence[C]], Array], rng: Random) -> Genes:
+    """The cross-entropy method (Rubinstein, Methodol. Comput. Appl. Probab. 1, 1999)."""
+    shares = [np.full(n, 1 / n) for n in space.cardinalities]
+    draws = np.random.default_rng(rng.getrandbits(64))
+    best, least = space.random_genes(rng), np.inf
+    for _ in range(_ROUNDS):
+        columns = [draws.choice(len(share), _DRAWN, p=share) for share in shares]
+        drawn = [tuple(map(int, genes)) for genes in zip(*columns, strict=True)]
+        if not drawn:
+            break
+        there = values([space.decode(genes) for genes in drawn])
+        elite = np.argsort(there, kind="stable")[:_ELITE]
+        if there[elite[0]] < least:
+            best, least = drawn[elite[0]], float(there[elite[0]])
+        for share, column in zip(shares, columns, strict=True):
+            seen = np.bincount(column[elite], minlength=len(share)) / _ELITE
+            share += _LEARNED * (seen - share)
+    return best
 
 
 def _descend(

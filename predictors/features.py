@@ -1,6 +1,7 @@
 """Configs as rows of numbers: the work of their layers, or their choices."""
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,7 +82,8 @@ def linear_terms(space: AnySpace, genes: Sequence[Genes]) -> tuple[Array, Array]
     return np.hstack([none, *numbers]), np.hstack([none, *hot])
 
 
-def _standardised(choices: Sequence[float]) -> Array:
+@cache
+def _standardised(choices: tuple[float, ...]) -> Array:
     values: Array = np.array(choices, dtype=float)[:, None]
     columns: Array = np.hstack([values, np.log(values)]) if (values > 0).all() else values
     spread = columns.std(axis=0)

@@ -9,6 +9,7 @@ plain configs. `decode` and `encode` are the bridge.
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cached_property
 from numbers import Real
 from random import Random
 from typing import Any, Generic, TypeVar
@@ -45,6 +46,17 @@ class OneOf:
     def ordered(self) -> bool:
         """Whether the choices are numbers, so that neighbours in the list are alike."""
         return all(isinstance(c, Real) and not isinstance(c, bool) for c in self.choices)
+
+    def place(self, value: object) -> int | None:
+        """Return where a value stands among the choices; None where it is none."""
+        try:
+            return self._places.get(value)
+        except TypeError:  # choices or the value have no hash
+            return self.choices.index(value) if value in self.choices else None
+
+    @cached_property
+    def _places(self) -> Mapping[object, int]:
+        return {value: i for i, value in enumerate(self.choices)}
 
     def __repr__(self) -> str:
         return f"oneof({', '.join(map(repr, self.choices))})"
@@ -295,14 +307,16 @@ def _choose(node: object, genes: Iterator[int]) -> object:
 
 
 def _encode_field(name: str, value: object, node: OneOf | Each) -> list[int]:
-    if isinstance(node, Each) and isinstance(value, tuple) and len(value) == len(node.items):
-        return [
-            gene
-            for i, (v, n) in enumerate(zip(value, node.items, strict=True))
-            for gene in _encode_field(f"{name}[{i}]", v, n)
-        ]
-    if isinstance(node, OneOf) and value in node.choices:
-        return [node.choices.index(value)]
+    if isinstance(node, OneOf):
+        place = node.place(value)
+        if place is not None:
+            return [place]
+    elif isinstance(value, tuple) and len(value) == len(node.items):
+        places = [item.place(v) for v, item in zip(value, node.items, strict=True)]
+        if None in places:
+            i = places.index(None)
+            return _encode_field(f"{name}[{i}]", value[i], node.items[i])  # which is refused
+        return [place for place in places if place is not None]
     raise ValueError(f"`{name}` must be {node!r} in this space, but got {value!r}.")
 
 

@@ -234,7 +234,7 @@ class Admission:
         return list(map(float, self._bounds.worst(configs)))
 
     def _repair(self, genes: Genes, rng: Random) -> Genes:
-        """Change single genes, each to a config that costs less, until all is kept.
+        """Change genes, each as it costs less by itself, no more than it takes to keep all.
 
         Where none costs less, choices are taken over from a config that keeps all.
         """
@@ -242,10 +242,15 @@ class Admission:
         while worst > 1:
             near = neighbours(self._space, genes)
             ratios = zip(near, self._worst(near), strict=True)
-            cheaper = [(n, ratio) for n, ratio in ratios if ratio < worst]
-            if not cheaper:
+            cheaper = [n for n, ratio in ratios if ratio < worst]
+            rng.shuffle(cheaper)
+            path = _one_by_one(genes, cheaper)
+            reached = self._worst(path)
+            if min(reached, default=worst) >= worst:
                 return self._towards_safe(genes, rng)
-            genes, worst = rng.choice(cheaper)
+            kept = (i for i, ratio in enumerate(reached) if ratio <= 1)
+            end = next(kept, reached.index(min(reached)))
+            genes, worst = path[end], reached[end]
         return genes
 
     def _towards_safe(self, genes: Genes, rng: Random) -> Genes:
@@ -300,16 +305,33 @@ def _best_drawn(space: Space[C], values: Callable[[Sequence[C]], Array], rng: Ra
 def _descend(
     space: Space[C], values: Callable[[Sequence[C]], Array], genes: Genes
 ) -> tuple[Genes, float]:
-    value = float(values([space.decode(genes)])[0])
-    while True:
-        near = neighbours(space, genes)
-        if not near:
-            return genes, value
-        there = values([space.decode(n) for n in near])
-        best = int(there.argmin())
-        if there[best] >= value:
-            return genes, value
-        genes, value = near[best], float(there[best])
+    """Change one gene after another, the best change of each, as long as the value falls."""
+
+    def valued(found: Sequence[Genes]) -> Array:
+        return values([space.decode(one) for one in found])
+
+    value = float(valued([genes])[0])
+    while near := neighbours(space, genes):
+        there = valued(near)
+        order = np.argsort(there, kind="stable")
+        path = _one_by_one(genes, [near[i] for i in order if there[i] < value])
+        if not path:
+            break
+        reached = valued(path)
+        best = int(reached.argmin())
+        genes, value = path[best], float(reached[best])
+    return genes, value
+
+
+def _one_by_one(genes: Genes, near: Sequence[Genes]) -> list[Genes]:
+    """The changes of neighbours on top of each other, in order, one of each gene."""
+    path, left = [genes], set(range(len(genes)))
+    for other in near:
+        (i,) = (i for i in range(len(genes)) if other[i] != genes[i])
+        if i in left:
+            left.remove(i)
+            path.append((*path[-1][:i], other[i], *path[-1][i + 1 :]))
+    return path[1:]
 
 
 def neighbours(space: AnySpace, genes: Genes) -> list[Genes]:

@@ -156,8 +156,10 @@ class LatencyPredictor:
         mean_ms, low_ms, high_ms = (
             trend_ms * _from_scale(mean + step * margin, power) for step in (0, -1, 1)
         )
-        low_ms = np.maximum(low_ms, mean_ms / _WIDEST)
-        return self._believable(mean_ms, low_ms, np.minimum(high_ms, mean_ms * _WIDEST))
+        least, most = self.measured_ms
+        low_ms = np.maximum(low_ms, np.minimum(mean_ms / _WIDEST, least))
+        high_ms = np.minimum(high_ms, np.maximum(mean_ms * _WIDEST, most))
+        return self._believable(mean_ms, low_ms, high_ms)
 
     @property
     def weights(self) -> tuple[float, ...]:

@@ -128,6 +128,7 @@ class ChoiceEncoding:
 _UNIT = 0.1
 _FACTOR, _SPEEDS, _OVERHEAD, _REST, _NOISE = 3.0, 0.3, 0.03, 0.07, 0.02
 _CONSTANT = 0.3  # of a typical latency may well be a constant
+_LEAST = 0.01  # of the fastest; what any config takes more
 _COUNTS = [i for i, name in enumerate(LAYER_FEATURES) if name.endswith(".count")]
 
 
@@ -137,13 +138,16 @@ class RelatedEncoding:
 
     A table has the logarithms of the relatives' latencies in its first columns and then the layer
     features of configs that know their layers, the genes of others. The trend is a factor of the
-    relatives' latency and, at least 0 each, a constant for the network and for each operator.
+    relatives' latency and, at least 0 each, a constant for the network and for each operator. Where
+    layers are unknown, it is a factor of what the relatives' fastest config takes and one of what
+    others take more: a device with less overhead than its relatives is no sum of theirs.
     """
 
     space: AnySpace
     weights: Array  # of the relatives, 1 in all: theirs is their weighted geometric mean
     work: WorkEncoding | None  # how their time is made up; None where layers are unknown
-    trend: Array  # coefficients of theirs, of 1 and of the operators
+    fastest: float  # ms, what theirs takes
+    trend: Array  # coefficients of what `_columns` returns
     centre: Array  # of the linear terms, side by side
     overhead: Array  # of a typical network
 
@@ -153,11 +157,13 @@ class RelatedEncoding:
     ) -> "RelatedEncoding":
         """Take in what the relatives say of a sample of the space, [n, columns]."""
         logs, base = np.split(sample, [len(weights)], axis=1)
+        latencies = np.exp(logs @ weights)
         unset = cls(
             space=space,
             weights=weights,
-            work=WorkEncoding.fit(base, np.exp(logs @ weights)) if layered else None,
-            trend=np.array([1.0, 0.0, 0.0]),
+            work=WorkEncoding.fit(base, latencies) if layered else None,
+            fastest=float(latencies.min()),
+            trend=np.array([1.0, 0.0, 0.0]) if layered else np.ones(2),
             centre=np.zeros(1),
             overhead=np.ones(1),
         )
@@ -167,13 +173,19 @@ class RelatedEncoding:
         """Return it with the trend of a table's latencies, in ms."""
         columns = self._columns(table)
         typical = np.exp(np.mean(np.log(latencies)))
-        scale = typical / np.exp(np.mean(np.log(np.maximum(self._columns(sample), 1e-12)), axis=0))
-        # What the constants are of a typical latency is drawn to 0, or a few networks would tell.
-        drawn = np.diag([0.0, 1.0, 1.0]) * _REST / _CONSTANT
+        sizes = np.exp(np.mean(np.log(np.maximum(self._columns(sample), 1e-12)), axis=0))
+        # What the constants are of a typical latency is drawn to 0, or to what the relatives'
+        # overhead is, or a few networks would tell.
+        if self.work:
+            scale, drawn = typical / sizes, np.diag([0.0, 1.0, 1.0])
+        else:
+            overhead = self.fastest / sizes.sum()
+            scale, drawn = np.full(2, typical / sizes.sum()), np.array([[-overhead, overhead]])
+        drawn = drawn * (_REST / _CONSTANT)
         rows = np.vstack([columns * scale / latencies[:, None], drawn])
         from scipy.optimize import nnls
 
-        solution, _ = nnls(rows, np.append(np.ones(len(latencies)), np.zeros(3)))
+        solution, _ = nnls(rows, np.append(np.ones(len(latencies)), np.zeros(len(drawn))))
         if solution[0] <= 0:  # nothing is like the relatives but for the constants
             return self
         return replace(self, trend=solution * scale)._centred(sample)
@@ -212,8 +224,11 @@ class RelatedEncoding:
     def _columns(self, table: Array) -> Array:
         """What the trend is a sum of."""
         logs, base = np.split(table, [len(self.weights)], axis=1)
-        counts = base[:, _COUNTS].sum(axis=1) if self.work else np.ones(len(base))
-        return np.column_stack([np.exp(logs @ self.weights), np.ones(len(table)), counts])
+        latencies, ones = np.exp(logs @ self.weights), np.ones(len(table))
+        if self.work:
+            return np.column_stack([latencies, ones, base[:, _COUNTS].sum(axis=1)])
+        more = np.maximum(latencies - self.fastest, _LEAST * self.fastest)
+        return np.column_stack([more, ones * self.fastest])
 
     def _differences(self, table: Array, trend_ms: Array) -> Array:
         """By what speeds may differ: kinds of work or choices, size, and the other relatives."""

@@ -308,6 +308,21 @@ def _variances(expected: Scale) -> tuple[LogNormal, ...]:
     return (expected.signal, *expected.slopes, expected.noise)
 
 
+_LEAST = 1e-3  # what `from_power` returns at least
+
+
+def to_power(values: Array, power: float) -> Array:
+    """(t^power - 1) / power, by its limit at 0 (Box and Cox, J. R. Stat. Soc. B 26, 1964)."""
+    return np.log(values) if not power else (values**power - 1) / power
+
+
+def from_power(values: Array, power: float) -> Array:
+    """The inverse of `to_power`, above 0 everywhere."""
+    if not power:
+        return np.asarray(np.exp(values))
+    return np.asarray(np.maximum(1 + power * values, _LEAST**power) ** (1 / power))
+
+
 _PRIOR = 0.7  # deviation of the power from 1, which changes nothing: few values hardly tell it
 _FURTHEST = 1e6  # scales from the centre; what is further is taken to be there
 _QUARTILE = 0.6745  # of a normal distribution, in its deviations

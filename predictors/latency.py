@@ -20,7 +20,7 @@ from predictors.encodings import (
     relative_weights,
 )
 from predictors.features import gene_table, layer_features
-from predictors.gp import GaussianProcess, Scale, fit_gaussian_process
+from predictors.gp import GaussianProcess, Scale, fit_gaussian_process, from_power, to_power
 from search_spaces.layers import is_layered
 from search_spaces.space import AnySpace
 
@@ -45,7 +45,8 @@ _LEAST_INFLATION = 1e-3  # errors that are all zero would make intervals without
 _WIDEST = 10.0  # factor to each side: an interval says no more than "unknown"
 _UNSEEN = 2.0  # deviation of the logarithm of the speed of work that no measured network had
 _BEYOND = 2.0  # a prediction this factor outside of what was measured is not believed
-_LEAST = 1e-3  # of the typical latency; nothing is predicted below
+_FEW_RELATED = 20  # networks; up to so many, the evidence may tell against all relatives
+_RELATED = 3.0  # logarithm of the odds that one of them is like the device
 _CLEARLY = 0.8  # of the errors with relatives: as much lower are those of the better fit without
 _OUTLIER = 4.0  # medians; an error that is larger counts as so many
 _FEW_ERRORS = 20  # fewer tell no quantile, but a deviation
@@ -151,10 +152,10 @@ class LatencyPredictor:
         mean, std, trend_ms = self._predict(table)
         margin, power = self.inflation * std, _POWERS[self.form]
         if self.form == "layers":  # less sure of what is below all that was measured
-            below = self.measured_ms[0] / np.maximum(trend_ms * _from_scale(mean, power), 1e-300)
+            below = self.measured_ms[0] / np.maximum(trend_ms * from_power(mean, power), 1e-300)
             margin = margin * (1 + np.log(np.maximum(below, 1.0)))
         mean_ms, low_ms, high_ms = (
-            trend_ms * _from_scale(mean + step * margin, power) for step in (0, -1, 1)
+            trend_ms * from_power(mean + step * margin, power) for step in (0, -1, 1)
         )
         least, most = self.measured_ms
         low_ms = np.maximum(low_ms, np.minimum(mean_ms / _WIDEST, least))
@@ -163,15 +164,15 @@ class LatencyPredictor:
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """How far each relative is believed, 1 in all; empty where none helps."""
+        """How far each relative is believed, at most 1 in all; empty where none helps."""
         encoding = self.encoding
-        return tuple(encoding.weights.tolist()) if isinstance(encoding, RelatedEncoding) else ()
+        return tuple(encoding.weights[:-1]) if isinstance(encoding, RelatedEncoding) else ()
 
     def _predict(self, table: Array) -> tuple[Array, Array, Array]:
         """Mean and deviation on the process's scale, and the trend."""
         rows, power = self.encoding.rows(table), _POWERS[self.form]
         mean, std = self.process.predict(rows.inputs, rows.linear)
-        scale = _from_scale(mean, power) ** power
+        scale = from_power(mean, power) ** power
         noise = np.hypot(self.process.noise * np.sqrt(1 + rows.doubt), self.error)
         if rows.unseen is not None:
             noise = np.hypot(noise, _UNSEEN * rows.unseen)
@@ -199,7 +200,7 @@ def expected_rows(
     """Return what a process with relatives sees of configs before any is measured."""
     measured = np.ones(len(configs)), np.zeros(len(configs))
     data = _Data.of("related", space, configs, measured, relatives)
-    weights = np.full(len(relatives), 1 / len(relatives))
+    weights = np.append(np.full(len(relatives), 1 / len(relatives)), 0.0)
     encoding = RelatedEncoding.fit(space, data.sample, weights, layered=data.layered)
     return encoding.rows(data.table), encoding.expected
 
@@ -219,7 +220,7 @@ class _Data:
     latencies: Array  # ms
     errors: Array  # relative
     sample: Array  # a row for each of these, and with relatives of some random configs too
-    relatives: tuple[Relative, ...]  # whose logarithms are the first columns of the table
+    relatives: tuple[Relative, ...]  # whose logarithms are in the table's first columns, then a 0
     layered: bool  # whether the table has layer features
 
     @classmethod
@@ -257,19 +258,15 @@ class _Data:
         )
 
     def with_relative(self, at: int) -> "_Data":
-        """Return it with one of the relatives."""
-        count = len(self.relatives)
-        columns = [at, *range(count, self.table.shape[1])]
-        return replace(
-            self,
-            table=self.table[:, columns],
-            sample=self.sample[:, columns],
-            relatives=(self.relatives[at],),
-        )
+        """Return it with one of the relatives; the last is none of them."""
+        columns = [at, *range(len(self.relatives) + 1, self.table.shape[1])]
+        return replace(self, table=self.table[:, columns], sample=self.sample[:, columns])
 
 
-def _fit_form(data: _Data, start: LatencyPredictor | None = None) -> LatencyPredictor:
-    encoding = _encoding(data, start)
+def _fit_form(
+    data: _Data, start: LatencyPredictor | None = None, encoding: Encoding | None = None
+) -> LatencyPredictor:
+    encoding = encoding or _encoding(data, start)
     form, power, latencies = data.form, _POWERS[data.form], data.latencies
     rows = encoding.rows(data.table)
     known = None if start is None else start.process
@@ -278,7 +275,7 @@ def _fit_form(data: _Data, start: LatencyPredictor | None = None) -> LatencyPred
     relative = latencies / rows.trend_ms
     process = fit_gaussian_process(
         rows.inputs,
-        _to_scale(relative, power),
+        to_power(relative, power),
         linear=rows.linear,
         noise_scale=relative**power,
         errors=data.errors * relative**power,
@@ -306,31 +303,33 @@ def _encoding(data: _Data, start: LatencyPredictor | None) -> Encoding:
         return ChoiceEncoding(space=data.space, typical_ms=float(np.median(data.latencies)))
     if start is not None:
         return start.encoding
-    weights = np.ones(1)
-    if len(data.relatives) > 1:
-        alone = [_fit_form(data.with_relative(i)) for i in range(len(data.relatives))]
-        weights = relative_weights([one.process.evidence for one in alone])
+    return _related(data, _weights(data))
+
+
+def _related(data: _Data, weights: Array) -> RelatedEncoding:
     encoding = RelatedEncoding.fit(data.space, data.sample, weights, layered=data.layered)
     return encoding.measured(data.sample, data.table, data.latencies)
 
 
-def _to_scale(latencies: Array, power: float) -> Array:
-    """(t^power - 1) / power, by its limit at 0 (Box and Cox, J. R. Stat. Soc. B 26, 1964)."""
-    return np.log(latencies) if not power else (latencies**power - 1) / power
+def _weights(data: _Data) -> Array:
+    """How far each relative is believed, and at last that the device is like none of them.
 
-
-def _from_scale(values: Array, power: float) -> Array:
-    """The inverse of `_to_scale`, above 0 everywhere."""
-    if not power:
-        return np.asarray(np.exp(values))
-    return np.asarray(np.maximum(1 + power * values, _LEAST**power) ** (1 / power))
+    With more networks than a few, fits without relatives tell that better.
+    """
+    count, few = len(data.relatives), len(data.latencies) <= _FEW_RELATED
+    if count == 1 and not few:
+        return np.array([1.0, 0.0])
+    alone = [data.with_relative(i) for i in range(count + few)]
+    evidences = [_fit_form(d, None, _related(d, np.ones(1))).process.evidence for d in alone]
+    evidences.append(evidences.pop() - _RELATED if few else -np.inf)
+    return relative_weights(evidences)
 
 
 def _left_out_error(predictor: LatencyPredictor, data: _Data) -> float:
     """The mean relative error where each is left out; one that is far off counts no more."""
     power, trend_ms = _POWERS[data.form], predictor.encoding.rows(data.table).trend_ms
     missed, _ = predictor.process.left_out()
-    predicted = _from_scale(_to_scale(data.latencies / trend_ms, power) - missed, power)
+    predicted = from_power(to_power(data.latencies / trend_ms, power) - missed, power)
     return _typical(np.abs(np.log(predicted * trend_ms / data.latencies)))
 
 
@@ -376,8 +375,8 @@ def _held_out(
     there = next(each for each in data if each.form == chosen.form).part(held_out)
     mean, std, trend_ms = fold._predict(there.table)
     power = _POWERS[fold.form]
-    predicted_ms = trend_ms * _from_scale(mean, power)
-    scores = np.abs(_to_scale(there.latencies / trend_ms, power) - mean) / std
+    predicted_ms = trend_ms * from_power(mean, power)
+    scores = np.abs(to_power(there.latencies / trend_ms, power) - mean) / std
     return scores, np.abs(np.log(predicted_ms / there.latencies))
 
 
@@ -428,7 +427,8 @@ def _table(
 ) -> Array:
     if form == "related":
         base = _table(_own_forms(configs)[0], space, configs, ())
-        return np.column_stack([*(_logs_of(one, configs) for one in relatives), base])
+        logs = [*(_logs_of(one, configs) for one in relatives), np.zeros(len(base))]
+        return np.column_stack([*logs, base])
     if form == "layers":
         return layer_features(configs)
     return gene_table(space, [space.encode(config) for config in configs])

@@ -25,7 +25,6 @@ from nas.report.importance import (
     AccuracyModels,
     ImportanceTable,
     rank_choices,
-    step_for,
     without_tenths,
 )
 from nas.report.ingredients import EffectTable, effects_of
@@ -171,7 +170,6 @@ class ReportModel:
         return ImportanceTable(
             choices=ranked,
             kind=self.kind,
-            step=step_for(self.budget),
             trials=len(models.trials) if models else 0,
             unit=self.unit,
         )

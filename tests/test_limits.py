@@ -20,7 +20,7 @@ from nas.cli.main import main
 from nas.devices import LatencyModels
 from nas.quantities import cost_words, limit_words
 from nas.reachable import check_reachable
-from nas.run_folder import merge_runs, read_only_run, start_run
+from nas.run_folder import merge_runs, read_only_run, resume_run, start_run
 from nas.search.feasibility import Admission, Bounds, check_limits
 from nas.search.loop import search
 from nas.search.searchers import SearcherName
@@ -98,6 +98,8 @@ def test_a_config_keeps_a_limit_that_it_reaches_and_none_below() -> None:
 def test_limits_are_told_with_their_units() -> None:
     limits = Limits(params=4_000_000, macs=300_000_000, file_bytes=8_000_000, memory_bytes=999)
     assert limit_words(limits) == "4 M parameters, 300 M MACs, a file of 8 MB, 999 B of memory"
+    near = Limits(params=4_004_000, file_bytes=8_000_001, memory_bytes=1_500)
+    assert limit_words(near) == "4.004 M parameters, a file of 8.000001 MB, 1.5 KB of memory"
     assert limit_words(NO_LIMITS) == "none"
     with pytest.raises(ValueError, match="`name` must be that of a limit, but got 'latency'"):
         cost_words("latency", 1)
@@ -331,6 +333,18 @@ def test_a_resumed_run_keeps_its_limits(run: Path, capsys: Streams) -> None:
     assert "has limits 1.5 M parameters, 60 M MACs, a file of 5 MB, 1.5 MB of memory, not 3 M" in (
         capsys.readouterr().err
     )
+
+
+def test_a_limit_that_is_only_a_little_different_is_another_one(tmp_path: Path) -> None:
+    for name, params in {"a": 4_000_000, "b": 4_004_000}.items():
+        options = SearchOptions(
+            devices=on("arm", 1.0), space="fasternet-32", limits=Limits(params=params)
+        )
+        start_run(tmp_path / name, options).close()
+    with pytest.raises(ValueError, match=r"has limits 4 M parameters, not 4\.004 M parameters"):
+        resume_run(tmp_path / "a", options)
+    with pytest.raises(ValueError, match=r"limits, but .* has 4 M par.* and .* 4\.004 M"):
+        merge_runs([tmp_path / "a", tmp_path / "b"], tmp_path / "c")
 
 
 def test_runs_of_other_limits_are_not_merged(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from networks import TINY
 from points import PLANE, scores_of
 from quick import evaluate_here
 from specs import on
@@ -26,11 +27,12 @@ from nas.search.loop import search
 from nas.search.searchers import SearcherName
 from nas.search.trial import Scores
 from nas.study.options import SearchOptions
-from predictors.backends.model import config_model
+from predictors.backends.model import checkpoint_model, config_model
 from predictors.backends.table import formats
 from predictors.calibration import HEADROOM, next_batch
 from predictors.cost import NO_LIMITS, Cost, Limits, cost, costs
 from predictors.latency import Prediction
+from search_spaces.checkpoint import Checkpoint
 from search_spaces.fasternet import FASTERNET, SPACES, FasterNetConfig
 from search_spaces.layers import Layer
 from search_spaces.space import Space, oneof
@@ -150,6 +152,24 @@ def test_memory_is_what_the_deployed_graph_needs_and_the_file_is_no_larger(
     assert found.peak_memory_bytes == _graph_peak(file)
     assert 0 <= found.file_bytes - file.stat().st_size < 40_000
     assert _column([config, FASTERNET["t0"]], "peak_memory_bytes")[0] == found.peak_memory_bytes
+
+
+@pytest.mark.parametrize("format", ["onnx", "onnx-int8"])
+def test_a_file_with_the_names_of_its_classes_is_no_larger_than_estimated(
+    format: str, tmp_path: Path
+) -> None:
+    config = replace(TINY, classes=1000)
+    checkpoint = Checkpoint(
+        config=config,
+        weights=fn.build(config).state_dict(),
+        classes=tuple(f"{i:04}, a name as ImageNet's" for i in range(1000)),
+    )
+    runtime = formats()[format]
+    model = checkpoint_model("net", checkpoint).built()
+    size = runtime.module.write(model, tmp_path / "net", runtime).stat().st_size
+    found = cost(config)
+    estimate = found.int8_file_bytes if runtime.precision == "int8" else found.file_bytes
+    assert 0 <= estimate - size < 40_000
 
 
 def test_a_file_in_int8_is_no_larger_than_estimated(tmp_path: Path) -> None:

@@ -55,6 +55,14 @@ def test_one_place_of_a_tuple_may_be_set_alone() -> None:
     assert opened.fields["operators"] == each(oneof("skip"), oneof("pool"))
 
 
+def test_one_place_of_tuples_that_are_chosen_as_a_whole_is_refused() -> None:
+    space = CELLS.replace(operators=oneof(("conv", "pool"), ("pool", "skip")))
+    with pytest.raises(ValueError, match=r"`operators` must be set as a whole, .* 2 whole tuples"):
+        space.with_choices({"operators[1]": ("conv", "pool")})
+    whole = space.with_choices({"operators": ("conv",)})
+    assert whole.fields["operators"] == each(oneof("conv"), oneof("conv"))
+
+
 def test_one_place_counts_whether_it_is_named_before_or_after_the_whole() -> None:
     for names in (("operators", "operators[1]"), ("operators[1]", "operators")):
         space = CELLS.with_choices({n: ("conv", "pool") if "[" in n else ("skip",) for n in names})

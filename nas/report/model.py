@@ -133,6 +133,8 @@ class ReportModel:
         done, total = len(self._run.study.outcomes()), self.options.trials
         if self._run.study.growing:
             return f"{done} of {total} trials are done; the run is still going."
+        if done < total and self._record.get("exhausted") == total:
+            return f"{done} of {total} trials are done: the space has no more networks for them."
         if done < total:
             return f"{done} of {total} trials are done; `fasternas search --resume` goes on."
         return f"All {total} trials are done."

@@ -377,6 +377,7 @@ def _write(sources: Sequence[_Source], folder: Path) -> MergedRuns:
     options = replace(first.options, trials=max(len(trials), 1)).as_json()
     remarks = dict.fromkeys(line for s in sources for line in s.stored.get("remarks", []))
     run = {**first.stored, "options": options, "merged_from": _origins(sources)}
+    run.pop("exhausted", None)
     write_run(folder, {**run, "remarks": list(remarks)} if remarks else run)
     return MergedRuns(trials=len(trials), repeated=repeated, measurements=len(study.measurements))
 

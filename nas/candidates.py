@@ -208,7 +208,8 @@ def best_of(candidates: Sequence[Candidate]) -> str:
         return "nothing within the budget yet"
     best = front[-1]
     unit = {"estimated": " % estimated", "score": ""}.get(best.accuracy_kind, " %")
-    number = f"{best.accuracy:.3g}{unit}"
+    accuracy = max(best.accuracy, 0.0) if best.accuracy_kind == "estimated" else best.accuracy
+    number = f"{accuracy:.3g}{unit}"
     return f"{len(front)} on the front, best {number} in {latency_words(best.latencies)}"
 
 

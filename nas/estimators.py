@@ -18,6 +18,7 @@ from nas.search.guided import AccuracyPrior
 from nas.search.pareto import going_on
 from nas.study.journal import HasCheckpoints
 from nas.study.options import SearchOptions
+from nas.study.store import RUN, read_run
 from predictors.accuracy import AccuracyEstimator
 from predictors.cost import cost
 from predictors.data.datasets import ImageData, load_data, located
@@ -96,7 +97,15 @@ def _training(options: SearchOptions, folder: Path, epochs: int | None) -> Train
         epochs=epochs or rungs(options.epochs)[0],
         folder=(folder / CHECKPOINTS).absolute(),
         init=options.init,
+        seeds=_seeds_merged(folder),
     )
+
+
+def _seeds_merged(folder: Path) -> tuple[int, ...]:
+    """The seeds of the runs that a merged one came from: it has their trainings."""
+    origins = read_run(folder).get("merged_from", []) if (folder / RUN).exists() else []
+    options = [origin.get("options") for origin in origins]
+    return tuple(o["seed"] for o in options if isinstance(o, dict) and type(o.get("seed")) is int)
 
 
 def accuracy_prior(options: SearchOptions) -> AccuracyPrior:

@@ -67,25 +67,36 @@ def format_count(number: float) -> str:
     return f"{number:.0f}"
 
 
+def format_exact(count: int) -> str:
+    """Return a count in K, M or G with all of its figures: 4.004 M is not 4 M."""
+    for limit, suffix in ((10**9, "G"), (10**6, "M"), (10**3, "K")):
+        if count >= limit:
+            return f"{count / limit:.15g} {suffix}"
+    return str(count)
+
+
 def format_bytes(count: int) -> str:
     """Return a size such as 8 MB; 1 MB is 10^6 bytes."""
     return f"{format_count(count)}B" if count >= 1000 else f"{count} B"
 
 
 def limit_words(limits: "Limits") -> str:
-    """Return limits as "4 M parameters, 300 M MACs, a file of 8 MB, 32 MB of memory"."""
-    return ", ".join(cost_words(name, limit) for name, limit in limits.given.items()) or "none"
+    """Return limits as "4 M parameters, 300 M MACs, a file of 8 MB, 32 MB of memory", exactly."""
+    words = [cost_words(name, limit, exact=True) for name, limit in limits.given.items()]
+    return ", ".join(words) or "none"
 
 
-def cost_words(name: str, number: int) -> str:
+def cost_words(name: str, number: int, *, exact: bool = False) -> str:
     """Return what is limited by that name, with its unit."""
+    count = format_exact(number) if exact else format_count(number)
+    size = f"{count}B" if number >= 1000 else f"{count} B"
     match name:
         case "params":
-            return f"{format_count(number)} parameters"
+            return f"{count} parameters"
         case "macs":
-            return f"{format_count(number)} MACs"
+            return f"{count} MACs"
         case "file_bytes":
-            return f"a file of {format_bytes(number)}"
+            return f"a file of {size}"
         case "memory_bytes":
-            return f"{format_bytes(number)} of memory"
+            return f"{size} of memory"
     raise ValueError(f"`name` must be that of a limit, but got {name!r}.")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.devices import LatencyModels
+from nas.quantities import cost_words
 from nas.search.feasibility import lowest
 from nas.search.trial import generator
 from predictors.cost import NO_LIMITS, Limits, cost
@@ -41,6 +42,10 @@ def check_reached(budgets_ms: Mapping[str, float], fastest: Latencies) -> None:
             )
 
 
+def _words(name: str, number: int) -> str:
+    return cost_words(name, number, exact=True)
+
+
 def check_reachable(
     space: AnySpace, models: LatencyModels, seed: int, *, limits: Limits = NO_LIMITS
 ) -> None:
@@ -57,7 +62,7 @@ def check_reachable(
         if latencies.by_device[name].high_ms > budget_ms
     ]
     broken = [
-        f"has {value:,} of `{name}` (limit {limits.given[name]:,})"
+        f"has {_words(name, value)} (limit {_words(name, limits.given[name])})"
         for name, value in limits.exceeded(limits.limited(cost(closest))).items()
     ]
     if missed or broken:

@@ -242,11 +242,17 @@ def machine_facts(devices: Devices) -> dict[str, Any]:
 
 
 def keep_remarks(run: Run) -> None:
-    """Write what the device had to say beside the facts of the machine; of resumed runs too."""
-    stored = read_run(run.folder)
+    """Write what the device had to say beside the facts of the machine; of resumed runs too.
+
+    So is of a search that is over what trials it was asked for, if the space has fewer networks.
+    """
+    stored, trials = read_run(run.folder), run.options.trials
     known = list(dict.fromkeys([*stored.get("remarks", []), *remarks(run.devices)]))
-    if known:
-        write_run(run.folder, {**stored, "remarks": known})
+    facts: dict[str, object] = {"remarks": known} if known else {}
+    if len(run.study.outcomes()) < trials and not run.lost:
+        facts["exhausted"] = trials
+    if facts:
+        write_run(run.folder, {**stored, **facts})
 
 
 def give_up(run: Run) -> None:
@@ -371,6 +377,7 @@ def _write(sources: Sequence[_Source], folder: Path) -> MergedRuns:
     options = replace(first.options, trials=max(len(trials), 1)).as_json()
     remarks = dict.fromkeys(line for s in sources for line in s.stored.get("remarks", []))
     run = {**first.stored, "options": options, "merged_from": _origins(sources)}
+    run.pop("exhausted", None)
     write_run(folder, {**run, "remarks": list(remarks)} if remarks else run)
     return MergedRuns(trials=len(trials), repeated=repeated, measurements=len(study.measurements))
 

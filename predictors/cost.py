@@ -28,7 +28,7 @@ class Cost:
     those that are trained. `memory_bytes` are the inputs, outputs and weights of every layer,
     `peak_memory_bytes` the most that activations take at once: what an operator reads and writes,
     and what is read later, as a residual is. `file_bytes` and `int8_file_bytes` estimate the ONNX
-    files, from above.
+    files, from above where names of classes have up to 28 characters.
     """
 
     macs: int
@@ -189,6 +189,7 @@ NO_LIMITS = Limits()
 # that files of random networks of the spaces have (at int8 scales, biases and operators that
 # quantise).
 _FILE_BYTES = {"fp32": (BYTES, 0, 400), "int8": (1, 12, 2300)}
+_CONFIG_BYTES, _NAME_BYTES = 1000, 32  # of the config and a class's name, which a file holds too
 
 
 def params(layer: Layer) -> int:
@@ -246,7 +247,9 @@ def _file_bytes(layers: Sequence[Layer], precision: str) -> int:
     channels = sum(layer.repeat * layer.c_out for layer in weighted)
     weights = sum(layer.weights for layer in layers)
     operators = sum(layer.repeat * (12 if layer.op == "attention" else 1) for layer in layers)
-    return weight * weights + channel * channels + operator * operators
+    classes = layers[-1].c_out if layers else 0
+    metadata = _CONFIG_BYTES + _NAME_BYTES * classes
+    return weight * weights + channel * channels + operator * operators + metadata
 
 
 def _shape(config: object) -> object:

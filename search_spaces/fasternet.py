@@ -26,6 +26,8 @@ INGREDIENTS: Mapping[str, int | str] = {
 }
 """The choices of a stage beside its size, each as FasterNet is published; see FasterNetConfig."""
 
+_RATIOS = {"partial_ratios": 0.25, "expansions": 2.0}  # as published
+_PUBLISHED: Mapping[str, float | str] = {**_RATIOS, **INGREDIENTS}
 # What an ingredient may be, where that is a word.
 _KINDS = {
     "untouched": ("identity", "gate"),
@@ -88,8 +90,8 @@ CHOICES: Mapping[str, str] = {
 class FasterNetConfig:
     """One FasterNet. The tuples have one entry for each stage, of which there may be 1 to 15.
 
-    What has a default is as published where it is left out; an ingredient of a stage (the tuples
-    from `kernels` to `mlps`) is then filled with that value.
+    What has a default is as published where it is left out: each tuple but `activations` is then
+    filled with that value, a partial ratio of 1/4 and an expansion of 2.
 
     Raises:
         ValueError: if a number is not positive or larger than any network's, a word is not known,
@@ -99,8 +101,8 @@ class FasterNetConfig:
 
     widths: tuple[int, ...]  # channels c
     depths: tuple[int, ...]  # blocks; 0 in the last stage leaves that stage out
-    partial_ratios: tuple[float, ...] = (0.25, 0.25, 0.25, 0.25)  # r: PConv convolves r*c channels
-    expansions: tuple[float, ...] = (2.0, 2.0, 2.0, 2.0)  # hidden channels of a block over c
+    partial_ratios: tuple[float, ...] = ()  # r: PConv convolves r*c channels
+    expansions: tuple[float, ...] = ()  # hidden channels of a block over c
     kernels: tuple[int, ...] = ()  # side of the partial convolution's kernel
     groups: tuple[int, ...] = ()  # of the partial convolution; 1 where they do not divide r*c
     untouched: tuple[str, ...] = ()  # the other channels: identity, or a squeeze-excite gate
@@ -117,7 +119,7 @@ class FasterNetConfig:
 
     def __post_init__(self) -> None:
         _check_widths(self.widths)
-        for name, published in INGREDIENTS.items():
+        for name, published in _PUBLISHED.items():
             if getattr(self, name) == ():
                 object.__setattr__(self, name, (published,) * len(self.widths))
         _check(self)
@@ -183,7 +185,7 @@ class FasterNetConfig:
 
         `fields` maps a field's name to an array of shape [n], or [n, stages] where it is a tuple.
         """
-        per_stage = ("widths", "depths", "partial_ratios", "expansions", *INGREDIENTS)
+        per_stage = ("widths", "depths", *_RATIOS, *INGREDIENTS)
         columns = {k: v.T if k in per_stage else v for k, v in fields.items()}
         stages = len(columns["widths"])
         own = fields["activations"].T
@@ -232,11 +234,14 @@ def _check(config: FasterNetConfig) -> None:
 
 def _check_stages(name: str, values: Any, stages: int) -> None:
     _check_length(name, values, stages)
-    number = (int, float) if name in ("partial_ratios", "expansions") else int
+    number = (int, float) if name in _RATIOS else int
     if not all(isinstance(v, number) and not isinstance(v, bool) for v in values) or not all(
         v > 0 or (name == "depths" and v == 0 < i == stages - 1) for i, v in enumerate(values)
     ):
-        raise ValueError(f"`{name}` must hold positive numbers only, but got {short_repr(values)}.")
+        raise ValueError(
+            f"`{name}` must hold positive {'' if name in _RATIOS else 'whole '}numbers only, but "
+            f"got {short_repr(values)}."
+        )
     _check_size(name, max(values))
 
 

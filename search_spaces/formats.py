@@ -105,11 +105,17 @@ def from_authors_yaml(given: Mapping[str, Any]) -> FasterNetConfig:
     authors' own code does, unless it looks like a slip of the pen; and so are their defaults
     taken. The number of classes, which they take from the data set, may be given as `num_classes`.
     """
+    _refuse_ours(given)
     _refuse_slips(given)
     given = {"image_size": 224, "act_layer": "RELU", "norm_layer": "BN", **_DEFAULTS, **given}
     same = {"patch_stride": given["patch_size"], "patch_size2": 2, "patch_stride2": 2}
     _refuse_others(given, {**_FIXED, "norm_layer": "BN", **same})
     depths, ratio = _stages("depths", given["depths"]), given["mlp_ratio"]
+    if 0 in depths:  # with us it would leave the stage out
+        raise ValueError(
+            f"`depths` must hold positive whole numbers only, but got {short_repr(depths)}: with "
+            "the authors a stage of 0 blocks still merges. No FasterNetConfig does that."
+        )
     stages = len(depths)
     if type(ratio) not in (int, float) or not 0 < ratio < float("inf"):
         raise ValueError(f"`mlp_ratio` must be a positive number, but got {short_repr(ratio)}.")
@@ -226,6 +232,16 @@ def _refuse_unknown(given: Iterable[object], known: tuple[str, ...]) -> None:
             raise ValueError(
                 f"The keys must be among {', '.join(known)}, but got {short_repr(key)}. Remove or "
                 "rename it."
+            )
+
+
+def _refuse_ours(given: Mapping[str, object]) -> None:
+    for key in FasterNetConfig.__dataclass_fields__:
+        if key in given and key not in _AUTHORS_KEYS:
+            raise ValueError(
+                f"`{key}` must be left out beside the authors' keys, but got "
+                f"{short_repr(given[key])}: it is a key of ours. Begin the file with `fasternas: "
+                f"{VERSION}` and use ours alone, or use theirs."
             )
 
 

@@ -91,8 +91,10 @@ def error_line(error: BaseException) -> str:
     """Return what a user is told of an error, in one line."""
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename else ""
-        full = error.filename and error.errno == errno.ENOSPC
-        advice = " Free some space; what was begun goes on with --resume." if full else ""
+        full = bool(error.filename) and error.errno == errno.ENOSPC
+        kept = full and Path(str(error.filename)).parent.exists()  # else nothing had begun
+        advice = " Free some space" * full + "; what was begun goes on with --resume" * kept
+        advice += "." * full
         return one_line(f"{error.strerror}{where}.{advice}")
     if isinstance(error, MemoryError):
         return "there is not enough memory. Use fewer threads or smaller networks."

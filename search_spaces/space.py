@@ -247,6 +247,11 @@ def _with_choice(space: "Space[C]", name: str, values: Sequence[Any]) -> "Space[
         )
     chosen = OneOf(_of_kind(field, values, value[0] if value else values[0]))
     node = space.fields.get(field, value)
+    if place and isinstance(node, OneOf):
+        raise ValueError(
+            f"`{field}` must be set as a whole, but got {name}: the space chooses among "
+            f"{len(node.choices)} whole tuples."
+        )
     before = node.items if isinstance(node, Each) else [OneOf((v,)) for v in value]
     items = [chosen if place in ("", str(i)) else before[i] for i in range(places)]
     return space.replace(**{field: Each(tuple(items))})

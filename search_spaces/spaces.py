@@ -1,6 +1,7 @@
 """How a space is found by what is typed: a name, or the module or file that defines it."""
 
 import sys
+from contextlib import redirect_stdout
 from dataclasses import fields
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -10,7 +11,7 @@ from typing import Any
 
 from search_spaces.extensions import extension_names, load_extension
 from search_spaces.fasternet import SPACES, FasterNetConfig
-from search_spaces.io import listed, named_reason
+from search_spaces.io import listed, named_reason, short_repr
 from search_spaces.space import AnySpace, OneOf, Space
 
 HOW = "package.module:SPACE or FILE.py:SPACE"
@@ -44,10 +45,11 @@ def find_space(text: str) -> AnySpace:
         raise ValueError(
             f"`space` must be one of {', '.join(space_names())}, or {HOW}, but got {text!r}."
         )
-    found = getattr(_module(place, text), attribute, None)
+    found = _attribute(place, attribute, text)
     if not isinstance(found, Space):
         raise ValueError(
-            f"`space` must name a Space, but {attribute} of {place} is {found!r}. Write {HOW}."
+            f"`space` must name a Space, but {attribute} of {place} is {short_repr(found)}. Write "
+            f"{HOW}."
         )
     return found
 
@@ -86,10 +88,12 @@ def _is_space(found: object) -> bool:
     return isinstance(found, Space)
 
 
-def _module(place: str, text: str) -> ModuleType:
+def _attribute(place: str, attribute: str, text: str) -> object:
     try:
-        return _of_file(Path(place)) if place.endswith(".py") else import_module(place)
-    except Exception as error:  # whatever the user's module raises
+        with redirect_stdout(sys.stderr):  # what a module prints is no result
+            module = _of_file(Path(place)) if place.endswith(".py") else import_module(place)
+            return getattr(module, attribute, None)
+    except (Exception, SystemExit) as error:  # whatever the user's module raises
         raise ValueError(
             f"`space` must be {HOW}, but {text} cannot be loaded: {named_reason(error)}."
         ) from error

@@ -34,7 +34,7 @@ OURS = "fasternas: 1\nwidths: [40, 80]\ndepths: [1, 2]\npartial_ratios: [1, 1]\n
         ("fasternas: 1\nwidths: [8]", "`depths` must be given, but is not there"),
         (OURS.replace("[40, 80]", "40"), "`widths` must be a list with an entry .* but got 40"),
         (OURS.replace("[40, 80]", "[[40], 80]"), r"`widths` must be a list .* got \[\[40\], 80\]"),
-        (OURS.replace("[40, 80]", "['40', 80]"), "`widths` must hold positive numbers only"),
+        (OURS.replace("[40, 80]", "['40', 80]"), "`widths` must hold positive whole numbers only"),
         (OURS.replace("[1, 1]", "['1', 1]"), r"`partial_ratios` must hold .* got \('1', 1\.0\)"),
         (OURS.replace("[1, 1]", "[yes, 1]"), "`partial_ratios` must hold positive numbers only"),
         (OURS.replace("[1, 1]", "[1, 1, 1]"), "`partial_ratios` must be a tuple with one entry"),

@@ -160,6 +160,7 @@ def test_there_may_be_any_number_of_stages(stages: int) -> None:
     )
     assert sum(layer.name.endswith("pconv") for layer in config.layers()) == stages
     assert cost(config).params > 0
+    assert FasterNetConfig(widths=(16,) * stages, depths=(1,) * stages) == config
 
 
 @pytest.mark.parametrize(
@@ -168,10 +169,10 @@ def test_there_may_be_any_number_of_stages(stages: int) -> None:
         ({"widths": ()}, "`widths` must be a tuple with an entry for each stage"),
         ({"widths": [40, 80, 160, 320]}, r"`widths` must be a tuple .*, but got \[40"),
         ({"widths": (40, 80, 160)}, "`depths` must be a tuple with one entry for each of the 3"),
-        ({"widths": (40, 80, 160, 0)}, "`widths` must hold positive numbers only"),
-        ({"widths": (40, 80, 160, 320.0)}, "`widths` must hold positive numbers only"),
+        ({"widths": (40, 80, 160, 0)}, "`widths` must hold positive whole numbers only"),
+        ({"widths": (40, 80, 160, 320.0)}, "`widths` must hold positive whole numbers only"),
         ({"depths": (1, 2, -8, 2)}, r"`depths` must hold positive .* got \(1, 2, -8, 2\)"),
-        ({"depths": (1, 2, 8, True)}, "`depths` must hold positive numbers only"),
+        ({"depths": (1, 2, 8, True)}, "`depths` must hold positive whole numbers only"),
         ({"partial_ratios": (0.25,)}, "`partial_ratios` must be a tuple with one entry for each"),
         ({"partial_ratios": (0.25, 0.25, 0.25, 1.5)}, "`partial_ratios` must be at most 1"),
         ({"partial_ratios": (0.01,) * 4}, "`partial_ratios` must .* at least one channel"),
@@ -242,13 +243,13 @@ def test_a_last_stage_of_no_blocks_is_not_there() -> None:
     ("change", "message"),
     [
         ({"kernels": (3, 3, 3)}, "`kernels` must be a tuple with one entry for each of the 4"),
-        ({"kernels": (3, 3, 3, 0)}, "`kernels` must hold positive numbers only"),
+        ({"kernels": (3, 3, 3, 0)}, "`kernels` must hold positive whole numbers only"),
         ({"kernels": (3, 3, 3, 33)}, "`kernels` must be at most 31"),
-        ({"groups": (1.5, 1, 1, 1)}, "`groups` must hold positive numbers only"),
+        ({"groups": (1.5, 1, 1, 1)}, "`groups` must hold positive whole numbers only"),
         ({"untouched": ("gates",) * 4}, "`untouched` must hold identity or gate, but got 'gates'"),
         ({"mixers": (["pconv"],) * 4}, "`mixers` must hold pconv or attention"),
         ({"activations": ("silu",) * 4}, "`activations` must hold relu or gelu or hardswish"),
-        ({"depths": (0, 2, 8, 2)}, "`depths` must hold positive numbers only"),
+        ({"depths": (0, 2, 8, 2)}, "`depths` must hold positive whole numbers only"),
         ({"stem": "conv"}, "`stem` must be patch or convs, but got 'conv'"),
         ({"stem": "convs", "stem_stride": 3}, "`stem_stride` must be 1, 2 or 4 for a stem of two"),
         ({"head_width": -1}, "`head_width` must be a positive whole number or 0, but got -1"),

@@ -209,6 +209,9 @@ def test_what_others_cannot_say_is_refused(change: dict[str, Any], message: str)
         ({"mlp_ratio": 1.15, "embed_dim": 100}, ROUNDED),
         ({"image_size": "224"}, "`image_size` must be a positive whole number, but got '224'"),
         ({"image_size": 31}, "`resolution` must be at least the total stride"),
+        ({"depths": [1, 2, 8, 0]}, r"`depths` must hold positive .* got \(1, 2, 8, 0\): with the"),
+        ({"widths": [96, 192, 384, 768]}, r"`widths` must be left out beside .*, but got \[96,"),
+        ({"classes": 10}, "`classes` must be left out beside the authors' keys, but got 10: it is"),
         ({"num_classes": 0}, "`num_classes` must be a positive whole number, but got 0"),
     ],
 )

@@ -16,7 +16,6 @@ from nas.report.importance import (
     ImportanceTable,
     gene_words,
     rank_choices,
-    step_for,
     undecided,
 )
 from search_spaces.space import Space, each, oneof
@@ -184,14 +183,24 @@ FREE = replace(CHOICE, gene="expansions[0]", latency=1e-6, free=True)
 
 
 def _finding(*choices: Importance) -> str:
-    return ImportanceTable(choices=choices, kind="trained", step=0.1, trials=36).finding
+    return ImportanceTable(choices=choices, kind="trained", trials=36).finding
 
 
 def test_a_choice_that_is_best_for_sure_is_said_so() -> None:
     worse = replace(CHOICE, gene="widths[0]", accuracy=0.4)
     assert _finding(CHOICE, worse) == (
-        "0.1 ms more is best spent on stage 3 depth: +0.2 \u00b1 0.02 points of accuracy, modelled."
+        "Time is best spent on stage 3 depth: one step gains +1 \u00b1 0.1 points of accuracy for "
+        "0.5 ms, modelled."
     )
+
+
+def test_a_tiny_step_is_said_as_it_is() -> None:
+    tiny = replace(CHOICE, accuracy=8.05, accuracy_error=0.3, latency=0.07)
+    assert "one step gains +8.05 \u00b1 0.3 points of accuracy for 0.07 ms, modelled" in _finding(
+        tiny
+    )
+    table = ImportanceTable(choices=[tiny], kind="trained", trials=36, unit="ratio")
+    assert "for 0.07 of a budget, modelled" in table.finding
 
 
 def test_rivals_and_what_is_unknown_are_named() -> None:
@@ -210,13 +219,13 @@ def test_many_rivals_are_counted() -> None:
 
 def test_nothing_is_claimed_where_nothing_is_known() -> None:
     assert _finding(replace(CHOICE, accuracy_error=1.1)) == (
-        "By 36 trials no choice is known to gain anything by 0.1 ms more."
+        "By 36 trials no choice is known to gain anything for its time."
     )
     assert _finding(FREE) == "No choice takes time to speak of."
 
 
 def test_a_choice_that_takes_no_time_has_no_place_among_the_intervals() -> None:
-    table = ImportanceTable(choices=[CHOICE, FREE], kind="estimated", step=1.0, trials=36)
+    table = ImportanceTable(choices=[CHOICE, FREE], kind="estimated", trials=36)
     assert table.ends(CHOICE) == pytest.approx((1.8, 2.0, 2.2))
     assert [table.place(gain) for gain in (0.0, 1.1, 2.2)] == pytest.approx([0, 50, 100])
 
@@ -233,10 +242,3 @@ def test_a_choice_that_takes_no_time_has_no_place_among_the_intervals() -> None:
 )
 def test_choices_have_names_that_people_use(gene: str, words: str) -> None:
     assert gene_words(gene) == words
-
-
-@pytest.mark.parametrize(
-    ("budget_ms", "unit_ms"), [(10, 1), (5, 1), (3, 0.1), (1, 0.1), (800, 100)]
-)
-def test_gains_are_said_for_a_part_of_the_budget(budget_ms: float, unit_ms: float) -> None:
-    assert step_for(budget_ms) == pytest.approx(unit_ms)

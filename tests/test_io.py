@@ -127,6 +127,13 @@ def test_what_a_terminal_would_obey_is_spelled_in_an_error() -> None:
     assert error_line(absent) == r"No such file: x\x1by."
 
 
+def test_resuming_is_advised_where_something_is_left(tmp_path: Path) -> None:
+    full = OSError(errno.ENOSPC, "No space left", str(tmp_path / "run.json"))
+    assert error_line(full).endswith("Free some space; what was begun goes on with --resume.")
+    gone = OSError(errno.ENOSPC, "No space left", str(tmp_path / "gone" / "run.json"))
+    assert error_line(gone).endswith("run.json. Free some space.")
+
+
 def test_text_with_a_name_that_is_no_utf8_is_written(tmp_path: Path) -> None:
     file = atomic_write(tmp_path / "card", f"of {os.fsdecode(bytes([0xE9]))}, caf\u00e9")
     assert file.read_bytes() == "of \\udce9, caf\u00e9".encode()

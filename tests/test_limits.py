@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from networks import TINY
 from points import PLANE, scores_of
 from quick import evaluate_here
 from specs import on
@@ -20,17 +21,18 @@ from nas.cli.main import main
 from nas.devices import LatencyModels
 from nas.quantities import cost_words, limit_words
 from nas.reachable import check_reachable
-from nas.run_folder import merge_runs, read_only_run, start_run
+from nas.run_folder import merge_runs, read_only_run, resume_run, start_run
 from nas.search.feasibility import Admission, Bounds, check_limits
 from nas.search.loop import search
 from nas.search.searchers import SearcherName
 from nas.search.trial import Scores
 from nas.study.options import SearchOptions
-from predictors.backends.model import config_model
+from predictors.backends.model import checkpoint_model, config_model
 from predictors.backends.table import formats
 from predictors.calibration import HEADROOM, next_batch
 from predictors.cost import NO_LIMITS, Cost, Limits, cost, costs
 from predictors.latency import Prediction
+from search_spaces.checkpoint import Checkpoint
 from search_spaces.fasternet import FASTERNET, SPACES, FasterNetConfig
 from search_spaces.layers import Layer
 from search_spaces.space import Space, oneof
@@ -98,6 +100,8 @@ def test_a_config_keeps_a_limit_that_it_reaches_and_none_below() -> None:
 def test_limits_are_told_with_their_units() -> None:
     limits = Limits(params=4_000_000, macs=300_000_000, file_bytes=8_000_000, memory_bytes=999)
     assert limit_words(limits) == "4 M parameters, 300 M MACs, a file of 8 MB, 999 B of memory"
+    near = Limits(params=4_004_000, file_bytes=8_000_001, memory_bytes=1_500)
+    assert limit_words(near) == "4.004 M parameters, a file of 8.000001 MB, 1.5 KB of memory"
     assert limit_words(NO_LIMITS) == "none"
     with pytest.raises(ValueError, match="`name` must be that of a limit, but got 'latency'"):
         cost_words("latency", 1)
@@ -148,6 +152,24 @@ def test_memory_is_what_the_deployed_graph_needs_and_the_file_is_no_larger(
     assert found.peak_memory_bytes == _graph_peak(file)
     assert 0 <= found.file_bytes - file.stat().st_size < 40_000
     assert _column([config, FASTERNET["t0"]], "peak_memory_bytes")[0] == found.peak_memory_bytes
+
+
+@pytest.mark.parametrize("format", ["onnx", "onnx-int8"])
+def test_a_file_with_the_names_of_its_classes_is_no_larger_than_estimated(
+    format: str, tmp_path: Path
+) -> None:
+    config = replace(TINY, classes=1000)
+    checkpoint = Checkpoint(
+        config=config,
+        weights=fn.build(config).state_dict(),
+        classes=tuple(f"{i:04}, a name as ImageNet's" for i in range(1000)),
+    )
+    runtime = formats()[format]
+    model = checkpoint_model("net", checkpoint).built()
+    size = runtime.module.write(model, tmp_path / "net", runtime).stat().st_size
+    found = cost(config)
+    estimate = found.int8_file_bytes if runtime.precision == "int8" else found.file_bytes
+    assert 0 <= estimate - size < 40_000
 
 
 def test_a_file_in_int8_is_no_larger_than_estimated(tmp_path: Path) -> None:
@@ -331,6 +353,18 @@ def test_a_resumed_run_keeps_its_limits(run: Path, capsys: Streams) -> None:
     assert "has limits 1.5 M parameters, 60 M MACs, a file of 5 MB, 1.5 MB of memory, not 3 M" in (
         capsys.readouterr().err
     )
+
+
+def test_a_limit_that_is_only_a_little_different_is_another_one(tmp_path: Path) -> None:
+    for name, params in {"a": 4_000_000, "b": 4_004_000}.items():
+        options = SearchOptions(
+            devices=on("arm", 1.0), space="fasternet-32", limits=Limits(params=params)
+        )
+        start_run(tmp_path / name, options).close()
+    with pytest.raises(ValueError, match=r"has limits 4 M parameters, not 4\.004 M parameters"):
+        resume_run(tmp_path / "a", options)
+    with pytest.raises(ValueError, match=r"limits, but .* has 4 M par.* and .* 4\.004 M"):
+        merge_runs([tmp_path / "a", tmp_path / "b"], tmp_path / "c")
 
 
 def test_runs_of_other_limits_are_not_merged(tmp_path: Path) -> None:

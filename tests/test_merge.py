@@ -19,6 +19,7 @@ from nas.study.journal import Trained
 from nas.study.options import SearchOptions
 from nas.study.store import TRIALS, hold
 from predictors.measurement import Backend, Latencies
+from predictors.training.estimators import TrainingEstimator
 from search_spaces.fasternet import FASTERNET, SPACES
 from search_spaces.space import Genes
 
@@ -96,6 +97,24 @@ def test_it_is_told_where_everything_came_from(two: list[Path]) -> None:
     entries = [e for e in journal.read(Path("c") / TRIALS) if "user_attrs" in e]
     sources = [e["user_attrs"]["merged_from"] for e in entries]
     assert sources == [["a", 0], ["b", 1], ["a", 4], ["b", 2], ["b", 3]]
+
+
+def test_trainings_of_runs_of_other_seeds_are_found(begun: Callable[..., Path]) -> None:
+    trained = {"accuracy": "train", "data": "digits", "classes": 10}
+    runs = [begun(name, (0, _good(0)), seed=seed, **trained) for name, seed in (("a", 2), ("b", 5))]
+    config = SPACE.decode(_genes(0))
+    wanted = []
+    for run in runs:
+        estimator = read_only_run(run).estimator
+        assert isinstance(estimator, TrainingEstimator)
+        wanted.append(estimator.file(config).name)
+    merge_runs(runs, Path("c"))
+    found = read_only_run(Path("c")).estimator
+    assert isinstance(found, TrainingEstimator)
+    found.folder.mkdir()
+    for name in reversed(wanted):
+        (found.folder / name).touch()
+        assert found.file(config).name == name
 
 
 def test_times_of_trials_stay_those_of_the_runs(two: list[Path]) -> None:

@@ -110,6 +110,26 @@ def test_ended_at_any_moment_it_says_one_line_and_leaves_nothing_half_written(
     assert not [path for path in new if path.name.startswith(".")]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_what_heeds_only_an_interruption_ends_with_the_code_of_its_signal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
+    def waits_as_ray_does(_: object) -> int:
+        try:
+            os.kill(os.getpid(), number)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt from None  # an exception of its own
+        except BaseException:
+            return 1  # heeds nothing else
+        return 0
+
+    monkeypatch.setattr("nas.cli.runs.run_spaces", waits_as_ray_does)
+    before = signal.getsignal(number)
+    assert main(["spaces"]) == 128 + number
+    assert capsys.readouterr().err == INTERRUPTED
+    assert signal.getsignal(number) == before
+
+
 def test_a_second_interruption_has_no_traceback_either(training: list[str]) -> None:
     with subprocess.Popen(
         [*BEGUN, *training], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True

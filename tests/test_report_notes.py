@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from run_folders import OPTIONS, accuracy_of, make_run, measurement_of
 from specs import each, on
 
@@ -11,7 +12,7 @@ from nas.estimators import CHECKPOINTS
 from nas.report import tables
 from nas.report.html import html_report
 from nas.report.model import ReportModel
-from nas.run_folder import read_only_run
+from nas.run_folder import keep_remarks, read_only_run
 from nas.study.journal import FileAccuracy, Trained, append_file, append_training
 from nas.study.store import Study, read_run, write_run
 from predictors.measurement import Backend
@@ -96,6 +97,27 @@ def test_tables_of_trained_networks_say_what_guessing_reaches(tmp_path: Path) ->
     assert re.fullmatch(r"[\d.]+ \[[\d.]+ to [\d.]+\]", lines[0][header.index("accuracy %")])
     assert '<th scope="col">largest class %</th>' in html_report(model)
     assert "no network here does better." in _with_largest_class(tmp_path / "run", 99.5).notes[-2]
+
+
+def test_no_estimate_below_zero_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(tmp_path / "run", replace(OPTIONS, accuracy="estimate"))
+    run = read_only_run(tmp_path / "run")
+    below = [
+        replace(one, accuracy=-3.0, fp32_accuracy=-3.0, accuracy_ends=(-9.0, 4.0))
+        for one in run.candidates()
+    ]
+    shown = [tables.network_of(one) for one in below]
+    assert {one.accuracy_words for one in shown} == {"0 [0 to 4]"}
+    assert {row["fp32_accuracy"] for row in tables.rows(shown)} == {0.0}
+
+
+def test_a_search_that_has_tried_all_networks_is_over(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", replace(OPTIONS, trials=60))
+    run = read_only_run(tmp_path / "run")
+    assert "goes on" in ReportModel(run).state
+    keep_remarks(run)  # as a search does at its end
+    over = "30 of 60 trials are done: the space has no more networks for them."
+    assert ReportModel(read_only_run(tmp_path / "run")).state == over
 
 
 def test_an_estimate_is_not_held_against_guessing(tmp_path: Path) -> None:

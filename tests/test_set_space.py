@@ -11,7 +11,7 @@ from quick import evaluate_here
 from specs import on
 
 from nas.cli.main import main
-from nas.run_folder import read_only_run
+from nas.run_folder import read_only_run, start_run
 from nas.study.options import FieldChoices, SearchOptions
 from search_spaces.fasternet import SPACES, FasterNetConfig
 from search_spaces.space import Space, each, oneof
@@ -55,6 +55,14 @@ def test_one_place_of_a_tuple_may_be_set_alone() -> None:
     assert opened.fields["operators"] == each(oneof("skip"), oneof("pool"))
 
 
+def test_one_place_of_tuples_that_are_chosen_as_a_whole_is_refused() -> None:
+    space = CELLS.replace(operators=oneof(("conv", "pool"), ("pool", "skip")))
+    with pytest.raises(ValueError, match=r"`operators` must be set as a whole, .* 2 whole tuples"):
+        space.with_choices({"operators[1]": ("conv", "pool")})
+    whole = space.with_choices({"operators": ("conv",)})
+    assert whole.fields["operators"] == each(oneof("conv"), oneof("conv"))
+
+
 def test_one_place_counts_whether_it_is_named_before_or_after_the_whole() -> None:
     for names in (("operators", "operators[1]"), ("operators[1]", "operators")):
         space = CELLS.with_choices({n: ("conv", "pool") if "[" in n else ("skip",) for n in names})
@@ -65,6 +73,20 @@ def test_sides_that_some_networks_of_a_space_could_not_have_are_refused() -> Non
     options = SearchOptions(devices=on("arm", 1.0), space="fasternet-32", resolutions=(8,))
     with pytest.raises(ValueError, match="`resolution` must be at least the total stride of 16 pi"):
         options.open_space()
+
+
+def test_classes_that_are_chosen_are_refused_before_a_search(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "from search_spaces.fasternet import SPACES\n"
+        "from search_spaces.space import oneof\n"
+        "SPACE = SPACES['fasternet-32'].replace(classes=oneof(10, 100))\n"
+    )
+    space = f"{tmp_path / 'own.py'}:SPACE"
+    options = SearchOptions(devices=on("arm", 1.0), space=space)
+    with pytest.raises(ValueError, match=r"`classes` must be one number, but .* 10, 100\. Say wh"):
+        start_run(tmp_path / "run", options)
+    assert not (tmp_path / "run").exists()
+    assert replace(options, classes=7).open_space().sample(Random(0)).classes == 7
 
 
 def test_what_a_space_leaves_to_the_config_class_is_opened_at_each_stage() -> None:

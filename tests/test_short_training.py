@@ -91,6 +91,20 @@ def test_other_networks_seeds_and_recipes_are_other_trainings(
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_a_training_that_began_by_another_known_seed_goes_on(
+    data: str, tmp_path: Path, epochs_run: list[int]
+) -> None:
+    own = TrainingEstimator(data=data, recipe=RECIPE, epochs=1, folder=tmp_path, seeds=(7, 1))
+    other = replace(own, recipe=replace(RECIPE, seed=1), seeds=())
+    first = other(TINY)
+    assert own(TINY) == first
+    assert own.file(TINY) == other.file(TINY)
+    assert own.checkpoint(TINY).weights.keys() == other.checkpoint(TINY).weights.keys()
+    last = own.to(2)(TINY)
+    assert epochs_run == [1, 2]
+    assert other.to(2)(TINY) == last
+
+
 def test_a_checkpoint_that_cannot_be_read_is_trained_again(
     data: str, tmp_path: Path, epochs_run: list[int]
 ) -> None:

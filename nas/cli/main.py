@@ -71,18 +71,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code: 0, 2 for bad input, 130 when interrupted."""
     words = with_negative_values(sys.argv[1:] if arguments is None else arguments)
     options = argparse.Namespace(debug=False, json=False)
+    received: list[signal.Signals] = []
     _write_any_character()
     if arguments is None:
         _become_program(debug="--debug" in words)
     try:
         parser_for(words).parse_args(words, options)
-        with _orderly_end(), local_copies(options):
+        with _orderly_end(received), local_copies(options):
             code = int(options.run_command(options))
         if sys.stdout is not None:  # closed by who called
             sys.stdout.flush()
         return code
-    except (KeyboardInterrupt, _TerminatedError) as end:
-        return _interrupted(end, is_program=arguments is None)
+    except KeyboardInterrupt:
+        return _interrupted(received, is_program=arguments is None)
     except (ValueError, TypeError, RuntimeError, OSError, MemoryError) as error:
         left = isinstance(error, BrokenPipeError) and _reader_has_left()
         if options.debug and not left:
@@ -94,11 +95,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0 if left else 2
 
 
-def _interrupted(end: BaseException, *, is_program: bool) -> int:
+def _interrupted(received: Sequence[signal.Signals], *, is_program: bool) -> int:
     if is_program:  # what is left to do at the end is left undone at the second one
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     print("fasternas: interrupted; what was finished is kept.", file=sys.stderr)
-    return 128 + (end.signal if isinstance(end, _TerminatedError) else signal.SIGINT)
+    return 128 + next(iter(received), signal.SIGINT)
 
 
 # What tables and sentences have beyond ASCII, where a terminal has nothing else.
@@ -173,20 +174,17 @@ def parser_for(words: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-class _TerminatedError(BaseException):
-    """The process was told to end, or its terminal was closed."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.signal = number
-
-
 @contextmanager
-def _orderly_end() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the stack, so that files and processes are cleaned up."""
+def _orderly_end(received: list[signal.Signals]) -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind the stack, so that files and processes are cleaned up.
+
+    They do it as Ctrl-C does: Ray, while it waits, heeds no exception but that one, and raises one
+    of its own for it. So which signal it was goes into `received`.
+    """
 
     def leave(number: int, _: object) -> NoReturn:
-        raise _TerminatedError(number)
+        received.append(signal.Signals(number))
+        raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
         yield

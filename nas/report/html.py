@@ -19,7 +19,7 @@ from nas.quantities import format_bytes, format_count, format_ms
 from nas.report import tables
 from nas.report.figures import PREDICTED_INTERVAL, calibration_figure, progress_figure
 from nas.report.front import front_figure
-from nas.report.importance import FEWEST, signed
+from nas.report.importance import FEWEST
 from nas.report.model import ReportModel
 from nas.report.sheet import NARROW, PALETTE, WIDE, Sheet, printable, style
 from nas.report.tables import Network, architecture_words, stages_of
@@ -85,7 +85,6 @@ def _environment() -> Environment:
         "ms": format_ms,
         "count": format_count,
         "bytes": format_bytes,
-        "signed": signed,
         "prose": _prose,
         "plain": _plain,
         "fraction": _fraction,

@@ -246,11 +246,10 @@ def _importance(
 
 @dataclass(frozen=True, kw_only=True)
 class ImportanceTable:
-    """The ranked choices with what their numbers mean: gains are for `step` of latency."""
+    """The ranked choices with what their numbers mean."""
 
     choices: Sequence[Importance]
     kind: AccuracyKind
-    step: float
     trials: int  # that the model was fitted to
     unit: Unit = "ms"
 
@@ -259,28 +258,29 @@ class ImportanceTable:
         return UNITS[self.kind]
 
     @property
-    def time(self) -> str:
-        return f"{format_ms(self.step)} {'ms' if self.unit == 'ms' else 'of a budget'}"
-
-    @property
     def finding(self) -> str:
-        """Where time is best spent, as far as that can be told."""
-        first, (rivals, unknown), more = (
-            self.choices[0],
-            undecided(self.choices),
-            f"{self.time} more",
-        )
+        """Where time is best spent, as far as that can be told: no further than one step goes."""
+        first, (rivals, unknown) = self.choices[0], undecided(self.choices)
         if first.free:
             return "No choice takes time to speak of."
         if first.least <= 0:
-            return f"By {self.trials} trials no choice is known to gain anything by {more}."
-        gain, error = first.gain * self.step, first.gain_error * self.step
+            return f"By {self.trials} trials no choice is known to gain anything for its time."
         sure = "probably " if rivals or unknown else ""
-        lines = [f"{more} is {sure}best spent on {first.words}:"]
-        lines += [f"{signed(gain)} \u00b1 {error:.2g} {self.units}, modelled."]
+        lines = [f"Time is {sure}best spent on {first.words}: one step gains"]
+        lines += [f"{self.gain_words(first)} {self.units} for {self.time_words(first)}, modelled."]
         lines += [f"As good, perhaps: {_named(rivals)}."] * bool(rivals)
         lines += [f"Too uncertain to compare: {_named(unknown)}."] * bool(unknown)
         return " ".join(lines)
+
+    def gain_words(self, choice: Importance) -> str:
+        """What one step gains, with the half-width of its interval."""
+        return f"{signed(choice.accuracy)} \u00b1 {choice.accuracy_error:.2g}"
+
+    def time_words(self, choice: Importance) -> str:
+        """What one step takes."""
+        if choice.free:
+            return "about no time"
+        return f"{format_ms(choice.latency)} {'ms' if self.unit == 'ms' else 'of a budget'}"
 
     @property
     def method(self) -> str:
@@ -294,20 +294,14 @@ class ImportanceTable:
         )
 
     def ends(self, choice: Importance) -> tuple[float, float, float]:
-        """The gain for `step`: the low end of its interval, the middle, the high end."""
-        gain, error = choice.gain * self.step, choice.gain_error * self.step
-        return gain - error, gain, gain + error
+        """The gain for its time: the low end of its interval, the middle, the high end."""
+        return choice.least, choice.gain, choice.gain + choice.gain_error
 
     def place(self, gain: float) -> float:
         """Where a gain lies between the least and the most of all intervals, in per cent."""
         ends = [0.0, *(end for c in self.choices if not c.free for end in self.ends(c))]
         low, high = min(ends), max(ends)
         return 100 * (gain - low) / (high - low) if high > low else 50.0
-
-
-def step_for(budget: float) -> float:
-    """Return for how much latency gains are given: the power of ten below a fifth of the budget."""
-    return float(10.0 ** math.floor(math.log10(budget / 5)))
 
 
 def gene_words(gene: str) -> str:

@@ -25,7 +25,6 @@ from nas.report.importance import (
     AccuracyModels,
     ImportanceTable,
     rank_choices,
-    step_for,
     without_tenths,
 )
 from nas.report.ingredients import EffectTable, effects_of
@@ -134,6 +133,8 @@ class ReportModel:
         done, total = len(self._run.study.outcomes()), self.options.trials
         if self._run.study.growing:
             return f"{done} of {total} trials are done; the run is still going."
+        if done < total and self._record.get("exhausted") == total:
+            return f"{done} of {total} trials are done: the space has no more networks for them."
         if done < total:
             return f"{done} of {total} trials are done; `fasternas search --resume` goes on."
         return f"All {total} trials are done."
@@ -171,7 +172,6 @@ class ReportModel:
         return ImportanceTable(
             choices=ranked,
             kind=self.kind,
-            step=step_for(self.budget),
             trials=len(models.trials) if models else 0,
             unit=self.unit,
         )

@@ -4,7 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from nas.candidates import Candidate
@@ -306,6 +306,7 @@ class Network:
 
 def network_of(candidate: Candidate, judged_by: "ValidationSplit | None" = None) -> Network:
     """Return a network of a run as it is shown; trained ones are `judged_by` so many images."""
+    candidate = _from_zero(candidate)
     fp32, ends = candidate.fp32_accuracy, candidate.accuracy_ends
     if judged_by is not None:
         ends = judged_by.interval(candidate.accuracy)
@@ -326,6 +327,23 @@ def network_of(candidate: Candidate, judged_by: "ValidationSplit | None" = None)
         largest_class=None if judged_by is None else judged_by.largest_class,
         accuracy_ends=ends,
     )
+
+
+def _from_zero(candidate: Candidate) -> Candidate:
+    """The candidate with no estimate below 0 %: of networks that are far from all known ones."""
+    if candidate.accuracy_kind != "estimated":
+        return candidate
+    fp32, ends = candidate.fp32_accuracy, candidate.accuracy_ends
+    return replace(
+        candidate,
+        accuracy=_no_less(candidate.accuracy),
+        fp32_accuracy=None if fp32 is None else _no_less(fp32),
+        accuracy_ends=None if ends is None else (_no_less(ends[0]), _no_less(ends[1])),
+    )
+
+
+def _no_less(percent: float) -> float:
+    return percent if math.isnan(percent) else max(percent, 0.0)
 
 
 SIDE = "px"  # the heading of the side of the image

@@ -14,7 +14,8 @@ from predictors.devices.device import DeviceSpec, budgets_of, check_specs
 from predictors.training.recipe import Fidelity
 from search_spaces.extensions import extension_names
 from search_spaces.fasternet import FasterNetConfig
-from search_spaces.space import Space, oneof
+from search_spaces.io import listed
+from search_spaces.space import OneOf, Space, oneof
 from search_spaces.spaces import fasternet_space
 
 AccuracyOption = Literal["estimate", "train"]  # and those of other packages
@@ -153,6 +154,11 @@ class SearchOptions:
             changes["activation"] = oneof(*self.activations)
         if self.classes is not None:
             changes["classes"] = self.classes
+        elif isinstance(open_classes := space.fields.get("classes"), OneOf):
+            raise ValueError(
+                f"`classes` must be one number, but {self.space} chooses among "
+                f"{listed(list(map(str, open_classes.choices)))}. Say which: --classes N."
+            )
         if not (changes or self.choices):
             return space
         chosen = {choice.field: choice.values for choice in self.choices}

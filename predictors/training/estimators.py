@@ -40,6 +40,7 @@ class TrainingEstimator:
     epochs: int
     folder: Path
     init: str = ""  # a file with whose weights, as far as they fit, each network begins
+    seeds: tuple[int, ...] = ()  # other ones, by which trainings in the folder may have begun
     kind: AccuracyKind = "trained"
 
     def __post_init__(self) -> None:
@@ -55,18 +56,26 @@ class TrainingEstimator:
 
     def __call__(self, config: FasterNetConfig) -> float:
         """Train as far as asked and return the accuracy."""
-        trainer = self._trainer(config)
-        for _ in self._trained(trainer, config):
+        begun = self._as_begun(config)
+        trainer = begun._trainer(config)
+        for _ in begun._trained(trainer, config):
             pass
         return trainer.rows[self.epochs - 1].accuracy
 
     def train(self, config: FasterNetConfig) -> Iterator[float]:
         """Train as far as asked; yield the accuracy after each epoch, which `file` holds then."""
-        yield from self._trained(self._trainer(config), config)
+        begun = self._as_begun(config)
+        yield from begun._trained(begun._trainer(config), config)
 
     def file(self, config: FasterNetConfig) -> Path:
         """Return the file of a network's checkpoint."""
-        return self._checkpoints(config).file
+        return self._as_begun(config)._checkpoints(config).file
+
+    def _as_begun(self, config: FasterNetConfig) -> "TrainingEstimator":
+        """The estimator with the seed by which the network's training has begun, if it has."""
+        each = [self, *(replace(self, recipe=replace(self.recipe, seed=s)) for s in self.seeds)]
+        begun = (one for one in each if one._checkpoints(config).file.exists())
+        return next(begun, self)
 
     def _trained(self, trainer: Trainer, config: FasterNetConfig) -> Iterator[float]:
         checkpoints, identity = self._checkpoints(config), self._identity(config)
@@ -80,7 +89,7 @@ class TrainingEstimator:
 
     def checkpoint(self, config: FasterNetConfig) -> Checkpoint:
         """Return the weights that were evaluated last, as far as the network was trained."""
-        content = read_checkpoint_file(self._checkpoints(config).file)
+        content = read_checkpoint_file(self.file(config))
         if content is None:
             raise RuntimeError(
                 f"`folder` must hold the network's training, but {self.folder} does not. It may be "

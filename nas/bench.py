@@ -26,6 +26,7 @@ from predictors.devices.connection import DeviceLostError, OverwhelmedError
 from predictors.devices.device import Device
 from predictors.devices.registry import KINDS
 from predictors.measurement import Latency, TimingProtocol
+from search_spaces.extensions import extensions_named
 from search_spaces.io import atomic_write, make_folders, reason, remove_empty
 
 if TYPE_CHECKING:
@@ -361,12 +362,10 @@ def time_beside(
     """Time networks beside one another; where that fails each half, down to those that fail."""
     done = 0
     try:
-        models = [subject.model for subject in group]
-        for subject, latency in zip(
-            group, device.measure_each(models, repeats=repeats), strict=True
-        ):
-            yield Row(subject=subject, latency=latency)
-            done += 1
+        with extensions_named():
+            for subject, latency in _timed(group, device, repeats):
+                yield Row(subject=subject, latency=latency)
+                done += 1
     except OverwhelmedError as error:  # by one of them, it may be
         why = reason(error)
     except DeviceLostError:
@@ -380,6 +379,13 @@ def time_beside(
         half = len(left) // 2
         yield from time_beside(left[:half], device, repeats)
         yield from time_beside(left[half:], device, repeats)
+
+
+def _timed(
+    group: Sequence[Subject], device: Device, repeats: int | None
+) -> Iterator[tuple[Subject, Latency]]:
+    models = [subject.model for subject in group]
+    return zip(group, device.measure_each(models, repeats=repeats), strict=True)
 
 
 def keep_measurement(folder: Path, device: str, model: Model, latency: Latency) -> None:

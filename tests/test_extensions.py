@@ -4,7 +4,8 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from networks import TINY
 
 import fasternas as fn
 from nas.cli.main import main
+from nas.ray_pool import evaluated_within
 from nas.study.options import SearchSettings
 from predictors.backends.table import find_runtime
 from predictors.devices.registry import open_device
@@ -201,6 +203,159 @@ def test_a_broken_package_gives_one_line_that_names_it(
     assert f"{lab} 2.0" in said
     assert said.count("\n") == 1
     assert not Path("run/study.journal").exists()
+
+
+_FAULTY = """
+from random import Random
+from types import SimpleNamespace
+
+import fasternas as fn
+
+
+class Searcher:
+    told = 0
+
+    def __init__(self, problem):
+        self.space = problem.space
+
+    def ask(self, number, admit):
+        rng = Random(number)
+        if number == 3:
+            {ask}
+        return admit(self.space.random_genes(rng), rng)
+
+    def tell(self, genes, found):
+        self.told += 1
+        if self.told == 3:
+            {tell}
+
+
+class Device(SimpleNamespace):
+    source = "measured"
+    description = "a device: measured"
+    remarks = ()
+
+    def measure(self, network):
+        return next(self.measure_each([network]))
+
+    def measure_each(self, networks, *, repeats=None):
+        for _ in networks:
+            {measure}
+            yield fn.Latency(1.0, 0.9, 1.1, "measured", device="bad", backend=self.backends[0])
+
+
+class Estimator:
+    kind = "score"
+
+    def __call__(self, config):
+        {score}
+        return float(config.head_width)
+
+
+def open_device(name, backend, protocol):
+    return Device(name=name, backends=(backend,))
+
+
+def open_estimator(options, folder):
+    return Estimator()
+"""
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """What installs a package whose methods do what is given beside what they should."""
+    entries = {"devices": "open_device", "estimators": "open_estimator", "searchers": "Searcher"}
+    _register(tmp_path, "faulty_lab", {g: f"bad = faulty_lab:{v}" for g, v in entries.items()})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+    def install(**faults: str) -> None:
+        nothing = dict.fromkeys(("ask", "tell", "measure", "score"), "pass")
+        Path("faulty_lab.py").write_text(_FAULTY.format(**(nothing | faults)), encoding="utf-8")
+        shutil.rmtree("__pycache__", ignore_errors=True)
+        sys.modules.pop("faulty_lab", None)
+
+    yield install
+    sys.modules.pop("faulty_lab", None)
+
+
+ON_ARM = ("search", "--device", "arm", "--budget", "9ms", "--parallel", "1", "--out", "run")
+
+
+def _error(streams: Streams) -> str:
+    (line,) = [line for line in streams.readouterr().err.splitlines() if "error: " in line]
+    return line
+
+
+@pytest.mark.usefixtures("without_ray")
+@pytest.mark.parametrize(
+    ("method", "fault", "words"),
+    [
+        (
+            "ask",
+            "{}['x']",
+            r" failed in Searcher.ask, line \d+ of faulty_lab.py: KeyError: 'x'. Mend or",
+        ),
+        ("tell", "raise ValueError('never')", ": ValueError: never."),
+    ],
+)
+def test_a_fault_of_a_searcher_is_one_line_and_what_was_finished_is_kept(
+    method: str, fault: str, words: str, faulty: Install, capsys: Streams
+) -> None:
+    faulty(**{method: fault})
+    assert main([*ON_ARM, "--searcher", "bad", "--trials", "5"]) == 2
+    with pytest.raises(ValueError, match=f"error: faulty_lab 2.0{words}"):
+        raise ValueError(_error(capsys))
+    assert Path("run/study.journal").read_text().count('"number"') == 3
+
+
+@pytest.mark.usefixtures("without_ray")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["search", "--budget", "9ms", "--out", "run"],
+        ["measure", "t0"],
+        ["measure", "t0", "s"],
+        ["bench", "models", "t0", "s", "--out", "bench"],
+    ],
+    ids=" ".join,
+)
+def test_a_fault_of_a_device_names_its_package(
+    command: list[str], faulty: Install, capsys: Streams
+) -> None:
+    faulty(measure="{}['x']")
+    assert main([*command, "--device", "bad"]) == 2
+    said = capsys.readouterr().err
+    assert "faulty_lab 2.0 failed in Device.measure_each, line " in said
+    assert "KeyError: 'x'" in said
+    assert "Traceback" not in said
+
+
+def test_with_debug_its_traceback_is_shown(faulty: Install) -> None:
+    faulty(measure="{}['x']")
+    with pytest.raises(RuntimeError, match="faulty_lab") as caught:
+        main(["measure", "t0", "--device", "bad", "--debug"])
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_a_device_without_what_one_must_have_is_refused(faulty: Install, capsys: Streams) -> None:
+    faulty()
+    text = Path("faulty_lab.py").read_text(encoding="utf-8")
+    Path("faulty_lab.py").write_text(text.replace("def measure_each", "def measure_all"))
+    assert main(["measure", "t0", "--device", "bad"]) == 2
+    assert "which faulty_lab 2.0 gave, lacks measure_each." in _error(capsys)
+
+
+def test_what_an_estimator_fails_at_is_tried_again(faulty: Install) -> None:
+    faulty(score="raise RuntimeError('no such file')")
+    estimate = import_module("faulty_lab").Estimator()
+    found = evaluated_within(estimate, 3, fn.FASTERNET["t0"], None, "mark")
+    assert found.error == "faulty_lab 2.0: RuntimeError: no such file"
+    assert found.lost
+    faulty()
+    found = evaluated_within(lambda config: 1 / 0, 3, fn.FASTERNET["t0"], None, "mark")
+    assert (found.error, found.lost) == ("ZeroDivisionError: division by zero", False)
 
 
 def test_a_name_of_two_packages_is_of_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

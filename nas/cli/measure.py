@@ -38,6 +38,7 @@ from predictors.devices.device import HOW_TO_ATTACH, Device
 from predictors.devices.profiled import ProfiledDevice
 from predictors.devices.registry import forget_references
 from predictors.measurement import Latency, compare
+from search_spaces.extensions import extensions_named
 from search_spaces.fasternet import FASTERNET
 
 Timed = tuple[Model, Latency]
@@ -65,6 +66,7 @@ def _slower_than(text: str) -> float:
     return 1 + float(match[1]) / 100
 
 
+@extensions_named()
 def run_measure(arguments: argparse.Namespace) -> int:
     """Time the networks, print a table, and compare the first with the others."""
     if arguments.fail_if and len(arguments.networks) < 2:
@@ -302,6 +304,7 @@ def add_bench_options(parser: argparse.ArgumentParser) -> None:
         add_json(topic)
 
 
+@extensions_named()
 def run_bench(arguments: argparse.Namespace) -> int:
     """Time them, print a table, write the table and the plot into the folder."""
     from nas.run_folder import machine_facts

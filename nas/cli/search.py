@@ -31,6 +31,7 @@ from nas.search.searchers import searcher_names
 from nas.study.options import FieldChoices, SearchOptions, accuracy_names, check_accuracy
 from predictors.cost import NO_LIMITS, Limits
 from predictors.devices.device import DeviceSpec
+from search_spaces.extensions import extensions_named
 from search_spaces.spaces import HOW, spelled_space
 
 if TYPE_CHECKING:
@@ -175,6 +176,7 @@ def _value(word: str) -> int | float | str:
     return word
 
 
+@extensions_named()
 def run_search(arguments: argparse.Namespace) -> int:
     """`fasternas search`: calibrate, search, verify; print the front."""
     from nas.devices import descriptions, remarks

@@ -22,6 +22,7 @@ from search_spaces.extensions import (
 )
 
 PROTOCOL = TimingProtocol()  # where none is given
+_MEMBERS = ("name", "description", "remarks", "backends", "measure", "measure_each")  # of a device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +126,12 @@ def _foreign(name: str, backend: Backend, protocol: TimingProtocol) -> Device:
         raise RuntimeError(
             f"`device` {name} must be one that Measures or Predicts, but "
             f"{extension_source('devices', name)} gave {found!r}, whose source is neither."
+        )
+    members = (*_MEMBERS, "predict") if found.source == "predicted" else _MEMBERS
+    if lacks := [member for member in members if getattr(found, member, None) is None]:
+        raise RuntimeError(
+            f"`device` {name} must have {', '.join(members)}, but {found!r}, which "
+            f"{extension_source('devices', name)} gave, lacks {', '.join(lacks)}."
         )
     return found
 

@@ -5,8 +5,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from networks import TINY
@@ -14,8 +16,10 @@ from networks import TINY
 import fasternas as fn
 from nas.cli.main import main
 from nas.ray_pool import evaluated_within
-from nas.study.options import SearchSettings
+from nas.study.options import SearchOptions, SearchSettings
+from nas.study.store import write_run
 from predictors.backends.table import find_runtime
+from predictors.devices.device import DeviceSpec
 from predictors.devices.registry import open_device
 from search_spaces.formats import save_config
 from search_spaces.spaces import find_space
@@ -280,6 +284,7 @@ def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]
     sys.modules.pop("faulty_lab", None)
 
 
+ON_CPU = SearchOptions(devices=(DeviceSpec(name="cpu", budget_ms=9.0),))
 ON_ARM = ("search", "--device", "arm", "--budget", "9ms", "--parallel", "1", "--out", "run")
 
 
@@ -356,6 +361,46 @@ def test_what_an_estimator_fails_at_is_tried_again(faulty: Install) -> None:
     faulty()
     found = evaluated_within(lambda config: 1 / 0, 3, fn.FASTERNET["t0"], None, "mark")
     assert (found.error, found.lost) == ("ZeroDivisionError: division by zero", False)
+
+
+_STOPWATCH = DeviceSpec(name="stopwatch", budget_ms=9.0)
+_PLAIN = DeviceSpec(name="cpu", budget_ms=9.0, backends=(fn.Backend("onnxruntime-plain"),))
+
+
+@pytest.mark.usefixtures("my_lab")
+@pytest.mark.parametrize(
+    ("changes", "named", "commands"),
+    [
+        ({"space": "small"}, "`space` small", ["search --resume", "show"]),
+        ({"searcher": "climbing"}, "`searcher` climbing", ["search --resume", "show"]),
+        ({"accuracy": "end-width"}, "`accuracy` end-width", ["search --resume", "show"]),
+        ({"devices": (_STOPWATCH,)}, "`device` stopwatch", ["search --resume"]),
+        ({"devices": (_PLAIN,)}, "`runtime` onnxruntime-plain", ["search --resume"]),
+    ],
+)
+def test_a_run_names_the_package_that_is_gone(
+    changes: dict[str, Any], named: str, commands: list[str], site: Path, capsys: Streams
+) -> None:
+    options = replace(ON_CPU, **changes)
+    assert SearchOptions.from_json(options.as_json()) == options
+    Path("run").mkdir()
+    write_run(Path("run"), {"options": options.as_json()})
+    sys.path.remove(str(site))
+    words = (
+        f"{named} must be of an installed package, but none provides it; my-lab 0.1.0 provided it "
+        "when the search was begun. Install my-lab 0.1.0, and try again."
+    )
+    for command in commands:
+        place = ["--out", "run"] if command.startswith("search") else ["run"]
+        assert main([*command.split(), *place]) == 2
+        assert words in _error(capsys)
+
+
+def test_a_run_of_before_whose_package_is_gone_is_not_called_damaged() -> None:
+    stored = {**ON_CPU.as_json(), "searcher": "climbing"}
+    words = "`searcher` climbing must be of an installed package, .*Install the one that does"
+    with pytest.raises(ValueError, match=words):
+        SearchOptions.from_json(stored)
 
 
 def test_a_name_of_two_packages_is_of_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,13 @@ from nas.cli.runs import print_front
 from nas.cli.specs import add_devices, folder_name, specs_of
 from nas.quantities import parse_bytes, parse_count
 from nas.search.searchers import searcher_names
-from nas.study.options import FieldChoices, SearchOptions, accuracy_names, check_accuracy
+from nas.study.options import (
+    FieldChoices,
+    SearchOptions,
+    accuracy_names,
+    check_accuracy,
+    refuse_uninstalled,
+)
 from predictors.cost import NO_LIMITS, Limits
 from predictors.devices.device import DeviceSpec
 from search_spaces.extensions import extensions_named
@@ -390,9 +396,12 @@ def limits_of(arguments: argparse.Namespace, folder: Path, devices: Sequence[Dev
 
 
 def _kept(folder: Path) -> SearchOptions:
+    """The options of the run to go on with, which needs all that they name."""
     from nas.study.store import read_run
 
-    return SearchOptions.from_json(read_run(folder)["options"])
+    stored = read_run(folder)["options"]
+    refuse_uninstalled(stored)
+    return SearchOptions.from_json(stored)
 
 
 def _refuse_idle_time(arguments: argparse.Namespace) -> None:

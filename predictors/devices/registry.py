@@ -230,7 +230,7 @@ def _unknown(name: str) -> ValueError:
     names = dict.fromkeys((*device_names(), *(summary.device for summary in cached_devices())))
     return ValueError(
         f"`device` must be one of {', '.join(names)}, but got {name!r}. `fasternas devices` "
-        "describes them."
+        "describes them. If a package adds it, install that."
     )
 
 

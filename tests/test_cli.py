@@ -313,6 +313,19 @@ def test_a_line_that_was_cut_off_can_be_dropped(run: Path, capsys: Streams) -> N
     assert _call(["show", run, "--all", "--json"]) == 0
 
 
+@pytest.mark.usefixtures("without_ray")
+def test_a_search_that_finds_nothing_to_use_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: Streams
+) -> None:
+    monkeypatch.setattr("nas.report.model.ReportModel.front", [])
+    search = ["search", "--device", "arm", "--budget", "10ms", "--trials", "2", "--json"]
+    assert main(search) == 2
+    said = capsys.readouterr()
+    assert json.loads(said.out) == []
+    words = "`budget` must be kept by some network, but none of 2 is known to. Search anew with"
+    assert f"fasternas: error: {words}" in said.err
+
+
 def test_debug_shows_where_an_error_comes_from() -> None:
     with pytest.raises(ValueError, match="`device` must be one of cpu, arm, but got 'gpu'"):
         main(["measure", "t0", "--device", "gpu", "--debug"])

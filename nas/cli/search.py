@@ -43,6 +43,7 @@ from search_spaces.spaces import HOW, spelled_space
 if TYPE_CHECKING:
     from nas.estimators import Prepared
     from nas.pipeline import Progress, Run
+    from nas.report.model import ReportModel
     from nas.study.store import Mirror
 
 TRIALS, TRAINED_TRIALS = 200, 30  # unless told
@@ -220,9 +221,21 @@ def run_search(arguments: argparse.Namespace) -> int:
     for remark in remarks(run.devices):
         print(remark, file=sys.stderr)
     print_front(model, as_json=arguments.json)
-    if behind:
-        print(f"fasternas: error: {behind}", file=sys.stderr)
-    return 2 if behind else 0
+    errors = [error for error in (behind, _nothing_found(model)) if error]
+    for error in errors:
+        print(f"fasternas: error: {error}", file=sys.stderr)
+    return 2 if errors else 0
+
+
+def _nothing_found(model: "ReportModel") -> str:
+    """Say so where no network can be used."""
+    if model.front:
+        return ""
+    what = "`budget` and limits" if model.options.limits.given else "`budget`"
+    return (
+        f"{what} must be kept by some network, but none of {len(model.networks)} is known to. "
+        "Search anew with a larger --budget, or go on to more --trials with --resume."
+    )
 
 
 def fill(arguments: argparse.Namespace) -> set[str]:

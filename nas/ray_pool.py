@@ -24,7 +24,12 @@ from predictors.devices.device import Device, Measures, Network
 from predictors.devices.pool import PooledDevice, time_here
 from predictors.devices.several import MultiBackendDevice
 from predictors.measurement import Latency
-from search_spaces.extensions import ExtensionError, extensions_named
+from search_spaces.extensions import (
+    ExtensionError,
+    Group,
+    extension_source,
+    extensions_named,
+)
 from search_spaces.io import named_reason, reason
 
 S = TypeVar("S")
@@ -163,6 +168,20 @@ def evaluated_within(
         finally:
             faulthandler.cancel_dump_traceback_later()
             path.unlink(missing_ok=True)
+
+
+def check_travels(group: Group, name: str, part: object) -> None:
+    """Refuse what another package gave under a name, if it cannot be sent to Ray's workers."""
+    from ray import cloudpickle
+
+    try:
+        cloudpickle.dumps(part)  # type: ignore[no-untyped-call]
+    except Exception as error:  # whatever its classes raise
+        raise RuntimeError(
+            f"{name} of {extension_source(group, name)} must travel to the processes that "
+            f"evaluate, but cannot be pickled: {named_reason(error)}. Let it hold names and paths, "
+            "and load what is heavy when it is called."
+        ) from error
 
 
 def attempted(evaluate: Evaluate[Any], number: int, config: object) -> Outcome[Any]:

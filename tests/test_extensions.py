@@ -352,6 +352,23 @@ def test_a_device_without_what_one_must_have_is_refused(faulty: Install, capsys:
     assert "which faulty_lab 2.0 gave, lacks measure_each." in _error(capsys)
 
 
+@pytest.mark.usefixtures("without_ray")
+def test_what_cannot_travel_is_refused_before_anything_is_timed(
+    faulty: Install, capsys: Streams
+) -> None:
+    faulty()
+    text = Path("faulty_lab.py").read_text(encoding="utf-8")
+    held = "from threading import Lock\n"
+    text = held + text.replace("Estimator()", "vars(e := Estimator()).update(lock=Lock()) or e")
+    Path("faulty_lab.py").write_text(text, encoding="utf-8")
+    assert main([*ON_ARM, "--trials", "2", "--accuracy", "bad"]) == 2
+    assert (
+        "bad of faulty_lab 2.0 must travel to the processes that evaluate, but cannot be pickled: "
+        "TypeError: cannot pickle '_thread.lock' object. Let it hold names"
+    ) in _error(capsys)
+    assert not Path("run").exists()
+
+
 def test_what_an_estimator_fails_at_is_tried_again(faulty: Install) -> None:
     faulty(score="raise RuntimeError('no such file')")
     estimate = import_module("faulty_lab").Estimator()

@@ -37,7 +37,7 @@ from nas.study.options import (
 )
 from predictors.cost import NO_LIMITS, Limits
 from predictors.devices.device import DeviceSpec
-from search_spaces.extensions import extensions_named
+from search_spaces.extensions import extension_names, extensions_named
 from search_spaces.spaces import HOW, spelled_space
 
 if TYPE_CHECKING:
@@ -200,6 +200,7 @@ def run_search(arguments: argparse.Namespace) -> int:
     for remark in ready.remarks:
         print(remark, file=sys.stderr)
     try:
+        _check_travels(run)
         mirror = _mirror(arguments.storage, run)
         steps = run_pipeline(
             run,
@@ -262,6 +263,18 @@ def _run(arguments: argparse.Namespace, folder: Path, ready: "Prepared") -> "Run
     for device in run.devices.values() if arguments.fresh else ():
         forget_references(device)  # which a run that goes on must not: it keeps its scale
     return run
+
+
+def _check_travels(run: "Run") -> None:
+    """Refuse what of another package the workers could not be sent, before anything is timed."""
+    from nas.ray_pool import check_travels
+    from predictors.devices.registry import foreign_devices
+
+    if run.options.accuracy in extension_names("estimators"):
+        check_travels("estimators", run.options.accuracy, run.estimator)
+    for name, device in run.devices.items():
+        if device.source == "predicted" and name in foreign_devices():
+            check_travels("devices", name, device)
 
 
 _HOW = ("runtime", "precision", "threads", "cores")

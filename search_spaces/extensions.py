@@ -4,7 +4,7 @@
     tiny = "my_package.spaces:TINY"
 
 The names are read from what is installed; of a package nothing is imported before one of its names
-is given. A name that fasternas has itself stays its own.
+is given. A name of fasternas's own is refused while another package has registered it too.
 """
 
 import sys
@@ -38,6 +38,16 @@ def extension_names(group: Group) -> tuple[str, ...]:
 def extension_source(group: Group, name: str) -> str:
     """Return the package that has registered a name, with its version."""
     return " and ".join(_package(entry) for entry in _registered(group)[name])
+
+
+def check_free(group: Group, name: str) -> None:
+    """Refuse a name of ours that another package has registered too: either may be meant."""
+    if name in _registered(group):
+        raise RuntimeError(
+            f"{_PREFIX}{group} must have one {name}, but fasternas and "
+            f"{extension_source(group, name)} have one each. Uninstall that package, or have it "
+            "register another name."
+        )
 
 
 def is_loaded(group: Group, name: str) -> bool:

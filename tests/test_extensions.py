@@ -181,6 +181,14 @@ def _register(site: Path, package: str, entries: dict[str, str]) -> None:
     (info / "entry_points.txt").write_text("\n".join(groups))
 
 
+@pytest.fixture
+def lab_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder from which packages are imported, and in which one works."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 @pytest.fixture(params=list(_MODULE))
 def lab(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A package with entry points that are wrong in some way."""
@@ -426,6 +434,27 @@ def test_a_name_of_two_packages_is_of_none(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(RuntimeError, match=r"must have one small, but (one|two) 2\.0 and"):
         find_space("small")
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "command"),
+    [
+        ("spaces", "fasternet", ON_ARM),
+        ("searchers", "guided", ON_ARM),
+        ("estimators", "estimate", ON_ARM),
+        ("devices", "arm", ON_ARM),
+        ("devices", "cpu", ("measure", "t0")),
+        ("backends", "onnxruntime", ("measure", "t0")),
+        ("backends", "onnx", ("export", "t0", "--to", "onnx")),
+    ],
+)
+def test_a_name_of_ours_and_of_a_package_is_refused(
+    group: str, name: str, command: tuple[str, ...], lab_folder: Path, capsys: Streams
+) -> None:
+    _register(lab_folder, "other_lab", {group: f"{name} = other_lab:THING"})
+    assert main([*command, "--json"]) == 2
+    words = f"fasternas.{group} must have one {name}, but fasternas and other_lab 2.0 have one each"
+    assert words in _error(capsys)
 
 
 @pytest.mark.parametrize(

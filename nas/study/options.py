@@ -1,6 +1,6 @@
 """The options of `fasternas search`, as the run folder keeps them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -8,12 +8,12 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from nas.quantities import limit_words
-from nas.search.searchers import searcher_names
+from nas.search.searchers import SearcherName, searcher_names
 from predictors.cost import NO_LIMITS, Limits
 from predictors.devices.device import DeviceSpec, budgets_of, check_specs
 from predictors.training.recipe import Fidelity
-from search_spaces.extensions import Group, extension_names, extension_source
-from search_spaces.fasternet import FasterNetConfig
+from search_spaces.extensions import Group, check_free, extension_names, extension_source
+from search_spaces.fasternet import SPACES, FasterNetConfig
 from search_spaces.space import Space, oneof
 from search_spaces.spaces import fasternet_space, space_names
 
@@ -30,6 +30,11 @@ _GROUPS: Mapping[str, Group] = {  # of other packages' names, by the option that
     "accuracy": "estimators",
     "device": "devices",
     "runtime": "backends",
+}
+_OURS: Mapping[str, Collection[str]] = {
+    "space": SPACES,
+    "searcher": get_args(SearcherName),
+    "accuracy": get_args(AccuracyOption),
 }
 _PACKAGES = "packages"  # beside the options in run.json
 
@@ -115,12 +120,7 @@ class SearchOptions:
     limits: Limits = NO_LIMITS  # of what a network costs
 
     def __post_init__(self) -> None:
-        if self.searcher not in searcher_names():
-            raise ValueError(
-                f"`searcher` must be one of {', '.join(searcher_names())}, but got "
-                f"{self.searcher!r}."
-            )
-        check_accuracy(self.accuracy)
+        self._check_names()
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"`seed` must be in 0..{2**31 - 1}, but got {self.seed}.")
         for name in ("trials", "parallel", "epochs"):
@@ -134,6 +134,17 @@ class SearchOptions:
                 raise ValueError(
                     f"`budget` must be given for each device, but {device.name} has none."
                 )
+
+    def _check_names(self) -> None:
+        if self.searcher not in searcher_names():
+            raise ValueError(
+                f"`searcher` must be one of {', '.join(searcher_names())}, but got "
+                f"{self.searcher!r}."
+            )
+        check_accuracy(self.accuracy)
+        for option, ours in _OURS.items():
+            if (name := getattr(self, option)) in ours:
+                check_free(_GROUPS[option], name)
 
     @cached_property
     def budgets_ms(self) -> dict[str, float]:

@@ -16,6 +16,7 @@ from predictors.devices.timed import TimedDevice
 from predictors.measurement import Backend, TimingProtocol
 from search_spaces.extensions import (
     call_extension,
+    check_free,
     extension_names,
     extension_source,
     load_extension,
@@ -111,6 +112,7 @@ def _open(name: str, backend: Backend, protocol: TimingProtocol, cores: tuple[in
     if board is not None:
         return _pinned(board, cores).open(name, backend, protocol)
     if name in KINDS:
+        check_free("devices", name)
         return _on_cores(KINDS[name].open(name, backend, protocol), cores)
     if name in extension_names("devices"):
         return _on_cores(_foreign(name, backend, protocol), cores)

@@ -17,7 +17,6 @@ import numpy as np
 from nas.networks import LAYERS, Row, Subject
 from nas.quantities import format_count, format_ms
 from nas.report import sheet as sheets
-from nas.report.figures import PREDICTED_INTERVAL
 from nas.report.sheet import ALARM, GREY, PALETTE, SLIDE, TALL, Box, Label, Look, Obstacle, save
 from nas.report.tables import INTERVAL, as_csv
 from nas.study import journal
@@ -183,9 +182,9 @@ def _explain_marks(axes: "Axes", rows: Sequence[Row]) -> None:
 
 
 def _interval(rows: Sequence[Row]) -> str:
-    """What the intervals hold, which differs for predictions."""
+    """What the intervals hold; those of a profile are as wide as the error that was found."""
     predicted = any(row.latency and row.latency.source == "predicted" for row in rows)
-    return PREDICTED_INTERVAL if predicted else INTERVAL
+    return "interval: error found" if predicted else INTERVAL
 
 
 def _set_scales(axes: "Axes", points: Sequence[_Point], *, logarithmic: bool) -> None:

@@ -253,7 +253,8 @@ class Device(SimpleNamespace):
     def measure_each(self, networks, *, repeats=None):
         for _ in networks:
             {measure}
-            yield fn.Latency(1.0, 0.9, 1.1, "measured", device="bad", backend=self.backends[0])
+            ms = dict(median_ms=1.0, low_ms=0.9, high_ms=1.1)
+            yield fn.Latency(**ms, source=self.source, device="bad", backend=self.backends[0])
 
 
 class Estimator:
@@ -343,6 +344,21 @@ def test_a_fault_of_a_device_names_its_package(
     assert "faulty_lab 2.0 failed in Device.measure_each, line " in said
     assert "KeyError: 'x'" in said
     assert "Traceback" not in said
+
+
+def test_under_what_its_device_predicts_is_no_advice_on_ours(
+    faulty: Install, capsys: Streams
+) -> None:
+    faulty()
+    text = Path("faulty_lab.py").read_text(encoding="utf-8")
+    text = text.replace('"measured"', '"predicted"').replace(
+        "remarks = ()", "remarks = predict = ()"
+    )
+    Path("faulty_lab.py").write_text(text, encoding="utf-8")
+    assert main(["measure", "t0", "--device", "bad"]) == 0
+    said = capsys.readouterr().err
+    assert "To measure, attach a board with" in said
+    assert "arm" not in said
 
 
 def test_with_debug_its_traceback_is_shown(faulty: Install) -> None:

@@ -134,6 +134,17 @@ except SystemExit:
     assert not set(loaded) - set(sys.stdlib_module_names) - {"nas", "search_spaces"}
 
 
+@pytest.mark.parametrize("options", [[], ["--budget", "9ms", "--searcher", "best"]])
+def test_what_is_missing_is_told_before_torch_is_loaded(options: list[str]) -> None:
+    code = f"""
+import sys
+from nas.cli.main import main
+print(main(["search", *{options}]), "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "2 False\n"
+
+
 def test_spaces_and_devices_are_listed(capsys: Streams) -> None:
     assert _call(["spaces", "--json"]) == 0
     spaces = {space["name"]: space for space in json.loads(capsys.readouterr().out)}

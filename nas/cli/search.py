@@ -186,15 +186,15 @@ def _value(word: str) -> int | float | str:
 @extensions_named()
 def run_search(arguments: argparse.Namespace) -> int:
     """`fasternas search`: calibrate, search, verify; print the front."""
+    typed = fill(arguments)
+    folder = _folder(arguments)
+    prepare = partial(_resumed, typed=typed) if arguments.resume else _prepared
+    ready = prepare(arguments, folder)
     from nas.devices import descriptions, remarks
     from nas.pipeline import run_pipeline
     from nas.report.model import ReportModel, write_report
     from nas.run_folder import give_up, keep_remarks
 
-    typed = fill(arguments)
-    folder = _folder(arguments)
-    prepare = partial(_resumed, typed=typed) if arguments.resume else _prepared
-    ready = prepare(arguments, folder)
     run = _run(arguments, folder, ready)
     timeout_s = arguments.trial_timeout and arguments.trial_timeout / 1e3
     for remark in ready.remarks:
@@ -287,8 +287,6 @@ def _resumed(arguments: argparse.Namespace, folder: Path, typed: set[str]) -> "P
 
     Whether this is the same is not for here: a study refuses other options.
     """
-    from nas.estimators import Prepared
-
     kept = _kept(folder)
     names = {field.name for field in fields(kept)} - {"devices"}
     for name in arguments.defaults.keys() - typed:
@@ -304,7 +302,10 @@ def _resumed(arguments: argparse.Namespace, folder: Path, typed: set[str]) -> "P
             devices = tuple(
                 replace(known.get(spec.name, spec), budget_ms=spec.budget_ms) for spec in devices
             )
-    return Prepared(options=_options(arguments, folder, devices))
+    options = _options(arguments, folder, devices)
+    from nas.estimators import Prepared
+
+    return Prepared(options=options)
 
 
 def _mirror(url: str | None, run: "Run") -> "Mirror | None":
@@ -345,10 +346,10 @@ def _behind(mirror: "Mirror | None", run: "Run") -> str:
 
 def _prepared(arguments: argparse.Namespace, folder: Path) -> "Prepared":
     """The options as asked, with what the data and the run to go on with say."""
-    from nas.estimators import prepared
-
     _refuse_idle_time(arguments)
     options = _options(arguments, folder, specs_of(arguments, run=None))
+    from nas.estimators import prepared  # it imports torch: what is wrong above is told at once
+
     automatic = arguments.accuracy == "auto"
     minutes = arguments.time and arguments.time / 60e3
     return prepared(options, automatic=automatic, minutes=minutes, trials=arguments.trials)

@@ -361,6 +361,13 @@ def test_under_what_its_device_predicts_is_no_advice_on_ours(
     assert "arm" not in said
 
 
+@pytest.mark.parametrize("names", ["bad,bad", "bad,cpu", "cpu,bad"])
+def test_devices_of_packages_are_no_pool(names: str, faulty: Install, capsys: Streams) -> None:
+    faulty()
+    assert main(["measure", "t0", "--device", names]) == 2
+    assert f"names several, but {names.split(',')[0]} is none. Name it alone." in _error(capsys)
+
+
 def test_with_debug_its_traceback_is_shown(faulty: Install) -> None:
     faulty(measure="{}['x']")
     with pytest.raises(RuntimeError, match="faulty_lab") as caught:

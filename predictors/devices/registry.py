@@ -219,7 +219,7 @@ def _board(name: str, backend: Backend) -> Board | None:
 
 def _board_of_pool(name: str, backend: Backend) -> Board:
     board = _board(name, backend)
-    if board is None and name in KINDS:
+    if board is None and (name in KINDS or name in extension_names("devices")):
         raise ValueError(
             f"`device` must name boards where it names several, but {name} is none. Name it alone."
         )

@@ -258,11 +258,20 @@ def _run(arguments: argparse.Namespace, folder: Path, ready: "Prepared") -> "Run
     from predictors.devices.registry import forget_references
 
     if arguments.resume:
-        return resume_run(folder, ready.options, repair=arguments.repair, fresh=arguments.fresh)
+        run = resume_run(folder, ready.options, repair=arguments.repair, fresh=arguments.fresh)
+        forget_failed_files(run)
+        return run
     run = start_run(folder, ready.options, fresh=arguments.fresh, validation=ready.validation)
     for device in run.devices.values() if arguments.fresh else ():
         forget_references(device)  # which a run that goes on must not: it keeps its scale
     return run
+
+
+def forget_failed_files(run: "Run") -> None:
+    """Have files made and evaluated again that could not be: what they lacked may be there now."""
+    for found in run.study.files.values():
+        for backend in [backend for backend, file in found.items() if file.error]:
+            del found[backend]
 
 
 def _check_travels(run: "Run") -> None:

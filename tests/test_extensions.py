@@ -15,6 +15,7 @@ from networks import TINY
 
 import fasternas as fn
 from nas.cli.main import main
+from nas.estimators import open_estimator
 from nas.ray_pool import evaluated_within
 from nas.study.options import SearchOptions, SearchSettings
 from nas.study.store import write_run
@@ -406,7 +407,13 @@ def test_what_an_estimator_fails_at_is_tried_again(faulty: Install) -> None:
     found = evaluated_within(estimate, 3, fn.FASTERNET["t0"], None, "mark")
     assert found.error == "faulty_lab 2.0: RuntimeError: no such file"
     assert found.lost
-    faulty()
+    faulty(score="return None")
+    given = open_estimator(replace(ON_CPU, accuracy="bad"), Path())
+    found = evaluated_within(given, 3, fn.FASTERNET["t0"], None, "mark")
+    assert found.error == (
+        "bad of faulty_lab 2.0 must give a number, but gave None. Mend or uninstall that package"
+    )
+    assert found.lost
     found = evaluated_within(lambda config: 1 / 0, 3, fn.FASTERNET["t0"], None, "mark")
     assert (found.error, found.lost) == ("ZeroDivisionError: division by zero", False)
 

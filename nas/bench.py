@@ -17,7 +17,6 @@ import numpy as np
 from nas.networks import LAYERS, Row, Subject
 from nas.quantities import format_count, format_ms
 from nas.report import sheet as sheets
-from nas.report.figures import PREDICTED_INTERVAL
 from nas.report.sheet import ALARM, GREY, PALETTE, SLIDE, TALL, Box, Label, Look, Obstacle, save
 from nas.report.tables import INTERVAL, as_csv
 from nas.study import journal
@@ -26,6 +25,7 @@ from predictors.devices.connection import DeviceLostError, OverwhelmedError
 from predictors.devices.device import Device
 from predictors.devices.registry import KINDS
 from predictors.measurement import Latency, TimingProtocol
+from search_spaces.extensions import extensions_named
 from search_spaces.io import atomic_write, make_folders, reason, remove_empty
 
 if TYPE_CHECKING:
@@ -182,9 +182,9 @@ def _explain_marks(axes: "Axes", rows: Sequence[Row]) -> None:
 
 
 def _interval(rows: Sequence[Row]) -> str:
-    """What the intervals hold, which differs for predictions."""
+    """What the intervals hold; those of a profile are as wide as the error that was found."""
     predicted = any(row.latency and row.latency.source == "predicted" for row in rows)
-    return PREDICTED_INTERVAL if predicted else INTERVAL
+    return "interval: error found" if predicted else INTERVAL
 
 
 def _set_scales(axes: "Axes", points: Sequence[_Point], *, logarithmic: bool) -> None:
@@ -361,12 +361,10 @@ def time_beside(
     """Time networks beside one another; where that fails each half, down to those that fail."""
     done = 0
     try:
-        models = [subject.model for subject in group]
-        for subject, latency in zip(
-            group, device.measure_each(models, repeats=repeats), strict=True
-        ):
-            yield Row(subject=subject, latency=latency)
-            done += 1
+        with extensions_named():
+            for subject, latency in _timed(group, device, repeats):
+                yield Row(subject=subject, latency=latency)
+                done += 1
     except OverwhelmedError as error:  # by one of them, it may be
         why = reason(error)
     except DeviceLostError:
@@ -380,6 +378,13 @@ def time_beside(
         half = len(left) // 2
         yield from time_beside(left[:half], device, repeats)
         yield from time_beside(left[half:], device, repeats)
+
+
+def _timed(
+    group: Sequence[Subject], device: Device, repeats: int | None
+) -> Iterator[tuple[Subject, Latency]]:
+    models = [subject.model for subject in group]
+    return zip(group, device.measure_each(models, repeats=repeats), strict=True)
 
 
 def keep_measurement(folder: Path, device: str, model: Model, latency: Latency) -> None:

@@ -22,6 +22,7 @@ from predictors.latency import (
 )
 from predictors.measurement import Backend, Latencies, Latency, TimingProtocol
 from search_spaces.fasternet import FasterNetConfig
+from search_spaces.io import short_repr
 from search_spaces.space import Space
 
 Devices = Mapping[str, Device]
@@ -97,10 +98,10 @@ def _measured(
 ) -> list[Latency]:
     """What a device measured; that of another package may give anything."""
     found = list(device.measure_each(networks, repeats=repeats))
-    if len(found) != len(networks):
+    if len(found) != len(networks) or not all(isinstance(one, Latency) for one in found):
         raise RuntimeError(
             f"`measure_each` of {name} must give a latency for each of {len(networks)} networks, "
-            f"but gave {len(found)}. Mend that device."
+            f"but gave {len(found)}: {short_repr(found)}. Mend that device."
         )
     for one in found:
         sides = (one.low_ms, one.median_ms, one.high_ms)

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from random import Random
 from statistics import median
+from typing import SupportsFloat
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from nas.search.pareto import going_on
 from nas.study.journal import HasCheckpoints
 from nas.study.options import SearchOptions
 from nas.study.store import RUN, read_run
-from predictors.accuracy import AccuracyEstimator
+from predictors.accuracy import AccuracyEstimator, AccuracyKind
 from predictors.cost import cost
 from predictors.data.datasets import ImageData, load_data, located
 from predictors.top1 import (
@@ -35,9 +36,14 @@ from predictors.training.evaluate import ValidationSplit
 from predictors.training.recipe import SHORT, rungs, short_recipe
 from predictors.training.workers import usable_device
 from search_spaces.checkpoint import LEAST_SHARE, begin_with
-from search_spaces.extensions import call_extension, extension_source, load_extension
+from search_spaces.extensions import (
+    ExtensionError,
+    call_extension,
+    extension_source,
+    load_extension,
+)
 from search_spaces.fasternet import FasterNetConfig
-from search_spaces.io import listed
+from search_spaces.io import listed, short_repr
 from search_spaces.network import build
 from search_spaces.spaces import resolutions_of
 
@@ -75,7 +81,28 @@ def _foreign(options: SearchOptions, folder: Path) -> AccuracyEstimator:
             f"`accuracy` {name} must be an estimator whose kind is score or trained, but "
             f"{extension_source('estimators', name)} gave {found!r} of kind {kind!r}."
         )
-    return found
+    if isinstance(found, TrainingEstimator):  # ours, whose trainings can be followed
+        return found
+    source = f"{name} of {extension_source('estimators', name)}"
+    return _Checked(estimator=found, kind=found.kind, source=source)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Checked:
+    """An estimator of another package, which may give anything."""
+
+    estimator: AccuracyEstimator
+    kind: AccuracyKind
+    source: str
+
+    def __call__(self, config: FasterNetConfig) -> float:
+        found: object = self.estimator(config)
+        if isinstance(found, SupportsFloat):
+            return float(found)
+        raise ExtensionError(
+            f"{self.source} must give a number, but gave {short_repr(found)}. Mend or uninstall "
+            "that package."
+        )
 
 
 def open_weights(options: SearchOptions, folder: Path) -> HasCheckpoints | None:

@@ -24,7 +24,13 @@ from predictors.devices.device import Device, Measures, Network
 from predictors.devices.pool import PooledDevice, time_here
 from predictors.devices.several import MultiBackendDevice
 from predictors.measurement import Latency
-from search_spaces.io import named_reason
+from search_spaces.extensions import (
+    ExtensionError,
+    Group,
+    extension_source,
+    extensions_named,
+)
+from search_spaces.io import named_reason, reason
 
 S = TypeVar("S")
 SETTINGS = {  # of Ray, in the environment, where the user has not set them
@@ -153,15 +159,45 @@ def evaluated_within(
     before it ends the process, and that is how the pool knows this end from a loss.
     """
     if not timeout_s:
-        return evaluated(evaluate, number, config)
+        return attempted(evaluate, number, config)
     path = _mark(mark)
     with path.open("wb") as file:
         faulthandler.dump_traceback_later(timeout_s, exit=True, file=file)
         try:
-            return evaluated(evaluate, number, config)
+            return attempted(evaluate, number, config)
         finally:
             faulthandler.cancel_dump_traceback_later()
             path.unlink(missing_ok=True)
+
+
+def check_travels(group: Group, name: str, part: object) -> None:
+    """Refuse what another package gave under a name, if it cannot be sent to Ray's workers."""
+    from ray import cloudpickle
+
+    try:
+        cloudpickle.dumps(part)  # type: ignore[no-untyped-call]
+    except Exception as error:  # whatever its classes raise
+        raise RuntimeError(
+            f"{name} of {extension_source(group, name)} must travel to the processes that "
+            f"evaluate, but cannot be pickled: {named_reason(error)}. Let it hold names and paths, "
+            "and load what is heavy when it is called."
+        ) from error
+
+
+def attempted(evaluate: Evaluate[Any], number: int, config: object) -> Outcome[Any]:
+    """Evaluate a config; what another package's code fails at is tried again when a run goes on."""
+    faults = []
+
+    def watched(config: object) -> object:
+        try:
+            with extensions_named():
+                return evaluate(config)
+        except ExtensionError as error:
+            faults.append(error)
+            raise
+
+    outcome = evaluated(watched, number, config)
+    return replace(outcome, error=reason(faults[0]), lost=True) if faults else outcome
 
 
 def was_late(mark: str) -> bool:

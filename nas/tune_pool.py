@@ -21,8 +21,8 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 from ray import cloudpickle, tune
 from ray.tune.search import Searcher as RaySearcher
 
-from nas.ray_pool import RETRIES, joined
-from nas.search.trial import Outcome, evaluated
+from nas.ray_pool import RETRIES, attempted, joined
+from nas.search.trial import Outcome
 from search_spaces.io import atomic_write, named_reason
 
 S_co = TypeVar("S_co", covariant=True)
@@ -167,7 +167,7 @@ def run_trial(config: Mapping[str, Any], evaluate: Trains[Any]) -> None:
         disk = isinstance(error, OSError)
         outcome: Outcome[Any] = Outcome(number, None, named_reason(error), lost=disk)
     else:
-        outcome = evaluated(evaluate, number, network)
+        outcome = attempted(evaluate, number, network)
     reached = getattr(outcome.scores, "accuracy", None)
     tune.report({_OUTCOME: outcome, "accuracy": reached, "error": outcome.error})
 

@@ -4,13 +4,17 @@
     tiny = "my_package.spaces:TINY"
 
 The names are read from what is installed; of a package nothing is imported before one of its names
-is given. A name that fasternas has itself stays its own.
+is given. A name of fasternas's own is refused while another package has registered it too.
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from traceback import walk_tb
+from types import FrameType
 from typing import Any, Literal, TypeVar, get_args
 
 from search_spaces.io import named_reason
@@ -19,6 +23,11 @@ T = TypeVar("T")
 Group = Literal["devices", "backends", "estimators", "spaces", "searchers"]
 
 _PREFIX = "fasternas."
+_OURS = ("search_spaces", "predictors", "nas", "fasternas")  # packages, whose errors have words
+
+
+class ExtensionError(RuntimeError):
+    """The code of another package failed; the message names that package."""
 
 
 def extension_names(group: Group) -> tuple[str, ...]:
@@ -29,6 +38,16 @@ def extension_names(group: Group) -> tuple[str, ...]:
 def extension_source(group: Group, name: str) -> str:
     """Return the package that has registered a name, with its version."""
     return " and ".join(_package(entry) for entry in _registered(group)[name])
+
+
+def check_free(group: Group, name: str) -> None:
+    """Refuse a name of ours that another package has registered too: either may be meant."""
+    if name in _registered(group):
+        raise RuntimeError(
+            f"{_PREFIX}{group} must have one {name}, but fasternas and "
+            f"{extension_source(group, name)} have one each. Uninstall that package, or have it "
+            "register another name."
+        )
 
 
 def is_loaded(group: Group, name: str) -> bool:
@@ -75,6 +94,49 @@ def call_extension(group: Group, name: str, make: Callable[[], T]) -> T:
     except Exception as error:
         (entry,) = _registered(group)[name]
         raise _broken(group, entry, f"failed: {named_reason(error)}") from error
+
+
+@contextmanager
+def extensions_named() -> Iterator[None]:
+    """Have what another package's code raises name that package, and where it was.
+
+    What our own code says to that package is left as it is.
+
+    Raises:
+        ExtensionError: in the place of any other error that comes out of another package's code.
+    """
+    try:
+        yield
+    except Exception as error:
+        words = _words_of_failure(error)
+        if not words:
+            raise
+        raise ExtensionError(words) from error
+
+
+def _words_of_failure(error: Exception) -> str:
+    """What to say of an error from the code of another package; nothing of any other error."""
+    frames = list(walk_tb(error.__traceback__))
+    groups = _read(tuple(sys.path)).values()
+    every = [entry for names in groups for entries in names.values() for entry in entries]
+    packages = {entry.module.partition(".")[0]: _package(entry) for entry in every}
+    theirs = [(frame, line) for frame, line in frames if _top(frame) in packages]
+    deliberate = isinstance(error, ValueError | RuntimeError)
+    places = (_top(frames[-1][0]), type(error).__module__.partition(".")[0])
+    if not theirs or (deliberate and not {*places}.isdisjoint(_OURS)):
+        return ""
+    frame, line = theirs[-1]
+    package = packages[_top(frame)]
+    if deliberate:
+        return f"{package}: {named_reason(error)}."
+    file = Path(frame.f_code.co_filename).name
+    place = f"{frame.f_code.co_qualname}, line {line} of {file}"
+    return f"{package} failed in {place}: {named_reason(error)}. Mend or uninstall that package."
+
+
+def _top(frame: FrameType) -> str:
+    """The package of the code that runs in a frame."""
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def _broken(group: Group, entry: EntryPoint, why: str) -> RuntimeError:

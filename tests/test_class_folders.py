@@ -29,6 +29,19 @@ def test_a_test_folder_without_classes_is_left_out_and_named(tmp_path: Path) -> 
     assert any("test is no split with class folders" in remark for remark in data.remarks)
 
 
+@pytest.mark.parametrize("inside", ["unknown", "test"])
+def test_a_test_folder_whose_images_have_no_labels_is_left_out_and_named(
+    inside: str, tmp_path: Path
+) -> None:
+    coloured_tree(tmp_path / "train")
+    saved(tmp_path / "test" / inside / "1.png")
+    data = load_data(str(tmp_path))
+    assert data.test is None
+    assert data.classes == ("green", "red")
+    assert data.remarks[0].startswith(f"The folder {tmp_path / 'test'} ")
+    assert "was left out" in data.remarks[0]
+
+
 def test_files_may_lie_deeper_and_hidden_ones_do_not_count(tmp_path: Path) -> None:
     coloured_tree(tmp_path)
     saved(tmp_path / "red" / "more" / "deeper.PNG")

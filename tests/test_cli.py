@@ -134,6 +134,17 @@ except SystemExit:
     assert not set(loaded) - set(sys.stdlib_module_names) - {"nas", "search_spaces"}
 
 
+@pytest.mark.parametrize("options", [[], ["--budget", "9ms", "--searcher", "best"]])
+def test_what_is_missing_is_told_before_torch_is_loaded(options: list[str]) -> None:
+    code = f"""
+import sys
+from nas.cli.main import main
+print(main(["search", *{options}]), "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "2 False\n"
+
+
 def test_spaces_and_devices_are_listed(capsys: Streams) -> None:
     assert _call(["spaces", "--json"]) == 0
     spaces = {space["name"]: space for space in json.loads(capsys.readouterr().out)}
@@ -311,6 +322,19 @@ def test_a_line_that_was_cut_off_can_be_dropped(run: Path, capsys: Streams) -> N
     assert _call(["show", run, "--all", "--json", "--repair"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 3
     assert _call(["show", run, "--all", "--json"]) == 0
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_search_that_finds_nothing_to_use_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: Streams
+) -> None:
+    monkeypatch.setattr("nas.report.model.ReportModel.front", [])
+    search = ["search", "--device", "arm", "--budget", "10ms", "--trials", "2", "--json"]
+    assert main(search) == 2
+    said = capsys.readouterr()
+    assert json.loads(said.out) == []
+    words = "`budget` must be kept by some network, but none of 2 is known to. Search anew with"
+    assert f"fasternas: error: {words}" in said.err
 
 
 def test_debug_shows_where_an_error_comes_from() -> None:

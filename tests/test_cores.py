@@ -13,8 +13,10 @@ from test_session import Machine, _run
 
 from nas.cli.main import main
 from predictors.devices.agent.cores import choose
+from predictors.devices.boards import Board, _with_facts
 from predictors.devices.device import DeviceSpec, check_cores
 from predictors.devices.registry import open_spec
+from predictors.measurement import Backend
 from search_spaces.formats import save_config
 
 Streams = pytest.CaptureFixture[str]
@@ -184,6 +186,21 @@ def test_a_spec_keeps_its_cores(tmp_path: Path) -> None:
     assert device.backends == spec.backends
     with pytest.raises(ValueError, match="among the 4 cores of pi, but got 5"):
         check_cores((5,), 1, 4, machine="pi")
+
+
+def test_a_board_s_isolated_cores_are_taken_if_they_are_named() -> None:
+    told = {"machine": "aarch64", "processor": "pi", "runtime_version": "1.20", "python": "3.11"}
+    pi = _with_facts(Board(name="pi", ssh="pi"), {**told, "cores": 3, "online": 4})
+    replace(pi, cores=(3,)).check_fits(pi)
+    four = Backend("onnxruntime", threads=4)
+    replace(pi, cores=(0, 1, 2, 3), backend=four).check_fits(pi)
+    with pytest.raises(ValueError, match="among the 4 cores of pi, but got 4"):
+        replace(pi, cores=(4,)).check_fits(pi)
+    with pytest.raises(ValueError, match="among the 3 cores of pi, but got 4"):
+        replace(pi, backend=four).check_fits(pi)
+    before = _with_facts(Board(name="pi", ssh="pi"), {**told, "cores": 3})
+    with pytest.raises(ValueError, match="among the 3 cores of pi, but got 3"):
+        replace(pi, cores=(3,)).check_fits(before)
 
 
 @pytest.mark.parametrize("cores", ["all", [None], None, [1.5]])

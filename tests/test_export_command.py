@@ -122,6 +122,11 @@ def test_several_are_exported_and_one_that_is_none_is_named(
     said = capsys.readouterr()
     assert [line.split()[0] for line in said.out.splitlines()[2:4]] == ["small.onnx", "large.onnx"]
     assert said.out.count("load ") == 2
+    done = [line for line in said.err.splitlines() if " of 2: " in line]
+    assert done == [
+        f"{number} of 2: {name}: {tmp_path / 'out' / name}.onnx"
+        for number, name in ((1, "small"), (2, "large"))
+    ]
     *refused, wrong = said.err.splitlines()[-3:]
     for name, line in zip(("small", "large"), refused, strict=True):
         assert line.startswith(f"fasternas: refused: {name}: yaml: ")

@@ -5,20 +5,24 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from labs import ON_ARM, ON_CPU, Streams, error_of, register
 from networks import TINY
 
 import fasternas as fn
 from nas.cli.main import main
-from nas.study.options import SearchSettings
+from nas.study.options import SearchOptions, SearchSettings
+from nas.study.store import write_run
 from predictors.backends.table import find_runtime
+from predictors.devices.device import DeviceSpec
 from predictors.devices.registry import open_device
 from search_spaces.formats import save_config
 from search_spaces.spaces import find_space
 
-Streams = pytest.CaptureFixture[str]
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -165,14 +169,12 @@ _MODULE = {
 }
 
 
-def _register(site: Path, package: str, entries: dict[str, str]) -> None:
-    """Write what an installer writes about a package and its entry points."""
-    info = site / f"{package}-2.0.dist-info"
-    info.mkdir()
-    metadata = f"Metadata-Version: 2.1\nName: {package}\nVersion: 2.0\n"
-    (info / "METADATA").write_text(metadata)
-    groups = [f"[fasternas.{group}]\n{line}\n" for group, line in entries.items()]
-    (info / "entry_points.txt").write_text("\n".join(groups))
+@pytest.fixture
+def lab_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder from which packages are imported, and in which one works."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture(params=list(_MODULE))
@@ -180,7 +182,7 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
     """A package with entry points that are wrong in some way."""
     name: str = request.param
     (tmp_path / f"{name}.py").write_text(_MODULE[name], encoding="utf-8")
-    _register(tmp_path, name, {group: f"bad = {name}:{v}" for group, v in _ENTRIES.items()})
+    register(tmp_path, name, {group: f"bad = {name}:{v}" for group, v in _ENTRIES.items()})
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
     return name
@@ -203,12 +205,73 @@ def test_a_broken_package_gives_one_line_that_names_it(
     assert not Path("run/study.journal").exists()
 
 
+_STOPWATCH = DeviceSpec(name="stopwatch", budget_ms=9.0)
+_PLAIN = DeviceSpec(name="cpu", budget_ms=9.0, backends=(fn.Backend("onnxruntime-plain"),))
+
+
+@pytest.mark.usefixtures("my_lab")
+@pytest.mark.parametrize(
+    ("changes", "named", "commands"),
+    [
+        ({"space": "small"}, "`space` small", ["search --resume", "show"]),
+        ({"searcher": "climbing"}, "`searcher` climbing", ["search --resume", "show"]),
+        ({"accuracy": "end-width"}, "`accuracy` end-width", ["search --resume", "show"]),
+        ({"devices": (_STOPWATCH,)}, "`device` stopwatch", ["search --resume"]),
+        ({"devices": (_PLAIN,)}, "`runtime` onnxruntime-plain", ["search --resume"]),
+    ],
+)
+def test_a_run_names_the_package_that_is_gone(
+    changes: dict[str, Any], named: str, commands: list[str], site: Path, capsys: Streams
+) -> None:
+    options = replace(ON_CPU, **changes)
+    assert SearchOptions.from_json(options.as_json()) == options
+    Path("run").mkdir()
+    write_run(Path("run"), {"options": options.as_json()})
+    sys.path.remove(str(site))
+    words = (
+        f"{named} must be of an installed package, but none provides it; my-lab 0.1.0 provided it "
+        "when the search was begun. Install my-lab 0.1.0, and try again."
+    )
+    for command in commands:
+        place = ["--out", "run"] if command.startswith("search") else ["run"]
+        assert main([*command.split(), *place]) == 2
+        assert words in error_of(capsys)
+
+
+def test_a_run_of_before_whose_package_is_gone_is_not_called_damaged() -> None:
+    stored = {**ON_CPU.as_json(), "searcher": "climbing"}
+    words = "`searcher` climbing must be of an installed package, .*Install the one that does"
+    with pytest.raises(ValueError, match=words):
+        SearchOptions.from_json(stored)
+
+
 def test_a_name_of_two_packages_is_of_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("one", "two"):
-        _register(tmp_path, name, {"spaces": f"small = {name}:SPACE"})
+        register(tmp_path, name, {"spaces": f"small = {name}:SPACE"})
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(RuntimeError, match=r"must have one small, but (one|two) 2\.0 and"):
         find_space("small")
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "command"),
+    [
+        ("spaces", "fasternet", ON_ARM),
+        ("searchers", "guided", ON_ARM),
+        ("estimators", "estimate", ON_ARM),
+        ("devices", "arm", ON_ARM),
+        ("devices", "cpu", ("measure", "t0")),
+        ("backends", "onnxruntime", ("measure", "t0")),
+        ("backends", "onnx", ("export", "t0", "--to", "onnx")),
+    ],
+)
+def test_a_name_of_ours_and_of_a_package_is_refused(
+    group: str, name: str, command: tuple[str, ...], lab_folder: Path, capsys: Streams
+) -> None:
+    register(lab_folder, "other_lab", {group: f"{name} = other_lab:THING"})
+    assert main([*command, "--json"]) == 2
+    words = f"fasternas.{group} must have one {name}, but fasternas and other_lab 2.0 have one each"
+    assert words in error_of(capsys)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +288,7 @@ def test_a_backend_whose_file_does_not_run_alone_is_refused(
     texts["__init__"] = f"import fasternas\nfrom {package} import file\n\n{lines}"
     for name, text in texts.items():
         (folder / f"{name}.py").write_text(text)
-    _register(tmp_path, package, {"backends": f"alone = {package}:LINES"})
+    register(tmp_path, package, {"backends": f"alone = {package}:LINES"})
     monkeypatch.syspath_prepend(str(tmp_path))
     words = rf"are sent the text of {package}\.file alone, but it imports {imported}"
     with pytest.raises(RuntimeError, match=words):

@@ -18,6 +18,7 @@ from nas.candidates import (
     near_misses,
     with_front,
 )
+from nas.cli.search import forget_failed_files
 from nas.estimators import open_estimator, open_weights
 from nas.pipeline import Run, time_front
 from nas.search.trial import Outcome
@@ -79,6 +80,12 @@ def test_files_of_the_front_are_evaluated_and_what_loses_less_takes_its_place(
     study = run.study
     study.keep(space.encode(CONFIG), Outcome(number=0, scores=scores(accuracy, 1.0, device="cpu")))
     assert [(at.done, at.total) for at in time_front(run)] == [(1, 1)]
+    failed = FileAccuracy(fp32_accuracy=accuracy, error="no converter.")
+    study.keep_file(CONFIG, INT8, failed)
+    list(time_front(run))
+    assert study.files[CONFIG][INT8] == failed
+    forget_failed_files(run)  # as --resume does
+    list(time_front(run))
     run.close()
     found = study.files[CONFIG][INT8]
     assert found.error is None

@@ -298,6 +298,7 @@ def test_measure_says_where_the_instructions_go(capsys: Streams) -> None:
     assert "Conv 1x1" in out
     assert "59.1%" in out
     assert "Most instructions a MAC: Conv 4x4 stride 4, 0.56." in out
+    assert "0.56. Left out: Conv 1x1 of a vector, under 1 % of all." in out
     assert main(["measure", "t0", "--device", "arm", "--layers", "--json"]) == 0
     (record,) = json.loads(capsys.readouterr().out)
     assert record["context"]["instructions"] == pytest.approx(148389415, rel=0.001)

@@ -1,6 +1,7 @@
 """Pictures are what people see: upright, scaled by their range, without alpha; also in streams."""
 
 import io
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from image_trees import coloured_tree
 from PIL import Image
 from PIL.Image import Exif
 
+from predictors.data import pictures
 from predictors.data.datasets import ImageData, load_data
 from predictors.data.pictures import DecodedPictures, Levels, levels_of, open_picture
 from predictors.data.timm_datasets import found_in_streams
@@ -300,3 +302,29 @@ def test_a_reason_is_said_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 10_000)
     (remark,) = [r for r in load_data(str(tmp_path)).remarks if "cannot be read" in r]
     assert "the reason is: Image size exceeds limit of 20000 pixels" in remark
+
+
+def test_a_class_of_pictures_that_are_too_large_names_one_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coloured_tree(tmp_path)
+    huge = tmp_path / "blue" / "huge.png"
+    huge.parent.mkdir()
+    Image.new("1", (200, 200)).save(huge)
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 10_000)
+    words = r"can be read of blue: Image size exceeds limit .* attack \(the first: .*huge\.png\)\."
+    with pytest.raises(ValueError, match=words):
+        load_data(str(tmp_path))
+
+
+def test_of_a_large_picture_no_warning_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coloured_tree(tmp_path)
+    Image.new("1", (200, 200)).save(tmp_path / "red" / "large.png")
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 30_000)
+    pictures._take_large_ones.cache_clear()
+    with warnings.catch_warnings(record=True) as seen:
+        data = load_data(str(tmp_path))
+    assert not seen
+    assert len(data.train) + len(data.validation) == 21

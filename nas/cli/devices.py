@@ -116,7 +116,7 @@ def _add(arguments: argparse.Namespace) -> None:
         cores=arguments.cores,
     )
     found = with_runtime(asked)
-    asked.check_fits(found.number_of_cores)
+    asked.check_fits(found)
     with boards_to_change() as boards:
         check_name(found.name, boards)  # another process may have taken it meanwhile
         boards[found.name] = found

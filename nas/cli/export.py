@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from nas.cli.arguments import add_json, batch, positive, word, words
 from nas.cli.measure import say_wrong
 from nas.cli.progress import print_table
 from predictors.backends.table import find_formats, format_names
+from search_spaces.extensions import extensions_named
 
 if TYPE_CHECKING:
     from nas.finetune.export import Export
@@ -51,6 +52,7 @@ class Opened:
     remarks: Sequence[str]
 
 
+@extensions_named()
 def run_export(arguments: argparse.Namespace) -> int:
     """Export, print a table, and say what was refused; then the exit code is 2."""
     lines = find_formats(arguments.to)
@@ -61,7 +63,7 @@ def run_export(arguments: argparse.Namespace) -> int:
     _refuse_same_name(subjects)
     for remark in dict.fromkeys(remark for one in subjects for remark in one.remarks):
         print(remark, file=sys.stderr)
-    found = [(one.model, _exports(one, lines, Path(arguments.out))) for one in subjects]
+    found = list(_watched(subjects, lines, Path(arguments.out)))
     if arguments.json:
         records = [_record(export, model) for model, exports in found for export in exports]
         print(json.dumps(records, indent=2))
@@ -107,6 +109,19 @@ def _refuse_same_name(subjects: Sequence[Opened]) -> None:
             f"`networks` must be of different names, but two are called {twice}. Their files would "
             "take each other's place: export one of them to another --out."
         )
+
+
+def _watched(
+    subjects: Sequence[Opened], lines: "Sequence[Runtime]", folder: Path
+) -> "Iterator[tuple[Model, list[Export]]]":
+    """Export one after another; of several say what was written as soon as it is."""
+    for number, subject in enumerate(subjects, start=1):
+        exports = _exports(subject, lines, folder)
+        if len(subjects) > 1:
+            written = ", ".join(str(export.path) for export in exports if not export.refusal)
+            what = written or "nothing was written"
+            print(f"{number} of {len(subjects)}: {subject.model.name}: {what}", file=sys.stderr)
+        yield subject.model, exports
 
 
 def _exports(subject: Opened, lines: "Sequence[Runtime]", folder: Path) -> "list[Export]":

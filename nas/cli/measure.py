@@ -38,7 +38,9 @@ from predictors.devices.device import HOW_TO_ATTACH, Device
 from predictors.devices.profiled import ProfiledDevice
 from predictors.devices.registry import forget_references
 from predictors.measurement import Latency, compare
+from search_spaces.extensions import extensions_named
 from search_spaces.fasternet import FASTERNET
+from search_spaces.io import listed
 
 Timed = tuple[Model, Latency]
 
@@ -65,6 +67,7 @@ def _slower_than(text: str) -> float:
     return 1 + float(match[1]) / 100
 
 
+@extensions_named()
 def run_measure(arguments: argparse.Namespace) -> int:
     """Time the networks, print a table, and compare the first with the others."""
     if arguments.fail_if and len(arguments.networks) < 2:
@@ -176,9 +179,12 @@ def _print_parts(model: Model, parts: Sequence[Part]) -> None:
     total = sum(part.instructions for part in parts)
     print(f"\n{model.name}: {format_count(total)} instructions")
     header = ["operator", "nodes", "instructions", "share", "MACs", "a MAC", "the largest"]
-    print_table(header, [_part_cells(part, total) for part in by_operator(parts)])
+    merged = by_operator(parts)
+    print_table(header, [_part_cells(part, total) for part in merged])
     if (most := costliest(parts)) is not None:
-        print(f"Most instructions a MAC: {most.operator}, {most.per_mac:.2f}.")
+        more = [part.operator for part in merged if (part.per_mac or 0) > (most.per_mac or 0)]
+        rare = f" Left out: {listed(more)}, under 1 % of all." if more else ""
+        print(f"Most instructions a MAC: {most.operator}, {most.per_mac:.2f}.{rare}")
 
 
 def _part_cells(part: Part, total: float) -> list[str]:
@@ -302,6 +308,7 @@ def add_bench_options(parser: argparse.ArgumentParser) -> None:
         add_json(topic)
 
 
+@extensions_named()
 def run_bench(arguments: argparse.Namespace) -> int:
     """Time them, print a table, write the table and the plot into the folder."""
     from nas.run_folder import machine_facts

@@ -28,14 +28,22 @@ from nas.cli.runs import print_front
 from nas.cli.specs import add_devices, folder_name, specs_of
 from nas.quantities import parse_bytes, parse_count
 from nas.search.searchers import searcher_names
-from nas.study.options import FieldChoices, SearchOptions, accuracy_names, check_accuracy
+from nas.study.options import (
+    FieldChoices,
+    SearchOptions,
+    accuracy_names,
+    check_accuracy,
+    refuse_uninstalled,
+)
 from predictors.cost import NO_LIMITS, Limits
 from predictors.devices.device import DeviceSpec
+from search_spaces.extensions import extension_names, extensions_named
 from search_spaces.spaces import HOW, spelled_space
 
 if TYPE_CHECKING:
     from nas.estimators import Prepared
     from nas.pipeline import Progress, Run
+    from nas.report.model import ReportModel
     from nas.study.store import Mirror
 
 TRIALS, TRAINED_TRIALS = 200, 30  # unless told
@@ -175,22 +183,24 @@ def _value(word: str) -> int | float | str:
     return word
 
 
+@extensions_named()
 def run_search(arguments: argparse.Namespace) -> int:
     """`fasternas search`: calibrate, search, verify; print the front."""
+    typed = fill(arguments)
+    folder = _folder(arguments)
+    prepare = partial(_resumed, typed=typed) if arguments.resume else _prepared
+    ready = prepare(arguments, folder)
     from nas.devices import descriptions, remarks
     from nas.pipeline import run_pipeline
     from nas.report.model import ReportModel, write_report
     from nas.run_folder import give_up, keep_remarks
 
-    typed = fill(arguments)
-    folder = _folder(arguments)
-    prepare = partial(_resumed, typed=typed) if arguments.resume else _prepared
-    ready = prepare(arguments, folder)
     run = _run(arguments, folder, ready)
     timeout_s = arguments.trial_timeout and arguments.trial_timeout / 1e3
     for remark in ready.remarks:
         print(remark, file=sys.stderr)
     try:
+        _check_travels(run)
         mirror = _mirror(arguments.storage, run)
         steps = run_pipeline(
             run,
@@ -212,9 +222,21 @@ def run_search(arguments: argparse.Namespace) -> int:
     for remark in remarks(run.devices):
         print(remark, file=sys.stderr)
     print_front(model, as_json=arguments.json)
-    if behind:
-        print(f"fasternas: error: {behind}", file=sys.stderr)
-    return 2 if behind else 0
+    errors = [error for error in (behind, _nothing_found(model)) if error]
+    for error in errors:
+        print(f"fasternas: error: {error}", file=sys.stderr)
+    return 2 if errors else 0
+
+
+def _nothing_found(model: "ReportModel") -> str:
+    """Say so where no network can be used."""
+    if model.front:
+        return ""
+    what = "`budget` and limits" if model.options.limits.given else "`budget`"
+    return (
+        f"{what} must be kept by some network, but none of {len(model.networks)} is known to. "
+        "Search anew with a larger --budget, or go on to more --trials with --resume."
+    )
 
 
 def fill(arguments: argparse.Namespace) -> set[str]:
@@ -236,11 +258,32 @@ def _run(arguments: argparse.Namespace, folder: Path, ready: "Prepared") -> "Run
     from predictors.devices.registry import forget_references
 
     if arguments.resume:
-        return resume_run(folder, ready.options, repair=arguments.repair, fresh=arguments.fresh)
+        run = resume_run(folder, ready.options, repair=arguments.repair, fresh=arguments.fresh)
+        forget_failed_files(run)
+        return run
     run = start_run(folder, ready.options, fresh=arguments.fresh, validation=ready.validation)
     for device in run.devices.values() if arguments.fresh else ():
         forget_references(device)  # which a run that goes on must not: it keeps its scale
     return run
+
+
+def forget_failed_files(run: "Run") -> None:
+    """Have files made and evaluated again that could not be: what they lacked may be there now."""
+    for found in run.study.files.values():
+        for backend in [backend for backend, file in found.items() if file.error]:
+            del found[backend]
+
+
+def _check_travels(run: "Run") -> None:
+    """Refuse what of another package the workers could not be sent, before anything is timed."""
+    from nas.ray_pool import check_travels
+    from predictors.devices.registry import foreign_devices
+
+    if run.options.accuracy in extension_names("estimators"):
+        check_travels("estimators", run.options.accuracy, run.estimator)
+    for name, device in run.devices.items():
+        if device.source == "predicted" and name in foreign_devices():
+            check_travels("devices", name, device)
 
 
 _HOW = ("runtime", "precision", "threads", "cores")
@@ -253,8 +296,6 @@ def _resumed(arguments: argparse.Namespace, folder: Path, typed: set[str]) -> "P
 
     Whether this is the same is not for here: a study refuses other options.
     """
-    from nas.estimators import Prepared
-
     kept = _kept(folder)
     names = {field.name for field in fields(kept)} - {"devices"}
     for name in arguments.defaults.keys() - typed:
@@ -270,7 +311,10 @@ def _resumed(arguments: argparse.Namespace, folder: Path, typed: set[str]) -> "P
             devices = tuple(
                 replace(known.get(spec.name, spec), budget_ms=spec.budget_ms) for spec in devices
             )
-    return Prepared(options=_options(arguments, folder, devices))
+    options = _options(arguments, folder, devices)
+    from nas.estimators import Prepared
+
+    return Prepared(options=options)
 
 
 def _mirror(url: str | None, run: "Run") -> "Mirror | None":
@@ -311,10 +355,10 @@ def _behind(mirror: "Mirror | None", run: "Run") -> str:
 
 def _prepared(arguments: argparse.Namespace, folder: Path) -> "Prepared":
     """The options as asked, with what the data and the run to go on with say."""
-    from nas.estimators import prepared
-
     _refuse_idle_time(arguments)
     options = _options(arguments, folder, specs_of(arguments, run=None))
+    from nas.estimators import prepared  # it imports torch: what is wrong above is told at once
+
     automatic = arguments.accuracy == "auto"
     minutes = arguments.time and arguments.time / 60e3
     return prepared(options, automatic=automatic, minutes=minutes, trials=arguments.trials)
@@ -388,9 +432,12 @@ def limits_of(arguments: argparse.Namespace, folder: Path, devices: Sequence[Dev
 
 
 def _kept(folder: Path) -> SearchOptions:
+    """The options of the run to go on with, which needs all that they name."""
     from nas.study.store import read_run
 
-    return SearchOptions.from_json(read_run(folder)["options"])
+    stored = read_run(folder)["options"]
+    refuse_uninstalled(stored)
+    return SearchOptions.from_json(stored)
 
 
 def _refuse_idle_time(arguments: argparse.Namespace) -> None:

@@ -17,6 +17,7 @@ from predictors.backends.table import Runtime
 from predictors.data.datasets import ImageData, load_data
 from predictors.training.evaluate import RealImages
 from search_spaces.checkpoint import Checkpoint, is_checkpoint, read_checkpoint, weights_of
+from search_spaces.extensions import extensions_named
 from search_spaces.fasternet import FASTERNET
 from search_spaces.formats import load_config
 from search_spaces.io import make_folders, reason, remove_empty, short_repr
@@ -98,8 +99,9 @@ def export_each(
 def _exported(model: Model, runtime: Runtime, folder: Path, images: Batches) -> Export:
     with tempfile.TemporaryDirectory(prefix=".exporting-", dir=folder) as beside:
         try:
-            main = runtime.module.write(model, Path(beside, model.name), runtime)
-            found = check(model, main, runtime, images)
+            with extensions_named():
+                main = runtime.module.write(model, Path(beside, model.name), runtime)
+                found = check(model, main, runtime, images)
         except OSError:
             raise
         except Exception as error:  # runtimes and converters have errors of all kinds

@@ -29,6 +29,7 @@ from predictors.training.batches import evaluation_batches
 from predictors.training.evaluate import EvalResult, Logits, RealImages, Split, count_correct
 from predictors.training.workers import usable_device
 from search_spaces.checkpoint import Checkpoint, read_checkpoint
+from search_spaces.extensions import extensions_named
 from search_spaces.io import one_line, reason
 
 COMPARED_IMAGES = 500  # of the validation split: an exported file and torch
@@ -211,7 +212,8 @@ class Finalizer:
             names = " + ".join(spec.name for spec in specs)
             yield f"timing {len(group)} on {names}"
             try:
-                yield from self._time(group, specs)
+                with extensions_named():
+                    yield from self._time(group, specs)
             except (ValueError, RuntimeError) as error:
                 self.errors[names] = f"{one_line(error)} {_LATER}"
         write_tables(done)

@@ -1,6 +1,6 @@
 """The options of `fasternas search`, as the run folder keeps them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -8,15 +8,15 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from nas.quantities import limit_words
-from nas.search.searchers import searcher_names
+from nas.search.searchers import SearcherName, searcher_names
 from predictors.cost import NO_LIMITS, Limits
 from predictors.devices.device import DeviceSpec, budgets_of, check_specs
 from predictors.training.recipe import Fidelity
-from search_spaces.extensions import extension_names
-from search_spaces.fasternet import FasterNetConfig
+from search_spaces.extensions import Group, check_free, extension_names, extension_source
+from search_spaces.fasternet import SPACES, FasterNetConfig
 from search_spaces.io import listed
 from search_spaces.space import OneOf, Space, oneof
-from search_spaces.spaces import fasternet_space
+from search_spaces.spaces import fasternet_space, space_names
 
 AccuracyOption = Literal["estimate", "train"]  # and those of other packages
 # Values of options that there are no more, and what to do instead.
@@ -25,6 +25,19 @@ _REMOVED: Mapping[tuple[str, str], str] = {
     ("accuracy", "proxy"): "Search anew with --accuracy estimate.",
     ("init", "supernet"): "Search with --accuracy train, and leave --init out.",
 }
+_GROUPS: Mapping[str, Group] = {  # of other packages' names, by the option that takes them
+    "space": "spaces",
+    "searcher": "searchers",
+    "accuracy": "estimators",
+    "device": "devices",
+    "runtime": "backends",
+}
+_OURS: Mapping[str, Collection[str]] = {
+    "space": SPACES,
+    "searcher": get_args(SearcherName),
+    "accuracy": get_args(AccuracyOption),
+}
+_PACKAGES = "packages"  # beside the options in run.json
 
 
 def accuracy_names() -> tuple[str, ...]:
@@ -45,6 +58,28 @@ def refuse_removed(option: str, value: str) -> None:
     """Refuse what an option took in earlier versions: a run or a training may be of such a one."""
     if remedy := _REMOVED.get((option, value)):
         raise ValueError(f"`{option}` must not be {value}, which was removed. {remedy}")
+
+
+def refuse_uninstalled(values: Mapping[str, Any], options: Iterable[str] = tuple(_GROUPS)) -> None:
+    """Refuse the names in run.json that no installed package provides any more."""
+    kept = values.get(_PACKAGES)
+    provided: dict[str, object] = kept if isinstance(kept, dict) else {}
+    names = [(o, n) for o, _, n in (key.partition(" ") for key in provided) if o in _GROUPS]
+    ours = {"space": space_names(), "searcher": searcher_names(), "accuracy": accuracy_names()}
+    missing = [(o, n) for o, n in names if n not in extension_names(_GROUPS[o])]
+    missing += [(o, str(values[o])) for o in ours if _is_unknown(values.get(o), ours[o])]
+    for option, name in missing:
+        if option in options:
+            package = provided.get(f"{option} {name}", "")
+            was = f"; {package} provided it when the search was begun" if package else ""
+            raise ValueError(
+                f"`{option}` {name} must be of an installed package, but none provides it{was}. "
+                f"Install {package or 'the one that does'}, and try again."
+            )
+
+
+def _is_unknown(name: object, names: Sequence[str]) -> bool:
+    return isinstance(name, str) and ":" not in name and name not in names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,12 +121,7 @@ class SearchOptions:
     limits: Limits = NO_LIMITS  # of what a network costs
 
     def __post_init__(self) -> None:
-        if self.searcher not in searcher_names():
-            raise ValueError(
-                f"`searcher` must be one of {', '.join(searcher_names())}, but got "
-                f"{self.searcher!r}."
-            )
-        check_accuracy(self.accuracy)
+        self._check_names()
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"`seed` must be in 0..{2**31 - 1}, but got {self.seed}.")
         for name in ("trials", "parallel", "epochs"):
@@ -105,6 +135,17 @@ class SearchOptions:
                 raise ValueError(
                     f"`budget` must be given for each device, but {device.name} has none."
                 )
+
+    def _check_names(self) -> None:
+        if self.searcher not in searcher_names():
+            raise ValueError(
+                f"`searcher` must be one of {', '.join(searcher_names())}, but got "
+                f"{self.searcher!r}."
+            )
+        check_accuracy(self.accuracy)
+        for option, ours in _OURS.items():
+            if (name := getattr(self, option)) in ours:
+                check_free(_GROUPS[option], name)
 
     @cached_property
     def budgets_ms(self) -> dict[str, float]:
@@ -167,23 +208,39 @@ class SearchOptions:
     @property
     def spelled(self) -> dict[str, object]:
         """What two studies have in common, or do not, in words: the options by name."""
-        values: dict[str, object] = dict(self.as_json())
+        values: dict[str, object] = self._values()
         devices = "; ".join(device.words for device in self.devices)
         choices = " ".join(choice.words for choice in self.choices)
         limits = limit_words(self.limits)
         return {**values, "devices": devices, "choices": choices, "limits": limits}
 
     def as_json(self) -> dict[str, Any]:
+        """Return them as run.json has them: with the packages of names that are none of ours."""
+        return self._values() | ({_PACKAGES: self._packages()} if self._packages() else {})
+
+    def _values(self) -> dict[str, Any]:
         values: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         return values
+
+    def _packages(self) -> dict[str, str]:
+        """The package with its version of each name that another package provides."""
+        names = [(option, getattr(self, option)) for option in ("space", "searcher", "accuracy")]
+        names += [("device", device.name) for device in self.devices]
+        names += [("runtime", b.runtime) for device in self.devices for b in device.backends]
+        return {
+            f"{option} {name}": extension_source(_GROUPS[option], name)
+            for option, name in names
+            if name in extension_names(_GROUPS[option])
+        }
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "SearchOptions":
         """Return the options that `as_json` spelled."""
         if (accuracy := str(values.get("accuracy"))) not in accuracy_names():
             refuse_removed("accuracy", accuracy)  # before what else may have changed since
+        refuse_uninstalled(values, ("space", "searcher", "accuracy"))
         # Runs of before have `weights`: empty, but for those that are refused.
-        values = {name: value for name, value in values.items() if name != "weights"}
+        values = {n: value for n, value in values.items() if n not in ("weights", _PACKAGES)}
         unknown = values.keys() - {field.name for field in fields(cls)}
         if unknown:
             raise ValueError(

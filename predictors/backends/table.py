@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypedDict, cast, get_args
 
 from predictors.backends import ncnn, onnxruntime, openvino, timm, torch
-from search_spaces.extensions import extension_names, is_loaded, load_extension
+from search_spaces.extensions import check_free, extension_names, is_loaded, load_extension
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -239,6 +239,8 @@ def find_runtime(name: str, precision: str = "fp32") -> Runtime:
         raise ValueError(
             f"`runtime` must be one of {names}, or auto at the command line, but got {name!r}."
         )
+    if name not in foreign_runtimes():
+        check_free("backends", name)
     if precision not in offered:
         names = ", ".join(offered)
         raise ValueError(f"`precision` must be one of {names} in {name}, but got {precision!r}.")
@@ -262,6 +264,8 @@ def format_names() -> tuple[str, ...]:
 def find_formats(names: Iterable[str]) -> tuple[Runtime, ...]:
     """Return the lines of these formats, each once."""
     found = tuple(dict.fromkeys(names))
+    for name in {line.format for line in TABLE} & {*found}:
+        check_free("backends", name)
     foreign = {name: _foreign_lines(name)[0] for name in found if name in foreign_runtimes()}
     known = {**formats(), **foreign}
     for name in found:

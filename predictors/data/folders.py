@@ -111,6 +111,10 @@ def load_folder(root: Path, *, resolution: int | None) -> FoundImages:
     folders, remarks = _split_folders(root)
     trees = {split: _tree(folder) for split, folder in folders.items()}
     classes = tuple(trees["train"].classes)
+    if "test" in trees and _has_no_labels(trees["test"], classes):
+        (inside,) = trees.pop("test").classes
+        words = f"The folder {folders.pop('test')} has no labels and was left out: its only folder"
+        remarks += (f"{words}, {inside}, is no class of train.",)
     for split, folder in folders.items():
         _refuse_other_classes(folder, set(trees[split].classes), set(classes))
     files = {
@@ -329,6 +333,11 @@ def _files(classes: Sequence[Sequence[Path]]) -> PictureFiles:
         name_of=lambda i: shown(paths[i]),
         labels=np.repeat(np.arange(len(sizes), dtype=np.int64), sizes),
     )
+
+
+def _has_no_labels(tree: _Tree, classes: Sequence[str]) -> bool:
+    """Whether its images are in one folder that is no class, as those of a contest's test are."""
+    return len(classes) > 1 and len(tree.classes) == 1 and tree.classes.keys().isdisjoint(classes)
 
 
 def _refuse_other_classes(folder: Path, classes: set[str], known: set[str]) -> None:

@@ -7,12 +7,13 @@ import io
 import logging
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -42,6 +43,7 @@ def open_picture(source: Path | bytes) -> "Image":
     """Return a picture of a file or of its bytes, not decoded yet; OSError says what it is else."""
     from PIL import Image, UnidentifiedImageError
 
+    _take_large_ones()
     try:
         return Image.open(source if isinstance(source, Path) else io.BytesIO(source))
     except UnidentifiedImageError as error:
@@ -51,6 +53,14 @@ def open_picture(source: Path | bytes) -> "Image":
         found = (why for start, why in _BEGINNINGS if re.match(start, source[:64], re.I | re.S))
         why = other_file(source) or next(found, "no image that Pillow knows by its content")
         raise OSError(why) from error
+
+
+@cache
+def _take_large_ones() -> None:
+    """Have Pillow open a large picture, up to what it refuses, without a warning on the way."""
+    from PIL.Image import DecompressionBombWarning
+
+    warnings.simplefilter("ignore", DecompressionBombWarning)
 
 
 def begins_as_picture(path: Path) -> bool:
@@ -384,20 +394,28 @@ def _refuse_unreadable(
     classes: Sequence[str],
 ) -> None:
     """Refuse a split, and a class to train on, of which nothing can be read."""
-    for split, ones in found.items():
-        if ones and not any(isinstance(one, Seen) for one in ones):
+    for split, files in splits.items():
+        if why := _why_none(files, found[split], range(len(found[split]))):
             raise ValueError(
                 f"`data` must have images in every split, but got none that can be read in {split}:"
-                f" {_most_frequent(ones)[0]}. Add images or remove the split."
+                f" {why}. Add images or remove the split."
             )
-    labels, ones = splits["train"].labels, found["train"]
+    train = splits["train"]
     for number, name in enumerate(classes):
-        own = [ones[row] for row in np.flatnonzero(labels == number).tolist()]
-        if own and not any(isinstance(one, Seen) for one in own):
+        rows = np.flatnonzero(train.labels == number).tolist()
+        if why := _why_none(train, found["train"], rows):
             raise ValueError(
                 "`data` must have training images of every class, but got none that can be read of "
-                f"{name}: {_most_frequent(own)[0]}. Add images or remove the class."
+                f"{name}: {why}. Add images or remove the class."
             )
+
+
+def _why_none(files: PictureFiles, found: Sequence[_Found], rows: Sequence[int]) -> str:
+    """Why none of some pictures can be read, and the first; nothing if one can, or of none."""
+    if not rows or any(isinstance(found[row], Seen) for row in rows):
+        return ""
+    why, _ = _most_frequent(found[row] for row in rows)
+    return f"{why} (the first: {files.name_of(next(row for row in rows if found[row] == why))})"
 
 
 def _most_frequent(found: Iterable[_Found]) -> tuple[str, int]:

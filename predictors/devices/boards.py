@@ -36,6 +36,7 @@ _NAME = re.compile(r"[A-Za-z][\w-]{0,40}", re.ASCII)
 _KINDS: dict[str, tuple[type, ...]] = {  # of what is no text
     "threads": (int,),
     "number_of_cores": (int,),
+    "online_cores": (int,),
     "cores": (list,),
     "celsius": (int, float),
     "emulated": (bool,),
@@ -54,7 +55,8 @@ class Board:
     machine: str = ""
     version: str = ""  # of the runtime; empty: it is not there
     python: str = ""
-    number_of_cores: int = 1
+    number_of_cores: int = 1  # that the system gives to whoever names none
+    online_cores: int = 0  # with those that it keeps back, such as isolated ones; 0: not known
     governor: str = ""
     celsius: float | None = None
     emulated: bool = False
@@ -79,9 +81,11 @@ class Board:
         """The package that executes networks on it."""
         return find_runtime(self.backend.runtime, self.backend.precision).package
 
-    def check_fits(self, number_of_cores: int) -> None:
-        """Refuse threads and cores that a machine with so many cores does not have."""
-        check_cores(self.cores, self.backend.threads, number_of_cores, machine=self.name)
+    def check_fits(self, there: "Board") -> None:
+        """Refuse threads and cores that the board, as it was surveyed, does not have."""
+        named = there.online_cores if self.cores else 0
+        most = max(there.number_of_cores, named)
+        check_cores(self.cores, self.backend.threads, most, machine=self.name)
 
     def open(self, name: str, backend: Backend, protocol: TimingProtocol) -> TimedDevice:
         """Return it as a device."""
@@ -94,7 +98,7 @@ class Board:
                 "Install it by `fasternas devices add NAME "
                 f"--ssh {self.ssh} --runtime {backend.runtime}`."
             )
-        board.check_fits(self.number_of_cores)
+        board.check_fits(self)
         host = Host(
             command=Address.parse(self.ssh).command(),
             address=self.ssh,
@@ -167,6 +171,7 @@ def _with_facts(board: Board, facts: Mapping[str, Any]) -> Board:
         version=_word(facts["runtime_version"]),
         python=_word(facts["python"]),
         number_of_cores=_count(facts["cores"]),
+        online_cores=_count(facts.get("online") or facts["cores"]),
         governor=_word(facts.get("governor")),
         celsius=number(facts, "celsius"),
         emulated=bool(kernel)

@@ -14,7 +14,7 @@ from search_spaces.fasternet import FasterNetConfig
 
 HOW_TO_ATTACH = (
     "These latencies are predicted from a profile, not measured. To measure, attach a board with "
-    "`fasternas devices add NAME --ssh USER@HOST`: then `--device arm` is that board."
+    "`fasternas devices add NAME --ssh USER@HOST`, and name that: --device NAME."
 )
 Network = FasterNetConfig | Model | Buildable
 

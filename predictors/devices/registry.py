@@ -16,12 +16,14 @@ from predictors.devices.timed import TimedDevice
 from predictors.measurement import Backend, TimingProtocol
 from search_spaces.extensions import (
     call_extension,
+    check_free,
     extension_names,
     extension_source,
     load_extension,
 )
 
 PROTOCOL = TimingProtocol()  # where none is given
+_MEMBERS = ("name", "description", "remarks", "backends", "measure", "measure_each")  # of a device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +112,7 @@ def _open(name: str, backend: Backend, protocol: TimingProtocol, cores: tuple[in
     if board is not None:
         return _pinned(board, cores).open(name, backend, protocol)
     if name in KINDS:
+        check_free("devices", name)
         return _on_cores(KINDS[name].open(name, backend, protocol), cores)
     if name in extension_names("devices"):
         return _on_cores(_foreign(name, backend, protocol), cores)
@@ -125,6 +128,12 @@ def _foreign(name: str, backend: Backend, protocol: TimingProtocol) -> Device:
         raise RuntimeError(
             f"`device` {name} must be one that Measures or Predicts, but "
             f"{extension_source('devices', name)} gave {found!r}, whose source is neither."
+        )
+    members = (*_MEMBERS, "predict") if found.source == "predicted" else _MEMBERS
+    if lacks := [member for member in members if getattr(found, member, None) is None]:
+        raise RuntimeError(
+            f"`device` {name} must have {', '.join(members)}, but {found!r}, which "
+            f"{extension_source('devices', name)} gave, lacks {', '.join(lacks)}."
         )
     return found
 
@@ -210,7 +219,7 @@ def _board(name: str, backend: Backend) -> Board | None:
 
 def _board_of_pool(name: str, backend: Backend) -> Board:
     board = _board(name, backend)
-    if board is None and name in KINDS:
+    if board is None and (name in KINDS or name in extension_names("devices")):
         raise ValueError(
             f"`device` must name boards where it names several, but {name} is none. Name it alone."
         )
@@ -223,7 +232,7 @@ def _unknown(name: str) -> ValueError:
     names = dict.fromkeys((*device_names(), *(summary.device for summary in cached_devices())))
     return ValueError(
         f"`device` must be one of {', '.join(names)}, but got {name!r}. `fasternas devices` "
-        "describes them."
+        "describes them. If a package adds it, install that."
     )
 
 

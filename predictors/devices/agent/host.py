@@ -20,6 +20,7 @@ def facts(package: str) -> dict[str, object]:
         "processor": processor(),
         "libc": _libc(),  # which wheels run here depends on it
         "cores": len(os.sched_getaffinity(0)),
+        "online": os.cpu_count(),  # with those that are isolated: they are used when named
         "python": platform.python_version(),
         "runtime_version": _version(package),
         "governor": _line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),

@@ -54,6 +54,10 @@ class Node:
         return value if isinstance(value, tuple) and value else default
 
 
+class UnknownOperatorError(ValueError):
+    """What a profile does not know, in words that go on after "it does not know"."""
+
+
 class Work(NamedTuple):
     """What a node runs: so many of the counted things of a kind of operator."""
 
@@ -74,19 +78,19 @@ def count_node(node: Node) -> Work:
     """Return what a node runs; those of `UNCOUNTED` are taken for a sigmoid of their elements.
 
     Raises:
-        ValueError: if its operator, or what it is asked to do, is not known.
+        UnknownOperatorError: if its operator, or what it is asked to do, is not known.
     """
     elements = math.prod(node.output)
     if elements == 0 and node.op in OPERATORS:
         return _view(node)
     if elements > _SMALL and node.dtype in _OTHER_TYPES:
-        raise ValueError(f"the operator {node.op} on numbers of {node.dtype}")
+        raise UnknownOperatorError(f"the operator {node.op} on numbers of {node.dtype}")
     if node.op in OPERATORS:
         return OPERATORS[node.op](node)
     if node.op in UNCOUNTED:
         elements = max(math.prod(shape) for shape in (node.output, *node.inputs[:1]))
         return Work("sigmoid", {"one": 1, "elements": elements})
-    raise ValueError(f"the operator {node.op}")
+    raise UnknownOperatorError(f"the operator {node.op}")
 
 
 def _conv(node: Node) -> Work:
@@ -120,7 +124,7 @@ def _conv(node: Node) -> Work:
 
 def _pair(values: Sequence[int], missing: int) -> Pair:
     if len(values) > len(Pair._fields):
-        raise ValueError(f"a convolution over {len(values)} dimensions")
+        raise UnknownOperatorError(f"a convolution over {len(values)} dimensions")
     y, x = (missing, *values)[-2:]
     return Pair(y, x)
 
@@ -163,7 +167,7 @@ def _matmul(node: Node) -> Work:
     """A product; that of several matrices with a constant one is a single one."""
     left, right = node.inputs[:2]
     if min(len(left), len(right)) < 2:
-        raise ValueError(f"the operator {node.op} with a vector")
+        raise UnknownOperatorError(f"the operator {node.op} with a vector")
     *rest, m, n = node.output
     across, transposed = node.number("transA"), node.number("transB")
     k, batch = left[-2] if across else left[-1], math.prod(rest)
@@ -265,7 +269,7 @@ def _sorted_without(order: Sequence[int], axis: int) -> bool:
 def _pool(node: Node) -> Work:
     """Windows over each channel, which have a slow loop of their own from opset 19 on."""
     if len(node.output) > _RANK:
-        raise ValueError(f"the operator {node.op} over {len(node.output) - 2} dimensions")
+        raise UnknownOperatorError(f"the operator {node.op} over {len(node.output) - 2} dimensions")
     elements, (_, channels, *size) = math.prod(node.output), node.output
     height, width = _pair(size, 1)
     kernel = _pair(node.numbers("kernel_shape", (1,) * len(size)), 1)
@@ -320,11 +324,11 @@ def _along_channels(node: Node) -> Work:
 def _resize(node: Node) -> Work:
     mode = node.attributes.get("mode", "nearest")
     if mode not in ("nearest", "linear"):
-        raise ValueError(f"the mode {mode} of Resize")
+        raise UnknownOperatorError(f"the mode {mode} of Resize")
     if node.number("antialias"):
-        raise ValueError("the antialias of Resize")
+        raise UnknownOperatorError("the antialias of Resize")
     if len(node.output) != _RANK:
-        raise ValueError(f"the operator Resize over {len(node.output)} sides")
+        raise UnknownOperatorError(f"the operator Resize over {len(node.output)} sides")
     if node.output == node.inputs[0]:
         return _copied(node)
     outputs = math.prod(node.output)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from predictors.aarch64.layers import LayerShape, count_shape, layer_nodes, shape_of
-from predictors.aarch64.operators import UNCOUNTED, Forms, Node, count_node
+from predictors.aarch64.operators import UNCOUNTED, Forms, Node, UnknownOperatorError, count_node
 from search_spaces.layers import Layer
 
 _NEGLIGIBLE = 0.003  # of all instructions: as many may be of operators that were not counted
@@ -35,14 +35,14 @@ def graph_parts(nodes: Sequence[Node], forms: Forms) -> list[Part]:
     """Return the parts of a graph, the start of a run first.
 
     Raises:
-        ValueError: if an operator is not known, or those that were not counted take too much.
+        UnknownOperatorError: if an operator is not known, or those not counted take too much.
     """
     parts = [_start(forms), *(_node_part(node, forms) for node in nodes)]
     uncounted = [part for part in parts if part.operator in UNCOUNTED]
     share = sum(p.instructions for p in uncounted) / sum(p.instructions for p in parts)
     if share > _NEGLIGIBLE:
         most = max(uncounted, key=lambda part: part.instructions)
-        raise ValueError(f"the operator {most.operator} ({most.name or _NAMELESS})")
+        raise UnknownOperatorError(f"the operator {most.operator} ({most.name or _NAMELESS})")
     return parts
 
 
@@ -61,8 +61,8 @@ def _start(forms: Forms) -> Part:
 def _node_part(node: Node, forms: Forms) -> Part:
     try:
         total, fma = count_node(node).instructions(forms)
-    except ValueError as error:
-        raise ValueError(f"{error} ({node.name or _NAMELESS})") from None
+    except UnknownOperatorError as error:
+        raise UnknownOperatorError(f"{error} ({node.name or _NAMELESS})") from None
     return Part(
         name=node.name,
         operator=words(node),

@@ -20,7 +20,8 @@ from torch import nn
 from nas.cli.main import main
 from predictors.aarch64.graph import _unfolded, graph_nodes
 from predictors.aarch64.layers import count_instructions
-from predictors.aarch64.operators import Node, count_node
+from predictors.aarch64.node import Node
+from predictors.aarch64.operators import count_node
 from predictors.aarch64.parts import (
     Part,
     by_operator,
@@ -124,6 +125,8 @@ def test_an_attention_of_several_heads_is_its_products() -> None:
     assert sum(map(macs, nodes)) == 2 * 64 * 80 * 48
     packed = Node(op="MultiHeadAttention", inputs=((1, 64, 3, 3, 16),), output=(1, 64, 48))
     assert _unfolded(packed) == [packed]
+    masked = replace(node, inputs=(*shapes, (), (), (1, 3, 64, 80)))
+    assert _unfolded(masked) == [masked]
 
 
 def test_a_constant_that_multiplies_a_transpose_has_the_rows_of_the_output() -> None:
@@ -200,6 +203,13 @@ def test_an_average_pool_of_a_newer_opset_takes_the_slow_loop() -> None:
     )
 
 
+_GEMM: Any = [
+    ("Squeeze", ["x", "first"], ["s"], {}),
+    ("Reshape", ["s", "flat"], ["r"], {}),
+    ("Gemm", ["r", "r"], ["out"], {"transB": 1}),
+]
+
+
 @pytest.mark.parametrize(
     ("nodes", "words"),
     [
@@ -210,14 +220,56 @@ def test_an_average_pool_of_a_newer_opset_takes_the_slow_loop() -> None:
             "the antialias of Resize",
         ),
         ([("Resize", ["x", "", "twos"], ["out"], {"mode": "cubic"})], "the mode cubic of Resize"),
+        (
+            [("Resize", ["x", "", "twos"], ["out"], {})],
+            r"the operator Resize to the nearest but not twice the side \(node 0\)",
+        ),
+        ([("Pow", ["x", "half"], ["out"], {})], "the operator Pow by other than 2 and 3"),
+        ([("Pow", ["x", "x"], ["out"], {})], "the operator Pow by other than 2 and 3"),
+        ([("ReduceMax", ["x"], ["out"], {})], r"the operator ReduceMax \(node 0\) well enough"),
+        ([("DepthToSpace", ["x"], ["out"], {"blocksize": 2})], "the operator DepthToSpace"),
+        ([("ConvTranspose", ["x", "w"], ["out"], {})], "the operator ConvTranspose .* well enough"),
+        ([("MatMul", ["x", "vector"], ["out"], {})], "the operator MatMul with a vector"),
+        ([("MatMul", ["vector", "x"], ["out"], {})], "the operator MatMul with a vector"),
+        (_GEMM, "the operator Gemm by a computed matrix"),
+        (
+            [("Add", ["x", "vector"], ["s"], {}), ("Gelu", ["s"], ["out"], {})],
+            "the operator BiasGelu",
+        ),
     ],
 )
 def test_what_is_not_known_is_named(nodes: Any, words: str, tmp_path: Path) -> None:
-    twos = np.array([1, 1, 2, 2], np.float32)
+    given: Weights = {
+        "twos": np.array([1, 1, 2, 2], np.float32),
+        "half": np.array(0.5, np.float32),
+        "vector": np.ones(16, np.float32),
+        "first": np.array([0]),
+        "flat": np.array([128, 16]),
+    }
     file = tmp_path / "net.onnx"
-    file.write_bytes(_model(nodes, twos=twos))
+    file.write_bytes(_model(nodes, **given))
     with pytest.raises(ValueError, match=r"operators the profile knows.*not know " + words):
         ARM.measure(_found(file))
+
+
+def test_what_the_kernels_know_is_counted() -> None:
+    """The twins of what is named above, by their attributes and constants."""
+    twos, two = np.array([1, 1, 2, 2], np.float32), np.array(2, np.float32)
+    down = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    (node,) = _nodes([("Resize", ["x", "", "twos"], ["out"], down)], twos=twos)
+    assert count_node(node).kind == "resize_nearest"
+    (node,) = _nodes([("Upsample", ["x", "twos"], ["out"], {})], opset=9, twos=twos)
+    assert count_node(node).kind == "resize_nearest"
+    (node,) = _nodes([("Pow", ["x", "two"], ["out"], {})], two=two)
+    assert count_node(node).kind == "pow"
+
+
+def test_a_small_part_of_transposed_convolutions_is_counted() -> None:
+    convs: Any = [(("Conv"), [f"t{i}", "w"], [f"t{i + 1}"], {"pads": [1] * 4}) for i in range(1, 9)]
+    convs[0] = ("Conv", ["x", "w"], ["t2"], {"pads": [1] * 4})
+    up: Any = ("ConvTranspose", ["t9", "one"], ["out"], {"strides": [2, 2]})
+    nodes = _nodes([*convs, up], one=np.ones((8, 1, 2, 2), np.float32))
+    assert graph_parts(nodes, FORMS)[-1].operator == "ConvTranspose"
 
 
 def test_a_little_of_what_was_not_counted_is_no_matter() -> None:
@@ -447,29 +499,3 @@ def test_constants_of_nodes_may_lie_outside_too(tmp_path: Path) -> None:
     )
     found, expected = (ARM.parts(_found(file)) for file in (outside, inside))
     assert _sums(found) == _sums(expected)
-
-
-def test_a_map_that_is_gathered_is_copied() -> None:
-    def counted(shape: tuple[int, ...]) -> float:
-        node = Node(op="Gather", inputs=(shape, (shape[1],)), output=shape)
-        return count_node(node).instructions(FORMS)[0]
-
-    few = counted((1, 16, 2, 2))
-    assert counted((1, 16, 8, 8)) == few
-    assert counted((1, 256, 56, 56)) > 256 * 56 * 56 / 4
-
-
-@pytest.mark.parametrize(
-    ("node", "message"),
-    [
-        (Node(op="MaxPool", inputs=((1,) * 5,), output=(1,) * 5), "MaxPool over 3 dimensions"),
-        (
-            Node(op="Relu", inputs=((1, 8, 64, 64),), output=(1, 8, 64, 64), dtype="float64"),
-            "Relu on numbers of float64",
-        ),
-        (Node(op="MatMul", inputs=((4, 8), (8,)), output=(4,)), "MatMul with a vector"),
-    ],
-)
-def test_what_the_profile_does_not_know_of_an_operator_is_said(node: Node, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        count_node(node)

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from predictors.aarch64 import optimized as module
 from predictors.aarch64.graph import graph_nodes
-from predictors.aarch64.operators import UnknownOperatorError
+from predictors.aarch64.node import UnknownOperatorError
 from predictors.aarch64.optimized import optimized, tensors_of
 
 C = 64  # channels: a weight of 3x3 has 147 kB

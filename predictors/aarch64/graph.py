@@ -12,15 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from predictors.aarch64.operators import (
-    ACTIVATIONS,
-    OPERATORS,
-    UNCOUNTED,
-    Node,
-    Shape,
-    UnknownOperatorError,
-    Value,
-)
+from predictors.aarch64.node import Node, Shape, UnknownOperatorError, Value
+from predictors.aarch64.operators import ACTIVATIONS, OPERATORS, UNCOUNTED
 from predictors.aarch64.optimized import opset_of, optimized, tensors_of
 
 if TYPE_CHECKING:
@@ -102,12 +95,21 @@ def _operator(node: "onnx.NodeProto", constants: Mapping[str, "onnx.TensorProto"
     found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     attributes = {name: value for name, v in found.items() if (value := _value(v)) is not None}
     inputs = list(node.input)
-    for name, place in _AS_INPUTS.get(node.op_type, {}).items():
-        if place < len(inputs) and inputs[place] in constants:
-            values = onnx.numpy_helper.to_array(constants[inputs[place]])
-            attributes[name] = tuple(int(v) for v in values.reshape(-1))
+    name = node.name or next(name for name in node.output if name)
+    for attribute, place in _AS_INPUTS.get(node.op_type, {}).items():
+        if place >= len(inputs) or not inputs[place]:
+            continue
+        if inputs[place] not in constants:
+            raise UnknownOperatorError(
+                f"the operator {node.op_type} of computed {attribute} ({name})"
+            )
+        attributes[attribute] = _numbers(constants[inputs[place]])
+    if node.op_type == "Resize" and len(inputs) > _INPUTS_OF_RESIZE_10:
+        attributes = _RESIZE | attributes
+    if node.op_type == "Pow":
+        attributes["exponent"] = _exponent(constants.get(inputs[1]))
     operator = _Operator(
-        name=node.name or next(name for name in node.output if name),
+        name=name,
         op=node.op_type,
         inputs=inputs,
         outputs=list(node.output),
@@ -122,6 +124,8 @@ def _operator(node: "onnx.NodeProto", constants: Mapping[str, "onnx.TensorProto"
 
 _TAKEN_APART = ("MultiHeadAttention",)  # by `_unfolded`
 _FUSED = {"FusedConv": "Conv", "FusedGemm": "Gemm"}
+_INPUTS_OF_RESIZE_10 = 2  # which rounds down, and has no attribute for that
+_RESIZE = {"coordinate_transformation_mode": "half_pixel", "nearest_mode": "round_prefer_floor"}
 _REDUCE = {"axes": 1}
 # What newer versions of an operator take as an input instead of an attribute.
 _AS_INPUTS: Mapping[str, Mapping[str, int]] = {
@@ -130,6 +134,21 @@ _AS_INPUTS: Mapping[str, Mapping[str, int]] = {
     "ReduceSum": _REDUCE,
     "ReduceL2": _REDUCE,
 }
+
+
+def _exponent(tensor: "onnx.TensorProto | None") -> Value:
+    """A whole number that all numbers are raised to, or a word where there is none."""
+    import onnx
+
+    one = tensor is not None and math.prod(tensor.dims) == 1
+    value = onnx.numpy_helper.to_array(tensor).item() if one else math.nan
+    return int(value) if value == value // 1 else "other"
+
+
+def _numbers(tensor: "onnx.TensorProto") -> tuple[int, ...]:
+    import onnx
+
+    return tuple(int(value) for value in onnx.numpy_helper.to_array(tensor).reshape(-1))
 
 
 def _value(value: object) -> Value | None:
@@ -222,7 +241,8 @@ def _node(
 
 def _unfolded(node: Node) -> list[Node]:
     """The nodes that a node is made of: itself, but for a few operators."""
-    if node.op == "MultiHeadAttention" and {len(shape) for shape in node.inputs[:3]} == {3}:
+    maps, more = node.inputs[:3], node.inputs[3:]
+    if node.op == "MultiHeadAttention" and {len(m) for m in maps} == {3} and not any(more):
         return _attention(node)
     if node.op == "Gemm" and node.activation:
         after = Node(op=node.activation, name=node.name, inputs=(node.output,), output=node.output)

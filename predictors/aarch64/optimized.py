@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from predictors.aarch64.operators import Shape
+from predictors.aarch64.node import Shape
 from search_spaces.io import reason
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from typing import Literal, cast, final
 import numpy as np
 
 from predictors.aarch64.layers import Numbers, count_instructions
-from predictors.aarch64.operators import Forms, Node, UnknownOperatorError
+from predictors.aarch64.node import Node, UnknownOperatorError
+from predictors.aarch64.operators import Forms
 from predictors.aarch64.parts import Part, by_operator, graph_parts, layer_parts
 from predictors.backends.model import Buildable, Model, as_model
 from predictors.cost import layers_in_groups

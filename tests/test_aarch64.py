@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from fit_profile import FormError, form_errors
 
+from predictors.aarch64.graph import _unfolded
 from predictors.aarch64.kernels import Conv, Pair, Window, block_lengths, count_conv, count_product
 from predictors.aarch64.layers import LayerShape, count_instructions, layer_nodes
 from predictors.aarch64.node import Node
 from predictors.aarch64.operators import count_node
+from predictors.aarch64.parts import macs
 from predictors.devices.profiled import PROFILES, load_profile
 from search_spaces.fasternet import SPACES
 from search_spaces.layers import Layer
@@ -114,6 +116,19 @@ def test_an_activation_takes_after_a_depthwise_convolution_what_it_takes_after_o
         return (with_it - without) / (32 * 14 * 14)
 
     assert taken(32) == pytest.approx(taken(1), abs=0.11)
+
+
+def test_an_attention_of_several_heads_is_its_products() -> None:
+    shapes = (1, 64, 48), (1, 80, 48), (1, 80, 48)
+    heads = {"num_heads": 3}
+    node = Node(op="MultiHeadAttention", inputs=shapes, output=shapes[0], attributes=heads)
+    nodes = _unfolded(node)
+    assert [n.op for n in nodes] == [*["Transpose"] * 4, "FusedMatMul", "Softmax", "MatMul"]
+    assert sum(map(macs, nodes)) == 2 * 64 * 80 * 48
+    packed = Node(op="MultiHeadAttention", inputs=((1, 64, 3, 3, 16),), output=(1, 64, 48))
+    assert _unfolded(packed) == [packed]
+    masked = replace(node, inputs=(*shapes, (), (), (1, 3, 64, 80)))
+    assert _unfolded(masked) == [masked]
 
 
 def test_matrices_that_one_is_multiplied_by_are_a_single_one() -> None:

@@ -96,7 +96,7 @@ class Profile:
             known = " or ".join(str(n) for n in sorted(self.rates))
             raise ValueError(
                 f"`threads` must be {known}, but got {threads!r}. The profile holds no other "
-                "rates; measure on the board itself."
+                "rates. Take one of these, or measure on the board itself: `fasternas devices add`."
             )
         return self.rates[threads]
 
@@ -146,7 +146,7 @@ class ProfiledDevice:
             if given != only:
                 raise ValueError(
                     f"`{option}` must be {only} for the profile of the Raspberry Pi 5, but got "
-                    f"{given!r}. Others need the board itself."
+                    f"{given!r}. Leave it out, or attach a board with `fasternas devices add`."
                 )
         self.name = name
         self.remarks: list[str] = []
@@ -232,7 +232,7 @@ class ProfiledDevice:
         if model.file_half:
             raise ValueError(
                 f"`network` must have numbers of 32 bits for a profile, but those of {model.name} "
-                f"have 16. {HOW_TO_ATTACH}"
+                f"have 16. Export it in fp32. {HOW_TO_ATTACH}"
             )
         try:
             return graph_parts(_nodes(model), self._profile.forms)

@@ -131,6 +131,18 @@ def test_an_attention_of_several_heads_is_its_products() -> None:
     assert _unfolded(masked) == [masked]
 
 
+def test_a_gelu_is_loops_around_an_erf_or_a_tanh() -> None:
+    def per_element(op: str, *bias: tuple[int, ...], **attributes: str) -> tuple[float, ...]:
+        shape = (1, 1000, 1000)
+        node = Node(op=op, inputs=(shape, *bias), output=shape, attributes=attributes)
+        return tuple(round(x / 1e6, 1) for x in count_node(node).instructions(FORMS))
+
+    assert per_element("Gelu") == (22.3, 5.5)
+    assert per_element("BiasGelu", (1000,)) == (23.0, 5.5)
+    assert per_element("Gelu", approximate="tanh") == per_element("FastGelu") == (11.8, 2.2)
+    assert per_element("FastGelu", (1000,)) == (12.5, 2.2)
+
+
 def test_matrices_that_one_is_multiplied_by_are_a_single_one() -> None:
     left = (1, 4, 49, 32)
     one, several = (

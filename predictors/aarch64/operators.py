@@ -306,6 +306,14 @@ def _elementwise(node: Node) -> Work:
     return Work(node.op.lower(), {"one": 1, "elements": math.prod(node.output)})
 
 
+def _gelu(node: Node) -> Work:
+    """Loops around an erf, or a tanh, of numbers to which a bias may be added."""
+    kind = "tanh" if node.op == "FastGelu" or operator_of(node) == "Gelu by tanh" else "gelu"
+    elements, bias = math.prod(node.output), node.op != "Gelu" and len(node.inputs) > 1
+    counts = {"one": 1, "elements": elements, "gelu_elements": elements}
+    return Work(kind, counts | {"biased": elements * bias})
+
+
 def _view(_: Node) -> Work:
     return Work("reshape", {"one": 1})
 
@@ -352,10 +360,11 @@ OPERATORS: Mapping[str, Callable[[Node], Work]] = {
     **_each("GlobalAveragePool ReduceMean ReduceSum ReduceL2", _reduce),
     **_each("Softmax LayerNormalization SkipLayerNormalization Pad", _along_rows),
     **_each("InstanceNormalization BatchNormalization", _along_channels),
-    **_each("Abs Clip Erf Exp Gelu HardSigmoid LeakyRelu QuickGelu Relu", _elementwise),
+    **_each("Abs Clip Erf Exp HardSigmoid LeakyRelu QuickGelu Relu", _elementwise),
     **_each("Sigmoid Sqrt Tanh", _elementwise),
     **_each("Reshape Flatten Squeeze Unsqueeze Shape Identity", _view),
     **_each("Cast Expand Tile", _copied),
+    **dict.fromkeys(("Gelu", "Gelu by tanh", "BiasGelu", "FastGelu"), _gelu),
     "Gather": _gather,
     "Neg": _negated,
 }
@@ -363,13 +372,13 @@ OPERATORS: Mapping[str, Callable[[Node], Work]] = {
 # What was not counted is taken for what was, of which it has the elements: a few instructions each,
 # among which a sigmoid's eight are in between, a Gelu's 22, or the 48 of a transpose of many axes.
 _LIKE: Mapping[str, str] = {
-    "sigmoid": "And, ArgMax, ArgMin, Ceil, Celu, ConstantOfShape, Elu, Equal, FastGelu, Floor, "
+    "sigmoid": "And, ArgMax, ArgMin, Ceil, Celu, ConstantOfShape, Elu, Equal, Floor, "
     "GatherND, GlobalMaxPool, Greater, GreaterOrEqual, Less, LessOrEqual, Log, LpNormalization, "
     "Max, Mean, Min, Not, OneHot, Or, Range, Reciprocal, ReduceL1, ReduceL2 over outer sides, "
     "ReduceMax, ReduceMean over sides in between, ReduceMin, ReduceProd, "
     "ReduceSum over sides in between, ReduceSumSquare, Round, ScatterND, Selu, Sign, Softsign, "
     "Sum, ThresholdedRelu, Trilu, Where, Xor",
-    "gelu": "BiasGelu, Cos, CumSum, GatherElements, Gelu by tanh, Mish, Mod, Pad by edge, "
+    "gelu": "Cos, CumSum, GatherElements, Mish, Mod, Pad by edge, "
     "Pad by reflect, Pow by other than 2 and 3, Resize to the nearest but not twice the side, "
     "ScatterElements, Sin, Softplus",
     "transpose_axes": "DepthToSpace, SpaceToDepth",

@@ -222,7 +222,7 @@ _GEMM: Any = [
     ],
 )
 def test_what_is_not_known_is_named(nodes: Any, words: str, tmp_path: Path) -> None:
-    given: Weights = {
+    given: dict[str, Any] = {
         "twos": np.array([1, 1, 2, 2], np.float32),
         "half": np.array(0.5, np.float32),
         "vector": np.ones(16, np.float32),
@@ -244,7 +244,7 @@ def test_what_the_kernels_know_is_counted() -> None:
     assert count_node(node).kind == "resize_nearest"
     (node,) = _nodes([("Upsample", ["x", "twos"], ["out"], {})], opset=9, twos=twos)
     assert count_node(node).kind == "resize_nearest"
-    biased = [("Add", ["x", "vector"], ["s"], {}), ("Gelu", ["s"], ["out"], {})]
+    biased: Any = [("Add", ["x", "vector"], ["s"], {}), ("Gelu", ["s"], ["out"], {})]
     (node,) = _nodes(biased, vector=np.ones(16, np.float32))
     assert node.op == "BiasGelu"
     (node,) = _nodes([("Pow", ["x", "two"], ["out"], {})], two=two)

@@ -140,8 +140,9 @@ def _exponent(tensor: "onnx.TensorProto | None") -> Value:
     """A whole number that all numbers are raised to, or a word where there is none."""
     import onnx
 
-    one = tensor is not None and math.prod(tensor.dims) == 1
-    value = onnx.numpy_helper.to_array(tensor).item() if one else math.nan
+    if tensor is None or math.prod(tensor.dims) != 1:
+        return "other"
+    value = onnx.numpy_helper.to_array(tensor).item()
     return int(value) if value == value // 1 else "other"
 
 

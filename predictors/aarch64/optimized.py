@@ -100,7 +100,7 @@ def _empty(tensor: "onnx.TensorProto") -> int:
     """Leave its name, type and shape, and zeros for values; return how many bytes it has."""
     import onnx
 
-    length = math.prod(tensor.dims) * _BYTES[tensor.data_type]
+    length: int = math.prod(tensor.dims) * _BYTES[tensor.data_type]
     found = onnx.TensorProto(
         name=tensor.name,
         data_type=tensor.data_type,
@@ -181,7 +181,8 @@ def _fold_norms(model: "onnx.ModelProto") -> None:
 
 def _is_fixed(conv: "onnx.NodeProto", norm: "onnx.NodeProto", constants: Collection[str]) -> bool:
     """Whether all that they are given is known beforehand, and nothing else comes of the norm."""
-    return constants >= {*conv.input[1:], *norm.input[1:]} and not any(norm.output[1:])
+    given = (*conv.input[1:], *norm.input[1:])
+    return all(name in constants for name in given) and not any(norm.output[1:])
 
 
 def opset_of(model: "onnx.ModelProto") -> int:

@@ -84,6 +84,26 @@ def test_weights_in_constant_nodes_and_sparse_ones_are_weights_too(
     assert max(given_to_runtime) < 15_000
 
 
+@pytest.mark.parametrize("where", ["raw", "typed", "beside", "beside, cut off"])
+def test_weights_that_are_not_all_there_are_refused(where: str, tmp_path: Path) -> None:
+    weight = helper.make_tensor("w", TensorProto.FLOAT, [C, C, 3, 3], np.ones(C * C * 9))
+    if where != "typed":
+        weight = numpy_helper.from_array(np.ones((C, C, 3, 3), np.float32), "w")
+    model = _model([helper.make_node("Conv", ["x", "w"], ["out"])], [weight])
+    if where.startswith("beside"):
+        onnx.save(model, tmp_path / "net.onnx", save_as_external_data=True, location="weights")
+        model = onnx.load(tmp_path / "net.onnx", load_external_data=False)
+    content = model.SerializeToString()
+    assert len(graph_nodes(content, folder=tmp_path)) == 1
+    (tensor,) = model.graph.initializer
+    if where == "beside, cut off":
+        (tmp_path / "weights").write_bytes(bytes(1000))
+    else:
+        tensor.dims[0] += 1
+    with pytest.raises(ValueError, match="does not match|exceeds available"):
+        graph_nodes(model.SerializeToString(), folder=tmp_path)
+
+
 def test_sizes_that_the_graph_computes_are_known_without_a_run() -> None:
     """With a free batch the optimiser leaves them as they are."""
     model = _model(

@@ -26,6 +26,7 @@ _BYTES = {1: 4, 2: 1, 3: 1, 10: 2, 11: 8, 16: 2}  # FLOAT, (U)INT8, FLOAT16, DOU
 _ZEROS = "zeros"
 _NUMPY = {"float": "float32", "double": "float64"}  # what ONNX Runtime calls otherwise
 _FOLDED_FROM = 7  # opset of the oldest BatchNormalization that goes into a convolution
+_INPUTS_OF_NORM = 5
 _OWN_INITIALIZERS = 4  # version of the format from which on an input is never a constant
 
 
@@ -79,13 +80,14 @@ def _lighten(graph: "onnx.GraphProto", folder: Path | None) -> int:
     for sparse in graph.sparse_initializer:
         graph.initializer.append(_dense(sparse))
     graph.ClearField("sparse_initializer")
-    longest = 0
+    emptied, longest = set(), 0
     for tensor in graph.initializer:
-        if _is_heavy(tensor):
+        if _is_heavy(tensor) and _is_whole(tensor, folder):
+            emptied.add(tensor.name)
             longest = max(longest, _empty(tensor))
     for tensor in _stored(graph):
         outside = onnx.external_data_helper.uses_external_data(tensor)
-        if folder is not None and outside and not _is_heavy(tensor):
+        if folder is not None and outside and tensor.name not in emptied:
             onnx.external_data_helper.load_external_data_for_tensor(tensor, str(folder))
             tensor.data_location = onnx.TensorProto.DEFAULT
             del tensor.external_data[:]
@@ -96,11 +98,32 @@ def _is_heavy(tensor: "onnx.TensorProto") -> bool:
     return tensor.data_type in _BYTES and math.prod(tensor.dims) > _SMALL
 
 
+def _length(tensor: "onnx.TensorProto") -> int:
+    """How many bytes a heavy tensor must have."""
+    length: int = math.prod(tensor.dims) * _BYTES[tensor.data_type]
+    return length
+
+
+def _is_whole(tensor: "onnx.TensorProto", folder: Path | None) -> bool:
+    """Whether it has as many values as its shape says; else ONNX Runtime is to refuse it."""
+    import onnx
+
+    if onnx.external_data_helper.uses_external_data(tensor):
+        info = onnx.external_data_helper.ExternalDataInfo(tensor)
+        if folder is None:
+            return False
+        size = (folder / info.location).stat().st_size - (info.offset or 0)
+        return (info.length or _length(tensor)) == _length(tensor) <= size
+    typed = max(len(tensor.float_data), len(tensor.double_data), len(tensor.int32_data))
+    stored = len(tensor.raw_data) or typed * _BYTES[tensor.data_type]
+    return stored == _length(tensor)
+
+
 def _empty(tensor: "onnx.TensorProto") -> int:
     """Leave its name, type and shape, and zeros for values; return how many bytes it has."""
     import onnx
 
-    length: int = math.prod(tensor.dims) * _BYTES[tensor.data_type]
+    length = _length(tensor)
     found = onnx.TensorProto(
         name=tensor.name,
         data_type=tensor.data_type,
@@ -115,26 +138,16 @@ def _empty(tensor: "onnx.TensorProto") -> int:
 
 def _lift_constants(graph: "onnx.GraphProto") -> None:
     """Make weights of the large values of Constant nodes, as ONNX Runtime does."""
-    stay = []
-    for node in graph.node:
-        tensors = [a.t for a in node.attribute if node.op_type == "Constant" and a.name == "value"]
-        if tensors and _is_heavy(tensors[0]):
-            graph.initializer.append(tensors[0])
-            graph.initializer[-1].name = node.output[0]
-        else:
-            stay.append(node)
-    if len(stay) < len(graph.node):
-        kept = [_copy(node) for node in stay]
-        del graph.node[:]
-        graph.node.extend(kept)
-
-
-def _copy(node: "onnx.NodeProto") -> "onnx.NodeProto":
-    import onnx
-
-    copied = onnx.NodeProto()
-    copied.CopyFrom(node)
-    return copied
+    constants = [
+        (i, node.output[0], a.t)
+        for i, node in enumerate(graph.node)
+        for a in node.attribute
+        if node.op_type == "Constant" and a.name == "value" and _is_heavy(a.t) and node.output
+    ]
+    for i, name, tensor in reversed(constants):
+        graph.initializer.append(tensor)
+        graph.initializer[-1].name = name
+        del graph.node[i]
 
 
 def _dense(sparse: "onnx.SparseTensorProto") -> "onnx.TensorProto":
@@ -143,8 +156,9 @@ def _dense(sparse: "onnx.SparseTensorProto") -> "onnx.TensorProto":
 
     values, places = (onnx.numpy_helper.to_array(t) for t in (sparse.values, sparse.indices))
     flat = np.zeros(math.prod(sparse.dims), values.dtype)
-    at = places if places.ndim == 1 else np.ravel_multi_index(tuple(places.T), tuple(sparse.dims))
-    flat[at] = values
+    if places.ndim > 1:
+        places = np.ravel_multi_index(tuple(places.T), tuple(sparse.dims))
+    np.put(flat, places, values, mode="clip")
     return onnx.numpy_helper.from_array(flat.reshape(sparse.dims), sparse.values.name)
 
 
@@ -168,9 +182,10 @@ def _fold_norms(model: "onnx.ModelProto") -> None:
         constants -= {value.name for value in graph.input}
     uses = Counter(name for node in graph.node for name in node.input)
     uses.update(value.name for value in graph.output)
-    convs = {node.output[0]: node for node in graph.node if node.op_type == "Conv"}
+    convs = {name: node for node in graph.node if node.op_type == "Conv" for name in node.output}
     for i, norm in reversed(list(enumerate(graph.node))):
-        conv = convs.get(norm.input[0]) if norm.op_type == "BatchNormalization" else None
+        whole = norm.op_type == "BatchNormalization" and len(norm.input) == _INPUTS_OF_NORM
+        conv = convs.get(norm.input[0]) if whole else None
         if conv is None or uses[norm.input[0]] > 1 or not _is_fixed(conv, norm, constants):
             continue
         if len(conv.input) == 2:

@@ -7,6 +7,7 @@ from typing import Literal
 
 Shape = tuple[int, ...]
 Value = int | str | Shape
+LOOKED_UP = "to the nearest but not twice the side"
 RANK = 4  # of maps
 _DEFAULT_OPSET = 20
 
@@ -113,7 +114,7 @@ def _of_resize(node: Node) -> str:
     twice = made[2:] == tuple(2 * side for side in given[2:])
     plain = twice and how in ([None, None], ["asymmetric", "floor"])
     mode = node.attributes.get("mode", "nearest")
-    return "" if plain or mode != "nearest" else "to the nearest but not twice the side"
+    return "" if plain or mode != "nearest" else LOOKED_UP
 
 
 _VARIANTS: Mapping[str, Callable[[Node], str]] = {

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from predictors.aarch64.kernels import Conv, Counts, Pair, Window, count_conv, count_product
-from predictors.aarch64.node import RANK, Node, Shape, UnknownOperatorError, operator_of
+from predictors.aarch64.node import LOOKED_UP, RANK, Node, Shape, UnknownOperatorError, operator_of
 
 Counted = Literal["instructions", "fma_instructions"]
 Forms = Mapping[str, Mapping[Counted, Mapping[str, float]]]
@@ -298,7 +298,10 @@ def _resize(node: Node) -> Work:
     if node.output == node.inputs[0]:
         return _copied(node)
     outputs = math.prod(node.output)
-    counts = {"outputs": outputs, "rows": outputs // node.output[-1], "channels": node.output[1]}
+    rows = outputs // node.output[-1]
+    if operator_of(node) == f"{node.op} {LOOKED_UP}":
+        return Work("resize_nearest", {"one": 1, "looked_up": outputs, "looked_up_rows": rows})
+    counts = {"outputs": outputs, "rows": rows, "channels": node.output[1]}
     return Work(f"resize_{mode}", {**counts, "one": 1})
 
 
@@ -353,6 +356,7 @@ OPERATORS: Mapping[str, Callable[[Node], Work]] = {
     "Slice": _slice,
     "Transpose": _transpose,
     **_each("Resize Upsample", _resize),
+    **dict.fromkeys((f"Resize {LOOKED_UP}", f"Upsample {LOOKED_UP}"), _resize),
     **_each("MatMul FusedMatMul", _matmul),
     **_each("Add Mul Sub Div", _binary),
     **_each("PRelu Pow", _power),
@@ -379,7 +383,7 @@ _LIKE: Mapping[str, str] = {
     "ReduceSum over sides in between, ReduceSumSquare, Round, ScatterND, Selu, Sign, Softsign, "
     "Sum, ThresholdedRelu, Trilu, Where, Xor",
     "gelu": "Cos, CumSum, GatherElements, Mish, Mod, Pad by edge, "
-    "Pad by reflect, Pow by other than 2 and 3, Resize to the nearest but not twice the side, "
+    "Pad by reflect, Pow by other than 2 and 3, "
     "ScatterElements, Sin, Softplus",
     "transpose_axes": "DepthToSpace, SpaceToDepth",
 }

@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from predictors.aarch64.operators import Forms, Node, Shape, Value, count_node
+from predictors.aarch64.node import Node, Shape, Value
+from predictors.aarch64.operators import Forms, count_node
 from search_spaces.io import atomic_write
 
 Table = Mapping[str, NDArray[Any]]  # the columns of a CSV file

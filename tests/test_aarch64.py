@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from fit_profile import FormError, form_errors
 
+from predictors.aarch64.graph import _unfolded
 from predictors.aarch64.kernels import Conv, Pair, Window, block_lengths, count_conv, count_product
 from predictors.aarch64.layers import LayerShape, count_instructions, layer_nodes
-from predictors.aarch64.operators import Node, count_node
+from predictors.aarch64.node import Node
+from predictors.aarch64.operators import count_node
+from predictors.aarch64.parts import macs
 from predictors.devices.profiled import PROFILES, load_profile
 from search_spaces.fasternet import SPACES
 from search_spaces.layers import Layer
@@ -77,6 +80,112 @@ def test_a_single_row_takes_a_loop_of_its_own() -> None:
     assert "macs_1" in count_product(1, 10, 7, packed=True)
 
 
+@pytest.mark.parametrize("kind", ["Gemm", "MatMul", "constant", "Conv"])
+def test_each_further_row_of_a_product_takes_more(kind: str) -> None:
+    """Rows are taken in fours, twos and ones, by loops that not every kind was fitted to."""
+    k, n = 128, 64
+
+    def counted(rows: int) -> tuple[float, float]:
+        left, right, made = (rows, k), (k, n), (rows, n)
+        if kind == "Conv":
+            inputs = ((1, k, 8, 8), (rows, k, 1, 1))
+            return count_node(Node(op="Conv", inputs=inputs, output=(1, rows, 8, 8))).instructions(
+                FORMS
+            )
+        op, constant = ("Gemm", True) if kind == "Gemm" else ("MatMul", kind == "constant")
+        node = Node(op=op, inputs=(left, right), output=made, constant=constant)
+        return count_node(node).instructions(FORMS)
+
+    found = np.array([counted(rows) for rows in range(1, 13)])
+    per_mac = np.diff(found, axis=0) / (k * n)
+    assert (per_mac[:, 0] > 0.1).all()
+    assert (found[:, 0] < 0.55 * k * n * np.arange(1, 13) + 6000).all()
+    np.testing.assert_allclose(found[:, 1], k * n * np.arange(1, 13) / 4, rtol=0.01)
+
+
+@pytest.mark.parametrize("activation", ["Relu", "Clip", "HardSigmoid", "Sigmoid", "Tanh"])
+def test_an_activation_takes_after_a_depthwise_convolution_what_it_takes_after_others(
+    activation: str,
+) -> None:
+    def taken(groups: int) -> float:
+        inputs = ((1, 32, 14, 14), (32, 32 // groups, 3, 3), (32,))
+        settings: Any = {"attributes": {"group": groups, "pads": (1,) * 4}}
+        node = Node(op="Conv", inputs=inputs, output=(1, 32, 14, 14), **settings)
+        both = [replace(node, activation=a) for a in (activation, "")]
+        with_it, without = (count_node(one).instructions(FORMS)[0] for one in both)
+        return (with_it - without) / (32 * 14 * 14)
+
+    assert taken(32) == pytest.approx(taken(1), abs=0.11)
+
+
+def test_an_attention_of_several_heads_is_its_products() -> None:
+    shapes = (1, 64, 48), (1, 80, 48), (1, 80, 48)
+    heads = {"num_heads": 3}
+    node = Node(op="MultiHeadAttention", inputs=shapes, output=shapes[0], attributes=heads)
+    nodes = _unfolded(node)
+    assert [n.op for n in nodes] == [*["Transpose"] * 4, "FusedMatMul", "Softmax", "MatMul"]
+    assert sum(map(macs, nodes)) == 2 * 64 * 80 * 48
+    packed = Node(op="MultiHeadAttention", inputs=((1, 64, 3, 3, 16),), output=(1, 64, 48))
+    assert _unfolded(packed) == [packed]
+    masked = replace(node, inputs=(*shapes, (), (), (1, 3, 64, 80)))
+    assert _unfolded(masked) == [masked]
+
+
+def test_a_gelu_is_loops_around_an_erf_or_a_tanh() -> None:
+    def per_element(op: str, *bias: tuple[int, ...], **attributes: str) -> tuple[float, ...]:
+        shape = (1, 1000, 1000)
+        node = Node(op=op, inputs=(shape, *bias), output=shape, attributes=attributes)
+        return tuple(round(x / 1e6, 1) for x in count_node(node).instructions(FORMS))
+
+    assert per_element("Gelu") == (22.3, 5.5)
+    assert per_element("BiasGelu", (1000,)) == (23.0, 5.5)
+    assert per_element("Gelu", approximate="tanh") == per_element("FastGelu") == (11.8, 2.2)
+    assert per_element("FastGelu", (1000,)) == (12.5, 2.2)
+
+
+def test_matrices_that_one_is_multiplied_by_are_a_single_one() -> None:
+    left = (1, 4, 49, 32)
+    one, several = (
+        count_node(Node(op="MatMul", inputs=(left, right), output=(1, 4, 49, 16)))
+        for right in ((1, 1, 32, 16), (1, 4, 32, 16))
+    )
+    assert (one.counts["batch"], several.counts["batch"]) == (1, 4)
+    assert one.counts["macs_4"] == 4 * 49 * 32 * 16
+    across = Node(op="FusedMatMul", inputs=(left, (32, 16)), output=(1, 4, 49, 16))
+    assert count_node(across) == one
+
+
+def test_a_gemm_without_a_bias_adds_nothing() -> None:
+    given = {"output": (4, 16), "constant": True}
+    plain = Node(op="Gemm", inputs=((4, 8), (8, 16)), **given)  # type: ignore[arg-type]
+    added = replace(plain, inputs=(*plain.inputs, (16,)))
+    assert (count_node(plain).counts["outputs"], count_node(plain).counts["accumulated"]) == (0, 0)
+    assert (count_node(added).counts["outputs"], count_node(added).counts["accumulated"]) == (
+        64,
+        64,
+    )
+
+
+def test_same_padding_reaches_as_far_as_a_dilated_kernel() -> None:
+    inputs = ((1, 8, 16, 16), (8, 8, 3, 3))
+    same, fixed = (
+        Node(
+            op="Conv", inputs=inputs, output=(1, 8, 16, 16), attributes=how | {"dilations": (2, 2)}
+        )
+        for how in ({"auto_pad": "SAME_UPPER"}, {"pads": (2,) * 4})
+    )
+    assert count_node(same) == count_node(fixed)
+
+
+def test_each_image_of_a_batch_is_normalised() -> None:
+    for op in ("InstanceNormalization", "BatchNormalization"):
+        one, two = (
+            count_node(Node(op=op, inputs=((n, 8, 5, 5), (8,)), output=(n, 8, 5, 5))).counts
+            for n in (1, 2)
+        )
+        assert two == {name: count * (2 - (name == "one")) for name, count in one.items()}
+
+
 def test_what_follows_the_first_block_is_added_to_it() -> None:
     blocks = block_lengths(4, 4000)[1]
     counts = count_product(4, 4, 4000)
@@ -125,6 +234,32 @@ def test_an_operator_that_was_not_counted_is_named() -> None:
         count_node(cubic)
     with pytest.raises(ValueError, match="a convolution over 3 dimensions"):
         count_node(Node(op="Conv", inputs=((1,) * 5, (1,) * 5), output=(1,) * 5))
+
+
+def test_a_map_that_is_gathered_is_copied() -> None:
+    def counted(shape: tuple[int, ...]) -> float:
+        node = Node(op="Gather", inputs=(shape, (shape[1],)), output=shape)
+        return count_node(node).instructions(FORMS)[0]
+
+    few = counted((1, 16, 2, 2))
+    assert counted((1, 16, 8, 8)) == few
+    assert counted((1, 256, 56, 56)) > 256 * 56 * 56 / 4
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        (Node(op="MaxPool", inputs=((1,) * 5,), output=(1,) * 5), "MaxPool over 3 dimensions"),
+        (
+            Node(op="Relu", inputs=((1, 8, 64, 64),), output=(1, 8, 64, 64), dtype="float64"),
+            "Relu on numbers of float64",
+        ),
+        (Node(op="MatMul", inputs=((4, 8), (8,)), output=(4,)), "MatMul with a vector"),
+    ],
+)
+def test_what_the_profile_does_not_know_of_an_operator_is_said(node: Node, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        count_node(node)
 
 
 @pytest.mark.parametrize("space", SPACES)

@@ -13,10 +13,12 @@ from fit_profile import fit_rates, read_table, refit
 from predictors.devices.profiled import (
     PROFILES,
     Profile,
+    ProfiledDevice,
     load_profile,
     profile_names,
     read_profile,
 )
+from predictors.measurement import Backend
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 
 FOLDER = PROFILES / "raspberry_pi_5"
@@ -86,9 +88,18 @@ def test_published_latency_is_met_as_nearly_as_the_profile_admits(
 
 def test_an_unknown_number_of_threads_is_refused(profile: Profile) -> None:
     with pytest.raises(
-        ValueError, match=r"`threads` must be 1 or 4, but got 2\. .*measure on the board"
+        ValueError,
+        match=r"`threads` must be 1 or 4, but got 2\. .* Take one .*measure on the board",
     ):
         profile.latency_ms(FASTERNET["t0"].layers(), threads=2)
+
+
+@pytest.mark.parametrize(
+    "backend", [Backend("torch"), Backend("onnxruntime", "int8"), Backend(threads=2)]
+)
+def test_what_the_profile_has_not_is_refused_with_a_remedy(backend: Backend) -> None:
+    with pytest.raises(ValueError, match=r"must be .* but got .*`fasternas devices add`"):
+        ProfiledDevice("arm", backend)
 
 
 def test_an_unknown_profile_is_refused() -> None:

@@ -2,27 +2,22 @@
 
 Its own optimiser, up to the level that is the same on all processors, folds what it can; then comes
 what only follows where convolutions keep their layout: a convolution with a bias takes in the Add
-after it, and an activation after that. The graph is run once, for the shapes.
+after it, and an activation after that.
 """
 
 import math
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
-from predictors.aarch64.operators import ACTIVATIONS, Node, Shape, Value
-from search_spaces.io import reason
+from predictors.aarch64.node import Node, Shape, UnknownOperatorError, Value
+from predictors.aarch64.operators import ACTIVATIONS, OPERATORS, UNCOUNTED
+from predictors.aarch64.optimized import opset_of, optimized, tensors_of
 
 if TYPE_CHECKING:
     import onnx
-
-_SMALL = 1024  # elements; larger floats are weights, whose values do not matter to shapes
-_ONNX = ("", "ai.onnx")
 
 
 @dataclass(kw_only=True)
@@ -39,116 +34,59 @@ class _Operator:
     folded: bool = field(default=False)
 
 
-def graph_nodes(content: bytes) -> list[Node]:
-    """Return the nodes that a run of the model consists of, in order.
+def graph_nodes(content: bytes, *, folder: Path | None = None, shape: Shape = ()) -> list[Node]:
+    """Return the nodes that a run of the model at batch 1 consists of, in order.
+
+    `folder` is where weights lie that are not in the content, `shape` that of the one input without
+    the batch, where the model leaves sides open.
 
     Raises:
+        UnknownOperatorError: if an operator is not known.
         ValueError: if ONNX Runtime cannot run the model.
     """
-    model = _optimized(content)
-    (shapes, dtypes), constants = _tensors(model), {w.name: w for w in model.graph.initializer}
+    model = optimized(content, folder=folder, shape=shape)
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
     operators = [_operator(node, constants) for node in model.graph.node]
+    shapes, dtypes = tensors_of(model)
+    _refuse_open(operators, shapes)
     _fold_sums(operators, shapes, [value.name for value in model.graph.output])
-    opset = max((o.version for o in model.opset_import if o.domain in _ONNX), default=0)
+    opset = opset_of(model)
     nodes = [_node(o, shapes, dtypes, constants, opset) for o in operators if not o.folded]
+    for node in nodes:
+        _check(node)
     return [part for node in nodes for part in _unfolded(node)]
 
 
-def _optimized(content: bytes) -> "onnx.ModelProto":
-    import onnx
-    import onnxruntime
-
-    level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    with tempfile.TemporaryDirectory(prefix="fasternas-") as folder:
-        file = Path(folder) / "optimized.onnx"
-        options = _options(level)
-        options.optimized_model_filepath = str(file)
-        options.add_session_config_entry("session.disable_prepacking", "1")
-        _session(content, options)
-        return onnx.load(file)
+def _refuse_open(operators: Iterable[_Operator], shapes: Mapping[str, Shape]) -> None:
+    """Of what follows on a shape that depends on the numbers of an image, nothing is known."""
+    for operator in operators:
+        if not all(name in shapes for name in operator.outputs if name):
+            known = operator.op in OPERATORS or operator.op in UNCOUNTED
+            what = "the shape of what the operator {} makes" if known else "the operator {}"
+            raise UnknownOperatorError(f"{what.format(operator.op)} ({operator.name})")
 
 
-def _options(level: Any) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = level
-    return options
-
-
-def _session(content: bytes, options: Any) -> Any:
-    import onnxruntime
-
-    try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own exceptions have no common base
-        raise ValueError(reason(error)) from None
-
-
-def _tensors(model: "onnx.ModelProto") -> tuple[dict[str, Shape], dict[str, str]]:
-    """The shape and the type of each tensor, from a run on zeros.
-
-    The weights are inputs, not stored again.
-    """
-    import onnx
-    import onnxruntime
-
-    graph = onnx.GraphProto()
-    graph.CopyFrom(_without_weights(model.graph))
-    given = {value.name for value in model.graph.output}
-    made = [name for node in graph.node for name in node.output if name and name not in given]
-    graph.output.extend(onnx.ValueInfoProto(name=name) for name in made)
-    whole = onnx.helper.make_model(graph, opset_imports=list(model.opset_import))
-    whole.ir_version = model.ir_version
-    options = _options(onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
-    session = _session(whole.SerializeToString(), options)
-    feeds = {value.name: _zeros(value) for value in graph.input}
-    try:
-        found = session.run(None, feeds)
-    except Exception as error:  # as above
-        raise ValueError(reason(error)) from None
-    names = [value.name for value in session.get_outputs()]
-    tensors = {**dict(zip(names, found, strict=True)), **feeds}
-    shapes = {name: tuple(np.shape(value)) for name, value in tensors.items()}
-    shapes |= {w.name: tuple(w.dims) for w in model.graph.initializer}
-    return shapes, {name: str(value.dtype) for name, value in tensors.items() if _is_array(value)}
-
-
-def _is_array(value: object) -> bool:
-    return isinstance(value, np.ndarray)  # a sequence of them, otherwise
-
-
-def _without_weights(graph: "onnx.GraphProto") -> "onnx.GraphProto":
-    """The graph with its large constants as inputs."""
-    import onnx
-
-    weights = {w.name for w in graph.initializer}  # older files have them among the inputs too
-    large = {w.name for w in graph.initializer if math.prod(w.dims) > _SMALL}
-    bare = onnx.helper.make_graph(
-        graph.node,
-        graph.name,
-        [value for value in graph.input if value.name not in weights],
-        graph.output,
-        [w for w in graph.initializer if w.name not in large],
-    )
-    for weight in graph.initializer:
-        if weight.name in large:
-            value = onnx.helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims)
-            bare.input.append(value)
-    return bare
-
-
-def _zeros(value: "onnx.ValueInfoProto") -> Any:
-    import onnx
-
-    tensor = value.type.tensor_type
-    shape = [dim.dim_value for dim in tensor.shape.dim]
-    if 0 in shape[1:]:
-        raise ValueError(f"the shape of {value.name} must be fixed but for the batch")
-    return np.zeros(
-        [side or 1 for side in shape], onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-    )
+def _check(node: Node) -> None:
+    """Refuse what ONNX Runtime does not see before it runs."""
+    given, other = (*node.inputs, (), ())[:2]
+    match node.op:
+        case "Conv":
+            pair = (
+                "C: {}, kernel channels * group: {}",
+                given[1],
+                other[1] * node.number("group", 1),
+            )
+        case "ConvTranspose":
+            pair = ("C: {}, kernel channels: {}", given[1], other[0])
+        case "BatchNormalization" | "InstanceNormalization":
+            pair = ("C: {}, scales: {}", given[1], math.prod(other))
+        case "Reshape":
+            pair = ("elements: {}, after it: {}", math.prod(given), math.prod(node.output))
+        case _:
+            return
+    words, *sides = pair
+    if sides[0] != sides[1]:
+        raise ValueError(f"{node.op} ({node.name}) does not fit its input. {words.format(*sides)}")
 
 
 def _operator(node: "onnx.NodeProto", constants: Mapping[str, "onnx.TensorProto"]) -> _Operator:
@@ -157,12 +95,21 @@ def _operator(node: "onnx.NodeProto", constants: Mapping[str, "onnx.TensorProto"
     found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     attributes = {name: value for name, v in found.items() if (value := _value(v)) is not None}
     inputs = list(node.input)
-    for name, place in _AS_INPUTS.get(node.op_type, {}).items():
-        if place < len(inputs) and inputs[place] in constants:
-            values = onnx.numpy_helper.to_array(constants[inputs[place]])
-            attributes[name] = tuple(int(v) for v in values.reshape(-1))
+    name = node.name or next(name for name in node.output if name)
+    for attribute, place in _AS_INPUTS.get(node.op_type, {}).items():
+        if place >= len(inputs) or not inputs[place]:
+            continue
+        if inputs[place] not in constants:
+            raise UnknownOperatorError(
+                f"the operator {node.op_type} of computed {attribute} ({name})"
+            )
+        attributes[attribute] = _numbers(constants[inputs[place]])
+    if node.op_type == "Resize" and len(inputs) > _INPUTS_OF_RESIZE_10:
+        attributes = _RESIZE | attributes
+    if node.op_type == "Pow":
+        attributes["exponent"] = _exponent(constants.get(inputs[1]))
     operator = _Operator(
-        name=node.name,
+        name=name,
         op=node.op_type,
         inputs=inputs,
         outputs=list(node.output),
@@ -175,7 +122,10 @@ def _operator(node: "onnx.NodeProto", constants: Mapping[str, "onnx.TensorProto"
     return operator
 
 
+_TAKEN_APART = ("MultiHeadAttention",)  # by `_unfolded`
 _FUSED = {"FusedConv": "Conv", "FusedGemm": "Gemm"}
+_INPUTS_OF_RESIZE_10 = 2  # which rounds down, and has no attribute for that
+_RESIZE = {"coordinate_transformation_mode": "half_pixel", "nearest_mode": "round_prefer_floor"}
 _REDUCE = {"axes": 1}
 # What newer versions of an operator take as an input instead of an attribute.
 _AS_INPUTS: Mapping[str, Mapping[str, int]] = {
@@ -184,6 +134,22 @@ _AS_INPUTS: Mapping[str, Mapping[str, int]] = {
     "ReduceSum": _REDUCE,
     "ReduceL2": _REDUCE,
 }
+
+
+def _exponent(tensor: "onnx.TensorProto | None") -> Value:
+    """A whole number that all numbers are raised to, or a word where there is none."""
+    import onnx
+
+    if tensor is None or math.prod(tensor.dims) != 1:
+        return "other"
+    value = onnx.numpy_helper.to_array(tensor).item()
+    return int(value) if value == value // 1 else "other"
+
+
+def _numbers(tensor: "onnx.TensorProto") -> tuple[int, ...]:
+    import onnx
+
+    return tuple(int(value) for value in onnx.numpy_helper.to_array(tensor).reshape(-1))
 
 
 def _value(value: object) -> Value | None:
@@ -276,7 +242,8 @@ def _node(
 
 def _unfolded(node: Node) -> list[Node]:
     """The nodes that a node is made of: itself, but for a few operators."""
-    if node.op == "MultiHeadAttention" and {len(shape) for shape in node.inputs[:3]} == {3}:
+    maps, more = node.inputs[:3], node.inputs[3:]
+    if node.op == "MultiHeadAttention" and {len(m) for m in maps} == {3} and not any(more):
         return _attention(node)
     if node.op == "Gemm" and node.activation:
         after = Node(op=node.activation, name=node.name, inputs=(node.output,), output=node.output)

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from predictors.aarch64.operators import Forms, Node, Value, Work, count_node
+from predictors.aarch64.node import Node, Value
+from predictors.aarch64.operators import Forms, Work, count_node
 from search_spaces.layers import QUERY_WIDTH, Layer, Op
 
 Numbers = float | NDArray[np.float64]  # of one network, or of n of them with shape [n]

@@ -6,52 +6,18 @@ A kind of operator has one form, that is, the instructions that one of each coun
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from predictors.aarch64.kernels import Conv, Counts, Pair, Window, count_conv, count_product
+from predictors.aarch64.node import LOOKED_UP, RANK, Node, Shape, UnknownOperatorError, operator_of
 
-Shape = tuple[int, ...]
-Value = int | str | Shape
 Counted = Literal["instructions", "fma_instructions"]
 Forms = Mapping[str, Mapping[Counted, Mapping[str, float]]]
 
 ACTIVATIONS = ("Relu", "Sigmoid", "Tanh", "LeakyRelu", "Clip", "HardSigmoid")  # fused into a Conv
-_DEFAULT_OPSET = 20
-_RANK = 4  # of maps
 _SMALL = 4096  # elements; of fewer a copy is no more than a view
+_FEW_ROWS = 16  # of a product; fewer were not counted, and of more a last single row hardly matters
 _OTHER_TYPES = ("float16", "float64", "bfloat16")  # have kernels of their own
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Node:
-    """An operator with the shapes of its tensors, and what is fused into it.
-
-    Of inputs, those that may be left out and are have no shape. `constant` is what is multiplied
-    by, if it is known beforehand.
-    """
-
-    op: str
-    inputs: tuple[Shape, ...]
-    output: Shape
-    name: str = ""
-    outputs: int = 1
-    attributes: Mapping[str, Value] = field(default_factory=dict)
-    constant: bool = False
-    activation: str = ""
-    summand: Literal["", "computed", "given"] = ""
-    opset: int = _DEFAULT_OPSET
-    dtype: str = "float32"  # of what it makes, as numpy calls it
-
-    def number(self, name: str, default: int = 0) -> int:
-        """Return an attribute that is a whole number."""
-        value = self.attributes.get(name, default)
-        return value if isinstance(value, int) else default
-
-    def numbers(self, name: str, default: Shape) -> Shape:
-        """Return an attribute that is a list of whole numbers."""
-        value = self.attributes.get(name)
-        return value if isinstance(value, tuple) and value else default
 
 
 class Work(NamedTuple):
@@ -71,22 +37,22 @@ class Work(NamedTuple):
 
 
 def count_node(node: Node) -> Work:
-    """Return what a node runs; those of `UNCOUNTED` are taken for a sigmoid of their elements.
+    """Return what a node runs; those of `UNCOUNTED` are taken for something like them.
 
     Raises:
-        ValueError: if its operator, or what it is asked to do, is not known.
+        UnknownOperatorError: if its operator, or what it is asked to do, is not known.
     """
-    elements = math.prod(node.output)
-    if elements == 0 and node.op in OPERATORS:
+    name, elements = operator_of(node), math.prod(node.output)
+    if elements == 0 and name in OPERATORS:
         return _view(node)
     if elements > _SMALL and node.dtype in _OTHER_TYPES:
-        raise ValueError(f"the operator {node.op} on numbers of {node.dtype}")
-    if node.op in OPERATORS:
-        return OPERATORS[node.op](node)
-    if node.op in UNCOUNTED:
+        raise UnknownOperatorError(f"the operator {name} on numbers of {node.dtype}")
+    if name in OPERATORS:
+        return OPERATORS[name](node)
+    if name in UNCOUNTED:
         elements = max(math.prod(shape) for shape in (node.output, *node.inputs[:1]))
-        return Work("sigmoid", {"one": 1, "elements": elements})
-    raise ValueError(f"the operator {node.op}")
+        return Work(UNCOUNTED[name], {"one": 1, "elements": elements})
+    raise UnknownOperatorError(f"the operator {name}")
 
 
 def _conv(node: Node) -> Work:
@@ -120,7 +86,7 @@ def _conv(node: Node) -> Work:
 
 def _pair(values: Sequence[int], missing: int) -> Pair:
     if len(values) > len(Pair._fields):
-        raise ValueError(f"a convolution over {len(values)} dimensions")
+        raise UnknownOperatorError(f"a convolution over {len(values)} dimensions")
     y, x = (missing, *values)[-2:]
     return Pair(y, x)
 
@@ -132,46 +98,50 @@ def _padding(node: Node, size: Sequence[int]) -> tuple[Shape, Shape]:
     if auto not in ("SAME_UPPER", "SAME_LOWER"):
         pads = node.numbers("pads", (0,) * 2 * dims)
         return pads[:dims], pads[dims:]
-    strides, kernel = node.numbers("strides", (1,) * dims), node.inputs[1][2:]
-    sides = zip(size, node.output[2:], strides, kernel, strict=True)
-    whole = [max((out - 1) * stride + k - given, 0) for given, out, stride, k in sides]
+    strides, dilations = (node.numbers(name, (1,) * dims) for name in ("strides", "dilations"))
+    sides = zip(size, node.output[2:], strides, node.inputs[1][2:], dilations, strict=True)
+    whole = [max((out - 1) * s + (k - 1) * d + 1 - side, 0) for side, out, s, k, d in sides]
     halves = tuple(pad // 2 for pad in whole)
     rest = tuple(pad - pad // 2 for pad in whole)
     return (halves, rest) if auto == "SAME_UPPER" else (rest, halves)
 
 
 def _conv_transpose(node: Node) -> Work:
-    """A product for each group, whose columns are then added up in the output."""
-    groups = node.number("group", 1)
-    (_, c_in, *size), weight = node.inputs[:2]
+    """A product whose columns are then added up in the output."""
+    (batch, c_in, *size), weight = node.inputs[:2]
     rows = math.prod(weight[1:])
-    counts = count_product(rows, math.prod(size), c_in // groups)
+    counts = count_product(rows, math.prod(size), c_in)
     macs = sum(counts.get(f"macs_{i}", 0) for i in (1, 2, 4))
-    columns = groups * rows * math.prod(size)
-    return Work("conv_transpose", {"macs": groups * macs, "columns": columns})
+    columns = rows * math.prod(size)
+    return Work("conv_transpose", {"macs": batch * macs, "columns": batch * columns})
 
 
 def _gemm(node: Node) -> Work:
-    """A product that is added to a bias."""
+    """A product that is added to a bias, if there is one."""
     m, k = node.inputs[0][::-1] if node.number("transA") else node.inputs[0]
     n = node.inputs[1][0 if node.number("transB") else 1]
-    counts = count_product(m, n, k, accumulate=True, packed=node.constant)
-    return Work("gemm", {**counts, "one": 1, "outputs": m * n})
+    bias = len(node.inputs) > 2
+    counts = count_product(m, n, k, accumulate=bias, packed=True)
+    return Work("gemm", {**counts, "one": 1, "outputs": m * n * bias})
 
 
 def _matmul(node: Node) -> Work:
-    """A product; that of several matrices with a constant one is a single one."""
+    """A product; that of several matrices with the same one is a single one."""
     left, right = node.inputs[:2]
     if min(len(left), len(right)) < 2:
-        raise ValueError(f"the operator {node.op} with a vector")
+        raise UnknownOperatorError(f"the operator {node.op} with a vector")
     *rest, m, n = node.output
     across, transposed = node.number("transA"), node.number("transB")
     k, batch = left[-2] if across else left[-1], math.prod(rest)
     if node.constant and len(right) == 2:
         return Work("matmul_constant", {**count_product(batch * m, n, k, packed=True), "one": 1})
+    if not across and len(left) >= len(right) and math.prod(right[:-2]) == 1:
+        m, batch = batch * m, 1
     found = {name: batch * count for name, count in count_product(m, n, k).items()}
     found |= {"transposed_left": batch * m * k * across}
     found |= {"transposed_right": batch * k * n * transposed}
+    if m < _FEW_ROWS:
+        found["macs_1_of_few"] = found.get("macs_1", 0)
     return Work("matmul", {**found, "one": 1, "batch": batch})
 
 
@@ -264,8 +234,8 @@ def _sorted_without(order: Sequence[int], axis: int) -> bool:
 
 def _pool(node: Node) -> Work:
     """Windows over each channel, which have a slow loop of their own from opset 19 on."""
-    if len(node.output) > _RANK:
-        raise ValueError(f"the operator {node.op} over {len(node.output) - 2} dimensions")
+    if len(node.output) > RANK:
+        raise UnknownOperatorError(f"the operator {node.op} over {len(node.output) - 2} dimensions")
     elements, (_, channels, *size) = math.prod(node.output), node.output
     height, width = _pair(size, 1)
     kernel = _pair(node.numbers("kernel_shape", (1,) * len(size)), 1)
@@ -311,7 +281,7 @@ def _along_rows(node: Node) -> Work:
 
 
 def _along_channels(node: Node) -> Work:
-    channels, positions = node.inputs[0][1], math.prod(node.inputs[0][2:])
+    channels, positions = math.prod(node.inputs[0][:2]), math.prod(node.inputs[0][2:])
     tails = channels * (positions % 4)
     counts = {"one": 1, "elements": math.prod(node.output), "channels": channels, "tails": tails}
     return Work(node.op.lower(), counts)
@@ -320,20 +290,31 @@ def _along_channels(node: Node) -> Work:
 def _resize(node: Node) -> Work:
     mode = node.attributes.get("mode", "nearest")
     if mode not in ("nearest", "linear"):
-        raise ValueError(f"the mode {mode} of Resize")
+        raise UnknownOperatorError(f"the mode {mode} of {node.op}")
     if node.number("antialias"):
-        raise ValueError("the antialias of Resize")
-    if len(node.output) != _RANK:
-        raise ValueError(f"the operator Resize over {len(node.output)} sides")
+        raise UnknownOperatorError("the antialias of Resize")
+    if len(node.output) != RANK:
+        raise UnknownOperatorError(f"the operator Resize over {len(node.output)} sides")
     if node.output == node.inputs[0]:
         return _copied(node)
     outputs = math.prod(node.output)
-    counts = {"outputs": outputs, "rows": outputs // node.output[-1], "channels": node.output[1]}
+    rows = outputs // node.output[-1]
+    if operator_of(node) == f"{node.op} {LOOKED_UP}":
+        return Work("resize_nearest", {"one": 1, "looked_up": outputs, "looked_up_rows": rows})
+    counts = {"outputs": outputs, "rows": rows, "channels": node.output[1]}
     return Work(f"resize_{mode}", {**counts, "one": 1})
 
 
 def _elementwise(node: Node) -> Work:
     return Work(node.op.lower(), {"one": 1, "elements": math.prod(node.output)})
+
+
+def _gelu(node: Node) -> Work:
+    """Loops around an erf, or a tanh, of numbers to which a bias may be added."""
+    kind = "tanh" if node.op == "FastGelu" or operator_of(node) == "Gelu by tanh" else "gelu"
+    elements, bias = math.prod(node.output), node.op != "Gelu" and len(node.inputs) > 1
+    counts = {"one": 1, "elements": elements, "gelu_elements": elements}
+    return Work(kind, counts | {"biased": elements * bias})
 
 
 def _view(_: Node) -> Work:
@@ -374,7 +355,8 @@ OPERATORS: Mapping[str, Callable[[Node], Work]] = {
     "Split": _split,
     "Slice": _slice,
     "Transpose": _transpose,
-    "Resize": _resize,
+    **_each("Resize Upsample", _resize),
+    **dict.fromkeys((f"Resize {LOOKED_UP}", f"Upsample {LOOKED_UP}"), _resize),
     **_each("MatMul FusedMatMul", _matmul),
     **_each("Add Mul Sub Div", _binary),
     **_each("PRelu Pow", _power),
@@ -382,20 +364,29 @@ OPERATORS: Mapping[str, Callable[[Node], Work]] = {
     **_each("GlobalAveragePool ReduceMean ReduceSum ReduceL2", _reduce),
     **_each("Softmax LayerNormalization SkipLayerNormalization Pad", _along_rows),
     **_each("InstanceNormalization BatchNormalization", _along_channels),
-    **_each("Abs Clip Erf Exp Gelu HardSigmoid LeakyRelu QuickGelu Relu", _elementwise),
+    **_each("Abs Clip Erf Exp HardSigmoid LeakyRelu QuickGelu Relu", _elementwise),
     **_each("Sigmoid Sqrt Tanh", _elementwise),
     **_each("Reshape Flatten Squeeze Unsqueeze Shape Identity", _view),
     **_each("Cast Expand Tile", _copied),
+    **dict.fromkeys(("Gelu", "Gelu by tanh", "BiasGelu", "FastGelu"), _gelu),
     "Gather": _gather,
     "Neg": _negated,
 }
 
-# Of a few instructions an element, as many as were not counted; a sigmoid's eight are in between.
-_NAMES = (
-    "And ArgMax ArgMin BiasGelu Ceil Celu ConstantOfShape Cos CumSum DepthToSpace Elu Equal "
-    "FastGelu Floor GatherElements GatherND GlobalMaxPool Greater GreaterOrEqual Less LessOrEqual "
-    "Log LpNormalization Max Mean Min Mish Mod Not OneHot Or Range Reciprocal ReduceL1 "
-    "ReduceMax ReduceMin ReduceProd ReduceSumSquare Round ScatterElements ScatterND Selu Sign Sin "
-    "Softplus Softsign SpaceToDepth Sum ThresholdedRelu Trilu Where Xor"
-)
-UNCOUNTED = frozenset(_NAMES.split())
+# What was not counted is taken for what was, of which it has the elements: a few instructions each,
+# among which a sigmoid's eight are in between, a Gelu's 22, or the 48 of a transpose of many axes.
+_LIKE: Mapping[str, str] = {
+    "sigmoid": "And, ArgMax, ArgMin, Ceil, Celu, ConstantOfShape, Elu, Equal, Floor, "
+    "GatherND, GlobalMaxPool, Greater, GreaterOrEqual, Less, LessOrEqual, Log, LpNormalization, "
+    "Max, Mean, Min, Not, OneHot, Or, Range, Reciprocal, ReduceL1, ReduceL2 over outer sides, "
+    "ReduceMax, ReduceMean over sides in between, ReduceMin, ReduceProd, "
+    "ReduceSum over sides in between, ReduceSumSquare, Round, ScatterND, Selu, Sign, Softsign, "
+    "Sum, ThresholdedRelu, Trilu, Where, Xor",
+    "gelu": "Cos, CumSum, GatherElements, Mish, Mod, Pad by edge, "
+    "Pad by reflect, Pow by other than 2 and 3, "
+    "ScatterElements, Sin, Softplus",
+    "transpose_axes": "DepthToSpace, SpaceToDepth",
+}
+UNCOUNTED: Mapping[str, str] = {
+    name: kind for kind, names in _LIKE.items() for name in names.split(", ")
+}

@@ -17,6 +17,7 @@ from typing import Literal, cast, final
 import numpy as np
 
 from predictors.aarch64.layers import Numbers, count_instructions
+from predictors.aarch64.node import Node, UnknownOperatorError
 from predictors.aarch64.operators import Forms
 from predictors.aarch64.parts import Part, by_operator, graph_parts, layer_parts
 from predictors.backends.model import Buildable, Model, as_model
@@ -95,7 +96,7 @@ class Profile:
             known = " or ".join(str(n) for n in sorted(self.rates))
             raise ValueError(
                 f"`threads` must be {known}, but got {threads!r}. The profile holds no other "
-                "rates; measure on the board itself."
+                "rates. Take one of these, or measure on the board itself: `fasternas devices add`."
             )
         return self.rates[threads]
 
@@ -145,7 +146,7 @@ class ProfiledDevice:
             if given != only:
                 raise ValueError(
                     f"`{option}` must be {only} for the profile of the Raspberry Pi 5, but got "
-                    f"{given!r}. Others need the board itself."
+                    f"{given!r}. Leave it out, or attach a board with `fasternas devices add`."
                 )
         self.name = name
         self.remarks: list[str] = []
@@ -228,25 +229,22 @@ class ProfiledDevice:
         return self._known[model.identity]
 
     def _graph_parts(self, model: Model) -> list[Part]:
-        from predictors.aarch64.graph import graph_nodes
-
         if model.file_half:
             raise ValueError(
                 f"`network` must have numbers of 32 bits for a profile, but those of {model.name} "
-                f"have 16. {HOW_TO_ATTACH}"
+                f"have 16. Export it in fp32. {HOW_TO_ATTACH}"
             )
         try:
-            nodes = graph_nodes(_content(model))
-        except ValueError as error:
-            raise ValueError(
-                f"`network` must be one that ONNX Runtime can run, but {model.name} is not: {error}"
-            ) from None
-        try:
-            return graph_parts(nodes, self._profile.forms)
-        except ValueError as error:
+            return graph_parts(_nodes(model), self._profile.forms)
+        except UnknownOperatorError as error:
             raise ValueError(
                 "`network` must be one whose operators the profile knows, but of "
                 f"{model.name} it does not know {error}. {HOW_TO_ATTACH}"
+            ) from None
+        except ValueError as error:
+            raise ValueError(
+                f"`network` must be one that ONNX Runtime can run, but {model.name} is not: "
+                f"{error}. Export it again."
             ) from None
 
     def measure_each(
@@ -272,15 +270,16 @@ class ProfiledDevice:
         return Prediction(mean, low, high)
 
 
-def _content(model: Model) -> bytes:
-    """The network as ONNX; a file is read without torch."""
-    if model.file is not None:
-        from predictors.backends.onnx_file import deployed_bytes
+def _nodes(model: Model) -> list[Node]:
+    """The network's nodes; a file is read without torch, and not what lies beside it."""
+    from predictors.aarch64.graph import graph_nodes
 
-        return deployed_bytes(model)
+    if model.file is not None:
+        content = model.file.read_bytes()
+        return graph_nodes(content, folder=model.file.parent, shape=model.shape)
     from predictors.backends.onnx_export import onnx_bytes
 
-    return onnx_bytes(model)
+    return graph_nodes(onnx_bytes(model))
 
 
 def open_arm(name: str, backend: Backend, protocol: TimingProtocol) -> Device:

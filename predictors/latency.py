@@ -165,8 +165,8 @@ class LatencyPredictor:
     @property
     def weights(self) -> tuple[float, ...]:
         """How far each relative is believed, at most 1 in all; empty where none helps."""
-        encoding = self.encoding
-        return tuple(encoding.weights[:-1]) if isinstance(encoding, RelatedEncoding) else ()
+        known = self.encoding
+        return tuple(known.weights[:-1].tolist()) if isinstance(known, RelatedEncoding) else ()
 
     def _predict(self, table: Array) -> tuple[Array, Array, Array]:
         """Mean and deviation on the process's scale, and the trend."""

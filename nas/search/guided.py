@@ -100,6 +100,7 @@ DRAWN = 64  # random configs from which each of these is taken
 QUANTILES = (0.5, 1.0, 0.0, 0.25, 0.75, 0.125, 0.625, 0.375)  # of their predicted latencies
 REFIT = 8  # results between two fits of the hyperparameters
 POPULATION, GENERATIONS = 150, 4
+_SUREST = 0.95  # chance that is asked for at most
 
 
 class GuidedSearcher:
@@ -191,7 +192,9 @@ class GuidedSearcher:
             population.update(zip(fresh, gain(fresh, front), strict=True))
             ranked = sorted(population, key=lambda g: -population[g])
             parents = ranked[: POPULATION // 5] or parents
-        return max(population, key=lambda g: population[g], default=parents[0])
+        ratio, _ = self._ratios([*population] or parents[:1])
+        fastest = dict(zip(population, (-ratio).tolist(), strict=False))
+        return max(population, key=lambda g: (population[g], fastest[g]), default=parents[0])
 
     def _child(self, parents: list[Genes], rng: Random) -> Genes:
         if rng.random() < 0.1:
@@ -248,10 +251,17 @@ class GuidedSearcher:
             chances = self._bounds.chances(configs, ratios)
             if not self._risking:
                 chances = np.floor(chances)
+            if self._learned is not None:
+                chances = np.where(chances >= self._least_chance(), chances, 0.0)
             rows = zip(new, configs, ratios.mean.tolist(), chances.tolist(), strict=True)
             self._known.update({genes: _Known(*row) for genes, *row in rows})
         known = [self._known[genes] for genes in candidates]
         return np.array([k.ratio for k in known]), np.array([k.chance for k in known])
+
+    def _least_chance(self) -> float:
+        """To keep the budget where that is learned: the more trials missed it, the surer."""
+        missed = np.mean([not found.feasible for found in self._results])
+        return min(0.5 + 0.5 * float(missed), _SUREST)
 
     def _front(self) -> Front:
         """The front (ratio, warped accuracy, genes) of results and pending ones.

@@ -362,7 +362,7 @@ def _fitted(
         return replace(best, inflation=max(seen, NORMAL) if chosen.layered else seen), 0.0
     if len(chosen.latencies) > _FEW:
         data = [chosen]
-    parts = [_held_out(data, *part) for part in _folds(len(chosen.latencies), folds)]
+    parts = [_held_out(data, *part) for part in _folds(chosen.table, folds)]
     scores, errors = (np.concatenate(column) for column in zip(*parts, strict=True))
     return replace(best, inflation=_inflation(chosen, scores)), _typical(errors)
 
@@ -412,14 +412,12 @@ def _forms(
     """
     if start is not None:
         return [(start.form,)]
-    enough = [_own_forms(configs)] if len(configs) >= FEWEST or not related else []
-    return [("related",), *enough] if related else enough
+    own = [_own_forms(configs)] if len(configs) >= FEWEST or not related else []
+    return [("related",), *own] if related else own
 
 
 def _own_forms(configs: Sequence[object]) -> tuple[Form, ...]:
-    if is_layered(configs[0]):
-        return ("layers",)
-    return ("additive", "root", "multiplicative")
+    return ("layers",) if is_layered(configs[0]) else ("additive", "root", "multiplicative")
 
 
 def _table(
@@ -445,11 +443,15 @@ def _logs_of(relative: Relative, configs: Sequence[object]) -> Array:
     return np.asarray(np.log(found))
 
 
-def _folds(n: int, count: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Yield which of n networks are kept and which are held out; fewer times if there are many."""
-    order = np.random.default_rng(0).permutation(n)
-    for held_out in np.array_split(order, min(count if n <= _MANY else count // 2, n)):
-        yield np.setdiff1d(np.arange(n), held_out), held_out
+def _folds(table: Array, count: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Yield the rows that are kept and those held out, equal ones at once; fewer times of many."""
+    n = len(table)
+    _, first, alike = np.unique(table, axis=0, return_index=True, return_inverse=True)
+    groups = np.arange(n) if len(first) < FEWEST_RELATED else first[alike.ravel()]
+    order = [g for g in np.random.default_rng(0).permutation(n) if g in groups]
+    for held in np.array_split(order, min(count if n <= _MANY else count // 2, len(order))):
+        at = np.isin(groups, held)
+        yield np.flatnonzero(~at), np.flatnonzero(at)
 
 
 def _check_relatives(relatives: Sequence[object]) -> None:

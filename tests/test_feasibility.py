@@ -139,3 +139,23 @@ def test_a_budget_is_met_where_no_single_change_is_faster(
 def test_a_budget_that_one_config_meets_is_not_refused() -> None:
     (trial,) = search(STAGES, _stages, trials=5, budget_ms=1.1, predict_latency=_slowest)
     assert trial.config.blocks == (1,) * 10
+
+
+def test_a_budget_is_tried_that_only_means_meet() -> None:
+    """A predictor fitted to few networks has wide intervals; trials tell better."""
+
+    def total_ms(config: Stages) -> float:
+        return 1.0 + sum(config.blocks) / 10
+
+    def unsure(configs: Sequence[Stages]) -> Prediction:
+        total = np.array([total_ms(config) for config in configs])
+        return Prediction(total, total / 9, 9 * total)
+
+    def evaluate(config: Stages) -> Scores:
+        return Scores(accuracy=float(sum(config.blocks)), latency_ms=1.05 * total_ms(config))
+
+    trials = list(search(STAGES, evaluate, trials=30, budget_ms=4.0, predict_latency=unsure))
+    assert len(trials) == 30
+    assert np.mean([trial.feasible for trial in trials[12:]]) > 0.7
+    with pytest.raises(ValueError, match=r"got 1.9 ms: the fastest config takes 18 ms \(upper"):
+        search(STAGES, evaluate, budget_ms=1.9, predict_latency=unsure)

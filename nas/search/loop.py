@@ -14,9 +14,9 @@ from nas.search.feasibility import (
     PredictLatency,
     PredictRatio,
     as_ratios,
-    check_budget,
     check_limits,
     checked,
+    upper_ends_meet,
     whole_numbers,
 )
 from nas.search.guided import AccuracyPrior
@@ -124,9 +124,8 @@ def bounds_of(
     predict: PredictRatio | None = None
     if predict_latency is not None:
         known = checked(predict_latency, space)
-        if budget_ms is not None:
-            check_budget(space, known, budget_ms, seed)
-        predict = as_ratios(known, budget_ms)
+        sure = budget_ms is None or upper_ends_meet(space, known, budget_ms, seed)
+        predict = as_ratios(known, budget_ms, by_means=not sure)
     return Bounds(predict=predict, budget=budget_ms is not None, limits=limits)
 
 

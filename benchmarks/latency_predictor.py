@@ -52,6 +52,7 @@ DRAWN_FROM: Mapping[str, Space[Any]] = {
         activation=oneof(*get_args(Activation)),
         kernels=each(*[oneof(2, 3, 5, 7)] * 4),
         head_width=oneof(0, 320, 640, 960, 1280),
+        depths=each(*SPACES["pconv"].fields["depths"].items[:3], oneof(0, 1, 2, 3, 4)),
     ),
 }
 """The spaces as they were when the networks were drawn that are kept."""

@@ -128,7 +128,7 @@ class ChoiceEncoding:
 _UNIT = 0.1
 _FACTOR, _SPEEDS, _OVERHEAD, _REST, _NOISE = 3.0, 0.3, 0.03, 0.07, 0.02
 _CONSTANT = 0.3  # of a typical latency may well be a constant
-_LEAST = 0.01  # of the fastest; what any config takes more
+_LEAST = 0.01  # of a latency at least counts as what is beyond the least of all
 _COUNTS = [i for i, name in enumerate(LAYER_FEATURES) if name.endswith(".count")]
 
 
@@ -136,17 +136,18 @@ _COUNTS = [i for i, name in enumerate(LAYER_FEATURES) if name.endswith(".count")
 class RelatedEncoding:
     """The latencies of relatives, and by what a device may differ from them.
 
-    A table has the logarithms of the relatives' latencies in its first columns and then the layer
-    features of configs that know their layers, the genes of others. The trend is a factor of the
-    relatives' latency and, at least 0 each, a constant for the network and for each operator. Where
-    layers are unknown, it is a factor of what the relatives' fastest config takes and one of what
-    others take more: a device with less overhead than its relatives is no sum of theirs.
+    A table has the logarithms of the relatives' latencies in its first columns, then one of zeros
+    (of a device like none of them), then the layer features of configs that know their layers, the
+    genes of others. The trend is a factor of the relatives' latency and, at least 0 each, a
+    constant for the network and for each operator. Where layers are unknown it has two factors: of
+    the least that the relatives take in a sample, and of what a config takes beyond that. So a
+    device may have less overhead than its relatives.
     """
 
     space: AnySpace
-    weights: Array  # of the relatives, 1 in all: theirs is their weighted geometric mean
+    weights: Array  # of relatives and none, 1 in all: theirs is the weighted geometric mean
     work: WorkEncoding | None  # how their time is made up; None where layers are unknown
-    fastest: float  # ms, what theirs takes
+    fastest: float  # ms, the least that theirs is in the sample
     trend: Array  # coefficients of what `_columns` returns
     centre: Array  # of the linear terms, side by side
     overhead: Array  # of a typical network
@@ -174,8 +175,8 @@ class RelatedEncoding:
         columns = self._columns(table)
         typical = np.exp(np.mean(np.log(latencies)))
         sizes = np.exp(np.mean(np.log(np.maximum(self._columns(sample), 1e-12)), axis=0))
-        # What the constants are of a typical latency is drawn to 0, or to what the relatives'
-        # overhead is, or a few networks would tell.
+        # What the constants are of a typical latency is drawn to 0, where layers are unknown to
+        # that of the relatives; else a few networks would tell them.
         if self.work:
             scale, drawn = typical / sizes, np.diag([0.0, 1.0, 1.0])
         else:
@@ -224,11 +225,12 @@ class RelatedEncoding:
     def _columns(self, table: Array) -> Array:
         """What the trend is a sum of."""
         logs, base = np.split(table, [len(self.weights)], axis=1)
-        latencies, ones = np.exp(logs @ self.weights), np.ones(len(table))
+        latencies = np.exp(logs @ self.weights)
         if self.work:
-            return np.column_stack([latencies, ones, base[:, _COUNTS].sum(axis=1)])
-        more = np.maximum(latencies - self.fastest, _LEAST * self.fastest)
-        return np.column_stack([more, ones * self.fastest])
+            counts = base[:, _COUNTS].sum(axis=1)
+            return np.column_stack([latencies, np.ones(len(table)), counts])
+        shared = (1 - _LEAST) * np.minimum(latencies, self.fastest)
+        return np.column_stack([latencies - shared, shared])
 
     def _differences(self, table: Array, trend_ms: Array) -> Array:
         """By what speeds may differ: kinds of work or choices, size, and the other relatives."""
@@ -273,6 +275,6 @@ def _non_negative(table: Array, latencies: Array) -> Array:
 
 
 def relative_weights(evidences: Sequence[float]) -> Array:
-    """Return the weights of relatives by the evidence for each alone (a posterior of equals)."""
+    """Return the weights of relatives by the evidence for each alone, prior odds included."""
     odds = np.exp(np.array(evidences) - max(evidences))
     return np.asarray(odds / odds.sum())

@@ -42,7 +42,7 @@ _STEPS, _FEW_STEPS = 60, 10  # of fitting, from nothing and from an earlier fit
 _NOISE = 0.01  # relative; no measurement is more exact
 NORMAL = 1.645  # deviations to each side that hold 90 % of a normal distribution
 _LEAST_INFLATION = 1e-3  # errors that are all zero would make intervals without width
-_WIDEST = 10.0  # factor to each side: an interval says no more than "unknown"
+_WIDEST = 10.0  # factor to each side, or all that was measured: no more than "unknown"
 _UNSEEN = 2.0  # deviation of the logarithm of the speed of work that no measured network had
 _BEYOND = 2.0  # a prediction this factor outside of what was measured is not believed
 _FEW_RELATED = 20  # networks; up to so many, the evidence may tell against all relatives
@@ -222,6 +222,7 @@ class _Data:
     sample: Array  # a row for each of these, and with relatives of some random configs too
     relatives: tuple[Relative, ...]  # whose logarithms are in the table's first columns, then a 0
     layered: bool  # whether the table has layer features
+    few: bool  # networks, before some were held out
 
     @classmethod
     def of(
@@ -232,10 +233,7 @@ class _Data:
         measured: tuple[Array, Array],
         relatives: Sequence[Relative],
     ) -> "_Data":
-        """Ask relatives, where the form needs them, of these and of random configs.
-
-        `measured` are latencies in ms and their relative errors.
-        """
+        """Ask relatives, if the form needs them; `measured` are latencies (ms) and errors."""
         relatives = tuple(relatives) if form == "related" else ()
         rng = Random(0)
         sample = [space.sample(rng) for _ in range(_SAMPLED)] if relatives else []
@@ -249,6 +247,7 @@ class _Data:
             sample=table,
             relatives=relatives,
             layered=form in ("layers", "related") and is_layered(configs[0]),
+            few=len(configs) <= _FEW_RELATED,
         )
 
     def part(self, at: NDArray[np.intp]) -> "_Data":
@@ -316,12 +315,12 @@ def _weights(data: _Data) -> Array:
 
     With more networks than a few, fits without relatives tell that better.
     """
-    count, few = len(data.relatives), len(data.latencies) <= _FEW_RELATED
-    if count == 1 and not few:
+    count = len(data.relatives)
+    if count == 1 and not data.few:
         return np.array([1.0, 0.0])
-    alone = [data.with_relative(i) for i in range(count + few)]
+    alone = [data.with_relative(i) for i in range(count + data.few)]
     evidences = [_fit_form(d, None, _related(d, np.ones(1))).process.evidence for d in alone]
-    evidences.append(evidences.pop() - _RELATED if few else -np.inf)
+    evidences.append(evidences.pop() - _RELATED if data.few else -np.inf)
     return relative_weights(evidences)
 
 

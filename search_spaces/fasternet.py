@@ -325,7 +325,6 @@ def _stages(*choices: tuple[float | str, ...]) -> Each:
 # The widths and ratios make every c_p a multiple of 4, as the kernels of most runtimes want it;
 # the one exception is the 10 of 40 channels that T0 has.
 _EXPANSIONS = (1.0, 1.5, 2.0, 3.0, 4.0)
-_DEPTHS_3 = (1, 2, 4, 6, 8, 10, 13, 18)
 _HEADS = (640, 960, 1280)
 _SIDES = (128, 160, 192, 224)
 
@@ -337,7 +336,7 @@ _FASTERNET = Space(
         (64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 768),
         (128, 160, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1152, 1536),
     ),
-    depths=_stages((1, 2, 3, 4), (1, 2, 3, 4, 6), _DEPTHS_3, (1, 2, 3, 4)),
+    depths=_stages((1, 2, 3, 4), (1, 2, 3, 4, 6), (1, 2, 4, 6, 8, 10, 13, 18), (1, 2, 3, 4)),
     partial_ratios=_stages(
         (0.25, 0.5, 1.0), (0.25, 0.5, 1.0), (0.125, 0.25, 0.5, 1.0), (0.125, 0.25, 0.5, 1.0)
     ),
@@ -366,7 +365,6 @@ _PCONV = Space(
     FasterNetConfig,
     **{
         **_FASTERNET.fields,
-        "depths": _stages((1, 2, 3, 4), (1, 2, 3, 4, 6), _DEPTHS_3, (0, 1, 2, 3, 4)),
         "kernels": _stages(*[(3, 5, 7)] * 4),
         "groups": _stages(*[(1, 2, 4)] * 4),
         "untouched": _stages(*[_KINDS["untouched"]] * 4),
@@ -391,5 +389,5 @@ SPACES: Mapping[str, AnySpace] = {
 """`fasternet` holds T0 to L and reaches down to 15 MMACs at 224 px and to 5 at 128;
 `fasternet-32` is for images of 32x32 pixels, 2 to 60 MMACs for the most part. `pconv` and
 `pconv-32` hold all of them, and ingredients of the blocks besides. Star products, hardswish, 2x2
-kernels and a head of 320 channels are left out: with each, networks of equal latency learn less of
-photos (benchmarks/ingredients.py)."""
+kernels, three stages and a head of 320 channels are left out: with each, networks of equal latency
+learn less of photos (benchmarks/ingredients.py)."""

@@ -50,9 +50,12 @@ class OneOf:
     def place(self, value: object) -> int | None:
         """Return where a value stands among the choices; None where it is none."""
         try:
-            return self._places.get(value)
+            place = self._places.get(value)
         except TypeError:  # choices or the value have no hash
-            return self.choices.index(value) if value in self.choices else None
+            place = None
+        if place is None and value in self.choices:  # equal, but of another hash
+            return self.choices.index(value)
+        return place
 
     @cached_property
     def _places(self) -> Mapping[object, int]:

@@ -160,6 +160,15 @@ def test_a_relative_may_have_more_overhead_than_the_device() -> None:
     assert np.mean(errors) < 0.15
 
 
+def test_a_config_faster_than_all_that_relatives_were_asked_of_is_predicted() -> None:
+    space = Space(Cell, operators=each(*[oneof("none", "a", "b", "c")] * 20), width=16)
+    seen = [space.sample(Random(i)) for i in range(12)]
+    like = Formula(lambda ms: ms / 3)
+    predictor = LatencyPredictor.fit(space, seen, _cells_ms(seen, OLD).tolist(), relatives=[like])
+    fast = [Cell(operators=("none",) * n + ("a",) * (20 - n), width=16) for n in (0, 10, 20)]
+    assert predictor.predict(fast).mean_ms == pytest.approx(_cells_ms(fast, OLD), rel=0.02)
+
+
 @pytest.mark.parametrize("count", [3, 5])
 def test_a_relative_that_is_the_other_way_round_is_not_believed(count: int) -> None:
     """So few networks have no predictor of their own, but tell that they are not like that."""

@@ -218,3 +218,10 @@ def test_a_config_in_place_of_its_class_is_refused() -> None:
 def test_the_pieces_are_plain_values() -> None:
     assert oneof(1, 2) == OneOf((1, 2))
     assert each(oneof(1)) == Each((OneOf((1,)),))
+
+
+def test_a_value_that_equals_a_choice_is_that_choice() -> None:
+    """Though NumPy's numbers of fewer digits have another hash."""
+    space = Space(Cell, op=oneof(0.1, 0.2), kernel=oneof(1, 2))
+    numbers: Any = {"op": np.float32(0.2), "kernel": np.int64(2)}
+    assert space.encode(Cell(**numbers)) == (1, 1)

@@ -173,7 +173,9 @@ class Admission:
         self._space = space
         self._bounds = bounds
         self._seen: set[Genes] = set()
-        self._safe: Genes | None = None  # the lowest known, once one was needed
+        # Of this proposal alone, so that a search that goes on proposes the same.
+        self._ratios: dict[Genes, float] = {}  # the worst of each config that was looked at
+        self._safe: list[Genes] = []  # the lowest that is known, once it was sought
 
     def admit(self, genes: Genes, rng: Random, *, risked: bool = False) -> Genes | None:
         """Return genes not admitted before, or None where no more are found.
@@ -182,6 +184,7 @@ class Admission:
         kept, and what was proposed could be the best.
         """
         genes = whole_numbers(genes)
+        self._ratios, self._safe = {}, []
         if risked and genes not in self._seen and self._chance(genes) > 0:
             self._seen.add(genes)
             return genes
@@ -189,7 +192,7 @@ class Admission:
             genes = self._repair(genes, rng)
             if self._is_new(genes):
                 return genes
-            near = self._new_near(genes, rng)
+            near = self._new_near(genes, rng) if genes in self._seen else None
             if near is not None:
                 return near
             genes = self._space.random_genes(rng)
@@ -214,7 +217,7 @@ class Admission:
         return next(filter(self._is_new, all_genes(self._space)), None)
 
     def _new_near(self, genes: Genes, rng: Random) -> Genes | None:
-        """Walk on by single changes from genes that keep all, only to such, to new ones."""
+        """Walk by single changes among configs that keep all, until one is new."""
         for _ in range(_STEPS):
             near = changed(self._space, genes, rng)
             if self._is_new(near):
@@ -236,11 +239,14 @@ class Admission:
         return float(self._bounds.chances(configs, ratios)[0])
 
     def _worst(self, candidates: Sequence[Genes]) -> list[float]:
-        configs = [self._space.decode(genes) for genes in candidates]
-        return list(map(float, self._bounds.worst(configs)))
+        new = [genes for genes in dict.fromkeys(candidates) if genes not in self._ratios]
+        if new:
+            found = self._bounds.worst([self._space.decode(genes) for genes in new])
+            self._ratios.update(zip(new, map(float, found), strict=True))
+        return [self._ratios[genes] for genes in candidates]
 
     def _repair(self, genes: Genes, rng: Random) -> Genes:
-        """Change genes, each as it costs less by itself, no more than it takes to keep all.
+        """Make changes that each cost less by themselves, until all is kept.
 
         Where none costs less, choices are taken over from a config that keeps all.
         """
@@ -252,7 +258,7 @@ class Admission:
             rng.shuffle(cheaper)
             path = _one_by_one(genes, cheaper)
             reached = self._worst(path)
-            if min(reached, default=worst) >= worst:
+            if not path or min(reached) >= worst:
                 return self._towards_safe(genes, rng)
             kept = (i for i, ratio in enumerate(reached) if ratio <= 1)
             end = next(kept, reached.index(min(reached)))
@@ -261,11 +267,11 @@ class Admission:
 
     def _towards_safe(self, genes: Genes, rng: Random) -> Genes:
         """Take over choices of a config that keeps all, in random order, no more than it takes."""
-        if self._safe is None or self._worst([self._safe])[0] > 1:
-            self._safe = lowest_genes(self._space, self._bounds.worst, Random(0))
+        self._safe = self._safe or [lowest_genes(self._space, self._bounds.worst, Random(0))]
+        (safe,) = self._safe
         path = [genes]
         for i in rng.sample(range(len(genes)), len(genes)):
-            path.append((*path[-1][:i], self._safe[i], *path[-1][i + 1 :]))
+            path.append((*path[-1][:i], safe[i], *path[-1][i + 1 :]))
         ratios = self._worst(path)
         return next((g for g, ratio in zip(path, ratios, strict=True) if ratio <= 1), genes)
 
@@ -311,7 +317,7 @@ def _best_drawn(space: Space[C], values: Callable[[Sequence[C]], Array], rng: Ra
 def _descend(
     space: Space[C], values: Callable[[Sequence[C]], Array], genes: Genes
 ) -> tuple[Genes, float]:
-    """Change one gene after another, the best change of each, as long as the value falls."""
+    """Apply the best change of each gene, in order of gain, as many as lead lowest; repeat."""
 
     def valued(found: Sequence[Genes]) -> Array:
         return values([space.decode(one) for one in found])
@@ -325,6 +331,8 @@ def _descend(
             break
         reached = valued(path)
         best = int(reached.argmin())
+        if not reached[best] < value:  # batches of other sizes are rounded otherwise
+            break
         genes, value = path[best], float(reached[best])
     return genes, value
 
@@ -333,6 +341,8 @@ def _one_by_one(genes: Genes, near: Sequence[Genes]) -> list[Genes]:
     """The changes of neighbours on top of each other, in order, one of each gene."""
     path, left = [genes], set(range(len(genes)))
     for other in near:
+        if not left:
+            break
         (i,) = (i for i in range(len(genes)) if other[i] != genes[i])
         if i in left:
             left.remove(i)
@@ -370,14 +380,16 @@ def upper_ends_meet(space: AnySpace, predict: PredictLatency, budget_ms: float, 
     refused where no network is predicted to meet it with its mean either.
     """
     surest = lowest(space, lambda configs: predict(configs).high_ms, generator(seed, -1))
-    upper_ms = float(predict([surest]).high_ms[0])
-    if upper_ms <= budget_ms:
+    if predict([surest]).high_ms[0] <= budget_ms:
         return True
     fastest = lowest(space, lambda configs: predict(configs).mean_ms, generator(seed, -1))
-    if predict([fastest]).mean_ms[0] > budget_ms:
+    found = predict([fastest])
+    mean_ms, upper_ms = float(found.mean_ms[0]), float(found.high_ms[0])
+    if mean_ms > budget_ms:
         raise ValueError(
             f"`budget_ms` must be within reach of the space, but got {budget_ms:g} ms: the fastest "
-            f"config takes {upper_ms:.3g} ms (upper end, predicted). Raise the budget."
+            f"config takes {mean_ms:.3g} ms, {upper_ms:.3g} ms at the upper end (predicted). Raise "
+            "the budget."
         )
     return False
 
@@ -387,7 +399,7 @@ def check_limits(space: AnySpace, limits: Limits, seed: int) -> None:
 
     Raises:
         TypeError: if the space's configs do not say what they cost.
-        ValueError: if a limit is below what was found by descent.
+        ValueError: if a limit is below what was found.
     """
     if not limits.given:
         return

@@ -13,7 +13,7 @@ from predictors.cost import NO_LIMITS, Limits
 from predictors.devices.device import DeviceSpec, budgets_of, check_specs
 from predictors.training.recipe import Fidelity
 from search_spaces.extensions import Group, check_free, extension_names, extension_source
-from search_spaces.fasternet import SPACES, FasterNetConfig
+from search_spaces.fasternet import FasterNetConfig
 from search_spaces.io import listed
 from search_spaces.space import OneOf, Space, oneof
 from search_spaces.spaces import fasternet_space, space_names
@@ -32,8 +32,7 @@ _GROUPS: Mapping[str, Group] = {  # of other packages' names, by the option that
     "device": "devices",
     "runtime": "backends",
 }
-_OURS: Mapping[str, Collection[str]] = {
-    "space": SPACES,
+_OURS: Mapping[str, Collection[str]] = {  # of a space `find_space` looks itself
     "searcher": get_args(SearcherName),
     "accuracy": get_args(AccuracyOption),
 }

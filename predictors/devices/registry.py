@@ -144,13 +144,13 @@ def _pinned(board: Board, cores: tuple[int, ...]) -> Board:
 
 def _on_cores(device: Device, cores: tuple[int, ...]) -> Device:
     """Have this machine's processor time on these cores, if any were asked for."""
-    if not cores:
-        return device
-    if not isinstance(device, TimedDevice) or device.host.processor != "cpu":
+    if isinstance(device, TimedDevice) and device.host.processor == "cpu":
+        return replace(device, host=on_cores(device.host, cores, device.backend.threads))
+    if cores:
         raise ValueError(
             f"`cores` must be left out for {device.name}, which is no processor that is timed now."
         )
-    return replace(device, host=on_cores(device.host, cores, device.backend.threads))
+    return device
 
 
 def backend_of(

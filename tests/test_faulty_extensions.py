@@ -220,6 +220,25 @@ def test_a_device_without_what_one_must_have_is_refused(faulty: Install, capsys:
     assert "which faulty_lab 2.0 gave, lacks measure_each." in error_of(capsys)
 
 
+@pytest.mark.parametrize(
+    ("given", "command"),
+    [
+        ("Device(name=name, backends=(backend,))", ["measure", "t0", "--device", "bad"]),
+        ("Estimator()", [*ON_ARM, "--accuracy", "bad"]),
+    ],
+)
+def test_what_is_none_of_these_is_shown_in_short(
+    given: str, command: list[str], faulty: Install, capsys: Streams
+) -> None:
+    faulty()
+    text = Path("faulty_lab.py").read_text(encoding="utf-8")
+    Path("faulty_lab.py").write_text(text.replace(f"return {given}", "return 'x' * 10**6"))
+    assert main(command) == 2
+    said = error_of(capsys)
+    assert "faulty_lab 2.0 gave 'xxx" in said
+    assert len(said) < 500
+
+
 @pytest.mark.usefixtures("without_ray")
 def test_what_cannot_travel_is_refused_before_anything_is_timed(
     faulty: Install, capsys: Streams

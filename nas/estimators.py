@@ -79,7 +79,8 @@ def _foreign(options: SearchOptions, folder: Path) -> AccuracyEstimator:
     if not callable(found) or kind not in ("score", "trained"):
         raise RuntimeError(
             f"`accuracy` {name} must be an estimator whose kind is score or trained, but "
-            f"{extension_source('estimators', name)} gave {found!r} of kind {kind!r}."
+            f"{extension_source('estimators', name)} gave {short_repr(found)} of "
+            f"kind {short_repr(kind)}."
         )
     if isinstance(found, TrainingEstimator):  # ours, whose trainings can be followed
         return found

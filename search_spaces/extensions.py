@@ -9,15 +9,15 @@ is given. A name of fasternas's own is refused while another package has registe
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import cache
+from contextlib import contextmanager, redirect_stdout
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from traceback import walk_tb
 from types import FrameType
 from typing import Any, Literal, TypeVar, get_args
 
-from search_spaces.io import named_reason
+from search_spaces.io import named_reason, short_repr
 
 T = TypeVar("T")
 Group = Literal["devices", "backends", "estimators", "spaces", "searchers"]
@@ -71,13 +71,23 @@ def load_extension(
             "each. Uninstall all but one."
         )
     (entry,) = entries
-    try:
-        found = entry.load()
-    except (Exception, SystemExit) as error:  # whatever a package raises when it is imported
-        raise _broken(group, entry, f"cannot be loaded: {named_reason(error)}") from error
+    found = load_foreign(entry.load, partial(_broken, group, entry))
     if not accepts(found):
-        raise _broken(group, entry, f"is {found!r}, not {wanted}")
+        raise _broken(group, entry, f"is {short_repr(found)}, not {wanted}")
     return found
+
+
+def load_foreign(load: Callable[[], T], refusal: Callable[[str], Exception]) -> T:
+    """Return what lies in a module of others, which is imported now; what it prints is no result.
+
+    Raises:
+        Exception: the `refusal` with the reason, whatever the module raises.
+    """
+    try:
+        with redirect_stdout(sys.stderr):
+            return load()
+    except (Exception, SystemExit) as error:
+        raise refusal(f"cannot be loaded: {named_reason(error)}") from error
 
 
 def call_extension(group: Group, name: str, make: Callable[[], T]) -> T:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import yaml
 
 _LONGEST = 120  # characters of a value in an error message
+_REPR = reprlib.Repr()
+_REPR.maxother = 60  # characters of what is no number, text or collection, such as a function
 
 
 def atomic_write(path: Path, content: bytes | str) -> Path:
@@ -57,7 +59,7 @@ def short_repr(value: object) -> str:
 
     `reprlib` alone is not enough: it still shows six items in each of six levels.
     """
-    text = reprlib.repr(value)
+    text = _REPR.repr(value)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 

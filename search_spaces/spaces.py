@@ -1,7 +1,6 @@
 """How a space is found by what is typed: a name, or the module or file that defines it."""
 
 import sys
-from contextlib import redirect_stdout
 from dataclasses import fields
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -9,9 +8,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from search_spaces.extensions import extension_names, load_extension
+from search_spaces.extensions import check_free, extension_names, load_extension, load_foreign
 from search_spaces.fasternet import SPACES, FasterNetConfig
-from search_spaces.io import listed, named_reason, short_repr
+from search_spaces.io import listed, short_repr
 from search_spaces.space import AnySpace, OneOf, Space
 
 HOW = "package.module:SPACE or FILE.py:SPACE"
@@ -33,9 +32,10 @@ def find_space(text: str) -> AnySpace:
 
     Raises:
         ValueError: if there is no such name, module, file or attribute, or it is no space.
-        RuntimeError: if another package's space cannot be loaded.
+        RuntimeError: if another package's space cannot be loaded, or has a name of ours.
     """
     if text in SPACES:
+        check_free("spaces", text)
         return SPACES[text]
     if text in extension_names("spaces"):
         space: AnySpace = load_extension("spaces", text, accepts=_is_space, wanted="a Space")
@@ -45,7 +45,10 @@ def find_space(text: str) -> AnySpace:
         raise ValueError(
             f"`space` must be one of {', '.join(space_names())}, or {HOW}, but got {text!r}."
         )
-    found = _attribute(place, attribute, text)
+    found = load_foreign(
+        lambda: getattr(_module(place), attribute, None),
+        lambda why: ValueError(f"`space` must be {HOW}, but {text} {why}."),
+    )
     if not isinstance(found, Space):
         raise ValueError(
             f"`space` must name a Space, but {attribute} of {place} is {short_repr(found)}. Write "
@@ -88,15 +91,8 @@ def _is_space(found: object) -> bool:
     return isinstance(found, Space)
 
 
-def _attribute(place: str, attribute: str, text: str) -> object:
-    try:
-        with redirect_stdout(sys.stderr):  # what a module prints is no result
-            module = _of_file(Path(place)) if place.endswith(".py") else import_module(place)
-            return getattr(module, attribute, None)
-    except (Exception, SystemExit) as error:  # whatever the user's module raises
-        raise ValueError(
-            f"`space` must be {HOW}, but {text} cannot be loaded: {named_reason(error)}."
-        ) from error
+def _module(place: str) -> ModuleType:
+    return _of_file(Path(place)) if place.endswith(".py") else import_module(place)
 
 
 def _of_file(path: Path) -> ModuleType:

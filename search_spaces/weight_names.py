@@ -51,7 +51,7 @@ class _Match:
 
 def matched(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> FileWeights:
     """Find out what comes before the names: that with which the most of them are the network's."""
-    matches = [match for rename in (str, _from_authors) for match in _matches(found, own, rename)]
+    matches = [match for rename in _RENAMES for match in _matches(found, own, rename)]
     if not matches:
         return FileWeights(weights={}, left_over=tuple(found))
     best = max(matches, key=lambda match: (match.size, match.averaged, -len(match.prefix)))
@@ -127,3 +127,12 @@ def _from_authors(name: str) -> str:
         return f"{name[: match.start()]}{renamed}{name[match.end() :]}"
     name = re.sub(r"(^|\.)avgpool_pre_head\.1\.", r"\1conv_head.", name)
     return re.sub(r"(^|\.)head\.(weight|bias)$", r"\1classifier.\2", name)
+
+
+def _from_mmpretrain(name: str) -> str:
+    """The name in timm; to MMPreTrain the classifier lies beside the backbone, in a head."""
+    pattern = r"(^|\.)head\.fc\.(weight|bias)$"
+    return _from_authors(re.sub(pattern, r"\1backbone.classifier.\2", name))
+
+
+_RENAMES: tuple[Callable[[str], str], ...] = (str, _from_authors, _from_mmpretrain)

@@ -16,6 +16,7 @@ from predictors.devices.agent.cores import choose
 from predictors.devices.boards import Board, _with_facts
 from predictors.devices.device import DeviceSpec, check_cores
 from predictors.devices.registry import open_spec
+from predictors.devices.timed import TimedDevice
 from predictors.measurement import Backend
 from search_spaces.formats import save_config
 
@@ -201,6 +202,21 @@ def test_a_board_s_isolated_cores_are_taken_if_they_are_named() -> None:
     before = _with_facts(Board(name="pi", ssh="pi"), {**told, "cores": 3})
     with pytest.raises(ValueError, match="among the 3 cores of pi, but got 3"):
         replace(pi, cores=(3,)).check_fits(before)
+
+
+def test_cores_that_are_named_may_be_others_than_the_process_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {3})
+    two = DeviceSpec(name="cpu", backends=(Backend(threads=2),))
+    device = open_spec(replace(two, cores=(0, 1)))
+    assert isinstance(device, TimedDevice)
+    assert device.host.cores == (0, 1)
+    with pytest.raises(ValueError, match="`threads` must be at most the 1 cores of this machine"):
+        open_spec(two)
+    with pytest.raises(ValueError, match="among the 4 cores of this machine, but got 4"):
+        open_spec(replace(two, cores=(3, 4)))
 
 
 @pytest.mark.parametrize("cores", ["all", [None], None, [1.5]])

@@ -257,6 +257,7 @@ def test_a_name_of_two_packages_is_of_none(tmp_path: Path, monkeypatch: pytest.M
     ("group", "name", "command"),
     [
         ("spaces", "fasternet", ON_ARM),
+        ("spaces", "fasternet", ("spaces", "fasternet")),
         ("searchers", "guided", ON_ARM),
         ("estimators", "estimate", ON_ARM),
         ("devices", "arm", ON_ARM),
@@ -272,6 +273,35 @@ def test_a_name_of_ours_and_of_a_package_is_refused(
     assert main([*command, "--json"]) == 2
     words = f"fasternas.{group} must have one {name}, but fasternas and other_lab 2.0 have one each"
     assert words in error_of(capsys)
+    assert not Path("run").exists()
+
+
+def test_what_a_package_prints_while_it_is_imported_is_no_result(
+    lab_folder: Path, capsys: Streams
+) -> None:
+    text = "import fasternas\nprint('hello')\nSPACE = fasternas.SPACES['fasternet-32']\n"
+    (lab_folder / "noisy_lab.py").write_text(text, encoding="utf-8")
+    register(lab_folder, "noisy_lab", {"spaces": "small = noisy_lab:SPACE"})
+    assert main(["spaces", "small", "--json"]) == 0
+    streams = capsys.readouterr()
+    assert json.loads(streams.out)[0]["name"] == "small"
+    assert streams.err == "hello\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [("'x' * 10**6", "is 'xxx"), ("type('Odd', (), dict(__repr__=len))()", "is <Odd instance at ")],
+)
+def test_what_is_no_space_is_shown_in_short(
+    value: str, shown: str, lab_folder: Path, capsys: Streams
+) -> None:
+    package = f"odd_lab_{len(value)}"
+    (lab_folder / f"{package}.py").write_text(f"SPACE = {value}\n", encoding="utf-8")
+    register(lab_folder, package, {"spaces": f"odd = {package}:SPACE"})
+    assert main(["spaces", "odd"]) == 2
+    said = error_of(capsys)
+    assert shown in said
+    assert len(said) < 500
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import fasternas as fn
 from nas.cli.main import main
 from nas.estimators import open_estimator
 from nas.ray_pool import evaluated_within
+from nas.study.store import write_run
 
 _FAULTY = """
 from random import Random
@@ -113,6 +114,53 @@ def test_a_fault_of_a_searcher_is_one_line_and_what_was_finished_is_kept(
     assert Path("run/study.journal").read_text().count('"number"') == 3
 
 
+_FAULTY_SPACE = """
+import fasternas as fn
+
+
+class Faulty(fn.Space):
+    @property
+    def size(self):
+        return {}["x"]
+
+    def __repr__(self):
+        return {}["x"]
+
+
+SPACE = Faulty(fn.FasterNetConfig, **fn.SPACES["fasternet-32"].fields)
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "method"),
+    [
+        ("spaces bad", "size"),
+        ("show run", "__repr__"),
+        ("report run", "__repr__"),
+        ("merge run other --out all", "__repr__"),
+    ],
+)
+def test_a_fault_of_a_space_names_its_package_in_commands_that_read(
+    command: str,
+    method: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Streams,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "space_lab", raising=False)
+    Path("space_lab.py").write_text(_FAULTY_SPACE, encoding="utf-8")
+    register(tmp_path, "space_lab", {"spaces": "bad = space_lab:SPACE"})
+    options = replace(ON_CPU, space="bad").as_json()
+    for folder in (Path("run"), Path("other")):
+        folder.mkdir()
+        write_run(folder, {"options": options, "choices": "of before"})
+        (folder / "study.journal").touch()
+    assert main(command.split()) == 2
+    assert f"error: space_lab 2.0 failed in Faulty.{method}, line " in error_of(capsys)
+
+
 @pytest.mark.usefixtures("without_ray")
 @pytest.mark.parametrize(
     "command",
@@ -170,6 +218,25 @@ def test_a_device_without_what_one_must_have_is_refused(faulty: Install, capsys:
     Path("faulty_lab.py").write_text(text.replace("def measure_each", "def measure_all"))
     assert main(["measure", "t0", "--device", "bad"]) == 2
     assert "which faulty_lab 2.0 gave, lacks measure_each." in error_of(capsys)
+
+
+@pytest.mark.parametrize(
+    ("given", "command"),
+    [
+        ("Device(name=name, backends=(backend,))", ["measure", "t0", "--device", "bad"]),
+        ("Estimator()", [*ON_ARM, "--accuracy", "bad"]),
+    ],
+)
+def test_what_is_none_of_these_is_shown_in_short(
+    given: str, command: list[str], faulty: Install, capsys: Streams
+) -> None:
+    faulty()
+    text = Path("faulty_lab.py").read_text(encoding="utf-8")
+    Path("faulty_lab.py").write_text(text.replace(f"return {given}", "return 'x' * 10**6"))
+    assert main(command) == 2
+    said = error_of(capsys)
+    assert "faulty_lab 2.0 gave 'xxx" in said
+    assert len(said) < 500
 
 
 @pytest.mark.usefixtures("without_ray")

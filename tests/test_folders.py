@@ -184,14 +184,14 @@ def test_lost_trials_are_told(folder: Path) -> None:
     run.study.keep((1, *(0,) * (len(run.space.genes) - 1)), Outcome(4, None, "OSError: it broke"))
     run.close()
     told = (
-        "1 of 4 trials have no result, as their workers were lost or the search was ended; "
-        "--resume tries them again."
+        "1 of 4 trials have no result, as a worker, a disk or a package failed, or the search was "
+        "ended; --resume tries them again."
     )
     assert told in closing_words(ReportModel(read_only_run(folder)))
     known = read_only_run(folder)
-    known.lost_because = "OSError: No space left on device"
+    known.lost_because = "my-lab 1.0: KeyError: 'x'"
     (why,) = (line for line in closing_words(ReportModel(known)) if "no result" in line)
-    assert "was ended (the first: OSError: No space left on device); --resume" in why
+    assert "have no result (the first: my-lab 1.0: KeyError: 'x'); --resume tries" in why
     run = resume_run(folder)
     try:  # a search that goes on has not got to it yet
         assert told not in closing_words(ReportModel(read_only_run(folder)))

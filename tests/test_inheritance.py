@@ -104,6 +104,12 @@ def prefixed(weights: Weights, *prefixes: str) -> Weights:
     return {f"{prefix}{k}": w for prefix in prefixes for k, w in weights.items()}
 
 
+def in_mmpretrain(weights: Weights) -> Weights:
+    """Name weights as MMPreTrain does: the classifier is in a head beside the backbone."""
+    named = prefixed(authors_names(weights), "backbone.").items()
+    return {name.replace("backbone.head.", "head.fc."): weight for name, weight in named}
+
+
 NAMESPACE = argparse.Namespace(model="fasternet_t0", hook=Ran(), file=Path("x"))
 TRAINERS: dict[str, Callable[[Weights, Weights], object]] = {
     "timm": lambda w, e: {
@@ -131,6 +137,7 @@ TRAINERS: dict[str, Callable[[Weights, Weights], object]] = {
         "meta": Ran(),
         "state_dict": prefixed(authors_names(w), "backbone."),
     },
+    "MMPreTrain with its head": lambda w, e: {"state_dict": in_mmpretrain(w)},
     "Accelerate": lambda w, e: {"net": {"ema": prefixed(e, "module."), "raw": w, "step": 3}},
     "in half precision": lambda w, e: {k: v.bfloat16() if v.ndim else v for k, v in w.items()},
 }
@@ -161,6 +168,15 @@ def test_checkpoints_of_other_trainers_are_read(
     )
     assert begin_with(network, "weights.pth").share == 1.0
     assert [file.name for file in tmp_path.iterdir()] == ["weights.pth"]  # nothing has run
+
+
+def test_what_of_mmpretrain_is_missing_is_named(tmp_path: Path) -> None:
+    weights = in_mmpretrain(build(TINY).state_dict())
+    del weights["backbone.avgpool_pre_head.1.weight"]
+    torch.save({"state_dict": weights}, tmp_path / "weights.pth")
+    words = r"there are 1 missing \(conv_head\.weight\)\. Use the config of these weights"
+    with pytest.raises(ValueError, match=words):
+        weights_of(TINY, tmp_path / "weights.pth")
 
 
 def test_a_module_that_was_saved_whole_is_read(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from specs import each, latency, on
 
+from nas.finetune.model_card import _limits
 from nas.finetune.result import (
     TrainingResult,
     final_row,
@@ -102,6 +103,13 @@ def test_what_breaks_a_limit_is_not_kept_whatever_its_latency(tmp_path: Path) ->
     assert (row["kept"], row["file_bytes"], row["memory_bytes"]) == (False, 900, 80)
     keep_result(tmp_path, _limited(narrow))
     assert read_result(tmp_path) == _limited(narrow)
+
+
+def test_a_card_has_limits_with_all_of_their_figures() -> None:
+    found = replace(_limited(Limits(file_bytes=4_000_001)), file_bytes=4_000_002)
+    assert _limits(found) == (
+        "\n- a file of 4.000001 MB at the most: not kept, it has a file of 4.000002 MB\n"
+    )
 
 
 def test_on_several_devices_a_limit_counts_for_each() -> None:

@@ -12,7 +12,6 @@ from nas.cli.arguments import add_json, batch, positive, word, words
 from nas.cli.measure import say_wrong
 from nas.cli.progress import print_table
 from predictors.backends.table import find_formats, format_names
-from search_spaces.extensions import extensions_named
 
 if TYPE_CHECKING:
     from nas.finetune.export import Export
@@ -52,7 +51,6 @@ class Opened:
     remarks: Sequence[str]
 
 
-@extensions_named()
 def run_export(arguments: argparse.Namespace) -> int:
     """Export, print a table, and say what was refused; then the exit code is 2."""
     lines = find_formats(arguments.to)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from nas.cli.arguments import add_flag, describe, with_negative_values
 from nas.study.remote import local_copies
+from search_spaces.extensions import extensions_named
 from search_spaces.io import error_line
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _become_program(debug="--debug" in words)
     try:
         parser_for(words).parse_args(words, options)
-        with _orderly_end(received), local_copies(options):
+        with _orderly_end(received), local_copies(options), extensions_named():
             code = int(options.run_command(options))
         if sys.stdout is not None:  # closed by who called
             sys.stdout.flush()

@@ -37,7 +37,7 @@ from nas.study.options import (
 )
 from predictors.cost import NO_LIMITS, Limits
 from predictors.devices.device import DeviceSpec
-from search_spaces.extensions import extension_names, extensions_named
+from search_spaces.extensions import extension_names
 from search_spaces.spaces import HOW, spelled_space
 
 if TYPE_CHECKING:
@@ -183,7 +183,6 @@ def _value(word: str) -> int | float | str:
     return word
 
 
-@extensions_named()
 def run_search(arguments: argparse.Namespace) -> int:
     """`fasternas search`: calibrate, search, verify; print the front."""
     typed = fill(arguments)

@@ -19,7 +19,6 @@ from nas.cli.arguments import (
 )
 from nas.cli.measure import how_measured
 from nas.cli.progress import TrainingBars, print_table
-from search_spaces.extensions import extensions_named
 
 if TYPE_CHECKING:
     from nas.finetune.jobs import Job, JobUpdate, TrainingRequest
@@ -74,7 +73,6 @@ def _setting(text: str) -> tuple[str, str]:
     return name.strip(), value
 
 
-@extensions_named()
 def run_train(arguments: argparse.Namespace) -> int:
     """`fasternas train`: train each network to its end, and say what came of it."""
     from nas.finetune.finalize import Finalizer

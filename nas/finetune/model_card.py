@@ -128,9 +128,9 @@ def _exceptions(config: FasterNetConfig) -> str:
 def _limits(result: TrainingResult) -> str:
     """Which limits are kept, by the file that is deployed."""
     lines = [
-        f"- {cost_words(name, limit)} at the most: "
+        f"- {cost_words(name, limit, exact=True)} at the most: "
         f"{'not kept' if name in result.exceeded else 'kept'}, it has "
-        f"{cost_words(name, getattr(result, name))}"
+        f"{cost_words(name, getattr(result, name), exact=True)}"
         for name, limit in result.limits.given.items()
     ]
     return "\n" + "\n".join(lines) + "\n" if lines else ""

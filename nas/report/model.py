@@ -323,12 +323,12 @@ class ReportModel:
         trials = max(run.lost, gaps)
         missing = [f"{trials} of {self.options.trials} trials"] * bool(trials)
         missing += [f"{run.lost_trainings} longer trainings"] * bool(run.lost_trainings)
-        first = f" (the first: {run.lost_because})" if run.lost_because else ""
-        return [
-            f"{what} have no result, as their workers were lost or the search was ended{first}; "
-            "--resume tries them again."
-            for what in missing
-        ]
+        why = (
+            f" (the first: {run.lost_because})"
+            if run.lost_because
+            else ", as a worker, a disk or a package failed, or the search was ended"
+        )
+        return [f"{what} have no result{why}; --resume tries them again." for what in missing]
 
     def _backend_notes(self) -> list[str]:
         """What is to be known where there is more than fp32, or a choice."""

@@ -13,7 +13,7 @@ from predictors.cost import NO_LIMITS, Limits
 from predictors.devices.device import DeviceSpec, budgets_of, check_specs
 from predictors.training.recipe import Fidelity
 from search_spaces.extensions import Group, check_free, extension_names, extension_source
-from search_spaces.fasternet import SPACES, FasterNetConfig
+from search_spaces.fasternet import FasterNetConfig
 from search_spaces.io import listed
 from search_spaces.space import OneOf, Space, oneof
 from search_spaces.spaces import fasternet_space, space_names
@@ -32,8 +32,7 @@ _GROUPS: Mapping[str, Group] = {  # of other packages' names, by the option that
     "device": "devices",
     "runtime": "backends",
 }
-_OURS: Mapping[str, Collection[str]] = {
-    "space": SPACES,
+_OURS: Mapping[str, Collection[str]] = {  # of a space `find_space` looks itself
     "searcher": get_args(SearcherName),
     "accuracy": get_args(AccuracyOption),
 }
@@ -61,7 +60,9 @@ def refuse_removed(option: str, value: str) -> None:
 
 
 def refuse_uninstalled(values: Mapping[str, Any], options: Iterable[str] = tuple(_GROUPS)) -> None:
-    """Refuse the names in run.json that no installed package provides any more."""
+    """Refuse the names in run.json that no installed package provides any more, nor do we."""
+    if (accuracy := str(values.get("accuracy"))) not in accuracy_names():
+        refuse_removed("accuracy", accuracy)  # before what else may have changed since
     kept = values.get(_PACKAGES)
     provided: dict[str, object] = kept if isinstance(kept, dict) else {}
     names = [(o, n) for o, _, n in (key.partition(" ") for key in provided) if o in _GROUPS]
@@ -236,8 +237,6 @@ class SearchOptions:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "SearchOptions":
         """Return the options that `as_json` spelled."""
-        if (accuracy := str(values.get("accuracy"))) not in accuracy_names():
-            refuse_removed("accuracy", accuracy)  # before what else may have changed since
         refuse_uninstalled(values, ("space", "searcher", "accuracy"))
         # Runs of before have `weights`: empty, but for those that are refused.
         values = {n: value for n, value in values.items() if n not in ("weights", _PACKAGES)}

@@ -23,22 +23,25 @@ CUDA_COMMAND = ("env", "CUDA_DEVICE_ORDER=PCI_BUS_ID", *COMMAND)
 
 
 def open_cpu(name: str, backend: Backend, protocol: TimingProtocol) -> TimedDevice:
-    """Open the processor of this machine."""
+    """Open the processor of this machine; `on_cores` says whether it has so many cores."""
     found = find_runtime(backend.runtime, backend.precision)
     found.require(found.package)
-    cores = len(os.sched_getaffinity(0))
-    if backend.threads > cores:
-        raise ValueError(
-            f"`threads` must be at most the {cores} cores of this machine, but got "
-            f"{backend.threads}."
-        )
     host = Host(command=COMMAND, machine=processor())
     return TimedDevice(name, host, backend, version=found.version, protocol=protocol)
 
 
 def on_cores(host: Host, cores: tuple[int, ...], threads: int) -> Host:
-    """Return this machine with so many threads pinned to these cores."""
-    check_cores(cores, threads, os.cpu_count() or 1, machine="this machine")
+    """Return this machine with so many threads pinned to these cores; none: to some of its own.
+
+    Those are the ones that this process may use. Cores that are named may be others.
+    """
+    own = len(os.sched_getaffinity(0))
+    if cores:
+        check_cores(cores, threads, os.cpu_count() or 1, machine="this machine")
+    elif threads > own:
+        raise ValueError(
+            f"`threads` must be at most the {own} cores of this machine, but got {threads}."
+        )
     return replace(host, cores=cores)
 
 

@@ -21,6 +21,7 @@ from search_spaces.extensions import (
     extension_source,
     load_extension,
 )
+from search_spaces.io import short_repr
 
 PROTOCOL = TimingProtocol()  # where none is given
 _MEMBERS = ("name", "description", "remarks", "backends", "measure", "measure_each")  # of a device
@@ -127,13 +128,14 @@ def _foreign(name: str, backend: Backend, protocol: TimingProtocol) -> Device:
     if getattr(found, "source", None) not in ("measured", "predicted"):
         raise RuntimeError(
             f"`device` {name} must be one that Measures or Predicts, but "
-            f"{extension_source('devices', name)} gave {found!r}, whose source is neither."
+            f"{extension_source('devices', name)} gave {short_repr(found)}, whose source is "
+            "neither."
         )
     members = (*_MEMBERS, "predict") if found.source == "predicted" else _MEMBERS
     if lacks := [member for member in members if getattr(found, member, None) is None]:
         raise RuntimeError(
-            f"`device` {name} must have {', '.join(members)}, but {found!r}, which "
-            f"{extension_source('devices', name)} gave, lacks {', '.join(lacks)}."
+            f"`device` {name} must have {', '.join(members)}, but {short_repr(found)}, "
+            f"which {extension_source('devices', name)} gave, lacks {', '.join(lacks)}."
         )
     return found
 
@@ -144,13 +146,13 @@ def _pinned(board: Board, cores: tuple[int, ...]) -> Board:
 
 def _on_cores(device: Device, cores: tuple[int, ...]) -> Device:
     """Have this machine's processor time on these cores, if any were asked for."""
-    if not cores:
-        return device
-    if not isinstance(device, TimedDevice) or device.host.processor != "cpu":
+    if isinstance(device, TimedDevice) and device.host.processor == "cpu":
+        return replace(device, host=on_cores(device.host, cores, device.backend.threads))
+    if cores:
         raise ValueError(
             f"`cores` must be left out for {device.name}, which is no processor that is timed now."
         )
-    return replace(device, host=on_cores(device.host, cores, device.backend.threads))
+    return device
 
 
 def backend_of(

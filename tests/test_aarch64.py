@@ -131,6 +131,21 @@ def test_an_attention_of_several_heads_is_its_products() -> None:
     assert _unfolded(masked) == [masked]
 
 
+def test_a_matrix_that_is_computed_is_packed_in_each_run() -> None:
+    """Also for a single row where it is transposed: the loop of a row goes along the other side."""
+    inputs: Any = ((1, 1280), (1000, 1280), (1000,))
+    given: Any = {"inputs": inputs, "output": (1, 1000), "attributes": {"transB": 1}}
+    known, computed = (count_node(Node(op="Gemm", constant=c, **given)) for c in (True, False))
+    assert (known.kind, computed.kind) == ("gemm", "matmul")
+    assert computed.counts["macs_1"] == known.counts["macs_1"] == 1000 * 1280
+    assert computed.counts["packed_strips"] + computed.counts["packed_rests"] == 63 * 1280
+    turned, plain = computed.instructions(FORMS)[0], known.instructions(FORMS)[0]
+    assert turned - plain == pytest.approx(1.62 * 1000 * 1280, rel=0.01)
+    straight = Node(op="Gemm", inputs=((1, 1280), (1280, 1000), (1000,)), output=(1, 1000))
+    assert count_node(straight).counts["row_fours"] == 1280 * 250
+    assert count_node(straight).counts["outputs"] == 1000
+
+
 def test_a_gelu_is_loops_around_an_erf_or_a_tanh() -> None:
     def per_element(op: str, *bias: tuple[int, ...], **attributes: str) -> tuple[float, ...]:
         shape = (1, 1000, 1000)

@@ -7,14 +7,14 @@ after it, and an activation after that.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from predictors.aarch64.node import Node, Shape, UnknownOperatorError, Value
 from predictors.aarch64.operators import ACTIVATIONS, OPERATORS, UNCOUNTED
-from predictors.aarch64.optimized import opset_of, optimized, tensors_of
+from predictors.aarch64.optimized import constants_of, opset_of, optimized, tensors_of
 
 if TYPE_CHECKING:
     import onnx
@@ -45,12 +45,12 @@ def graph_nodes(content: bytes, *, folder: Path | None = None, shape: Shape = ()
         ValueError: if ONNX Runtime cannot run the model.
     """
     model = optimized(content, folder=folder, shape=shape)
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    operators = [_operator(node, constants) for node in model.graph.node]
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    operators = [_operator(node, weights) for node in model.graph.node]
     shapes, dtypes = tensors_of(model)
     _refuse_open(operators, shapes)
     _fold_sums(operators, shapes, [value.name for value in model.graph.output])
-    opset = opset_of(model)
+    constants, opset = constants_of(model), opset_of(model)
     nodes = [_node(o, shapes, dtypes, constants, opset) for o in operators if not o.folded]
     for node in nodes:
         _check(node)
@@ -89,7 +89,7 @@ def _check(node: Node) -> None:
         raise ValueError(f"{node.op} ({node.name}) does not fit its input. {words.format(*sides)}")
 
 
-def _operator(node: "onnx.NodeProto", constants: Mapping[str, "onnx.TensorProto"]) -> _Operator:
+def _operator(node: "onnx.NodeProto", weights: Mapping[str, "onnx.TensorProto"]) -> _Operator:
     import onnx
 
     found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
@@ -99,15 +99,15 @@ def _operator(node: "onnx.NodeProto", constants: Mapping[str, "onnx.TensorProto"
     for attribute, place in _AS_INPUTS.get(node.op_type, {}).items():
         if place >= len(inputs) or not inputs[place]:
             continue
-        if inputs[place] not in constants:
+        if inputs[place] not in weights:
             raise UnknownOperatorError(
                 f"the operator {node.op_type} of computed {attribute} ({name})"
             )
-        attributes[attribute] = _numbers(constants[inputs[place]])
+        attributes[attribute] = _numbers(weights[inputs[place]])
     if node.op_type == "Resize" and len(inputs) > _INPUTS_OF_RESIZE_10:
         attributes = _RESIZE | attributes
     if node.op_type == "Pow":
-        attributes["exponent"] = _exponent(constants.get(inputs[1]))
+        attributes["exponent"] = _exponent(weights.get(inputs[1]))
     operator = _Operator(
         name=name,
         op=node.op_type,
@@ -122,7 +122,6 @@ def _operator(node: "onnx.NodeProto", constants: Mapping[str, "onnx.TensorProto"
     return operator
 
 
-_TAKEN_APART = ("MultiHeadAttention",)  # by `_unfolded`
 _FUSED = {"FusedConv": "Conv", "FusedGemm": "Gemm"}
 _INPUTS_OF_RESIZE_10 = 2  # which rounds down, and has no attribute for that
 _RESIZE = {"coordinate_transformation_mode": "half_pixel", "nearest_mode": "round_prefer_floor"}
@@ -221,7 +220,7 @@ def _node(
     operator: _Operator,
     shapes: Mapping[str, Shape],
     dtypes: Mapping[str, str],
-    constants: Mapping[str, "onnx.TensorProto"],
+    constants: Collection[str],
     opset: int,
 ) -> Node:
     inputs, made = operator.inputs, next(name for name in operator.outputs if name)

@@ -8,6 +8,7 @@ from typing import Literal
 Shape = tuple[int, ...]
 Value = int | str | Shape
 LOOKED_UP = "to the nearest but not twice the side"
+COMPUTED = "Gemm by a computed matrix"
 RANK = 4  # of maps
 _DEFAULT_OPSET = 20
 
@@ -72,7 +73,7 @@ def _of_conv_transpose(node: Node) -> str:
 
 
 def _of_gemm(node: Node) -> str:
-    return "" if node.constant else "by a computed matrix"
+    return "" if node.constant else COMPUTED.removeprefix("Gemm ")
 
 
 def _of_fused_matmul(node: Node) -> str:

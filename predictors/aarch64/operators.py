@@ -9,7 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from predictors.aarch64.kernels import Conv, Counts, Pair, Window, count_conv, count_product
-from predictors.aarch64.node import LOOKED_UP, RANK, Node, Shape, UnknownOperatorError, operator_of
+from predictors.aarch64.node import (
+    COMPUTED,
+    LOOKED_UP,
+    RANK,
+    Node,
+    Shape,
+    UnknownOperatorError,
+    operator_of,
+)
 
 Counted = Literal["instructions", "fma_instructions"]
 Forms = Mapping[str, Mapping[Counted, Mapping[str, float]]]
@@ -117,10 +125,12 @@ def _conv_transpose(node: Node) -> Work:
 
 
 def _gemm(node: Node) -> Work:
-    """A product that is added to a bias, if there is one."""
+    """A product that is added to a bias, if there is one; a matrix that is known is packed."""
     m, k = node.inputs[0][::-1] if node.number("transA") else node.inputs[0]
     n = node.inputs[1][0 if node.number("transB") else 1]
     bias = len(node.inputs) > 2
+    if not node.constant:
+        return _product(node, (m, n, k), bias=bias)
     counts = count_product(m, n, k, accumulate=bias, packed=True)
     return Work("gemm", {**counts, "one": 1, "outputs": m * n * bias})
 
@@ -131,15 +141,24 @@ def _matmul(node: Node) -> Work:
     if min(len(left), len(right)) < 2:
         raise UnknownOperatorError(f"the operator {node.op} with a vector")
     *rest, m, n = node.output
-    across, transposed = node.number("transA"), node.number("transB")
+    across = node.number("transA")
     k, batch = left[-2] if across else left[-1], math.prod(rest)
     if node.constant and len(right) == 2:
         return Work("matmul_constant", {**count_product(batch * m, n, k, packed=True), "one": 1})
     if not across and len(left) >= len(right) and math.prod(right[:-2]) == 1:
         m, batch = batch * m, 1
-    found = {name: batch * count for name, count in count_product(m, n, k).items()}
+    return _product(node, (m, n, k), batch=batch)
+
+
+def _product(node: Node, sides: Shape, *, batch: int = 1, bias: bool = False) -> Work:
+    """Products of m x k by k x n, of which neither side is known beforehand."""
+    m, n, k = sides
+    across, transposed = node.number("transA"), node.number("transB")
+    counts = count_product(m, n, k, accumulate=bias, transposed=bool(across or transposed))
+    found = {name: batch * count for name, count in counts.items()}
     found |= {"transposed_left": batch * m * k * across}
     found |= {"transposed_right": batch * k * n * transposed}
+    found |= {"outputs": batch * m * n * bias}
     if m < _FEW_ROWS:
         found["macs_1_of_few"] = found.get("macs_1", 0)
     return Work("matmul", {**found, "one": 1, "batch": batch})
@@ -350,7 +369,7 @@ def _each(operators: str, count: Callable[[Node], Work]) -> dict[str, Callable[[
 OPERATORS: Mapping[str, Callable[[Node], Work]] = {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
-    "Gemm": _gemm,
+    **dict.fromkeys(("Gemm", COMPUTED), _gemm),
     "Concat": _concat,
     "Split": _split,
     "Slice": _slice,

@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from predictors.aarch64.node import Node, Shape, UnknownOperatorError, Value
 from predictors.aarch64.operators import ACTIVATIONS, OPERATORS, UNCOUNTED
@@ -244,12 +246,26 @@ def _unfolded(node: Node) -> list[Node]:
     maps, more = node.inputs[:3], node.inputs[3:]
     if node.op == "MultiHeadAttention" and {len(m) for m in maps} == {3} and not any(more):
         return _attention(node)
+    if node.op == "Attention" and node.constant and _is_plain(node):
+        return _attention_of_one(node)
+    if node.op in ("Sum", "Max", "Min") and len(node.inputs) > 2:
+        return _pairwise(node)
     if node.op == "Gemm" and node.activation:
         after = Node(op=node.activation, name=node.name, inputs=(node.output,), output=node.output)
         return [replace(node, activation=""), after]
     if node.op in ("Softmax", "LayerNormalization") and node.output:
         return _rows(node)
     return [node]
+
+
+def _pairwise(node: Node) -> list[Node]:
+    """Of several inputs, the first with the second, what comes of it with the third, and so on."""
+    made, nodes = node.inputs[0], []
+    for given in node.inputs[1:]:
+        both = made, given
+        made = np.broadcast_shapes(*both)
+        nodes.append(replace(node, inputs=both, output=made))
+    return nodes
 
 
 def _rows(node: Node) -> list[Node]:
@@ -269,6 +285,23 @@ def _rows(node: Node) -> list[Node]:
         for given, made in ((shape, swapped), (swapped, shape))
     )
     return [there, replace(node, inputs=(swapped,), output=swapped), back]
+
+
+def _is_plain(node: Node) -> bool:
+    """Whether an Attention has a map, weights and a bias, and is neither masked nor cached."""
+    ranks = [len(shape) for shape in node.inputs if shape]
+    more = any(node.inputs[3:]) or node.outputs > 1 or "qkv_hidden_sizes" in node.attributes
+    return ranks == [3, 2, 1] and not more and not node.number("unidirectional")
+
+
+def _attention_of_one(node: Node) -> list[Node]:
+    """An attention among the rows of one map: a product makes the heads, as they are needed."""
+    (batch, n, width), (_, c), bias = node.inputs[:3]
+    rows, head = batch * n, (batch, n, c // 3)
+    shapes: dict[str, Any] = {"inputs": ((rows, width), (width, c), bias), "output": (rows, c)}
+    product = Node(op="Gemm", name=node.name, constant=True, **shapes)
+    *_, back, scores, softmax, mixed = _attention(replace(node, inputs=(head,) * 3))
+    return [product, scores, softmax, mixed, back]
 
 
 def _attention(node: Node) -> list[Node]:

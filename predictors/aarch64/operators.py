@@ -165,7 +165,9 @@ def _product(node: Node, sides: Shape, *, batch: int = 1, bias: bool = False) ->
 
 
 def _binary(node: Node) -> Work:
-    """Add, Mul and the like: of equal shapes, with a number, or with spans that are repeated."""
+    """Add, Max and the like: of equal shapes, with a number, or with spans that are repeated."""
+    if len(node.inputs) == 1:
+        return _copied(node)
     how, counts = _broadcast(*node.inputs[:2])
     return Work(f"binary_{how}", {**counts, "one": 1, "elements": math.prod(node.output)})
 
@@ -377,7 +379,7 @@ OPERATORS: Mapping[str, Callable[[Node], Work]] = {
     **_each("Resize Upsample", _resize),
     **dict.fromkeys((f"Resize {LOOKED_UP}", f"Upsample {LOOKED_UP}"), _resize),
     **_each("MatMul FusedMatMul", _matmul),
-    **_each("Add Mul Sub Div", _binary),
+    **_each("Add Mul Sub Div Sum Max Min", _binary),
     **_each("PRelu Pow", _power),
     **_each("MaxPool AveragePool", _pool),
     **_each("GlobalAveragePool ReduceMean ReduceSum ReduceL2", _reduce),
@@ -397,10 +399,10 @@ OPERATORS: Mapping[str, Callable[[Node], Work]] = {
 _LIKE: Mapping[str, str] = {
     "sigmoid": "And, ArgMax, ArgMin, Ceil, Celu, ConstantOfShape, Elu, Equal, Floor, "
     "GatherND, GlobalMaxPool, Greater, GreaterOrEqual, Less, LessOrEqual, Log, LpNormalization, "
-    "Max, Mean, Min, Not, OneHot, Or, Range, Reciprocal, ReduceL1, ReduceL2 over outer sides, "
+    "Mean, Not, OneHot, Or, Range, Reciprocal, ReduceL1, ReduceL2 over outer sides, "
     "ReduceMax, ReduceMean over sides in between, ReduceMin, ReduceProd, "
     "ReduceSum over sides in between, ReduceSumSquare, Round, ScatterND, Selu, Sign, Softsign, "
-    "Sum, ThresholdedRelu, Trilu, Where, Xor",
+    "ThresholdedRelu, Trilu, Where, Xor",
     "gelu": "Cos, CumSum, GatherElements, Mish, Mod, Pad by edge, "
     "Pad by reflect, Pow by other than 2 and 3, "
     "ScatterElements, Sin, Softplus",

@@ -179,6 +179,15 @@ def test_a_matrix_that_is_computed_is_packed_in_each_run() -> None:
     assert count_node(straight).counts["outputs"] == 1000
 
 
+def test_a_cast_of_a_map_is_a_loop_over_vectors_that_was_not_counted() -> None:
+    def counted(op: str, side: int) -> float:
+        shape = (1, 3, side, side)
+        return count_node(Node(op=op, inputs=(shape,), output=shape)).instructions(FORMS)[0]
+
+    assert counted("Cast", 32) == counted("Reshape", 32)
+    assert counted("Cast", 224) == counted("Abs", 224) > 3 * 224**2
+
+
 def test_a_gelu_is_loops_around_an_erf_or_a_tanh() -> None:
     def per_element(op: str, *bias: tuple[int, ...], **attributes: str) -> tuple[float, ...]:
         shape = (1, 1000, 1000)

@@ -195,6 +195,7 @@ _GEMM: Any = [
     ("Reshape", ["s", "flat"], ["r"], {}),
     ("Gemm", ["r", "r"], ["out"], {"transB": 1}),
 ]
+_CASTS: Any = [("Concat", ["x"] * 9, ["c"], {"axis": 1}), ("Cast", ["c"], ["i"], {"to": 6})]
 
 
 @pytest.mark.parametrize(
@@ -215,6 +216,10 @@ _GEMM: Any = [
         ([("MatMul", ["x", "vector"], ["out"], {})], "the operator MatMul with a vector"),
         ([("MatMul", ["vector", "x"], ["out"], {})], "the operator MatMul with a vector"),
         (_GEMM, "the operator Gemm by a computed matrix .*inputs of the graph .*remove_init"),
+        (
+            [*_CASTS, ("Cast", ["i"], ["out"], {"to": TensorProto.FLOAT})],
+            r"the operator Cast of a map \(node 1\) well enough",
+        ),
     ],
 )
 def test_what_is_not_known_is_named(nodes: Any, words: str, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A node of an ONNX graph, and what its operator is called where it takes another loop."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -10,6 +11,7 @@ Value = int | str | Shape
 LOOKED_UP = "to the nearest but not twice the side"
 COMPUTED = "Gemm by a computed matrix"
 RANK = 4  # of maps
+SMALL = 4096  # elements; of fewer a copy is no more than a view
 _DEFAULT_OPSET = 20
 
 
@@ -81,6 +83,10 @@ def _of_fused_matmul(node: Node) -> str:
     return "across batches" if across else ""
 
 
+def _of_cast(node: Node) -> str:
+    return "of a map" if math.prod(node.output) > SMALL else ""
+
+
 def _of_gelu(node: Node) -> str:
     return "by tanh" if node.attributes.get("approximate", "none") != "none" else ""
 
@@ -124,6 +130,7 @@ _VARIANTS: Mapping[str, Callable[[Node], str]] = {
     "ConvTranspose": _of_conv_transpose,
     "Gemm": _of_gemm,
     "FusedMatMul": _of_fused_matmul,
+    "Cast": _of_cast,
     "Gelu": _of_gelu,
     "Pad": _of_pad,
     **dict.fromkeys(("Resize", "Upsample"), _of_resize),

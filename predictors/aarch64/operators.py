@@ -13,6 +13,7 @@ from predictors.aarch64.node import (
     COMPUTED,
     LOOKED_UP,
     RANK,
+    SMALL,
     Node,
     Shape,
     UnknownOperatorError,
@@ -23,7 +24,6 @@ Counted = Literal["instructions", "fma_instructions"]
 Forms = Mapping[str, Mapping[Counted, Mapping[str, float]]]
 
 ACTIVATIONS = ("Relu", "Sigmoid", "Tanh", "LeakyRelu", "Clip", "HardSigmoid")  # fused into a Conv
-_SMALL = 4096  # elements; of fewer a copy is no more than a view
 _FEW_ROWS = 16  # of a product; fewer were not counted, and of more a last single row hardly matters
 _OTHER_TYPES = ("float16", "float64", "bfloat16")  # have kernels of their own
 
@@ -53,7 +53,7 @@ def count_node(node: Node) -> Work:
     name, elements = operator_of(node), math.prod(node.output)
     if elements == 0 and name in OPERATORS:
         return _view(node)
-    if elements > _SMALL and node.dtype in _OTHER_TYPES:
+    if elements > SMALL and node.dtype in _OTHER_TYPES:
         raise UnknownOperatorError(f"the operator {name} on numbers of {node.dtype}")
     if name in OPERATORS:
         return OPERATORS[name](node)
@@ -345,7 +345,7 @@ def _view(_: Node) -> Work:
 def _copied(node: Node) -> Work:
     """A view of a shape or an index; of a map it is a copy, as `concat` makes."""
     elements = math.prod(node.output)
-    if elements <= _SMALL:
+    if elements <= SMALL:
         return _view(node)
     return Work("concat", {"one": 1, "elements": elements})
 
@@ -353,7 +353,7 @@ def _copied(node: Node) -> Work:
 def _gather(node: Node) -> Work:
     """A copy of each block that is taken, as `slice` makes."""
     given, elements = node.inputs[0], math.prod(node.output)
-    if elements <= _SMALL:
+    if elements <= SMALL:
         return _view(node)
     block = math.prod(given[node.number("axis") % len(given) + 1 :])
     return Work("slice", {"one": 1, "elements": elements, "copies": elements // block})
@@ -395,7 +395,8 @@ OPERATORS: Mapping[str, Callable[[Node], Work]] = {
 }
 
 # What was not counted is taken for what was, of which it has the elements: a few instructions each,
-# among which a sigmoid's eight are in between, a Gelu's 22, or the 48 of a transpose of many axes.
+# among which a sigmoid's eight are in between, a Gelu's 22, the 48 of a transpose of many axes, or
+# the 1.5 of a loop over vectors.
 _LIKE: Mapping[str, str] = {
     "sigmoid": "And, ArgMax, ArgMin, Ceil, Celu, ConstantOfShape, Elu, Equal, Floor, "
     "GatherND, GlobalMaxPool, Greater, GreaterOrEqual, Less, LessOrEqual, Log, LpNormalization, "
@@ -407,6 +408,7 @@ _LIKE: Mapping[str, str] = {
     "Pad by reflect, Pow by other than 2 and 3, "
     "ScatterElements, Sin, Softplus",
     "transpose_axes": "DepthToSpace, SpaceToDepth",
+    "abs": "Cast of a map",
 }
 UNCOUNTED: Mapping[str, str] = {
     name: kind for kind, names in _LIKE.items() for name in names.split(", ")

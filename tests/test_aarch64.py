@@ -131,6 +131,63 @@ def test_an_attention_of_several_heads_is_its_products() -> None:
     assert _unfolded(masked) == [masked]
 
 
+def test_an_attention_is_a_product_before_one_of_several_heads() -> None:
+    x, heads = (1, 64, 48), {"num_heads": 3}
+    inputs: Any = (x, (48, 144), (144,))
+    node = Node(op="Attention", inputs=inputs, output=x, attributes=heads, constant=True)
+    nodes = _unfolded(node)
+    assert [n.op for n in nodes] == ["Gemm", "FusedMatMul", "Softmax", "MatMul", "Transpose"]
+    assert nodes[0].constant
+    assert nodes[-1].output == (1, 3, 64, 16)
+    assert sum(map(macs, nodes)) == 64 * 48 * 144 + 2 * 64 * 64 * 48
+    for other in (
+        replace(node, constant=False),
+        replace(node, inputs=(x, x, x)),  # as ONNX's own has them
+        replace(node, inputs=(*inputs, (1,))),
+        replace(node, attributes=heads | {"unidirectional": 1}),
+    ):
+        assert _unfolded(other) == [other]
+
+
+@pytest.mark.parametrize("op", ["Sum", "Max", "Min"])
+def test_a_sum_or_a_maximum_is_loops_like_those_of_an_addition(op: str) -> None:
+    shape = (1, 32, 14, 14)
+    for other in (shape, (), (1, 32, 1, 1)):
+        given: Any = {"inputs": (shape, other), "output": shape}
+        assert count_node(Node(op=op, **given)) == count_node(Node(op="Add", **given))
+    three = Node(op=op, inputs=((32, 1, 1), (14,), shape), output=shape)
+    assert [(n.inputs, n.output) for n in _unfolded(three)] == [
+        (((32, 1, 1), (14,)), (32, 1, 14)),
+        (((32, 1, 14), shape), shape),
+    ]
+    one = Node(op=op, inputs=(shape,), output=shape)
+    assert count_node(one) == count_node(replace(one, op="Expand"))
+
+
+def test_a_matrix_that_is_computed_is_packed_in_each_run() -> None:
+    """Also for a single row where it is transposed: the loop of a row goes along the other side."""
+    inputs: Any = ((1, 1280), (1000, 1280), (1000,))
+    given: Any = {"inputs": inputs, "output": (1, 1000), "attributes": {"transB": 1}}
+    known, computed = (count_node(Node(op="Gemm", constant=c, **given)) for c in (True, False))
+    assert (known.kind, computed.kind) == ("gemm", "matmul")
+    assert computed.counts["macs_1"] == known.counts["macs_1"] == 1000 * 1280
+    assert computed.counts["packed_strips"] + computed.counts["packed_rests"] == 63 * 1280
+    turned, plain = computed.instructions(FORMS)[0], known.instructions(FORMS)[0]
+    assert turned - plain == pytest.approx(1.62 * 1000 * 1280, rel=0.01)
+    straight = Node(op="Gemm", inputs=((1, 1280), (1280, 1000), (1000,)), output=(1, 1000))
+    assert count_node(straight).counts["row_fours"] == 1280 * 250
+    assert count_node(straight).counts["outputs"] == 1000
+
+
+def test_a_cast_of_a_map_is_a_loop_over_vectors_that_was_not_counted() -> None:
+    def counted(op: str, side: int) -> float:
+        shape = (1, 3, side, side)
+        return count_node(Node(op=op, inputs=(shape,), output=shape)).instructions(FORMS)[0]
+
+    assert counted("Cast", 32) == counted("Reshape", 32)
+    assert counted("Cast", 224) == counted("Abs", 224) > 3 * 224**2
+
+
 def test_a_gelu_is_loops_around_an_erf_or_a_tanh() -> None:
     def per_element(op: str, *bias: tuple[int, ...], **attributes: str) -> tuple[float, ...]:
         shape = (1, 1000, 1000)

@@ -131,6 +131,51 @@ def test_weights_that_lie_beside_a_file_come_along(tmp_path: Path) -> None:
         onnx_model(split)
 
 
+@pytest.mark.parametrize("where", ["inside", "beside", "of a node", "an input too"])
+def test_shapes_are_inferred_without_the_weights(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "net.onnx"
+    network = onnx.load_model_from_string(_sized(of_node=where == "of a node"))
+    if where == "an input too":
+        network.graph.input.append(helper.make_tensor_value_info("w", 1, [16, 8, 3, 3]))
+    beside = where == "beside"
+    onnx.save(network, file, save_as_external_data=beside, location="w", convert_attribute=beside)
+    seen, infer = [], onnx.shape_inference.infer_shapes
+
+    def recorded(model: onnx.ModelProto) -> onnx.ModelProto:
+        seen.append(model.ByteSize())
+        return infer(model)
+
+    monkeypatch.setattr(onnx.shape_inference, "infer_shapes", recorded)
+    model = onnx_model(file)
+    assert seen[0] < 1000 < 4 * 16 * 8 * 9 < len(deployed_bytes(model))
+    assert model.macs == 16 * 8 * 9 * (32 * 48)  # of sides that small tensors say
+    assert model.params == (4 if where == "of a node" else 4 + 16 * 8 * 9)
+    assert not model.file_half
+
+
+def _sized(*, of_node: bool) -> bytes:
+    """A file that resizes a map and convolves it by a weight of 4.6 kB."""
+    weight = numpy_helper.from_array(np.ones((16, 8, 3, 3), np.float32), "w")
+    nodes = [
+        helper.make_node("Resize", ["in0", "", "scales"], ["big"], mode="nearest"),
+        helper.make_node("Conv", ["big", "w"], ["out"], pads=[1] * 4),
+    ]
+    if of_node:
+        nodes.insert(0, helper.make_node("Constant", [], ["w"], value=weight))
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("in0", 1, ["n", 8, 16, 16])],
+        [helper.make_tensor_value_info("out", 1, None)],
+        [numpy_helper.from_array(np.array([1, 1, 2, 3], np.float32), "scales")]
+        + [weight] * (not of_node),
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString())
+
+
 def _taking(*inputs: tuple[int, list[Any]]) -> bytes:
     """A file that adds one to its first input."""
     values = [

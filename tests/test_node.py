@@ -41,6 +41,8 @@ def _reduce(op: str, *axes: int) -> Node:
         (Node(op="Gemm", inputs=(), output=(), constant=True), "Gemm"),
         (_plain("FusedMatMul", transA=1), "FusedMatMul"),
         (_plain("FusedMatMul", transBatchB=1), "FusedMatMul across batches"),
+        (_plain("Cast"), "Cast"),
+        (_plain("Cast", (1, 3, 64, 64)), "Cast of a map"),
         (_plain("Gelu", approximate="none"), "Gelu"),
         (_plain("Gelu", approximate="tanh"), "Gelu by tanh"),
         (_plain("Pad", mode="constant"), "Pad"),

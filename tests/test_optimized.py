@@ -104,6 +104,34 @@ def test_weights_that_are_not_all_there_are_refused(where: str, tmp_path: Path) 
         graph_nodes(model.SerializeToString(), folder=tmp_path)
 
 
+@pytest.mark.parametrize(("version", "known"), [(3, True), (9, False)])
+def test_weights_that_are_inputs_too_are_known_in_older_formats_alone(
+    version: int, *, known: bool
+) -> None:
+    """What is known is packed; numbers that a shape depends on have the values in the file."""
+    numbers: dict[str, Any] = {
+        "flat": np.array([1, C * 256]),
+        "v": np.ones((8, C * 256), np.float32),
+        "b": np.ones(8, np.float32),
+        "w": np.ones((8, 8), np.float32),
+    }
+    model = _model(
+        [
+            helper.make_node("Reshape", ["x", "flat"], ["y"]),
+            helper.make_node("Gemm", ["y", "v", "b"], ["z"], transB=1, name="head"),
+            helper.make_node("MatMul", ["z", "w"], ["out"], name="last"),
+        ],
+        [numpy_helper.from_array(values, name) for name, values in numbers.items()],
+    )
+    for weight in model.graph.initializer:
+        value = helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims)
+        model.graph.input.append(value)
+    model.ir_version = version
+    _, head, last = graph_nodes(model.SerializeToString())
+    assert (head.name, head.constant, last.name, last.constant) == ("head", known, "last", known)
+    assert head.inputs == ((1, C * 256), (8, C * 256), (8,))
+
+
 def test_sizes_that_the_graph_computes_are_known_without_a_run() -> None:
     """With a free batch the optimiser leaves them as they are."""
     model = _model(

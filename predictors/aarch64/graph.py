@@ -7,14 +7,16 @@ after it, and an activation after that.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from predictors.aarch64.node import Node, Shape, UnknownOperatorError, Value
 from predictors.aarch64.operators import ACTIVATIONS, OPERATORS, UNCOUNTED
-from predictors.aarch64.optimized import opset_of, optimized, tensors_of
+from predictors.aarch64.optimized import constants_of, opset_of, optimized, tensors_of
 
 if TYPE_CHECKING:
     import onnx
@@ -45,12 +47,12 @@ def graph_nodes(content: bytes, *, folder: Path | None = None, shape: Shape = ()
         ValueError: if ONNX Runtime cannot run the model.
     """
     model = optimized(content, folder=folder, shape=shape)
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    operators = [_operator(node, constants) for node in model.graph.node]
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    operators = [_operator(node, weights) for node in model.graph.node]
     shapes, dtypes = tensors_of(model)
     _refuse_open(operators, shapes)
     _fold_sums(operators, shapes, [value.name for value in model.graph.output])
-    opset = opset_of(model)
+    constants, opset = constants_of(model), opset_of(model)
     nodes = [_node(o, shapes, dtypes, constants, opset) for o in operators if not o.folded]
     for node in nodes:
         _check(node)
@@ -89,7 +91,7 @@ def _check(node: Node) -> None:
         raise ValueError(f"{node.op} ({node.name}) does not fit its input. {words.format(*sides)}")
 
 
-def _operator(node: "onnx.NodeProto", constants: Mapping[str, "onnx.TensorProto"]) -> _Operator:
+def _operator(node: "onnx.NodeProto", weights: Mapping[str, "onnx.TensorProto"]) -> _Operator:
     import onnx
 
     found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
@@ -99,15 +101,15 @@ def _operator(node: "onnx.NodeProto", constants: Mapping[str, "onnx.TensorProto"
     for attribute, place in _AS_INPUTS.get(node.op_type, {}).items():
         if place >= len(inputs) or not inputs[place]:
             continue
-        if inputs[place] not in constants:
+        if inputs[place] not in weights:
             raise UnknownOperatorError(
                 f"the operator {node.op_type} of computed {attribute} ({name})"
             )
-        attributes[attribute] = _numbers(constants[inputs[place]])
+        attributes[attribute] = _numbers(weights[inputs[place]])
     if node.op_type == "Resize" and len(inputs) > _INPUTS_OF_RESIZE_10:
         attributes = _RESIZE | attributes
     if node.op_type == "Pow":
-        attributes["exponent"] = _exponent(constants.get(inputs[1]))
+        attributes["exponent"] = _exponent(weights.get(inputs[1]))
     operator = _Operator(
         name=name,
         op=node.op_type,
@@ -122,7 +124,6 @@ def _operator(node: "onnx.NodeProto", constants: Mapping[str, "onnx.TensorProto"
     return operator
 
 
-_TAKEN_APART = ("MultiHeadAttention",)  # by `_unfolded`
 _FUSED = {"FusedConv": "Conv", "FusedGemm": "Gemm"}
 _INPUTS_OF_RESIZE_10 = 2  # which rounds down, and has no attribute for that
 _RESIZE = {"coordinate_transformation_mode": "half_pixel", "nearest_mode": "round_prefer_floor"}
@@ -221,7 +222,7 @@ def _node(
     operator: _Operator,
     shapes: Mapping[str, Shape],
     dtypes: Mapping[str, str],
-    constants: Mapping[str, "onnx.TensorProto"],
+    constants: Collection[str],
     opset: int,
 ) -> Node:
     inputs, made = operator.inputs, next(name for name in operator.outputs if name)
@@ -245,12 +246,26 @@ def _unfolded(node: Node) -> list[Node]:
     maps, more = node.inputs[:3], node.inputs[3:]
     if node.op == "MultiHeadAttention" and {len(m) for m in maps} == {3} and not any(more):
         return _attention(node)
+    if node.op == "Attention" and node.constant and _is_plain(node):
+        return _attention_of_one(node)
+    if node.op in ("Sum", "Max", "Min") and len(node.inputs) > 2:
+        return _pairwise(node)
     if node.op == "Gemm" and node.activation:
         after = Node(op=node.activation, name=node.name, inputs=(node.output,), output=node.output)
         return [replace(node, activation=""), after]
     if node.op in ("Softmax", "LayerNormalization") and node.output:
         return _rows(node)
     return [node]
+
+
+def _pairwise(node: Node) -> list[Node]:
+    """Of several inputs, the first with the second, what comes of it with the third, and so on."""
+    made, nodes = node.inputs[0], []
+    for given in node.inputs[1:]:
+        both = made, given
+        made = np.broadcast_shapes(*both)
+        nodes.append(replace(node, inputs=both, output=made))
+    return nodes
 
 
 def _rows(node: Node) -> list[Node]:
@@ -270,6 +285,23 @@ def _rows(node: Node) -> list[Node]:
         for given, made in ((shape, swapped), (swapped, shape))
     )
     return [there, replace(node, inputs=(swapped,), output=swapped), back]
+
+
+def _is_plain(node: Node) -> bool:
+    """Whether an Attention has a map, weights and a bias, and is neither masked nor cached."""
+    ranks = [len(shape) for shape in node.inputs if shape]
+    more = any(node.inputs[3:]) or node.outputs > 1 or "qkv_hidden_sizes" in node.attributes
+    return ranks == [3, 2, 1] and not more and not node.number("unidirectional")
+
+
+def _attention_of_one(node: Node) -> list[Node]:
+    """An attention among the rows of one map: a product makes the heads, as they are needed."""
+    (batch, n, width), (_, c), bias = node.inputs[:3]
+    rows, head = batch * n, (batch, n, c // 3)
+    shapes: dict[str, Any] = {"inputs": ((rows, width), (width, c), bias), "output": (rows, c)}
+    product = Node(op="Gemm", name=node.name, constant=True, **shapes)
+    *_, back, scores, softmax, mixed = _attention(replace(node, inputs=(head,) * 3))
+    return [product, scores, softmax, mixed, back]
 
 
 def _attention(node: Node) -> list[Node]:

@@ -200,14 +200,20 @@ def _count_strided(run: Numbers, begin: Numbers, window: Window) -> dict[str, Nu
 
 @lru_cache(maxsize=1 << 16)
 def count_product(
-    m: int, n: int, k: int, *, accumulate: bool = False, packed: bool = False
+    m: int,
+    n: int,
+    k: int,
+    *,
+    accumulate: bool = False,
+    packed: bool = False,
+    transposed: bool = False,
 ) -> Counts:
     """Return what the product of m x k by k x n runs.
 
     With `accumulate` it is added to what is there already. The right side may be `packed`, which a
-    constant is before the first run.
+    constant is before the first run. The loop of a single row takes no side that is `transposed`.
     """
-    if m == 1 and not packed:
+    if m == 1 and not packed and not transposed:
         return {"row_fours": k * -(-n // 4), "row_columns": -(-k // 4) * (n // 4)}
     counts: Counter[str] = Counter()
     columns, depth = _PACKED if packed else block_lengths(n, k)

@@ -1,5 +1,6 @@
 """A node of an ONNX graph, and what its operator is called where it takes another loop."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -8,7 +9,9 @@ from typing import Literal
 Shape = tuple[int, ...]
 Value = int | str | Shape
 LOOKED_UP = "to the nearest but not twice the side"
+COMPUTED = "Gemm by a computed matrix"
 RANK = 4  # of maps
+SMALL = 4096  # elements; of fewer a copy is no more than a view
 _DEFAULT_OPSET = 20
 
 
@@ -72,12 +75,16 @@ def _of_conv_transpose(node: Node) -> str:
 
 
 def _of_gemm(node: Node) -> str:
-    return "" if node.constant else "by a computed matrix"
+    return "" if node.constant else COMPUTED.removeprefix("Gemm ")
 
 
 def _of_fused_matmul(node: Node) -> str:
     across = node.number("transBatchA") or node.number("transBatchB")
     return "across batches" if across else ""
+
+
+def _of_cast(node: Node) -> str:
+    return "of a map" if math.prod(node.output) > SMALL else ""
 
 
 def _of_gelu(node: Node) -> str:
@@ -123,6 +130,7 @@ _VARIANTS: Mapping[str, Callable[[Node], str]] = {
     "ConvTranspose": _of_conv_transpose,
     "Gemm": _of_gemm,
     "FusedMatMul": _of_fused_matmul,
+    "Cast": _of_cast,
     "Gelu": _of_gelu,
     "Pad": _of_pad,
     **dict.fromkeys(("Resize", "Upsample"), _of_resize),

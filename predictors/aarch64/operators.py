@@ -9,13 +9,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from predictors.aarch64.kernels import Conv, Counts, Pair, Window, count_conv, count_product
-from predictors.aarch64.node import LOOKED_UP, RANK, Node, Shape, UnknownOperatorError, operator_of
+from predictors.aarch64.node import (
+    COMPUTED,
+    LOOKED_UP,
+    RANK,
+    SMALL,
+    Node,
+    Shape,
+    UnknownOperatorError,
+    operator_of,
+)
 
 Counted = Literal["instructions", "fma_instructions"]
 Forms = Mapping[str, Mapping[Counted, Mapping[str, float]]]
 
 ACTIVATIONS = ("Relu", "Sigmoid", "Tanh", "LeakyRelu", "Clip", "HardSigmoid")  # fused into a Conv
-_SMALL = 4096  # elements; of fewer a copy is no more than a view
 _FEW_ROWS = 16  # of a product; fewer were not counted, and of more a last single row hardly matters
 _OTHER_TYPES = ("float16", "float64", "bfloat16")  # have kernels of their own
 
@@ -45,7 +53,7 @@ def count_node(node: Node) -> Work:
     name, elements = operator_of(node), math.prod(node.output)
     if elements == 0 and name in OPERATORS:
         return _view(node)
-    if elements > _SMALL and node.dtype in _OTHER_TYPES:
+    if elements > SMALL and node.dtype in _OTHER_TYPES:
         raise UnknownOperatorError(f"the operator {name} on numbers of {node.dtype}")
     if name in OPERATORS:
         return OPERATORS[name](node)
@@ -117,10 +125,12 @@ def _conv_transpose(node: Node) -> Work:
 
 
 def _gemm(node: Node) -> Work:
-    """A product that is added to a bias, if there is one."""
+    """A product that is added to a bias, if there is one; a matrix that is known is packed."""
     m, k = node.inputs[0][::-1] if node.number("transA") else node.inputs[0]
     n = node.inputs[1][0 if node.number("transB") else 1]
     bias = len(node.inputs) > 2
+    if not node.constant:
+        return _product(node, (m, n, k), bias=bias)
     counts = count_product(m, n, k, accumulate=bias, packed=True)
     return Work("gemm", {**counts, "one": 1, "outputs": m * n * bias})
 
@@ -131,22 +141,33 @@ def _matmul(node: Node) -> Work:
     if min(len(left), len(right)) < 2:
         raise UnknownOperatorError(f"the operator {node.op} with a vector")
     *rest, m, n = node.output
-    across, transposed = node.number("transA"), node.number("transB")
+    across = node.number("transA")
     k, batch = left[-2] if across else left[-1], math.prod(rest)
     if node.constant and len(right) == 2:
         return Work("matmul_constant", {**count_product(batch * m, n, k, packed=True), "one": 1})
     if not across and len(left) >= len(right) and math.prod(right[:-2]) == 1:
         m, batch = batch * m, 1
-    found = {name: batch * count for name, count in count_product(m, n, k).items()}
+    return _product(node, (m, n, k), batch=batch)
+
+
+def _product(node: Node, sides: Shape, *, batch: int = 1, bias: bool = False) -> Work:
+    """Products of m x k by k x n, of which neither side is known beforehand."""
+    m, n, k = sides
+    across, transposed = node.number("transA"), node.number("transB")
+    counts = count_product(m, n, k, accumulate=bias, transposed=bool(across or transposed))
+    found = {name: batch * count for name, count in counts.items()}
     found |= {"transposed_left": batch * m * k * across}
     found |= {"transposed_right": batch * k * n * transposed}
+    found |= {"outputs": batch * m * n * bias}
     if m < _FEW_ROWS:
         found["macs_1_of_few"] = found.get("macs_1", 0)
     return Work("matmul", {**found, "one": 1, "batch": batch})
 
 
 def _binary(node: Node) -> Work:
-    """Add, Mul and the like: of equal shapes, with a number, or with spans that are repeated."""
+    """Add, Max and the like: of equal shapes, with a number, or with spans that are repeated."""
+    if len(node.inputs) == 1:
+        return _copied(node)
     how, counts = _broadcast(*node.inputs[:2])
     return Work(f"binary_{how}", {**counts, "one": 1, "elements": math.prod(node.output)})
 
@@ -324,7 +345,7 @@ def _view(_: Node) -> Work:
 def _copied(node: Node) -> Work:
     """A view of a shape or an index; of a map it is a copy, as `concat` makes."""
     elements = math.prod(node.output)
-    if elements <= _SMALL:
+    if elements <= SMALL:
         return _view(node)
     return Work("concat", {"one": 1, "elements": elements})
 
@@ -332,7 +353,7 @@ def _copied(node: Node) -> Work:
 def _gather(node: Node) -> Work:
     """A copy of each block that is taken, as `slice` makes."""
     given, elements = node.inputs[0], math.prod(node.output)
-    if elements <= _SMALL:
+    if elements <= SMALL:
         return _view(node)
     block = math.prod(given[node.number("axis") % len(given) + 1 :])
     return Work("slice", {"one": 1, "elements": elements, "copies": elements // block})
@@ -350,7 +371,7 @@ def _each(operators: str, count: Callable[[Node], Work]) -> dict[str, Callable[[
 OPERATORS: Mapping[str, Callable[[Node], Work]] = {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
-    "Gemm": _gemm,
+    **dict.fromkeys(("Gemm", COMPUTED), _gemm),
     "Concat": _concat,
     "Split": _split,
     "Slice": _slice,
@@ -358,7 +379,7 @@ OPERATORS: Mapping[str, Callable[[Node], Work]] = {
     **_each("Resize Upsample", _resize),
     **dict.fromkeys((f"Resize {LOOKED_UP}", f"Upsample {LOOKED_UP}"), _resize),
     **_each("MatMul FusedMatMul", _matmul),
-    **_each("Add Mul Sub Div", _binary),
+    **_each("Add Mul Sub Div Sum Max Min", _binary),
     **_each("PRelu Pow", _power),
     **_each("MaxPool AveragePool", _pool),
     **_each("GlobalAveragePool ReduceMean ReduceSum ReduceL2", _reduce),
@@ -374,18 +395,20 @@ OPERATORS: Mapping[str, Callable[[Node], Work]] = {
 }
 
 # What was not counted is taken for what was, of which it has the elements: a few instructions each,
-# among which a sigmoid's eight are in between, a Gelu's 22, or the 48 of a transpose of many axes.
+# among which a sigmoid's eight are in between, a Gelu's 22, the 48 of a transpose of many axes, or
+# the 1.5 of a loop over vectors.
 _LIKE: Mapping[str, str] = {
     "sigmoid": "And, ArgMax, ArgMin, Ceil, Celu, ConstantOfShape, Elu, Equal, Floor, "
     "GatherND, GlobalMaxPool, Greater, GreaterOrEqual, Less, LessOrEqual, Log, LpNormalization, "
-    "Max, Mean, Min, Not, OneHot, Or, Range, Reciprocal, ReduceL1, ReduceL2 over outer sides, "
+    "Mean, Not, OneHot, Or, Range, Reciprocal, ReduceL1, ReduceL2 over outer sides, "
     "ReduceMax, ReduceMean over sides in between, ReduceMin, ReduceProd, "
     "ReduceSum over sides in between, ReduceSumSquare, Round, ScatterND, Selu, Sign, Softsign, "
-    "Sum, ThresholdedRelu, Trilu, Where, Xor",
+    "ThresholdedRelu, Trilu, Where, Xor",
     "gelu": "Cos, CumSum, GatherElements, Mish, Mod, Pad by edge, "
     "Pad by reflect, Pow by other than 2 and 3, "
     "ScatterElements, Sin, Softplus",
     "transpose_axes": "DepthToSpace, SpaceToDepth",
+    "abs": "Cast of a map",
 }
 UNCOUNTED: Mapping[str, str] = {
     name: kind for kind, names in _LIKE.items() for name in names.split(", ")

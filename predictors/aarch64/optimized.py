@@ -177,9 +177,7 @@ def _fold_norms(model: "onnx.ModelProto") -> None:
     nested = any(a.HasField("g") or a.graphs for node in graph.node for a in node.attribute)
     if opset < _FOLDED_FROM or nested:
         return
-    constants = {tensor.name for tensor in graph.initializer}
-    if model.ir_version >= _OWN_INITIALIZERS:
-        constants -= {value.name for value in graph.input}
+    constants = constants_of(model)
     uses = Counter(name for node in graph.node for name in node.input)
     uses.update(value.name for value in graph.output)
     convs = {name: node for node in graph.node if node.op_type == "Conv" for name in node.output}
@@ -198,6 +196,17 @@ def _is_fixed(conv: "onnx.NodeProto", norm: "onnx.NodeProto", constants: Collect
     """Whether all that they are given is known beforehand, and nothing else comes of the norm."""
     given = (*conv.input[1:], *norm.input[1:])
     return all(name in constants for name in given) and not any(norm.output[1:])
+
+
+def constants_of(model: "onnx.ModelProto") -> set[str]:
+    """Return the names of the weights that are known before a run.
+
+    From a version of the format on, one that is an input too may be given anew for each run.
+    """
+    weights = {tensor.name for tensor in model.graph.initializer}
+    if model.ir_version < _OWN_INITIALIZERS:
+        return weights
+    return weights - {value.name for value in model.graph.input}
 
 
 def opset_of(model: "onnx.ModelProto") -> int:

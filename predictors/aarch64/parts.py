@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from predictors.aarch64.layers import LayerShape, count_shape, layer_nodes, shape_of
-from predictors.aarch64.node import Node, UnknownOperatorError, operator_of
+from predictors.aarch64.node import COMPUTED, Node, UnknownOperatorError, operator_of
 from predictors.aarch64.operators import UNCOUNTED, Forms, count_node
 from search_spaces.layers import Layer
 
 _NEGLIGIBLE = 0.003  # of all instructions: as many may be of operators that were not counted
-_ROUGH = ("ConvTranspose",)  # its form is up to 16 % off
+_ROUGH = ("ConvTranspose", COMPUTED)  # a form that is up to 16 % off; loops counted of others
 _MOST_ROUGH = 0.12  # of all instructions
 _NAMELESS = "a node without a name"
 _NOTABLE = 0.01  # of all instructions: less is not called costly

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 Shapes = dict[str, list[int]]
 # What multiplies too, but is not counted.
 UNCOUNTED = re.compile(
-    "(MultiHead)?Attention|Einsum|FusedConv|(Conv|MatMul)Integer|QLinear(Conv|MatMul)"
+    "(MultiHead)?Attention|Einsum|Fused(Conv|Gemm|MatMul)|(Conv|MatMul)Integer|QLinear(Conv|MatMul)"
 )
+_SMALL = 1024  # elements; more are weights
 _HALF = (10, 16)  # FLOAT16 and BFLOAT16 of ONNX
 INPUTS = ("float32", "float16", "float64", "uint8", "int8")  # of which random images can be made
 
@@ -33,6 +34,7 @@ def onnx_model(path: Path, *, name: str = "", size: tuple[int, int] | None = Non
     try:
         network = _with_external_data(content, path)
         batch, *shape = _set_shape(network, name or path.name, size)
+        _drop_weights(network.graph)
         graph = onnx.shape_inference.infer_shapes(network).graph
     except (OSError, ValueError):
         raise
@@ -53,6 +55,16 @@ def onnx_model(path: Path, *, name: str = "", size: tuple[int, int] | None = Non
         batch="fixed" if batch else "dynamic",
         params=sum(math.prod(tensor.dims) for tensor in graph.initializer if len(tensor.dims)),
     )
+
+
+def _drop_weights(graph: "onnx.GraphProto") -> None:
+    """Leave of large tensors their names, types and sides: no shape has that many to depend on."""
+    for tensor in _stored(graph):
+        if math.prod(tensor.dims) > _SMALL:
+            name, kind, dims = tensor.name, tensor.data_type, list(tensor.dims)
+            tensor.Clear()
+            tensor.name, tensor.data_type = name, kind
+            tensor.dims.extend(dims)
 
 
 def deployed_bytes(model: Model) -> bytes:

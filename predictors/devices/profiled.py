@@ -17,7 +17,7 @@ from typing import Literal, cast, final
 import numpy as np
 
 from predictors.aarch64.layers import Numbers, count_instructions
-from predictors.aarch64.node import Node, UnknownOperatorError
+from predictors.aarch64.node import COMPUTED, Node, UnknownOperatorError
 from predictors.aarch64.operators import Forms
 from predictors.aarch64.parts import Part, by_operator, graph_parts, layer_parts
 from predictors.backends.model import Buildable, Model, as_model
@@ -33,6 +33,11 @@ PROFILES = Path(__file__).parents[1] / "profiles"
 _DEPTHWISE = (
     "Depthwise convolutions are outside of the latencies that the rates of one thread were fitted "
     "to: their instructions are exact, their milliseconds less sure than the interval says."
+)
+
+_FREE_WEIGHTS = (
+    "Weights that are inputs of the graph too are taken for computed, as ONNX Runtime does: take "
+    "them from the inputs by `python -m onnxruntime.tools.remove_initializer_from_input`."
 )
 
 
@@ -237,9 +242,10 @@ class ProfiledDevice:
         try:
             return graph_parts(_nodes(model), self._profile.forms)
         except UnknownOperatorError as error:
+            remedy = f"{_FREE_WEIGHTS} " if COMPUTED in str(error) else ""
             raise ValueError(
                 "`network` must be one whose operators the profile knows, but of "
-                f"{model.name} it does not know {error}. {HOW_TO_ATTACH}"
+                f"{model.name} it does not know {error}. {remedy}{HOW_TO_ATTACH}"
             ) from None
         except ValueError as error:
             raise ValueError(

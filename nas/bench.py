@@ -7,6 +7,7 @@ those, so latencies of different groups, and of runs on different days, are comp
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -23,6 +24,7 @@ from nas.study import journal
 from predictors.backends.model import Model
 from predictors.devices.connection import DeviceLostError, OverwhelmedError
 from predictors.devices.device import Device
+from predictors.devices.profiled import ProfiledDevice
 from predictors.devices.registry import KINDS
 from predictors.measurement import Latency, TimingProtocol
 from search_spaces.extensions import extensions_named
@@ -325,7 +327,8 @@ def _rows(
 ) -> Iterator[Row]:
     for subject in subjects:
         if subject.model.identity in kept:
-            yield Row(subject=subject, latency=kept[subject.model.identity], done=True)
+            latency = kept[subject.model.identity]
+            yield Row(subject=counted(subject, device), latency=latency, done=True)
     waiting = [subject for subject in subjects if subject.model.identity not in kept]
     made = make_folders(folder)  # before minutes are spent on what it could not hold
     try:
@@ -363,7 +366,7 @@ def time_beside(
     try:
         with extensions_named():
             for subject, latency in _timed(group, device, repeats):
-                yield Row(subject=subject, latency=latency)
+                yield Row(subject=counted(subject, device), latency=latency)
                 done += 1
     except OverwhelmedError as error:  # by one of them, it may be
         why = reason(error)
@@ -385,6 +388,15 @@ def _timed(
 ) -> Iterator[tuple[Subject, Latency]]:
     models = [subject.model for subject in group]
     return zip(group, device.measure_each(models, repeats=repeats), strict=True)
+
+
+def counted(subject: Subject, device: Device) -> Subject:
+    """The network with the multiply-accumulates that a profile counted, where it has none."""
+    model = subject.model
+    if model.macs is not None or not isinstance(device, ProfiledDevice):
+        return subject
+    macs = sum(part.macs for part in device.parts(model))
+    return replace(subject, model=replace(model, macs=macs))
 
 
 def keep_measurement(folder: Path, device: str, model: Model, latency: Latency) -> None:

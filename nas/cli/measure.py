@@ -14,6 +14,7 @@ from nas.bench import (
     Topic,
     bench,
     bench_table,
+    counted,
     default_folder,
     in_order,
     time_beside,
@@ -38,7 +39,6 @@ from predictors.devices.device import HOW_TO_ATTACH, Device
 from predictors.devices.profiled import ProfiledDevice
 from predictors.devices.registry import forget_references
 from predictors.measurement import Latency, compare
-from search_spaces.extensions import extensions_named
 from search_spaces.fasternet import FASTERNET
 from search_spaces.io import listed
 
@@ -67,7 +67,6 @@ def _slower_than(text: str) -> float:
     return 1 + float(match[1]) / 100
 
 
-@extensions_named()
 def run_measure(arguments: argparse.Namespace) -> int:
     """Time the networks, print a table, and compare the first with the others."""
     if arguments.fail_if and len(arguments.networks) < 2:
@@ -88,20 +87,13 @@ def run_measure(arguments: argparse.Namespace) -> int:
         if row.latency is None:
             wrong[row.subject.label] = f"{row.failed}."
         else:
-            timed.append((_counted(row.subject.model, device), row.latency))
+            timed.append((row.subject.model, row.latency))
     for remark in device.remarks:
         print(remark, file=sys.stderr)
     if timed:
         first = timed[0] if arguments.networks[0] not in wrong else None
         _print(timed, device, profile, first=first, as_json=arguments.json)
     return say_wrong(wrong) or _gate(timed, arguments.fail_if)
-
-
-def _counted(model: Model, device: Device) -> Model:
-    """The network with the multiply-accumulates that a profile counted, where it has none."""
-    if model.macs is not None or not isinstance(device, ProfiledDevice):
-        return model
-    return replace(model, macs=sum(part.macs for part in device.parts(model)))
 
 
 def say_wrong(wrong: Mapping[str, str]) -> int:
@@ -129,7 +121,7 @@ def _rows(
         yield from time_beside(subjects, device, repeats)
         return
     for latency in device.measure_each([subjects[0].model], repeats=repeats):
-        yield Row(subject=subjects[0], latency=latency)
+        yield Row(subject=counted(subjects[0], device), latency=latency)
 
 
 def _print(
@@ -315,7 +307,6 @@ def add_bench_options(parser: argparse.ArgumentParser) -> None:
         add_json(topic)
 
 
-@extensions_named()
 def run_bench(arguments: argparse.Namespace) -> int:
     """Time them, print a table, write the table and the plot into the folder."""
     from nas.run_folder import machine_facts

@@ -126,8 +126,8 @@ class ChoiceEncoding:
 # of two kinds of work differ, how much of a typical latency is paid by the network or by the
 # operator, what no such sum explains, and the noise. A factor is free.
 _UNIT = 0.1
-_FACTOR, _SPEEDS, _OVERHEAD, _REST, _NOISE = 3.0, 0.3, 0.03, 0.07, 0.02
-_CONSTANT = 0.3  # of a typical latency may well be a constant
+_FACTOR, _SPEEDS, _OVERHEAD, _REST, _NOISE = 3.0, 0.2, 0.015, 0.12, 0.02
+_CONSTANT, _CONSTANT_ELSE = 0.3, 3.0  # of a typical latency may well be one; layers are unknown
 _LEAST = 0.01  # of a latency at least counts as what is beyond the least of all
 _COUNTS = [i for i, name in enumerate(LAYER_FEATURES) if name.endswith(".count")]
 
@@ -178,12 +178,12 @@ class RelatedEncoding:
         # What the constants are of a typical latency is drawn to 0, where layers are unknown to
         # that of the relatives; else a few networks would tell them.
         if self.work:
-            scale, drawn = typical / sizes, np.diag([0.0, 1.0, 1.0])
+            scale, drawn = typical / sizes, np.diag([0.0, 1.0, 1.0]) / _CONSTANT
         else:
             overhead = self.fastest / sizes.sum()
-            scale, drawn = np.full(2, typical / sizes.sum()), np.array([[-overhead, overhead]])
-        drawn = drawn * (_REST / _CONSTANT)
-        rows = np.vstack([columns * scale / latencies[:, None], drawn])
+            drawn = np.array([[-overhead, overhead]]) / _CONSTANT_ELSE
+            scale = np.full(2, typical / sizes.sum())
+        rows = np.vstack([columns * scale / latencies[:, None], _REST * drawn])
         from scipy.optimize import nnls
 
         solution, _ = nnls(rows, np.append(np.ones(len(latencies)), np.zeros(len(drawn))))

@@ -122,8 +122,8 @@ def test_two_go_on_with_what_one_began_one_is_lost_and_they_come_to_the_same(
     assert (last.over, last.error) == (True, "")
     assert [row.epoch for row in last.rows] == [1, 2, 3, 4, 5, 6]
     ours, theirs = _last(shared)["network"], _last(whole)["network"]
-    for name, weight in theirs.items():  # AdamW makes much of some gradients that are mere rounding
-        assert (ours[name] - weight).abs().double().mean() < 1e-4, name
+    apart = torch.cat([(ours[name] - theirs[name]).abs().double().flatten() for name in theirs])
+    assert apart.mean() < 1e-4  # AdamW makes much of some gradients that are mere rounding
     assert load_file(shared.folder / "weights.safetensors")
     assert not list(tmp_path.glob("*/.ray"))
     assert not list(tmp_path.glob("*/.error"))
@@ -142,7 +142,7 @@ def test_a_killed_training_of_two_workers_goes_on_with_one(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:
-        end = time.monotonic() + 200
+        end = time.monotonic() + 600
         while not read_table(folder):
             assert process.poll() is None
             assert time.monotonic() < end

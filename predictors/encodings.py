@@ -127,8 +127,9 @@ class ChoiceEncoding:
 # operator, what no such sum explains, and the noise. A factor is free.
 _UNIT = 0.1
 _FACTOR, _SPEEDS, _OVERHEAD, _REST, _NOISE = 3.0, 0.3, 0.03, 0.07, 0.02
-_CONSTANT, _CONSTANT_ELSE = 0.3, 3.0  # of a typical latency may well be one; layers are unknown
-_LEAST = 0.01  # of a latency at least counts as what is beyond the least of all
+# What part of a typical latency may well be constant: where layers are known, and where not.
+_CONSTANT, _CONSTANT_ELSE = 0.3, 3.0
+_LEAST = 0.01  # of a latency; at least so much counts as beyond the least of all
 _COUNTS = [i for i, name in enumerate(LAYER_FEATURES) if name.endswith(".count")]
 
 

@@ -282,7 +282,7 @@ def lowest(space: Space[C], values: Callable[[Sequence[C]], Array], rng: Random)
 
 
 def lowest_genes(space: Space[C], values: Callable[[Sequence[C]], Array], rng: Random) -> Genes:
-    """Descend by single changes from random configs, from both ends and from the best drawn.
+    """Descend from random configs, from both ends of the choices and from the best drawn.
 
     Where the slowest of several stages counts, a single change may not tell. But choices mostly
     ascend, and among draws some have all of those stages fast.

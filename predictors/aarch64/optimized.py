@@ -85,7 +85,7 @@ def _lighten(graph: "onnx.GraphProto", folder: Path | None) -> int:
         if _is_heavy(tensor) and _is_whole(tensor, folder):
             emptied.add(tensor.name)
             longest = max(longest, _empty(tensor))
-    for tensor in _stored(graph):
+    for tensor in stored_tensors(graph):
         outside = onnx.external_data_helper.uses_external_data(tensor)
         if folder is not None and outside and tensor.name not in emptied:
             onnx.external_data_helper.load_external_data_for_tensor(tensor, str(folder))
@@ -162,13 +162,13 @@ def _dense(sparse: "onnx.SparseTensorProto") -> "onnx.TensorProto":
     return onnx.numpy_helper.from_array(flat.reshape(sparse.dims), sparse.values.name)
 
 
-def _stored(graph: "onnx.GraphProto") -> "Iterator[onnx.TensorProto]":
+def stored_tensors(graph: "onnx.GraphProto") -> "Iterator[onnx.TensorProto]":
     """All tensors that a graph stores, in attributes of its nodes too."""
     yield from graph.initializer
     for attribute in (a for node in graph.node for a in node.attribute):
         yield from (attribute.t, *attribute.tensors)
         for inner in (attribute.g, *attribute.graphs):
-            yield from _stored(inner)
+            yield from stored_tensors(inner)
 
 
 def _fold_norms(model: "onnx.ModelProto") -> None:

@@ -3,10 +3,10 @@
 import hashlib
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from predictors.aarch64.optimized import stored_tensors
 from predictors.backends.model import Model, identity
 from search_spaces.io import listed, other_file, reason
 
@@ -59,7 +59,7 @@ def onnx_model(path: Path, *, name: str = "", size: tuple[int, int] | None = Non
 
 def _drop_weights(graph: "onnx.GraphProto") -> None:
     """Leave of large tensors their names, types and sides: no shape has that many to depend on."""
-    for tensor in _stored(graph):
+    for tensor in stored_tensors(graph):
         if math.prod(tensor.dims) > _SMALL:
             name, kind, dims = tensor.name, tensor.data_type, list(tensor.dims)
             tensor.Clear()
@@ -74,21 +74,12 @@ def deployed_bytes(model: Model) -> bytes:
     assert model.file is not None
     content = model.file.read_bytes()
     network = onnx.load_model_from_string(content)
-    outside = any(tensor.external_data for tensor in _stored(network.graph))
+    outside = any(tensor.external_data for tensor in stored_tensors(network.graph))
     if not outside and model.file_size is None:
         return content
     network = _with_external_data(content, model.file)
     _set_shape(network, model.name, model.file_size)
     return bytes(network.SerializeToString())
-
-
-def _stored(graph: "onnx.GraphProto") -> "Iterator[onnx.TensorProto]":
-    """All tensors that a graph stores, in attributes of its nodes too."""
-    yield from graph.initializer
-    for attribute in (a for node in graph.node for a in node.attribute):
-        yield from (attribute.t, *attribute.tensors)
-        for inner in (attribute.g, *attribute.graphs):
-            yield from _stored(inner)
 
 
 def _with_external_data(content: bytes, path: Path) -> "onnx.ModelProto":

@@ -99,6 +99,14 @@ def quick_timing() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def equal_workers() -> Iterator[None]:
+    """Ray's workers are as urgent as the tests beside them, which otherwise starve them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")
+        yield
+
+
 @pytest.fixture(scope="session")
 def digits_networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two configs and, in `out`, their trained networks, which were not timed."""

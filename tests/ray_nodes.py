@@ -61,6 +61,7 @@ def begun_by(python: Path, folder: Path, *, without: Sequence[Path] = ()) -> Ite
     hiding = "".join(f"mount -t tmpfs tmpfs '{path}' && " for path in without)
     environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     environment["RAY_AUTH_MODE"] = "disabled"  # as of a cluster within these tests
+    environment["RAY_worker_niceness"] = "0"
     hidden = ["unshare", "--mount", "sh", "-c", f'{hiding}exec "$@"', "sh", *command]
     head = subprocess.Popen(
         hidden, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -110,24 +110,37 @@ def test_ended_at_any_moment_it_says_one_line_and_leaves_nothing_half_written(
     assert not [path for path in new if path.name.startswith(".")]
 
 
+WAITS_AS_RAY_DOES = """
+import os, signal, sys
+import nas.cli.runs
+from nas.cli.main import main
+
+number = int(sys.argv[1])
+
+def wait(_):
+    try:
+        os.kill(os.getpid(), number)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt from None  # an exception of its own
+    except BaseException:
+        return 1  # heeds nothing else
+    return 0
+
+nas.cli.runs.run_spaces = wait
+before = signal.getsignal(number)
+code = main(["spaces"])
+assert signal.getsignal(number) == before
+sys.exit(code)
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_what_heeds_only_an_interruption_ends_with_the_code_of_its_signal(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals
+    number: signal.Signals,
 ) -> None:
-    def waits_as_ray_does(_: object) -> int:
-        try:
-            os.kill(os.getpid(), number)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt from None  # an exception of its own
-        except BaseException:
-            return 1  # heeds nothing else
-        return 0
-
-    monkeypatch.setattr("nas.cli.runs.run_spaces", waits_as_ray_does)
-    before = signal.getsignal(number)
-    assert main(["spaces"]) == 128 + number
-    assert capsys.readouterr().err == INTERRUPTED
-    assert signal.getsignal(number) == before
+    command = [sys.executable, "-c", WAITS_AS_RAY_DOES, str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (128 + number, INTERRUPTED)
 
 
 def test_a_second_interruption_has_no_traceback_either(training: list[str]) -> None:

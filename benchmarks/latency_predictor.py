@@ -45,7 +45,7 @@ RESULTS = Path(__file__).parent / "results"
 FIT, TEST = 50, 60
 DRAWN_FROM: Mapping[str, Space[Any]] = {
     **SPACES,
-    "fasternet": SPACES["fasternet"].replace(resolution=224),
+    "fasternet": SPACES["fasternet"].replace(resolution=224, head_width=1280),
     "pconv": SPACES["pconv"].replace(
         resolution=224,
         mlps=each(*[oneof("plain", "star")] * 4),

@@ -325,7 +325,7 @@ def _stages(*choices: tuple[float | str, ...]) -> Each:
 # The widths and ratios make every c_p a multiple of 4, as the kernels of most runtimes want it;
 # the one exception is the 10 of 40 channels that T0 has.
 _EXPANSIONS = (1.0, 1.5, 2.0, 3.0, 4.0)
-_HEADS = (640, 960, 1280)
+_HEADS = (0, 640, 960, 1280)
 _SIDES = (128, 160, 192, 224)
 
 _FASTERNET = Space(
@@ -371,7 +371,6 @@ _PCONV = Space(
         "mixers": _stages(*[("pconv",)] * 3, _KINDS["mixers"]),
         "expands": _stages(*[_KINDS["expands"]] * 2, *[("plain",)] * 2),
         "stem": oneof(*get_args(StemKind)),
-        "head_width": oneof(0, *_HEADS),
     },
 )
 _INGREDIENTS_32 = ("kernels", "groups", "untouched", "mixers", "expands", "stem")

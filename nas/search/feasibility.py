@@ -267,7 +267,9 @@ class Admission:
 
     def _towards_safe(self, genes: Genes, rng: Random) -> Genes:
         """Take over choices of a config that keeps all, in random order, no more than it takes."""
-        self._safe = self._safe or [lowest_genes(self._space, self._bounds.worst, Random(0))]
+        self._safe = self._safe or [
+            lowest_genes(self._space, self._bounds.worst, Random(0), enough=1)
+        ]
         (safe,) = self._safe
         path = [genes]
         for i in rng.sample(range(len(genes)), len(genes)):
@@ -276,21 +278,40 @@ class Admission:
         return next((g for g, ratio in zip(path, ratios, strict=True) if ratio <= 1), genes)
 
 
-def lowest(space: Space[C], values: Callable[[Sequence[C]], Array], rng: Random) -> C:
-    """Return the config of the lowest value that is found; `values` gives one for each."""
-    return space.decode(lowest_genes(space, values, rng))
+def lowest(
+    space: Space[C],
+    values: Callable[[Sequence[C]], Array],
+    rng: Random,
+    *,
+    enough: float = -np.inf,
+) -> C:
+    """Return the config of the lowest value that is found, or one of a value that is `enough`.
 
-
-def lowest_genes(space: Space[C], values: Callable[[Sequence[C]], Array], rng: Random) -> Genes:
-    """Descend from random configs, from both ends of the choices and from the best drawn.
-
-    Where the slowest of several stages counts, a single change may not tell. But choices mostly
-    ascend, and among draws some have all of those stages fast.
+    `values` gives one for each config.
     """
-    starts = [space.random_genes(rng) for _ in range(_STARTS)]
-    starts += [(0,) * len(space.genes), tuple(n - 1 for n in space.cardinalities)]
-    starts.append(_best_drawn(space, values, rng))
-    found = [_descend(space, values, genes) for genes in starts]
+    return space.decode(lowest_genes(space, values, rng, enough=enough))
+
+
+def lowest_genes(
+    space: Space[C],
+    values: Callable[[Sequence[C]], Array],
+    rng: Random,
+    *,
+    enough: float = -np.inf,
+) -> Genes:
+    """Descend from both ends of the choices and from random configs.
+
+    Where the slowest of several stages counts, a single change may not tell, and descents end
+    apart. Then one more begins at the best of many draws, of which some have all stages fast.
+    """
+    ends = [(0,) * len(space.genes), tuple(n - 1 for n in space.cardinalities)]
+    found = []
+    for genes in (*ends, *[space.random_genes(rng) for _ in range(_STARTS)]):
+        found.append(_descend(space, values, genes))
+        if found[-1][1] <= enough:
+            return found[-1][0]
+    if len({genes for genes, _ in found}) > 1:
+        found.append(_descend(space, values, _best_drawn(space, values, rng)))
     return min(found, key=lambda pair: pair[1])[0]
 
 
@@ -379,7 +400,8 @@ def upper_ends_meet(space: AnySpace, predict: PredictLatency, budget_ms: float, 
     A prediction from few measurements has wide intervals, and trials tell better: a budget is
     refused where no network is predicted to meet it with its mean either.
     """
-    surest = lowest(space, lambda configs: predict(configs).high_ms, generator(seed, -1))
+    rng = generator(seed, -1)
+    surest = lowest(space, lambda configs: predict(configs).high_ms, rng, enough=budget_ms)
     if predict([surest]).high_ms[0] <= budget_ms:
         return True
     fastest = lowest(space, lambda configs: predict(configs).mean_ms, generator(seed, -1))
@@ -437,4 +459,4 @@ def _cheapest(space: Space[C], limits: Limits, seed: int) -> C:
         moved: Array = np.asarray(costs(configs).memory_bytes, dtype=float)
         return limits.ratios(configs) + 1e-12 * moved
 
-    return lowest(space, values, generator(seed, -1))
+    return lowest(space, values, generator(seed, -1), enough=1)

@@ -5,7 +5,7 @@ distinct shape is counted once.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,35 +36,43 @@ class LayerShape(NamedTuple):
     bias: bool = False
 
 
+Count = Callable[[LayerShape], tuple[float, float]]  # instructions, and multiply-adds among them
+
+
 def shape_of(layer: Layer) -> LayerShape:
     """Return the shape of a layer; where its numbers are arrays, the shape's are."""
     numbers = [getattr(layer, name) for name in _NUMBERS]
     return LayerShape._make((layer.op, *numbers, layer.norm or layer.bias))
 
 
-def count_instructions(layers: Iterable[Layer], forms: Forms) -> tuple[Numbers, Numbers]:
-    """Return the instructions of one run, and how many of them are vector multiply-adds."""
+def count_instructions(
+    layers: Iterable[Layer], forms: Forms, *, count: Count | None = None
+) -> tuple[Numbers, Numbers]:
+    """Return the instructions of one run, and how many of them are vector multiply-adds.
+
+    `count` is `count_shape` with these forms, by who remembers what it returned.
+    """
     total: Any = forms["run"]["instructions"]["one"]
     fma: Any = 0.0
     for layer in layers:
-        counted = _count_each(layer, forms)
+        counted = _count_each(layer, count or partial(count_shape, forms=forms))
         total = total + layer.repeat * counted[0]
         fma = fma + layer.repeat * counted[1]
     return total, fma
 
 
-def _count_each(layer: Layer, forms: Forms) -> tuple[Any, Any]:
+def _count_each(layer: Layer, count: Count) -> tuple[Any, Any]:
     """One repeat of a layer, or of that layer in each of n networks; 0 where it does not stand."""
     numbers = shape_of(layer)[1:]
     if not any(isinstance(number, np.ndarray) for number in (*numbers, layer.repeat)):
-        return count_shape(LayerShape(layer.op, *numbers), forms)
+        return count(LayerShape(layer.op, *numbers))
     there = np.asarray(layer.repeat) > 0
     columns = np.broadcast_arrays(there, *numbers)
     found = np.zeros((2, len(columns[0])))
     stands = np.flatnonzero(columns[0])
     if len(stands):
         rows, which = _distinct([column[stands].astype(np.int64) for column in columns[1:]])
-        counts = [count_shape(LayerShape(layer.op, *row), forms) for row in rows.tolist()]
+        counts = [count(LayerShape(layer.op, *row)) for row in rows.tolist()]
         found[:, stands] = np.array(counts).T[:, which]
     return found[0], found[1]
 

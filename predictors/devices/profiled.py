@@ -10,13 +10,13 @@ rates turn them into time. What comes out is a prediction, not a measurement.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Literal, cast, final
 
 import numpy as np
 
-from predictors.aarch64.layers import Numbers, count_instructions
+from predictors.aarch64.layers import LayerShape, Numbers, count_instructions, count_shape
 from predictors.aarch64.node import COMPUTED, Node, UnknownOperatorError
 from predictors.aarch64.operators import Forms
 from predictors.aarch64.parts import Part, by_operator, graph_parts, layer_parts
@@ -63,7 +63,7 @@ class Rates:
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Profile:
     """One board with one runtime, batch 1."""
 
@@ -79,7 +79,7 @@ class Profile:
 
     def instructions(self, layers: Sequence[Layer]) -> tuple[Numbers, Numbers]:
         """Return the instructions of one run, and how many of them are vector FMAs."""
-        return count_instructions(layers, self.forms)
+        return count_instructions(layers, self.forms, count=partial(_count_shape, self))
 
     def latency_ms(
         self, layers: Sequence[Layer], *, threads: int = 1
@@ -104,6 +104,11 @@ class Profile:
                 "rates. Take one of these, or measure on the board itself: `fasternas devices add`."
             )
         return self.rates[threads]
+
+
+@lru_cache(maxsize=1 << 17)
+def _count_shape(profile: Profile, shape: LayerShape) -> tuple[float, float]:
+    return count_shape(shape, profile.forms)
 
 
 def profile_names() -> tuple[str, ...]:

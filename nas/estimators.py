@@ -144,7 +144,8 @@ def accuracy_prior(options: SearchOptions) -> AccuracyPrior:
     """
     scores = estimated_scores(options)
     images = _validation_images(options.data) if options.accuracy == "train" else None
-    return AccuracyPrior(scores=scores, images=images)
+    starts = [] if scores is None else [known.config for known in load_top1().known]
+    return AccuracyPrior(scores=scores, images=images, starts=starts)
 
 
 def estimated_scores(options: SearchOptions) -> Scores | None:

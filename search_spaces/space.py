@@ -57,6 +57,14 @@ class OneOf:
             return self.choices.index(value)
         return place
 
+    def nearest(self, value: object) -> int:
+        """Return the place of a value, of the nearest number, or of the first choice."""
+        place = self.place(value)
+        if place is None and self.ordered and isinstance(value, Real):
+            number = float(value)
+            return min(range(len(self.choices)), key=lambda i: abs(self.choices[i] - number))
+        return place or 0
+
     @cached_property
     def _places(self) -> Mapping[object, int]:
         return {value: i for i, value in enumerate(self.choices)}
@@ -170,6 +178,18 @@ class Space(Generic[C]):
         )
         self._check_fixed(config, genes)
         return genes
+
+    def nearest(self, config: C) -> Genes:
+        """Return the genes of the choices nearest to a config's, which need not be in the space."""
+        genes: list[int] = []
+        for name in self.size_by_field:
+            node, value = self.fields[name], getattr(config, name)
+            items = node.items if isinstance(node, Each) else [node]
+            values = value if isinstance(node, Each) else [value]
+            if len(values) != len(items):
+                values = [None] * len(items)
+            genes += [item.nearest(one) for item, one in zip(items, values, strict=True)]
+        return tuple(genes)
 
     def _check_fixed(self, config: C, genes: Genes) -> None:
         """Compare the fields that are not open as the config class makes them: it may fill some."""

@@ -83,6 +83,25 @@ def test_the_search_is_led_by_a_score_that_goes_with_the_accuracy() -> None:
     assert fmean(later(seed, told) - later(seed, None) for seed in range(4)) > 0.2
 
 
+def test_the_search_looks_around_configs_that_may_be_good() -> None:
+    good = SPACE.sample(Random(1))
+
+    def scores(configs: Sequence[FasterNetConfig]) -> Array:
+        """Wide networks are good, and one that no way leads to is better."""
+        found: Array = _widths(configs) + np.array([100.0 * (one == good) for one in configs])
+        return found
+
+    def evaluate(config: FasterNetConfig) -> Scores:
+        return Scores(accuracy=float(scores([config])[0]), latency_ms=1.0)
+
+    def found(prior: AccuracyPrior) -> bool:
+        trials = search(SPACE, evaluate, trials=12, seed=0, budget_ms=2.0, prior=prior)
+        return good in [trial.config for trial in trials]
+
+    assert not found(AccuracyPrior(scores=scores))
+    assert found(AccuracyPrior(scores=scores, starts=[good]))
+
+
 @pytest.mark.parametrize(
     ("scores", "said"),
     [

@@ -44,6 +44,15 @@ def test_encoding_is_the_inverse_of_decoding(space: Space[Any], data: st.DataObj
     assert config in space
 
 
+def test_the_nearest_choices_to_a_config_outside() -> None:
+    space = SPACE.replace(kernel=oneof(3, 5, 9))
+    genes = space.nearest(Cell(op="other", kernel=8, widths=(21, 7), bias=False))
+    assert space.decode(genes) == Cell(op="conv", kernel=9, widths=(24, 32), bias=False)
+    assert space.nearest(Cell(op="pool", widths=(8, 8, 8))) == space.encode(
+        Cell(op="pool", kernel=3, widths=(8, 32), bias=True)
+    )
+
+
 def test_a_config_takes_its_choices_fixed_values_and_defaults() -> None:
     assert SPACE.decode((1, 2, 0, 0)) == Cell(op="pool", widths=(24, 32), bias=False, kernel=5)
 

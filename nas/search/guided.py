@@ -39,7 +39,8 @@ class AccuracyPrior:
 
     `scores(configs) -> [n]` may be any finite numbers, such as a training-free score; it is asked
     for thousands before one is evaluated. `images` is on how many an accuracy, in percent then, is
-    evaluated: accuracies are taken as no more certain than that.
+    evaluated: accuracies are taken as no more certain than that. `starts` are configs that may be
+    good, such as those that the score was fitted to; the search looks around them too.
 
     Raises:
         ValueError: if `images` is below 1.
@@ -47,6 +48,7 @@ class AccuracyPrior:
 
     scores: Callable[[Sequence[Any]], Array] | None = None
     images: int | None = None
+    starts: Sequence[Any] = ()
 
     def __post_init__(self) -> None:
         if self.images is not None and self.images < 1:
@@ -118,6 +120,7 @@ class GuidedSearcher:
         self._bounds = bounds
         self._seed = seed
         self._prior = prior or AccuracyPrior()
+        self._starts = [space.nearest(config) for config in self._prior.starts]
         self._genes: list[Genes] = []
         self._results: list[Objectives] = []
         self._pending: list[Genes] = []
@@ -184,10 +187,11 @@ class GuidedSearcher:
         """Evolve a population from the front by mutation and crossover under the acquisition."""
         front = self._front()
         known = set(self._genes) | set(self._pending)
-        parents = [genes for _, _, genes in front] or self._genes[:]
+        parents = [*([genes for _, _, genes in front] or self._genes), *self._starts]
         population: dict[Genes, float] = {}
-        for _ in range(GENERATIONS):
+        for generation in range(GENERATIONS):
             children = {self._child(parents, rng) for _ in range(POPULATION)}
+            children |= set() if generation else set(self._starts)
             fresh = sorted(children - known - population.keys())
             population.update(zip(fresh, gain(fresh, front), strict=True))
             ranked = sorted(population, key=lambda g: -population[g])

@@ -178,7 +178,8 @@ def words(row: Mapping[str, Any]) -> str:
         else "no gain to tell"
     )
     return (
-        f"{row['device']}, {row['bar']} ({row['bar_ms']:.2f} ms): {', '.join(accuracies)}: "
+        f"{row['device']}, {row['space']}, {row['bar']} ({row['bar_ms']:.2f} ms): "
+        f"{', '.join(accuracies)}: "
         f"{points} in {row['times_the_bar'][0]:.3f} of its time, {row['source']}"
     )
 

@@ -184,14 +184,14 @@ class GuidedSearcher:
         self._fitted_at = len(self._genes) if refit else self._fitted_at
 
     def _evolve(self, rng: Random, gain: Gain) -> Genes:
-        """Evolve a population from the front by mutation and crossover under the acquisition."""
+        """Evolve the front and the starts by mutation and crossover under the acquisition."""
         front = self._front()
         known = set(self._genes) | set(self._pending)
         parents = [*([genes for _, _, genes in front] or self._genes), *self._starts]
-        population: dict[Genes, float] = {}
-        for generation in range(GENERATIONS):
+        starts = sorted(set(self._starts) - known)
+        population = dict(zip(starts, gain(starts, front), strict=True))
+        for _ in range(GENERATIONS):
             children = {self._child(parents, rng) for _ in range(POPULATION)}
-            children |= set() if generation else set(self._starts)
             fresh = sorted(children - known - population.keys())
             population.update(zip(fresh, gain(fresh, front), strict=True))
             ranked = sorted(population, key=lambda g: -population[g])

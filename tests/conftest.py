@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from loopback_sshd import SSHD, Server, running_sshd
-from quick import evaluate_here, time_quickly
+from quick import POOL, evaluate_here, time_quickly
 from ray_nodes import two_nodes
 from trained_digits import CONFIGS, train_command
 
@@ -107,6 +107,12 @@ def quick_timing() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         time_quickly(patch)
         yield
+
+
+@pytest.fixture
+def whole_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what a calibration times be chosen from as many networks as in earnest."""
+    monkeypatch.setattr("predictors.calibration.POOL", POOL)
 
 
 @pytest.fixture(scope="session", autouse=True)

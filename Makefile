@@ -48,8 +48,9 @@ types: setup  ## mypy, strict, over source, tests and benchmarks
 imports: setup  ## do packages import downwards only?
 	'$(bin)/lint-imports' --no-logo
 
+# Some hundred Pythons are started: each would compile all modules where no bytecode is kept.
 tests: setup  ## pytest; more options by ARGS="-k pareto"
-	OMP_NUM_THREADS=1 '$(bin)/pytest' -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 '$(bin)/pytest' -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Nothing is downloaded. The variable silences a notice of mkdocs-material about its successor.
 docs: setup  ## build the pages of docs/ into site/

@@ -6,12 +6,13 @@ import resource
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 from loopback_sshd import SSHD, Server, running_sshd
-from quick import evaluate_here, time_quickly
+from quick import POOL, evaluate_here, time_quickly
 from ray_nodes import two_nodes
 from trained_digits import CONFIGS, train_command
 
@@ -84,11 +85,20 @@ def _files_end_at(size: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Folders, a new one each time; `mktemp` looks at all that are there before it makes one."""
+    folder = tmp_path_factory.mktemp("homes")
+    return (folder / str(number) for number in count())
+
+
 @pytest.fixture(autouse=True)
-def no_boards(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_boards(homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """The boards and measurements of who runs the tests are not theirs."""
-    for folder in ("config", "cache"):
-        monkeypatch.setenv(f"XDG_{folder.upper()}_HOME", str(tmp_path_factory.mktemp(folder)))
+    home = next(homes)
+    for name in ("config", "cache"):
+        (home / name).mkdir(parents=True)
+        monkeypatch.setenv(f"XDG_{name.upper()}_HOME", str(home / name))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -97,6 +107,12 @@ def quick_timing() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         time_quickly(patch)
         yield
+
+
+@pytest.fixture
+def whole_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what a calibration times be chosen from as many networks as in earnest."""
+    monkeypatch.setattr("predictors.calibration.POOL", POOL)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -127,6 +143,8 @@ def cluster() -> Iterator[Any]:
         patch.delenv("RAY_ADDRESS", raising=False)
         patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # a lost worker is noticed soon
         patch.setenv("RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING", "0")
+        # One process less for each group of workers: it looks out for nodes that are to go.
+        patch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         with two_nodes(num_gpus=1, resources={"b1": 1}) as started:
             yield started
 

@@ -10,6 +10,7 @@ from networks import LARGER, TINY
 
 from nas.search.trial import Evaluate, InProcess
 from nas.study.options import SearchSettings
+from predictors import calibration
 from predictors.measurement import TimingProtocol
 
 # Of fewer than six rounds there is no interval. What is timed is what is timed in earnest.
@@ -29,8 +30,7 @@ REFERENCES = {
     "small": replace(TINY, resolution=48),
     "t0": replace(LARGER, widths=(32, 64), depths=(2, 2)),
 }
-
-
+POOL = calibration.POOL  # as it is in earnest
 # Of the named sizes those are timed that are far within the budget.
 FEW = SearchSettings(calibration=12, front_repeats=1, timed_ratio=0.5)
 
@@ -38,6 +38,7 @@ FEW = SearchSettings(calibration=12, front_repeats=1, timed_ratio=0.5)
 def time_quickly(patch: pytest.MonkeyPatch) -> None:
     """Time in this process by `QUICK`, beside references that are small, and `FEW` networks."""
     patch.setattr("nas.pipeline.SETTINGS", FEW)
+    patch.setattr("predictors.calibration.POOL", 600)
     patch.setattr("predictors.devices.registry.PROTOCOL", QUICK)
     patch.setattr("predictors.devices.timed.REFERENCES", REFERENCES)
 

@@ -29,7 +29,8 @@ def a_head() -> Iterator[Any]:
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         from ray.cluster_utils import Cluster
 
-        arguments = {"num_cpus": 1, "include_dashboard": False}
+        off = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+        arguments = {"num_cpus": 1, **off}
         started: Any = Cluster(initialize_head=True, head_node_args=arguments)
         try:
             yield started

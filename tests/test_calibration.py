@@ -18,6 +18,8 @@ from search_spaces.fasternet import FASTERNET, SPACES, FasterNetConfig
 from search_spaces.space import Space
 from search_spaces.spaces import resolutions_of
 
+pytestmark = pytest.mark.usefixtures("whole_pool")
+
 Timed = list[tuple[FasterNetConfig, float]]
 
 TOTAL = 49

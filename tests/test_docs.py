@@ -21,6 +21,8 @@ from typing import Any
 import pytest
 from loopback_sshd import SSHD, Server, running_sshd
 from quick import evaluate_here, time_quickly
+from sklearn import datasets
+from sklearn.utils import Bunch
 from transcripts import ADDRESS, MOST_LINES, Block, blocks_of, output_after, pages
 
 import fasternas as fn
@@ -39,7 +41,7 @@ TEXTS = {name: page.read_text(encoding="utf-8") for name, page in PAGES.items()}
 CHEAPER = (
     (r"--device (?:cpu|board) --budget 10?ms", "--device arm --budget 10ms"),
     (r"--budget 0\.2ms", "--budget 1ms"),
-    (r"--epochs \d+", "--epochs 2"),
+    (r"--epochs \d+", "--epochs 1"),
     (r"(search .*--data \S+)", r"\1 --epochs 2"),
     (r"--trials \d+", "--trials 5"),
     (r"(measure .*--device (?:board|cpu))", r"\1 --repeats 2"),
@@ -109,6 +111,9 @@ def reader(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """Who reads the pages: in the folder, with a board, in a hurry, and without a Ray."""
     time_quickly(monkeypatch)
     evaluate_here(monkeypatch)
+    digits = datasets.load_digits()
+    few = Bunch(images=digits.images[::4], target=digits.target[::4])
+    monkeypatch.setattr("sklearn.datasets.load_digits", lambda: few)
     monkeypatch.setattr("nas.cli.search.TRIALS", 6)
     monkeypatch.setattr("nas.cli.search.TRAINED_TRIALS", 3)
     for name in ("config", "cache"):

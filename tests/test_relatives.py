@@ -30,6 +30,8 @@ from predictors.measurement import Backend
 from search_spaces.fasternet import FASTERNET, SPACES, FasterNetConfig
 from search_spaces.space import Space, each, oneof
 
+pytestmark = pytest.mark.usefixtures("whole_pool")
+
 Array = NDArray[np.float64]
 
 SPACE = SPACES["fasternet-32"]

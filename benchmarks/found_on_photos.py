@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("--search", action="store_true", help="search for networks, anew")
     parser.add_argument("--train", action="store_true", help="train what is not trained yet")
     parser.add_argument("--device", action="append", default=[], choices=["cpu", "arm"])
+    parser.add_argument("--bar", action="append", choices=list(bars()), help="all by default")
     parser.add_argument("--space", default="fasternet")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--photos", type=Path, default=PHOTOS, help="folders of classes")
@@ -64,10 +65,10 @@ def main() -> None:
         parser.error("--search must come with --device, and --device with --search.")
     cases: list[dict[str, Any]] = json.loads(FILE.read_text())["rows"] if FILE.exists() else []
     for device in options.device if options.search else ():
-        others = [
-            case for case in cases if (case["device"], case["space"]) != (device, options.space)
-        ]
-        cases = [*others, *searched(device, options.runs / device, options.space)]
+        names = options.bar or list(bars())
+        anew = {(device, options.space, name) for name in names}
+        others = [c for c in cases if (c["device"], c["space"], c["bar"]) not in anew]
+        cases = [*others, *searched(device, names, options.runs / device, options.space)]
         write(with_accuracies(cases, read_trained(TRAININGS)))
     if options.train:
         train_all(planned(cases, options.seeds), TRAININGS, options.photos, workers=options.workers)
@@ -83,15 +84,16 @@ def bars() -> dict[str, FasterNetConfig]:
     return {"T0": FASTERNET["t0"], "T0 at half the latency": half, "T1": FASTERNET["t1"]}
 
 
-def searched(device: str, runs: Path, space: str) -> list[dict[str, Any]]:
-    """Search within the latency of each bar; return a case for each.
+def searched(device: str, names: Sequence[str], runs: Path, space: str) -> list[dict[str, Any]]:
+    """Search within the latency of each bar that is named; return a case for each.
 
     Raises:
         RuntimeError: if a search does not end well, or finds nothing as fast.
     """
     opened, cases = open_device(device), []
-    hand = opened.measure_each(list(bars().values()))
-    for (name, bar), latency in zip(bars().items(), hand, strict=True):
+    chosen = {name: bar for name, bar in bars().items() if name in names}
+    hand = opened.measure_each(list(chosen.values()))
+    for (name, bar), latency in zip(chosen.items(), hand, strict=True):
         run = runs / name.replace(" ", "_")
         budget = f"{latency.high_ms:.4f}ms"  # upper ends of intervals are to keep it
         command = ["search", "--device", device, "--space", space, "--budget", budget]

@@ -144,8 +144,9 @@ def accuracy_prior(options: SearchOptions) -> AccuracyPrior:
     """
     scores = estimated_scores(options)
     images = _validation_images(options.data) if options.accuracy == "train" else None
-    starts = [] if scores is None else [known.config for known in load_top1().known]
-    return AccuracyPrior(scores=scores, images=images, starts=starts)
+    starts = () if scores is None else tuple(known.config for known in load_top1().known)
+    by_stage = tuple(replace(one, activations=one.stage_activations) for one in starts)
+    return AccuracyPrior(scores=scores, images=images, starts=by_stage)
 
 
 def estimated_scores(options: SearchOptions) -> Scores | None:

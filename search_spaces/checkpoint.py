@@ -339,7 +339,7 @@ def _refuse_infinite(weights: Mapping[str, Tensor], path: str | Path) -> None:
             )
 
 
-_CLASSIFIER = "classifier."
+_CLASSIFIER, _HEAD = "classifier.", "conv_head.weight"
 _PARTIAL = "partial_conv3.weight"
 
 
@@ -352,10 +352,11 @@ def inherit(network: nn.Module, weights: Mapping[str, Tensor]) -> Inherited:
     what PConv convolves apart from the rest.
     """
     parameters = dict(network.named_parameters())
-    inherited, new = 0, []
+    inherited, new, state = 0, [], network.state_dict()
+    same_head = (_HEAD in state) == (_HEAD in weights)
     with torch.no_grad():
-        for name, own in network.state_dict().items():
-            given = weights.get(name)
+        for name, own in state.items():
+            given = weights.get(name) if same_head or not name.startswith(_CLASSIFIER) else None
             if given is None or not _fits(name, own, given):
                 new += [name] if own.ndim else []  # counters are no weights
                 continue

@@ -184,10 +184,10 @@ class Space(Generic[C]):
         genes: list[int] = []
         for name in self.size_by_field:
             node, value = self.fields[name], getattr(config, name)
-            items = node.items if isinstance(node, Each) else [node]
-            values = value if isinstance(node, Each) else [value]
-            if len(values) != len(items):
-                values = [None] * len(items)
+            items = node.items if isinstance(node, Each) else (node,)
+            values = value if isinstance(node, Each) else (value,)
+            if not isinstance(values, tuple) or len(values) != len(items):
+                values = (None,) * len(items)
             genes += [item.nearest(one) for item, one in zip(items, values, strict=True)]
         return tuple(genes)
 

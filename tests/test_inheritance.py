@@ -42,6 +42,16 @@ def test_of_the_same_shape_it_is_the_same_network() -> None:
     assert torch.equal(parent(images), child(images))
 
 
+@pytest.mark.parametrize("heads", [(TINY.head_width, 0), (0, TINY.head_width)])
+def test_where_one_of_both_has_no_head_the_classifier_is_new(heads: tuple[int, int]) -> None:
+    parent, child = (build(replace(TINY, head_width=head)) for head in heads)
+    before = child.state_dict()["classifier.weight"].clone()
+    inherited = inherit(child, parent.state_dict())
+    assert {"classifier.weight", "classifier.bias"} <= {*inherited.new}
+    assert torch.equal(child.state_dict()["classifier.weight"], before)
+    assert 0 < inherited.share < 1
+
+
 def test_a_corner_of_each_weight_comes_over_and_the_rest_stays() -> None:
     torch.manual_seed(0)
     parent, child = build(TINY), build(WIDER)

@@ -102,6 +102,12 @@ def test_the_search_looks_around_configs_that_may_be_good() -> None:
     assert found(AccuracyPrior(scores=scores, starts=[good]))
 
 
+def test_configs_to_look_around_are_of_the_space() -> None:
+    prior = AccuracyPrior(starts=["t0"])
+    with pytest.raises(TypeError, match=r"`starts` must be configs of class FasterNetConfig, but"):
+        next(search(SPACE, lambda _: Scores(accuracy=1.0, latency_ms=1.0), trials=1, prior=prior))
+
+
 @pytest.mark.parametrize(
     ("scores", "said"),
     [

@@ -120,7 +120,7 @@ class GuidedSearcher:
         self._bounds = bounds
         self._seed = seed
         self._prior = prior or AccuracyPrior()
-        self._starts = [space.nearest(config) for config in self._prior.starts]
+        self._starts = _placed(space, self._prior.starts)
         self._genes: list[Genes] = []
         self._results: list[Objectives] = []
         self._pending: list[Genes] = []
@@ -187,8 +187,9 @@ class GuidedSearcher:
         """Evolve the front and the starts by mutation and crossover under the acquisition."""
         front = self._front()
         known = set(self._genes) | set(self._pending)
-        parents = [*([genes for _, _, genes in front] or self._genes), *self._starts]
-        starts = sorted(set(self._starts) - known)
+        starts = [genes for genes in self._starts if genes not in known]
+        starts = list(compress(starts, self._ratios(starts)[1] > 0))
+        parents = [*([genes for _, _, genes in front] or self._genes), *starts]
         population = dict(zip(starts, gain(starts, front), strict=True))
         for _ in range(GENERATIONS):
             children = {self._child(parents, rng) for _ in range(POPULATION)}
@@ -305,6 +306,17 @@ class GuidedSearcher:
     def _decoded(self, genes: list[Genes]) -> list[object]:
         self._ratios(genes)
         return [self._known[g].config for g in genes]
+
+
+def _placed(space: AnySpace, starts: Sequence[object]) -> list[Genes]:
+    """Return the distinct genes of the choices nearest to these configs'."""
+    for config in starts:
+        if not isinstance(config, space.config_class):
+            raise TypeError(
+                f"`starts` must be configs of class {space.config_class.__name__}, but got "
+                f"{config!r}. Leave it out."
+            )
+    return list(dict.fromkeys(space.nearest(config) for config in starts))
 
 
 class _Known(NamedTuple):

@@ -215,7 +215,7 @@ SPACE = fn.SPACES["fasternet-32"].replace(resolution=fn.oneof(SIDES))
 """
     own.write_text(text.replace("SIDES", "16, 32"))
     first = begun("a", space=f"{own}:SPACE")
-    own.write_text(text.replace("SIDES", "24, 32"))
+    own.write_text(text.replace("SIDES", "8, 16, 32"))
     for module in [name for name in sys.modules if name.startswith("space of ")]:
         sys.modules.pop(module)
     second = begun("b", space=f"{own}:SPACE")

@@ -139,8 +139,8 @@ def _seeds_merged(folder: Path) -> tuple[int, ...]:
 def accuracy_prior(options: SearchOptions) -> AccuracyPrior:
     """Return what is known of the accuracies of a study before there is one: the estimate.
 
-    How far chance moves them is known of trained networks only; of what another package estimates,
-    nothing is known.
+    The search looks around the networks that the estimate was fitted to. How far chance moves
+    accuracies is known of trained networks only; of what another package estimates, nothing is.
     """
     scores = estimated_scores(options)
     images = _validation_images(options.data) if options.accuracy == "train" else None

@@ -349,7 +349,8 @@ def inherit(network: nn.Module, weights: Mapping[str, Tensor]) -> Inherited:
     `weights` are a state dict of `build(config)` or of timm's `fasternet_*`, of any shape. Kernels
     of another size stay as they are, and so does a classifier of other classes. As in slimmable
     networks (arXiv 1812.08928) the leading channels are those that are copied, which also keeps
-    what PConv convolves apart from the rest.
+    what PConv convolves apart from the rest. Where only one of both has a head, the classifier
+    stays as it is: its inputs are others.
     """
     parameters = dict(network.named_parameters())
     inherited, new, state = 0, [], network.state_dict()

@@ -40,7 +40,8 @@ class AccuracyPrior:
     `scores(configs) -> [n]` may be any finite numbers, such as a training-free score; it is asked
     for thousands before one is evaluated. `images` is on how many an accuracy, in percent then, is
     evaluated: accuracies are taken as no more certain than that. `starts` are configs that may be
-    good, such as those that the score was fitted to; the search looks around them too.
+    good, such as those that the score was fitted to; the search looks around them too. They are of
+    the space's config class, and need not be in the space.
 
     Raises:
         ValueError: if `images` is below 1.

@@ -108,6 +108,7 @@ class Profile:
 
 @lru_cache(maxsize=1 << 17)
 def _count_shape(profile: Profile, shape: LayerShape) -> tuple[float, float]:
+    """Count a shape once per profile; two of the same content are two profiles."""
     return count_shape(shape, profile.forms)
 
 

@@ -30,7 +30,9 @@ from photo_training import (
     PHOTOS,
     TRAININGS,
     Job,
+    Network,
     PhotoRecipe,
+    PhotoTrained,
     Trained,
     config_of,
     read_trained,
@@ -321,12 +323,14 @@ def table(
     ]
 
 
-def deviation_of(trained: Sequence[Trained], recipe: PhotoRecipe) -> tuple[float, int]:
+def deviation_of(
+    trained: Sequence[tuple[Network, PhotoTrained]], recipe: PhotoRecipe
+) -> tuple[float, int]:
     """Return the deviation between the seeds of any network that was trained so, pooled.
 
     Beside those stand errors of the usual size: a few pairs of seeds may be alike by chance.
     """
-    groups: dict[tuple[FasterNetConfig, PhotoRecipe], list[float]] = {}
+    groups: dict[tuple[Network, PhotoRecipe], list[float]] = {}
     for config, row in trained:
         if replace(row.recipe, branches=recipe.branches) == recipe and not row.error:
             groups.setdefault((config, row.recipe), []).append(row.accuracy)

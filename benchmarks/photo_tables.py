@@ -125,15 +125,15 @@ def found_on_photos(result: Mapping[str, Any]) -> str:
         "| device, what is to be beaten | accuracy (seeds) | space | found in it | points | time |",
         "|---|---|---|---|---|---|",
     ]
-    for row in result["rows"]:
-        if row["gain"] is None:
-            continue  # not trained yet
+    trained = [row for row in result["rows"] if row["gain"]]
+    for row in sorted(trained, key=lambda row: (row["device"], row["bar"], row["space"])):
         hand, found = (
             f"{fmean(values):.1f} % ({len(values)})"
             for values in (row["accuracies"]["hand"], row["accuracies"]["found"])
         )
         lines.append(
-            f"| {row['device']}, {row['bar']} | {hand} | {row['space']} | {found} | "
+            f"| {row['device']}, {row['bar']} | {hand} | "
+            f"{row['space']}{', earlier' if row.get('earlier') else ''} | {found} | "
             f"{_points(row['gain'])} | {row['times_the_bar'][0]:.2f}, {row['source']} |"
         )
     return "\n".join(lines)

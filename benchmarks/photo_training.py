@@ -19,12 +19,12 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas.study import journal
@@ -39,6 +39,7 @@ from predictors.training.workers import keep_memory
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.io import locked, one_line
 from search_spaces.network import build
+from search_spaces.timm_models import import_timm
 
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "photos"
 TRAININGS = Path(__file__).parent / "results" / "photos" / "trainings.jsonl"
@@ -48,6 +49,17 @@ _SIDE = 144  # pixels at which photos are kept
 _AT_ONCE = 64  # photos, when they are decoded or evaluated
 _ASPECT = 4 / 3  # of a crop, at most
 _UNFINISHED = "unfinished"  # the folder of the checkpoints
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimmModel:
+    """A model of timm without its weights, to be trained beside ours."""
+
+    timm: str
+    resolution: int = DEPLOYED
+
+
+Network = FasterNetConfig | TimmModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +88,7 @@ class PhotoRecipe:
         """Whether to evaluate after an epoch (from 1): a power of two, or the last one."""
         return epoch == self.epochs or epoch.bit_count() == 1
 
-    def resolution_of(self, config: FasterNetConfig) -> int:
+    def resolution_of(self, config: Network) -> int:
         """Return the pixels at which a network is trained, a multiple of 8."""
         return 8 * round(self.resolution * config.resolution / DEPLOYED / 8)
 
@@ -86,7 +98,7 @@ class Job:
     """A network to be trained from a seed, under a name for people."""
 
     name: str
-    config: FasterNetConfig
+    config: Network
     seed: int
     recipe: PhotoRecipe
 
@@ -130,22 +142,32 @@ def config_of(values: Mapping[str, Any]) -> FasterNetConfig:
     return FasterNetConfig(**fields)
 
 
+def network_of(values: Mapping[str, Any]) -> Network:
+    """Return the model of timm, or the config, that JSON spells."""
+    return TimmModel(**values) if "timm" in values else config_of(values)
+
+
+def read_all(file: Path) -> list[tuple[Network, PhotoTrained]]:
+    """Return the trainings of a file, each with its network."""
+    found = []
+    for entry in journal.read(file, growing=True):
+        network = network_of(entry.pop("config"))
+        recipe = PhotoRecipe(**entry.pop("recipe"))
+        shares = tuple((epoch, share) for epoch, share in entry.pop("accuracies"))
+        found.append((network, PhotoTrained(**entry, recipe=recipe, accuracies=shares)))
+    return found
+
+
 def read_trained(file: Path) -> list[Trained]:
-    """Return the trainings of a file, each with its config."""
-
-    def parse(entry: journal.Entry) -> PhotoTrained:
-        entry["recipe"] = PhotoRecipe(**entry["recipe"])
-        entry["accuracies"] = tuple((epoch, share) for epoch, share in entry["accuracies"])
-        return PhotoTrained(**entry)
-
-    return journal.read_records(file, parse, what="a training", growing=True)
+    """Return the trainings of FasterNets in a file, each with its config."""
+    return [(one, row) for one, row in read_all(file) if isinstance(one, FasterNetConfig)]
 
 
 def missing(jobs: Sequence[Job], file: Path) -> list[Job]:
     """Return those that are not in the file yet."""
     done = {
-        Job(name="", config=config, seed=row.seed, recipe=row.recipe).identity
-        for config, row in read_trained(file)
+        Job(name="", config=network, seed=row.seed, recipe=row.recipe).identity
+        for network, row in read_all(file)
     }
     return [job for job in jobs if job.identity not in done]
 
@@ -257,8 +279,7 @@ class PhotoTraining:
         self._job, self._recipe, self._photos, self._device = job, job.recipe, photos, device
         self._side = self._recipe.resolution_of(job.config)
         torch.manual_seed(job.seed)
-        config = replace(job.config, resolution=self._side, classes=photos.classes)
-        network = build(config, branches=self._recipe.branches).to(device)
+        network = _built(job, self._side, photos.classes).to(device)
         self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._optimizer = torch.optim.AdamW(self._groups(), lr=self._recipe.lr)
         total, wanted = len(photos.train_labels), self._recipe.images
@@ -382,6 +403,13 @@ class PhotoTraining:
         return correct
 
 
+def _built(job: Job, side: int, classes: int) -> nn.Module:
+    if isinstance(job.config, TimmModel):
+        return cast(nn.Module, import_timm().create_model(job.config.timm, num_classes=classes))
+    config = replace(job.config, resolution=side, classes=classes)
+    return build(config, branches=job.recipe.branches)
+
+
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
@@ -462,7 +490,7 @@ def _train(job: Job, file: Path, training: PhotoTraining, parent: int) -> None:
         else:
             checkpoints.write(training.state())
             _log(job, training.progress())
-    journal.append_record(file, job.config, asdict(training.result(error)))
+    journal.append(file, [{"config": asdict(job.config), **asdict(training.result(error))}])
     checkpoints.file.unlink(missing_ok=True)
 
 

@@ -106,6 +106,21 @@ def test_a_loss_that_is_no_number_ends_a_training_and_is_recorded(
     assert (row.error, row.accuracies, row.correct) == ("the loss is nan", (), 0)
 
 
+def test_a_model_of_timm_is_trained_beside_ours(
+    benchmark: Any, photos: Path, tmp_path: Path
+) -> None:
+    training = benchmark("photo_training")
+    recipe = training.PhotoRecipe(resolution=32, epochs=1, batch_size=8)
+    model = training.TimmModel(timm="mobilenetv3_small_050")
+    jobs = [training.Job(name="one", config=one, seed=0, recipe=recipe) for one in (model, NETWORK)]
+    file = tmp_path / "rows.jsonl"
+    training.work(jobs, file, photos)
+    assert not training.missing(jobs, file)
+    assert [network for network, _ in training.read_all(file)] == [model, NETWORK]
+    ((config, row),) = training.read_trained(file)
+    assert (config, row.error) == (NETWORK, "")
+
+
 def test_crops_show_parts_of_a_photo_as_they_are_or_mirrored(benchmark: Any) -> None:
     training = benchmark("photo_training")
     columns = torch.arange(144, dtype=torch.uint8).expand(64, 144, 144)
@@ -251,3 +266,13 @@ def test_the_bench_reads_the_fronts_of_runs(benchmark: Any, tmp_path: Path) -> N
     save_config(NETWORK, run / "front" / "a.yaml")
     (run / "pareto.csv").write_text("config,latency\nfront/a.yaml,3.1\n")
     assert bench.proposed([run]) == {"run/front/a.yaml": NETWORK}
+
+
+def test_what_an_earlier_search_found_stays_where_it_was_trained(benchmark: Any) -> None:
+    found = benchmark("found_on_photos")
+    case = {"device": "arm", "space": "pconv", "bar": "T0", "found": {"widths": [8]}}
+    trained, untrained = {**case, "gain": {"points": 1.0}}, {**case, "gain": None}
+    other, anew = {**untrained, "bar": "T1"}, {**case, "found": {"widths": [16]}}
+    kept = found.superseded([trained, untrained, other], [anew])
+    assert kept == [{**trained, "earlier": True}, other]
+    assert found.superseded([trained], [case]) == []  # it is found again

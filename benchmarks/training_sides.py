@@ -15,7 +15,7 @@ import torch
 
 from predictors.data.datasets import load_data
 from predictors.training.batches import timm_with
-from predictors.training.recipe import Recipe, recipe_for
+from predictors.training.recipe import Amp, Recipe, recipe_for
 from predictors.training.trainer import Trainer
 from predictors.training.workers import Workers, keep_memory
 from search_spaces.fasternet import FASTERNET
@@ -51,7 +51,8 @@ class Workload:
         """The published recipe for the network; at the whole resolution from the first step on."""
         config = replace(FASTERNET[self.network], resolution=self.resolution)
         found = recipe_for(config, self.images, batch_size=self.batch)
-        return replace(found, early_resolution=1.0, micro_batch_size=self.batch)
+        amp: Amp = "auto" if self.device == "cuda" else "off"  # as timm's side has it
+        return replace(found, early_resolution=1.0, micro_batch_size=self.batch, amp=amp)
 
 
 def speeds(side: Side, workload: Workload) -> list[float]:

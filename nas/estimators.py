@@ -33,7 +33,8 @@ from predictors.top1 import (
 from predictors.training.batches import batches
 from predictors.training.estimators import TrainingEstimator
 from predictors.training.evaluate import ValidationSplit
-from predictors.training.recipe import SHORT, rungs, short_recipe
+from predictors.training.recipe import PICTURES, Fidelity, rungs, short_recipe, stage_costs
+from predictors.training.trainer import precision
 from predictors.training.workers import usable_device
 from search_spaces.checkpoint import LEAST_SHARE, begin_with
 from search_spaces.extensions import (
@@ -272,32 +273,48 @@ def auto_estimator(
         return AutoChoice(replace(options, accuracy="train"), reason)
     seconds = (clock or epoch_seconds)(options, data) * options.epochs
     training = seconds / _trained_at_once(options) / 60  # minutes
-    most = range((asked or MOST) + 1)
-    trials = max(n for n in most if n == 0 or _trainings_of(n) * training <= minutes)
-    if trials < (least := min(LEAST, most[-1])):
+    most = asked or MOST
+    least = min(LEAST, most)
+    chosen = options
+    trials = _trials_within(minutes / training, chosen.progressive, most)
+    if trials < least and _takes_pictures(options) and not options.progressive:
+        chosen = replace(options, progressive=("resolution",))
+        trials = _trials_within(minutes / training, chosen.progressive, most)
+    if trials < least:
         time_left = _spelled(minutes)
         if why := not_estimable(options.open_space()):
+            wanted = _spelled(_trainings_of(least, chosen.progressive) * training)
             raise ValueError(
-                f"`time` must be enough for {least} short trainings, about "
-                f"{_spelled(_trainings_of(least) * training)}, but got {time_left}: {why}. Give "
-                "more time, fewer --epochs or smaller images."
+                f"`time` must be enough for {least} short trainings, about {wanted}, but got "
+                f"{time_left}: {why}. Give more time, fewer --epochs or smaller images."
             )
         reason = f"the estimate; {time_left} would do for {trials} short trainings only"
         trials = asked or SearchOptions.trials
         return AutoChoice(replace(options, accuracy="estimate", trials=trials), reason)
-    spent = _spelled(_trainings_of(trials) * training)
-    reason = f"{trials} short trainings, which take about {spent}"
-    return AutoChoice(replace(options, accuracy="train", trials=trials), reason)
+    spent = _spelled(_trainings_of(trials, chosen.progressive) * training)
+    smaller = "" if chosen == options else ", with smaller images in the first half of the epochs"
+    reason = f"{trials} short trainings, which take about {spent}{smaller}"
+    return AutoChoice(replace(chosen, accuracy="train", trials=trials), reason)
 
 
-def _trainings_of(trials: int) -> float:
+def _takes_pictures(options: SearchOptions) -> bool:
+    return max(resolutions_of(options.open_space())) >= PICTURES
+
+
+def _trials_within(trainings: float, progressive: Sequence[Fidelity], most: int) -> int:
+    """Return how many trials come to so many whole trainings."""
+    return max(n for n in range(most + 1) if _trainings_of(n, progressive) <= trainings)
+
+
+def _trainings_of(trials: int, progressive: Sequence[Fidelity]) -> float:
     """Return how many whole trainings a search comes to.
 
     All trials train for a quarter of the epochs, those that go on for the next quarter, and those
     of them that go on again for the other half.
     """
     further = going_on(trials)
-    return trials / 4 + further / 4 + going_on(further) / 2
+    first, second, last = stage_costs(progressive)
+    return (trials * first + further * second) / 4 + going_on(further) * last / 2
 
 
 def _trained_at_once(options: SearchOptions) -> int:
@@ -316,7 +333,8 @@ def epoch_seconds(options: SearchOptions, data: ImageData) -> float:
     configs = [space.sample(rng) for _ in range(TIMED)]
     middle = median(cost(config).macs for config in configs)
     config = next(c for c in configs if cost(c).macs == middle)
-    size = SHORT.batch_size
+    recipe = short_recipe(max(resolutions_of(space)))
+    size = recipe.batch_size
     images, labels = next(batches(data.train, data=data, batch_size=size, rng=None))
     images = torch.nn.functional.interpolate(images, size=(config.resolution,) * 2)
     threads, device = torch.get_num_threads(), usable_device("auto")
@@ -329,7 +347,9 @@ def epoch_seconds(options: SearchOptions, data: ImageData) -> float:
         for step in range(STEPS + 1):
             if step == 1:  # the first one warms up
                 start = time.monotonic()
-            loss = torch.nn.functional.cross_entropy(network(images), labels)
+            with precision(recipe, device, config.resolution):
+                logits = network(images)
+            loss = torch.nn.functional.cross_entropy(logits.float(), labels)
             loss.backward()  # type: ignore[no-untyped-call]
             loss.item()  # waits for a GPU
         a_step = (time.monotonic() - start) / STEPS

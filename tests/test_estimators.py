@@ -112,6 +112,23 @@ def test_too_little_time_leaves_the_estimate_where_there_is_one(
         auto_estimator(OPTIONS, digits, minutes=minutes, clock=lambda *_: 75.0)
 
 
+def test_photos_begin_smaller_where_that_makes_trainings_fit(
+    digits: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve whole trainings would take 25 minutes, such ones 17."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    photos = replace(OPTIONS, space="fasternet", accuracy="estimate")
+    choice = auto_estimator(photos, digits, minutes=20, clock=lambda *_: 75.0)
+    assert (choice.options.accuracy, choice.options.trials) == ("train", 14)
+    assert choice.options.progressive == ("resolution",)
+    assert "smaller images" in choice.reason
+    longer = auto_estimator(photos, digits, minutes=30, clock=lambda *_: 75.0)
+    assert (longer.options.trials, longer.options.progressive) == (15, ())
+    asked = replace(photos, progressive=("images",))  # stays as it was asked for
+    choice = auto_estimator(asked, digits, minutes=20, clock=lambda *_: 75.0)
+    assert choice.options.progressive == ("images",)
+
+
 def test_an_estimate_is_refused_where_there_is_none_and_data_are() -> None:
     wanted = replace(OPTIONS, accuracy="estimate")
     with pytest.raises(ValueError, match=r"`accuracy` must be train for this space, .* of 32 px"):

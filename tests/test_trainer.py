@@ -14,8 +14,8 @@ from torch import Tensor
 
 from predictors.data.datasets import ImageData, load_data
 from predictors.training.distillation import open_teacher
-from predictors.training.recipe import DivergedError, Recipe
-from predictors.training.trainer import Trainer
+from predictors.training.recipe import Amp, DivergedError, Recipe
+from predictors.training.trainer import Trainer, precision
 from predictors.training.workers import Workers, loaders_of
 from search_spaces.checkpoint import save
 from search_spaces.fasternet import FasterNetConfig
@@ -240,6 +240,24 @@ def test_what_does_not_fit_is_refused(data: ImageData) -> None:
     if not torch.cpu._is_avx512_bf16_supported():
         with pytest.raises(ValueError, match="`amp` must be auto or off here, but is on"):
             _ended(_training(data, replace(RECIPE, amp="on")))
+
+
+@pytest.mark.parametrize(
+    ("amp", "there", "resolution", "in_bfloat16"),
+    [
+        ("auto", True, 96, True),
+        ("auto", True, 95, False),
+        ("auto", False, 96, False),
+        ("off", True, 96, False),
+        ("on", True, 32, True),
+    ],
+)
+def test_pictures_are_in_bfloat16_where_a_cpu_has_it(
+    amp: Amp, resolution: int, monkeypatch: pytest.MonkeyPatch, *, there: bool, in_bfloat16: bool
+) -> None:
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: there)
+    with precision(replace(RECIPE, amp=amp), torch.device("cpu"), resolution):
+        assert torch.is_autocast_enabled("cpu") == in_bfloat16
 
 
 def test_the_last_weights_are_kept_where_not_the_best_are(data: ImageData) -> None:

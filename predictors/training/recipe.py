@@ -6,7 +6,7 @@ the settings epoch by epoch.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -79,7 +79,7 @@ class Recipe:
     ema: float = 0.0  # decay of the averaged weights; 0: none
     polynomial_averaging: bool = False  # average over the last quarter or so of the steps so far
     keep_best: bool = True  # the weights of the best epoch
-    amp: Amp = "auto"  # bfloat16 where it pays: on GPUs that have it
+    amp: Amp = "auto"  # bfloat16 where it pays: on GPUs, and for pictures on CPUs that have it
     channels_last: bool = True
     teacher: str = ""  # to learn from besides the labels: a timm model, or fasternas
     teacher_weights: str = ""  # its checkpoint, if it is not the published one
@@ -177,8 +177,8 @@ _PICTURES_LR = 5e-4  # of short trainings: at 2e-3 a quarter of T0 learns more o
 
 
 def short_recipe(resolution: int) -> Recipe:
-    """Return `SHORT` for images of so many pixels: photos want a lower learning rate."""
-    return SHORT if resolution < PICTURES else replace(SHORT, lr=_PICTURES_LR)
+    """Return `SHORT` for images of so many pixels: pictures want a lower rate, and bfloat16."""
+    return SHORT if resolution < PICTURES else replace(SHORT, lr=_PICTURES_LR, amp="auto")
 
 
 def recipe_for(
@@ -259,6 +259,15 @@ def fidelity(recipe: Recipe, kind: Fidelity, epoch: int) -> float:
     if kind not in recipe.progressive or epoch == recipe.epochs - 1:
         return 1.0
     return GROWTH[kind][sum(epoch >= math.ceil(share * recipe.epochs) for share in STAGES)]
+
+
+def stage_costs(progressive: Collection[Fidelity]) -> tuple[float, float, float]:
+    """Return what an epoch of each progressive stage costs, as a share of a whole one."""
+    powers: dict[Fidelity, int] = {"resolution": 2, "images": 1}
+    first, second, last = (
+        math.prod(GROWTH[kind][stage] ** powers[kind] for kind in progressive) for stage in range(3)
+    )
+    return first, second, last
 
 
 def batch_of(recipe: Recipe, images: int) -> int:

@@ -27,6 +27,7 @@ from predictors.training.batches import (
 from predictors.training.distillation import open_teacher
 from predictors.training.evaluate import accuracy
 from predictors.training.recipe import (
+    PICTURES,
     Best,
     DivergedError,
     EpochRow,
@@ -276,7 +277,7 @@ class _Loss:
     def __init__(self, network: nn.Module, data: ImageData, recipe: Recipe) -> None:
         self._network, self._recipe = network, recipe
         device = device_of(network)
-        self._in_bfloat16 = _in_bfloat16(recipe, device)
+        self._precision = precision(recipe, device, data.resolution)
         self._mixup = _open_mixup(recipe, len(data.classes)) if recipe.mixes else None
         self._teacher = open_teacher(recipe, data, device)
 
@@ -284,7 +285,7 @@ class _Loss:
         """(1 - a) CE(logits, targets) + a T^2 KL(teacher, logits)."""
         if self._mixup:
             images, labels = self._mixup(images, labels)
-        with self._precision():
+        with self._precision:
             logits = self._network(images)
         loss = self._cross_entropy(logits.float(), labels)
         if self._teacher is None:
@@ -296,11 +297,6 @@ class _Loss:
         if self._mixup:  # targets [b, classes], smoothed already
             return torch.sum(-targets * F.log_softmax(logits, dim=-1), dim=-1).mean()
         return F.cross_entropy(logits, targets, label_smoothing=self._recipe.label_smoothing)
-
-    def _precision(self) -> AbstractContextManager[object]:
-        if not self._in_bfloat16:
-            return nullcontext()
-        return torch.autocast(device_of(self._network).type, dtype=torch.bfloat16)
 
 
 class _AveragedWeights:
@@ -387,10 +383,21 @@ def _open_mixup(recipe: Recipe, classes: int) -> Callable[[Tensor, Tensor], Batc
     return mixup
 
 
-def _in_bfloat16(recipe: Recipe, device: torch.device) -> bool:
-    """Whether to; on a CPU only if it is asked for."""
+def precision(
+    recipe: Recipe, device: torch.device, resolution: int
+) -> AbstractContextManager[object]:
+    """Return what a forward pass of images of so many pixels is in: bfloat16, or nothing.
+
+    Raises:
+        ValueError: if the recipe wants bfloat16 of a CPU that has none.
+    """
     if device.type == "cuda":
-        return recipe.amp != "off" and torch.cuda.is_bf16_supported()
-    if recipe.amp == "on" and not torch.cpu._is_avx512_bf16_supported():
+        there = wanted = torch.cuda.is_bf16_supported()
+    else:
+        there = torch.cpu._is_avx512_bf16_supported()
+        wanted = there and resolution >= PICTURES
+    if recipe.amp == "on" and device.type == "cpu" and not there:
         raise ValueError("`amp` must be auto or off here, but is on: this CPU has no bfloat16.")
-    return recipe.amp == "on"
+    if recipe.amp == "off" or not (wanted or (there and recipe.amp == "on")):
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)

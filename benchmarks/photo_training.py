@@ -44,8 +44,7 @@ from search_spaces.timm_models import import_timm
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "photos"
 TRAININGS = Path(__file__).parent / "results" / "photos" / "trainings.jsonl"
 DEPLOYED = 224  # pixels of the networks that the recipe trains at its own resolution
-_SEEN = 8 / 9  # share of a photo's side that is looked at in evaluation
-_SIDE = 144  # pixels at which photos are kept
+_SEEN, _SIDE = 8 / 9, 144  # share of a photo's side that is evaluated; pixels that are kept
 _AT_ONCE = 64  # photos, when they are decoded or evaluated
 _ASPECT = 4 / 3  # of a crop, at most
 _UNFINISHED = "unfinished"  # the folder of the checkpoints
@@ -165,10 +164,8 @@ def read_trained(file: Path) -> list[Trained]:
 
 def missing(jobs: Sequence[Job], file: Path) -> list[Job]:
     """Return those that are not in the file yet."""
-    done = {
-        Job(name="", config=network, seed=row.seed, recipe=row.recipe).identity
-        for network, row in read_all(file)
-    }
+    rows = read_all(file)
+    done = {Job(name="", config=n, seed=r.seed, recipe=r.recipe).identity for n, r in rows}
     return [job for job in jobs if job.identity not in done]
 
 

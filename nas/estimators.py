@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from random import Random
-from statistics import median
 from typing import SupportsFloat
 
 import numpy as np
@@ -23,6 +22,10 @@ from nas.study.store import RUN, read_run
 from predictors.accuracy import AccuracyEstimator, AccuracyKind
 from predictors.cost import cost
 from predictors.data.datasets import ImageData, load_data, located
+from predictors.devices.device import budgets_of
+from predictors.devices.profiled import ProfiledDevice
+from predictors.devices.registry import open_spec
+from predictors.measurement import Backend
 from predictors.top1 import (
     Top1Estimator,
     check_estimable,
@@ -43,14 +46,16 @@ from search_spaces.extensions import (
     extension_source,
     load_extension,
 )
-from search_spaces.fasternet import FasterNetConfig
+from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.io import listed, short_repr
 from search_spaces.network import build
 from search_spaces.spaces import resolutions_of
 
 CHECKPOINTS = "trainings"  # the folder of the trainings in a run folder
 LEAST, MOST = 12, 200  # trials of a search that trains its networks
-TIMED, STEPS = 9, 4  # configs whose median is timed, and training steps of it
+DRAWN, STEPS = 1500, 4  # configs of which a typical one is timed, and training steps of it
+TIMED = 9  # configs at least of which it is the median
+T0 = FASTERNET["t0"]
 
 Clock = Callable[[SearchOptions, ImageData], float]
 Scores = Callable[[Sequence[FasterNetConfig]], NDArray[np.float64]]
@@ -325,15 +330,12 @@ def _trained_at_once(options: SearchOptions) -> int:
 
 
 def epoch_seconds(options: SearchOptions, data: ImageData) -> float:
-    """Train the median of some configs for some steps; return the seconds that an epoch takes.
+    """Train a typical network for some steps; return the seconds that an epoch takes.
 
     On one core, or on the GPU if there is one.
     """
-    rng, space = Random(0), options.open_space()
-    configs = [space.sample(rng) for _ in range(TIMED)]
-    middle = median(cost(config).macs for config in configs)
-    config = next(c for c in configs if cost(c).macs == middle)
-    recipe = short_recipe(max(resolutions_of(space)))
+    config = typical(options)
+    recipe = short_recipe(max(resolutions_of(options.open_space())))
     size = recipe.batch_size
     images, labels = next(batches(data.train, data=data, batch_size=size, rng=None))
     images = torch.nn.functional.interpolate(images, size=(config.resolution,) * 2)
@@ -356,6 +358,24 @@ def epoch_seconds(options: SearchOptions, data: ImageData) -> float:
     finally:
         torch.set_num_threads(threads)
     return a_step * len(data.train) / len(images)
+
+
+def typical(options: SearchOptions) -> FasterNetConfig:
+    """Return the median, by MACs, of drawn networks that may keep the budgets.
+
+    They may where the ARM profile gives them as small a multiple of T0's latency as the budget is
+    on a device; if hardly one does, those are taken that come closest.
+    """
+    rng, space = Random(0), options.open_space()
+    drawn: list[FasterNetConfig] = [space.sample(rng) for _ in range(DRAWN)]
+    budgets = budgets_of(options.devices)
+    share = min(budgets[d.name] / open_spec(d).measure(T0).median_ms for d in options.devices)
+    profile = ProfiledDevice("arm", Backend())
+    t0, *others = profile.predict([T0, *drawn]).mean_ms.tolist()
+    may = sum(one <= share * t0 for one in others)
+    order: list[int] = np.argsort(others).tolist()
+    nearest = [drawn[i] for i in order[: max(may, TIMED)]]
+    return sorted(nearest, key=lambda config: cost(config).macs)[len(nearest) // 2]
 
 
 def _spelled(minutes: float) -> str:

@@ -15,10 +15,13 @@ from nas.estimators import (
     estimated_scores,
     open_estimator,
     prepared,
+    typical,
 )
 from nas.study.options import SearchOptions
+from predictors.cost import cost
 from predictors.data.datasets import ImageData, has_characters, load_data
 from predictors.training.estimators import TrainingEstimator
+from search_spaces.fasternet import FASTERNET
 
 OPTIONS = SearchOptions(
     devices=on("arm", 1.0),
@@ -140,6 +143,17 @@ def test_networks_of_three_stages_are_searched_without_the_estimate(tmp_path: Pa
     three = replace(OPTIONS, space=f"{tmp_path / 'own.py'}:SPACE")
     assert estimated_scores(three) is None
     assert estimated_scores(OPTIONS) is estimated_median
+
+
+def test_what_is_timed_may_keep_the_budget() -> None:
+    """T0 takes 30 ms there, so 15 ms are for networks of about half of its MACs."""
+    photos = replace(OPTIONS, space="fasternet", classes=None)
+    macs = {
+        budget: cost(typical(replace(photos, devices=on("arm", budget)))).macs
+        for budget in (0.1, 15.0, 30.0)
+    }
+    whole = cost(FASTERNET["t0"]).macs
+    assert macs[0.1] < macs[15.0] < 0.6 * whole < macs[30.0] < whole
 
 
 def test_a_machine_is_timed_by_some_steps(digits: ImageData) -> None:

@@ -17,7 +17,7 @@ wanted := $(shell cat constraints.txt pyproject.toml | cksum)
 .PHONY: help setup check format fix lint types imports tests docs fuzz test-board wheel clean
 
 help:  ## say what each word does
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # An environment that serves another clone, or holds a copy of this one, does not count as made.
 setup:  ## make $(VENV) with fasternas and its tools, unless it is there already

@@ -67,6 +67,7 @@ Phase = Literal[
     "searching",
     "training the best",
     "verifying the front",
+    "verifying what took a place on it",
 ]
 Engine = Literal["tasks", "tune"]
 TUNE = "tune"  # the folder of Ray Tune's records in a run folder
@@ -457,13 +458,15 @@ def time_front(run: Run) -> Iterator[Progress]:
             for c in front
             if c.config not in begun and not well_timed(c, run.settings.front_repeats)
         ]
+        first = not begun
+        phase: Phase = "verifying the front" if first else "verifying what took a place on it"
+        done, total = (len(front) - len(waiting), len(front)) if first else (0, len(waiting))
         begun.update(waiting)
-        done = len(front) - len(waiting)
         found = measure_each(run.devices, waiting, repeats=run.settings.front_repeats)
         for config, latencies in zip(waiting, found, strict=True):
             done += 1
             run.study.keep_measurement(config, latencies)
-            yield Progress("verifying the front", done, len(front))
+            yield Progress(phase, done, total)
         if not _evaluate_files(run) and not waiting:
             return
 

@@ -184,7 +184,7 @@ def test_predicted_latencies_are_hollow_and_said_aloud() -> None:
     assert any(text.endswith("predicted to stay within 10 ms") for text in _texts(figure))
     assert "T1 19.3 ms, T2 38.8 ms" in "\n".join(_texts(figure))
     assert "off the scale (latencies predicted)" in "\n".join(_texts(figure))
-    for label in ("Pareto front", "other networks", "FasterNet T0 to L"):
+    for label in ("Pareto front", "other networks", "FasterNet T0 to L, published"):
         assert _faces(figure, label) == {(1.0, 1.0, 1.0)}
 
 
@@ -192,8 +192,16 @@ def test_measured_latencies_are_filled_and_nothing_is_called_predicted() -> None
     figure = _figure(_candidates(60), _named())
     assert not [text for text in _texts(figure) if "predicted" in text.lower()]
     assert "95 % interval" in _legend(figure)
-    for label in ("Pareto front", "other networks", "FasterNet T0 to L"):
+    for label in ("Pareto front", "other networks", "FasterNet T0 to L, published"):
         assert _faces(figure, label).isdisjoint({(1.0, 1.0, 1.0)})
+
+
+def test_sizes_are_called_published_unless_they_are_estimated_too() -> None:
+    assert "FasterNet T0 to L, published" in _legend(_figure(_candidates(30), _named()))
+    smaller = [replace(size, accuracy_ends=(200.0, 250.0)) for size in _named()]
+    assert "FasterNet T0 to L" in _legend(_figure(_candidates(30), smaller))
+    trained = _figure(_candidates(30, kind="trained"), _named(kind="trained"))
+    assert "FasterNet T0 to L" in _legend(trained)
 
 
 def test_a_measured_front_among_predicted_networks_is_told_apart() -> None:

@@ -12,7 +12,14 @@ import numpy as np
 from nas.quantities import format_ms, limit_words
 from nas.report import sheet as sheets
 from nas.report.sheet import ALARM, FRONT, INK, PALETTE, PAPER, SLIDE, Label, Look, Obstacle, Sheet
-from nas.report.tables import INTERVAL, Network, Unit, count_words, predicted_words
+from nas.report.tables import (
+    INTERVAL,
+    Network,
+    Unit,
+    are_published,
+    count_words,
+    predicted_words,
+)
 from predictors.accuracy import AccuracyKind
 from predictors.cost import NO_LIMITS, Limits
 
@@ -90,7 +97,7 @@ class FrontView:
         lines = [f"{', '.join(beyond)}: off the scale{mark}"] if beyond else []
         unscored, mark = _sizes_words(self.named_unscored)
         lines += [f"{', '.join(unscored)}: no accuracy known{mark}"] * bool(unscored)
-        kept = f"All but T0 to L keep the limits: {limit_words(self.limits)}"
+        kept = f"Networks shown keep the limits, which T0 to L need not: {limit_words(self.limits)}"
         return lines + [kept] * bool(self.limits.given)
 
 
@@ -222,7 +229,8 @@ def _draw_budget(axes: "Axes", view: FrontView, side: str) -> None:
 def _draw_networks(axes: "Axes", view: FrontView, urls: Urls) -> None:
     """Draw every network; those of the front last, so that they lie on top."""
     front: Look = {"label": "Pareto front", "s": 38, "zorder": 5}
-    named: Look = {"label": "FasterNet T0 to L", "s": 55, "marker": "D", "zorder": 4}
+    sizes = f"FasterNet T0 to L{', published' if are_published(view.named) else ''}"
+    named: Look = {"label": sizes, "s": 55, "marker": "D", "zorder": 4}
     others: Look = {"label": "other networks", "s": 18, "linewidths": 1.0, "zorder": 2.6}
     over = "over a budget" if view.unit == "ratio" else "over the budget"
     missed = others | {"label": "infeasible" if view.budget is None else over, "zorder": 2.5}
@@ -334,7 +342,12 @@ def _obstacles(axes: "Axes", view: FrontView) -> list[Obstacle]:
         *(Obstacle(c.x, c.accuracy, 30) for c in marked),
         *(Obstacle(c.x, c.accuracy, 1) for c in view.others),
         *(Obstacle(x, y, 4) for x, y in (*ends, *steps, *budget)),
+        *(Obstacle(c.x, y, 4) for c in view.front for y in _within(c.accuracy_ends, heights)),
     ]
+
+
+def _within(ends: tuple[float, float] | None, heights: Iterable[float]) -> list[float]:
+    return [y for y in heights if ends and ends[0] <= y <= ends[1]]
 
 
 def _step(a: Network, b: Network, heights: Iterable[float]) -> list[tuple[float, float]]:

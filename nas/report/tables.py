@@ -148,9 +148,9 @@ def percent(share: float | None) -> str:
     return "-" if share is None else f"{share:.2f}"
 
 
-def accuracy_number(accuracy: float, kind: AccuracyKind) -> str:
+def accuracy_number(accuracy: float, kind: AccuracyKind, *, decimals: int = 2) -> str:
     """Return it without a unit: an estimate is no more exact than a latency."""
-    return f"{accuracy:.3g}" if kind in ("estimated", "score") else f"{accuracy:.5g}"
+    return f"{accuracy:.3g}" if kind in ("estimated", "score") else f"{accuracy:.{decimals}f}"
 
 
 def architecture_words(config: FasterNetConfig) -> list[str]:
@@ -275,11 +275,14 @@ class Network:
         """The accuracy or score without its unit; the named sizes may have none."""
         if math.isnan(self.accuracy):
             return "\u2013"
-        ends = ""
-        if self.accuracy_ends is not None:
-            low, high = (accuracy_number(end, self.accuracy_kind) for end in self.accuracy_ends)
-            ends = f" [{low} to {high}]"
-        return accuracy_number(self.accuracy, self.accuracy_kind) + ends
+        if self.accuracy_ends is None:
+            return accuracy_number(self.accuracy, self.accuracy_kind)
+        width = self.accuracy_ends[1] - self.accuracy_ends[0]
+        number, low, high = (
+            accuracy_number(value, self.accuracy_kind, decimals=1 if width >= 2 else 2)
+            for value in (self.accuracy, *self.accuracy_ends)
+        )
+        return f"{number} [{low} to {high}]"
 
     @property
     def bytes_moved(self) -> int:
@@ -302,6 +305,12 @@ class Network:
         known = [] if math.isnan(self.accuracy) else [accuracy]
         costs += f", {format_count(self.bytes_moved)} bytes moved"
         return "\n".join([name, *known, latency, costs, *architecture_words(self.config)])
+
+
+def are_published(sizes: Sequence[Network]) -> bool:
+    """Whether accuracies of the named sizes beside estimates are those that were published."""
+    kinds = {c.accuracy_kind for c in sizes}
+    return kinds == {"estimated"} and all(c.accuracy_ends is None for c in sizes)
 
 
 def network_of(candidate: Candidate, judged_by: "ValidationSplit | None" = None) -> Network:

@@ -325,7 +325,7 @@ def _stages(*choices: tuple[float | str, ...]) -> Each:
 # The widths and ratios make every c_p a multiple of 4, as the kernels of most runtimes want it;
 # the one exception is the 10 of 40 channels that T0 has.
 _EXPANSIONS = (1.0, 1.5, 2.0, 3.0, 4.0)
-_HEADS = (0, 640, 960, 1280)
+_HEADS = (0, 960, 1280)
 _SIDES = (128, 160, 192, 224)
 
 _FASTERNET = Space(
@@ -388,5 +388,5 @@ SPACES: Mapping[str, AnySpace] = {
 """`fasternet` holds T0 to L and reaches down to 15 MMACs at 224 px and to 5 at 128;
 `fasternet-32` is for images of 32x32 pixels, 2 to 60 MMACs for the most part. `pconv` and
 `pconv-32` hold all of them, and ingredients of the blocks besides. Star products, hardswish, 2x2
-kernels, three stages and a head of 320 channels are left out: with each, networks of equal latency
-learn less of photos (benchmarks/ingredients.py)."""
+kernels, three stages and heads of 320 and 640 channels are left out: with each, networks of equal
+latency learn less of photos (benchmarks/ingredients.py)."""

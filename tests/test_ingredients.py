@@ -119,7 +119,7 @@ def test_an_ingredient_is_only_put_where_it_changes_the_network() -> None:
     assert found["mixers", "attention"].pairs == 1
     assert found["depths", 0].words == "no last stage instead of one of a single block"
     assert found["head_width", 0].words == "no head"
-    assert found["head_width", 640].words == "a head of 640 instead of 1280"
+    assert found["head_width", 960].words == "a head of 960 instead of 1280"
     assert found["activation", "gelu"].words == "gelu instead of relu"
 
 

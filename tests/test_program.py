@@ -116,6 +116,8 @@ import nas.cli.runs
 from nas.cli.main import main
 
 number = int(sys.argv[1])
+# As a terminal leaves it: whoever runs the tests in the background may have had it ignored.
+signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 def wait(_):
     try:

@@ -54,7 +54,6 @@ tests: setup  ## pytest; more options by ARGS="-k pareto"
 
 # Nothing is downloaded. The variable silences a notice of mkdocs-material about its successor.
 docs: setup  ## build the pages of docs/ into site/
-	'$(bin)/python' benchmarks/docs_tables.py --check
 	NO_MKDOCS_2_WARNING=1 '$(bin)/mkdocs' build --strict --quiet --site-dir site
 
 fuzz: setup  ## damaged files and answers, ten minutes of each kind; ARGS="-k onnx" for one

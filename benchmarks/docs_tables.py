@@ -51,19 +51,21 @@ def main() -> None:
 
 
 def filled(text: str) -> str:
-    """Return the text with every table made anew from its result file, if it has one."""
-    contents = {
-        name: table(json.loads(file.read_text()))
-        for name, table in TABLES.items()
-        if (file := RESULTS / f"{name}.json").exists()
-    }
-    for name, content in (
-        {name: write() for name, write in OF_THE_CODE.items()} | contents
-    ).items():
+    """Return the text with every table that it has made anew, if there is a result file for it."""
+    for name in [*OF_THE_CODE, *TABLES]:
         before, mark, rest = text.partition(f"<!-- {name} -->\n")
-        if mark:
+        content = made(name) if mark else ""
+        if content:
             text = f"{before}{mark}{content}\n<!-- end -->" + rest.split("<!-- end -->", 1)[1]
     return text
+
+
+def made(name: str) -> str:
+    """Return a table; of results, nothing where there are none yet."""
+    if name in OF_THE_CODE:
+        return OF_THE_CODE[name]()
+    file = RESULTS / f"{name}.json"
+    return TABLES[name](json.loads(file.read_text())) if file.exists() else ""
 
 
 def backends() -> str:

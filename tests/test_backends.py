@@ -1,6 +1,7 @@
 """Each line of the table of backends: it writes, runs, agrees with torch, is timed, refuses."""
 
 import ast
+import os
 import sys
 import tempfile
 import zipfile
@@ -50,6 +51,9 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    # torch keeps what it has compiled, where it is told to or among the temporary files.
+    kept = os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir(), "inductor")))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", kept)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
     return tmp_path / "scratch"
 

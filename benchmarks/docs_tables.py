@@ -329,18 +329,25 @@ def _ray_overhead(result: dict[str, Any]) -> str:
 
 
 def _latency_transfer(result: dict[str, Any]) -> str:
-    """A row for each pair of a device and its relative, with the mean errors after so many."""
+    """A row for each pair of a device and its relative, with the mean errors after so many.
+
+    Of networks that are chosen; of those drawn at random; of one factor.
+    """
     counts = result["counts"][:-1]  # the last is not the same in all pairs
     lines = [
         "| device, and what its predictions start from | " + " | ".join(map(str, counts)) + " |",
         "|---|" + "---|" * len(counts),
     ]
     for pair, ways in result["pairs"].items():
-        ours, factor = (
+        chosen, drawn, factor = (
             {row["networks"]: row["mean"] for row in ways[name] if row}
-            for name in ("with the relative", "one factor over the relative")
+            for name in (
+                "with the relative, networks chosen",
+                "with the relative",
+                "one factor over the relative",
+            )
         )
-        cells = [f"{ours[n]:.1f} % ({factor[n]:.1f} %)" for n in counts]
+        cells = [f"{chosen[n]:.1f} % ({drawn[n]:.1f} %, {factor[n]:.1f} %)" for n in counts]
         lines.append(f"| {pair} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

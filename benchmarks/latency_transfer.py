@@ -8,10 +8,11 @@ Four pairs of a device and its relative: this processor from the profile of an A
 from ONNX Runtime; int8 from fp32; two threads from one. The networks are those of
 benchmarks/results/latency_predictor-cpu, at most 60 ms there, whose timings serve the first pair;
 for the others they are timed again, in one process of a few rounds each, and the relative is a
-predictor fitted to all of the fit set in the other setting. Fitted to 3 to 50 networks, drawn at
-random from the fit set in ten ways: ours with the relative; one factor over the relative; ridge on
-one-hot choices; ours without a relative (from 8 networks on). Mean errors are of the test set, with
-the spread over the draws. Writes benchmarks/results/latency_transfer-cpu.json.
+predictor fitted to all of the fit set in the other setting. Fitted to 3 to 50 networks of the fit
+set: ours with the relative, of which the first network is drawn at random, the others are chosen as
+a search does; with all drawn at random, ours with and (from 8 networks on) without the relative,
+one factor over the relative, and ridge on one-hot choices. Mean errors are of the test set, with
+their spread over ten draws. Writes benchmarks/results/latency_transfer-cpu.json.
 """
 
 import argparse
@@ -34,6 +35,7 @@ from nas.devices import standard_error
 from nas.study import journal
 from predictors.backends.model import config_identity, config_model
 from predictors.backends.table import find_runtime
+from predictors.calibration import telling
 from predictors.devices.profiled import ProfiledDevice
 from predictors.devices.registry import open_device
 from predictors.devices.timed import REFERENCES, TimedDevice, _Artifact
@@ -73,6 +75,7 @@ PROTOCOL = TimingProtocol(
     pauses=0,
 )
 GROUP = 15  # networks in a process
+CHOSEN = "with the relative, networks chosen"
 WAYS = (
     "with the relative",
     "one factor over the relative",
@@ -181,7 +184,8 @@ def fit_all() -> None:
     """Fit each pair in each way to each number of networks; print and write the errors."""
     found: dict[str, Any] = {}
     for name, case in _cases().items():
-        rows = {way: [_over_draws(case, way, count) for count in COUNTS] for way in WAYS}
+        ways = (CHOSEN, *WAYS)
+        rows = {way: [_over_draws(case, way, count) for count in COUNTS] for way in ways}
         found[name] = rows
         print(name + "".join(f"{count:>22}" for count in COUNTS))
         for way, cells in rows.items():
@@ -227,8 +231,15 @@ def _over_draws(case: Case, way: str, count: int) -> dict[str, float] | None:
     every = list(case.fit.items())
     results = []
     for draw in draws:
-        order = np.random.default_rng(draw).permutation(len(every))[:count]
-        results.append(_errors(case, way, [every[i] for i in order]))
+        order = np.random.default_rng(draw).permutation(len(every))
+        networks = [every[i][0] for i in order]
+        if way == CHOSEN:
+            pool = networks[1:]
+            networks = [
+                networks[0],
+                *telling(SPACE, networks[:1], pool, count - 1, [case.relative]),
+            ]
+        results.append(_errors(case, way, [(c, case.fit[c]) for c in networks[:count]]))
     errors, covers = np.array(results).T
     return {
         "networks": count,
@@ -258,7 +269,7 @@ def _errors(
             configs,
             latencies,
             errors=[standard_error(one) for _, one in fit],
-            relatives=[case.relative] if way == WAYS[0] else [],
+            relatives=[case.relative] if way in (CHOSEN, WAYS[0]) else [],
         )
         found = predictor.predict(tested)
         predicted, inside = found.mean_ms, (found.low_ms <= truth) & (truth <= found.high_ms)

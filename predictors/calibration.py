@@ -76,7 +76,7 @@ def next_batch(  # noqa: PLR0913 - one public entry, all options keyword-only
     pool = _pool(space, before, budgets_ms, limits, count, rng, relatives)
     known = [config for config, _ in before]
     batch = (
-        _telling(space, known, pool, count, relatives)
+        telling(space, known, pool, count, relatives)
         if relatives
         else (_spread(known, pool, count))
     )
@@ -154,7 +154,7 @@ def _expected_ratios(
     return np.asarray(ratio * work[1:] / work[0])
 
 
-def _telling(
+def telling(
     space: Space[C],
     known: Sequence[C],
     pool: Sequence[C],
@@ -164,18 +164,20 @@ def _telling(
     """Pick n candidates one by one, each that which leaves the least variance of the whole pool.
 
     By what a predictor with these relatives expects before anything is measured (active learning
-    by integrated variance: Cohn, Neural Networks 9, 1996).
+    by integrated variance: Cohn, Neural Networks 9, 1996). The variance is that of logarithms, and
+    a network counts by its latency: else the small ones, of which least is known, are all picked.
     """
     step = max(len(pool) // TELLING, 1)
     candidates = pool[::step][:TELLING]
     rows, expected = expected_rows(space, [*known, *candidates], relatives)
     covariance, noise = expected_covariance(rows.inputs, rows.linear, expected)
+    latencies_ms = rows.trend_ms[len(known) :]
     for i in range(len(known)):
         covariance = _conditioned(covariance, i, noise)
     picked: list[int] = []
     for _ in range(min(n, len(candidates))):
         there = covariance[len(known) :, len(known) :]
-        gain = np.sum(there**2, axis=0) / (np.diag(there) + noise)
+        gain = latencies_ms @ there**2 / (np.diag(there) + noise)
         gain[picked] = -1.0
         best = int(gain.argmax())
         picked.append(best)

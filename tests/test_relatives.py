@@ -21,7 +21,7 @@ from nas.relatives import (
     write_record,
 )
 from predictors.backends.model import config_identity
-from predictors.calibration import STAGES, next_batch, upper_margin
+from predictors.calibration import STAGES, next_batch, telling, upper_margin
 from predictors.devices.cache import Cache
 from predictors.devices.cache_entry import CacheEntry
 from predictors.devices.profiled import ProfiledDevice
@@ -251,6 +251,20 @@ def test_networks_are_timed_in_stages_chosen_to_tell_the_most() -> None:
     ]
     assert errors[0] < 0.1
     assert errors[0] < 2 * errors[1]
+
+
+@pytest.mark.parametrize("name", ["fasternet", "pconv"])
+def test_what_tells_the_most_is_of_all_sizes(name: str) -> None:
+    rng, space = Random(0), SPACES[name]
+    # Drawn towards the front of the choices, as a calibration does, most networks are small.
+    genes = [
+        tuple(int(n * rng.random() ** (1 + i % 4)) for n in space.cardinalities) for i in range(200)
+    ]
+    pool = list(map(space.decode, genes))
+    latencies = dict(zip(pool, ARM.predict(pool).mean_ms, strict=True))
+    picked = telling(space, pool[:1], pool[1:], 4, [ARM])
+    larger = [latencies[one] > np.median(list(latencies.values())) for one in picked]
+    assert sum(larger) > 1
 
 
 def test_the_margin_is_that_of_networks_within_the_budget() -> None:

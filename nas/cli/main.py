@@ -84,7 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        return _interrupted(received, is_program=arguments is None)
+        resumed = hasattr(options, "resume")
+        return _interrupted(received, is_program=arguments is None, resumed=resumed)
     except (ValueError, TypeError, RuntimeError, OSError, MemoryError) as error:
         left = isinstance(error, BrokenPipeError) and _reader_has_left()
         if options.debug and not left:
@@ -96,10 +97,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0 if left else 2
 
 
-def _interrupted(received: Sequence[signal.Signals], *, is_program: bool) -> int:
+def _interrupted(received: Sequence[signal.Signals], *, is_program: bool, resumed: bool) -> int:
     if is_program:  # what is left to do at the end is left undone at the second one
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    print("fasternas: interrupted; what was finished is kept.", file=sys.stderr)
+    more = " The same command with --resume goes on." if resumed else ""
+    print(f"fasternas: interrupted; what was finished is kept.{more}", file=sys.stderr)
     return 128 + next(iter(received), signal.SIGINT)
 
 

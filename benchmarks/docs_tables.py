@@ -340,12 +340,8 @@ def _latency_transfer(result: dict[str, Any]) -> str:
     ]
     for pair, ways in result["pairs"].items():
         chosen, drawn, factor = (
-            {row["networks"]: row["mean"] for row in ways[name] if row}
-            for name in (
-                "with the relative, networks chosen",
-                "with the relative",
-                "one factor over the relative",
-            )
+            {row["networks"]: row["mean"] for row in rows if row}
+            for rows in list(ways.values())[:3]
         )
         cells = [f"{chosen[n]:.1f} % ({drawn[n]:.1f} %, {factor[n]:.1f} %)" for n in counts]
         lines.append(f"| {pair} | {' | '.join(cells)} |")

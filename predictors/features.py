@@ -1,13 +1,15 @@
 """Configs as rows of numbers: the work of their layers, or their choices."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from predictors.cost import layers_in_groups
-from search_spaces.layers import Layer, Numbers
+from search_spaces.layers import Layer, Numbers, Op
 from search_spaces.space import AnySpace, Genes
 
 Array = NDArray[np.float64]
@@ -33,19 +35,40 @@ LAYER_FEATURES = (
 
 
 _COLUMNS = {name: i for i, name in enumerate(LAYER_FEATURES)}
+_NUMBERS = (
+    "c_in",
+    "c_out",
+    "height",
+    "width",
+    "kernel",
+    "stride",
+    "groups",
+    "repeat",
+)  # of a layer
 
 
 def layer_features(configs: Sequence[object]) -> Array:
     """Return sums over the layers of each kind, of shape [n, len(LAYER_FEATURES)]."""
     table = np.zeros((len(configs), len(LAYER_FEATURES)))
     for indices, layers in layers_in_groups(configs):
-        sums: dict[str, Numbers] = {}
-        for layer in layers:
-            for name, value in _quantities(layer):
-                sums[name] = sums.get(name, 0.0) + value
-        for name, value in sums.items():
-            table[indices, _COLUMNS[name]] = value
+        for alike in _stacked(layers, len(indices)):
+            for name, value in _quantities(alike):
+                table[indices, _COLUMNS[name]] += np.sum(value, axis=0)
     return table
+
+
+def _stacked(layers: Sequence[Layer], n: int) -> Iterator[Layer]:
+    """Yield one record for all layers that are alike, with numbers of shape [layers, n]."""
+    groups: dict[tuple[Op, bool, bool, bool], list[Layer]] = defaultdict(list)
+    for layer in layers:
+        groups[layer.op, layer.padded, layer.norm, layer.bias].append(layer)
+    for (op, padded, norm, bias), alike in groups.items():
+        numbers: dict[str, Any] = {}
+        for name in _NUMBERS:
+            numbers[name] = np.empty((len(alike), n), dtype=np.int64)
+            for i, layer in enumerate(alike):
+                numbers[name][i] = getattr(layer, name)
+        yield Layer(name=op, op=op, padded=padded, norm=norm, bias=bias, **numbers)
 
 
 def gene_features(space: AnySpace, configs: Sequence[object]) -> Array:

@@ -167,8 +167,8 @@ def telling(
     by integrated variance: Cohn, Neural Networks 9, 1996). The variance is that of logarithms, and
     a network counts by its latency: else the small ones, of which least is known, are all picked.
     """
-    step = max(len(pool) // TELLING, 1)
-    candidates = pool[::step][:TELLING]
+    at = np.linspace(0, len(pool) - 1, min(len(pool), TELLING)).astype(int)
+    candidates = [pool[i] for i in at]
     rows, expected = expected_rows(space, [*known, *candidates], relatives)
     covariance, noise = expected_covariance(rows.inputs, rows.linear, expected)
     latencies_ms = rows.trend_ms[len(known) :]
@@ -206,4 +206,5 @@ def _spread(known: Sequence[C], candidates: Sequence[C], n: int) -> list[C]:
         best = int(distance.argmax())
         picked.append(candidates[best])
         distance = np.minimum(distance, np.linalg.norm(free - free[best], axis=1))
+        distance[best] = -1.0  # others may be as near
     return picked

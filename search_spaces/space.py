@@ -44,8 +44,11 @@ class OneOf:
 
     @property
     def ordered(self) -> bool:
-        """Whether the choices are numbers, so that neighbours in the list are alike."""
-        return all(isinstance(c, Real) and not isinstance(c, bool) for c in self.choices)
+        """Whether the choices are finite numbers, so that neighbours in the list are alike."""
+        return all(
+            isinstance(c, Real) and not isinstance(c, bool) and math.isfinite(c)
+            for c in self.choices
+        )
 
     def place(self, value: object) -> int | None:
         """Return where a value stands among the choices; None where it is none."""

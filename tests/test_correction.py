@@ -1,7 +1,7 @@
 """A search that was told wrong learns it; one that was told nothing keeps its budget too."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from nas.search.correction import CorrectedRatios
+from nas.search.feasibility import all_genes
 from nas.search.loop import search
+from nas.search.searchers import SearcherName
 from nas.search.trial import Objectives, Scores, Trial
 from predictors.latency import Prediction, RatioPrediction
 from search_spaces.space import Space, each, oneof
@@ -139,6 +141,38 @@ def test_a_config_that_misses_by_a_hair_is_evaluated_when_it_could_be_the_best()
     assert best in {trial.config for trial in trials}
 
 
+@pytest.mark.parametrize("searcher", ["guided", "random"])
+@pytest.mark.parametrize("times", [0.97, 1.001, 1.05])
+def test_a_budget_at_the_least_upper_end_does_not_end_a_search(
+    searcher: SearcherName, times: float
+) -> None:
+    """Where few upper ends keep the budget, trials tell what else does."""
+    space = NETS.replace(activation="relu")
+
+    def evaluate(net: Net) -> Scores:
+        noise = np.random.default_rng(space.encode(net)).normal(0, 0.03)
+        return Scores(accuracy=float(sum(net.widths)), latency_ms=_told_ms(net) * np.exp(noise))
+
+    def predict(nets: Sequence[Net]) -> Prediction:
+        mean = _predict(nets).mean_ms
+        return Prediction(mean, 0.8 * mean, 1.2 * mean)
+
+    least_ms = float(predict([space.decode((0,) * 6)]).high_ms[0])
+    found = search(
+        space,
+        evaluate,
+        trials=30,
+        budget_ms=times * least_ms,
+        predict_latency=predict,
+        searcher=searcher,
+    )
+    kept = [trial for trial in found if trial.feasible]
+    there = sum(
+        evaluate(space.decode(genes)).latency_ms <= times * least_ms for genes in all_genes(space)
+    )
+    assert len(kept) > 0.5 * min(there, 30)
+
+
 def test_a_budget_that_some_config_meets_is_accepted_though_the_fastest_is_uncertain() -> None:
     def predict(nets: Sequence[Net]) -> Prediction:
         gelu = np.array([net.activation == "gelu" for net in nets])
@@ -148,5 +182,42 @@ def test_a_budget_that_some_config_meets_is_accepted_though_the_fastest_is_uncer
     scores = Scores(accuracy=1.0, latency_ms=2.0)
     (trial,) = search(NETS, lambda _: scores, trials=1, budget_ms=5.0, predict_latency=predict)
     assert trial.config.activation != "gelu"
-    with pytest.raises(ValueError, match=r"must be within reach of the space, but got 0.9 ms: the"):
-        search(NETS, lambda _: scores, trials=1, budget_ms=0.9, predict_latency=predict)
+    with pytest.raises(ValueError, match=r"must be within reach of the space, but got 0.4 ms: the"):
+        search(NETS, lambda _: scores, trials=1, budget_ms=0.4, predict_latency=predict)
+
+
+@dataclass(frozen=True)
+class Odd:
+    """Choices of which some have no hash, one is infinite, and some make equal configs."""
+
+    width: int
+    kernel: object
+    clip: float
+    note: int = field(compare=False)
+
+
+def test_configs_without_a_hash_and_equal_ones_are_told_apart() -> None:
+    space = Space(
+        Odd,
+        width=oneof(1, 2, 3, 4),
+        kernel=oneof(None, [3, 3], [5, 5]),
+        clip=oneof(1.0, 2.0, float("inf")),
+        note=oneof(1, 5),
+    )
+
+    def latency_ms(odd: Odd) -> float:
+        return odd.width * odd.note * (1 if odd.kernel is None else 2) + min(odd.clip, 9.0)
+
+    def predict(odds: Sequence[Odd]) -> Prediction:
+        mean = 1.2 * np.array([latency_ms(odd) for odd in odds])
+        return Prediction(mean, 0.9 * mean, 1.1 * mean)
+
+    def evaluate(odd: Odd) -> Scores:
+        return Scores(accuracy=float(odd.width), latency_ms=latency_ms(odd))
+
+    trials = list(search(space, evaluate, trials=24, budget_ms=12.0, predict_latency=predict))
+    assert len(trials) == 24
+    told = CorrectedRatios(space, lambda odds: RatioPrediction(predict(odds).mean_ms, np.ones(1)))
+    told.tell((0, 0, 0, 0), Objectives(accuracy=1.0, ratio=2.4, excess=1.4))
+    twin = space.decode((0, 0, 0, 1))
+    assert told([twin]).mean == predict([twin]).mean_ms

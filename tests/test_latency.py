@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import check_grad
 from scipy.stats import spearmanr
 
-from nas.search.feasibility import upper_ends_meet
+from nas.search.feasibility import end_within
 from predictors.devices.profiled import ProfiledDevice
 from predictors.gp import _negative_posterior, _Points, fit_gaussian_process, plain_scale
 from predictors.latency import LatencyPredictor, Prediction
@@ -223,7 +223,7 @@ def test_smaller_networks_than_were_measured_have_intervals_that_hold_them() -> 
     assert below.sum() > 50
     assert inside[below].mean() > 0.9
     assert np.median((found.high_ms / found.low_ms)[below]) < 2
-    assert upper_ends_meet(FASTERNETS, predictor.predict, measured.min() / 2, 0)
+    assert end_within(FASTERNETS, predictor.predict, measured.min() / 2, 0) == "high_ms"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A space is any frozen dataclass with some of its fields left open."""
 
+import math
 import pickle
 from dataclasses import dataclass, field
 from random import Random
@@ -85,7 +86,7 @@ def test_numbers_are_ordered(choices: tuple[Any, ...]) -> None:
     assert oneof(*choices).ordered
 
 
-@pytest.mark.parametrize("choices", [("a", "b"), TRUTHS, (1, "a"), (None, 1)])
+@pytest.mark.parametrize("choices", [("a", "b"), TRUTHS, (1, "a"), (None, 1), (1.0, math.inf)])
 def test_other_choices_are_not_ordered(choices: tuple[Any, ...]) -> None:
     assert not oneof(*choices).ordered
 

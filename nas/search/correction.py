@@ -6,7 +6,6 @@ process of the choices with linear terms.
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -31,9 +30,8 @@ _STEPS, _FEW_STEPS = 40, 8  # of the first fit, and of further ones
 
 
 class _Told(NamedTuple):
-    """A config's genes, and what is predicted of it."""
+    """What is predicted of a config."""
 
-    genes: Genes
     mean: float
     high: float
     log_std: float | None
@@ -48,20 +46,18 @@ class CorrectedRatios:
     _genes: list[Genes] = field(default_factory=list)
     _missed: list[float] = field(default_factory=list)  # logarithms of found over predicted
     _above: list[float] = field(default_factory=list)  # logarithms of found upper ends over found
-    _told: dict[object, _Told] = field(default_factory=dict)  # of configs that trials had
+    _told: dict[Genes, _Told] = field(default_factory=dict)  # of those that trials had
     _process: GaussianProcess | None = None
     _inflation: float = NORMAL
 
     def __call__(self, configs: Sequence[object]) -> RatioPrediction:
         """Return mean and upper end of each config's ratio, by all that was found so far."""
-        told = self._predicted(configs)
-        if self._process is None or not len(configs):
+        if not self._told or not len(configs):
+            return self.predict(configs)
+        genes = list(map(self.space.encode, configs))
+        told = self._predicted(configs, genes)
+        if self._process is None:
             return told
-        known = [self._told.get(c) for c in configs] if self._told else [None] * len(configs)
-        genes = [
-            self.space.encode(config) if one is None else one.genes
-            for config, one in zip(configs, known, strict=True)
-        ]
         shift, std = self._process.predict(*_rows(self.space, genes))
         log_std = self._inflation / NORMAL * np.hypot(std, self._process.noise)
         mean = told.mean * np.exp(shift)
@@ -75,22 +71,21 @@ class CorrectedRatios:
         config = self.space.decode(genes)
         told = self.predict([config])
         std = None if told.log_std is None else float(told.log_std[0])
-        with suppress(TypeError):  # a field of the config may have no hash
-            self._told[config] = _Told(genes, float(told.mean[0]), float(told.high[0]), std)
+        self._told[self.space.encode(config)] = _Told(float(told.mean[0]), float(told.high[0]), std)
         self._genes.append(genes)
         self._missed.append(float(np.log(found.ratio / told.mean[0])))
         self._above.append(max(float(np.log((1 + found.excess) / found.ratio)), 0.0))
         if len(self._genes) % _REFIT == 0 and max(map(abs, self._missed)) > _ALIKE:
             self._fit()
 
-    def _predicted(self, configs: Sequence[object]) -> RatioPrediction:
+    def _predicted(self, configs: Sequence[object], genes: Sequence[Genes]) -> RatioPrediction:
         """What is told of the configs; of those that trials had it is known already."""
-        new = [c for c in configs if c not in self._told] if self._told else configs
-        if len(new) == len(configs):
-            return self.predict(configs)
-        found = self.predict(new) if new else None
-        kept = [self._told.get(config) for config in configs]
+        kept = list(map(self._told.get, genes))
         at = np.array([one is None for one in kept])
+        if at.all():
+            return self.predict(configs)
+        new = [config for config, one in zip(configs, kept, strict=True) if one is None]
+        found = self.predict(new) if new else None
 
         def merged(column: str) -> Array:
             values = np.array([0.0 if one is None else getattr(one, column) for one in kept])

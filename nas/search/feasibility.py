@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from operator import index
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,10 @@ Array = NDArray[np.float64]
 PredictLatency = Callable[[Sequence[Any]], Prediction]
 PredictRatio = Callable[[Sequence[Any]], RatioPrediction]
 
-_ENDS = ("mean_ms", "low_ms", "high_ms")
+End = Literal["high_ms", "mean_ms", "low_ms"]
+
+_ENDS: tuple[End, ...] = ("high_ms", "mean_ms", "low_ms")
+_ENOUGH = 8  # configs within the budget; after as many trials predictions are corrected
 
 
 def checked(predict: PredictLatency, space: AnySpace) -> PredictLatency:
@@ -39,18 +43,17 @@ def checked(predict: PredictLatency, space: AnySpace) -> PredictLatency:
 
 
 def as_ratios(
-    predict: PredictLatency, budget_ms: float | None, *, by_means: bool = False
+    predict: PredictLatency, budget_ms: float | None, *, upper: End = "high_ms"
 ) -> PredictRatio:
     """Return what predicts ratios to the budget; without one, to 1 ms.
 
-    `by_means` takes these for the upper ends too, until trials tell better.
+    `upper` is what counts as the upper end of a prediction, until trials tell better.
     """
     reference_ms = 1.0 if budget_ms is None else budget_ms
 
     def predict_ratio(configs: Sequence[object]) -> RatioPrediction:
         found = predict(configs)
-        high_ms = found.mean_ms if by_means else found.high_ms
-        return RatioPrediction(found.mean_ms / reference_ms, high_ms / reference_ms)
+        return RatioPrediction(found.mean_ms / reference_ms, _end(found, upper) / reference_ms)
 
     return predict_ratio
 
@@ -61,7 +64,7 @@ def _checked(found: object, count: int) -> Prediction:
             f"`predict_latency` must return a Prediction, but got {type(found).__name__}. Return "
             "Prediction(mean_ms, low_ms, high_ms), an array each."
         )
-    mean_ms, low_ms, high_ms = (_array(getattr(found, end), end, count) for end in _ENDS)
+    high_ms, mean_ms, low_ms = (_array(getattr(found, end), end, count) for end in _ENDS)
     # The lower end of an interval may well be below zero.
     for end, latencies_ms in (("mean_ms", mean_ms), ("high_ms", high_ms)):
         _refuse(latencies_ms, ~(np.isfinite(latencies_ms) & (latencies_ms > 0)), end)
@@ -394,25 +397,38 @@ def all_genes(space: AnySpace) -> Iterator[Genes]:
     return product(*map(range, space.cardinalities))
 
 
-def upper_ends_meet(space: AnySpace, predict: PredictLatency, budget_ms: float, seed: int) -> bool:
-    """Return whether the upper end of some network's predicted latency meets the budget.
+def end_within(space: AnySpace, predict: PredictLatency, budget_ms: float, seed: int) -> End:
+    """Return which end of a predicted latency is to keep the budget.
 
-    A prediction from few measurements has wide intervals, and trials tell better: a budget is
-    refused where no network is predicted to meet it with its mean either.
+    That is the upper one, unless fewer configs keep the budget with it than trials are needed to
+    correct predictions: those from few measurements have wide intervals, or stay near what was
+    measured. Then it is the mean, or even the lower end.
+
+    Raises:
+        ValueError: if no config is found whose lower end keeps the budget.
     """
-    rng = generator(seed, -1)
-    surest = lowest(space, lambda configs: predict(configs).high_ms, rng, enough=budget_ms)
-    if predict([surest]).high_ms[0] <= budget_ms:
-        return True
-    fastest = lowest(space, lambda configs: predict(configs).mean_ms, generator(seed, -1))
-    found = predict([fastest])
-    if found.mean_ms[0] > budget_ms:
-        upper_ms = float(found.high_ms[0])
-        raise ValueError(
-            f"`budget_ms` must be within reach of the space, but got {budget_ms:g} ms: the fastest "
-            f"config takes {upper_ms:.3g} ms (upper end, predicted). Raise the budget."
-        )
-    return False
+    for end in _ENDS:
+        ends = partial(_predicted_end, predict, end)
+        best = lowest_genes(space, ends, generator(seed, -1), enough=budget_ms)
+        found = predict(list(map(space.decode, (best, *neighbours(space, best)))))
+        within, possible = (int(np.sum(_end(found, e) <= budget_ms)) for e in (end, _ENDS[-1]))
+        if within >= min(possible, _ENOUGH) and _end(found, end)[0] <= budget_ms:
+            return end
+    mean_ms, low_ms, high_ms = (float(v[0]) for v in (found.mean_ms, found.low_ms, found.high_ms))
+    raise ValueError(
+        f"`budget_ms` must be within reach of the space, but got {budget_ms:g} ms: the fastest "
+        f"config takes {mean_ms:.3g} ms [{low_ms:.3g}, {high_ms:.3g}] (predicted). Raise the "
+        "budget."
+    )
+
+
+def _predicted_end(predict: PredictLatency, end: End, configs: Sequence[object]) -> Array:
+    return _end(predict(configs), end)
+
+
+def _end(found: Prediction, end: End) -> Array:
+    """One end of predictions; a lower one may be below zero."""
+    return np.asarray(np.maximum(getattr(found, end), 1e-9 * found.mean_ms), dtype=float)
 
 
 def check_limits(space: AnySpace, limits: Limits, seed: int) -> None:

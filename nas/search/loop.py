@@ -11,12 +11,13 @@ from nas.search.correction import CorrectedRatios
 from nas.search.feasibility import (
     Admission,
     Bounds,
+    End,
     PredictLatency,
     PredictRatio,
     as_ratios,
     check_limits,
     checked,
-    upper_ends_meet,
+    end_within,
     whole_numbers,
 )
 from nas.search.guided import AccuracyPrior
@@ -124,8 +125,8 @@ def bounds_of(
     predict: PredictRatio | None = None
     if predict_latency is not None:
         known = checked(predict_latency, space)
-        sure = budget_ms is None or upper_ends_meet(space, known, budget_ms, seed)
-        predict = as_ratios(known, budget_ms, by_means=not sure)
+        upper: End = "high_ms" if budget_ms is None else end_within(space, known, budget_ms, seed)
+        predict = as_ratios(known, budget_ms, upper=upper)
     return Bounds(predict=predict, budget=budget_ms is not None, limits=limits)
 
 

@@ -121,6 +121,15 @@ def test_the_best_of_equals_is_a_toss_and_of_far_ones_is_sure() -> None:
     assert chance_of_best([100.0, 100.0], 10) == pytest.approx(0.5, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("right", "images", "likely"), [((1, 3), 4, 0.897), ((1, 2), 4, 0.737), ((50, 60), 100, 0.920)]
+)
+def test_few_images_leave_a_doubt(right: tuple[int, int], images: int, likely: float) -> None:
+    """As likely as that one share is above another, each after so many images (by simulation)."""
+    accuracies = [100 * k / images for k in right]
+    assert chance_of_best(accuracies, images) == pytest.approx(likely, abs=0.02)
+
+
 def test_more_images_make_the_best_surer() -> None:
     chances = [chance_of_best([70.0, 72.0], images) for images in (100, 1000, 10_000)]
     assert 0.5 < chances[0] < chances[1] < chances[2]

@@ -123,6 +123,7 @@ def test_few_epochs_warm_up_longer_and_mix_less() -> None:
     assert (long.mixup_prob, short.mixup_prob) == (1.0, 0.1)
     assert (long.warmup, short.warmup) == (0.0667, 0.2)
     assert resolution_at(short, 32, 9, stride=8) == 32
+    assert resolution_at(replace(short, progressive=("resolution",)), 32, 0, stride=32) == 32
     assert resolution_at(short, 32, 8, stride=8) == 24  # a multiple of its stride of 8
 
 

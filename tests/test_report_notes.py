@@ -97,6 +97,9 @@ def test_tables_of_trained_networks_say_what_guessing_reaches(tmp_path: Path) ->
     assert re.fullmatch(r"[\d.]+ \[[\d.]+ to [\d.]+\]", lines[0][header.index("accuracy %")])
     assert '<th scope="col">largest class %</th>' in html_report(model)
     assert "no network here does better." in _with_largest_class(tmp_path / "run", 99.5).notes[-2]
+    best = max(network.accuracy for network in model.front)
+    barely = _with_largest_class(tmp_path / "run", best - 0.1).notes[-2]
+    assert re.search(r"; the best of \d+ networks may do better by chance alone\.$", barely)
 
 
 def test_no_estimate_below_zero_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

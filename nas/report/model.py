@@ -302,8 +302,13 @@ class ReportModel:
         known = self.validation.largest_class
         words = f"Always guessing the largest class gets {known:.2f} % of the validation images"
         best = max(network.accuracy for network in self.front)
-        lines = [f"{words}; no network here does better." if best <= known else f"{words}."]
-        return [*lines, *self._certainty_notes(self.validation.images)]
+        count = len(self.progress.numbers)
+        least, _ = self.validation.interval(best, among=max(count, 1))
+        if best <= known:
+            words += "; no network here does better"
+        elif least <= known:
+            words += f"; the best of {count} networks may do better by chance alone"
+        return [f"{words}.", *self._certainty_notes(self.validation.images)]
 
     def _certainty_notes(self, images: int) -> list[str]:
         """How sure it is that the best of the front is the best, as far as the images tell."""

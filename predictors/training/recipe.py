@@ -284,10 +284,11 @@ def steps_at(recipe: Recipe, epoch: int, images: int) -> int:
 def resolution_at(recipe: Recipe, resolution: int, epoch: int, *, stride: int = 1) -> int:
     """Return the image size of an epoch (from 0): smaller at first, whole in the last ones.
 
-    The published recipe's is a multiple of the network's whole stride.
+    It is no less than the network's whole stride; the published recipe's is a multiple of that.
     """
     if "resolution" in recipe.progressive:
-        return max(round(fidelity(recipe, "resolution", epoch) * resolution), 1)
+        smaller = round(fidelity(recipe, "resolution", epoch) * resolution)
+        return min(max(smaller, stride), resolution)
     late = max(round(recipe.full_resolution * recipe.epochs), 1)
     if epoch >= recipe.epochs - late or recipe.early_resolution == 1:
         return resolution

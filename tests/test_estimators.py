@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from quick import evaluate_here
 from specs import on
 
 from nas.cli.main import main
@@ -171,6 +172,21 @@ def test_a_time_by_which_nothing_is_chosen_is_refused(
         "--accuracy auto.\n"
     )
     assert not (tmp_path / "run").exists()
+
+
+def test_with_data_a_time_chooses_the_trainings_and_a_run_that_goes_on_takes_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate_here(monkeypatch)
+    monkeypatch.setattr("nas.estimators.epoch_seconds", lambda *_: 1.0)
+    words = ["--device", "arm", "--budget", "0.3ms", "--space", "fasternet-32", "--data", "digits"]
+    out = ["--out", str(tmp_path / "run")]
+    few = ["--trials", "2", "--epochs", "1"]
+    assert main(["search", *words, *out, *few, "--time", "1min"]) == 0
+    said = capsys.readouterr().err
+    assert "auto took " in said
+    assert main(["search", *out, "--resume", "--time", "2h"]) == 2
+    assert "`time` must be left out with --resume, but got 7200 s" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flip", [True, False])

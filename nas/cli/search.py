@@ -108,7 +108,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add("--data", type=word, metavar="DATA", help=text)
     text = f"{either([*accuracy_names(), 'auto'])} (train if there is data, else estimate)"
     add("--accuracy", metavar="HOW", help=text)
-    text = "for auto: what training may take, such as 2h"
+    text = "what training may take, such as 2h: with data it takes auto"
     add("--time", type=duration_ms, metavar="TIME", help=text)
     add("--epochs", type=positive, default=8, help="of the longest training (8)")
     text = "what early epochs have less of: resolution, images (none)"
@@ -295,6 +295,7 @@ def _resumed(arguments: argparse.Namespace, folder: Path, typed: set[str]) -> "P
 
     Whether this is the same is not for here: a study refuses other options.
     """
+    _refuse_idle_time(arguments)
     kept = _kept(folder)
     names = {field.name for field in fields(kept)} - {"devices"}
     for name in arguments.defaults.keys() - typed:
@@ -354,6 +355,8 @@ def _behind(mirror: "Mirror | None", run: "Run") -> str:
 
 def _prepared(arguments: argparse.Namespace, folder: Path) -> "Prepared":
     """The options as asked, with what the data and the run to go on with say."""
+    if arguments.accuracy is None and arguments.time is not None and arguments.data:
+        arguments.accuracy = "auto"
     _refuse_idle_time(arguments)
     options = _options(arguments, folder, specs_of(arguments, run=None))
     from nas.estimators import prepared  # it imports torch: what is wrong above is told at once
@@ -441,10 +444,17 @@ def _kept(folder: Path) -> SearchOptions:
 
 def _refuse_idle_time(arguments: argparse.Namespace) -> None:
     """Refuse a time for training where nothing is chosen by it."""
-    if arguments.time is not None and arguments.accuracy != "auto":
+    if arguments.time is None:
+        return
+    given = f"but got {arguments.time / 1e3:g} s"
+    if arguments.resume:
         raise ValueError(
-            f"`time` must be left out unless `accuracy` is auto, but got {arguments.time / 1e3:g} "
-            "s. Add --accuracy auto."
+            f"`time` must be left out with --resume, {given}: trainings are those that the run "
+            "chose. Begin another run."
+        )
+    if arguments.accuracy != "auto":
+        raise ValueError(
+            f"`time` must be left out unless `accuracy` is auto, {given}. Add --accuracy auto."
         )
 
 

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cache
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ LAYER_FEATURES = (
 
 
 _COLUMNS = {name: i for i, name in enumerate(LAYER_FEATURES)}
+_ASKED = 8  # configs of which each choice is changed
 _NUMBERS = (
     "c_in",
     "c_out",
@@ -69,6 +71,20 @@ def _stacked(layers: Sequence[Layer], n: int) -> Iterator[Layer]:
             for i, layer in enumerate(alike):
                 numbers[name][i] = getattr(layer, name)
         yield Layer(name=op, op=op, padded=padded, norm=norm, bias=bias, **numbers)
+
+
+def layers_tell_all(space: AnySpace) -> bool:
+    """Whether each choice changes the work in the layers of a config, as far as a few tell.
+
+    A precision, or how a layer is computed, does not, though latency depends on it.
+    """
+    rng = Random(0)
+    few = [space.random_genes(rng) for _ in range(_ASKED)]
+    free = [(i, n - 1) for i, n in enumerate(space.cardinalities) if n > 1]
+    asked = [(*g[:i], end, *g[i + 1 :]) for i, n in free for g in few for end in (0, n)]
+    work = layer_features(list(map(space.decode, asked)))
+    work = work.reshape(len(free), _ASKED, 2, len(LAYER_FEATURES))
+    return bool((work[:, :, 0] != work[:, :, 1]).any(axis=(1, 2)).all())
 
 
 def gene_features(space: AnySpace, configs: Sequence[object]) -> Array:

@@ -19,7 +19,7 @@ from predictors.encodings import (
     WorkEncoding,
     relative_weights,
 )
-from predictors.features import gene_table, layer_features
+from predictors.features import gene_table, layer_features, layers_tell_all
 from predictors.gp import GaussianProcess, Scale, fit_gaussian_process, from_power, to_power
 from search_spaces.layers import is_layered
 from search_spaces.space import AnySpace
@@ -50,6 +50,7 @@ _RELATED = 3.0  # logarithm of the odds that one of them is like the device
 _CLEARLY = 0.8  # of the errors with relatives: as much lower are those of the better fit without
 _OUTLIER = 4.0  # medians; an error that is larger counts as so many
 _FEW_ERRORS = 20  # fewer tell no quantile, but a deviation
+_DRAWN = 40  # errors; of as many the quantile is drawn half-way to a normal distribution's
 _PRIOR_ERRORS = 4.0  # errors that are as predicted, counted beside those
 
 
@@ -136,11 +137,12 @@ class LatencyPredictor:
         _check_relatives(relatives)
         _check(space, configs, latencies, related=bool(relatives))
         known = _checked_errors(errors, len(latencies))
-        groups = [
+        groups = [(start.form,)] if start else _forms(space, configs, related=bool(relatives))
+        data = [
             [_Data.of(form, space, configs, (latencies, known), relatives) for form in forms]
-            for forms in _forms(configs, related=bool(relatives), start=start)
+            for forms in groups
         ]
-        first, *others = (_fitted(group, folds, start) for group in groups)
+        first, *others = (_fitted(group, folds, start) for group in data)
         better = [pair for pair in others if pair[1] < _CLEARLY * first[1]]
         return min(better or [first], key=lambda pair: pair[1])[0]
 
@@ -358,7 +360,8 @@ def _fitted(
         missed, std = best.process.left_out()
         seen = _quantile(np.abs(missed) / std)
         # The sum over layers was fitted to what is left out here, too.
-        return replace(best, inflation=max(seen, NORMAL) if chosen.layered else seen), 0.0
+        sure = replace(best, inflation=max(seen, NORMAL) if chosen.layered else seen)
+        return sure, _left_out_error(best, chosen)
     if len(chosen.latencies) > _FEW:
         data = [chosen]
     parts = [_held_out(data, *part) for part in _folds(chosen.table, folds)]
@@ -384,11 +387,12 @@ def _inflation(data: _Data, held_out: Array) -> float:
 
     By the quantile of held-out errors in predicted deviations (arXiv 1604.04173). But networks with
     layers are chosen to lie far apart: a fold leaves a hole that no network falls into later. Of
-    these the quantile is drawn half of the way, in logarithms, to that of a normal distribution.
+    these the quantile is drawn in logarithms to that of a normal distribution: of many half of the
+    way, and of fewer less, since of few it is too low itself.
     """
-    found = _quantile(held_out)
-    drawn = data.layered and len(held_out) >= _FEW_ERRORS
-    return float(np.sqrt(found * NORMAL)) if drawn else found
+    found, count = _quantile(held_out), len(held_out)
+    drawn = 0.5 * min(count / _DRAWN, 1) if data.layered and count >= _FEW_ERRORS else 0.0
+    return float(found ** (1 - drawn) * NORMAL**drawn)
 
 
 def _quantile(scores: Array) -> float:
@@ -402,28 +406,25 @@ def _quantile(scores: Array) -> float:
     return float(np.sqrt(variance) * stdtrit(degrees, 0.5 + COVERAGE / 2))
 
 
-def _forms(
-    configs: Sequence[object], *, related: bool, start: LatencyPredictor | None
-) -> list[tuple[Form, ...]]:
+def _forms(space: AnySpace, configs: Sequence[object], *, related: bool) -> list[tuple[Form, ...]]:
     """The forms to choose from: of a tuple what is left out of one fit tells the better one.
 
     Between tuples it takes fits without: layers explain a few latencies whatever these are.
     """
-    if start is not None:
-        return [(start.form,)]
-    own = [_own_forms(configs)] if len(configs) >= FEWEST or not related else []
-    return [("related",), *own] if related else own
-
-
-def _own_forms(configs: Sequence[object]) -> tuple[Form, ...]:
-    return ("layers",) if is_layered(configs[0]) else ("additive", "root", "multiplicative")
+    layered = is_layered(configs[0])
+    forms: list[tuple[Form, ...]] = [("related",)] * related
+    if len(configs) >= FEWEST or not related:
+        forms += [("layers",)] * layered
+        if not (layered and layers_tell_all(space)):
+            forms.append(("additive", "root", "multiplicative"))
+    return forms
 
 
 def _table(
     form: Form, space: AnySpace, configs: Sequence[object], relatives: Sequence[Relative]
 ) -> Array:
     if form == "related":
-        base = _table(_own_forms(configs)[0], space, configs, ())
+        base = _table("layers" if is_layered(configs[0]) else "additive", space, configs, ())
         logs = [*(_logs_of(one, configs) for one in relatives), np.zeros(len(base))]
         return np.column_stack([*logs, base])
     if form == "layers":

@@ -13,10 +13,12 @@ from scipy.stats import spearmanr
 
 from nas.search.feasibility import end_within
 from predictors.devices.profiled import ProfiledDevice
+from predictors.features import layers_tell_all
 from predictors.gp import _negative_posterior, _Points, fit_gaussian_process, plain_scale
 from predictors.latency import LatencyPredictor, Prediction
 from predictors.measurement import Backend
 from search_spaces.fasternet import FASTERNET, SPACES, FasterNetConfig
+from search_spaces.layers import Layer
 from search_spaces.space import Space, each, oneof
 
 Array = NDArray[np.float64]
@@ -437,3 +439,37 @@ def test_what_was_measured_twice_is_held_out_at_once() -> None:
         found = predictor.predict(others)
         inside.append(np.mean((found.low_ms <= truth) & (truth <= found.high_ms)))
     assert np.mean(inside) > 0.8
+
+
+@dataclass(frozen=True)
+class Quantisable:
+    """A config whose layers do not tell its precision."""
+
+    width: int
+    depth: int
+    precision: str = "fp32"
+
+    def layers(self) -> list[Layer]:
+        c = self.width
+        return [Layer(name="c", op="conv", c_in=c, c_out=c, height=28, width=28, repeat=self.depth)]
+
+
+def test_choices_that_layers_do_not_tell_are_seen() -> None:
+    space = Space(
+        Quantisable,
+        width=oneof(*range(8, 136, 8)),
+        depth=oneof(*range(1, 9)),
+        precision=oneof("fp32", "int8"),
+    )
+    assert not layers_tell_all(space)
+    assert all(map(layers_tell_all, SPACES.values()))
+
+    def truth(config: Quantisable) -> float:
+        factor = {"fp32": 1.0, "int8": 0.4}[config.precision]
+        return factor * (0.3 + config.width**2 * config.depth * 4e-5)
+
+    configs = [space.sample(Random(i)) for i in range(50)]
+    others = [space.sample(Random(i)) for i in range(100, 200)]
+    predicted = LatencyPredictor.fit(space, configs, list(map(truth, configs))).predict(others)
+    errors = np.abs(predicted.mean_ms / np.array(list(map(truth, others))) - 1)
+    assert errors.mean() < 0.05

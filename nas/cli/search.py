@@ -260,7 +260,13 @@ def _run(arguments: argparse.Namespace, folder: Path, ready: "Prepared") -> "Run
         run = resume_run(folder, ready.options, repair=arguments.repair, fresh=arguments.fresh)
         forget_failed_files(run)
         return run
-    run = start_run(folder, ready.options, fresh=arguments.fresh, validation=ready.validation)
+    run = start_run(
+        folder,
+        ready.options,
+        fresh=arguments.fresh,
+        validation=ready.validation,
+        counts=ready.counts,
+    )
     for device in run.devices.values() if arguments.fresh else ():
         forget_references(device)  # which a run that goes on must not: it keeps its scale
     return run

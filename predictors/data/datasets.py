@@ -47,6 +47,21 @@ class ImageData:
     symmetric: bool = True  # as far as is known, a mirrored image is one of the same class
 
 
+@dataclass(frozen=True, kw_only=True)
+class DataCounts:
+    """How many classes data have, and how many images of each split a search looks at."""
+
+    classes: int
+    train: int
+    validation: int
+
+    @classmethod
+    def of(cls, data: ImageData) -> "DataCounts":
+        """Count what is there."""
+        counts = len(data.train), len(data.validation)
+        return cls(classes=len(data.classes), train=counts[0], validation=counts[1])
+
+
 def load_data(name: str, *, resolution: int | None = None, seed: int = 0) -> ImageData:
     """Return the data of a folder of images or IDX files, an .npz, `digits`, or a set of timm's.
 

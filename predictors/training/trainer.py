@@ -123,6 +123,12 @@ class Trainer:
             raise RuntimeError(f"`epochs` are done: {self.epochs_done}. Train by a longer recipe.")
         keep_memory()
         steps, resolution = self._steps(self.epochs_done), self._resolution(self.epochs_done)
+        if self._step >= steps:
+            raise ValueError(
+                "`data` must be what the training began with, but epoch "
+                f"{self.epochs_done + 1} has {steps:,} steps now, of which {self._step:,} are "
+                "done. Put the data back, or begin another training."
+            )
         begun = time.perf_counter()
         for parts in self._feed.epoch(self.epochs_done, self._step, resolution):
             self._losses += self._take(parts)

@@ -173,6 +173,23 @@ def test_a_time_by_which_nothing_is_chosen_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "words", [("--epochs", "8"), ("--progressive", "images"), ("--flip", "off")]
+)
+def test_how_to_train_is_refused_where_nothing_is_trained(
+    words: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["search", "--device", "arm", "--budget", "9ms", "--out", str(tmp_path / "run")]
+    for more in ((), ("--data", "digits", "--accuracy", "estimate")):
+        assert main([*command, *words, *more]) == 2
+        assert capsys.readouterr().err == (
+            f"fasternas: error: `{words[0][2:]}` must be left out where `accuracy` is estimate, "
+            "but is given: nothing is trained. Name what to train on with --data, and add "
+            "--accuracy train.\n"
+        )
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("flip", [True, False])
 def test_images_are_mirrored_unless_they_must_not_be(*, flip: bool, tmp_path: Path) -> None:
     estimator = open_estimator(replace(OPTIONS, flip=flip), tmp_path)

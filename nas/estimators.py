@@ -37,7 +37,7 @@ from predictors.training.batches import batches
 from predictors.training.estimators import TrainingEstimator
 from predictors.training.evaluate import ValidationSplit
 from predictors.training.recipe import PICTURES, Fidelity, rungs, short_recipe, stage_costs
-from predictors.training.trainer import precision
+from predictors.training.trainer import RECALIBRATED, precision
 from predictors.training.workers import usable_device
 from search_spaces.checkpoint import LEAST_SHARE, begin_with
 from search_spaces.extensions import (
@@ -348,14 +348,14 @@ def _trained_at_once(options: SearchOptions) -> int:
 def epoch_seconds(options: SearchOptions, data: ImageData) -> float:
     """Train a typical network for some steps; return the seconds that an epoch takes.
 
-    On one core, or on the GPU if there is one.
+    On one core, or on the GPU if there is one. Images are got anew in each: those that train, those
+    for batch norms and those that judge.
     """
     config = typical(options)
     recipe = short_recipe(max(resolutions_of(options.open_space())))
-    size = recipe.batch_size
-    images, labels = next(batches(data.train, data=data, batch_size=size, rng=None))
-    images = torch.nn.functional.interpolate(images, size=(config.resolution,) * 2)
     threads, device = torch.get_num_threads(), usable_device("auto")
+    images, labels, an_image = _timed_images(data, recipe.batch_size, device)
+    images = torch.nn.functional.interpolate(images, size=(config.resolution,) * 2)
     images, labels = images.to(device), labels.to(device)
     torch.set_num_threads(1)
     try:
@@ -373,7 +373,25 @@ def epoch_seconds(options: SearchOptions, data: ImageData) -> float:
         a_step = (time.monotonic() - start) / STEPS
     finally:
         torch.set_num_threads(threads)
-    return a_step * len(data.train) / len(images)
+    train = len(data.train)
+    got = train + min(RECALIBRATED, train) + len(data.validation)
+    return a_step * train / len(images) + an_image * got
+
+
+def _timed_images(
+    data: ImageData, size: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Get a batch of training images and labels; return the seconds of an image, too.
+
+    A batch is decoded by all cores: on a CPU, where each trains a network, images are got singly.
+    """
+    at_once = 1 if device.type == "cpu" else size
+    some = data.train.subset(np.arange(min(size, len(data.train))))
+    start = time.monotonic()
+    found = list(batches(some, data=data, batch_size=at_once, rng=None))
+    seconds = time.monotonic() - start
+    images, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return images, labels, seconds / len(some)
 
 
 def typical(options: SearchOptions) -> FasterNetConfig:

@@ -1,9 +1,12 @@
 """What `--accuracy auto` chooses, and why."""
 
-from dataclasses import replace
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from specs import on
 
 from nas.cli.main import main
@@ -20,6 +23,7 @@ from nas.estimators import (
 from nas.study.options import SearchOptions
 from predictors.cost import cost
 from predictors.data.datasets import ImageData, has_characters, load_data
+from predictors.data.images import Pictures
 from predictors.training.estimators import TrainingEstimator
 from search_spaces.fasternet import FASTERNET
 
@@ -158,6 +162,24 @@ def test_what_is_timed_may_keep_the_budget() -> None:
 
 def test_a_machine_is_timed_by_some_steps(digits: ImageData) -> None:
     assert epoch_seconds(OPTIONS, digits) > 0
+
+
+@dataclass(frozen=True)
+class _Slow:
+    """Pictures that take long to decode."""
+
+    pictures: Pictures
+    seconds: float = 0.02
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        time.sleep(self.seconds * len(rows))
+        return self.pictures.read(rows)
+
+
+def test_the_time_in_which_images_are_decoded_counts(digits: ImageData) -> None:
+    slow = replace(digits, train=replace(digits.train, pictures=_Slow(digits.train.pictures)))
+    count = len(digits.train) + 512 + len(digits.validation)  # of which 512 for batch norms
+    assert epoch_seconds(OPTIONS, slow) > 0.02 * count
 
 
 @pytest.mark.parametrize("words", [(), ("--accuracy", "estimate")])

@@ -21,7 +21,7 @@ from nas.study.options import SearchOptions
 from nas.study.store import RUN, read_run
 from predictors.accuracy import AccuracyEstimator, AccuracyKind
 from predictors.cost import cost
-from predictors.data.datasets import ImageData, load_data, located
+from predictors.data.datasets import DataCounts, ImageData, load_data, located
 from predictors.devices.device import budgets_of
 from predictors.devices.profiled import ProfiledDevice
 from predictors.devices.registry import open_spec
@@ -37,7 +37,7 @@ from predictors.training.batches import batches
 from predictors.training.estimators import TrainingEstimator
 from predictors.training.evaluate import ValidationSplit
 from predictors.training.recipe import PICTURES, Fidelity, rungs, short_recipe, stage_costs
-from predictors.training.trainer import precision
+from predictors.training.trainer import RECALIBRATED, precision
 from predictors.training.workers import usable_device
 from search_spaces.checkpoint import LEAST_SHARE, begin_with
 from search_spaces.extensions import (
@@ -149,7 +149,7 @@ def accuracy_prior(options: SearchOptions) -> AccuracyPrior:
     accuracies is known of trained networks only; of what another package estimates, nothing is.
     """
     scores = estimated_scores(options)
-    images = _validation_images(options.data) if options.accuracy == "train" else None
+    images = _counts(options.data).validation if options.accuracy == "train" else None
     starts = () if scores is None else tuple(known.config for known in load_top1().known)
     by_stage = tuple(replace(one, activations=one.stage_activations) for one in starts)
     return AccuracyPrior(scores=scores, images=images, starts=by_stage)
@@ -175,8 +175,21 @@ def estimated_low(configs: Sequence[FasterNetConfig]) -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=1)
-def _validation_images(data: str) -> int:
-    return len(load_data(located(data)).validation)
+def _counts(data: str) -> DataCounts:
+    return DataCounts.of(load_data(located(data)))
+
+
+def check_counts(data: str, before: DataCounts) -> None:
+    """Refuse data that are not what they were: accuracies on other images do not compare."""
+    _counts.cache_clear()  # they may have changed since they were counted
+    now = _counts(data)
+    if now != before:
+        raise ValueError(
+            f"`data` must be what the run began with, but {data} has {now.train:,} training and "
+            f"{now.validation:,} validation images of {now.classes:,} classes now, and had "
+            f"{before.train:,} and {before.validation:,} of {before.classes:,}. Put them back, or "
+            "begin another run."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +199,7 @@ class Prepared:
     options: SearchOptions
     remarks: tuple[str, ...] = ()
     validation: ValidationSplit | None = None  # of the data, if there are any
+    counts: DataCounts | None = None  # of these
 
 
 def prepared(
@@ -214,8 +228,10 @@ def prepared(
         options, remarks = choice.options, (*remarks, f"auto took {choice.reason}.")
     if options.accuracy == "estimate":
         check_estimable(options.open_space(), data=data is not None)
-    split = None if data is None else ValidationSplit.of(data.validation)
-    return Prepared(options=options, remarks=remarks, validation=split)
+    if data is None:
+        return Prepared(options=options, remarks=remarks)
+    split, counts = ValidationSplit.of(data.validation), DataCounts.of(data)
+    return Prepared(options=options, remarks=remarks, validation=split, counts=counts)
 
 
 def _words_of_start(options: SearchOptions) -> list[str]:
@@ -332,14 +348,14 @@ def _trained_at_once(options: SearchOptions) -> int:
 def epoch_seconds(options: SearchOptions, data: ImageData) -> float:
     """Train a typical network for some steps; return the seconds that an epoch takes.
 
-    On one core, or on the GPU if there is one.
+    On one core, or on the GPU if there is one. Images are got anew in each: those that train, those
+    for batch norms and those that judge.
     """
     config = typical(options)
     recipe = short_recipe(max(resolutions_of(options.open_space())))
-    size = recipe.batch_size
-    images, labels = next(batches(data.train, data=data, batch_size=size, rng=None))
-    images = torch.nn.functional.interpolate(images, size=(config.resolution,) * 2)
     threads, device = torch.get_num_threads(), usable_device("auto")
+    images, labels, an_image = _timed_images(data, recipe.batch_size, device)
+    images = torch.nn.functional.interpolate(images, size=(config.resolution,) * 2)
     images, labels = images.to(device), labels.to(device)
     torch.set_num_threads(1)
     try:
@@ -357,7 +373,25 @@ def epoch_seconds(options: SearchOptions, data: ImageData) -> float:
         a_step = (time.monotonic() - start) / STEPS
     finally:
         torch.set_num_threads(threads)
-    return a_step * len(data.train) / len(images)
+    train = len(data.train)
+    got = train + min(RECALIBRATED, train) + len(data.validation)
+    return a_step * train / len(images) + an_image * got
+
+
+def _timed_images(
+    data: ImageData, size: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Get a batch of training images and labels; return the seconds of an image, too.
+
+    A batch is decoded by all cores: on a CPU, where each trains a network, images are got singly.
+    """
+    at_once = 1 if device.type == "cpu" else size
+    some = data.train.subset(np.arange(min(size, len(data.train))))
+    start = time.monotonic()
+    found = list(batches(some, data=data, batch_size=at_once, rng=None))
+    seconds = time.monotonic() - start
+    images, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return images, labels, seconds / len(some)
 
 
 def typical(options: SearchOptions) -> FasterNetConfig:

@@ -13,7 +13,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from nas.devices import Devices, device_facts, open_devices, recorded_devices, remarks
-from nas.estimators import CHECKPOINTS
+from nas.estimators import CHECKPOINTS, check_counts
 from nas.pipeline import TUNE, Run
 from nas.relatives import RECORD as CALIBRATION, read_record, write_record
 from nas.search.feasibility import check_limits
@@ -22,7 +22,7 @@ from nas.study import journal
 from nas.study.journal import RECORD, TRAININGS, Entry
 from nas.study.options import SearchOptions
 from nas.study.store import MEASUREMENTS, RUN, TRIALS, Study, from_optuna, hold, read_run, write_run
-from predictors.data.datasets import is_path_of_data, is_set_name, located
+from predictors.data.datasets import DataCounts, is_path_of_data, is_set_name, located
 from predictors.training.evaluate import ValidationSplit
 from search_spaces.fasternet import SPACES
 from search_spaces.io import make_folders, remove_empty, shown
@@ -37,11 +37,12 @@ def start_run(
     *,
     fresh: bool = False,
     validation: ValidationSplit | None = None,
+    counts: DataCounts | None = None,
 ) -> Run:
     """Begin a study in a new folder, or in one without a study; nothing is left if that fails.
 
     What was measured before is not timed again, unless it is to be `fresh`. `validation` is
-    what judges trained networks.
+    what judges trained networks; `counts` are those of the data, by which they are known again.
     """
     devices = open_devices(options.devices, fresh=fresh)
     _refuse_wrong(options)
@@ -61,6 +62,7 @@ def start_run(
                 "options": options.as_json(),
                 "machine": machine_facts(devices),
                 "validation": None if validation is None else asdict(validation),
+                "data": None if counts is None else asdict(counts),
                 **places(folder, options),
                 **_choices(options),
             },
@@ -94,21 +96,25 @@ def resume_run(
 ) -> Run:
     """Go on with the study of a folder; more `trials` than it was begun with extend it.
 
-    `options`, if given, must otherwise be its own. `repair` drops last lines that were cut off.
+    `options`, if given, must otherwise be its own, and so must the data of a study that trains.
+    `repair` drops last lines that were cut off.
     """
     stored = read_run(folder)
     kept = SearchOptions.from_json(stored["options"])
     _check_space(kept, stored, folder)
-    extended = _extended(kept, options or kept, folder)
+    asked = options or kept
+    extended = _extended(kept, asked, folder)
+    moved = located(asked.data) if _is_moved(kept, asked) else ""
+    if extended.accuracy != "estimate" and (counts := stored.get("data")):
+        check_counts(moved or place_of_data(folder), DataCounts(**counts))
     devices = open_devices(extended.devices, fresh=fresh)
     _check_same(devices, stored, folder)
     lock = hold(folder)
     try:
         if repair:
             repair_run(folder)
-        if options and _is_moved(kept, options):
-            paths = {"data": located(options.data)}
-            stored = {**stored, "folder": str(folder.absolute()), "paths": paths}
+        if moved:
+            stored = {**stored, "folder": str(folder.absolute()), "paths": {"data": moved}}
             write_run(folder, {**stored, "options": extended.as_json()})
         elif extended != kept:
             write_run(folder, {**stored, "options": extended.as_json()})

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from image_trees import coloured_tree, saved
 
 from predictors.data.arrays import ArrayPictures
-from predictors.data.datasets import load_data
+from predictors.data.datasets import load_data, located
 from predictors.data.images import Images, cut
 
 
@@ -39,6 +40,21 @@ def test_the_resolution_that_is_asked_for_is_given() -> None:
     data = load_data("digits", resolution=48)
     assert data.resolution == 48
     assert data.validation.pixels([0, 1]).shape == (2, 48, 48, 1)
+
+
+def test_digits_beside_a_folder_of_that_name_says_how_to_name_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for plots in ("digits", "digits/run", "digits/trained/a"):  # what a search to there leaves
+        saved(Path(plots) / "pareto.png")
+        (Path(plots) / "pareto.csv").touch()
+    assert len(load_data("digits").classes) == 10
+    coloured_tree(Path("digits/train"))
+    with pytest.raises(ValueError, match=r"`data` must name one set, .* Write \./digits for the f"):
+        load_data("digits")
+    assert load_data("./digits").classes == ("green", "red")
+    assert located("./digits") == str(tmp_path / "digits")
 
 
 def _split(labels: list[int]) -> Images:

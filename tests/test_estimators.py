@@ -1,9 +1,12 @@
 """What `--accuracy auto` chooses, and why."""
 
-from dataclasses import replace
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from quick import evaluate_here
 from specs import on
 
@@ -21,6 +24,7 @@ from nas.estimators import (
 from nas.study.options import SearchOptions
 from predictors.cost import cost
 from predictors.data.datasets import ImageData, has_characters, load_data
+from predictors.data.images import Pictures
 from predictors.training.estimators import TrainingEstimator
 from search_spaces.fasternet import FASTERNET
 
@@ -161,6 +165,24 @@ def test_a_machine_is_timed_by_some_steps(digits: ImageData) -> None:
     assert epoch_seconds(OPTIONS, digits) > 0
 
 
+@dataclass(frozen=True)
+class _Slow:
+    """Pictures that take long to decode."""
+
+    pictures: Pictures
+    seconds: float = 0.02
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        time.sleep(self.seconds * len(rows))
+        return self.pictures.read(rows)
+
+
+def test_the_time_in_which_images_are_decoded_counts(digits: ImageData) -> None:
+    slow = replace(digits, train=replace(digits.train, pictures=_Slow(digits.train.pictures)))
+    count = len(digits.train) + 512 + len(digits.validation)  # of which 512 for batch norms
+    assert epoch_seconds(OPTIONS, slow) > 0.02 * count
+
+
 @pytest.mark.parametrize("words", [(), ("--accuracy", "estimate")])
 def test_a_time_by_which_nothing_is_chosen_is_refused(
     words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -187,6 +209,23 @@ def test_with_data_a_time_chooses_the_trainings_and_a_run_that_goes_on_takes_non
     assert "auto took " in said
     assert main(["search", *out, "--resume", "--time", "2h"]) == 2
     assert "`time` must be left out with --resume, but got 7200 s" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [("--epochs", "8"), ("--progressive", "images"), ("--flip", "off")]
+)
+def test_how_to_train_is_refused_where_nothing_is_trained(
+    words: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["search", "--device", "arm", "--budget", "9ms", "--out", str(tmp_path / "run")]
+    for more in ((), ("--data", "digits", "--accuracy", "estimate")):
+        assert main([*command, *words, *more]) == 2
+        assert capsys.readouterr().err == (
+            f"fasternas: error: `{words[0][2:]}` must be left out where `accuracy` is estimate, "
+            "but is given: nothing is trained. Name what to train on with --data, and add "
+            "--accuracy train.\n"
+        )
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("flip", [True, False])

@@ -13,6 +13,7 @@ from nas.finetune.folder import held
 from nas.finetune.jobs import Job, TrainingRequest, started
 from nas.study.options import SearchOptions
 from predictors.training.checkpoint import in_folder
+from predictors.training.estimators import loaded
 from predictors.training.recipe import Recipe
 from search_spaces.formats import save_config
 
@@ -54,6 +55,32 @@ def test_the_best_of_a_run_is_trained_on_the_runs_data(
     assert "large" in capsys.readouterr().out
     assert (run / "trained" / "large" / "weights.safetensors").exists()
     assert not (run / "trained" / "small").exists()
+
+
+def test_a_training_goes_on_with_as_many_images_only(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = ["train", str(run), "--epochs", "1", "--gpus", "0"]
+    assert main(train) == 0
+    folder = run / "trained" / "large"
+    kept = (folder / "training.csv").read_bytes()
+    last = in_folder(folder).newest()
+    assert last is not None
+    with np.load(run.with_name("noise.npz")) as file:
+        images, labels = file["x_train"], file["y_train"]
+    np.savez(run.with_name("noise.npz"), x_train=images[:60], y_train=labels[:60])
+    loaded.cache_clear()
+    capsys.readouterr()
+    assert main([*train, "--resume"]) == 2
+    assert capsys.readouterr().err.endswith(
+        f"{folder} has the images 72 of training and 8 of validation, not 52 of training and 8 of "
+        "validation. Name another folder.\n"
+    )
+    identity = {k: v for k, v in last.content["identity"].items() if k != "images"}
+    in_folder(folder).write({**last.content, "identity": identity})  # of before
+    assert main([*train, "--resume"]) == 0
+    assert (folder / "training.csv").read_bytes() == kept
+    loaded.cache_clear()
 
 
 def test_a_training_of_before_that_began_with_a_supernet_is_refused(run: Path) -> None:

@@ -71,3 +71,8 @@ def test_the_command_asks_for_what_the_options_say(options: SearchOptions) -> No
     assert choices == options.choices
     assert limits_of(asked, Path(), options.devices) == options.limits
     assert asked.classes == (None if options.data else options.classes)
+
+
+def test_how_networks_were_to_be_trained_is_left_out_where_none_was() -> None:
+    options = SearchOptions(devices=on("cpu", 5.0), epochs=16, progressive=("images",), flip=False)
+    assert command_of(options) == command_of(SearchOptions(devices=on("cpu", 5.0)))

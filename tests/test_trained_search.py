@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -278,3 +279,36 @@ def test_training_needs_data(tmp_path: Path, capsys: Streams) -> None:
         == 2
     )
     assert "`data` must be given where `accuracy` is train" in capsys.readouterr().err
+
+
+def _grown(file: Path, classes: int = 4) -> None:
+    """Give data as many images again, of so many classes."""
+    with np.load(file) as kept:
+        images, count = kept["x_train"], 2 * len(kept["x_train"])
+    np.savez(file, x_train=np.tile(images, (2, 1, 1, 1)), y_train=np.arange(count) % classes)
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_on_other_data_a_run_does_not_go_on(
+    undisturbed: Path, data: str, tmp_path: Path, capsys: Streams
+) -> None:
+    folder, file = tmp_path / "run", tmp_path / "colours.npz"
+    shutil.copytree(undisturbed, folder)
+    shutil.copy(data, file)
+    kept = json.loads((folder / "run.json").read_text())
+    assert kept["data"] == {"classes": 4, "train": 144, "validation": 16}
+    go_on = ["search", "--resume", "--out", str(folder)]
+    assert main([*go_on, "--data", str(file)]) == 0  # the same at another place
+    capsys.readouterr()
+
+    _grown(file, classes=5)
+    assert main(go_on) == 2
+    assert capsys.readouterr().err == (
+        f"fasternas: error: `data` must be what the run began with, but {file} has 290 training "
+        "and 30 validation images of 5 classes now, and had 144 and 16 of 4. Put them back, or "
+        "begin another run.\n"
+    )
+    del kept["data"]  # a run of before
+    kept["paths"]["data"] = str(file)
+    (folder / "run.json").write_text(json.dumps(kept))
+    assert main(go_on) == 0

@@ -134,6 +134,20 @@ def test_pictures_stopped_in_an_epoch_go_on_to_the_same_bits(pictures: ImageData
     assert _same(_ended(second), _ended(_training(pictures, recipe, config)))
 
 
+def test_an_epoch_that_has_become_shorter_than_what_is_done_of_it_is_refused(
+    data: ImageData,
+) -> None:
+    first = _training(data, RECIPE)
+    for _ in zip(range(3), first.run(), strict=False):
+        pass
+    fewer = replace(data, train=data.train.subset(np.arange(48)))
+    second = _training(fewer, RECIPE)
+    second.load_state(first.state())
+    message = "`data` must be what .* epoch 1 has 3 steps now, of which 3 are done. Put"
+    with pytest.raises(ValueError, match=message):
+        next(second.run_epoch())
+
+
 def _copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: weight.clone() for name, weight in weights.items()}
 

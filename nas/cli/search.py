@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
-from functools import partial
 from itertools import chain, count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +28,7 @@ from nas.cli.specs import add_devices, folder_name, specs_of
 from nas.quantities import parse_bytes, parse_count
 from nas.search.searchers import searcher_names
 from nas.study.options import (
+    OF_TRAININGS,
     FieldChoices,
     SearchOptions,
     accuracy_names,
@@ -187,8 +187,8 @@ def run_search(arguments: argparse.Namespace) -> int:
     """`fasternas search`: calibrate, search, verify; print the front."""
     typed = fill(arguments)
     folder = _folder(arguments)
-    prepare = partial(_resumed, typed=typed) if arguments.resume else _prepared
-    ready = prepare(arguments, folder)
+    prepare = _resumed if arguments.resume else _prepared
+    ready = prepare(arguments, folder, typed)
     from nas.devices import descriptions, remarks
     from nas.pipeline import run_pipeline
     from nas.report.model import ReportModel, write_report
@@ -260,7 +260,13 @@ def _run(arguments: argparse.Namespace, folder: Path, ready: "Prepared") -> "Run
         run = resume_run(folder, ready.options, repair=arguments.repair, fresh=arguments.fresh)
         forget_failed_files(run)
         return run
-    run = start_run(folder, ready.options, fresh=arguments.fresh, validation=ready.validation)
+    run = start_run(
+        folder,
+        ready.options,
+        fresh=arguments.fresh,
+        validation=ready.validation,
+        counts=ready.counts,
+    )
     for device in run.devices.values() if arguments.fresh else ():
         forget_references(device)  # which a run that goes on must not: it keeps its scale
     return run
@@ -353,12 +359,13 @@ def _behind(mirror: "Mirror | None", run: "Run") -> str:
     return ""
 
 
-def _prepared(arguments: argparse.Namespace, folder: Path) -> "Prepared":
+def _prepared(arguments: argparse.Namespace, folder: Path, typed: set[str]) -> "Prepared":
     """The options as asked, with what the data and the run to go on with say."""
     if arguments.accuracy is None and arguments.time is not None and arguments.data:
         arguments.accuracy = "auto"
     _refuse_idle_time(arguments)
     options = _options(arguments, folder, specs_of(arguments, run=None))
+    _refuse_idle_training(options, typed)
     from nas.estimators import prepared  # it imports torch: what is wrong above is told at once
 
     automatic = arguments.accuracy == "auto"
@@ -455,6 +462,16 @@ def _refuse_idle_time(arguments: argparse.Namespace) -> None:
     if arguments.accuracy != "auto":
         raise ValueError(
             f"`time` must be left out unless `accuracy` is auto, {given}. Add --accuracy auto."
+        )
+
+
+def _refuse_idle_training(options: SearchOptions, typed: set[str]) -> None:
+    """Refuse how networks are trained where none is."""
+    idle = [name for name in OF_TRAININGS if name in typed and options.accuracy == "estimate"]
+    if idle:
+        raise ValueError(
+            f"`{idle[0]}` must be left out where `accuracy` is estimate, but is given: nothing is "
+            "trained. Name what to train on with --data, and add --accuracy train."
         )
 
 

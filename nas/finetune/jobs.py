@@ -172,7 +172,8 @@ def is_finished(job: Job) -> bool:
         return False
     if newest is None or newest.remark:
         return False
-    if newest.content["identity"] != _identity(job, data_of(job)):
+    identity = _identity(job, data_of(job))
+    if identity | newest.content["identity"] != identity:  # one of before has less of it
         return False
     return bool(newest.content["epochs_done"] >= job.recipe.epochs)
 
@@ -183,7 +184,8 @@ def data_of(job: Job) -> ImageData:
 
 
 def _identity(job: Job, data: ImageData) -> dict[str, str]:
-    return {**job.identity, "classes": ", ".join(data.classes)}
+    images = f"{len(data.train):,} of training and {len(data.validation):,} of validation"
+    return {**job.identity, "classes": ", ".join(data.classes), "images": images}
 
 
 def _checkpoint(job: Job, data: ImageData, best: Best) -> Checkpoint:

@@ -23,7 +23,7 @@ from nas.report.importance import FEWEST
 from nas.report.model import ReportModel
 from nas.report.sheet import NARROW, PALETTE, WIDE, Sheet, printable, style
 from nas.report.tables import Network, architecture_words, stages_of
-from nas.study.options import SearchOptions
+from nas.study.options import OF_TRAININGS, SearchOptions
 from predictors.devices.device import DeviceSpec
 from search_spaces.io import atomic_write
 
@@ -267,8 +267,9 @@ def command_of(options: SearchOptions) -> str:
     given["threads"] = _shared(devices, lambda d: str(d.backends[0].threads))
     if any(device.cores for device in devices):
         given["cores"] = _each(devices, lambda d: _distinct(map(str, d.cores)))
+    idle = OF_TRAININGS if options.accuracy == "estimate" else ()  # which a new run refuses
     for name in (*_UNLESS_DEFAULT, *_SPELLED):
-        if getattr(options, name) != getattr(_DEFAULTS, name):
+        if name not in idle and getattr(options, name) != getattr(_DEFAULTS, name):
             given[_SPELLED.get(name, name)] = _word(values[name])
     if options.classes is not None and not options.data:  # else they are the data's
         given["classes"] = str(options.classes)

@@ -36,6 +36,7 @@ _OURS: Mapping[str, Collection[str]] = {  # of a space `find_space` looks itself
     "searcher": get_args(SearcherName),
     "accuracy": get_args(AccuracyOption),
 }
+OF_TRAININGS = ("epochs", "progressive", "flip")  # the options by which networks are trained
 _PACKAGES = "packages"  # beside the options in run.json
 
 

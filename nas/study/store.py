@@ -31,6 +31,7 @@ from nas.study.journal import (
     read_trainings,
 )
 from predictors.backends.model import config_identity
+from predictors.data.datasets import DataCounts
 from predictors.devices.cache_entry import CacheEntry, in_utc
 from predictors.measurement import Backend, Latencies
 from search_spaces.fasternet import FasterNetConfig
@@ -290,6 +291,7 @@ class _RunRecord(msgspec.Struct):
     machine: _Machine = msgspec.field(default_factory=_Machine)
     remarks: list[str] = []
     merged_from: list[journal.Entry] = []
+    data: DataCounts | None = None
 
 
 def read_measurements(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictors.data.arrays import load_digits, load_npz
-from predictors.data.folders import advice_on, load_folder
+from predictors.data.folders import advice_on, holds_pictures, load_folder
 from predictors.data.idx import find_idx, load_idx
 from predictors.data.images import FoundImages, Images, cut
 from predictors.data.timm_datasets import PREFIXES, is_named, load_named
@@ -45,6 +45,21 @@ class ImageData:
     test: Images | None
     remarks: tuple[str, ...]
     symmetric: bool = True  # as far as is known, a mirrored image is one of the same class
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataCounts:
+    """How many classes data have, and how many images of each split a search looks at."""
+
+    classes: int
+    train: int
+    validation: int
+
+    @classmethod
+    def of(cls, data: ImageData) -> "DataCounts":
+        """Count what is there."""
+        counts = len(data.train), len(data.validation)
+        return cls(classes=len(data.classes), train=counts[0], validation=counts[1])
 
 
 def load_data(name: str, *, resolution: int | None = None, seed: int = 0) -> ImageData:
@@ -120,7 +135,14 @@ def is_path_of_data(path: Path) -> bool:
 
 
 def _digits(name: str, resolution: int | None) -> FoundImages | None:
-    return load_digits(resolution=resolution) if name == "digits" else None
+    if name != "digits":
+        return None
+    if find_idx(Path(name)) or holds_pictures(Path(name)):
+        raise ValueError(
+            f"`data` must name one set, but got {name!r}, which is scikit-learn's and a folder "
+            f"here. Write ./{name} for the folder; for scikit-learn's, work in another folder."
+        )
+    return load_digits(resolution=resolution)
 
 
 def _idx(name: str, resolution: int | None) -> FoundImages | None:

@@ -6,6 +6,7 @@ import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from unicodedata import normalize
 
@@ -129,6 +130,14 @@ def load_folder(root: Path, *, resolution: int | None) -> FoundImages:
     alike = _alike_remark(trees["train"])
     left_out = (*remarks, *_systems_remark(of_systems), *links, *others, *renamed, *alike)
     return replace(found, remarks=(*left_out, *found.remarks))
+
+
+def holds_pictures(root: Path) -> bool:
+    """Whether image files lie in folders of a folder; those beside a table are plots of ours."""
+    inside = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+    walks = chain.from_iterable(map(os.walk, inside))  # which enter links to classes
+    endings = ({Path(file).suffix.lower() for file in files} for _, _, files in walks)
+    return any(".csv" not in found and any(map(_PICTURE.fullmatch, found)) for found in endings)
 
 
 def _split_folders(root: Path) -> tuple[dict[SplitName, Path], tuple[str, ...]]:

@@ -43,7 +43,7 @@ from predictors.training.workers import Workers, device_of, keep_memory, share_l
 from search_spaces.network import FasterNet, recalibrate
 
 _FORWARD = 1  # what is seeded in a forward pass, beside what is seeded for images
-_RECALIBRATED = 512  # images for batch norms: an accuracy after each epoch must not cost much
+RECALIBRATED = 512  # images for batch norms: an accuracy after each epoch must not cost much
 _RECENT = 3.0  # so that a polynomial average is over the last quarter of the steps, or so
 _TOO_SMALL = (
     "`workers` must each have the memory for their share of a batch, but one has not. Ask for more "
@@ -123,6 +123,12 @@ class Trainer:
             raise RuntimeError(f"`epochs` are done: {self.epochs_done}. Train by a longer recipe.")
         keep_memory()
         steps, resolution = self._steps(self.epochs_done), self._resolution(self.epochs_done)
+        if self._step >= steps:
+            raise ValueError(
+                "`data` must be what the training began with, but epoch "
+                f"{self.epochs_done + 1} has {steps:,} steps now, of which {self._step:,} are "
+                "done. Put the data back, or begin another training."
+            )
         begun = time.perf_counter()
         for parts in self._feed.epoch(self.epochs_done, self._step, resolution):
             self._losses += self._take(parts)
@@ -254,7 +260,7 @@ class Trainer:
         staged = "resolution" in self.recipe.progressive
         side = resolution if staged else self._data.resolution
         if self.recipe.polynomial_averaging and self.evaluated is not self.network:
-            some = calibration_images(self._data, count=_RECALIBRATED)
+            some = calibration_images(self._data, count=RECALIBRATED)
             recalibrate(self.evaluated, (self._placed(resized(images, side)) for images in some))
         crop = crop_of(self.recipe, self._data.resolution)
         return accuracy(

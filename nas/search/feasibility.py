@@ -64,7 +64,9 @@ def _checked(found: object, count: int) -> Prediction:
             f"`predict_latency` must return a Prediction, but got {type(found).__name__}. Return "
             "Prediction(mean_ms, low_ms, high_ms), an array each."
         )
-    high_ms, mean_ms, low_ms = (_array(getattr(found, end), end, count) for end in _ENDS)
+    mean_ms, low_ms, high_ms = (
+        _array(getattr(found, end), end, count) for end in ("mean_ms", "low_ms", "high_ms")
+    )
     # The lower end of an interval may well be below zero.
     for end, latencies_ms in (("mean_ms", mean_ms), ("high_ms", high_ms)):
         _refuse(latencies_ms, ~(np.isfinite(latencies_ms) & (latencies_ms > 0)), end)

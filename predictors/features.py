@@ -37,16 +37,8 @@ LAYER_FEATURES = (
 
 _COLUMNS = {name: i for i, name in enumerate(LAYER_FEATURES)}
 _ASKED = 8  # configs of which each choice is changed
-_NUMBERS = (
-    "c_in",
-    "c_out",
-    "height",
-    "width",
-    "kernel",
-    "stride",
-    "groups",
-    "repeat",
-)  # of a layer
+# The numbers of a layer.
+_NUMBERS = ("c_in", "c_out", "height", "width", "kernel", "stride", "groups", "repeat")
 
 
 def layer_features(configs: Sequence[object]) -> Array:
@@ -67,9 +59,10 @@ def _stacked(layers: Sequence[Layer], n: int) -> Iterator[Layer]:
     for (op, padded, norm, bias), alike in groups.items():
         numbers: dict[str, Any] = {}
         for name in _NUMBERS:
-            numbers[name] = np.empty((len(alike), n), dtype=np.int64)
-            for i, layer in enumerate(alike):
-                numbers[name][i] = getattr(layer, name)
+            found = [getattr(layer, name) for layer in alike]
+            numbers[name] = np.empty((len(alike), n), dtype=np.result_type(*found))
+            for i, number in enumerate(found):
+                numbers[name][i] = number
         yield Layer(name=op, op=op, padded=padded, norm=norm, bias=bias, **numbers)
 
 

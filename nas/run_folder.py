@@ -337,7 +337,7 @@ def _opened(folder: Path, stack: ExitStack, *, repair: bool) -> _Source:
 def _check_alike(first: _Source, other: _Source) -> None:
     ours, theirs = (_identity(source) for source in (first, other))
     for name, value in ours.items():
-        if theirs[name] != value:
+        if theirs.get(name, value) != value:
             raise ValueError(
                 f"`runs` must agree in {name}, but {first.folder} has {value} and {other.folder} "
                 f"{theirs[name]}. Only {', '.join(FREE)} may differ."
@@ -348,7 +348,10 @@ def _identity(source: _Source) -> dict[str, object]:
     """What must be equal, by name; the device's description tells machine and versions."""
     options = {k: v for k, v in source.options.spelled.items() if k not in FREE}
     facts = facts_of(source.stored)
-    return {**options, "the machine": "; ".join(one["description"] for one in facts.values())}
+    found = {**options, "the machine": "; ".join(one["description"] for one in facts.values())}
+    if counts := source.stored.get("data"):
+        found["the images of its data"] = "{train:,} + {validation:,}".format(**counts)
+    return found
 
 
 @contextmanager

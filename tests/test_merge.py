@@ -195,6 +195,14 @@ def test_runs_of_two_machines_are_refused(two: list[Path]) -> None:
     _check_refused(two, "agree in the machine, but a has .* and b another board: measured")
 
 
+def test_runs_of_other_images_are_refused(two: list[Path]) -> None:
+    for folder, images in zip(two, (90, 91), strict=True):
+        stored = json.loads((folder / "run.json").read_text())
+        stored["data"] = {"classes": 10, "train": images, "validation": 1000}
+        (folder / "run.json").write_text(json.dumps(stored))
+    _check_refused(two, r"images of its data, but a has 90 \+ 1,000 and b 91 \+ 1,000")
+
+
 def test_too_few_runs_are_refused(two: list[Path]) -> None:
     _check_refused(two[:1], "`runs` must be two folders or more, each once, but got a")
     _check_refused([two[0], Path("../" + Path.cwd().name) / "a"], "each once, but got a, ")

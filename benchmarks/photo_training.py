@@ -75,6 +75,7 @@ class PhotoRecipe:
     crop: float = 0.25  # smallest share of a photo's area
     branches: bool = False  # partial convolutions are sums of three, which could be folded
     images: int = 0  # to train on, spread over the split; 0: all
+    ended: int = 0  # after so many of the epochs; 0: all
 
     def lr_at(self, step: int, steps: int) -> float:
         """Return the learning rate of a step (from 0) of so many."""
@@ -85,7 +86,7 @@ class PhotoRecipe:
 
     def evaluates(self, epoch: int) -> bool:
         """Whether to evaluate after an epoch (from 1): a power of two, or the last one."""
-        return epoch == self.epochs or epoch.bit_count() == 1
+        return epoch == (self.ended or self.epochs) or epoch.bit_count() == 1
 
     def resolution_of(self, config: Network) -> int:
         """Return the pixels at which a network is trained, a multiple of 8."""
@@ -291,7 +292,7 @@ class PhotoTraining:
     @property
     def finished(self) -> bool:
         """Whether all epochs are done."""
-        return self.epochs_done == self._recipe.epochs
+        return self.epochs_done == (self._recipe.ended or self._recipe.epochs)
 
     def run_epoch(self) -> Iterator[float]:
         """Train to the end of an epoch and evaluate; yield the loss of each step."""

@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -53,8 +53,12 @@ from search_spaces.spaces import resolutions_of
 
 CHECKPOINTS = "trainings"  # the folder of the trainings in a run folder
 LEAST, MOST = 12, 200  # trials of a search that trains its networks
+RANKED = 90_000  # photos of a training, with repeats, after which it ranks networks well
+LONGEST = 32  # epochs of a training that is chosen for that
+SPENT = 0.9  # of the time on trainings; the rest is timing, loading, and what comes out slower
 DRAWN, STEPS = 1500, 4  # configs of which a typical one is timed, and training steps of it
 TIMED = 9  # configs at least of which it is the median
+_BACKWARD = 3  # times what a forward pass costs, with it
 T0 = FASTERNET["t0"]
 
 Clock = Callable[[SearchOptions, ImageData], float]
@@ -119,8 +123,7 @@ def open_weights(options: SearchOptions, folder: Path) -> HasCheckpoints | None:
 
 def _training(options: SearchOptions, folder: Path, epochs: int | None) -> TrainingEstimator:
     recipe = replace(
-        short_recipe(max(resolutions_of(options.open_space()))),
-        epochs=options.epochs,
+        short_recipe(max(resolutions_of(options.open_space())), options.epochs),
         progressive=options.progressive,
         flip=options.flip,
         seed=options.seed,
@@ -208,10 +211,11 @@ def prepared(
     automatic: bool,
     minutes: float | None = None,
     trials: int | None = None,
+    epochs: int | None = None,
 ) -> Prepared:
     """Take the classes from the data and, where that is `automatic`, choose the estimator.
 
-    `trials` are those that were asked for.
+    `trials` and `epochs` are those that were asked for.
     """
     data = None
     if options.data:
@@ -224,7 +228,7 @@ def prepared(
         options = replace(options, classes=len(data.classes))
     remarks = (*(data.remarks if data else ()), *_words_of_start(options))
     if automatic:
-        choice = auto_estimator(options, data, minutes=minutes, asked=trials)
+        choice = auto_estimator(options, data, minutes=minutes, asked=trials, longer=epochs is None)
         options, remarks = choice.options, (*remarks, f"auto took {choice.reason}.")
     if options.accuracy == "estimate":
         check_estimable(options.open_space(), data=data is not None)
@@ -278,13 +282,16 @@ def auto_estimator(
     *,
     minutes: float | None,
     asked: int | None = None,
+    longer: bool = False,
     clock: Clock | None = None,
 ) -> AutoChoice:
-    """Choose the estimator and, where networks are trained in a given time, how many trials.
+    """Choose the estimator and, where networks are trained in a given time, how many and how long.
 
     Networks are trained, or their accuracy is estimated. `clock` returns the seconds that an epoch
     of a typical network takes on one core or the GPU; unless given, some steps are timed. Without a
-    limit of time, networks are trained. There are no more trials than were `asked` for.
+    limit of time, networks are trained. There are no more trials than were `asked` for. Trainings
+    on photos may be `longer` than the options say: few that rank networks are worth more than many
+    that do not.
     """
     if data is None:
         options = replace(options, accuracy="estimate", data="")
@@ -292,30 +299,53 @@ def auto_estimator(
     if minutes is None:
         reason = f"{options.trials} short trainings, since no --time limits them"
         return AutoChoice(replace(options, accuracy="train"), reason)
-    seconds = (clock or epoch_seconds)(options, data) * options.epochs
-    training = seconds / _trained_at_once(options) / 60  # minutes
+    epoch = (clock or epoch_seconds)(options, data) / _trained_at_once(options) / 60  # minutes
     most = asked or MOST
     least = min(LEAST, most)
-    chosen = options
-    trials = _trials_within(minutes / training, chosen.progressive, most)
-    if trials < least and _takes_pictures(options) and not options.progressive:
-        chosen = replace(options, progressive=("resolution",))
-        trials = _trials_within(minutes / training, chosen.progressive, most)
-    if trials < least:
-        time_left = _spelled(minutes)
-        if why := not_estimable(options.open_space()):
-            wanted = _spelled(_trainings_of(least, chosen.progressive) * training)
-            raise ValueError(
-                f"`time` must be enough for {least} short trainings, about {wanted}, but got "
-                f"{time_left}: {why}. Give more time, fewer --epochs or smaller images."
-            )
-        reason = f"the estimate; {time_left} would do for {trials} short trainings only"
-        trials = asked or SearchOptions.trials
-        return AutoChoice(replace(options, accuracy="estimate", trials=trials), reason)
-    spent = _spelled(_trainings_of(trials, chosen.progressive) * training)
-    smaller = "" if chosen == options else ", with smaller images in the first half of the epochs"
-    reason = f"{trials} short trainings, which take about {spent}{smaller}"
+    for chosen in _plans(options, len(data.train), longer=longer):
+        training = epoch * chosen.epochs
+        trials = _trials_within(SPENT * minutes / training, chosen.progressive, most)
+        if trials >= least:
+            return _trained(options, chosen, trials, training)
+    time_left = _spelled(minutes)
+    if why := not_estimable(options.open_space()):
+        wanted = _spelled(_trainings_of(least, chosen.progressive) * training / SPENT)
+        raise ValueError(
+            f"`time` must be enough for {least} short trainings, about {wanted}, but got "
+            f"{time_left}: {why}. Give more time, fewer --epochs or smaller images."
+        )
+    reason = f"the estimate; {time_left} would do for {trials} short trainings only"
+    trials = asked or SearchOptions.trials
+    return AutoChoice(replace(options, accuracy="estimate", trials=trials), reason)
+
+
+def _trained(
+    asked: SearchOptions, chosen: SearchOptions, trials: int, minutes: float
+) -> AutoChoice:
+    """So many trials, a whole training of which takes so many minutes."""
+    spent = _spelled(_trainings_of(trials, chosen.progressive) * minutes)
+    begin = chosen.progressive != asked.progressive
+    smaller = ", with smaller images in the first half of them" if begin else ""
+    reason = f"{trials} short trainings, which take about {spent}: {chosen.epochs} epochs for the "
+    reason += f"best{smaller}"
     return AutoChoice(replace(chosen, accuracy="train", trials=trials), reason)
+
+
+def _plans(options: SearchOptions, images: int, *, longer: bool) -> Iterator[SearchOptions]:
+    """Yield how networks may be trained on so many images, what tells most of them first.
+
+    A network is trained for a quarter of the epochs before the search compares it.
+    """
+    smaller = replace(options, progressive=("resolution",))
+    pictures = _takes_pictures(options) and not options.progressive
+    if pictures and longer:
+        wanted = min(4 * math.ceil(RANKED / images), LONGEST)
+        for epochs in range(wanted, options.epochs, -4):
+            yield replace(smaller, epochs=epochs)
+    else:
+        yield options
+    if pictures:
+        yield smaller
 
 
 def _takes_pictures(options: SearchOptions) -> bool:
@@ -374,8 +404,9 @@ def epoch_seconds(options: SearchOptions, data: ImageData) -> float:
     finally:
         torch.set_num_threads(threads)
     train = len(data.train)
-    got = train + min(RECALIBRATED, train) + len(data.validation)
-    return a_step * train / len(images) + an_image * got
+    looked_at = min(RECALIBRATED, train) + len(data.validation)
+    computed = train + looked_at / _BACKWARD
+    return a_step * computed / len(images) + an_image * (train + looked_at)
 
 
 def _timed_images(

@@ -56,12 +56,11 @@ _LARGEST = {
 _PAPER = "FasterNet, arXiv 2303.03667"
 CHOICES: Mapping[str, str] = {
     "widths": f"Channels of each stage ({_PAPER}).",
-    "depths": f"Blocks of each stage ({_PAPER}); 0 in the last one leaves three stages, as SHViT "
-    "has (arXiv 2401.16456).",
+    "depths": f"Blocks of each stage ({_PAPER}).",
     "partial_ratios": f"The share of a stage's channels that is convolved ({_PAPER}).",
     "expansions": f"Hidden channels of a block over its width ({_PAPER}).",
-    "kernels": "The side of the partial convolution's kernel: 3, or 2 as in CPUBone (arXiv "
-    "2603.26425), or a larger one.",
+    "kernels": f"The side of the partial convolution's kernel ({_PAPER}: 3; CPUBone, arXiv "
+    "2603.26425: 2).",
     "groups": "Groups of the partial convolution (CPUBone, arXiv 2603.26425); 1 where they do not "
     "divide its channels.",
     "untouched": "The channels that are not convolved: passed on, or weighted by a squeeze-excite "
@@ -79,7 +78,7 @@ CHOICES: Mapping[str, str] = {
     "(arXiv 2106.14881).",
     "head_width": f"Channels between the pooling and the classifier ({_PAPER}: 1280); 0: no such "
     "layer.",
-    "activation": f"relu or gelu ({_PAPER}), or hardswish (MobileNetV3, arXiv 1905.02244).",
+    "activation": f"The activation function ({_PAPER}: relu or gelu).",
     "activations": "The activation of each stage, where they differ.",
     "classes": "Outputs of the classifier; those of the data, where there are data.",
 }

@@ -83,16 +83,16 @@ def test_photos_are_trained_at_a_lower_rate(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("minutes", "accuracy", "trials"),
     [
-        (30, "train", 15),
-        (65, "train", 33),
-        (120, "train", 61),
+        (34, "train", 15),
+        (73, "train", 33),
+        (134, "train", 61),
         (1e6, "train", MOST),
     ],
 )
 def test_more_time_buys_more(
     minutes: float, accuracy: str, trials: int, digits: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An epoch takes 75 s on one of two cores: a training 5 minutes."""
+    """An epoch takes 75 s on one of two cores: a training 5 minutes, of nine tenths of the time."""
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
     choice = auto_estimator(OPTIONS, digits, minutes=minutes, clock=lambda *_: 75.0)
     assert (choice.options.accuracy, choice.options.trials) == (accuracy, trials)
@@ -115,7 +115,7 @@ def test_too_little_time_leaves_the_estimate_where_there_is_one(
     assert "only" in choice.reason
     asked = auto_estimator(photos, digits, minutes=minutes, asked=20, clock=lambda *_: 75.0)
     assert asked.options.trials == 20
-    message = r"`time` must be enough for 12 short trainings, about 25 min, but .* images of 32 px"
+    message = r"`time` must be enough for 12 short trainings, about 28 min, but .* images of 32 px"
     with pytest.raises(ValueError, match=message):
         auto_estimator(OPTIONS, digits, minutes=minutes, clock=lambda *_: 75.0)
 
@@ -123,18 +123,48 @@ def test_too_little_time_leaves_the_estimate_where_there_is_one(
 def test_photos_begin_smaller_where_that_makes_trainings_fit(
     digits: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Twelve whole trainings would take 25 minutes, such ones 17."""
+    """Twelve whole trainings would take 28 minutes, such ones less."""
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
     photos = replace(OPTIONS, space="fasternet", accuracy="estimate")
-    choice = auto_estimator(photos, digits, minutes=20, clock=lambda *_: 75.0)
-    assert (choice.options.accuracy, choice.options.trials) == ("train", 14)
+    choice = auto_estimator(photos, digits, minutes=23, clock=lambda *_: 75.0)
+    assert choice.options.accuracy == "train"
+    assert choice.options.trials >= 12
     assert choice.options.progressive == ("resolution",)
     assert "smaller images" in choice.reason
-    longer = auto_estimator(photos, digits, minutes=30, clock=lambda *_: 75.0)
+    longer = auto_estimator(photos, digits, minutes=34, clock=lambda *_: 75.0)
     assert (longer.options.trials, longer.options.progressive) == (15, ())
     asked = replace(photos, progressive=("images",))  # stays as it was asked for
-    choice = auto_estimator(asked, digits, minutes=20, clock=lambda *_: 75.0)
+    choice = auto_estimator(asked, digits, minutes=23, clock=lambda *_: 75.0)
     assert choice.options.progressive == ("images",)
+
+
+def test_trainings_on_photos_are_longer_before_there_are_more(
+    digits: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    photos = replace(OPTIONS, space="fasternet", accuracy="estimate")
+
+    def chosen(minutes: float) -> tuple[str, int, bool]:
+        options = auto_estimator(
+            photos, digits, minutes=minutes, longer=True, clock=lambda *_: 75.0
+        ).options
+        return options.accuracy, options.epochs, options.trials > 15
+
+    assert chosen(10) == ("estimate", 8, True)
+    epochs = [chosen(minutes)[1] for minutes in (23, 30, 40, 60)]
+    assert epochs == sorted(set(epochs))
+    assert not any(chosen(minutes)[2] for minutes in (23, 30, 40, 60))
+    assert chosen(1e3) == ("train", 32, True)  # a quarter of which sees some 10,000 digits
+    small = auto_estimator(OPTIONS, digits, minutes=1e3, longer=True, clock=lambda *_: 75.0)
+    assert small.options.epochs == 8
+
+
+@pytest.mark.parametrize(("epochs", "crop"), [(8, 0.0), (12, 0.25)])
+def test_photos_of_long_trainings_are_cropped(epochs: int, crop: float, tmp_path: Path) -> None:
+    photos = replace(OPTIONS, space="fasternet", epochs=epochs)
+    estimator = open_estimator(photos, tmp_path)
+    assert isinstance(estimator, TrainingEstimator)
+    assert estimator.recipe.crop == crop
 
 
 def test_an_estimate_is_refused_where_there_is_none_and_data_are() -> None:
@@ -196,7 +226,7 @@ def test_a_time_by_which_nothing_is_chosen_is_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_with_data_a_time_chooses_the_trainings_and_a_run_that_goes_on_takes_none(
+def test_with_data_a_time_chooses_the_trainings_which_a_run_that_goes_on_keeps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evaluate_here(monkeypatch)
@@ -207,8 +237,8 @@ def test_with_data_a_time_chooses_the_trainings_and_a_run_that_goes_on_takes_non
     assert main(["search", *words, *out, *few, "--time", "1min"]) == 0
     said = capsys.readouterr().err
     assert "auto took " in said
-    assert main(["search", *out, "--resume", "--time", "2h"]) == 2
-    assert "`time` must be left out with --resume, but got 7200 s" in capsys.readouterr().err
+    assert main(["search", *words, *out, *few, "--time", "2h", "--resume"]) == 0
+    assert "--time changes nothing: the run chose its trainings" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

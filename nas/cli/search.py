@@ -110,7 +110,8 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add("--accuracy", metavar="HOW", help=text)
     text = "what training may take, such as 2h: with data it takes auto"
     add("--time", type=duration_ms, metavar="TIME", help=text)
-    add("--epochs", type=positive, default=8, help="of the longest training (8)")
+    text = "of the longest training (8; on photos with --time, what fits)"
+    add("--epochs", type=positive, default=8, help=text)
     text = "what early epochs have less of: resolution, images (none)"
     add("--progressive", type=words, default=(), metavar="G[,G]", help=text)
     text = "whether trainings mirror images: on, or off where left and right differ (on)"
@@ -301,7 +302,6 @@ def _resumed(arguments: argparse.Namespace, folder: Path, typed: set[str]) -> "P
 
     Whether this is the same is not for here: a study refuses other options.
     """
-    _refuse_idle_time(arguments)
     kept = _kept(folder)
     names = {field.name for field in fields(kept)} - {"devices"}
     for name in arguments.defaults.keys() - typed:
@@ -320,7 +320,10 @@ def _resumed(arguments: argparse.Namespace, folder: Path, typed: set[str]) -> "P
     options = _options(arguments, folder, devices)
     from nas.estimators import Prepared
 
-    return Prepared(options=options)
+    if arguments.time is None:
+        return Prepared(options=options)
+    remark = "--time changes nothing: the run chose its trainings when it began."
+    return Prepared(options=options, remarks=(remark,))
 
 
 def _mirror(url: str | None, run: "Run") -> "Mirror | None":
@@ -370,7 +373,13 @@ def _prepared(arguments: argparse.Namespace, folder: Path, typed: set[str]) -> "
 
     automatic = arguments.accuracy == "auto"
     minutes = arguments.time and arguments.time / 60e3
-    return prepared(options, automatic=automatic, minutes=minutes, trials=arguments.trials)
+    return prepared(
+        options,
+        automatic=automatic,
+        minutes=minutes,
+        trials=arguments.trials,
+        epochs=arguments.epochs if "epochs" in typed else None,
+    )
 
 
 def _options(
@@ -451,17 +460,10 @@ def _kept(folder: Path) -> SearchOptions:
 
 def _refuse_idle_time(arguments: argparse.Namespace) -> None:
     """Refuse a time for training where nothing is chosen by it."""
-    if arguments.time is None:
-        return
-    given = f"but got {arguments.time / 1e3:g} s"
-    if arguments.resume:
+    if arguments.time is not None and arguments.accuracy != "auto":
         raise ValueError(
-            f"`time` must be left out with --resume, {given}: trainings are those that the run "
-            "chose. Begin another run."
-        )
-    if arguments.accuracy != "auto":
-        raise ValueError(
-            f"`time` must be left out unless `accuracy` is auto, {given}. Add --accuracy auto."
+            "`time` must be left out unless `accuracy` is auto, but got "
+            f"{arguments.time / 1e3:g} s. Add --accuracy auto."
         )
 
 

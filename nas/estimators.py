@@ -212,10 +212,12 @@ def prepared(
     minutes: float | None = None,
     trials: int | None = None,
     epochs: int | None = None,
+    here: bool = True,
 ) -> Prepared:
     """Take the classes from the data and, where that is `automatic`, choose the estimator.
 
-    `trials` and `epochs` are those that were asked for.
+    `trials` and `epochs` are those that were asked for. Where photos are trained `here`, and not on
+    a cluster, it is said how long that takes.
     """
     data = None
     if options.data:
@@ -230,12 +232,20 @@ def prepared(
     if automatic:
         choice = auto_estimator(options, data, minutes=minutes, asked=trials, longer=epochs is None)
         options, remarks = choice.options, (*remarks, f"auto took {choice.reason}.")
+    elif data and here and options.accuracy == "train" and _takes_pictures(options):
+        remarks = (*remarks, _words_of_time(options, data))
     if options.accuracy == "estimate":
         check_estimable(options.open_space(), data=data is not None)
     if data is None:
         return Prepared(options=options, remarks=remarks)
     split, counts = ValidationSplit.of(data.validation), DataCounts.of(data)
     return Prepared(options=options, remarks=remarks, validation=split, counts=counts)
+
+
+def _words_of_time(options: SearchOptions, data: ImageData) -> str:
+    minutes = _epoch_minutes(options, data) * options.epochs
+    spent = _spelled(_trainings_of(options.trials, options.progressive) * minutes)
+    return f"{options.trials} short trainings take about {spent} here. --time takes what fits in."
 
 
 def _words_of_start(options: SearchOptions) -> list[str]:
@@ -299,7 +309,7 @@ def auto_estimator(
     if minutes is None:
         reason = f"{options.trials} short trainings, since no --time limits them"
         return AutoChoice(replace(options, accuracy="train"), reason)
-    epoch = (clock or epoch_seconds)(options, data) / _trained_at_once(options) / 60  # minutes
+    epoch = _epoch_minutes(options, data, clock)
     most = asked or MOST
     least = min(LEAST, most)
     for chosen in _plans(options, len(data.train), longer=longer):
@@ -317,6 +327,11 @@ def auto_estimator(
     reason = f"the estimate; {time_left} would do for {trials} short trainings only"
     trials = asked or SearchOptions.trials
     return AutoChoice(replace(options, accuracy="estimate", trials=trials), reason)
+
+
+def _epoch_minutes(options: SearchOptions, data: ImageData, clock: Clock | None = None) -> float:
+    """How much longer a search takes for an epoch of a typical network."""
+    return (clock or epoch_seconds)(options, data) / _trained_at_once(options) / 60
 
 
 def _trained(

@@ -167,6 +167,21 @@ def test_photos_of_long_trainings_are_cropped(epochs: int, crop: float, tmp_path
     assert estimator.recipe.crop == crop
 
 
+def test_how_long_photos_train_here_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr("nas.estimators.epoch_seconds", lambda *_: 75.0)
+    images = np.random.default_rng(0).integers(0, 256, (40, 96, 96, 3), dtype=np.uint8)
+    np.savez(tmp_path / "photos.npz", x_train=images, y_train=np.arange(40) % 2)
+    photos = replace(
+        OPTIONS, space="fasternet", data=str(tmp_path / "photos.npz"), classes=2, trials=15
+    )
+    said = "15 short trainings take about 30 min here. --time takes what fits in."
+    assert said in prepared(photos, automatic=False).remarks
+    assert said not in prepared(photos, automatic=False, here=False).remarks
+
+
 def test_an_estimate_is_refused_where_there_is_none_and_data_are() -> None:
     wanted = replace(OPTIONS, accuracy="estimate")
     with pytest.raises(ValueError, match=r"`accuracy` must be train for this space, .* of 32 px"):

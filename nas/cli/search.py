@@ -379,6 +379,7 @@ def _prepared(arguments: argparse.Namespace, folder: Path, typed: set[str]) -> "
         minutes=minutes,
         trials=arguments.trials,
         epochs=arguments.epochs if "epochs" in typed else None,
+        here=arguments.ray is None,
     )
 
 

@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -203,6 +203,7 @@ class Prepared:
     remarks: tuple[str, ...] = ()
     validation: ValidationSplit | None = None  # of the data, if there are any
     counts: DataCounts | None = None  # of these
+    time: "TimeLimit | None" = None  # of trainings that were chosen by it
 
 
 def prepared(
@@ -229,9 +230,12 @@ def prepared(
             )
         options = replace(options, classes=len(data.classes))
     remarks = (*(data.remarks if data else ()), *_words_of_start(options))
+    limit = None
     if automatic:
         choice = auto_estimator(options, data, minutes=minutes, asked=trials, longer=epochs is None)
         options, remarks = choice.options, (*remarks, f"auto took {choice.reason}.")
+        if minutes is not None and options.accuracy == "train":
+            limit = TimeLimit(minutes=minutes, progressive=options.progressive)
     elif data and here and options.accuracy == "train" and _takes_pictures(options):
         remarks = (*remarks, _words_of_time(options, data))
     if options.accuracy == "estimate":
@@ -239,7 +243,7 @@ def prepared(
     if data is None:
         return Prepared(options=options, remarks=remarks)
     split, counts = ValidationSplit.of(data.validation), DataCounts.of(data)
-    return Prepared(options=options, remarks=remarks, validation=split, counts=counts)
+    return Prepared(options=options, remarks=remarks, validation=split, counts=counts, time=limit)
 
 
 def _words_of_time(options: SearchOptions, data: ImageData) -> str:
@@ -344,6 +348,34 @@ def _trained(
     reason = f"{trials} short trainings, which take about {spent}: {chosen.epochs} epochs for the "
     reason += f"best{smaller}"
     return AutoChoice(replace(chosen, accuracy="train", trials=trials), reason)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeLimit:
+    """Ends the trials of a search early where trainings come out slower than was reckoned."""
+
+    minutes: float
+    progressive: tuple[Fidelity, ...] = ()
+
+    def begun(self, finished: Sized) -> Callable[[int], bool]:
+        """Return what says from now on whether so many trials fit in; `finished` grows."""
+        start = time.monotonic()
+
+        def goes_on(trials: int) -> bool:
+            return self.allows(trials, len(finished), minutes=(time.monotonic() - start) / 60)
+
+        return goes_on
+
+    def allows(self, trials: int, finished: int, *, minutes: float) -> bool:
+        """Whether so many trials fit in, with what comes after them.
+
+        So many have `finished` after so many `minutes`. At least `LEAST` trials always do.
+        """
+        if trials <= LEAST or not finished:
+            return True
+        first, _, _ = stage_costs(self.progressive)
+        whole = minutes / (finished + 1) / (first / 4)  # of a training; some are under way
+        return _trainings_of(trials, self.progressive) * whole <= self.minutes
 
 
 def _plans(options: SearchOptions, images: int, *, longer: bool) -> Iterator[SearchOptions]:

@@ -30,11 +30,7 @@ from nas.devices import (
     have_clock,
     measure_each,
 )
-from nas.estimators import (
-    accuracy_prior,
-    open_estimator,
-    open_weights,
-)
+from nas.estimators import TimeLimit, accuracy_prior, open_estimator, open_weights
 from nas.ray_pool import RayPool, joined, through_ray
 from nas.reachable import check_reachable, check_reached, fastest_of
 from nas.relatives import (
@@ -52,7 +48,7 @@ from nas.search.pareto import promoted
 from nas.search.trial import NetworkScores, Objectives, Outcome, Pool
 from nas.study.journal import after, evaluate_file, longest, not_evaluated, train_on
 from nas.study.options import SETTINGS, SearchOptions, SearchSettings
-from nas.study.store import Study
+from nas.study.store import Study, read_run, write_run
 from predictors.accuracy import AccuracyEstimator
 from predictors.calibration import STAGES, next_batch, upper_margin
 from predictors.latency import FEWEST_RELATED, Relative
@@ -154,6 +150,7 @@ class Run:
         self.relatives: tuple[Relative, ...] = opened(self.calibration, self.space)
         self._models: dict[int, LatencyModels] = {}  # by the number of measurements
         self.begun = False  # by this command
+        self.limit: TimeLimit | None = None  # of time, for which there may be fewer trials
         self.made: list[Path] = []  # the folders that did not exist before, the deepest first
         self.lost = self.lost_trainings = 0  # trials, and longer trainings, without a result
         self.lost_because = ""  # of the first of them, if that is known
@@ -200,10 +197,9 @@ class Run:
                 continue
             bare = Scored(name=name, config=config, accuracy=math.nan)
             one = candidate_of(bare, known[config], self.estimator.kind, self.budgets_ms)
-            as_published = config == FASTERNET[name]
             if self.estimator.kind == "estimated":  # others would take a training
                 known_top1 = replace(one, accuracy=PUBLISHED_TOP1[name])
-                one = known_top1 if as_published else with_estimates([one])[0]
+                one = known_top1 if config == FASTERNET[name] else with_estimates([one])[0]
             if self.estimator.kind == "score":
                 with suppress(Exception):  # it may know its own space only
                     one = replace(one, accuracy=float(self.estimator(config)))
@@ -253,6 +249,11 @@ class Run:
         if self.calibration is None or self.calibration.networks is None:
             return self.settings.calibration
         return self.calibration.networks
+
+    def shorten(self, trials: int) -> None:
+        """Have no more trials than these."""
+        self.options = replace(self.options, trials=trials)
+        write_run(self.folder, {**read_run(self.folder), "options": self.options.as_json()})
 
     def keep_calibration(self, record: CalibrationRecord) -> None:
         """Write down what the devices are calibrated with."""
@@ -383,6 +384,7 @@ def search(
 ) -> Iterator[Progress]:
     """Evaluate as many configs as the options say, each predicted to meet every budget."""
     models = run.known_models()
+    errors: list[str | None] = []
     exploration = Exploration(
         space=run.space,
         rate=lambda scores: scores.objectives(run.budgets_ms),
@@ -393,16 +395,18 @@ def search(
         prior=accuracy_prior(run.options),
         record=run.study,
         in_flight=run.options.parallel,
+        goes_on=run.limit.begun(errors) if run.limit else None,
     )
-    errors = []
     with open_pool(Evaluation(models, run.estimator), timeout_s=timeout_s) as pool:
         for _, outcome in exploration.run(pool):
             errors.append(outcome.error)
             run.lost += run.study.recall(outcome.number) is None
             run.lost_because = run.lost_because or (outcome.error or "") * outcome.lost
-            tenth = outcome.number % 10 == 9
-            best = best_of(run.candidates(searching=True)) if tenth else ""
+            best = best_of(run.candidates(searching=True)) if outcome.number % 10 == 9 else ""
             yield Progress("searching", outcome.number + 1, run.options.trials, best)
+    if run.limit and len(errors) < run.options.trials:
+        run.shorten(len(errors))
+        yield Progress("searching", len(errors), len(errors), "no more fit into the time")
     if errors and all(errors):
         raise RuntimeError(f"Trials must succeed, but all {len(errors)} failed: {errors[0]}.")
 

@@ -13,6 +13,7 @@ from specs import on
 from nas.cli.main import main
 from nas.estimators import (
     MOST,
+    TimeLimit,
     auto_estimator,
     epoch_seconds,
     estimated_median,
@@ -157,6 +158,18 @@ def test_trainings_on_photos_are_longer_before_there_are_more(
     assert chosen(1e3) == ("train", 32, True)  # a quarter of which sees some 10,000 digits
     small = auto_estimator(OPTIONS, digits, minutes=1e3, longer=True, clock=lambda *_: 75.0)
     assert small.options.epochs == 8
+
+
+def test_trials_fit_by_what_those_before_took() -> None:
+    """A trial is a quarter of a training, and a third of all train to the next quarter."""
+    limit = TimeLimit(minutes=60)
+    assert limit.allows(12, 11, minutes=1e6)  # so many there always are
+    assert limit.allows(20, 0, minutes=0)
+    assert limit.allows(20, 9, minutes=10)  # a training takes 4 minutes, all 20 come to 33
+    assert not limit.allows(20, 9, minutes=20)
+    smaller = TimeLimit(minutes=60, progressive=("resolution",))
+    assert not smaller.allows(20, 9, minutes=16)  # later epochs take longer than those until now
+    assert limit.allows(20, 9, minutes=16)
 
 
 @pytest.mark.parametrize(("epochs", "crop"), [(8, 0.0), (12, 0.25)])

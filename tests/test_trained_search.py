@@ -312,3 +312,20 @@ def test_on_other_data_a_run_does_not_go_on(
     kept["paths"]["data"] = str(file)
     (folder / "run.json").write_text(json.dumps(kept))
     assert main(go_on) == 0
+
+
+def test_there_are_fewer_trials_where_they_take_longer_than_was_reckoned(
+    tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch, capsys: Streams
+) -> None:
+    evaluate_here(monkeypatch)
+    monkeypatch.setattr("nas.estimators.LEAST", 2)
+    monkeypatch.setattr("nas.estimators.epoch_seconds", lambda *_: 1e-6)
+    words = ["--time", "10ms", "--parallel", "1"]
+    assert main(_search(tmp_path / "run", data, *words)) == 0
+    said = capsys.readouterr().err
+    assert "auto took 5 short trainings" in said
+    assert "searching: 2 of 2; no more fit into the time" in said
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["options"]["trials"] == 2
+    assert main(["show", str(tmp_path / "run")]) == 0
+    assert main(["search", "--resume", "--out", str(tmp_path / "run")]) == 0
+    assert "searching: 2 of 2\n" in capsys.readouterr().err

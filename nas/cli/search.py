@@ -196,6 +196,7 @@ def run_search(arguments: argparse.Namespace) -> int:
     from nas.run_folder import give_up, keep_remarks
 
     run = _run(arguments, folder, ready)
+    run.limit = ready.time
     timeout_s = arguments.trial_timeout and arguments.trial_timeout / 1e3
     for remark in ready.remarks:
         print(remark, file=sys.stderr)

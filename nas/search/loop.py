@@ -205,6 +205,7 @@ class Exploration(Generic[C, S]):
     prior: AccuracyPrior | None = None
     record: Record[S] | None = None
     in_flight: int = IN_FLIGHT
+    goes_on: Callable[[int], bool] | None = None  # to so many trials
 
     def run(self, pool: Pool[S]) -> Iterator[tuple[C, Outcome[S]]]:
         """Return the configs and their outcomes, in order; the searcher is opened now.
@@ -222,7 +223,7 @@ class Exploration(Generic[C, S]):
     ) -> Iterator[tuple[C, Outcome[S]]]:
         asked: list[Genes] = []
         for number in range(self.trials + self.in_flight):
-            if number < self.trials and len(asked) == number:
+            if number < self.trials and len(asked) == number and self._goes_on(number + 1):
                 known = runner.recall(number)
                 genes = proposer.ask(number, kept=None if known is None else known[0])
                 if genes is not None:
@@ -234,6 +235,9 @@ class Exploration(Generic[C, S]):
                 found = None if outcome.scores is None else self.rate(outcome.scores)
                 proposer.tell(asked[done], found)
                 yield config, outcome
+
+    def _goes_on(self, trials: int) -> bool:
+        return self.goes_on is None or self.goes_on(trials)
 
 
 class _Runner(Generic[C, S]):

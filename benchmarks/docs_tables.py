@@ -21,6 +21,7 @@ from photo_tables import (
     photo_ranking,
     photo_rates,
     published_left_out,
+    short_trainings,
 )
 
 from predictors.aarch64.layers import LayerShape, count_shape, layer_nodes
@@ -463,6 +464,7 @@ OF_THE_CODE: dict[str, Callable[[], str]] = {
     "photo_rates": photo_rates,
     "photo_bench": photo_bench,
     "photo_ranking": photo_ranking,
+    "short_trainings": short_trainings,
     "backends": backends,
     "arm_profile": arm_profile,
     "arm_intervals": arm_intervals,

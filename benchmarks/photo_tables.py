@@ -8,6 +8,7 @@ from typing import Any
 
 from fit_top1 import RESULTS as FIT
 from photo_training import TRAININGS, PhotoRecipe, PhotoTrained, read_trained
+from shorter_trainings import FILE as SHORTER
 
 from nas.quantities import format_count
 from predictors.cost import cost
@@ -78,6 +79,22 @@ def photo_ranking() -> str:
             f"best count there, is {above['value']:+.2f} ({above['low']:+.2f} to "
             f"{above['high']:+.2f}).",
         ]
+    return "\n".join(lines)
+
+
+def short_trainings() -> str:
+    """A row for each short training: how well it ranks networks as whole ones do."""
+    found = json.loads(SHORTER.read_text())
+    lines = [
+        f"By `benchmarks/shorter_trainings.py` on {found['networks']} networks:",
+        "",
+        "| image side | epochs | cost of a whole one's | Kendall's tau |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['side']} px | {row['epochs']} | {row['cost']:.2f} | {_interval(row['tau'])} |"
+        for row in found["rows"]
+    ]
     return "\n".join(lines)
 
 

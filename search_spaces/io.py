@@ -5,7 +5,7 @@ import fcntl
 import os
 import re
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,25 @@ def atomic_write(path: Path, content: bytes | str) -> Path:
         with suppress(OSError):
             unfinished.unlink()
     return path
+
+
+def check_replaced(path: Path, is_earlier: Callable[[Path], bool], *, name: str, what: str) -> Path:
+    """Return where a file is to be written: where a link leads.
+
+    A file of anything else that is there is refused: `is_earlier` tells one that may be replaced.
+    """
+    target = path.resolve() if path.is_symlink() else path
+    if target.is_file():
+        known = target.stat().st_size == 0 or is_earlier(target)
+    else:
+        known = not target.exists()
+    if known:
+        return target
+    kind = "directory" if target.is_dir() else "file of something else"
+    raise ValueError(
+        f"`{name}` must be a new file, or {what} that was written before, but {shown(path)} is a "
+        f"{kind}. Name another."
+    )
 
 
 @contextmanager

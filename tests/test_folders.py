@@ -86,6 +86,32 @@ def test_what_was_trained_is_not_given_up(tmp_path: Path) -> None:
     assert (tmp_path / "run" / CHECKPOINTS / "a.pt").exists()
 
 
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (False, "there was nothing to keep yet. Give the same command again."),
+        (True, "what was finished is kept. The same command with --resume goes on."),
+    ],
+)
+def test_an_interruption_names_resume_where_something_is_kept(
+    found: bool,  # noqa: FBT001
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Streams,
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        if found:
+            (tmp_path / "run" / CHECKPOINTS).mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nas.pipeline.run_pipeline", interrupted)
+    words_of_search = ["search", "--device", "arm", "--budget", "20ms"]
+    assert main([*words_of_search, "--out", str(tmp_path / "run")]) == 130
+    assert (tmp_path / "run").exists() == found
+    assert capsys.readouterr().err.endswith(f"fasternas: interrupted; {words}\n")
+
+
 def test_only_what_this_command_began_is_given_up(tmp_path: Path) -> None:
     start_run(tmp_path / "run", OPTIONS).close()
     resumed = resume_run(tmp_path / "run")

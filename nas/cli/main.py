@@ -84,8 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        resumed = hasattr(options, "resume")
-        return _interrupted(received, is_program=arguments is None, resumed=resumed)
+        return _interrupted(received, is_program=arguments is None, kept=_kept(options))
     except (ValueError, TypeError, RuntimeError, OSError, MemoryError) as error:
         left = isinstance(error, BrokenPipeError) and _reader_has_left()
         if options.debug and not left:
@@ -97,11 +96,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0 if left else 2
 
 
-def _interrupted(received: Sequence[signal.Signals], *, is_program: bool, resumed: bool) -> int:
+def _kept(options: argparse.Namespace) -> str:
+    """What an interrupted command leaves, and how to go on; a search may have had nothing yet."""
+    folder = getattr(options, "folder", None)  # of a search
+    if folder is not None and not (folder / "run.json").exists():
+        return "there was nothing to keep yet. Give the same command again."
+    more = " The same command with --resume goes on." if hasattr(options, "resume") else ""
+    return f"what was finished is kept.{more}"
+
+
+def _interrupted(received: Sequence[signal.Signals], *, is_program: bool, kept: str) -> int:
     if is_program:  # what is left to do at the end is left undone at the second one
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    more = " The same command with --resume goes on." if resumed else ""
-    print(f"fasternas: interrupted; what was finished is kept.{more}", file=sys.stderr)
+    print(f"fasternas: interrupted; {kept}", file=sys.stderr)
     return 128 + next(iter(received), signal.SIGINT)
 
 

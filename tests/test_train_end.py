@@ -161,6 +161,26 @@ def test_a_broken_record_of_the_end_is_done_again(trained: Path, capsys: Streams
         assert list(final_rows(trained / "out")) == ["large", "small"]
 
 
+def test_what_is_cut_short_or_missing_of_a_finished_training_is_written_again(
+    trained: Path, capsys: Streams
+) -> None:
+    folder = trained / "out" / "small"
+    whole = (folder / "small.onnx").stat().st_size
+    before = {name: (folder / name).read_text() for name in ("config.yaml", "recipe.yaml")}
+    for name in before:
+        (folder / name).unlink()
+    with (folder / "small.onnx").open("ab") as file:
+        file.truncate(whole // 2)
+    command = [*train_command(trained, "small"), "--epochs", "4", "--device", "none", "--resume"]
+    assert main([*command, "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert told["file_bytes"] == (folder / "small.onnx").stat().st_size == whole
+    assert {name: (folder / name).read_text() for name in before} == before
+    written = (folder / "small.onnx").stat().st_mtime_ns
+    assert main(command) == 0
+    assert (folder / "small.onnx").stat().st_mtime_ns == written  # which is whole
+
+
 @pytest.mark.parametrize(
     ("spoil", "complaint"),
     [

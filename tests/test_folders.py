@@ -178,6 +178,23 @@ def test_a_run_of_before_with_an_accuracy_that_was_removed_says_what_to_use(
     )
 
 
+@pytest.mark.parametrize("damage", ["missing", "empty"])
+@pytest.mark.parametrize("command", ["show RUN", "report RUN", "search --resume --out RUN"])
+def test_a_run_that_lost_its_trials_is_refused(
+    command: str, damage: str, folder: Path, capsys: Streams
+) -> None:
+    (folder / "pareto.csv").write_text("config,accuracy,ratio\nconfigs/a.yaml,50,0.5\n")
+    (folder / TRIALS).write_text("")
+    if damage == "missing":
+        (folder / TRIALS).unlink()
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert main(command.replace("RUN", str(folder)).split()) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert f"must hold the trials of the run, but is {damage}, and pareto.csv has netw" in err
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
 def test_a_run_of_before_that_could_have_had_weights_is_read(folder: Path) -> None:
     _change_run_json(folder, "options", weights="")
     assert read_only_run(folder).options == OPTIONS

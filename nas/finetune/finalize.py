@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nas.devices import Devices, descriptions, measure_each, open_devices, remarks
 from nas.finetune.export import Export, export_each
-from nas.finetune.folder import CONFIG, RECIPE, TRAINED, WEIGHTS, begin_folder, read_table
+from nas.finetune.folder import CONFIG, RECIPE, TRAINED, WEIGHTS, begin_folder, whole_table
 from nas.finetune.jobs import Job, data_of, loaders_here
 from nas.finetune.model_card import write_card
 from nas.finetune.result import FINAL, TrainingResult, keep_result, read_result, write_final
@@ -62,7 +62,7 @@ def finalize(
         raise RuntimeError(refusal)
     deployed = exports[-1]
     assert deployed.agreement is not None  # of all but yaml
-    rows, found = read_table(job.folder), cost(job.config)
+    rows, found = whole_table(job.folder, job.recipe.epochs), cost(job.config)
     best = best_epoch(rows) if job.recipe.keep_best else rows[-1]
     files = [file.relative_to(job.folder) for e in exports for file in reversed(e.files)]
     return TrainingResult(

@@ -158,7 +158,7 @@ def with_negative_values(arguments: Sequence[str]) -> list[str]:
     """Join `--budget -3ms` into one word, which argparse would take for two options."""
     joined: list[str] = []
     for argument in arguments:
-        negative = argument[:1] == "-" and argument[1:2].isdigit()
+        negative = re.match(r"-\.?[0-9]", argument)
         if negative and joined and joined[-1].startswith("--") and "=" not in joined[-1]:
             joined[-1] += f"={argument}"
         else:

@@ -252,6 +252,15 @@ def test_foreign_weights_are_normalised_alike_in_every_file(tmp_path: Path) -> N
     assert (images.data.mean, images.data.std, images.crop) == (said.mean, said.std, 1.0)
 
 
+def test_a_folder_that_cannot_be_is_refused_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Streams
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("nas.networks.find_each", lambda *_: pytest.fail("networks were read"))
+    out = tmp_path / "file"
+    _refused(["export", "t0", "--out", out], f"`out` must be a folder, but {out} is a", capsys)
+
+
 def test_a_refusal_does_not_keep_the_others_from_being_written(
     trained: Path, tmp_path: Path, capsys: Streams
 ) -> None:

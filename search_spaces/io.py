@@ -108,12 +108,13 @@ def one_line(error: BaseException | str) -> str:
     return _spelled(" ".join(str(error).split())) or type(error).__name__
 
 
-def error_line(error: BaseException) -> str:
-    """Return what a user is told of an error, in one line."""
+def error_line(error: BaseException, *, resumes: bool = True) -> str:
+    """Return what a user is told of an error, in one line; `resumes`: of what has --resume."""
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename else ""
         full = bool(error.filename) and error.errno == errno.ENOSPC
-        kept = full and Path(str(error.filename)).parent.exists()  # else nothing had begun
+        begun = full and Path(str(error.filename)).parent.exists()
+        kept = resumes and begun
         advice = " Free some space" * full + "; what was begun goes on with --resume" * kept
         advice += "." * full
         return one_line(f"{error.strerror}{where}.{advice}")

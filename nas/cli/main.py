@@ -92,7 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, OSError):
             _let_go(1)  # Python would flush, at its end, what could not be written before
         if not left:
-            print(f"fasternas: error: {error_line(error)}", file=sys.stderr)
+            line = error_line(error, resumes=hasattr(options, "resume"))
+            print(f"fasternas: error: {line}", file=sys.stderr)
         return 0 if left else 2
 
 

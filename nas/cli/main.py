@@ -140,19 +140,22 @@ def _write_any_character() -> None:
 
 
 class _Progress(io.TextIOWrapper):
-    """Standard error, which no command needs: when its reader has left, it goes on to nowhere."""
+    """Standard error, which no command needs: goes on to nowhere where it cannot be written.
+
+    That is when its reader has left, or the disk is full that it is redirected to.
+    """
 
     def write(self, text: str, /) -> int:
         try:
             return super().write(text)
-        except BrokenPipeError:
+        except OSError:
             _let_go(2)
             return len(text)
 
     def flush(self) -> None:
         try:
             super().flush()
-        except BrokenPipeError:
+        except OSError:
             _let_go(2)
 
 

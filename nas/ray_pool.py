@@ -253,12 +253,9 @@ def _start(ray: Any, options: Mapping[str, Any]) -> None:
     for left in reversed(range(1 if address else STARTS)):
         try:
             _knock(address)
-            with _own_handler(signal.SIGTERM):
-                ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+            _init(ray, options)
             return
         except Exception as error:  # of a node that is late Ray says so by an Exception, no other
-            if address is None:
-                _end_started(ray, error)
             if left and not isinstance(error, ValueError | PermissionError):
                 time.sleep(PAUSE_S)
                 continue
@@ -273,7 +270,18 @@ def _start(ray: Any, options: Mapping[str, Any]) -> None:
             ) from error
 
 
-def _end_started(ray: Any, error: Exception) -> None:
+def _init(ray: Any, options: Mapping[str, Any]) -> None:
+    """Connect to a cluster, and leave nothing of one of our own that did not come up."""
+    with _own_handler(signal.SIGTERM):
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        except BaseException as error:  # an interruption, too
+            if options["address"] == "local":
+                _end_started(ray, error)
+            raise
+
+
+def _end_started(ray: Any, error: BaseException) -> None:
     """End the processes of a node that did not come up: Ray itself has lost sight of them."""
     from ray._private.node import Node
 
@@ -301,10 +309,17 @@ def _our_code() -> dict[str, Any]:
 
 @contextmanager
 def _own_handler(number: signal.Signals) -> Iterator[None]:
-    """Keep our handler of a signal: Ray puts one in its place that prints a native traceback."""
+    """Keep our handler of a signal: Ray puts one in its place that prints a native traceback.
+
+    While Ray starts, its own exits with the signal's number; ours is then called for it.
+    """
     own = signal.getsignal(number)
     try:
         yield
+    except SystemExit as error:
+        if error.code == number and callable(own):
+            own(number, None)
+        raise
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(number, own)

@@ -21,7 +21,17 @@ from nas.search.searchers import check_searcher
 from nas.study import journal
 from nas.study.journal import RECORD, TRAININGS, Entry
 from nas.study.options import SearchOptions
-from nas.study.store import MEASUREMENTS, RUN, TRIALS, Study, from_optuna, hold, read_run, write_run
+from nas.study.store import (
+    MEASUREMENTS,
+    RUN,
+    TRIALS,
+    Study,
+    check_trials,
+    from_optuna,
+    hold,
+    read_run,
+    write_run,
+)
 from predictors.data.datasets import DataCounts, is_path_of_data, is_set_name, located
 from predictors.training.evaluate import ValidationSplit
 from search_spaces.fasternet import SPACES
@@ -102,6 +112,7 @@ def resume_run(
     stored = read_run(folder)
     kept = SearchOptions.from_json(stored["options"])
     _check_space(kept, stored, folder)
+    check_trials(folder)
     asked = options or kept
     extended = _extended(kept, asked, folder)
     moved = located(asked.data) if _is_moved(kept, asked) else ""
@@ -129,6 +140,7 @@ def read_only_run(folder: Path, *, repair: bool = False) -> Run:
     stored = read_run(folder)
     options = SearchOptions.from_json(stored["options"])
     _check_space(options, stored, folder)
+    check_trials(folder)
     if repair:
         with hold(folder):
             repair_run(folder)
@@ -325,6 +337,7 @@ def _opened(folder: Path, stack: ExitStack, *, repair: bool) -> _Source:
     """Read a run, which nobody changes before the stack is left."""
     stored = read_run(folder)
     options = SearchOptions.from_json(stored["options"])
+    check_trials(folder)
     if repair:
         with hold(folder):
             repair_run(folder)

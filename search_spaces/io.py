@@ -5,7 +5,7 @@ import fcntl
 import os
 import re
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,25 @@ def atomic_write(path: Path, content: bytes | str) -> Path:
         with suppress(OSError):
             unfinished.unlink()
     return path
+
+
+def check_replaced(path: Path, is_earlier: Callable[[Path], bool], *, name: str, what: str) -> Path:
+    """Return where a file is to be written: where a link leads.
+
+    A file of anything else that is there is refused: `is_earlier` tells one that may be replaced.
+    """
+    target = path.resolve() if path.is_symlink() else path
+    if target.is_file():
+        known = target.stat().st_size == 0 or is_earlier(target)
+    else:
+        known = not target.exists()
+    if known:
+        return target
+    kind = "directory" if target.is_dir() else "file of something else"
+    raise ValueError(
+        f"`{name}` must be a new file, or {what} that was written before, but {shown(path)} is a "
+        f"{kind}. Name another."
+    )
 
 
 @contextmanager
@@ -89,12 +108,13 @@ def one_line(error: BaseException | str) -> str:
     return _spelled(" ".join(str(error).split())) or type(error).__name__
 
 
-def error_line(error: BaseException) -> str:
-    """Return what a user is told of an error, in one line."""
+def error_line(error: BaseException, *, resumes: bool = True) -> str:
+    """Return what a user is told of an error, in one line; `resumes`: of what has --resume."""
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename else ""
         full = bool(error.filename) and error.errno == errno.ENOSPC
-        kept = full and Path(str(error.filename)).parent.exists()  # else nothing had begun
+        begun = full and Path(str(error.filename)).parent.exists()
+        kept = resumes and begun
         advice = " Free some space" * full + "; what was begun goes on with --resume" * kept
         advice += "." * full
         return one_line(f"{error.strerror}{where}.{advice}")

@@ -17,3 +17,7 @@ def test_cores_are_numbers_and_spans() -> None:
     for text in ("3-0", "a", "0-"):
         with pytest.raises(argparse.ArgumentTypeError, match="must be cores like 0-3 or 0,2"):
             cores(text)
+    assert cores("4090-4095")[-1] == 4095
+    for text in ("0-99999999999", "4096", "0,9999999"):
+        with pytest.raises(argparse.ArgumentTypeError, match="must be cores below 4096, but got"):
+            cores(text)

@@ -223,6 +223,7 @@ MISTAKES: list[tuple[str, str]] = [
     ("serch", "invalid choice: 'serch'"),
     ("search", "required: --budget"),
     ("search --budget -3ms", "must be positive, but got '-3ms'"),
+    ("search --budget -.5ms", "must be positive, but got '-.5ms'"),
     ("search --budget=-3ms", "must be positive, but got '-3ms'"),
     ("search --budget 0ms", "must be positive, but got '0ms'"),
     ("search --budget 10", "must end in us, ms, s, min or h, as in 10ms, but got '10'"),

@@ -1,5 +1,6 @@
 """`fasternas export` from end to end, and what it says to what it cannot do."""
 
+import errno
 import json
 import shutil
 from dataclasses import replace
@@ -250,6 +251,36 @@ def test_foreign_weights_are_normalised_alike_in_every_file(tmp_path: Path) -> N
         count=1,
     )
     assert (images.data.mean, images.data.std, images.crop) == (said.mean, said.std, 1.0)
+
+
+def test_a_folder_that_cannot_be_is_refused_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Streams
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("nas.networks.find_each", lambda *_: pytest.fail("networks were read"))
+    out = tmp_path / "file"
+    _refused(["export", "t0", "--out", out], f"`out` must be a folder, but {out} is a", capsys)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_full_disk_names_the_file(
+    named: bool,  # noqa: FBT001
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Streams,
+) -> None:
+    def write(_: object, stem: Path, __: object) -> Path:
+        file = stem.with_suffix(".onnx")
+        file.touch()
+        raise OSError(errno.ENOSPC, "No space left on device", str(file) if named else None)
+
+    monkeypatch.setattr("predictors.backends.onnxruntime.write", write)
+    fn.save_config(CONFIG, tmp_path / "x.yaml")
+    out = tmp_path / "out"
+    words = f"error: No space left on device: {out / 'x.onnx'}. Free some space.\n"
+    assert main(["export", str(tmp_path / "x.yaml"), "--out", str(out)]) == 2
+    assert capsys.readouterr().err.endswith(words)
+    assert not out.exists()
 
 
 def test_a_refusal_does_not_keep_the_others_from_being_written(

@@ -86,6 +86,32 @@ def test_what_was_trained_is_not_given_up(tmp_path: Path) -> None:
     assert (tmp_path / "run" / CHECKPOINTS / "a.pt").exists()
 
 
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (False, "there was nothing to keep yet. Give the same command again."),
+        (True, "what was finished is kept. The same command with --resume goes on."),
+    ],
+)
+def test_an_interruption_names_resume_where_something_is_kept(
+    found: bool,  # noqa: FBT001
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Streams,
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        if found:
+            (tmp_path / "run" / CHECKPOINTS).mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nas.pipeline.run_pipeline", interrupted)
+    words_of_search = ["search", "--device", "arm", "--budget", "20ms"]
+    assert main([*words_of_search, "--out", str(tmp_path / "run")]) == 130
+    assert (tmp_path / "run").exists() == found
+    assert capsys.readouterr().err.endswith(f"fasternas: interrupted; {words}\n")
+
+
 def test_only_what_this_command_began_is_given_up(tmp_path: Path) -> None:
     start_run(tmp_path / "run", OPTIONS).close()
     resumed = resume_run(tmp_path / "run")
@@ -150,6 +176,23 @@ def test_a_run_of_before_with_an_accuracy_that_was_removed_says_what_to_use(
         f"fasternas: error: `accuracy` must not be {accuracy}, which was removed. Search anew with "
         f"{instead}.\n"
     )
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty"])
+@pytest.mark.parametrize("command", ["show RUN", "report RUN", "search --resume --out RUN"])
+def test_a_run_that_lost_its_trials_is_refused(
+    command: str, damage: str, folder: Path, capsys: Streams
+) -> None:
+    (folder / "pareto.csv").write_text("config,accuracy,ratio\nconfigs/a.yaml,50,0.5\n")
+    (folder / TRIALS).write_text("")
+    if damage == "missing":
+        (folder / TRIALS).unlink()
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert main(command.replace("RUN", str(folder)).split()) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert f"must hold the trials of the run, but is {damage}, and pareto.csv has netw" in err
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_a_run_of_before_that_could_have_had_weights_is_read(folder: Path) -> None:

@@ -301,6 +301,23 @@ def test_the_command_writes_the_file_and_says_where(tmp_path: Path, capsys: Stre
     assert (tmp_path / "mine.html").read_bytes() == (tmp_path / "run/report.html").read_bytes()
 
 
+def test_a_file_that_is_no_report_is_not_replaced(tmp_path: Path, capsys: Streams) -> None:
+    make_run(tmp_path / "run", trials=5)
+    for name in ("run.json", "study.journal"):
+        before = (tmp_path / "run" / name).read_bytes()
+        assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "run" / name)]) == 2
+        assert "`out` must be a new file, or a report" in capsys.readouterr().err
+        assert (tmp_path / "run" / name).read_bytes() == before
+    (tmp_path / "other.html").write_text("<!DOCTYPE html>\n<title>mine</title>\n")
+    assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "other.html")]) == 2
+    assert "is a file of something else. Name another." in capsys.readouterr().err
+    (tmp_path / "link.html").symlink_to("real.html")
+    for _ in range(2):  # a new file, and an earlier report
+        assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "link.html")]) == 0
+    assert (tmp_path / "link.html").is_symlink()
+    assert (tmp_path / "real.html").read_text().startswith("<!DOCTYPE html>")
+
+
 def _code(arguments: list[str]) -> object:
     try:
         return main(arguments)

@@ -83,7 +83,7 @@ def test_grey_images_among_colour_ones_become_rgb(tmp_path: Path) -> None:
     saved(tmp_path / "red" / "grey.png", [77])
     data = load_data(str(tmp_path))
     assert data.channels == 3
-    assert "1 of 21 images are grey and were converted to RGB." in data.remarks
+    assert "1 of 21 images is grey and was converted to RGB." in data.remarks
     both = [*data.train.pixels(range(len(data.train))), *data.validation.pixels([0, 1])]
     assert any(np.all(image == 77) for image in both)
 

@@ -130,6 +130,7 @@ def test_what_a_terminal_would_obey_is_spelled_in_an_error() -> None:
 def test_resuming_is_advised_where_something_is_left(tmp_path: Path) -> None:
     full = OSError(errno.ENOSPC, "No space left", str(tmp_path / "run.json"))
     assert error_line(full).endswith("Free some space; what was begun goes on with --resume.")
+    assert error_line(full, resumes=False).endswith("run.json. Free some space.")
     gone = OSError(errno.ENOSPC, "No space left", str(tmp_path / "gone" / "run.json"))
     assert error_line(gone).endswith("run.json. Free some space.")
 

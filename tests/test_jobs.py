@@ -91,6 +91,14 @@ def test_a_training_of_before_that_began_with_a_supernet_is_refused(run: Path) -
         request.jobs()
 
 
+def test_what_picks_from_no_front_is_refused(run: Path) -> None:
+    for networks, pick in ((["t0"], "knee"), (["t0", "t1"], "best")):
+        request = TrainingRequest(networks=networks, pick=pick, data="digits")
+        with pytest.raises(ValueError, match=f"`pick` must be left out .* but got {pick}. It cho"):
+            request.jobs()
+    assert TrainingRequest(networks=[str(run)], pick="best").jobs()[0]
+
+
 def test_a_folder_is_one_processes(tmp_path: Path) -> None:
     refused = pytest.raises(RuntimeError, match="must be free, but another process works on it")
     with held(tmp_path), refused, held(tmp_path):

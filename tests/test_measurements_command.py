@@ -112,6 +112,19 @@ def test_what_is_exported_is_imported_as_it_was(name: str, capsys: Streams) -> N
     assert [path.name for path in Path().iterdir()] == [name]
 
 
+@pytest.mark.parametrize("name", ["all.jsonl", "all.jsonl.gz"])
+def test_an_export_replaces_an_earlier_one_and_no_other_file(name: str, capsys: Streams) -> None:
+    Cache().put(entry(1))
+    assert _measurements("export", name) == 0
+    Cache().put(entry(2))
+    assert _measurements("export", name) == 0
+    assert len(read_entries(Path(name))) == 2
+    for content in (b'{"of": "another"}\n', b"\x1f\x8b and no more"):
+        Path(name).write_bytes(content)
+        _check_refusal(["export", name], "`file` must be a new file, or an export", capsys)
+        assert Path(name).read_bytes() == content
+
+
 def test_one_device_is_exported_and_imported_under_another_name(capsys: Streams) -> None:
     Cache().merge([entry(1), entry(2, device="other")])
     assert _measurements("export", "one.jsonl", "--device", "other") == 0

@@ -14,7 +14,7 @@ from PIL.Image import Exif
 
 from predictors.data import pictures
 from predictors.data.datasets import ImageData, load_data
-from predictors.data.pictures import DecodedPictures, Levels, levels_of, open_picture
+from predictors.data.pictures import DecodedPictures, Levels, agreed, levels_of, open_picture
 from predictors.data.timm_datasets import found_in_streams
 
 SIDE = 48
@@ -75,6 +75,13 @@ def test_pictures_are_turned_upright(tmp_path: Path, orientation: int, suffix: s
     if suffix != ".tiff":  # Pillow turns these itself
         said = "6 of 6 images were turned upright, as their EXIF says."
         assert (said in data.remarks) == (orientation != 1)
+
+
+def test_of_one_image_remarks_are_in_the_singular() -> None:
+    assert agreed("were turned upright", 1) == "was turned upright"
+    assert agreed("have transparent parts and were laid on white", 1).startswith("has transpa")
+    assert agreed("are grey and were converted", 1) == "is grey and was converted"
+    assert agreed("are grey and were converted", 2) == "are grey and were converted"
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")

@@ -180,6 +180,13 @@ def test_progress_without_a_reader_does_not_end_a_training(
     assert (tmp_path / "out" / "mine" / "README.md").is_file()
 
 
+def test_an_error_that_finds_no_room_keeps_its_code(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        command = [*PROGRAM, "show", str(tmp_path / "none")]
+        done = subprocess.run(command, stderr=full, stdout=subprocess.PIPE, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
 def test_without_standard_error_results_stay_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

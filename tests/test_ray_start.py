@@ -105,3 +105,21 @@ def test_what_will_not_be_better_is_not_tried_again(monkeypatch: pytest.MonkeyPa
     with pytest.raises(RuntimeError, match="Can HOME and the folder for temporary files be"):
         joined(None).__enter__()
     assert tries == [1]
+
+
+def test_told_to_end_while_ray_starts_it_is_interrupted_as_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Streams
+) -> None:
+    """A stand-in for Ray, which starts with a handler of SIGTERM that exits with its number."""
+
+    def init(**_: Any) -> None:
+        raise SystemExit(int(signal.SIGTERM))
+
+    ended: list[int] = []
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.shutdown", lambda: ended.append(1))
+    options = ["--device", "arm", "--budget", "20ms", "--trials", "2"]
+    assert main(["search", *options, "--out", str(tmp_path / "run")]) == 128 + signal.SIGTERM
+    assert "fasternas: interrupted; there was nothing to keep" in capsys.readouterr().err
+    assert ended == [1]
+    assert list(tmp_path.iterdir()) == []

@@ -160,6 +160,8 @@ def test_settings_are_changed_by_words() -> None:
         ({"amp": "perhaps"}, "`amp` must be auto, on or off, but got 'perhaps'"),
         ({"label_smoothing": "1"}, "`label_smoothing` must be from 0 to 0.99, but got 1.0"),
         ({"lr": "inf"}, "`lr` must be finite, but got inf. Give a smaller one."),
+        ({"lr": "1e300"}, r"`lr` must be from 0 to 1e\+30, but got 1e\+300"),
+        ({"grad_clip": "1e31"}, r"`grad_clip` must be from 0 to 1e\+30, but got 1e\+31"),
         ({"grad_clip": "-inf"}, "`grad_clip` must be finite, but got -inf"),
         ({"teacher_weights": "x.pth"}, "`teacher` must be given with its weights, but only teach"),
         ({"batch_size": "7"}, "`batch_size` and `micro_batch_size` must be even, since images are"),

@@ -1,8 +1,10 @@
 """The final table says on which device and in which form a latency is, where that differs."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from specs import each, latency, on
 
 from nas.finetune.model_card import _limits
@@ -103,6 +105,29 @@ def test_what_breaks_a_limit_is_not_kept_whatever_its_latency(tmp_path: Path) ->
     assert (row["kept"], row["file_bytes"], row["memory_bytes"]) == (False, 900, 80)
     keep_result(tmp_path, _limited(narrow))
     assert read_result(tmp_path) == _limited(narrow)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("evaluation", {"split": "test", "images": 0, "correct": 0}),
+        ("evaluation", {"split": "test", "images": 10, "correct": 11}),
+        ("evaluation", {"split": "test", "images": "ten", "correct": 9}),
+        ("validation", "90"),
+        ("macs", None),
+        ("files", [1]),
+        ("devices", []),
+        ("devices", [{"name": "pi", "budget_ms": 1.0}]),
+        ("latencies", {"cpu": {"median_ms": "fast"}}),
+    ],
+)
+def test_a_record_of_other_values_is_none(tmp_path: Path, name: str, value: object) -> None:
+    result = _result("a", 1.0)
+    keep_result(tmp_path, result)
+    assert read_result(tmp_path) == result
+    values = json.loads((tmp_path / "final.json").read_text())
+    (tmp_path / "final.json").write_text(json.dumps({**values, name: value}))
+    assert read_result(tmp_path) is None
 
 
 def test_a_card_has_limits_with_all_of_their_figures() -> None:

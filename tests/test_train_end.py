@@ -15,6 +15,7 @@ from trained_digits import CONFIGS, SMALL, final_rows, run_with, train_command
 
 import fasternas as fn
 from nas.cli.main import main
+from nas.finetune.folder import whole_table
 from nas.finetune.result import read_result
 from predictors.cost import Limits
 from predictors.data.datasets import load_data
@@ -127,6 +128,7 @@ def test_the_weights_go_wherever_a_checkpoint_goes(
 
 def test_a_front_shows_what_became_of_it(trained: Path, capsys: Streams) -> None:
     run = run_with(trained, devices=on("arm", 1.0))
+    (run / "pareto.csv").unlink()  # of trials that this run has not
     assert main(["show", str(run)]) == 0
     out = capsys.readouterr().out
     assert out.index("config") < out.index("network") < out.index("359 test")
@@ -159,6 +161,52 @@ def test_a_broken_record_of_the_end_is_done_again(trained: Path, capsys: Streams
         (told,) = json.loads(capsys.readouterr().out)
         assert told["accuracy"] == float(final_rows(trained / "out")["small"]["accuracy"])
         assert list(final_rows(trained / "out")) == ["large", "small"]
+
+
+def test_what_is_cut_short_or_missing_of_a_finished_training_is_written_again(
+    trained: Path, capsys: Streams
+) -> None:
+    folder = trained / "out" / "small"
+    whole = (folder / "small.onnx").stat().st_size
+    before = {name: (folder / name).read_text() for name in ("config.yaml", "recipe.yaml")}
+    for name in before:
+        (folder / name).unlink()
+    with (folder / "small.onnx").open("ab") as file:
+        file.truncate(whole // 2)
+    command = [*train_command(trained, "small"), "--epochs", "4", "--device", "none", "--resume"]
+    assert main([*command, "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert told["file_bytes"] == (folder / "small.onnx").stat().st_size == whole
+    assert {name: (folder / name).read_text() for name in before} == before
+    written = (folder / "small.onnx").stat().st_mtime_ns
+    assert main(command) == 0
+    assert (folder / "small.onnx").stat().st_mtime_ns == written  # which is whole
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "other", "binary"])
+def test_a_damaged_table_is_written_again_from_the_checkpoint(
+    damage: str, trained: Path, capsys: Streams
+) -> None:
+    folder = trained / "out" / "small"
+    command = [*train_command(trained, "small"), "--epochs", "4", "--device", "none", "--resume"]
+    assert main([*command, "--json"]) == 0
+    (before,) = json.loads(capsys.readouterr().out)
+    whole = (folder / "training.csv").read_text()
+    (folder / "final.json").unlink()
+    damaged = {"cut": whole[:-9], "other": whole.replace("\n2,", "\ntwo,"), "binary": "\0\udcff"}
+    (folder / "training.csv").unlink()
+    if damage in damaged:
+        (folder / "training.csv").write_text(damaged[damage], errors="surrogateescape")
+    assert main([*command, "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert told == before
+    assert (folder / "training.csv").read_text() == whole
+
+
+def test_a_table_that_no_checkpoint_has_is_named(tmp_path: Path) -> None:
+    (tmp_path / "training.csv").write_text("epoch,loss\n1,2.0\n")
+    with pytest.raises(ValueError, match=r"training.csv must have a line for each of 4 epochs, bu"):
+        whole_table(tmp_path, 4)
 
 
 @pytest.mark.parametrize(

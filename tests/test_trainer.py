@@ -1,5 +1,6 @@
 """A full training: stopped anywhere it goes on to the same bits; what its options do."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -213,13 +214,23 @@ def test_a_teacher_that_cannot_be_had_says_why(
 ) -> None:
     from search_spaces.timm_models import import_timm
 
+    said: list[str] = []
+    hub, handler = logging.getLogger("huggingface_hub"), logging.Handler()
+    monkeypatch.setattr(handler, "emit", lambda record: said.append(record.getMessage()))
+    monkeypatch.setattr(hub, "handlers", [handler])
+    monkeypatch.setattr(hub, "level", logging.WARNING)
+
     def offline(*_: object, **__: object) -> None:
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
         raise OSError("The files cannot be found. " + "Say this and that. " * 30)
 
     monkeypatch.setattr(import_timm(), "create_model", offline)
     message = r"but: The files cannot be found\. Say .* Say this and that\. Give a file"
     with pytest.raises(RuntimeError, match=message):
         open_teacher(replace(RECIPE, teacher="test_resnet"), data, CPU)
+    assert (said, hub.level) == ([], logging.WARNING)
+    logging.getLogger("huggingface_hub.utils._http").warning("of others")
+    assert said == ["of others"]
 
 
 def test_half_the_rate_is_half_of_every_step_and_stays_so(data: ImageData) -> None:

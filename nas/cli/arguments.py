@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     Actions = argparse._SubParsersAction[argparse.ArgumentParser]
 
 T = TypeVar("T")
+_CORES = 4096  # of a machine, at the most
 
 
 def either(names: Sequence[str]) -> str:
@@ -123,6 +124,8 @@ def cores(text: str) -> tuple[int, ...]:
     """Read 0-3 or 0,2."""
     try:
         ends = [[int(end) for end in part.split("-", 1)] for part in words(text)]
+        if max(max(pair) for pair in ends) >= _CORES:  # before a span of them is written out
+            raise argparse.ArgumentTypeError(f"must be cores below {_CORES}, but got {text!r}.")
         spans = [range(first, (last or [first])[0] + 1) for first, *last in ends]
     except ValueError:
         spans = [range(0)]
@@ -155,7 +158,7 @@ def with_negative_values(arguments: Sequence[str]) -> list[str]:
     """Join `--budget -3ms` into one word, which argparse would take for two options."""
     joined: list[str] = []
     for argument in arguments:
-        negative = argument[:1] == "-" and argument[1:2].isdigit()
+        negative = re.match(r"-\.?[0-9]", argument)
         if negative and joined and joined[-1].startswith("--") and "=" not in joined[-1]:
             joined[-1] += f"={argument}"
         else:

@@ -12,6 +12,7 @@ from nas.cli.arguments import add_json, batch, positive, word, words
 from nas.cli.measure import say_wrong
 from nas.cli.progress import print_table
 from predictors.backends.table import find_formats, format_names
+from search_spaces.io import check_out
 
 if TYPE_CHECKING:
     from nas.finetune.export import Export
@@ -54,6 +55,7 @@ class Opened:
 def run_export(arguments: argparse.Namespace) -> int:
     """Export, print a table, and say what was refused; then the exit code is 2."""
     lines = find_formats(arguments.to)
+    check_out(Path(arguments.out))  # before networks and data are read
     from nas.networks import find_each
 
     names = list(dict.fromkeys(arguments.networks))

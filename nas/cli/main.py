@@ -84,8 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        resumed = hasattr(options, "resume")
-        return _interrupted(received, is_program=arguments is None, resumed=resumed)
+        return _interrupted(received, is_program=arguments is None, kept=_kept(options))
     except (ValueError, TypeError, RuntimeError, OSError, MemoryError) as error:
         left = isinstance(error, BrokenPipeError) and _reader_has_left()
         if options.debug and not left:
@@ -93,15 +92,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, OSError):
             _let_go(1)  # Python would flush, at its end, what could not be written before
         if not left:
-            print(f"fasternas: error: {error_line(error)}", file=sys.stderr)
+            line = error_line(error, resumes=hasattr(options, "resume"))
+            print(f"fasternas: error: {line}", file=sys.stderr)
         return 0 if left else 2
 
 
-def _interrupted(received: Sequence[signal.Signals], *, is_program: bool, resumed: bool) -> int:
+def _kept(options: argparse.Namespace) -> str:
+    """What an interrupted command leaves, and how to go on; a search may have had nothing yet."""
+    folder = getattr(options, "folder", None)  # of a search
+    if folder is not None and not (folder / "run.json").exists():
+        return "there was nothing to keep yet. Give the same command again."
+    more = " The same command with --resume goes on." if hasattr(options, "resume") else ""
+    return f"what was finished is kept.{more}"
+
+
+def _interrupted(received: Sequence[signal.Signals], *, is_program: bool, kept: str) -> int:
     if is_program:  # what is left to do at the end is left undone at the second one
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    more = " The same command with --resume goes on." if resumed else ""
-    print(f"fasternas: interrupted; what was finished is kept.{more}", file=sys.stderr)
+    print(f"fasternas: interrupted; {kept}", file=sys.stderr)
     return 128 + next(iter(received), signal.SIGINT)
 
 
@@ -132,19 +140,22 @@ def _write_any_character() -> None:
 
 
 class _Progress(io.TextIOWrapper):
-    """Standard error, which no command needs: when its reader has left, it goes on to nowhere."""
+    """Standard error, which no command needs: goes on to nowhere where it cannot be written.
+
+    That is when its reader has left, or the disk is full that it is redirected to.
+    """
 
     def write(self, text: str, /) -> int:
         try:
             return super().write(text)
-        except BrokenPipeError:
+        except OSError:
             _let_go(2)
             return len(text)
 
     def flush(self) -> None:
         try:
             super().flush()
-        except BrokenPipeError:
+        except OSError:
             _let_go(2)
 
 

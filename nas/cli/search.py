@@ -187,7 +187,7 @@ def _value(word: str) -> int | float | str:
 def run_search(arguments: argparse.Namespace) -> int:
     """`fasternas search`: calibrate, search, verify; print the front."""
     typed = fill(arguments)
-    folder = _folder(arguments)
+    arguments.folder = folder = _folder(arguments)
     prepare = _resumed if arguments.resume else _prepared
     ready = prepare(arguments, folder, typed)
     from nas.devices import descriptions, remarks

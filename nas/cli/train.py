@@ -35,7 +35,7 @@ def add_train_options(parser: argparse.ArgumentParser) -> None:
     text = "to train on: a folder, an .npz, digits (the run's)"
     add("--data", type=word, metavar="DATA", help=text)
     text = "of a run's front: best, knee, all or a number (best)"
-    add("--pick", default="best", metavar="WHICH", help=text)
+    add("--pick", metavar="WHICH", help=text)
     _add_recipe(parser)
     text = "where each network has its folder (RUN/trained)"
     add("--out", type=word, metavar="DIR", help=text)

@@ -102,8 +102,8 @@ def _exported(model: Model, runtime: Runtime, folder: Path, images: Batches) -> 
             with extensions_named():
                 main = runtime.module.write(model, Path(beside, model.name), runtime)
                 found = check(model, main, runtime, images)
-        except OSError:
-            raise
+        except OSError as error:
+            raise _named(error, Path(beside), folder / model.name) from None
         except Exception as error:  # runtimes and converters have errors of all kinds
             return Export(runtime=runtime, path=folder, refusal=f"{reason(error)}.")
         files = _put_in_place(Path(beside), main, folder)
@@ -116,6 +116,16 @@ def _exported(model: Model, runtime: Runtime, folder: Path, images: Batches) -> 
             code=runtime.module.code(model, path, runtime),
             agreement=found,
         )
+
+
+def _named(error: OSError, room: Path, main: Path) -> OSError:
+    """Name the file that was to be written where a full disk does not, or in a folder of ours."""
+    known = error.filename is not None and not Path(str(error.filename)).is_relative_to(room)
+    if known or not error.strerror:
+        return error
+    begun = [file for file in room.rglob("*") if file.is_file()]
+    last = max(begun, key=lambda file: file.stat().st_mtime_ns, default=room / main.name)
+    return OSError(error.errno, error.strerror, str(main.parent / last.relative_to(room)))
 
 
 def _put_in_place(room: Path, main: Path, folder: Path) -> tuple[Path, ...]:

@@ -6,6 +6,7 @@ What is done already, for the same weights, is not done again.
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import dropwhile
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from nas.devices import Devices, descriptions, measure_each, open_devices, remarks
 from nas.finetune.export import Export, export_each
-from nas.finetune.folder import CONFIG, RECIPE, TRAINED, WEIGHTS, read_table
+from nas.finetune.folder import CONFIG, RECIPE, TRAINED, WEIGHTS, begin_folder, whole_table
 from nas.finetune.jobs import Job, data_of, loaders_here
 from nas.finetune.model_card import write_card
 from nas.finetune.result import FINAL, TrainingResult, keep_result, read_result, write_final
@@ -46,6 +47,8 @@ def finalize(
     here, once; else the accuracy is that of the validation split, by which the epoch was chosen.
     Of int8 it is the exported file's. The limits are those of the run that the network is from.
     """
+    if not all((job.folder / name).exists() for name in (CONFIG, RECIPE)):
+        begin_folder(job.folder, job.config, job.recipe)
     weights = _sha256(job.folder / WEIGHTS)
     backend = devices[0].backends[0] if devices else ONNXRUNTIME
     known = read_result(job.folder)
@@ -59,7 +62,7 @@ def finalize(
         raise RuntimeError(refusal)
     deployed = exports[-1]
     assert deployed.agreement is not None  # of all but yaml
-    rows, found = read_table(job.folder), cost(job.config)
+    rows, found = whole_table(job.folder, job.recipe.epochs), cost(job.config)
     best = best_epoch(rows) if job.recipe.keep_best else rows[-1]
     files = [file.relative_to(job.folder) for e in exports for file in reversed(e.files)]
     return TrainingResult(
@@ -129,9 +132,16 @@ def _refuse_without_converter(backend: Backend) -> None:
 
 
 def _is_whole(result: TrainingResult, folder: Path, backend: Backend) -> bool:
-    """Whether all files are there, and the deployed one is of the format that the backend takes."""
+    """Whether all files are there, and the deployed one as large as it was, of the right format.
+
+    That is the one that the backend takes.
+    """
     right = _format(result.backend) == _format(backend)
-    return right and all((folder / name).exists() for name in result.files)
+    if not right or not all((folder / name).exists() for name in result.files):
+        return False
+    from_deployed = dropwhile(lambda name: Path(name).parts[0] != result.deployed, result.files)
+    deployed = [name for name in from_deployed if name not in (CONFIG, RECIPE)]
+    return sum((folder / name).stat().st_size for name in deployed) == result.file_bytes
 
 
 def _evaluated(model: Model, deployed: Export, data: ImageData, device: torch.device) -> EvalResult:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from nas.report.figures import training_figure
 from nas.report.sheet import save as save_figure
 from nas.report.tables import as_csv
+from predictors.training.checkpoint import in_folder
 from predictors.training.recipe import BEFORE, LAST, EpochRow, Recipe, save_recipe
 from search_spaces.checkpoint import Checkpoint, save
 from search_spaces.fasternet import FasterNetConfig
@@ -75,8 +76,7 @@ class Watch:
 
     def see(self, rows: Sequence[EpochRow]) -> None:
         """Write the table anew, and of the last row what TensorBoard shows."""
-        table = as_csv([field.name for field in fields(EpochRow)], map(asdict, rows))
-        atomic_write(self._folder / TABLE, table)
+        write_table(self._folder, rows)
         self._log(rows[-1])
         if time.monotonic() - self._drawn > _REDRAWN_AFTER:
             self._draw(rows)
@@ -113,13 +113,43 @@ class Watch:
         self._events.flush()
 
 
+def write_table(folder: Path, rows: Sequence[EpochRow]) -> None:
+    """Write the table anew."""
+    table = as_csv([field.name for field in fields(EpochRow)], map(asdict, rows))
+    atomic_write(folder / TABLE, table)
+
+
 def read_table(folder: Path) -> list[EpochRow]:
-    """Return the rows that were written so far."""
+    """Return the rows that were written so far: those before the first line that is none."""
+    rows: list[EpochRow] = []
     try:
         text = (folder / TABLE).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return []
-    return [_row(row) for row in csv.DictReader(io.StringIO(text))]
+        whole = text[: text.rfind("\n") + 1]  # a last line that was cut may end in half a number
+        for row in csv.DictReader(io.StringIO(whole)):
+            rows.append(_row(row))
+    except (FileNotFoundError, ValueError, TypeError, KeyError, csv.Error):
+        pass
+    return rows
+
+
+def whole_table(folder: Path, epochs: int) -> list[EpochRow]:
+    """Return the rows of a training that is over; what is not there is written from a checkpoint.
+
+    Raises:
+        ValueError: if no checkpoint has it either.
+    """
+    rows = read_table(folder)
+    if len(rows) >= epochs:
+        return rows
+    newest = in_folder(folder).newest()
+    kept = [EpochRow(**row) for row in newest.content["rows"]] if newest else []
+    if len(kept) < epochs:
+        raise ValueError(
+            f"{folder / TABLE} must have a line for each of {epochs} epochs, but line "
+            f"{len(rows) + 2} is none. Restore the file, or train anew in another folder."
+        )
+    write_table(folder, kept)
+    return kept
 
 
 def _row(cells: dict[str, str]) -> EpochRow:

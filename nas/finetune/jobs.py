@@ -287,11 +287,11 @@ class TrainingRequest:
     """Networks to train in full, as a user names them, and what they are trained on and how.
 
     `settings` are over those of the file `recipe`. None is what the run, the data or the folder to
-    go on with says.
+    go on with says; of a run's front the best is then picked.
     """
 
     networks: Sequence[str]
-    pick: str = "best"
+    pick: str | None = None
     data: str | None = None
     init: str | None = None
     out: Path | None = None
@@ -303,11 +303,17 @@ class TrainingRequest:
     def jobs(self) -> tuple[list[Job], list[str]]:
         """Return a job for each network, and remarks on the networks and the data."""
         self._check_paths()
-        found = [find_networks(name, self.pick) for name in self.networks]
+        pick = "best" if self.pick is None else self.pick
+        found = [find_networks(name, pick) for name in self.networks]
         picked = [network for networks in found for network in networks]
+        if self.pick is not None and not any(network.run for network in picked):
+            raise ValueError(
+                f"`pick` must be left out where no network is a run folder, but got {self.pick}. "
+                "It chooses from the front of a run."
+            )
         _refuse_twice(picked)
         named = zip(self.networks, found, strict=True)
-        lines = [remark_on(name, networks, self.pick) for name, networks in named]
+        lines = [remark_on(name, networks, pick) for name, networks in named]
         remarks = dict.fromkeys(line for line in lines if line)
         jobs = []
         for network in picked:

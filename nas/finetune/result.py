@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from nas.finetune.folder import WEIGHTS
 from nas.quantities import format_bytes, format_count, format_ms
 from nas.report.tables import (
@@ -113,21 +115,22 @@ def read_result(folder: Path) -> TrainingResult | None:
     """Return what was written; None where there is nothing, or nothing that can be read."""
     try:
         return _result(json.loads((folder / RESULT).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None  # then the end is done again
 
 
 def _result(values: Mapping[str, Any]) -> TrainingResult:
-    latencies = values["latencies"]
-    typed = {
-        "files": tuple(values["files"]),
-        "evaluation": EvalResult(**values["evaluation"]),
-        "agreement": Agreement(**values["agreement"]),
-        "devices": tuple(map(DeviceSpec.from_json, values["devices"])),
-        "limits": Limits(**values["limits"]),
-        "latencies": None if latencies is None else Latencies.from_json(latencies),
-    }
-    return TrainingResult(**{**values, **typed})
+    """Return the result that `keep_result` spelled; ValueError or KeyError where it is another."""
+    spelled = values["latencies"]
+    result = msgspec.convert({**values, "latencies": None}, TrainingResult)
+    latencies = None if spelled is None else Latencies.from_json(spelled)
+    found = result.evaluation
+    if not 0 <= found.correct <= found.images or found.images < 1:
+        raise ValueError(f"{found.correct} of {found.images} images")
+    timed = latencies.by_device.keys() if latencies else result.budgets_ms.keys()
+    if not result.budgets_ms.keys() <= timed or (latencies and not result.devices):
+        raise ValueError("latencies on other devices")
+    return replace(result, latencies=latencies)
 
 
 def write_final(table: Path, networks: Path) -> None:

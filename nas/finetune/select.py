@@ -13,7 +13,7 @@ from nas.finetune.folder import name_of_file
 from nas.networks import Typed, config_of_file, kind_of_file
 from nas.run_folder import facts_of, read_only_run
 from nas.study.options import SearchOptions
-from nas.study.store import RUN, read_run
+from nas.study.store import FRONT, RUN, read_run
 from predictors.cost import NO_LIMITS, Limits
 from predictors.devices.device import DeviceSpec
 from predictors.devices.registry import backend_of
@@ -21,7 +21,6 @@ from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.formats import load_config
 from search_spaces.io import short_repr
 
-FRONT = "pareto.csv"
 NETWORKS = f"a run folder, a config or checkpoint file, or {', '.join(FASTERNET)}"
 NOWHERE = "none"
 

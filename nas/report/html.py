@@ -25,7 +25,7 @@ from nas.report.sheet import NARROW, PALETTE, WIDE, Sheet, printable, style
 from nas.report.tables import Network, architecture_words, stages_of
 from nas.study.options import OF_TRAININGS, SearchOptions
 from predictors.devices.device import DeviceSpec
-from search_spaces.io import atomic_write
+from search_spaces.io import atomic_write, check_replaced
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 FILE = "report.html"
 _SQUARE = Sheet(5.6, 6.4, page=True)
 _LOW = Sheet(10.4, 3.4, page=True), Sheet(5.1, 3.4, page=True)
+_HEAD = 4096  # bytes in which a report has had its title
 _BLOCK = 8.0  # pixels across, at the most
 _COLOURS = {colour.lower(): name for name, colour in PALETTE.items()}
 _DEFAULTS = SearchOptions(devices=(DeviceSpec(name="cpu", budget_ms=1.0),))
@@ -48,8 +49,16 @@ _SPELLED = {"resolutions": "resolution", "activations": "activation"}
 
 
 def write_html(model: ReportModel, path: Path) -> None:
-    """Write the report of a run, finished or not."""
-    atomic_write(path, html_report(model))
+    """Write the report of a run, finished or not; what is there must be an earlier one."""
+    target = check_replaced(path, _is_report, name="out", what="a report")
+    atomic_write(target, html_report(model))
+
+
+def _is_report(path: Path) -> bool:
+    """Whether a file begins as a report does, of whichever run."""
+    with path.open("rb") as file:
+        start = file.read(_HEAD)
+    return start.startswith(b"<!DOCTYPE html>") and b"fasternas</title>" in start
 
 
 def html_report(model: ReportModel) -> str:

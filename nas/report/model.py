@@ -38,7 +38,7 @@ from nas.report.tables import (
     network_of,
     on_devices,
 )
-from nas.study.store import read_run
+from nas.study.store import FRONT, read_run
 from predictors.accuracy import AccuracyKind
 from predictors.devices.device import HOW_TO_ATTACH, DeviceSpec
 from predictors.measurement import worst_ratio
@@ -394,7 +394,7 @@ def write_report(model: ReportModel) -> None:
     paths = {folder / f"{network.name}.yaml": network for network in model.front}
     for path, network in paths.items():
         save_config(network.config, path, comment=config_comment(network))
-    atomic_write(model.folder / "pareto.csv", csv_text(model.front, model.devices))
+    atomic_write(model.folder / FRONT, csv_text(model.front, model.devices))
     for stale in set(folder.glob("trial-*.yaml")) - set(paths):
         stale.unlink()  # the table of before spoke of it
     save(front_figure(model.view, device=model.device_lines), model.folder / "pareto.png")

@@ -101,6 +101,7 @@ def from_optuna(trial: optuna.trial.FrozenTrial) -> tuple[Genes, Outcome[Network
 
 
 RUN, TRIALS, MEASUREMENTS = "run.json", "study.journal", "measurements.jsonl"
+FRONT = "pareto.csv"  # of the report, which follows from the rest
 _NAME = "fasternas"
 
 
@@ -308,6 +309,20 @@ def read_measurements(
     what = f"latencies on {', '.join(devices)}" if devices else "latencies"
     path = folder / MEASUREMENTS
     return dict(journal.read_records(path, parse, what=what, growing=growing))
+
+
+def check_trials(folder: Path) -> None:
+    """Refuse a run whose trials are gone: it had some, since its front has networks."""
+    file = folder / TRIALS
+    if file.exists() and file.stat().st_size:
+        return
+    table = folder / FRONT
+    if table.exists() and table.read_bytes().strip().count(b"\n"):  # below the header
+        raise ValueError(
+            f"{file} must hold the trials of the run, but is "
+            f"{'empty' if file.exists() else 'missing'}, and {FRONT} has networks. Restore the "
+            "file, or search anew in another folder."
+        )
 
 
 def hold(folder: Path, *, reading: bool = False) -> IO[bytes]:

@@ -437,21 +437,28 @@ def _broken_remark(
     total = sum(map(len, found.values()))
     why, count = _most_frequent(one for _, one in broken)
     first = next(name for name, one in broken if one == why)
-    verb = "was" if len(broken) == 1 else "were"
+    left_out = agreed("cannot be read and were left out", len(broken))
     return (
-        f"{len(broken):,} of {total:,} images cannot be read and {verb} left out, the first: "
-        f"{first}. Of {count:,} the reason is: {why}.",
+        f"{len(broken):,} of {total:,} images {left_out}, the first: {first}. Of {count:,} the "
+        f"reason is: {why}.",
     )
+
+
+def agreed(words: str, count: int) -> str:
+    """Return what is said of so many images: "1 of 62 images was turned upright"."""
+    singular = {"are": "is", "were": "was", "have": "has"}
+    return " ".join(singular.get(word, word) for word in words.split()) if count == 1 else words
 
 
 def _grey_remark(seen: Sequence[Seen], channels: int) -> tuple[str, ...]:
     """Say how many images have fewer or more colours than the training images together."""
     total, grey = len(seen), sum(one.is_grey for one in seen)
     if channels == 3 and grey:
-        return (f"{grey:,} of {total:,} images are grey and were converted to RGB.",)
+        what = agreed("are grey and were converted to RGB", grey)
+        return (f"{grey:,} of {total:,} images {what}.",)
     if channels == 1 and grey < total:
-        coloured = f"{total - grey:,} of {total:,} images have colours"
-        return (f"{coloured}, but none in train, and were converted to grey.",)
+        what = agreed("have colours, but none in train, and were converted to grey", total - grey)
+        return (f"{total - grey:,} of {total:,} images {what}.",)
     return ()
 
 
@@ -469,4 +476,6 @@ def remarks_on(seen: Sequence[Seen], look: Look) -> tuple[str, ...]:
             sum(one.extremes is not None for one in seen)
         ),
     }
-    return tuple(f"{n:,} of {len(seen):,} images {what}." for what, n in counts.items() if n)
+    return tuple(
+        f"{n:,} of {len(seen):,} images {agreed(what, n)}." for what, n in counts.items() if n
+    )

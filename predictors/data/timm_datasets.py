@@ -16,6 +16,7 @@ from predictors.data.pictures import (
     Look,
     PictureFiles,
     Seen,
+    agreed,
     found_in_files,
     look_of,
     open_picture,
@@ -60,7 +61,8 @@ def found_in_streams(
     missing = announced - sum(len(labels) for _, labels in kept.values())
     remarks = (*found.remarks, *remarks_on(seen, look))
     if missing > 0:
-        remark = f"{missing:,} of {announced:,} images cannot be read and were left out."
+        left_out = agreed("cannot be read and were left out", missing)
+        remark = f"{missing:,} of {announced:,} images {left_out}."
         remarks = (remark, *remarks)
     classes = names if len(names) == len(found.classes) else found.classes
     return replace(found, classes=classes, remarks=remarks)

@@ -17,7 +17,7 @@ import msgspec
 from predictors.backends.model import identity
 from predictors.devices.device import threads_of
 from predictors.measurement import Backend, Latency
-from search_spaces.io import atomic_write, short_repr
+from search_spaces.io import atomic_write, check_replaced, short_repr
 
 _ARTIFACT = re.compile(r"[0-9a-f]{64}")
 _LONGEST = 400  # characters of a line of text
@@ -214,7 +214,11 @@ _GZIP = b"\x1f\x8b"
 
 
 def write_entries(path: Path, entries: Sequence[CacheEntry]) -> None:
-    """Write the file; it appears under its name when it is whole."""
+    """Write the file; it appears under its name when it is whole.
+
+    What is there must be such a file.
+    """
+    target = check_replaced(path, _is_export, name="file", what="an export")
     header = {_HEADER: FORMAT, "fasternas": version("fasternas"), "entries": len(entries)}
     lines = [
         json.dumps(line, separators=(",", ":"), sort_keys=number > 0)
@@ -223,7 +227,16 @@ def write_entries(path: Path, entries: Sequence[CacheEntry]) -> None:
     content = "".join(f"{line}\n" for line in lines).encode()
     if path.suffix == ".gz":
         content = gzip.compress(content, mtime=0)  # the same measurements give the same file
-    atomic_write(path, content)
+    atomic_write(target, content)
+
+
+def _is_export(path: Path) -> bool:
+    """Whether a file begins as `write_entries` begins it."""
+    try:
+        with path.open("rb") as raw, closing(_unpacked(raw)) as file:
+            return _HEADER.encode() in file.read(len(_HEADER) + 2)
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        return False
 
 
 def read_entries(path: Path) -> list[CacheEntry]:

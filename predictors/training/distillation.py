@@ -1,5 +1,8 @@
 """Learning from a teacher besides the labels (arXiv 1503.02531)."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -104,9 +107,23 @@ def _of_file(recipe: Recipe, classes: int) -> nn.Module:
     return network
 
 
-def _published(recipe: Recipe, classes: int) -> nn.Module:
+@contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Keep off the terminal how often the hub is tried; why it failed is said at the end."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
     try:
-        network: nn.Module = import_timm().create_model(recipe.teacher, pretrained=True)
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _published(recipe: Recipe, classes: int) -> nn.Module:
+    timm = import_timm()
+    try:
+        with _quiet_hub():
+            network: nn.Module = timm.create_model(recipe.teacher, pretrained=True)
     except Exception as error:  # the hub raises what it likes
         raise RuntimeError(
             f"The teacher's weights must be loaded, but: {reason(error)}. Give a file as "

@@ -139,7 +139,8 @@ class Recipe:
 _SHARES = ("warmup", "mixup_prob", "full_resolution", "teacher_share", "crop")
 _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("batch_size", "micro_batch_size"), (2, 10**6)),
-    **dict.fromkeys(("lr", "warmup_lr", "min_lr", "grad_clip"), (0, math.inf)),
+    # What torch computes in ends at 3e38; where a rate is too large for a training, that says so.
+    **dict.fromkeys(("lr", "warmup_lr", "min_lr", "grad_clip"), (0, 1e30)),
     **dict.fromkeys(("early_resolution", "test_crop"), (0.1, 1)),
     **dict.fromkeys(("mixup", "cutmix"), (0, 100)),
     **dict.fromkeys(("label_smoothing", "drop_path"), (0, 0.99)),

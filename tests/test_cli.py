@@ -111,7 +111,6 @@ def test_each_choice_of_the_spaces_is_told_with_its_source(capsys: Streams) -> N
         "2502.01303",
         "2401.16456",
         "2104.00298",
-        "1905.02244",
         "2303.03667",
     }
     assert sources <= set(re.findall(r"arXiv (\d{4}\.\d{5})", pconv))

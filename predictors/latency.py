@@ -6,7 +6,7 @@ Configs become rows of numbers: from their layers if they have them, else from t
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,17 @@ from predictors.encodings import (
 )
 from predictors.features import gene_table, layer_features, layers_tell_all
 from predictors.gp import GaussianProcess, Scale, fit_gaussian_process, from_power, to_power
+from predictors.prediction import (
+    FEWEST as FEWEST,
+    FEWEST_RELATED as FEWEST_RELATED,
+    Prediction as Prediction,
+    RatioPrediction as RatioPrediction,
+    Relative as Relative,
+    check_measured,
+    check_relatives,
+    checked_errors,
+    logs_of,
+)
 from search_spaces.layers import is_layered
 from search_spaces.space import AnySpace
 
@@ -29,7 +40,6 @@ Array = NDArray[np.float64]
 Form = Literal["related", "layers", "additive", "root", "multiplicative"]
 
 COVERAGE = 0.9
-FEWEST, FEWEST_RELATED = 8, 3  # networks that a predictor is fitted to, alone and with relatives
 FOLDS = 10
 _FEW, _MANY = 60, 100  # networks: up to few may choose another form; of many, half the folds do
 # The powers of a latency of which the process is one; 0: the logarithm.
@@ -52,35 +62,6 @@ _OUTLIER = 4.0  # medians; an error that is larger counts as so many
 _FEW_ERRORS = 20  # fewer tell no quantile, but a deviation
 _DRAWN = 40  # errors; of as many the quantile is drawn half-way to a normal distribution's
 _PRIOR_ERRORS = 4.0  # errors that are as predicted, counted beside those
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Predicted latencies of n configs in ms, each an array of shape [n]; a 90 % interval."""
-
-    mean_ms: Array
-    low_ms: Array
-    high_ms: Array
-
-
-@dataclass(frozen=True)
-class RatioPrediction:
-    """Predicted latency/budget ratios of n configs: means and upper ends, arrays of shape [n].
-
-    `log_std` is the deviation of their logarithms, where measurements of others have told it.
-    """
-
-    mean: Array
-    high: Array
-    log_std: Array | None = None
-
-
-@runtime_checkable
-class Relative(Protocol):
-    """Relative the latencies of another device: a `LatencyPredictor`, or a device that does."""
-
-    def predict(self, configs: Sequence[Any], /) -> Prediction:
-        """Return mean and interval of each config's latency."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,9 +115,9 @@ class LatencyPredictor:
             raise ValueError(f"`folds` must be 0, or 2 or more, but got {folds}.")
         latencies = np.asarray(latencies_ms, dtype=float)
         relatives = start.relatives if start else tuple(relatives)
-        _check_relatives(relatives)
-        _check(space, configs, latencies, related=bool(relatives))
-        known = _checked_errors(errors, len(latencies))
+        check_relatives(relatives)
+        check_measured(space, configs, latencies, related=bool(relatives))
+        known = checked_errors(errors, len(latencies))
         groups = [(start.form,)] if start else _forms(space, configs, related=bool(relatives))
         data = [
             [_Data.of(form, space, configs, (latencies, known), relatives) for form in forms]
@@ -425,22 +406,11 @@ def _table(
 ) -> Array:
     if form == "related":
         base = _table("layers" if is_layered(configs[0]) else "additive", space, configs, ())
-        logs = [*(_logs_of(one, configs) for one in relatives), np.zeros(len(base))]
+        logs = [*(logs_of(one, configs) for one in relatives), np.zeros(len(base))]
         return np.column_stack([*logs, base])
     if form == "layers":
         return layer_features(configs)
     return gene_table(space, [space.encode(config) for config in configs])
-
-
-def _logs_of(relative: Relative, configs: Sequence[object]) -> Array:
-    found = np.asarray(relative.predict(configs).mean_ms, dtype=float)
-    wrong = found[~(np.isfinite(found) & (found > 0))]
-    if len(wrong):
-        raise ValueError(
-            f"`relatives` must each predict positive latencies, but {relative!r} gave {wrong[0]}. "
-            "Leave it out."
-        )
-    return np.asarray(np.log(found))
 
 
 def _folds(table: Array, count: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
@@ -452,49 +422,3 @@ def _folds(table: Array, count: int) -> Iterator[tuple[NDArray[np.intp], NDArray
     for held in np.array_split(order, min(count if n <= _MANY else count // 2, len(order))):
         at = np.isin(groups, held)
         yield np.flatnonzero(~at), np.flatnonzero(at)
-
-
-def _check_relatives(relatives: Sequence[object]) -> None:
-    for one in relatives:
-        if not isinstance(one, Relative):
-            raise TypeError(
-                f"`relatives` must each predict latencies, but got {one!r}. Fit a LatencyPredictor "
-                "to what it measured."
-            )
-
-
-def _checked_errors(errors: Sequence[float] | None, count: int) -> Array:
-    found = np.zeros(count) if errors is None else np.asarray(errors, dtype=float)
-    if found.shape != (count,) or not (np.isfinite(found) & (found >= 0)).all():
-        raise ValueError(
-            f"`errors` must be a number for each of the {count} latencies, 0 or more, but got "
-            f"{errors}. Give each standard error over its latency."
-        )
-    return found
-
-
-def _check(space: AnySpace, configs: Sequence[object], latencies: Array, *, related: bool) -> None:
-    if latencies.ndim != 1:
-        raise ValueError(
-            "`latencies_ms` must be one number for each config, but got an array of shape "
-            f"{latencies.shape}. Give the medians."
-        )
-    if len(configs) != len(latencies):
-        raise ValueError(
-            f"`latencies_ms` must have one entry for each of the {len(configs)} configs, but got "
-            f"{len(latencies)}."
-        )
-    fewest = FEWEST_RELATED if related else FEWEST
-    if len(configs) < fewest:
-        raise ValueError(
-            f"`configs` must hold at least {fewest} measured networks, but got {len(configs)}. "
-            "Measure more."
-        )
-    wrong = latencies[~(np.isfinite(latencies) & (latencies > 0))]
-    if len(wrong):
-        raise ValueError(f"`latencies_ms` must be positive numbers, but got {wrong[0]}.")
-    if not space.genes and not is_layered(configs[0]):
-        raise ValueError(
-            "`space` must have an open field where its configs know no layers, but got one config "
-            "only. Open a field with oneof(...)."
-        )

@@ -53,7 +53,7 @@ _NOISE = 0.01  # relative; no measurement is more exact
 NORMAL = 1.645  # deviations to each side that hold 90 % of a normal distribution
 _LEAST_INFLATION = 1e-3  # errors that are all zero would make intervals without width
 _WIDEST = 10.0  # factor to each side, or all that was measured: no more than "unknown"
-_UNSEEN = 2.0  # deviation of the logarithm of the speed of work that no measured network had
+_UNSEEN = 2.0  # deviation of the logarithm of the speed of what no measured network had
 _BEYOND = 2.0  # a prediction this factor outside of what was measured is not believed
 _FEW_RELATED = 20  # networks; up to so many, the evidence may tell against all relatives
 _RELATED = 3.0  # logarithm of the odds that one of them is like the device
@@ -132,7 +132,8 @@ class LatencyPredictor:
         if not len(configs):
             return Prediction(np.zeros(0), np.zeros(0), np.zeros(0))
         table = _table(self.form, self.space, configs, self.relatives)
-        mean, std, trend_ms = self._predict(table)
+        mean, std, rows = self._predict(table)
+        trend_ms = rows.trend_ms
         margin, power = self.inflation * std, _POWERS[self.form]
         if self.form == "layers":  # less sure of what is below all that was measured
             below = self.measured_ms[0] / np.maximum(trend_ms * from_power(mean, power), 1e-300)
@@ -140,6 +141,10 @@ class LatencyPredictor:
         mean_ms, low_ms, high_ms = (
             trend_ms * from_power(mean + step * margin, power) for step in (0, -1, 1)
         )
+        # What nothing was measured of is doubted, however exact the rest is.
+        factor = np.exp(NORMAL * _UNSEEN * rows.unseen)
+        low_ms = np.minimum(low_ms, mean_ms / factor)
+        high_ms = np.maximum(high_ms, mean_ms * factor)
         least, most = self.measured_ms
         low_ms = np.maximum(low_ms, np.minimum(mean_ms / _WIDEST, least))
         high_ms = np.minimum(high_ms, np.maximum(mean_ms * _WIDEST, most))
@@ -151,15 +156,21 @@ class LatencyPredictor:
         known = self.encoding
         return tuple(known.weights[:-1].tolist()) if isinstance(known, RelatedEncoding) else ()
 
-    def _predict(self, table: Array) -> tuple[Array, Array, Array]:
-        """Mean and deviation on the process's scale, and the trend."""
+    def trusting(self) -> "LatencyPredictor":
+        """Return it without doubt of choices that none of the measured networks had."""
+        known = self.encoding
+        if not isinstance(known, ChoiceEncoding):
+            return self
+        return replace(self, encoding=replace(known, seen=None))
+
+    def _predict(self, table: Array) -> tuple[Array, Array, Rows]:
+        """Mean and deviation on the process's scale, and what it sees."""
         rows, power = self.encoding.rows(table), _POWERS[self.form]
         mean, std = self.process.predict(rows.inputs, rows.linear)
         scale = from_power(mean, power) ** power
         noise = np.hypot(self.process.noise * np.sqrt(1 + rows.doubt), self.error)
-        if rows.unseen is not None:
-            noise = np.hypot(noise, _UNSEEN * rows.unseen)
-        return mean, np.hypot(std, noise * scale), rows.trend_ms
+        noise = np.hypot(noise, _UNSEEN * rows.unseen)
+        return mean, np.hypot(std, noise * scale), rows
 
     def _believable(self, mean_ms: Array, low_ms: Array, high_ms: Array) -> Prediction:
         """Draw nearer what is far outside of all that was measured; its interval reaches back.
@@ -202,7 +213,7 @@ class _Data:
     table: Array  # a row for each config
     latencies: Array  # ms
     errors: Array  # relative
-    sample: Array  # a row for each of these, and with relatives of some random configs too
+    sample: Array  # a row for each that was measured, and with relatives of random configs too
     relatives: tuple[Relative, ...]  # whose logarithms are in the table's first columns, then a 0
     layered: bool  # whether the table has layer features
     few: bool  # networks, before some were held out
@@ -282,7 +293,8 @@ def _encoding(data: _Data, start: LatencyPredictor | None) -> Encoding:
     if data.form == "layers":
         return WorkEncoding.fit(data.table, data.latencies)
     if data.form != "related":
-        return ChoiceEncoding(space=data.space, typical_ms=float(np.median(data.latencies)))
+        # A fold knows all choices that were measured, else it would tell of others' errors.
+        return ChoiceEncoding.fit(data.space, data.sample, data.latencies)
     if start is not None:
         return start.encoding
     return _related(data, _weights(data))
@@ -356,8 +368,8 @@ def _held_out(
     """Errors of those held out, in predicted deviations and as logarithms of a factor."""
     fold, chosen = _best([each.part(kept) for each in data])
     there = next(each for each in data if each.form == chosen.form).part(held_out)
-    mean, std, trend_ms = fold._predict(there.table)
-    power = _POWERS[fold.form]
+    mean, std, rows = fold._predict(there.table)
+    power, trend_ms = _POWERS[fold.form], rows.trend_ms
     predicted_ms = trend_ms * from_power(mean, power)
     scores = np.abs(to_power(there.latencies / trend_ms, power) - mean) / std
     return scores, np.abs(np.log(predicted_ms / there.latencies))

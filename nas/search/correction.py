@@ -139,7 +139,8 @@ class LearnedRatios:
         chosen = self._predictor is not None and (count < 2 * self._chosen or count > _MOST_CHOSEN)
         start = self._predictor if chosen else None
         configs = [self._space.decode(g) for g in genes]
-        self._predictor = LatencyPredictor.fit(self._space, configs, ratios, folds=0, start=start)
+        fitted = LatencyPredictor.fit(self._space, configs, ratios, folds=0, start=start)
+        self._predictor = fitted.trusting()  # what no trial had would never be tried else
         self._fitted, self._chosen = count, self._chosen if chosen else count
 
     def __call__(self, configs: Sequence[object]) -> RatioPrediction:

@@ -20,7 +20,14 @@ from predictors.encodings import (
     relative_weights,
 )
 from predictors.features import gene_table, layer_features, layers_tell_all
-from predictors.gp import GaussianProcess, Scale, fit_gaussian_process, from_power, to_power
+from predictors.gp import (
+    ENOUGH,
+    GaussianProcess,
+    Scale,
+    fit_gaussian_process,
+    from_power,
+    to_power,
+)
 from predictors.prediction import (
     FEWEST as FEWEST,
     FEWEST_RELATED as FEWEST_RELATED,
@@ -257,8 +264,13 @@ class _Data:
 
 
 def _fit_form(
-    data: _Data, start: LatencyPredictor | None = None, encoding: Encoding | None = None
+    data: _Data,
+    start: LatencyPredictor | None = None,
+    encoding: Encoding | None = None,
+    *,
+    steps: int = _FEW_STEPS,
 ) -> LatencyPredictor:
+    """`steps` are those from the hyperparameters of `start`."""
     encoding = encoding or _encoding(data, start)
     form, power, latencies = data.form, _POWERS[data.form], data.latencies
     rows = encoding.rows(data.table)
@@ -273,7 +285,7 @@ def _fit_form(
         noise_scale=relative**power,
         errors=data.errors * relative**power,
         start=None if known is None else known.hyperparameters,
-        steps=_STEPS if known is None else _FEW_STEPS,
+        steps=_STEPS if known is None else steps,
         least_noise=_NOISE,
         expected=encoding.expected,
     )
@@ -346,7 +358,8 @@ def _fitted(
     """Return the best form with its intervals, and its typical error of what is held out.
 
     Each fold is fitted from nothing: hyperparameters, or a choice between the forms of `data`, that
-    have seen the held-out networks would make the intervals too narrow.
+    have seen the held-out networks would make the intervals too narrow. But of many networks a
+    part tells the hyperparameters, and another part others: there the folds keep those of the best.
     """
     best, chosen = _best(data, start)
     if not folds:
@@ -357,16 +370,28 @@ def _fitted(
         return sure, _left_out_error(best, chosen)
     if len(chosen.latencies) > _FEW:
         data = [chosen]
-    parts = [_held_out(data, *part) for part in _folds(chosen.table, folds)]
+    kept = best if len(chosen.latencies) > ENOUGH else None
+    parts = [_held_out(data, *part, kept) for part in _folds(chosen.table, folds)]
     scores, errors = (np.concatenate(column) for column in zip(*parts, strict=True))
     return replace(best, inflation=_inflation(chosen, scores)), _typical(errors)
 
 
 def _held_out(
-    data: Sequence[_Data], kept: NDArray[np.intp], held_out: NDArray[np.intp]
+    data: Sequence[_Data],
+    kept: NDArray[np.intp],
+    held_out: NDArray[np.intp],
+    start: LatencyPredictor | None,
 ) -> tuple[Array, Array]:
-    """Errors of those held out, in predicted deviations and as logarithms of a factor."""
-    fold, chosen = _best([each.part(kept) for each in data])
+    """Errors of those held out, in predicted deviations and as logarithms of a factor.
+
+    Hyperparameters are those of `start`, if it is given; the sum over layers never is.
+    """
+    parts = [each.part(kept) for each in data]
+    if start is None:
+        fold, chosen = _best(parts)
+    else:
+        (chosen,) = parts
+        fold = _fit_form(chosen, start, _encoding(chosen, None), steps=0)
     there = next(each for each in data if each.form == chosen.form).part(held_out)
     mean, std, rows = fold._predict(there.table)
     power, trend_ms = _POWERS[fold.form], rows.trend_ms
@@ -431,6 +456,6 @@ def _folds(table: Array, count: int) -> Iterator[tuple[NDArray[np.intp], NDArray
     _, first, alike = np.unique(table, axis=0, return_index=True, return_inverse=True)
     groups = np.arange(n) if len(first) < FEWEST_RELATED else first[alike.ravel()]
     order = [g for g in np.random.default_rng(0).permutation(n) if g in groups]
-    for held in np.array_split(order, min(count if n <= _MANY else count // 2, len(order))):
+    for held in np.array_split(order, min(count if n <= _MANY else max(count // 2, 2), len(order))):
         at = np.isin(groups, held)
         yield np.flatnonzero(~at), np.flatnonzero(at)

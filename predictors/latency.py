@@ -3,7 +3,7 @@
 Configs become rows of numbers: from their layers if they have them, else from their genes.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Literal
@@ -35,8 +35,11 @@ from predictors.prediction import (
     RatioPrediction as RatioPrediction,
     Relative as Relative,
     check_measured,
-    check_relatives,
+    checked_configs,
     checked_errors,
+    checked_folds,
+    checked_latencies,
+    checked_relatives,
     logs_of,
 )
 from search_spaces.layers import is_layered
@@ -95,10 +98,10 @@ class LatencyPredictor:
     def fit(  # noqa: PLR0913 - one public entry, all options keyword-only
         cls,
         space: AnySpace,
-        configs: Sequence[object],
-        latencies_ms: Sequence[float],
+        configs: Iterable[object],
+        latencies_ms: Iterable[float],
         *,
-        relatives: Sequence[Relative] = (),
+        relatives: Iterable[Relative] | Relative | None = (),
         errors: Sequence[float] | None = None,
         folds: int = FOLDS,
         start: "LatencyPredictor | None" = None,
@@ -114,15 +117,13 @@ class LatencyPredictor:
         `start` is an earlier fit, of which form, relatives and hyperparameters are taken up.
 
         Raises:
-            TypeError: if a relative cannot predict.
+            TypeError: if a relative cannot predict, or an argument is of another kind.
             ValueError: if there are fewer than 8, or than 3 where there are relatives, a latency
                 is not a positive number, or neither layers nor genes tell the configs apart.
         """
-        if folds < 0 or folds == 1:
-            raise ValueError(f"`folds` must be 0, or 2 or more, but got {folds}.")
-        latencies = np.asarray(latencies_ms, dtype=float)
-        relatives = start.relatives if start else tuple(relatives)
-        check_relatives(relatives)
+        configs, folds = checked_configs(space, configs), checked_folds(folds)
+        latencies = checked_latencies(latencies_ms)
+        relatives = start.relatives if start else checked_relatives(relatives)
         check_measured(space, configs, latencies, related=bool(relatives))
         known = checked_errors(errors, len(latencies))
         groups = [(start.form,)] if start else _forms(space, configs, related=bool(relatives))
@@ -134,9 +135,10 @@ class LatencyPredictor:
         better = [pair for pair in others if pair[1] < _CLEARLY * first[1]]
         return min(better or [first], key=lambda pair: pair[1])[0]
 
-    def predict(self, configs: Sequence[object]) -> Prediction:
+    def predict(self, configs: Iterable[object]) -> Prediction:
         """Return mean and 90 % interval of each config's latency."""
-        if not len(configs):
+        configs = checked_configs(self.space, configs)
+        if not configs:
             return Prediction(np.zeros(0), np.zeros(0), np.zeros(0))
         table = _table(self.form, self.space, configs, self.relatives)
         mean, std, rows = self._predict(table)
@@ -443,7 +445,7 @@ def _table(
 ) -> Array:
     if form == "related":
         base = _table("layers" if is_layered(configs[0]) else "additive", space, configs, ())
-        logs = [*(logs_of(one, configs) for one in relatives), np.zeros(len(base))]
+        logs = [*logs_of(relatives, configs), np.zeros(len(base))]
         return np.column_stack([*logs, base])
     if form == "layers":
         return layer_features(configs)

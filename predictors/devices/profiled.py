@@ -161,7 +161,7 @@ class ProfiledDevice:
                 )
         self.name = name
         self.remarks: list[str] = []
-        self._known: dict[str, list[Part]] = {}  # by the identity of the network
+        self._known: dict[object, list[Part]] = {}  # by the key of the network
         self.backends = (backend,)
         self._threads = backend.threads
         self._profile = load_profile("raspberry_pi_5")
@@ -235,9 +235,9 @@ class ProfiledDevice:
             )
         if model.layers and not model.features:
             return layer_parts(model.layers, self._profile.forms)
-        if model.identity not in self._known:
-            self._known[model.identity] = self._graph_parts(model)
-        return self._known[model.identity]
+        if model.key not in self._known:
+            self._known[model.key] = self._graph_parts(model)
+        return self._known[model.key]
 
     def _graph_parts(self, model: Model) -> list[Part]:
         if model.file_half:

@@ -19,6 +19,8 @@ from predictors.backends.onnx_export import folded
 from predictors.backends.onnx_file import deployed_bytes, onnx_model
 from predictors.backends.table import find_runtime
 from predictors.cost import cost
+from predictors.devices.profiled import ProfiledDevice
+from predictors.measurement import Backend
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 
 TINY = FasterNetConfig(
@@ -298,3 +300,29 @@ def test_finding_a_named_size_loads_no_timm() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("read", "half"), [("no", False), ("cast", False), ("as it is", True)])
+def test_a_file_is_of_16_bits_if_it_computes_with_them(
+    read: str, tmp_path: Path, *, half: bool
+) -> None:
+    """Weights may be stored so, and a graph have some that nothing reads."""
+    weights = [numpy_helper.from_array(np.ones((8, 3, 3, 3), np.float16), "half")]
+    nodes = [helper.make_node("Cast", ["half"], ["w"], to=TensorProto.FLOAT)]
+    kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+    if read == "no":
+        weights.append(numpy_helper.from_array(np.ones((8, 3, 3, 3), np.float32), "w"))
+        nodes = []
+    nodes.append(helper.make_node("Conv", ["x", "half" if half else "w"], ["out"]))
+    taken, made = (
+        helper.make_tensor_value_info(name, kind, shape)
+        for name, shape in {"x": (1, 3, 8, 8), "out": (1, 8, 6, 6)}.items()
+    )
+    graph = helper.make_graph(nodes, "graph", [taken], [made], weights)
+    network = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    network.ir_version = 9
+    onnx.save(network, tmp_path / "network.onnx")
+    model = onnx_model(tmp_path / "network.onnx")
+    assert model.file_half is half
+    if not half:
+        assert ProfiledDevice("arm", Backend()).measure(model).median_ms > 0

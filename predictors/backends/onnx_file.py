@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from predictors.aarch64.optimized import stored_tensors
+from predictors.aarch64.optimized import all_nodes, stored_tensors
 from predictors.backends.model import Model, identity
 from search_spaces.io import listed, other_file, reason
 
@@ -50,11 +50,18 @@ def onnx_model(path: Path, *, name: str = "", size: tuple[int, int] | None = Non
         shape=tuple(shape),
         file=path,
         file_size=size,
-        file_half=any(tensor.data_type in _HALF for tensor in graph.initializer),
+        file_half=_computes_in_half(graph),
         macs=_macs(graph),
         batch="fixed" if batch else "dynamic",
         params=sum(math.prod(tensor.dims) for tensor in graph.initializer if len(tensor.dims)),
     )
+
+
+def _computes_in_half(graph: "onnx.GraphProto") -> bool:
+    """Whether some weight of 16 bits is computed with; others are cast once, or not read at all."""
+    half = {tensor.name for tensor in graph.initializer if tensor.data_type in _HALF}
+    read = (name for node in all_nodes(graph) if node.op_type != "Cast" for name in node.input)
+    return not half.isdisjoint(read)
 
 
 def _drop_weights(graph: "onnx.GraphProto") -> None:

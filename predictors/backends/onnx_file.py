@@ -3,6 +3,7 @@
 import hashlib
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ UNCOUNTED = re.compile(
 )
 _SMALL = 1024  # elements; more are weights
 _HALF = (10, 16)  # FLOAT16 and BFLOAT16 of ONNX
+_SIDES_OF_IMAGE, _LARGEST = 3, 8192
 INPUTS = ("float32", "float16", "float64", "uint8", "int8")  # of which random images can be made
 
 
@@ -93,7 +95,15 @@ def _with_external_data(content: bytes, path: Path) -> "onnx.ModelProto":
     import onnx
 
     model = onnx.load_model_from_string(content)
-    onnx.load_external_data_for_model(model, str(path.parent))
+    try:
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        kept = (one for tensor in stored_tensors(model.graph) for one in tensor.external_data)
+        files = listed(sorted({one.value for one in kept if one.key == "location"}))
+        raise ValueError(
+            f"{path} must have its weights whole in {files} beside it, but has not: "
+            f"{reason(error)}. Copy {files} again, or export it in one file."
+        ) from None
     return model
 
 
@@ -127,7 +137,18 @@ def _set_shape(
         )
     for dim, side in zip(free, sides, strict=False):
         dim.dim_value = side
+    _check_sides(dims, name)
     return (batch.dim_value, *(dim.dim_value for dim in dims))
+
+
+def _check_sides(dims: "Sequence[onnx.TensorShapeProto.Dimension]", name: str) -> None:
+    """Refuse images that no network is meant for, and that memory may not hold."""
+    largest = max((dim.dim_value for dim in dims), default=0)
+    if len(dims) == _SIDES_OF_IMAGE and largest > _LARGEST:
+        raise ValueError(
+            f"{name} must take images of sides up to {_LARGEST}, but takes one of {largest}. Say a "
+            "smaller size, or export it so."
+        )
 
 
 def _input(graph: "onnx.GraphProto", name: str) -> "onnx.ValueInfoProto":

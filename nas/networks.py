@@ -94,6 +94,7 @@ _OTHERS = {
     ".pb": "a file of TensorFlow",
     ".pte": "a file of ExecuTorch",
 }
+_OF_TORCH = (".pt", ".pth")  # which may be checkpoints, and so are told by their content
 
 
 def kind_of_file(typed: Typed, *, kinds: Sequence[Kind], what: str) -> Kind:
@@ -179,11 +180,21 @@ def config_of_file(path: str | Path, kind: Kind) -> FasterNetConfig:
 
 def _foreign(typed: Typed) -> Model:
     """A model of timm."""
+    if _is_file_name(typed.name):  # before timm is imported, which takes seconds
+        raise _no_file(typed.name)
     name = timm_name(_LABELS.get(typed.name.lower(), typed.name))
-    if "/" in name or Path(name).suffix.lower() in (*_SUFFIXES, *_OTHERS):
-        raise ValueError(f"`network` must be a file that exists, but got {typed.name!r}.")
+    if "/" in name:
+        raise _no_file(typed.name)
     end = typed.text[len(typed.name) :]
     return replace(timm_model(f"{name}{end}"), name=typed.text)
+
+
+def _is_file_name(name: str) -> bool:
+    return Path(name).suffix.lower() in (*_SUFFIXES, *_OTHERS, *_OF_TORCH)
+
+
+def _no_file(name: str) -> ValueError:
+    return ValueError(f"`network` must be a file that exists, but got {name!r}. Check the path.")
 
 
 # Those of the paper's figure 2 that timm has, and what has come since. Each with its family and

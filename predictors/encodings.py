@@ -28,7 +28,7 @@ class Rows:
     linear: tuple[Array, ...]  # each [n, columns]
     trend_ms: Array  # [n]
     doubt: Array  # [n], variance of the trend, in units of the noise's
-    unseen: Array | None = None  # [n], the share of work of a kind that none was fitted to
+    unseen: Array  # [n], the share of work of a kind, or of a choice, that none was fitted to
 
 
 class Encoding(Protocol):
@@ -106,20 +106,43 @@ class WorkEncoding:
         return np.asarray(parts / np.maximum(parts.sum(axis=1), 1e-300)[:, None])
 
 
+_UNSEEN_CHOICE = 0.5  # share of a latency that a choice may well change
+
+
 @dataclass(frozen=True, kw_only=True)
 class ChoiceEncoding:
     """The choices themselves; all are in units of one typical latency."""
 
     space: AnySpace
     typical_ms: float
+    # The values of each gene that some measured network had; None where others count as seen.
+    seen: tuple[frozenset[int], ...] | None = None
     expected: Scale | None = None
+
+    @classmethod
+    def fit(cls, space: AnySpace, measured: Array, latencies: Array) -> "ChoiceEncoding":
+        """Fit to latencies [n] in ms; `measured` are the genes of all networks that were."""
+        seen = tuple(map(frozenset, measured.astype(int).T.tolist()))
+        return cls(space=space, typical_ms=float(np.median(latencies)), seen=seen)
 
     def rows(self, table: Array) -> Rows:
         """Return the rows of genes [n, genes]."""
         genes = _genes(table)
-        trend_ms = np.full(len(table), self.typical_ms)
+        none, trend_ms = np.zeros(len(table)), np.full(len(table), self.typical_ms)
         linear = linear_terms(self.space, genes)
-        return Rows(scaled_genes(self.space, genes), linear, trend_ms, np.zeros(len(table)))
+        unseen = self._unseen(table)
+        return Rows(scaled_genes(self.space, genes), linear, trend_ms, none, unseen)
+
+    def _unseen(self, table: Array) -> Array:
+        """A constant share where nothing tells what a choice does.
+
+        Other values of an ordered choice tell, if there are two at least.
+        """
+        found = np.zeros(len(table))
+        for gene, seen, column in zip(self.space.genes, self.seen or (), table.T, strict=False):
+            if not gene.ordered or len(seen) == 1:
+                found = np.maximum(found, _UNSEEN_CHOICE * ~np.isin(column, list(seen)))
+        return found
 
 
 # What is expected of a device beside its relative, in deviations of logarithms: how far the speeds
@@ -213,7 +236,8 @@ class RelatedEncoding:
             self._overheads(table, trend_ms) / self.overhead,
         )
         inputs = self.work.inputs(base) if self.work else scaled_genes(self.space, _genes(base))
-        return Rows(inputs, linear, trend_ms, np.zeros(len(table)))
+        none = np.zeros(len(table))
+        return Rows(inputs, linear, trend_ms, none, none)
 
     def _centred(self, sample: Array) -> "RelatedEncoding":
         trend_ms = self._columns(sample) @ self.trend

@@ -175,10 +175,11 @@ def _kinds(layer: Layer) -> Iterator[tuple[str, Numbers]]:
         return
     vector = (layer.height == 1) * 1  # a convolution of the pooled vector
     grouped = (1 - vector) * (layer.groups > 1)
-    patchify = (1 - vector) * (layer.kernel == layer.stride) * (layer.kernel > 1)
-    point = (1 - vector) * (layer.kernel == 1) * (layer.stride == 1)
+    whole = 1 - vector - grouped
+    patchify = whole * (layer.kernel == layer.stride) * (layer.kernel > 1)
+    point = whole * (layer.kernel == 1) * (layer.stride == 1)
     yield "linear", vector
     yield "grouped", grouped
     yield "patchify", patchify
     yield "conv1x1", point
-    yield "conv", 1 - vector - grouped - patchify - point
+    yield "conv", whole - patchify - point

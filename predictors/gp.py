@@ -26,7 +26,7 @@ LogNormal = tuple[float, float]  # mean and deviation of a logarithm
 _BOUNDS = ((-3.0, 5.0), (-6.0, 4.0), (-12.0, 6.0), (-12.0, 1.0))
 _JITTER = 1e-8
 _ROWS = 8192  # inputs at once, so that a million need little memory
-_ENOUGH, _ENOUGH_AGAIN = 200, 100  # points that tell hyperparameters, from nothing and a start
+ENOUGH, _ENOUGH_AGAIN = 200, 100  # points that tell hyperparameters, from nothing and a start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ def fit_gaussian_process(  # noqa: PLR0913 - one algorithm, its options keyword-
     theta = _prior_means(points) if start is None else start
     least = float(2 * np.log(max(least_noise / scale, np.exp(_BOUNDS[-1][0] / 2))))
     if steps:
-        enough = _ENOUGH if start is None else _ENOUGH_AGAIN
+        enough = ENOUGH if start is None else _ENOUGH_AGAIN
         theta = _maximise(theta, _some(points, enough), steps, least)
     else:
         theta = np.append(theta[:-1], max(theta[-1], least))

@@ -3,10 +3,10 @@
 Configs become rows of numbers: from their layers if they have them, else from their genes.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,28 @@ from predictors.encodings import (
     relative_weights,
 )
 from predictors.features import gene_table, layer_features, layers_tell_all
-from predictors.gp import GaussianProcess, Scale, fit_gaussian_process, from_power, to_power
+from predictors.gp import (
+    ENOUGH,
+    GaussianProcess,
+    Scale,
+    fit_gaussian_process,
+    from_power,
+    to_power,
+)
+from predictors.prediction import (
+    FEWEST as FEWEST,
+    FEWEST_RELATED as FEWEST_RELATED,
+    Prediction as Prediction,
+    RatioPrediction as RatioPrediction,
+    Relative as Relative,
+    check_measured,
+    checked_configs,
+    checked_errors,
+    checked_folds,
+    checked_latencies,
+    checked_relatives,
+    logs_of,
+)
 from search_spaces.layers import is_layered
 from search_spaces.space import AnySpace
 
@@ -29,7 +50,6 @@ Array = NDArray[np.float64]
 Form = Literal["related", "layers", "additive", "root", "multiplicative"]
 
 COVERAGE = 0.9
-FEWEST, FEWEST_RELATED = 8, 3  # networks that a predictor is fitted to, alone and with relatives
 FOLDS = 10
 _FEW, _MANY = 60, 100  # networks: up to few may choose another form; of many, half the folds do
 # The powers of a latency of which the process is one; 0: the logarithm.
@@ -43,7 +63,7 @@ _NOISE = 0.01  # relative; no measurement is more exact
 NORMAL = 1.645  # deviations to each side that hold 90 % of a normal distribution
 _LEAST_INFLATION = 1e-3  # errors that are all zero would make intervals without width
 _WIDEST = 10.0  # factor to each side, or all that was measured: no more than "unknown"
-_UNSEEN = 2.0  # deviation of the logarithm of the speed of work that no measured network had
+_UNSEEN = 2.0  # deviation of the logarithm of the speed of what no measured network had
 _BEYOND = 2.0  # a prediction this factor outside of what was measured is not believed
 _FEW_RELATED = 20  # networks; up to so many, the evidence may tell against all relatives
 _RELATED = 3.0  # logarithm of the odds that one of them is like the device
@@ -52,35 +72,6 @@ _OUTLIER = 4.0  # medians; an error that is larger counts as so many
 _FEW_ERRORS = 20  # fewer tell no quantile, but a deviation
 _DRAWN = 40  # errors; of as many the quantile is drawn half-way to a normal distribution's
 _PRIOR_ERRORS = 4.0  # errors that are as predicted, counted beside those
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Predicted latencies of n configs in ms, each an array of shape [n]; a 90 % interval."""
-
-    mean_ms: Array
-    low_ms: Array
-    high_ms: Array
-
-
-@dataclass(frozen=True)
-class RatioPrediction:
-    """Predicted latency/budget ratios of n configs: means and upper ends, arrays of shape [n].
-
-    `log_std` is the deviation of their logarithms, where measurements of others have told it.
-    """
-
-    mean: Array
-    high: Array
-    log_std: Array | None = None
-
-
-@runtime_checkable
-class Relative(Protocol):
-    """Relative the latencies of another device: a `LatencyPredictor`, or a device that does."""
-
-    def predict(self, configs: Sequence[Any], /) -> Prediction:
-        """Return mean and interval of each config's latency."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,10 +98,10 @@ class LatencyPredictor:
     def fit(  # noqa: PLR0913 - one public entry, all options keyword-only
         cls,
         space: AnySpace,
-        configs: Sequence[object],
-        latencies_ms: Sequence[float],
+        configs: Iterable[object],
+        latencies_ms: Iterable[float],
         *,
-        relatives: Sequence[Relative] = (),
+        relatives: Iterable[Relative] | Relative | None = (),
         errors: Sequence[float] | None = None,
         folds: int = FOLDS,
         start: "LatencyPredictor | None" = None,
@@ -126,17 +117,15 @@ class LatencyPredictor:
         `start` is an earlier fit, of which form, relatives and hyperparameters are taken up.
 
         Raises:
-            TypeError: if a relative cannot predict.
+            TypeError: if a relative cannot predict, or an argument is of another kind.
             ValueError: if there are fewer than 8, or than 3 where there are relatives, a latency
                 is not a positive number, or neither layers nor genes tell the configs apart.
         """
-        if folds < 0 or folds == 1:
-            raise ValueError(f"`folds` must be 0, or 2 or more, but got {folds}.")
-        latencies = np.asarray(latencies_ms, dtype=float)
-        relatives = start.relatives if start else tuple(relatives)
-        _check_relatives(relatives)
-        _check(space, configs, latencies, related=bool(relatives))
-        known = _checked_errors(errors, len(latencies))
+        configs, folds = checked_configs(space, configs), checked_folds(folds)
+        latencies = checked_latencies(latencies_ms)
+        relatives = start.relatives if start else checked_relatives(relatives)
+        check_measured(space, configs, latencies, related=bool(relatives))
+        known = checked_errors(errors, len(latencies))
         groups = [(start.form,)] if start else _forms(space, configs, related=bool(relatives))
         data = [
             [_Data.of(form, space, configs, (latencies, known), relatives) for form in forms]
@@ -146,12 +135,14 @@ class LatencyPredictor:
         better = [pair for pair in others if pair[1] < _CLEARLY * first[1]]
         return min(better or [first], key=lambda pair: pair[1])[0]
 
-    def predict(self, configs: Sequence[object]) -> Prediction:
+    def predict(self, configs: Iterable[object]) -> Prediction:
         """Return mean and 90 % interval of each config's latency."""
-        if not len(configs):
+        configs = checked_configs(self.space, configs)
+        if not configs:
             return Prediction(np.zeros(0), np.zeros(0), np.zeros(0))
         table = _table(self.form, self.space, configs, self.relatives)
-        mean, std, trend_ms = self._predict(table)
+        mean, std, rows = self._predict(table)
+        trend_ms = rows.trend_ms
         margin, power = self.inflation * std, _POWERS[self.form]
         if self.form == "layers":  # less sure of what is below all that was measured
             below = self.measured_ms[0] / np.maximum(trend_ms * from_power(mean, power), 1e-300)
@@ -159,6 +150,10 @@ class LatencyPredictor:
         mean_ms, low_ms, high_ms = (
             trend_ms * from_power(mean + step * margin, power) for step in (0, -1, 1)
         )
+        # What nothing was measured of is doubted, however exact the rest is.
+        factor = np.exp(NORMAL * _UNSEEN * rows.unseen)
+        low_ms = np.minimum(low_ms, mean_ms / factor)
+        high_ms = np.maximum(high_ms, mean_ms * factor)
         least, most = self.measured_ms
         low_ms = np.maximum(low_ms, np.minimum(mean_ms / _WIDEST, least))
         high_ms = np.minimum(high_ms, np.maximum(mean_ms * _WIDEST, most))
@@ -170,15 +165,21 @@ class LatencyPredictor:
         known = self.encoding
         return tuple(known.weights[:-1].tolist()) if isinstance(known, RelatedEncoding) else ()
 
-    def _predict(self, table: Array) -> tuple[Array, Array, Array]:
-        """Mean and deviation on the process's scale, and the trend."""
+    def trusting(self) -> "LatencyPredictor":
+        """Return it without doubt of choices that none of the measured networks had."""
+        known = self.encoding
+        if not isinstance(known, ChoiceEncoding):
+            return self
+        return replace(self, encoding=replace(known, seen=None))
+
+    def _predict(self, table: Array) -> tuple[Array, Array, Rows]:
+        """Mean and deviation on the process's scale, and what it sees."""
         rows, power = self.encoding.rows(table), _POWERS[self.form]
         mean, std = self.process.predict(rows.inputs, rows.linear)
         scale = from_power(mean, power) ** power
         noise = np.hypot(self.process.noise * np.sqrt(1 + rows.doubt), self.error)
-        if rows.unseen is not None:
-            noise = np.hypot(noise, _UNSEEN * rows.unseen)
-        return mean, np.hypot(std, noise * scale), rows.trend_ms
+        noise = np.hypot(noise, _UNSEEN * rows.unseen)
+        return mean, np.hypot(std, noise * scale), rows
 
     def _believable(self, mean_ms: Array, low_ms: Array, high_ms: Array) -> Prediction:
         """Draw nearer what is far outside of all that was measured; its interval reaches back.
@@ -221,7 +222,7 @@ class _Data:
     table: Array  # a row for each config
     latencies: Array  # ms
     errors: Array  # relative
-    sample: Array  # a row for each of these, and with relatives of some random configs too
+    sample: Array  # a row for each that was measured, and with relatives of random configs too
     relatives: tuple[Relative, ...]  # whose logarithms are in the table's first columns, then a 0
     layered: bool  # whether the table has layer features
     few: bool  # networks, before some were held out
@@ -265,8 +266,13 @@ class _Data:
 
 
 def _fit_form(
-    data: _Data, start: LatencyPredictor | None = None, encoding: Encoding | None = None
+    data: _Data,
+    start: LatencyPredictor | None = None,
+    encoding: Encoding | None = None,
+    *,
+    steps: int = _FEW_STEPS,
 ) -> LatencyPredictor:
+    """`steps` are those from the hyperparameters of `start`."""
     encoding = encoding or _encoding(data, start)
     form, power, latencies = data.form, _POWERS[data.form], data.latencies
     rows = encoding.rows(data.table)
@@ -281,7 +287,7 @@ def _fit_form(
         noise_scale=relative**power,
         errors=data.errors * relative**power,
         start=None if known is None else known.hyperparameters,
-        steps=_STEPS if known is None else _FEW_STEPS,
+        steps=_STEPS if known is None else steps,
         least_noise=_NOISE,
         expected=encoding.expected,
     )
@@ -301,7 +307,8 @@ def _encoding(data: _Data, start: LatencyPredictor | None) -> Encoding:
     if data.form == "layers":
         return WorkEncoding.fit(data.table, data.latencies)
     if data.form != "related":
-        return ChoiceEncoding(space=data.space, typical_ms=float(np.median(data.latencies)))
+        # A fold knows all choices that were measured, else it would tell of others' errors.
+        return ChoiceEncoding.fit(data.space, data.sample, data.latencies)
     if start is not None:
         return start.encoding
     return _related(data, _weights(data))
@@ -353,7 +360,8 @@ def _fitted(
     """Return the best form with its intervals, and its typical error of what is held out.
 
     Each fold is fitted from nothing: hyperparameters, or a choice between the forms of `data`, that
-    have seen the held-out networks would make the intervals too narrow.
+    have seen the held-out networks would make the intervals too narrow. But of many networks a
+    part tells the hyperparameters, and another part others: there the folds keep those of the best.
     """
     best, chosen = _best(data, start)
     if not folds:
@@ -364,19 +372,31 @@ def _fitted(
         return sure, _left_out_error(best, chosen)
     if len(chosen.latencies) > _FEW:
         data = [chosen]
-    parts = [_held_out(data, *part) for part in _folds(chosen.table, folds)]
+    kept = best if len(chosen.latencies) > ENOUGH else None
+    parts = [_held_out(data, *part, kept) for part in _folds(chosen.table, folds)]
     scores, errors = (np.concatenate(column) for column in zip(*parts, strict=True))
     return replace(best, inflation=_inflation(chosen, scores)), _typical(errors)
 
 
 def _held_out(
-    data: Sequence[_Data], kept: NDArray[np.intp], held_out: NDArray[np.intp]
+    data: Sequence[_Data],
+    kept: NDArray[np.intp],
+    held_out: NDArray[np.intp],
+    start: LatencyPredictor | None,
 ) -> tuple[Array, Array]:
-    """Errors of those held out, in predicted deviations and as logarithms of a factor."""
-    fold, chosen = _best([each.part(kept) for each in data])
+    """Errors of those held out, in predicted deviations and as logarithms of a factor.
+
+    Hyperparameters are those of `start`, if it is given; the sum over layers never is.
+    """
+    parts = [each.part(kept) for each in data]
+    if start is None:
+        fold, chosen = _best(parts)
+    else:
+        (chosen,) = parts
+        fold = _fit_form(chosen, start, _encoding(chosen, None), steps=0)
     there = next(each for each in data if each.form == chosen.form).part(held_out)
-    mean, std, trend_ms = fold._predict(there.table)
-    power = _POWERS[fold.form]
+    mean, std, rows = fold._predict(there.table)
+    power, trend_ms = _POWERS[fold.form], rows.trend_ms
     predicted_ms = trend_ms * from_power(mean, power)
     scores = np.abs(to_power(there.latencies / trend_ms, power) - mean) / std
     return scores, np.abs(np.log(predicted_ms / there.latencies))
@@ -425,22 +445,11 @@ def _table(
 ) -> Array:
     if form == "related":
         base = _table("layers" if is_layered(configs[0]) else "additive", space, configs, ())
-        logs = [*(_logs_of(one, configs) for one in relatives), np.zeros(len(base))]
+        logs = [*logs_of(relatives, configs), np.zeros(len(base))]
         return np.column_stack([*logs, base])
     if form == "layers":
         return layer_features(configs)
     return gene_table(space, [space.encode(config) for config in configs])
-
-
-def _logs_of(relative: Relative, configs: Sequence[object]) -> Array:
-    found = np.asarray(relative.predict(configs).mean_ms, dtype=float)
-    wrong = found[~(np.isfinite(found) & (found > 0))]
-    if len(wrong):
-        raise ValueError(
-            f"`relatives` must each predict positive latencies, but {relative!r} gave {wrong[0]}. "
-            "Leave it out."
-        )
-    return np.asarray(np.log(found))
 
 
 def _folds(table: Array, count: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
@@ -449,52 +458,6 @@ def _folds(table: Array, count: int) -> Iterator[tuple[NDArray[np.intp], NDArray
     _, first, alike = np.unique(table, axis=0, return_index=True, return_inverse=True)
     groups = np.arange(n) if len(first) < FEWEST_RELATED else first[alike.ravel()]
     order = [g for g in np.random.default_rng(0).permutation(n) if g in groups]
-    for held in np.array_split(order, min(count if n <= _MANY else count // 2, len(order))):
+    for held in np.array_split(order, min(count if n <= _MANY else max(count // 2, 2), len(order))):
         at = np.isin(groups, held)
         yield np.flatnonzero(~at), np.flatnonzero(at)
-
-
-def _check_relatives(relatives: Sequence[object]) -> None:
-    for one in relatives:
-        if not isinstance(one, Relative):
-            raise TypeError(
-                f"`relatives` must each predict latencies, but got {one!r}. Fit a LatencyPredictor "
-                "to what it measured."
-            )
-
-
-def _checked_errors(errors: Sequence[float] | None, count: int) -> Array:
-    found = np.zeros(count) if errors is None else np.asarray(errors, dtype=float)
-    if found.shape != (count,) or not (np.isfinite(found) & (found >= 0)).all():
-        raise ValueError(
-            f"`errors` must be a number for each of the {count} latencies, 0 or more, but got "
-            f"{errors}. Give each standard error over its latency."
-        )
-    return found
-
-
-def _check(space: AnySpace, configs: Sequence[object], latencies: Array, *, related: bool) -> None:
-    if latencies.ndim != 1:
-        raise ValueError(
-            "`latencies_ms` must be one number for each config, but got an array of shape "
-            f"{latencies.shape}. Give the medians."
-        )
-    if len(configs) != len(latencies):
-        raise ValueError(
-            f"`latencies_ms` must have one entry for each of the {len(configs)} configs, but got "
-            f"{len(latencies)}."
-        )
-    fewest = FEWEST_RELATED if related else FEWEST
-    if len(configs) < fewest:
-        raise ValueError(
-            f"`configs` must hold at least {fewest} measured networks, but got {len(configs)}. "
-            "Measure more."
-        )
-    wrong = latencies[~(np.isfinite(latencies) & (latencies > 0))]
-    if len(wrong):
-        raise ValueError(f"`latencies_ms` must be positive numbers, but got {wrong[0]}.")
-    if not space.genes and not is_layered(configs[0]):
-        raise ValueError(
-            "`space` must have an open field where its configs know no layers, but got one config "
-            "only. Open a field with oneof(...)."
-        )

@@ -222,3 +222,68 @@ def test_a_search_that_goes_on_proposes_the_same_on_plateaus(searcher: SearcherN
     configs = found(whole)
     part.kept = {number: kept for number, kept in whole.kept.items() if number < 13}
     assert found(part) == configs
+
+
+@dataclass(frozen=True)
+class Wide:
+    """A network of which few keep the budget."""
+
+    depths: tuple[int, ...] = ()
+    width: int = 16
+    kernels: tuple[int, ...] = ()
+
+
+WIDE = Space(
+    Wide,
+    depths=each(*[oneof(1, 2, 3, 4)] * 4),
+    width=oneof(16, 24, 32, 48, 64),
+    kernels=each(*[oneof(3, 5, 7)] * 2),
+)
+
+
+def _wide(config: Wide) -> Scores:
+    taps = sum(kernel**2 for kernel in config.kernels)
+    latency_ms = 0.5 + sum(config.depths) * config.width / 16 * taps / 18
+    return Scores(accuracy=float(np.log(latency_ms)), latency_ms=latency_ms)
+
+
+@pytest.mark.parametrize("searcher", ["guided", "random"])
+def test_a_search_goes_on_where_nothing_seems_to_keep_the_budget(searcher: SearcherName) -> None:
+    """It was told that everything does; the first trials miss it so far that nothing would."""
+
+    def predict(configs: Sequence[Wide]) -> Prediction:
+        mean = np.full(len(configs), 8.0)
+        return Prediction(mean, 0.9 * mean, 1.1 * mean)
+
+    def found(record: Memory) -> list[tuple[Wide, bool]]:
+        trials = search(
+            WIDE,
+            _wide,
+            trials=24,
+            budget_ms=8.0,
+            predict_latency=predict,
+            searcher=searcher,
+            record=record,
+        )
+        return [(trial.config, trial.feasible) for trial in trials]
+
+    whole, part = Memory(), Memory()
+    trials = found(whole)
+    assert not any(feasible for _, feasible in trials[:8])
+    assert sum(feasible for _, feasible in trials) > 8
+    part.kept = {number: kept for number, kept in whole.kept.items() if number < 12}
+    assert found(part) == trials
+
+
+def test_a_search_ends_some_trials_after_the_last_that_kept_the_budget() -> None:
+    """A space small enough to be searched to its end, told a third too little."""
+    space: Space[Wide] = WIDE.replace(kernels=(3, 3), width=16)
+
+    def predict(configs: Sequence[Wide]) -> Prediction:
+        mean = np.array([0.6 * _wide(config).latency_ms for config in configs])
+        return Prediction(mean, 0.99 * mean, 1.01 * mean)
+
+    trials = list(search(space, _wide, trials=100, budget_ms=5.6, predict_latency=predict))
+    kept = [trial.number for trial in trials if trial.feasible]
+    assert len(kept) == 5  # all that there are: each depth 1, and one of them 2
+    assert len(trials) <= 5 + 8 + 8

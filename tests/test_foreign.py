@@ -19,6 +19,8 @@ from predictors.backends.onnx_export import folded
 from predictors.backends.onnx_file import deployed_bytes, onnx_model
 from predictors.backends.table import find_runtime
 from predictors.cost import cost
+from predictors.devices.profiled import ProfiledDevice
+from predictors.measurement import Backend
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
 
 TINY = FasterNetConfig(
@@ -127,7 +129,7 @@ def test_weights_that_lie_beside_a_file_come_along(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, expected)
     assert onnx_model(split).macs == onnx_model(file).macs
     (tmp_path / "weights").unlink()
-    with pytest.raises(ValueError, match=r"split\.onnx must be an ONNX file, but cannot be read"):
+    with pytest.raises(ValueError, match=r"split\.onnx must have its weights whole in weights"):
         onnx_model(split)
 
 
@@ -298,3 +300,59 @@ def test_finding_a_named_size_loads_no_timm() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("read", "half"), [("no", False), ("cast", False), ("as it is", True)])
+def test_a_file_is_of_16_bits_if_it_computes_with_them(
+    read: str, tmp_path: Path, *, half: bool
+) -> None:
+    """Weights may be stored so, and a graph have some that nothing reads."""
+    weights = [numpy_helper.from_array(np.ones((8, 3, 3, 3), np.float16), "half")]
+    nodes = [helper.make_node("Cast", ["half"], ["w"], to=TensorProto.FLOAT)]
+    kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+    if read == "no":
+        weights.append(numpy_helper.from_array(np.ones((8, 3, 3, 3), np.float32), "w"))
+        nodes = []
+    nodes.append(helper.make_node("Conv", ["x", "half" if half else "w"], ["out"]))
+    taken, made = (
+        helper.make_tensor_value_info(name, kind, shape)
+        for name, shape in {"x": (1, 3, 8, 8), "out": (1, 8, 6, 6)}.items()
+    )
+    graph = helper.make_graph(nodes, "graph", [taken], [made], weights)
+    network = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    network.ir_version = 9
+    onnx.save(network, tmp_path / "network.onnx")
+    model = onnx_model(tmp_path / "network.onnx")
+    assert model.file_half is half
+    if not half:
+        assert ProfiledDevice("arm", Backend()).measure(model).median_ms > 0
+
+
+@pytest.mark.parametrize("name", ["gone.onnx", "gone.safetensors@64", "gone.pth", "gone.tflite"])
+def test_a_file_that_is_not_there_is_missed_without_timm(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.networks.timm_name", lambda _: pytest.fail("timm was asked"))
+    with pytest.raises(ValueError, match=r"must be a file that exists, but got 'gone.*Check"):
+        find_network(name)
+
+
+def test_images_too_large_for_any_network_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "open.onnx").write_bytes(_taking((1, [1, 3, "h", "w"])))
+    assert onnx_model(tmp_path / "open.onnx", size=(16, 24)).shape[1:] == (16, 24)
+    with pytest.raises(ValueError, match=r"must take images of sides up to 8192, but .* of 8193"):
+        onnx_model(tmp_path / "open.onnx", size=(16, 8193))
+
+
+@pytest.mark.parametrize("left", [100, None], ids=["cut", "gone"])
+def test_weights_that_are_not_whole_beside_a_file_are_named(
+    left: int | None, tmp_path: Path
+) -> None:
+    file, beside = tmp_path / "network.onnx", tmp_path / "weights.bin"
+    network = onnx.load_model_from_string(_sized(of_node=False))
+    onnx.save(network, file, save_as_external_data=True, location=beside.name, size_threshold=0)
+    beside.unlink() if left is None else beside.write_bytes(beside.read_bytes()[:left])
+    with pytest.raises(
+        ValueError, match=r"network\.onnx must have its weights whole in weights\.bin .* Copy "
+    ):
+        onnx_model(file)

@@ -14,7 +14,13 @@ from scipy.stats import spearmanr
 from nas.search.feasibility import end_within
 from predictors.devices.profiled import ProfiledDevice
 from predictors.features import layers_tell_all
-from predictors.gp import _negative_posterior, _Points, fit_gaussian_process, plain_scale
+from predictors.gp import (
+    GaussianProcess,
+    _negative_posterior,
+    _Points,
+    fit_gaussian_process,
+    plain_scale,
+)
 from predictors.latency import LatencyPredictor, Prediction
 from predictors.measurement import Backend
 from search_spaces.fasternet import FASTERNET, SPACES, FasterNetConfig
@@ -190,6 +196,25 @@ def test_ordered_numbers_count_as_numbers_and_more_samples_help() -> None:
     assert errors[1] < 0.03
     assert errors[2] < errors[1] < errors[0]
     assert all(0.84 <= share <= 0.97 for share in inside)
+
+
+@pytest.mark.parametrize(("number", "kept"), [(190, False), (210, True)])
+def test_folds_of_many_networks_keep_the_hyperparameters(
+    monkeypatch: pytest.MonkeyPatch, number: int, *, kept: bool
+) -> None:
+    """A part of many tells them, and another part others, whose errors are not the predictor's."""
+    used: list[bytes] = []
+
+    def fit(*args: Any, **options: Any) -> GaussianProcess:
+        process = fit_gaussian_process(*args, **options)
+        used.append(process.hyperparameters.tobytes())
+        return process
+
+    monkeypatch.setattr("predictors.latency.fit_gaussian_process", fit)
+    configs, _, seen = _chains(number, seed=0)
+    LatencyPredictor.fit(CHAINS, configs, seen.tolist(), folds=2)
+    assert len(used) == 5  # of each form, then of each fold
+    assert (len({*used[-2:]} - {*used[:3]}) == 0) is kept
 
 
 def test_nothing_is_far_below_what_was_measured_unless_the_interval_says_so() -> None:

@@ -74,3 +74,11 @@ def test_depth_to_space_is_taken_for_a_transpose_of_many_axes() -> None:
     order: dict[str, Value] = {"perm": (0, 3, 4, 1, 5, 2)}
     like = Node(op="Transpose", inputs=(shape,), output=moved, attributes=order)
     assert count_node(node) == count_node(like)
+
+
+@pytest.mark.parametrize("op", ["ReduceSum", "ReduceMean", "ReduceL2"])
+def test_a_reduction_over_nothing_may_copy(op: str) -> None:
+    copied = count_node(_plain("Resize"))
+    assert count_node(_plain(op, noop_with_empty_axes=1)) == copied
+    assert count_node(_plain(op, noop_with_empty_axes=1, axes=(3,))) != copied
+    assert count_node(replace(_plain(op, (1, 1, 1, 1)))) != copied

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 import torch
 from networks import FAMILY
-from torch import nn
+from torch import Tensor, nn
 
 from predictors.backends.agreement import TOLERANCES, check_on_noise
 from predictors.backends.model import Model, config_model
@@ -252,3 +252,28 @@ def test_where_no_file_can_be_none_is_left(runtime: str, tmp_path: Path) -> None
 def _difference(ours: Any, reference: Any) -> float:
     """max|ours - reference| / max|reference|."""
     return float((ours - reference).abs().max() / reference.abs().max())
+
+
+class _Spectrum(nn.Module):
+    """The exporter has no operator for it, or refuses what it is asked of one."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "fft":
+            spectrum: Tensor = torch.fft.fft2(x)
+            return spectrum.real
+        return nn.functional.adaptive_avg_pool2d(x, (7, 5))
+
+
+@pytest.mark.parametrize(("kind", "named"), [("fft", "aten::fft_fft2"), ("pool", "adaptive_avg_")])
+def test_what_cannot_be_exported_is_one_line(
+    kind: str, named: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = replace(_model(_Spectrum(kind)), name="mine", layers=())
+    with pytest.raises(ValueError, match=f"^mine must be of operators .*but got {named}") as found:
+        write_onnx(model, tmp_path / "network")
+    assert "\n" not in str(found.value)
+    assert capfd.readouterr().out == ""

@@ -254,3 +254,26 @@ def _model(nodes: list[onnx.NodeProto], weights: list[onnx.TensorProto]) -> onnx
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     model.ir_version = 9
     return model
+
+
+def _branch(op: str) -> onnx.GraphProto:
+    return helper.make_graph([helper.make_node(op, ["x"], [op])], op, [], [_value(op, None)])
+
+
+@pytest.mark.parametrize(("value", "op"), [(1, "Sigmoid"), (-1, "Relu")])
+def test_a_branch_is_chosen_by_the_values_of_a_large_constant(value: int, op: str) -> None:
+    branches = {"then_branch": _branch("Sigmoid"), "else_branch": _branch("Relu")}
+    nodes = [
+        helper.make_node("ReduceSum", ["large"], ["sum"], keepdims=0),
+        helper.make_node("Greater", ["sum", "zero"], ["positive"]),
+        helper.make_node("If", ["positive"], ["out"], **branches),
+    ]
+    weights = [
+        numpy_helper.from_array(np.full(2048, value, np.float32), "large"),
+        numpy_helper.from_array(np.zeros((), np.float32), "zero"),
+    ]
+    given, made = [_value("x", (1, 8, 16, 16))], [_value("out", None)]
+    graph = helper.make_graph(nodes, "graph", given, made, weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    model.ir_version = 9
+    assert [node.op for node in graph_nodes(model.SerializeToString())] == [op]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
+from math import inf
 from operator import index
 from random import Random
 from typing import Any, Literal, TypeVar
@@ -11,7 +12,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.search.trial import Admit, generator
+from nas.search.trial import Admit, Objectives, generator
 from predictors.cost import NO_LIMITS, Limits, cost, costs
 from predictors.latency import Prediction, RatioPrediction
 from search_spaces.layers import is_layered
@@ -26,20 +27,6 @@ End = Literal["high_ms", "mean_ms", "low_ms"]
 
 _ENDS: tuple[End, ...] = ("high_ms", "mean_ms", "low_ms")
 _ENOUGH = 8  # configs within the budget; after as many trials predictions are corrected
-
-
-def checked(predict: PredictLatency, space: AnySpace) -> PredictLatency:
-    """Return the predictor with each of its answers checked, the first one now.
-
-    Two configs are asked for, so that one value for many is found before an evaluation is spent.
-    """
-
-    def predicted(configs: Sequence[object]) -> Prediction:
-        return _checked(predict(configs), len(configs))
-
-    rng = Random(0)
-    predicted([space.decode(space.random_genes(rng)) for _ in range(2)])
-    return predicted
 
 
 def as_ratios(
@@ -58,51 +45,13 @@ def as_ratios(
     return predict_ratio
 
 
-def _checked(found: object, count: int) -> Prediction:
-    if not isinstance(found, Prediction):
-        raise TypeError(
-            f"`predict_latency` must return a Prediction, but got {type(found).__name__}. Return "
-            "Prediction(mean_ms, low_ms, high_ms), an array each."
-        )
-    mean_ms, low_ms, high_ms = (
-        _array(getattr(found, end), end, count) for end in ("mean_ms", "low_ms", "high_ms")
-    )
-    # The lower end of an interval may well be below zero.
-    for end, latencies_ms in (("mean_ms", mean_ms), ("high_ms", high_ms)):
-        _refuse(latencies_ms, ~(np.isfinite(latencies_ms) & (latencies_ms > 0)), end)
-    _refuse(low_ms, ~np.isfinite(low_ms), "low_ms")
-    return Prediction(mean_ms, low_ms, high_ms)
-
-
-def _array(values: object, end: str, count: int) -> NDArray[np.float64]:
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"`predict_latency` must return arrays of numbers, but got {type(values).__name__} as "
-            f"`{end}`. Return a latency in ms for each config."
-        ) from error
-    if array.shape != (count,):
-        raise ValueError(
-            "`predict_latency` must return a latency for each config, but got the shape "
-            f"{array.shape} as `{end}` for {count}. Return arrays of shape ({count},)."
-        )
-    return array
-
-
-def _refuse(latencies_ms: NDArray[np.float64], wrong: NDArray[np.bool_], end: str) -> None:
-    if wrong.any():
-        raise ValueError(
-            "`predict_latency` must return finite latencies above 0, but got "
-            f"{latencies_ms[wrong][0]:g} ms as `{end}`. Predict the logarithm, or bound what it "
-            "predicts."
-        )
-
-
 _STEPS = 200  # changes of one gene on the way from a config to a new one within the budget
 _RESTARTS = 20
+_COUNTED = 10_000  # configs; a space of no more is counted through
+_AROUND = 64  # configs that are drawn around the lowest, and as many of the whole space
 _STARTS = 4
 _ROUNDS, _DRAWN, _ELITE = 15, 200, 20  # of the cross-entropy method
+_FAR = 1e9  # a ratio that no network has
 _LEARNED = 0.7  # of the elite's shares, the rest of the former ones
 
 
@@ -119,6 +68,12 @@ class Bounds:
     budget: bool = False
     limits: Limits = NO_LIMITS
     risked: int = 1
+
+    def means(self, configs: Sequence[object]) -> Array:
+        """Return each config's predicted ratio, far above all others where it breaks a limit."""
+        assert self.predict is not None
+        ends = self.limits.ratios(configs)
+        return np.where(ends <= 1, self.predict(configs).mean, _FAR * np.maximum(ends, 1.0))
 
     def worst(self, configs: Sequence[object]) -> Array:
         """Return each config's worst ratio to a bound; with 1.0 at most it keeps all of them.
@@ -178,6 +133,7 @@ class Admission:
         self._space = space
         self._bounds = bounds
         self._seen: set[Genes] = set()
+        self._missed = -inf  # results after the last that kept the budget; of none, too few
         # Of this proposal alone, so that a search that goes on proposes the same.
         self._ratios: dict[Genes, float] = {}  # the worst of each config that was looked at
         self._safe: list[Genes] = []  # the lowest that is known, once it was sought
@@ -201,7 +157,13 @@ class Admission:
             if near is not None:
                 return near
             genes = self._space.random_genes(rng)
-        return self._any_left()
+        left = self._any_left()
+        return self._lowest_left(rng) if left is None else left
+
+    def tell(self, found: Objectives | None) -> None:
+        """Take in what an evaluation found; None where it failed."""
+        if found is not None:
+            self._missed = 0 if found.feasible else self._missed + 1
 
     def admits(self, kept: Genes) -> Admit:
         """Admit what an earlier run did, whatever would be proposed now.
@@ -217,9 +179,42 @@ class Admission:
 
     def _any_left(self) -> Genes | None:
         """The first new one in a space small enough to be counted through."""
-        if self._space.size > 10_000:
+        if self._space.size > _COUNTED:
             return None
-        return next(filter(self._is_new, all_genes(self._space)), None)
+        left = [genes for genes in all_genes(self._space) if genes not in self._seen]
+        self._worst(left)  # all at once: one by one takes seconds
+        return next(filter(self._is_new, left), None)
+
+    def _lowest_left(self, rng: Random) -> Genes | None:
+        """The lowest mean that is left, where trials have told that all upper ends are above 1.
+
+        A correction by few trials is not sure of that. But once some trial kept the budget, as many
+        as are enough may miss it after the last that did.
+        """
+        decode, predict = self._space.decode, self._bounds.predict
+        if predict is None or not self._bounds.budget or self._missed >= _ENOUGH:
+            return None
+        left = sorted({*self._left(rng)} - self._seen)
+        if not left:
+            return None
+        best = left[int(self._bounds.means(list(map(decode, left))).argmin())]
+        corrected = predict([decode(best)]).log_std is not None
+        if not corrected or self._bounds.limits.ratios([decode(best)])[0] > 1:
+            return None
+        self._seen.add(best)
+        return best
+
+    def _left(self, rng: Random) -> Iterator[Genes]:
+        """All of a small space; of others what is around the lowest mean, and random ones."""
+        space = self._space
+        if space.size <= _COUNTED:
+            yield from all_genes(space)
+            return
+        least = lowest_genes(space, self._bounds.means, rng)
+        yield from (least, *neighbours(space, least))
+        for _ in range(_AROUND):
+            yield changed(space, changed(space, least, rng), rng)
+            yield space.random_genes(rng)
 
     def _new_near(self, genes: Genes, rng: Random) -> Genes | None:
         """Walk by single changes among configs that keep all, until one is new."""

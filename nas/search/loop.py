@@ -7,7 +7,7 @@ from numbers import Real
 from operator import index
 from typing import Generic, Protocol, SupportsIndex, TypeVar
 
-from nas.search.correction import CorrectedRatios
+from nas.search.correction import CorrectedRatios, checked
 from nas.search.feasibility import (
     Admission,
     Bounds,
@@ -16,7 +16,6 @@ from nas.search.feasibility import (
     PredictRatio,
     as_ratios,
     check_limits,
-    checked,
     end_within,
     whole_numbers,
 )
@@ -186,6 +185,7 @@ class Proposer:
         """Take in what an evaluation found; None where it failed."""
         if self._ratios is not None:
             self._ratios.tell(genes, found)
+        self._admission.tell(found)
         self._searcher.tell(genes, found)
 
 

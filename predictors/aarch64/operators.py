@@ -281,13 +281,15 @@ def _pool(node: Node) -> Work:
 
 
 def _reduce(node: Node) -> Work:
-    """By whether the last axis is among those that go."""
+    """By whether the last axis is among those that go; without any it may copy."""
     shape = node.inputs[0]
     counts = {"one": 1, "elements": math.prod(shape), "outputs": math.prod(node.output)}
     if node.op == "GlobalAveragePool":
         return Work("globalaveragepool", counts)
     if not shape:
         return _view(node)
+    if node.number("noop_with_empty_axes") and not node.numbers("axes", ()):
+        return _copied(node)
     last = max(axis % len(shape) for axis in node.numbers("axes", (-1,)))
     kind = "reducel2" if node.op == "ReduceL2" else "reducemean"
     return Work(f"{kind}_{'inner' if math.prod(shape[last + 1 :]) == 1 else 'outer'}", counts)

@@ -80,9 +80,9 @@ def _lighten(graph: "onnx.GraphProto", folder: Path | None) -> int:
     for sparse in graph.sparse_initializer:
         graph.initializer.append(_dense(sparse))
     graph.ClearField("sparse_initializer")
-    emptied, longest = set(), 0
+    emptied, longest, deciding = set(), 0, _deciding(graph)
     for tensor in graph.initializer:
-        if _is_heavy(tensor) and _is_whole(tensor, folder):
+        if tensor.name not in deciding and _is_heavy(tensor) and _is_whole(tensor, folder):
             emptied.add(tensor.name)
             longest = max(longest, _empty(tensor))
     for tensor in stored_tensors(graph):
@@ -169,6 +169,29 @@ def stored_tensors(graph: "onnx.GraphProto") -> "Iterator[onnx.TensorProto]":
         yield from (attribute.t, *attribute.tensors)
         for inner in (attribute.g, *attribute.graphs):
             yield from stored_tensors(inner)
+
+
+def all_nodes(graph: "onnx.GraphProto") -> "Iterator[onnx.NodeProto]":
+    """All nodes of a graph, and of those in attributes of its nodes."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from all_nodes(inner)
+
+
+def _deciding(graph: "onnx.GraphProto") -> set[str]:
+    """The names of all that the branch of an If may depend on."""
+    nodes = list(all_nodes(graph))
+    makers = {name: node for node in nodes for name in node.output}
+    waiting = [node.input[0] for node in nodes if node.op_type == "If"]
+    found: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += [*makers[name].input] if name in makers else []
+    return found
 
 
 def _fold_norms(model: "onnx.ModelProto") -> None:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -52,6 +53,12 @@ class Model:
     checkpoint: "Checkpoint | None" = None  # its weights; None: random ones
     features: bool = False  # the backbone alone: the map after each stage
     calibration_images: "Iterable[Tensor] | None" = None  # for int8; None: random ones
+    config_class: type | None = None  # of a user's config: two classes may have one name
+
+    @property
+    def key(self) -> tuple[str, type | None]:
+        """What tells it from others within this process."""
+        return self.identity, self.config_class
 
     @property
     def at_once(self) -> int:
@@ -183,14 +190,32 @@ def config_identity(config: Any) -> str:
 def identity(kind: str, values: Mapping[str, Any]) -> str:
     """Return canonical JSON of what a network is."""
     whole = {name: _whole(value) for name, value in values.items()} | {"class": kind}
-    return json.dumps(whole, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return json.dumps(
+        whole, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_spelled
+    )
 
 
 def _whole(value: Any) -> Any:
-    """Spell 2.0 and 2 alike, since configs with either are equal."""
+    """Spell 2.0 and 2 alike, since configs with either are equal; numpy's numbers are numbers."""
     if isinstance(value, list | tuple):
         return [_whole(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    if isinstance(value, Mapping):
+        return {key if isinstance(key, str) else repr(key): item for key, item in value.items()}
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    number = float(value)
+    if not math.isfinite(number):
+        return str(number)
+    return int(number) if number.is_integer() else number
+
+
+def _spelled(value: object) -> object:
+    """What JSON has no form for."""
+    if isinstance(value, set | frozenset):
+        return sorted(map(repr, value))
+    return repr(value)
 
 
 @runtime_checkable
@@ -225,6 +250,7 @@ def as_model(network: "FasterNetConfig | Model | Buildable") -> Model:
         identity=config_identity(network),
         build=network.build,
         shape=network.input_shape,
+        config_class=type(network),
     )
 
 

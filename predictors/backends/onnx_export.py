@@ -7,12 +7,14 @@ import copy
 import io
 import json
 import logging
+import re
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import onnx
@@ -23,6 +25,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from predictors.backends.model import ONE_AT_A_TIME, Model
 from predictors.backends.onnx_file import deployed_bytes
 from predictors.backends.onnxruntime import as_input
+from search_spaces.io import reason
 from search_spaces.network import Attention
 
 OPSET = 20  # the first with a Gelu operator, the last of the exporter that takes 0.2 s a network
@@ -124,7 +127,7 @@ def _exported_at(model: Model, opset: int) -> bytes:
     image, outputs = model.image(), list(model.outputs)
     axes = {name: {0: "batch"} for name in ("image", *outputs)}
     network = folded(model.network(), image)
-    with ONE_AT_A_TIME, warnings.catch_warnings(), torch.no_grad():
+    with ONE_AT_A_TIME, warnings.catch_warnings(), torch.no_grad(), _one_line(model.name):
         warnings.simplefilter("ignore")  # the exporter announces its successor
         torch.onnx.export(
             network,
@@ -137,6 +140,30 @@ def _exported_at(model: Model, opset: int) -> bytes:
             dynamic_axes=axes if model.batch == "dynamic" else None,
         )
     return bytes(saved.getvalue())
+
+
+@contextmanager
+def _one_line(name: str) -> Iterator[None]:
+    """Say in one line what the exporter does not take; torch prints the whole graph besides."""
+    try:
+        with patch.object(torch._C, "_jit_onnx_log", lambda *_: None):
+            yield
+    except torch.onnx.OnnxExporterError as error:
+        raise ValueError(
+            f"{name} must be of operators that torch writes as ONNX, but got {_refused(error)}. "
+            "Compute it by other operators, or export it yourself, as by "
+            "torch.onnx.export(..., dynamo=True), and give that .onnx file."
+        ) from error
+
+
+def _refused(error: torch.onnx.OnnxExporterError) -> str:
+    """What the exporter cannot write, by its error."""
+    text = str(error)
+    operator = re.search(r"Exporting the operator '([^']+)'", text)
+    if operator:
+        return operator[1]
+    operator = re.search(r"ONNX export of operator (.+?)\. Please", text, flags=re.DOTALL)
+    return operator[1] if operator else reason(error)
 
 
 def _with_metadata(model: Model, content: bytes) -> bytes:

@@ -3,10 +3,11 @@
 import hashlib
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from predictors.aarch64.optimized import stored_tensors
+from predictors.aarch64.optimized import all_nodes, stored_tensors
 from predictors.backends.model import Model, identity
 from search_spaces.io import listed, other_file, reason
 
@@ -20,6 +21,7 @@ UNCOUNTED = re.compile(
 )
 _SMALL = 1024  # elements; more are weights
 _HALF = (10, 16)  # FLOAT16 and BFLOAT16 of ONNX
+_SIDES_OF_IMAGE, _LARGEST = 3, 8192
 INPUTS = ("float32", "float16", "float64", "uint8", "int8")  # of which random images can be made
 
 
@@ -50,11 +52,18 @@ def onnx_model(path: Path, *, name: str = "", size: tuple[int, int] | None = Non
         shape=tuple(shape),
         file=path,
         file_size=size,
-        file_half=any(tensor.data_type in _HALF for tensor in graph.initializer),
+        file_half=_computes_in_half(graph),
         macs=_macs(graph),
         batch="fixed" if batch else "dynamic",
         params=sum(math.prod(tensor.dims) for tensor in graph.initializer if len(tensor.dims)),
     )
+
+
+def _computes_in_half(graph: "onnx.GraphProto") -> bool:
+    """Whether some weight of 16 bits is computed with; others are cast once, or not read at all."""
+    half = {tensor.name for tensor in graph.initializer if tensor.data_type in _HALF}
+    read = (name for node in all_nodes(graph) if node.op_type != "Cast" for name in node.input)
+    return not half.isdisjoint(read)
 
 
 def _drop_weights(graph: "onnx.GraphProto") -> None:
@@ -86,7 +95,15 @@ def _with_external_data(content: bytes, path: Path) -> "onnx.ModelProto":
     import onnx
 
     model = onnx.load_model_from_string(content)
-    onnx.load_external_data_for_model(model, str(path.parent))
+    try:
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        kept = (one for tensor in stored_tensors(model.graph) for one in tensor.external_data)
+        files = listed(sorted({one.value for one in kept if one.key == "location"}))
+        raise ValueError(
+            f"{path} must have its weights whole in {files} beside it, but has not: "
+            f"{reason(error)}. Copy {files} again, or export it in one file."
+        ) from None
     return model
 
 
@@ -120,7 +137,18 @@ def _set_shape(
         )
     for dim, side in zip(free, sides, strict=False):
         dim.dim_value = side
+    _check_sides(dims, name)
     return (batch.dim_value, *(dim.dim_value for dim in dims))
+
+
+def _check_sides(dims: "Sequence[onnx.TensorShapeProto.Dimension]", name: str) -> None:
+    """Refuse images that no network is meant for, and that memory may not hold."""
+    largest = max((dim.dim_value for dim in dims), default=0)
+    if len(dims) == _SIDES_OF_IMAGE and largest > _LARGEST:
+        raise ValueError(
+            f"{name} must take images of sides up to {_LARGEST}, but takes one of {largest}. Say a "
+            "smaller size, or export it so."
+        )
 
 
 def _input(graph: "onnx.GraphProto", name: str) -> "onnx.ValueInfoProto":

@@ -161,7 +161,7 @@ class ProfiledDevice:
                 )
         self.name = name
         self.remarks: list[str] = []
-        self._known: dict[str, list[Part]] = {}  # by the identity of the network
+        self._known: dict[object, list[Part]] = {}  # by the key of the network
         self.backends = (backend,)
         self._threads = backend.threads
         self._profile = load_profile("raspberry_pi_5")
@@ -235,9 +235,9 @@ class ProfiledDevice:
             )
         if model.layers and not model.features:
             return layer_parts(model.layers, self._profile.forms)
-        if model.identity not in self._known:
-            self._known[model.identity] = self._graph_parts(model)
-        return self._known[model.identity]
+        if model.key not in self._known:
+            self._known[model.key] = self._graph_parts(model)
+        return self._known[model.key]
 
     def _graph_parts(self, model: Model) -> list[Part]:
         if model.file_half:
@@ -245,8 +245,9 @@ class ProfiledDevice:
                 f"`network` must have numbers of 32 bits for a profile, but those of {model.name} "
                 f"have 16. Export it in fp32. {HOW_TO_ATTACH}"
             )
+        content = _content(model)
         try:
-            return graph_parts(_nodes(model), self._profile.forms)
+            return graph_parts(_nodes(model, content), self._profile.forms)
         except UnknownOperatorError as error:
             remedy = f"{_FREE_WEIGHTS} " if COMPUTED in str(error) else ""
             raise ValueError(
@@ -282,16 +283,22 @@ class ProfiledDevice:
         return Prediction(mean, low, high)
 
 
-def _nodes(model: Model) -> list[Node]:
-    """The network's nodes; a file is read without torch, and not what lies beside it."""
-    from predictors.aarch64.graph import graph_nodes
-
+def _content(model: Model) -> bytes:
+    """The network as ONNX; a file is read without torch."""
     if model.file is not None:
-        content = model.file.read_bytes()
-        return graph_nodes(content, folder=model.file.parent, shape=model.shape)
+        return model.file.read_bytes()
     from predictors.backends.onnx_export import onnx_bytes
 
-    return graph_nodes(onnx_bytes(model))
+    return onnx_bytes(model)
+
+
+def _nodes(model: Model, content: bytes) -> list[Node]:
+    """The network's nodes; what lies beside a file is not read."""
+    from predictors.aarch64.graph import graph_nodes
+
+    if model.file is None:
+        return graph_nodes(content)
+    return graph_nodes(content, folder=model.file.parent, shape=model.shape)
 
 
 def open_arm(name: str, backend: Backend, protocol: TimingProtocol) -> Device:

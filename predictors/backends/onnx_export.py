@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import onnx
@@ -145,15 +144,19 @@ def _exported_at(model: Model, opset: int) -> bytes:
 @contextmanager
 def _one_line(name: str) -> Iterator[None]:
     """Say in one line what the exporter does not take; torch prints the whole graph besides."""
+    names, log = vars(torch._C), "_jit_onnx_log"  # which torch's exporter leaves on
+    known = names.get(log)
+    names[log] = lambda *_: None
     try:
-        with patch.object(torch._C, "_jit_onnx_log", lambda *_: None):
-            yield
+        yield
     except torch.onnx.OnnxExporterError as error:
         raise ValueError(
             f"{name} must be of operators that torch writes as ONNX, but got {_refused(error)}. "
             "Compute it by other operators, or export it yourself, as by "
             "torch.onnx.export(..., dynamo=True), and give that .onnx file."
         ) from error
+    finally:
+        names[log] = known
 
 
 def _refused(error: torch.onnx.OnnxExporterError) -> str:

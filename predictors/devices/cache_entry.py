@@ -127,6 +127,7 @@ class CacheEntry:
                 f"`latency` must have the fields of a latency, but got {short_repr(min(unknown))}."
             )
         _check_measured(record.latency)
+        json.dumps(record.network, allow_nan=False)  # no network is of infinite size
         return cls(
             latency=record.latency,
             network=identity(record.network["class"], record.network),

@@ -88,7 +88,7 @@ def short_trainings() -> str:
     lines = [
         f"By `benchmarks/shorter_trainings.py` on {found['networks']} networks:",
         "",
-        "| image side | epochs | cost of a whole one's | Kendall's tau |",
+        "| image side | epochs | cost (whole: 1) | Kendall's tau |",
         "|---|---|---|---|",
     ]
     lines += [

@@ -287,3 +287,17 @@ def test_a_search_ends_some_trials_after_the_last_that_kept_the_budget() -> None
     kept = [trial.number for trial in trials if trial.feasible]
     assert len(kept) == 5  # all that there are: each depth 1, and one of them 2
     assert len(trials) <= 5 + 8 + 8
+
+
+def test_a_search_ends_where_no_trial_keeps_the_budget() -> None:
+    """Everything was said to keep a budget that nothing does."""
+
+    def predict(configs: Sequence[Wide]) -> Prediction:
+        mean = np.full(len(configs), 1.0)
+        return Prediction(mean, 0.9 * mean, 1.1 * mean)
+
+    trials = list(
+        search(WIDE, _wide, trials=100, budget_ms=1.2, predict_latency=predict, searcher="random")
+    )
+    assert not any(trial.feasible for trial in trials)
+    assert len(trials) == 8 + 24

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from math import inf
 from operator import index
 from random import Random
 from typing import Any, Literal, TypeVar
@@ -52,6 +51,7 @@ _AROUND = 64  # configs that are drawn around the lowest, and as many of the who
 _STARTS = 4
 _ROUNDS, _DRAWN, _ELITE = 15, 200, 20  # of the cross-entropy method
 _FAR = 1e9  # a ratio that no network has
+_PATIENCE = 24  # more trials than `_ENOUGH` may miss the budget before the first that keeps it
 _LEARNED = 0.7  # of the elite's shares, the rest of the former ones
 
 
@@ -133,7 +133,7 @@ class Admission:
         self._space = space
         self._bounds = bounds
         self._seen: set[Genes] = set()
-        self._missed = -inf  # results after the last that kept the budget; of none, too few
+        self._missed = -_PATIENCE  # results after the last that kept the budget
         # Of this proposal alone, so that a search that goes on proposes the same.
         self._ratios: dict[Genes, float] = {}  # the worst of each config that was looked at
         self._safe: list[Genes] = []  # the lowest that is known, once it was sought
@@ -188,8 +188,8 @@ class Admission:
     def _lowest_left(self, rng: Random) -> Genes | None:
         """The lowest mean that is left, where trials have told that all upper ends are above 1.
 
-        A correction by few trials is not sure of that. But once some trial kept the budget, as many
-        as are enough may miss it after the last that did.
+        A correction by few trials is not sure of that. But as many as are enough may miss the
+        budget after the last that kept it, and before the first some more.
         """
         decode, predict = self._space.decode, self._bounds.predict
         if predict is None or not self._bounds.budget or self._missed >= _ENOUGH:

@@ -406,7 +406,7 @@ def search(
             yield Progress("searching", outcome.number + 1, run.options.trials, best)
     if run.limit and len(errors) < run.options.trials:
         run.shorten(len(errors))
-        yield Progress("searching", len(errors), len(errors), "no more fit into the time")
+        yield Progress("searching", len(errors), len(errors), "no more fit in")
     if errors and all(errors):
         raise RuntimeError(f"Trials must succeed, but all {len(errors)} failed: {errors[0]}.")
 

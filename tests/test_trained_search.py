@@ -324,7 +324,7 @@ def test_there_are_fewer_trials_where_they_take_longer_than_was_reckoned(
     assert main(_search(tmp_path / "run", data, *words)) == 0
     said = capsys.readouterr().err
     assert "auto took 5 short trainings" in said
-    assert "searching: 2 of 2; no more fit into the time" in said
+    assert "searching: 2 of 2; no more fit in" in said
     assert json.loads((tmp_path / "run" / "run.json").read_text())["options"]["trials"] == 2
     assert main(["show", str(tmp_path / "run")]) == 0
     assert main(["search", "--resume", "--out", str(tmp_path / "run")]) == 0

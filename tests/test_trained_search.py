@@ -329,3 +329,5 @@ def test_there_are_fewer_trials_where_they_take_longer_than_was_reckoned(
     assert main(["show", str(tmp_path / "run")]) == 0
     assert main(["search", "--resume", "--out", str(tmp_path / "run")]) == 0
     assert "searching: 2 of 2\n" in capsys.readouterr().err
+    assert main([*_search(tmp_path / "run", data, *words), "--resume"]) == 0
+    assert "searching: 2 of 2\n" in capsys.readouterr().err

@@ -318,6 +318,8 @@ def _resumed(arguments: argparse.Namespace, folder: Path, typed: set[str]) -> "P
             devices = tuple(
                 replace(known.get(spec.name, spec), budget_ms=spec.budget_ms) for spec in devices
             )
+    if arguments.time is not None:
+        arguments.trials = kept.trials  # those that were typed were the most to choose
     options = _options(arguments, folder, devices)
     from nas.estimators import Prepared
 

@@ -25,11 +25,11 @@ from ray import tune
 from ray.tune.search import Searcher as RaySearcher
 from ray.tune.search.sample import Domain
 
-from nas.search.feasibility import PredictLatency
 from nas.search.guided import AccuracyPrior
 from nas.search.loop import Proposer, bounds_of
 from nas.search.trial import Admit, Objectives, Scores, Searcher, generator
 from predictors.cost import NO_LIMITS, Limits
+from predictors.prediction import PredictLatency
 from search_spaces.io import atomic_write
 from search_spaces.space import AnySpace, Genes, Space
 

@@ -1,8 +1,9 @@
 """Predicted latencies, and what they may be predicted from: other predictions, and measurements."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import index
+from random import Random
 from typing import Any, Protocol, SupportsIndex, cast, runtime_checkable
 
 import numpy as np
@@ -36,6 +37,9 @@ class RatioPrediction:
     mean: Array
     high: Array
     log_std: Array | None = None
+
+
+PredictLatency = Callable[[Sequence[Any]], Prediction]
 
 
 @runtime_checkable
@@ -106,11 +110,14 @@ def checked_folds(folds: object) -> int:
 
 def checked_errors(errors: Sequence[float] | None, count: int) -> Array:
     """Return the relative standard errors of latencies; none are 0."""
-    found = np.zeros(count) if errors is None else np.asarray(errors, dtype=float)
+    try:
+        found = np.zeros(count) if errors is None else np.asarray(errors, dtype=float)
+    except (TypeError, ValueError):
+        found = np.full(1, np.nan)
     if found.shape != (count,) or not (np.isfinite(found) & (found >= 0)).all():
         raise ValueError(
             f"`errors` must be a number for each of the {count} latencies, 0 or more, but got "
-            f"{errors}. Give each standard error over its latency."
+            f"{short_repr(errors)}. Give each standard error over its latency."
         )
     return found
 
@@ -167,3 +174,58 @@ def _logs_of(at: int, relative: Relative, configs: Sequence[object]) -> Array:
             "Leave it out."
         )
     return np.asarray(np.log(found))
+
+
+def checked_predictor(predict: PredictLatency, space: AnySpace) -> PredictLatency:
+    """Return the predictor with each of its answers checked, the first one now.
+
+    Two configs are asked for, so that one value for many is found before an evaluation is spent.
+    """
+
+    def predicted(configs: Sequence[object]) -> Prediction:
+        return _checked_prediction(predict(configs), len(configs))
+
+    rng = Random(0)
+    predicted([space.decode(space.random_genes(rng)) for _ in range(2)])
+    return predicted
+
+
+def _checked_prediction(found: object, count: int) -> Prediction:
+    if not isinstance(found, Prediction):
+        raise TypeError(
+            f"`predict_latency` must return a Prediction, but got {type(found).__name__}. Return "
+            "Prediction(mean_ms, low_ms, high_ms), an array each."
+        )
+    mean_ms, low_ms, high_ms = (
+        _latencies(getattr(found, end), end, count) for end in ("mean_ms", "low_ms", "high_ms")
+    )
+    # The lower end of an interval may well be below zero.
+    for end, latencies_ms in (("mean_ms", mean_ms), ("high_ms", high_ms)):
+        _refuse(latencies_ms, ~(np.isfinite(latencies_ms) & (latencies_ms > 0)), end)
+    _refuse(low_ms, ~np.isfinite(low_ms), "low_ms")
+    return Prediction(mean_ms, low_ms, high_ms)
+
+
+def _latencies(values: object, end: str, count: int) -> Array:
+    try:
+        array = np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"`predict_latency` must return arrays of numbers, but got {type(values).__name__} as "
+            f"`{end}`. Return a latency in ms for each config."
+        ) from error
+    if array.shape != (count,):
+        raise ValueError(
+            "`predict_latency` must return a latency for each config, but got the shape "
+            f"{array.shape} as `{end}` for {count}. Return arrays of shape ({count},)."
+        )
+    return array
+
+
+def _refuse(latencies_ms: Array, wrong: NDArray[np.bool_], end: str) -> None:
+    if wrong.any():
+        raise ValueError(
+            "`predict_latency` must return finite latencies above 0, but got "
+            f"{latencies_ms[wrong][0]:g} ms as `{end}`. Predict the logarithm, or bound what it "
+            "predicts."
+        )

@@ -76,3 +76,18 @@ def test_the_identity_of_a_fasternet_stays_as_it_is_in_stores() -> None:
         '"partial_ratios":[0.25,0.25,0.25,0.25],"resolution":224,"stem":"patch","stem_stride":4,'
         '"untouched":["identity","identity","identity","identity"],"widths":[40,80,160,320]}'
     )
+
+
+@pytest.mark.parametrize("shape", [None, (), (3, 0, 8), (3.0, 8, 8), 8, "388"])
+def test_inputs_need_a_shape(shape: object) -> None:
+    config = _config_class(16)()
+    type(config).input_shape = shape
+    with pytest.raises(ValueError, match=r"^`input_shape` of Net must be whole numbers above 0, "):
+        as_model(config)
+
+
+def test_a_network_that_is_none_is_told() -> None:
+    config = _config_class(16)()
+    type(config).build = lambda _: None
+    with pytest.raises(ValueError, match=r"^`build\(\)` of this config must return a torch module"):
+        ProfiledDevice("arm", Backend()).measure(config)

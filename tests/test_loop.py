@@ -15,7 +15,7 @@ import pytest
 import torch
 from records import Memory
 
-from nas.search.feasibility import Bounds, PredictLatency, all_genes, as_ratios
+from nas.search.feasibility import Bounds, all_genes, as_ratios
 from nas.search.loop import IN_FLIGHT, Proposer, search
 from nas.search.pareto import hypervolume
 from nas.search.searchers import SearcherName
@@ -29,7 +29,7 @@ from nas.search.trial import (
     evaluated,
     generator,
 )
-from predictors.latency import Prediction
+from predictors.prediction import Prediction, PredictLatency
 from search_spaces.space import Genes, Space, each, oneof
 
 

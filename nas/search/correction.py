@@ -7,13 +7,12 @@ trials, as a Gaussian process of the choices with linear terms.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from random import Random
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.search.feasibility import PredictLatency, PredictRatio
+from nas.search.feasibility import PredictRatio
 from nas.search.trial import Objectives
 from predictors.features import linear_terms, scaled_genes
 from predictors.gp import GaussianProcess, fit_gaussian_process
@@ -21,7 +20,6 @@ from predictors.latency import (
     COVERAGE,
     NORMAL,
     LatencyPredictor,
-    Prediction,
     RatioPrediction,
 )
 from search_spaces.space import AnySpace, Genes
@@ -149,58 +147,3 @@ class LearnedRatios:
         found = self._predictor.predict(configs)
         log_std = np.log(found.high_ms / found.mean_ms) / NORMAL
         return RatioPrediction(found.mean_ms, found.high_ms, log_std)
-
-
-def checked(predict: PredictLatency, space: AnySpace) -> PredictLatency:
-    """Return the predictor with each of its answers checked, the first one now.
-
-    Two configs are asked for, so that one value for many is found before an evaluation is spent.
-    """
-
-    def predicted(configs: Sequence[object]) -> Prediction:
-        return _checked(predict(configs), len(configs))
-
-    rng = Random(0)
-    predicted([space.decode(space.random_genes(rng)) for _ in range(2)])
-    return predicted
-
-
-def _checked(found: object, count: int) -> Prediction:
-    if not isinstance(found, Prediction):
-        raise TypeError(
-            f"`predict_latency` must return a Prediction, but got {type(found).__name__}. Return "
-            "Prediction(mean_ms, low_ms, high_ms), an array each."
-        )
-    mean_ms, low_ms, high_ms = (
-        _array(getattr(found, end), end, count) for end in ("mean_ms", "low_ms", "high_ms")
-    )
-    # The lower end of an interval may well be below zero.
-    for end, latencies_ms in (("mean_ms", mean_ms), ("high_ms", high_ms)):
-        _refuse(latencies_ms, ~(np.isfinite(latencies_ms) & (latencies_ms > 0)), end)
-    _refuse(low_ms, ~np.isfinite(low_ms), "low_ms")
-    return Prediction(mean_ms, low_ms, high_ms)
-
-
-def _array(values: object, end: str, count: int) -> NDArray[np.float64]:
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"`predict_latency` must return arrays of numbers, but got {type(values).__name__} as "
-            f"`{end}`. Return a latency in ms for each config."
-        ) from error
-    if array.shape != (count,):
-        raise ValueError(
-            "`predict_latency` must return a latency for each config, but got the shape "
-            f"{array.shape} as `{end}` for {count}. Return arrays of shape ({count},)."
-        )
-    return array
-
-
-def _refuse(latencies_ms: NDArray[np.float64], wrong: NDArray[np.bool_], end: str) -> None:
-    if wrong.any():
-        raise ValueError(
-            "`predict_latency` must return finite latencies above 0, but got "
-            f"{latencies_ms[wrong][0]:g} ms as `{end}`. Predict the logarithm, or bound what it "
-            "predicts."
-        )

@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from nas.search.trial import Admit, Objectives, generator
 from predictors.cost import NO_LIMITS, Limits, cost, costs
-from predictors.latency import Prediction, RatioPrediction
+from predictors.prediction import Prediction, PredictLatency, RatioPrediction
 from search_spaces.layers import is_layered
 from search_spaces.space import AnySpace, Genes, Space
 
 C = TypeVar("C")
 Array = NDArray[np.float64]
-PredictLatency = Callable[[Sequence[Any]], Prediction]
 PredictRatio = Callable[[Sequence[Any]], RatioPrediction]
 
 End = Literal["high_ms", "mean_ms", "low_ms"]

@@ -7,12 +7,11 @@ from numbers import Real
 from operator import index
 from typing import Generic, Protocol, SupportsIndex, TypeVar
 
-from nas.search.correction import CorrectedRatios, checked
+from nas.search.correction import CorrectedRatios
 from nas.search.feasibility import (
     Admission,
     Bounds,
     End,
-    PredictLatency,
     PredictRatio,
     as_ratios,
     check_limits,
@@ -32,6 +31,7 @@ from nas.search.trial import (
     Trial,
 )
 from predictors.cost import NO_LIMITS, Limits
+from predictors.prediction import PredictLatency, checked_predictor
 from search_spaces.space import AnySpace, Genes, Space
 
 C = TypeVar("C")
@@ -123,7 +123,7 @@ def bounds_of(
     check_limits(space, limits, seed)
     predict: PredictRatio | None = None
     if predict_latency is not None:
-        known = checked(predict_latency, space)
+        known = checked_predictor(predict_latency, space)
         upper: End = "high_ms" if budget_ms is None else end_within(space, known, budget_ms, seed)
         predict = as_ratios(known, budget_ms, upper=upper)
     return Bounds(predict=predict, budget=budget_ms is not None, limits=limits)

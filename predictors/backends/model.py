@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from numbers import Integral, Real
+from operator import index
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, SupportsIndex, runtime_checkable
 
 from predictors.cost import cost
 from search_spaces.fasternet import FASTERNET, FasterNetConfig
@@ -92,7 +93,13 @@ class Model:
             )
         with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return self.build().eval()
+            network = self.build()
+        if not isinstance(network, torch.nn.Module):
+            raise ValueError(
+                f"`build()` of {self.name} must return a torch module, but returned "
+                f"{short_repr(network)}. Return the network."
+            )
+        return network.eval()
 
     def built(self) -> "Model":
         """Return it with its network built once and for all, unless it came as a file."""
@@ -235,6 +242,7 @@ def as_model(network: "FasterNetConfig | Model | Buildable") -> Model:
 
     Raises:
         TypeError: if it is a config that does not say how its network is built.
+        ValueError: if its inputs have no shape.
     """
     if isinstance(network, Model):
         return network
@@ -249,9 +257,20 @@ def as_model(network: "FasterNetConfig | Model | Buildable") -> Model:
         name="this config",
         identity=config_identity(network),
         build=network.build,
-        shape=network.input_shape,
+        shape=_input_shape(network),
         config_class=type(network),
     )
+
+
+def _input_shape(network: Buildable) -> tuple[int, ...]:
+    given: object = network.input_shape
+    sides = tuple(given) if isinstance(given, Sequence) else ()
+    if not sides or not all(isinstance(side, SupportsIndex) and index(side) > 0 for side in sides):
+        raise ValueError(
+            f"`input_shape` of {type(network).__name__} must be whole numbers above 0, but got "
+            f"{short_repr(given)}. Give that of one input without the batch, such as (3, 224, 224)."
+        )
+    return tuple(map(index, sides))
 
 
 NETWORKS = (

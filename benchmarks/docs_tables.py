@@ -336,8 +336,8 @@ def _latency_transfer(result: dict[str, Any]) -> str:
     """
     counts = result["counts"][:-1]  # the last is not the same in all pairs
     lines = [
-        "| device, and what its predictions start from | " + " | ".join(map(str, counts)) + " |",
-        "|---|" + "---|" * len(counts),
+        f"| device, and what it starts from | {' | '.join(map(str, counts))} | timings' error |",
+        "|---|" + "---|" * len(counts) + "---|",
     ]
     for pair, ways in result["pairs"].items():
         chosen, drawn, factor = (
@@ -345,7 +345,7 @@ def _latency_transfer(result: dict[str, Any]) -> str:
             for rows in list(ways.values())[:3]
         )
         cells = [f"{chosen[n]:.1f} % ({drawn[n]:.1f} %, {factor[n]:.1f} %)" for n in counts]
-        lines.append(f"| {pair} | {' | '.join(cells)} |")
+        lines.append(f"| {pair} | {' | '.join(cells)} | {result['timing_errors'][pair]:.1f} % |")
     return "\n".join(lines)
 
 

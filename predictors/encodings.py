@@ -47,6 +47,17 @@ _SHARED = [
     np.array([i for i, name in enumerate(LAYER_FEATURES) if name.endswith(quantity)])
     for quantity in (".macs", ".activations")
 ]
+_FAR = 3.3  # logarithm of a ratio beyond all that were measured that is as good as unseen
+# What is proportional while one number of layers is the same in all of them: columns of two
+# quantities of one kind, and for each of the above which of these are of its columns' kinds.
+_COLUMNS = {name: i for i, name in enumerate(LAYER_FEATURES)}
+_KINDS = [name.partition(".")[0] for name in LAYER_FEATURES]
+_PAIRS = [
+    (_COLUMNS[f"{kind}.{over}"], _COLUMNS[f"{kind}.{under}"])
+    for kind in dict.fromkeys(_KINDS)
+    for over, under in (("macs", "activations"), ("activations", "count"))
+    if f"{kind}.{over}" in _COLUMNS
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +70,7 @@ class WorkEncoding:
     spread: Array
     covariance: Array  # of the coefficients, in units of the noise's
     seen: NDArray[np.bool_]  # the columns in which one of those has work
+    ratios: Array  # the least and the most of each ratio of two quantities in those, [2, ratios]
     expected: Scale | None = None
 
     @classmethod
@@ -78,6 +90,7 @@ class WorkEncoding:
                 np.linalg.pinv(parts.T @ parts, rcond=1e-9, hermitian=True), dtype=float
             ),
             seen=table.max(axis=0) > 0,
+            ratios=_extremes(_log_ratios(table)),
         )
 
     def rows(self, table: Array) -> Rows:
@@ -89,12 +102,28 @@ class WorkEncoding:
         return Rows(self.inputs(table), (), trend_ms, doubt, self._unseen(table))
 
     def _unseen(self, table: Array) -> Array:
-        """The share of the MACs or of the activations, whichever is larger, of unseen kinds."""
-        shares = [
-            (table[:, columns] @ ~self.seen[columns]) / np.maximum(table[:, columns].sum(axis=1), 1)
-            for columns in _SHARED
-        ]
+        """The share of the MACs or of the activations, whichever is larger, of unseen kinds.
+
+        Layers count by a part of theirs that are, say, wider than any measured one by more than
+        those differ: which of two quantities takes the time, none of these told.
+        """
+        unlike = self._unlike(table)
+        shares = []
+        for columns in _SHARED:
+            work = table[:, columns] * np.maximum(~self.seen[columns], unlike[:, columns])
+            shares.append(work.sum(axis=1) / np.maximum(table[:, columns].sum(axis=1), 1))
         return np.asarray(np.max(shares, axis=0), dtype=float)
+
+    def _unlike(self, table: Array) -> Array:
+        """How far each kind's ratios are beyond those that were measured, [n, features]."""
+        found, (least, most) = _log_ratios(table), self.ratios
+        beyond = np.maximum(np.maximum(least - found, found - most), 0)  # of none it is none
+        beyond = np.maximum(np.nan_to_num(beyond) - np.nan_to_num(most - least), 0)
+        by_column = np.zeros_like(table)
+        for (over, _), column in zip(_PAIRS, beyond.T, strict=True):
+            alike = [i for i, kind in enumerate(_KINDS) if kind == _KINDS[over]]
+            by_column[:, alike] = np.maximum(by_column[:, alike], column[:, None])
+        return np.minimum(by_column / _FAR, 1.0)
 
     def inputs(self, table: Array) -> Array:
         """Return the logarithms of the work, standardised."""
@@ -104,6 +133,19 @@ class WorkEncoding:
         """Return the part that each kind of work has in the trend, [n, kinds]."""
         parts = _parts(table, self.coefficients)
         return np.asarray(parts / np.maximum(parts.sum(axis=1), 1e-300)[:, None])
+
+
+def _log_ratios(table: Array) -> Array:
+    """Logarithms of the ratios of `_PAIRS`, [n, pairs]; no number where there is no such layer."""
+    over, under = (table[:, list(columns)] for columns in zip(*_PAIRS, strict=True))
+    there = (over > 0) & (under > 0)
+    ratios = np.divide(over, under, out=np.ones_like(over), where=there)
+    return np.where(there, np.log(ratios), np.nan)
+
+
+def _extremes(ratios: Array) -> Array:
+    """The least and the most of each column; no number where none has one."""
+    return np.array([np.fmin.reduce(ratios), np.fmax.reduce(ratios)])
 
 
 _UNSEEN_CHOICE = 0.5  # share of a latency that a choice may well change
@@ -147,9 +189,12 @@ class ChoiceEncoding:
 
 # What is expected of a device beside its relative, in deviations of logarithms: how far the speeds
 # of two kinds of work differ, how much of a typical latency is paid by the network or by the
-# operator, what no such sum explains, and the noise. A factor is free.
+# operator, what no such sum explains, and the noise. A factor is free. Where layers are known,
+# hardly anything is expected of the size, unless measurements tell it: small networks may gain
+# nothing from a second thread.
 _UNIT = 0.1
 _FACTOR, _SPEEDS, _OVERHEAD, _REST, _NOISE = 3.0, 0.3, 0.03, 0.07, 0.02
+_SIZE = 0.03  # in a network e times as slow
 # What part of a typical latency may well be constant: where layers are known, and where not.
 _CONSTANT, _CONSTANT_ELSE = 0.3, 3.0
 _LEAST = 0.01  # of a latency; at least so much counts as beyond the least of all
@@ -174,6 +219,7 @@ class RelatedEncoding:
     fastest: float  # ms, the least that theirs is in the sample
     trend: Array  # coefficients of what `_columns` returns
     centre: Array  # of the linear terms, side by side
+    typical_ms: float  # of the sample
     overhead: Array  # of a typical network
 
     @classmethod
@@ -190,6 +236,7 @@ class RelatedEncoding:
             fastest=float(latencies.min()),
             trend=np.array([1.0, 0.0, 0.0]) if layered else np.ones(2),
             centre=np.zeros(1),
+            typical_ms=1.0,
             overhead=np.ones(1),
         )
         return unset._centred(sample)
@@ -218,11 +265,11 @@ class RelatedEncoding:
     @property
     def expected(self) -> Scale:
         """That it is like its relatives."""
-        stds = (_FACTOR, _SPEEDS, _OVERHEAD)
+        slopes = tuple(map(_variance, (_FACTOR, _SPEEDS, _OVERHEAD)))
         return Scale(
             unit=_UNIT,
             signal=_variance(_REST),
-            slopes=tuple(map(_variance, stds)),
+            slopes=(*slopes, _variance(_SIZE, unsure=2.0)) if self.work else slopes,
             noise=_variance(_NOISE),
         )
 
@@ -230,10 +277,12 @@ class RelatedEncoding:
         """Return the rows of a table as said above."""
         trend_ms = self._columns(table) @ self.trend
         base = table[:, len(self.weights) :]
+        size = np.log(trend_ms / self.typical_ms)[:, None]
         linear = (
             np.ones((len(table), 1)),
             self._differences(table, trend_ms) - self.centre,
             self._overheads(table, trend_ms) / self.overhead,
+            *([size] if self.work else []),
         )
         inputs = self.work.inputs(base) if self.work else scaled_genes(self.space, _genes(base))
         none = np.zeros(len(table))
@@ -244,6 +293,7 @@ class RelatedEncoding:
         return replace(
             self,
             centre=self._differences(sample, trend_ms).mean(axis=0),
+            typical_ms=float(np.exp(np.mean(np.log(trend_ms)))),
             overhead=np.maximum(self._overheads(sample, trend_ms).mean(axis=0), 1e-12),
         )
 
@@ -258,16 +308,16 @@ class RelatedEncoding:
         return np.column_stack([latencies - shared, shared])
 
     def _differences(self, table: Array, trend_ms: Array) -> Array:
-        """By what speeds may differ: kinds of work or choices, size, and the other relatives."""
+        """By what speeds may differ: kinds of work, or choices and size; and other relatives."""
         logs, base = np.split(table, [len(self.weights)], axis=1)
         log_mean = (logs @ self.weights)[:, None]
         others = (logs - log_mean) * self.weights
-        size = 0.1 * np.log(trend_ms)[:, None]
         if self.work is None:
             numbers, hot = linear_terms(self.space, _genes(base))
+            size = 0.1 * np.log(trend_ms)[:, None]
             return np.hstack([0.2 * numbers, 0.2 * hot, size, others])
         part = self.trend[0] * np.exp(log_mean) / trend_ms[:, None]  # that is no constant
-        return np.hstack([part * self.work.shares(base), size, others])
+        return np.hstack([part * self.work.shares(base), others])
 
     def _overheads(self, table: Array, trend_ms: Array) -> Array:
         """What a constant for the network, and one for each kind of work, is beside the trend."""
@@ -275,9 +325,12 @@ class RelatedEncoding:
         return np.asarray(np.column_stack([np.ones(len(table)), work]) / trend_ms[:, None])
 
 
-def _variance(std: float) -> LogNormal:
-    """The prior of a variance, of which the deviation is within a factor of 1.6 of that."""
-    return 2 * float(np.log(std / _UNIT)), 1.0
+def _variance(std: float, unsure: float = 1.0) -> LogNormal:
+    """The prior of a variance, of which the deviation is within a factor of 1.6 of that.
+
+    With `unsure` that is 1.6 to its power.
+    """
+    return 2 * float(np.log(std / _UNIT)), unsure
 
 
 def _genes(table: Array) -> list[Genes]:

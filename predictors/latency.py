@@ -433,7 +433,7 @@ def _forms(space: AnySpace, configs: Sequence[object], *, related: bool) -> list
     """
     layered = is_layered(configs[0])
     forms: list[tuple[Form, ...]] = [("related",)] * related
-    if len(configs) >= FEWEST or not related:
+    if len(configs) > _FEW_RELATED or not related:
         forms += [("layers",)] * layered
         if not (layered and layers_tell_all(space)):
             forms.append(("additive", "root", "multiplicative"))

@@ -144,6 +144,27 @@ print(main(["search", *{options}]), "torch" in sys.modules)
     assert done.stdout == "2 False\n"
 
 
+def test_numpy_has_one_thread_in_the_program_unless_the_user_says_otherwise() -> None:
+    code = """
+import os, sys
+sys.argv = ["fasternas", "spaces"]
+from nas.cli.main import main
+main()
+import numpy
+print(os.environ["OPENBLAS_NUM_THREADS"], len(os.listdir("/proc/self/task")))
+"""
+    for given, said in (({}, "1 1"), ({"OPENBLAS_NUM_THREADS": "2"}, "2 ")):
+        environment = {name: v for name, v in os.environ.items() if not name.endswith("_THREADS")}
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            check=True,
+            capture_output=True,
+            text=True,
+            env={**environment, **given},
+        )
+        assert done.stdout.splitlines()[-1].startswith(said)
+
+
 def test_spaces_and_devices_are_listed(capsys: Streams) -> None:
     assert _call(["spaces", "--json"]) == 0
     spaces = {space["name"]: space for space in json.loads(capsys.readouterr().out)}

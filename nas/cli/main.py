@@ -160,7 +160,12 @@ class _Progress(io.TextIOWrapper):
 
 
 def _become_program(*, debug: bool) -> None:
-    """Keep for this process what others write from it: warnings of libraries, lost readers."""
+    """Keep for this process what others write from it: warnings of libraries, lost readers.
+
+    numpy's products are small here. Several threads for one wait for each other by computing, and
+    beside trainings that have all cores a report took ten minutes for ten seconds of work.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if not debug and not sys.warnoptions:
         warnings.simplefilter("ignore")
     if sys.stderr is None:  # closed by who called: it would go to standard output

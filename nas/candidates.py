@@ -207,9 +207,9 @@ def best_of(candidates: Sequence[Candidate]) -> str:
     if not front:
         return "nothing within the budget yet"
     best = front[-1]
-    unit = {"estimated": " % estimated", "score": ""}.get(best.accuracy_kind, " %")
+    unit = " % estimated" if best.accuracy_kind == "estimated" else " %"
     accuracy = max(best.accuracy, 0.0) if best.accuracy_kind == "estimated" else best.accuracy
-    number = f"{accuracy:.3g}{unit}"
+    number = f"{accuracy:.3g}" if best.accuracy_kind == "score" else f"{accuracy:.1f}{unit}"
     return f"{len(front)} on the front, best {number} in {latency_words(best.latencies)}"
 
 

@@ -17,7 +17,9 @@ from nas.study.journal import FileAccuracy, Trained, append_file, append_trainin
 from nas.study.store import Study, read_run, write_run
 from predictors.measurement import Backend
 from predictors.training.estimators import SMALL_BATCHES
+from predictors.training.recipe import rungs
 from search_spaces.fasternet import FasterNetConfig
+from search_spaces.io import listed
 
 FP32, INT8 = Backend("onnxruntime"), Backend("onnxruntime", "int8")
 OF_TWO = replace(OPTIONS, devices=on("cpu", 2.0, FP32, INT8))
@@ -74,6 +76,21 @@ def test_trainings_that_ended_without_an_accuracy_are_failures(tmp_path: Path) -
     assert found == [("longer training", "the loss is nan", ["0 at 4 epochs"])]
 
 
+def test_networks_of_the_front_that_were_trained_less_are_named(tmp_path: Path) -> None:
+    make_run(tmp_path / "run")
+    before = _with_largest_class(tmp_path / "run", 12.5)
+    assert not any("more accurate after all" in note for note in before.notes)
+    *shorter, best = before.front
+    assert shorter
+    whole = Trained(epochs=OPTIONS.epochs, accuracy=best.accuracy + 0.5)
+    append_training(tmp_path / "run", best.config, whole)
+    notes = ReportModel(read_only_run(tmp_path / "run")).notes
+    assert notes[-1] == (
+        f"{listed([one.name for one in shorter])} had {rungs(OPTIONS.epochs)[0]} of "
+        f"{OPTIONS.epochs} epochs, and may well be more accurate after all of them."
+    )
+
+
 def _with_largest_class(folder: Path, percent: float) -> ReportModel:
     split = {"images": 1000, "largest_class": percent}
     write_run(folder, {**read_run(folder), "validation": split})
@@ -110,7 +127,7 @@ def test_no_estimate_below_zero_is_shown(tmp_path: Path, monkeypatch: pytest.Mon
         for one in run.candidates()
     ]
     shown = [tables.network_of(one) for one in below]
-    assert {one.accuracy_words for one in shown} == {"0 [0 to 4]"}
+    assert {one.accuracy_words for one in shown} == {"0.0 [0.0 to 4.0]"}
     assert {row["fp32_accuracy"] for row in tables.rows(shown)} == {0.0}
 
 

@@ -38,15 +38,17 @@ from nas.report.tables import (
     network_of,
     on_devices,
 )
+from nas.study.journal import longest
 from nas.study.store import FRONT, read_run
 from predictors.accuracy import AccuracyKind
 from predictors.devices.device import HOW_TO_ATTACH, DeviceSpec
 from predictors.measurement import worst_ratio
 from predictors.training.estimators import SMALL_BATCHES
 from predictors.training.evaluate import ValidationSplit, chance_of_best
+from predictors.training.recipe import rungs
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.formats import save_config
-from search_spaces.io import atomic_write
+from search_spaces.io import atomic_write, listed
 
 _MOST_NAMED = 12  # failures
 
@@ -308,7 +310,27 @@ class ReportModel:
             words += "; no network here does better"
         elif least <= known:
             words += f"; the best of {count} networks may do better by chance alone"
-        return [f"{words}.", *self._certainty_notes(self.validation.images)]
+        return [
+            f"{words}.",
+            *self._certainty_notes(self.validation.images),
+            *self._length_notes(),
+        ]
+
+    def _length_notes(self) -> list[str]:
+        """Which networks of the front were trained less than others, and so are less accurate."""
+        if self.options.accuracy != "train":
+            return []
+        first, whole = rungs(self.options.epochs)[0], self.options.epochs
+        names = defaultdict[int, list[str]](list)
+        for network in self.front:
+            further = longest(self._run.study.trainings.get(network.config, {}))
+            names[further.epochs if further else first].append(network.name)
+        return [
+            f"{listed(shorter)} had {epochs} of {whole} epochs, and may well be more accurate "
+            "after all of them."
+            for epochs, shorter in sorted(names.items())
+            if epochs < max(names)
+        ]
 
     def _certainty_notes(self, images: int) -> list[str]:
         """How sure it is that the best of the front is the best, as far as the images tell."""

@@ -149,8 +149,10 @@ def percent(share: float | None) -> str:
 
 
 def accuracy_number(accuracy: float, kind: AccuracyKind, *, decimals: int = 2) -> str:
-    """Return it without a unit: an estimate is no more exact than a latency."""
-    return f"{accuracy:.3g}" if kind in ("estimated", "score") else f"{accuracy:.{decimals}f}"
+    """Return it without a unit: an estimate is not exact."""
+    if kind == "score":
+        return f"{accuracy:.3g}"
+    return f"{accuracy:.{1 if kind == 'estimated' else decimals}f}"
 
 
 def architecture_words(config: FasterNetConfig) -> list[str]:

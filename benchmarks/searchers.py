@@ -21,6 +21,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
@@ -148,11 +149,11 @@ def _ours(
 
 def _foreign() -> dict[str, Searcher]:
     """Searchers of other packages, as far as they are installed."""
-    try:
-        import pymoo  # noqa: F401
-    except ImportError:
-        return {}
-    return {"pymoo nsga2": _pymoo}
+    needed: dict[str, tuple[Searcher, tuple[str, ...]]] = {
+        "pymoo nsga2": (_pymoo, ("pymoo",)),
+        "syne tune ehvi": (_syne_tune, ("syne_tune", "botorch")),
+    }
+    return {name: run for name, (run, needs) in needed.items() if all(map(find_spec, needs))}
 
 
 def _pymoo(task: SearchTask, limit: float | None, seed: int) -> Iterator[tuple[float, float]]:
@@ -191,6 +192,38 @@ def _pymoo(task: SearchTask, limit: float | None, seed: int) -> Iterator[tuple[f
     )
     minimize(problem, algorithm, ("n_eval", max(COUNTS)), seed=seed)
     yield from seen
+
+
+def _syne_tune(task: SearchTask, limit: float | None, seed: int) -> Iterator[tuple[float, float]]:
+    """Expected hypervolume improvement (arXiv 2006.05078); a limit is the reference's cost.
+
+    It takes (2, 2) for the reference of what is to be large, so objectives are shifted there.
+    """
+    import torch
+
+    spaces: Any = import_module("syne_tune.config_space")
+    package = "syne_tune.optimizer.schedulers.multiobjective"
+    ehvi: Any = import_module(f"{package}.expected_hyper_volume_improvement")
+
+    torch.set_default_dtype(torch.float64)  # else it mixes both kinds
+    names = [f"{name} {i}" for i, name in enumerate(task.space.names)]
+    choices = {
+        name: spaces.randint(0, n - 1) if gene.ordered else spaces.choice([*range(n)])
+        for name, gene, n in zip(names, task.space.genes, task.space.cardinalities, strict=True)
+        if n > 1
+    }
+    accuracy, cost = task.reference
+    reference = np.array([accuracy, -(cost if limit is None else limit)])
+    scale = np.ptp(task.known, axis=0)
+    searcher = ehvi.ExpectedHyperVolumeImprovement(choices, random_seed=seed)
+    for number in range(max(COUNTS)):
+        suggested = searcher.suggest()
+        config = task.space.decode([suggested.get(name, 0) for name in names])
+        scores = task.evaluate(config)
+        found = np.array([scores.accuracy, -scores.latency_ms])
+        metrics = -(2 + (found - reference) / scale)
+        searcher.on_trial_complete(number, suggested, metrics.tolist())
+        yield scores.accuracy, scores.latency_ms
 
 
 if __name__ == "__main__":

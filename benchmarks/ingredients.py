@@ -26,8 +26,8 @@ from statistics import fmean, pstdev
 from typing import Any
 
 import numpy as np
+from photo_images import PHOTOS
 from photo_training import (
-    PHOTOS,
     TRAININGS,
     Job,
     Network,

@@ -26,8 +26,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from ingredients import VARIANTS, distortion, pooled_deviation
+from photo_images import PHOTOS
 from photo_training import (
-    PHOTOS,
     TRAININGS,
     Job,
     PhotoRecipe,

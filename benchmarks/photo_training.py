@@ -1,8 +1,7 @@
-"""How benchmarks train networks on photos: the photos, one recipe, workers that share the work.
+"""How benchmarks train networks on photos: one recipe, and workers that share the work.
 
-Photos are decoded once and kept in the folder for temporary files. A training has one thread of a
-core, or a GPU where there is one, and a checkpoint after each epoch; whoever finds one that nobody
-works on goes on with it. Each that is done is a line of a file.
+A training has one thread of a core, or a GPU where there is one, and a checkpoint after each epoch;
+whoever finds one that nobody works on goes on with it. Each that is done is a line of a file.
 """
 
 import hashlib
@@ -11,42 +10,36 @@ import math
 import multiprocessing
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from pathlib import Path
-from shutil import rmtree
 from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from photo_images import Photos, centres, open_photos, random_crops
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas.study import journal
-from predictors.data.datasets import load_data
-from predictors.data.images import Images
 from predictors.devices.agent.host import processor
 from predictors.devices.local import gpu_name
-from predictors.training.batches import resized, seed_of
+from predictors.training.batches import seed_of
 from predictors.training.checkpoint import Checkpoints
 from predictors.training.evaluate import packed
 from predictors.training.workers import keep_memory
+from search_spaces.checkpoint import begin_with
 from search_spaces.fasternet import FasterNetConfig
 from search_spaces.io import locked, one_line
 from search_spaces.network import build
 from search_spaces.timm_models import import_timm
 
-PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "photos"
 TRAININGS = Path(__file__).parent / "results" / "photos" / "trainings.jsonl"
 DEPLOYED = 224  # pixels of the networks that the recipe trains at its own resolution
-_SEEN, _SIDE = 8 / 9, 144  # share of a photo's side that is evaluated; pixels that are kept
-_AT_ONCE = 64  # photos, when they are decoded or evaluated
-_ASPECT = 4 / 3  # of a crop, at most
+_AT_ONCE = 64  # photos, when they are evaluated
 _UNFINISHED = "unfinished"  # the folder of the checkpoints
 
 
@@ -75,7 +68,9 @@ class PhotoRecipe:
     crop: float = 0.25  # smallest share of a photo's area
     branches: bool = False  # partial convolutions are sums of three, which could be folded
     images: int = 0  # to train on, spread over the split; 0: all
+    classes: int = 0  # to train on and to tell apart, spread over all; 0: all
     ended: int = 0  # after so many of the epochs; 0: all
+    init: str = ""  # whose weights are sliced into the network at first; "": random ones
 
     def lr_at(self, step: int, steps: int) -> float:
         """Return the learning rate of a step (from 0) of so many."""
@@ -101,6 +96,7 @@ class Job:
     config: Network
     seed: int
     recipe: PhotoRecipe
+    kept: bool = False  # its weights, without the classifier, for those that start from them
 
     @property
     def identity(self) -> str:
@@ -164,120 +160,35 @@ def read_trained(file: Path) -> list[Trained]:
 
 
 def missing(jobs: Sequence[Job], file: Path) -> list[Job]:
-    """Return those that are not in the file yet."""
+    """Return those that are not in the file yet, or whose weights are wanted and not there."""
     rows = read_all(file)
     done = {Job(name="", config=n, seed=r.seed, recipe=r.recipe).identity for n, r in rows}
-    return [job for job in jobs if job.identity not in done]
+    return [
+        job
+        for job in jobs
+        if job.identity not in done or (job.kept and not weights_file(job.name, file).exists())
+    ]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Photos:
-    """Photos [n, side, side, 3] in bytes with labels [n]; `mean` and `std` are those of `train`."""
-
-    train: Tensor
-    train_labels: Tensor
-    validation: Tensor
-    validation_labels: Tensor
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    classes: int
-
-    def normalised(self, images: Tensor) -> Tensor:
-        """Return images [b, 3, h, w], 0 to 255, with mean 0 and deviation 1."""
-        mean, std = (
-            255 * torch.tensor(values, device=images.device).view(1, -1, 1, 1)
-            for values in (self.mean, self.std)
-        )
-        return images.sub_(mean).div_(std)
-
-
-@cache
-def open_photos(folder: Path, device: torch.device) -> Photos:
-    """Return the photos of a folder, which are decoded where that was not done yet."""
-    kept = _decoded(folder.resolve())
-    about = json.loads((kept / "about.json").read_text())
-
-    def opened(name: str) -> Tensor:
-        return torch.from_numpy(np.load(kept / f"{name}.npy", mmap_mode="c")).to(device)
-
-    return Photos(
-        train=opened("train"),
-        train_labels=opened("train_labels"),
-        validation=opened("validation"),
-        validation_labels=opened("validation_labels"),
-        mean=tuple(about["mean"]),
-        std=tuple(about["std"]),
-        classes=about["classes"],
-    )
-
-
-def _decoded(folder: Path) -> Path:
-    """The folder with the decoded photos; the first who wants them decodes them."""
-    known = f"{folder} {_SIDE} {sum(1 for _ in folder.rglob('*'))}"
-    name = hashlib.sha256(known.encode()).hexdigest()[:8]
-    kept = Path(tempfile.gettempdir(), f"fasternas-photos-{name}")
-    if kept.exists():
-        return kept
-    data = load_data(str(folder), resolution=_SIDE)
-    unfinished = Path(tempfile.mkdtemp(prefix=f"{kept.name}-", dir=kept.parent))
-    for split, images in (("train", data.train), ("validation", data.validation)):
-        np.save(unfinished / f"{split}.npy", _pixels(images))
-        np.save(unfinished / f"{split}_labels.npy", images.labels)
-    about = {"mean": data.mean, "std": data.std, "classes": len(data.classes)}
-    (unfinished / "about.json").write_text(json.dumps(about))
-    try:
-        unfinished.rename(kept)
-    except OSError:  # somebody else was first
-        rmtree(unfinished)
-    return kept
-
-
-def _pixels(images: Images) -> NDArray[np.uint8]:
-    parts = np.array_split(np.arange(len(images)), math.ceil(len(images) / _AT_ONCE))
-    return np.concatenate([images.pixels(part) for part in parts])
-
-
-def random_crops(photos: Tensor, side: int, smallest: float, rng: torch.Generator) -> Tensor:
-    """Return [b, 3, side, side], 0 to 255, of photos [b, h, w, 3] in bytes.
-
-    A crop has `smallest` to all of a photo's area, at 3:4 to 4:3; every other one is mirrored.
-    """
-    count = len(photos)
-    draws = torch.rand(5, count, 1, generator=rng)
-    area = smallest + (1 - smallest) * draws[0]
-    aspect = _ASPECT ** (draws[1] - 0.5)  # the root of width by height
-    width, height = (area.sqrt() * aspect).clamp(max=1), (area.sqrt() / aspect).clamp(max=1)
-    centres = (torch.arange(side) + 0.5) / side
-    x = (1 - width) * draws[2] + width * centres
-    y = (1 - height) * draws[3] + height * centres
-    x = torch.where(torch.rand(count, 1, generator=rng) < 0.5, 1 - x, x)
-    shape = (count, side, side)
-    grid = torch.stack((x[:, None, :].expand(shape), y[:, :, None].expand(shape)), dim=-1)
-    return F.grid_sample(
-        photos.permute(0, 3, 1, 2).float(),
-        (2 * grid - 1).to(photos.device),
-        padding_mode="border",
-        align_corners=False,
-    )
-
-
-def centres(photos: Tensor, side: int) -> Tensor:
-    """Return the middle of photos [b, h, w, 3] in bytes as [b, 3, side, side], 0 to 255."""
-    whole = photos.shape[1]
-    seen = round(_SEEN * whole)
-    start = (whole - seen) // 2
-    middle = photos[:, start : start + seen, start : start + seen].permute(0, 3, 1, 2)
-    return resized(middle.float(), side)
+def weights_file(name: str, file: Path) -> Path:
+    """Return where the weights of a kept training lie, beside the checkpoints of others."""
+    return file.parent / _UNFINISHED / f"{name}.pt"
 
 
 class PhotoTraining:
     """A network on its way through the recipe; `state`, after any epoch, is all there is."""
 
-    def __init__(self, job: Job, photos: Photos, device: torch.device) -> None:
+    def __init__(
+        self, job: Job, photos: Photos, device: torch.device, init: Path | None = None
+    ) -> None:
+        photos = photos.of_classes(job.recipe.classes)
         self._job, self._recipe, self._photos, self._device = job, job.recipe, photos, device
         self._side = self._recipe.resolution_of(job.config)
         torch.manual_seed(job.seed)
-        network = _built(job, self._side, photos.classes).to(device)
+        network = _built(job, self._side, photos.classes)
+        if init is not None:
+            begin_with(network, init, least_share=0.0)
+        network = network.to(device)
         self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._optimizer = torch.optim.AdamW(self._groups(), lr=self._recipe.lr)
         total, wanted = len(photos.train_labels), self._recipe.images
@@ -345,6 +256,11 @@ class PhotoTraining:
             "correct": self.correct,
             "seconds": self.seconds,
         }
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return what others may start from: all but the classifier."""
+        state = self._network.state_dict()
+        return {name: w for name, w in state.items() if not name.startswith("classifier.")}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
@@ -452,7 +368,9 @@ def work(jobs: Sequence[Job], file: Path, photos: Path, *, parent: int = 0) -> N
     failed = 0
     for job in _claimed(jobs, file):
         try:
-            _train(job, file, PhotoTraining(job, open_photos(photos, device), device), parent)
+            init = weights_file(job.recipe.init, file) if job.recipe.init else None
+            training = PhotoTraining(job, open_photos(photos, device), device, init)
+            _train(job, file, training, parent)
         except (RuntimeError, ValueError, OSError, MemoryError) as error:
             failed += 1
             _log(job, f"failed: {one_line(error)}")
@@ -489,6 +407,8 @@ def _train(job: Job, file: Path, training: PhotoTraining, parent: int) -> None:
             checkpoints.write(training.state())
             _log(job, training.progress())
     journal.append(file, [{"config": asdict(job.config), **asdict(training.result(error))}])
+    if job.kept:
+        torch.save(training.weights(), weights_file(job.name, file))
     checkpoints.file.unlink(missing_ok=True)
 
 

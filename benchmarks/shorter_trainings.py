@@ -1,40 +1,46 @@
-"""Do short trainings rank networks as whole ones do, and those of smaller images for less?
+"""Which short trainings rank as whole ones do: of small images, few classes, from given weights?
 
     python benchmarks/shorter_trainings.py --train      # goes on where it ended
     python benchmarks/shorter_trainings.py              # prints the table
 
-The networks of PConv-Bench-Photos that were trained whole from two seeds or more are trained once
-more, from a seed of its own, on images of 4/7 of the side, and for 8 of the 15 epochs. Truth is the
-accuracy at the end of the whole trainings, but for that of the first seed, whose accuracies after
-some epochs are the short trainings on whole images. Kendall's tau with the truth has a bootstrap
-95 % interval, and so has what a training is above another. A training's cost is the pixels that it
-sees, as a share of those of a whole one. Writes benchmarks/results/shorter_trainings.json.
+The networks of PConv-Bench-Photos that were trained whole from two seeds or more are trained three
+times more, from a seed of its own: for 8 of the 15 epochs on images of 4/7 of the side, or on half
+of the classes; and for 2 epochs from the weights of a T1 that was trained whole on the same photos,
+which are sliced as `--init` does, without the classifier. Truth is the accuracy at the end of the
+whole trainings, but for that of the first seed, whose accuracies after some epochs are the short
+trainings as the whole ones begin. Kendall's tau with the truth has a bootstrap 95 % interval, and
+so has what a training is above another. A training's cost is the pixels that it sees, as a share of
+those of a whole one. Writes benchmarks/results/shorter_trainings.json.
 """
 
 import argparse
 import json
 import os
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
+from fit_top1 import RESULTS as ESTIMATES, read_bench, read_latencies
 from numpy.typing import NDArray
+from photo_images import PHOTOS
 from photo_training import (
-    PHOTOS,
     TRAININGS,
     Job,
     PhotoRecipe,
     PhotoTrained,
+    missing,
     read_trained,
     train_all,
 )
 from provenance import provenance
-from rank_correlation import bootstrapped, difference, kendall
+from rank_correlation import STATISTICS, bootstrapped, difference
 
-from search_spaces.fasternet import FasterNetConfig
+from predictors.cost import cost
+from search_spaces.fasternet import FASTERNET, FasterNetConfig
 from search_spaces.io import atomic_write
 
 RESULTS = Path(__file__).parent / "results"
@@ -42,25 +48,25 @@ FILE = RESULTS / "shorter_trainings.json"
 SHORTER = TRAININGS.with_name("shorter.jsonl")
 WHOLE = PhotoRecipe()
 SMALLER = PhotoRecipe(resolution=72, ended=8)
-SEED = 9  # from which no network is trained whole
-EPOCHS = (1, 2, 4, 8)
+FEWER = PhotoRecipe(classes=56, ended=8)
+BEGUN = PhotoRecipe(init="t1", ended=2)
+GIVEN = FASTERNET[BEGUN.init]
+SEED = 9  # from which no other network is trained whole
+EPOCHS = {SMALLER: (1, 2, 4, 8), BEGUN: (1, 2), FEWER: (2, 4, 8)}
+CLASSES = 112  # of the photos
+TAUS = {"tau": STATISTICS["kendall"], "tau_in_bands": STATISTICS["kendall in bands"]}
 
 Array = NDArray[np.float64]
 BySeed = Mapping[int, PhotoTrained]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Short:
-    """The accuracies of networks after a short training of some side, in percent."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ranking:
+    """What networks are ranked by: a number for each, and what a training for it costs."""
 
-    side: int  # of networks for 224 px
-    epochs: int
-    accuracies: Array
-
-    @property
-    def cost(self) -> float:
-        """The pixels that it sees, of those of a whole training."""
-        return self.epochs / WHOLE.epochs * (self.side / WHOLE.resolution) ** 2
+    about: Mapping[str, Any]
+    cost: float  # the pixels that it sees, of those of a whole training
+    scores: Array
 
 
 def main() -> None:
@@ -72,22 +78,30 @@ def main() -> None:
     options = parser.parse_args()
     networks = trained_whole()
     if options.train:
+        for jobs in _jobs(networks):
+            train_all(jobs, SHORTER, options.photos, workers=options.workers)
+    shorter: dict[PhotoRecipe, dict[FasterNetConfig, PhotoTrained]] = defaultdict(dict)
+    for config, row in read_trained(SHORTER):
+        if row.recipe in EPOCHS and config in networks and not row.error:
+            shorter[row.recipe][config] = row
+    done = [config for config in networks if all(config in rows for rows in shorter.values())]
+    found = judged({config: networks[config] for config in done}, shorter)
+    atomic_write(FILE, json.dumps(found, indent=1) + "\n")
+    for row in (*found["rows"], *found["differences"]):
+        print(json.dumps(row))
+
+
+def _jobs(networks: Mapping[FasterNetConfig, BySeed]) -> Iterator[list[Job]]:
+    """Yield what is trained at once; what starts from weights comes after those."""
+    given = Job(name=BEGUN.init, config=GIVEN, seed=SEED, recipe=WHOLE, kept=True)
+    for recipe in EPOCHS:
         jobs = [
-            Job(name=next(iter(rows.values())).name, config=config, seed=SEED, recipe=SMALLER)
+            Job(name=next(iter(rows.values())).name, config=config, seed=SEED, recipe=recipe)
             for config, rows in networks.items()
         ]
-        train_all(jobs, SHORTER, options.photos, workers=options.workers)
-    smaller = {
-        config: row
-        for config, row in read_trained(SHORTER)
-        if row.recipe == SMALLER and config in networks and not row.error
-    }
-    found = judged({config: networks[config] for config in smaller}, smaller)
-    atomic_write(FILE, json.dumps(found, indent=1) + "\n")
-    for row in found["rows"]:
-        print(f"{row['side']} px, {row['epochs']} epochs, cost {row['cost']:.3f}: {row['tau']}")
-    for row in found["differences"]:
-        print(f"{row['first']} above {row['second']}: {row['tau']}")
+        if missing(jobs, SHORTER):
+            yield [given] if recipe.init else []
+            yield jobs
 
 
 def trained_whole() -> dict[FasterNetConfig, BySeed]:
@@ -100,9 +114,16 @@ def trained_whole() -> dict[FasterNetConfig, BySeed]:
 
 
 def judged(
-    whole: Mapping[FasterNetConfig, BySeed], smaller: Mapping[FasterNetConfig, PhotoTrained]
+    whole: Mapping[FasterNetConfig, BySeed],
+    shorter: Mapping[PhotoRecipe, Mapping[FasterNetConfig, PhotoTrained]],
 ) -> dict[str, Any]:
-    """Return how well each short training ranks the networks, and what one is above another."""
+    """Return how well each training ranks the networks, and what one is above another.
+
+    Those on whole images of all classes from random weights are what others are compared with: of
+    no less cost, or, where given weights save epochs, of the same. What needs no training is beside
+    them.
+    """
+    networks = list(whole)
     first = {config: min(rows) for config, rows in whole.items()}
     truth = np.array(
         [
@@ -110,42 +131,83 @@ def judged(
             for config, rows in whole.items()
         ]
     )
-    begun = [rows[first[config]] for config, rows in whole.items()]
-    shorts = [_after(WHOLE, epochs, begun) for epochs in (*EPOCHS, WHOLE.epochs)]
-    shorts += [_after(SMALLER, epochs, [smaller[config] for config in whole]) for epochs in EPOCHS]
-    none = np.ones_like(truth)  # no latencies: all networks are compared
-
-    def tau(scores: Array, accuracies: Array, _: Array) -> float:
-        return kendall(scores, accuracies)
-
-    small = [one for one in shorts if one.side == SMALLER.resolution]
-    pairs = [(s, w) for s in small for w in shorts if w.side != s.side and w.cost >= s.cost]
+    untrained = {one.about["by"]: one for one in known_before(networks)}
+    latencies_ms = untrained["latency"].scores
+    of_first = {config: rows[first[config]] for config, rows in whole.items()}
+    usual = [_after(WHOLE, epochs, networks, of_first) for epochs in (1, 2, 4, 8, WHOLE.epochs)]
+    others = [
+        _after(recipe, epochs, networks, shorter[recipe])
+        for recipe in EPOCHS
+        if recipe in shorter
+        for epochs in EPOCHS[recipe]
+    ]
+    pairs = [
+        (one, other)
+        for one in others
+        for other in usual
+        if other.cost == one.cost or (other.cost > one.cost and not one.about["init"])
+    ]
+    pairs += [(one, untrained["estimate"]) for one in (*usual, *others)]
     return {
-        "networks": len(whole),
+        "networks": len(networks),
         "rows": [
             {
-                "side": one.side,
-                "epochs": one.epochs,
+                **one.about,
                 "cost": one.cost,
-                "tau": asdict(bootstrapped(tau, one.accuracies, truth, none)),
+                **{
+                    name: asdict(bootstrapped(statistic, one.scores, truth, latencies_ms))
+                    for name, statistic in TAUS.items()
+                },
             }
-            for one in shorts
+            for one in (*untrained.values(), *usual, *others)
         ],
         "differences": [
             {
-                "first": [s.side, s.epochs],
-                "second": [w.side, w.epochs],
-                "tau": asdict(difference(tau, (s.accuracies, w.accuracies), truth, none)),
+                "first": one.about,
+                "second": other.about,
+                **{
+                    name: asdict(
+                        difference(statistic, (one.scores, other.scores), truth, latencies_ms)
+                    )
+                    for name, statistic in TAUS.items()
+                },
             }
-            for s, w in pairs
+            for one, other in pairs
         ],
         **provenance("torch"),
     }
 
 
-def _after(recipe: PhotoRecipe, epochs: int, rows: list[PhotoTrained]) -> Short:
-    accuracies = np.array([dict(row.accuracies)[epochs] for row in rows])
-    return Short(side=recipe.resolution, epochs=epochs, accuracies=accuracies)
+def known_before(networks: Sequence[FasterNetConfig]) -> Iterator[Ranking]:
+    """Yield what is known of networks without training; the estimate is of a fit without each."""
+    rows = json.loads(ESTIMATES.read_text())["rows"]["bench, by tenths"]
+    by_name = {row["name"]: float(row["median"]) for row in rows}
+    estimated = {one.config: by_name[f"{one.name}, on photos"] for one in read_bench(TRAININGS)}
+    timed, counted = read_latencies(), list(map(cost, networks))
+    columns: Mapping[str, Sequence[float]] = {
+        "estimate": [estimated[config] for config in networks],
+        "parameters": [one.params for one in counted],
+        "MACs": [one.macs for one in counted],
+        "latency": [timed[config] for config in networks],
+    }
+    for name, values in columns.items():
+        yield Ranking(about={"by": name}, cost=0.0, scores=np.array(values, dtype=float))
+
+
+def _after(
+    recipe: PhotoRecipe,
+    epochs: int,
+    networks: Iterable[FasterNetConfig],
+    rows: Mapping[FasterNetConfig, PhotoTrained],
+) -> Ranking:
+    classes = recipe.classes or CLASSES
+    about = {"by": "training", "side": recipe.resolution, "classes": classes}
+    side = recipe.resolution / WHOLE.resolution
+    return Ranking(
+        about={**about, "init": recipe.init, "epochs": epochs},
+        cost=epochs / WHOLE.epochs * side**2 * classes / CLASSES,
+        scores=np.array([dict(rows[config].accuracies)[epochs] for config in networks]),
+    )
 
 
 if __name__ == "__main__":

@@ -106,6 +106,28 @@ def test_a_loss_that_is_no_number_ends_a_training_and_is_recorded(
     assert (row.error, row.accuracies, row.correct) == ("the loss is nan", (), 0)
 
 
+def test_a_training_starts_from_the_weights_of_another(
+    benchmark: Any, photos: Path, tmp_path: Path
+) -> None:
+    training, file = benchmark("photo_training"), tmp_path / "rows.jsonl"
+    recipe = training.PhotoRecipe(resolution=32, epochs=2, batch_size=8)
+    given = training.Job(name="given", config=NETWORK, seed=1, recipe=recipe, kept=True)
+    training.work([given], file, photos)
+    assert not training.missing([given], file)
+    begun = replace(recipe, init="given", ended=1)
+    job = training.Job(name="begun", config=NETWORK, seed=0, recipe=begun)
+    training.work([job], file, photos)
+    ((_, first), (_, second)) = training.read_trained(file)
+    assert (first.error, second.error, second.recipe) == ("", "", begun)
+    kept = torch.load(training.weights_file("given", file))
+    cpu, weights = torch.device("cpu"), training.weights_file("given", file)
+    started = training.PhotoTraining(job, training.open_photos(photos, cpu), cpu, weights).weights()
+    assert started.keys() == kept.keys()
+    assert all(torch.equal(started[name], weight) for name, weight in kept.items())
+    weights.unlink()
+    assert training.missing([given], file) == [given]
+
+
 def test_a_model_of_timm_is_trained_beside_ours(
     benchmark: Any, photos: Path, tmp_path: Path
 ) -> None:

@@ -132,13 +132,11 @@ def judged(
         ]
     )
     untrained = {one.about["by"]: one for one in known_before(networks)}
-    latencies_ms = untrained["latency"].scores
     of_first = {config: rows[first[config]] for config, rows in whole.items()}
     usual = [_after(WHOLE, epochs, networks, of_first) for epochs in (1, 2, 4, 8, WHOLE.epochs)]
     others = [
-        _after(recipe, epochs, networks, shorter[recipe])
-        for recipe in EPOCHS
-        if recipe in shorter
+        _after(recipe, epochs, networks, rows)
+        for recipe, rows in sorted(shorter.items(), key=lambda pair: list(EPOCHS).index(pair[0]))
         for epochs in EPOCHS[recipe]
     ]
     pairs = [
@@ -148,34 +146,30 @@ def judged(
         if other.cost == one.cost or (other.cost > one.cost and not one.about["init"])
     ]
     pairs += [(one, untrained["estimate"]) for one in (*usual, *others)]
+    beside = truth, untrained["latency"].scores
     return {
         "networks": len(networks),
-        "rows": [
-            {
-                **one.about,
-                "cost": one.cost,
-                **{
-                    name: asdict(bootstrapped(statistic, one.scores, truth, latencies_ms))
-                    for name, statistic in TAUS.items()
-                },
-            }
-            for one in (*untrained.values(), *usual, *others)
-        ],
-        "differences": [
-            {
-                "first": one.about,
-                "second": other.about,
-                **{
-                    name: asdict(
-                        difference(statistic, (one.scores, other.scores), truth, latencies_ms)
-                    )
-                    for name, statistic in TAUS.items()
-                },
-            }
-            for one, other in pairs
-        ],
+        "rows": [_row(one, *beside) for one in (*untrained.values(), *usual, *others)],
+        "differences": [_difference(one, other, *beside) for one, other in pairs],
         **provenance("torch"),
     }
+
+
+def _row(one: Ranking, truth: Array, latencies_ms: Array) -> dict[str, Any]:
+    taus = {
+        name: asdict(bootstrapped(statistic, one.scores, truth, latencies_ms))
+        for name, statistic in TAUS.items()
+    }
+    return {**one.about, "cost": one.cost, **taus}
+
+
+def _difference(one: Ranking, other: Ranking, truth: Array, latencies_ms: Array) -> dict[str, Any]:
+    scores = one.scores, other.scores
+    taus = {
+        name: asdict(difference(statistic, scores, truth, latencies_ms))
+        for name, statistic in TAUS.items()
+    }
+    return {"first": one.about, "second": other.about, **taus}
 
 
 def known_before(networks: Sequence[FasterNetConfig]) -> Iterator[Ranking]:

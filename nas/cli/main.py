@@ -162,8 +162,8 @@ class _Progress(io.TextIOWrapper):
 def _become_program(*, debug: bool) -> None:
     """Keep for this process what others write from it: warnings of libraries, lost readers.
 
-    numpy's products are small here. Several threads for one wait for each other by computing, and
-    beside trainings that have all cores a report took ten minutes for ten seconds of work.
+    numpy has one thread, since its matrices are small here: several would wait for each other
+    without pause, which takes minutes where trainings have all cores.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if not debug and not sys.warnoptions:
